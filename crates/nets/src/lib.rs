@@ -1,0 +1,42 @@
+//! MobileNetV2 and EfficientNet for [Burn](https://burn.dev).
+//!
+//! Both networks are one thing: a table of stages of one block, the inverted residual (MBConv).
+//! Read the modules in this order:
+//!
+//! 1. [`architecture`]: a network as data, from which everything else follows;
+//! 2. [`mobilenet_v2`] and [`efficientnet`]: the two papers' tables;
+//! 3. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
+//! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
+//! 5. [`weights`]: state dictionaries in torchvision's key layout, in and out;
+//! 6. [`registry`]: networks by name.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use mbconv_nets::MobileNetV2Config;
+//!
+//! let device = Device::default();
+//! let model = MobileNetV2Config::new(10).with_width(0.25).init(&device);
+//! let logits = model.forward(Tensor::<4>::zeros([2, 3, 32, 32], &device));
+//! assert_eq!(logits.dims(), [2, 10]);
+//! ```
+#![deny(missing_docs)]
+
+pub mod architecture;
+pub mod efficientnet;
+pub mod inverted_residual;
+pub mod layers;
+pub mod layout;
+pub mod mobilenet_v2;
+pub mod network;
+pub mod norm;
+pub mod registry;
+pub mod summary;
+pub mod weights;
+
+pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Stage, Strides};
+pub use efficientnet::EfficientNetConfig;
+pub use mbconv_kernels::Activation;
+pub use mobilenet_v2::MobileNetV2Config;
+pub use network::Network;
+pub use registry::ArchitectureOptions;
+pub use summary::Summary;

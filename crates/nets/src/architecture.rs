@@ -1,0 +1,360 @@
+//! A network as data: its family's particulars and one row a block.
+
+use mbconv_kernels::Activation;
+use serde::{Deserialize, Serialize};
+
+use crate::Network;
+
+/// One row of a paper's stage table, before scaling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Expansion factor `t`: the hidden width is `t` times the block's input width.
+    pub expansion: usize,
+    /// Side of the depthwise kernel.
+    pub kernel: usize,
+    /// Stride of the stage's first block; the others have stride 1.
+    pub stride: usize,
+    /// Output channels at width 1.
+    pub channels: usize,
+    /// Blocks at depth 1.
+    pub repeats: usize,
+}
+
+/// The two families, which differ in key layout and initialisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>.
+    #[serde(rename = "mobilenet_v2")]
+    MobileNetV2,
+    /// Tan and Le 2019, <https://arxiv.org/abs/1905.11946>.
+    #[serde(rename = "efficientnet")]
+    EfficientNet,
+}
+
+/// How convolution weights start: normal, with standard deviation √(2 / fan-out).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initialisation {
+    /// fan-out = k²·C_out for every convolution, depthwise ones too (torchvision).
+    FanOut,
+    /// fan-out = k²·C_out / groups, so k² for a depthwise convolution (the EfficientNet authors' code, timm).
+    FanOutPerGroup,
+}
+
+/// Strides of the stem and of each stage.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strides {
+    /// As published: stride 32 in all, for photographs.
+    #[default]
+    Imagenet,
+    /// For 32-pixel images: the stem and the first stage that would halve the map keep the resolution, stride 8 in all
+    /// (kuangliu/pytorch-cifar's MobileNetV2).
+    Cifar,
+    /// One stride for the stem, then one a stage.
+    #[serde(untagged)]
+    Custom(Vec<usize>),
+}
+
+/// One inverted residual block with its widths resolved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Block {
+    /// Stage this block belongs to, from 0.
+    pub stage: usize,
+    /// Position within the stage, from 0.
+    pub index: usize,
+    /// Input channels.
+    pub input: usize,
+    /// Width of the expanded map; equal to `input` where the expansion factor is 1.
+    pub hidden: usize,
+    /// Output channels.
+    pub output: usize,
+    /// Side of the depthwise kernel.
+    pub kernel: usize,
+    /// Stride of the depthwise convolution.
+    pub stride: usize,
+    /// Width of the squeeze-excitation bottleneck, where there is one.
+    pub squeeze: Option<usize>,
+    /// Probability that training drops the residual branch of a sample.
+    pub drop_path: f64,
+}
+
+impl Block {
+    /// Does the block begin with a pointwise expansion?
+    pub fn expands(&self) -> bool {
+        self.hidden != self.input
+    }
+
+    /// Does the input join the output? Only where both have the same shape.
+    pub fn is_residual(&self) -> bool {
+        self.stride == 1 && self.input == self.output
+    }
+}
+
+/// A whole network as data: widths, strides and constants resolved, nothing allocated.
+///
+/// Made by [`MobileNetV2Config`](crate::MobileNetV2Config), [`EfficientNetConfig`](crate::EfficientNetConfig) or by
+/// name through [`ArchitectureOptions`](crate::ArchitectureOptions).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// Family, for key layout and initialisation.
+    pub family: Family,
+    /// Channels of the input image.
+    pub input_channels: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Output channels of the stem convolution (3×3).
+    pub stem: usize,
+    /// Stride of the stem convolution.
+    pub stem_stride: usize,
+    /// The blocks in order.
+    pub blocks: Vec<Block>,
+    /// Output channels of the last pointwise convolution.
+    pub head: usize,
+    /// Activation of every layer but the linear bottlenecks.
+    pub activation: Activation,
+    /// ε of batch-norm.
+    pub norm_epsilon: f64,
+    /// Momentum of batch-norm's running statistics, in PyTorch's sense (the share of the new value).
+    pub norm_momentum: f64,
+    /// Dropout before the classifier.
+    pub dropout: f64,
+    /// Initialisation of convolutions.
+    pub initialisation: Initialisation,
+    /// Side of the image the network was published for.
+    pub resolution: usize,
+}
+
+/// What can be wrong with a described architecture.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ArchitectureError {
+    /// No network of that name.
+    #[error("unknown architecture `{name}`")]
+    UnknownName {
+        /// The name as given.
+        name: String,
+    },
+    /// A number outside its range.
+    #[error("`{key}` is {value}, but must be {expected}")]
+    OutOfRange {
+        /// The option at fault.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A list of strides of the wrong length.
+    #[error("`strides` has {found} entries, but this network has a stem and {stages} stages: give {} numbers", stages + 1)]
+    StrideCount {
+        /// Entries given.
+        found: usize,
+        /// Stages of the network.
+        stages: usize,
+    },
+}
+
+impl ArchitectureError {
+    /// What would mend it, where that is not obvious from the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownName { .. } => Some("`mbconv list` shows the known architectures".into()),
+            _ => None,
+        }
+    }
+}
+
+/// A family's table and constants before scaling: what [`Architecture::build`] needs.
+pub(crate) struct Blueprint<'a> {
+    pub family: Family,
+    pub stages: &'a [Stage],
+    pub width: f64,
+    pub depth: f64,
+    pub stem: usize,
+    pub head: usize,
+    /// Squeeze-excitation width = block input channels / this.
+    pub squeeze_divisor: Option<usize>,
+    pub activation: Activation,
+    pub norm_epsilon: f64,
+    pub norm_momentum: f64,
+    pub initialisation: Initialisation,
+    pub resolution: usize,
+}
+
+/// What a user may choose for either family.
+pub(crate) struct Choices<'a> {
+    pub classes: usize,
+    pub input_channels: usize,
+    pub dropout: f64,
+    pub drop_path: f64,
+    pub strides: &'a Strides,
+}
+
+impl Architecture {
+    /// Builds the network on `device` with freshly drawn weights.
+    pub fn init(&self, device: &burn::tensor::Device) -> Network {
+        Network::new(self, device)
+    }
+
+    /// Product of all strides: the input side is divided by this before pooling.
+    pub fn total_stride(&self) -> usize {
+        self.stem_stride * self.blocks.iter().map(|block| block.stride).product::<usize>()
+    }
+
+    /// Strides of the stem and of each stage, as [`Strides::Custom`] takes them.
+    pub fn strides(&self) -> Vec<usize> {
+        let firsts = self.blocks.iter().filter(|block| block.index == 0);
+        std::iter::once(self.stem_stride).chain(firsts.map(|block| block.stride)).collect()
+    }
+
+    /// The one stage-table builder: scales the table's widths and depths and unrolls it into blocks.
+    pub(crate) fn build(blueprint: Blueprint, choices: Choices) -> Result<Self, ArchitectureError> {
+        check(choices.classes > 0, "classes", choices.classes, "at least 1")?;
+        check(choices.input_channels > 0, "input_channels", choices.input_channels, "at least 1")?;
+        check((0.0..1.0).contains(&choices.dropout), "dropout", choices.dropout, "in [0, 1)")?;
+        check((0.0..1.0).contains(&choices.drop_path), "drop_path", choices.drop_path, "in [0, 1)")?;
+        let reasonable = |scale: f64| (0.01..=20.0).contains(&scale);
+        check(reasonable(blueprint.width), "width", blueprint.width, "between 0.01 and 20")?;
+        check(reasonable(blueprint.depth), "depth", blueprint.depth, "between 0.01 and 20")?;
+
+        let strides = resolve_strides(choices.strides, blueprint.stages)?;
+        let stem = round_channels(blueprint.stem as f64 * blueprint.width);
+        let total: usize = blueprint.stages.iter().map(|s| round_repeats(s.repeats, blueprint.depth)).sum();
+        let mut blocks = Vec::with_capacity(total);
+        let mut input = stem;
+        for (stage, (row, &stride)) in blueprint.stages.iter().zip(&strides[1..]).enumerate() {
+            let output = round_channels(row.channels as f64 * blueprint.width);
+            for index in 0..round_repeats(row.repeats, blueprint.depth) {
+                blocks.push(Block {
+                    stage,
+                    index,
+                    input,
+                    hidden: input * row.expansion,
+                    output,
+                    kernel: row.kernel,
+                    stride: if index == 0 { stride } else { 1 },
+                    squeeze: blueprint.squeeze_divisor.map(|divisor| (input / divisor).max(1)),
+                    drop_path: choices.drop_path * blocks.len() as f64 / total as f64,
+                });
+                input = output;
+            }
+        }
+        Ok(Self {
+            family: blueprint.family,
+            input_channels: choices.input_channels,
+            classes: choices.classes,
+            stem,
+            stem_stride: strides[0],
+            blocks,
+            head: blueprint.head,
+            activation: blueprint.activation,
+            norm_epsilon: blueprint.norm_epsilon,
+            norm_momentum: blueprint.norm_momentum,
+            dropout: choices.dropout,
+            initialisation: blueprint.initialisation,
+            resolution: blueprint.resolution,
+        })
+    }
+}
+
+/// Channels rounded to a multiple of 8, never below 0.9 of what was asked
+/// (`_make_divisible` of the MobileNet authors' code, which every peer copies).
+pub fn round_channels(channels: f64) -> usize {
+    let rounded = ((channels + 4.0) as usize / 8 * 8).max(8);
+    if (rounded as f64) < 0.9 * channels { rounded + 8 } else { rounded }
+}
+
+/// Repeats of a stage at a depth multiplier: ⌈depth · repeats⌉.
+pub fn round_repeats(repeats: usize, depth: f64) -> usize {
+    (depth * repeats as f64).ceil() as usize
+}
+
+fn resolve_strides(strides: &Strides, stages: &[Stage]) -> Result<Vec<usize>, ArchitectureError> {
+    let published = || std::iter::once(2).chain(stages.iter().map(|stage| stage.stride));
+    match strides {
+        Strides::Imagenet => Ok(published().collect()),
+        Strides::Cifar => {
+            // The stem's stride is the first 2 of the list, the earliest halving stage's the second.
+            let mut kept = 0;
+            Ok(published()
+                .map(|stride| {
+                    let keep = stride > 1 && kept < 2;
+                    kept += usize::from(keep);
+                    if keep { 1 } else { stride }
+                })
+                .collect())
+        }
+        Strides::Custom(list) => {
+            if list.len() != stages.len() + 1 {
+                return Err(ArchitectureError::StrideCount { found: list.len(), stages: stages.len() });
+            }
+            match list.iter().find(|&&stride| !(1..=4).contains(&stride)) {
+                Some(stride) => check(false, "strides", stride, "made of numbers from 1 to 4").map(|()| vec![]),
+                None => Ok(list.clone()),
+            }
+        }
+    }
+}
+
+fn check(
+    holds: bool,
+    key: &'static str,
+    value: impl ToString,
+    expected: &'static str,
+) -> Result<(), ArchitectureError> {
+    if holds { Ok(()) } else { Err(ArchitectureError::OutOfRange { key, value: value.to_string(), expected }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{EfficientNetConfig, MobileNetV2Config};
+
+    #[test]
+    fn cifar_strides_keep_the_resolution_early() {
+        let mobilenet = MobileNetV2Config::new(10).with_strides(Strides::Cifar).architecture().unwrap();
+        assert_eq!(mobilenet.strides(), [1, 1, 1, 2, 2, 1, 2, 1]);
+        let efficientnet = EfficientNetConfig::b0(10).with_strides(Strides::Cifar).architecture().unwrap();
+        assert_eq!(efficientnet.strides(), [1, 1, 1, 2, 2, 1, 2, 1]);
+        assert_eq!(efficientnet.total_stride(), 8);
+    }
+
+    #[test]
+    fn impossible_options_are_named() {
+        let error = MobileNetV2Config::new(0).architecture().unwrap_err();
+        assert_eq!(error.to_string(), "`classes` is 0, but must be at least 1");
+        let error = MobileNetV2Config::new(2).with_strides(Strides::Custom(vec![1, 2])).architecture().unwrap_err();
+        assert!(error.to_string().contains("give 8 numbers"), "{error}");
+        let error =
+            MobileNetV2Config::new(2).with_strides(Strides::Custom(vec![1, 1, 1, 9, 1, 1, 1, 1])).architecture();
+        assert!(error.unwrap_err().to_string().contains("`strides` is 9"));
+        assert!(EfficientNetConfig::b0(2).with_drop_path(1.0).architecture().is_err());
+    }
+
+    #[test]
+    fn drop_path_grows_linearly_from_zero() {
+        let blocks = EfficientNetConfig::b0(10).with_drop_path(0.2).architecture().unwrap().blocks;
+        assert_eq!(blocks.len(), 16);
+        assert_eq!(blocks[0].drop_path, 0.0);
+        assert!((blocks[8].drop_path - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn strides_read_from_names_and_lists() {
+        let read = |text: &str| serde_json::from_str::<Strides>(text).unwrap();
+        assert_eq!(read("\"cifar\""), Strides::Cifar);
+        assert_eq!(read("[1, 2]"), Strides::Custom(vec![1, 2]));
+    }
+
+    proptest! {
+        #[test]
+        fn rounded_channels_are_multiples_of_8_and_not_much_less(channels in 0.1f64..5000.0) {
+            let rounded = round_channels(channels);
+            prop_assert_eq!(rounded % 8, 0);
+            prop_assert!(rounded as f64 >= 0.9 * channels);
+            prop_assert!(rounded as f64 <= channels + 8.0);
+        }
+    }
+}

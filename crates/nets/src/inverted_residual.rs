@@ -1,0 +1,118 @@
+//! The block of both networks.
+
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Tensor};
+use mbconv_kernels::Activation;
+
+use crate::Architecture;
+use crate::architecture::Block;
+use crate::layers::{ConvNormActivation, ConvSpec, Convolution, SqueezeExcitation};
+
+/// Inverted residual (MBConv): expand → depthwise → squeeze-excitation → project, plus the input where shapes allow.
+#[derive(Module, Debug)]
+pub struct InvertedResidual {
+    /// 1×1 expansion; absent where the expansion factor is 1.
+    pub expand: Option<ConvNormActivation>,
+    /// k×k depthwise convolution, which carries the stride.
+    pub depthwise: ConvNormActivation,
+    /// Squeeze-and-excitation, EfficientNet's addition.
+    pub squeeze_excitation: Option<SqueezeExcitation>,
+    /// 1×1 projection to the linear bottleneck: no activation.
+    pub project: ConvNormActivation,
+    #[module(skip)]
+    residual: bool,
+    #[module(skip)]
+    drop_path: f64,
+}
+
+impl InvertedResidual {
+    pub(crate) fn new(block: &Block, architecture: &Architecture, device: &Device) -> Self {
+        let activation = architecture.activation;
+        let pointwise = |input, output, activation| ConvSpec {
+            kind: Convolution::Pointwise,
+            input,
+            output,
+            kernel: 1,
+            stride: 1,
+            activation,
+        };
+        let depthwise = ConvSpec {
+            kind: Convolution::Depthwise,
+            kernel: block.kernel,
+            stride: block.stride,
+            ..pointwise(block.hidden, block.hidden, activation)
+        };
+        let layer = |spec| ConvNormActivation::new(spec, architecture, device);
+        Self {
+            expand: block.expands().then(|| layer(pointwise(block.input, block.hidden, activation))),
+            depthwise: layer(depthwise),
+            squeeze_excitation: block
+                .squeeze
+                .map(|squeezed| SqueezeExcitation::new(block.hidden, squeezed, architecture, device)),
+            project: layer(pointwise(block.hidden, block.output, Activation::Identity)),
+            residual: block.is_residual(),
+            drop_path: block.drop_path,
+        }
+    }
+
+    /// `[N, H, W, C_in]` → `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let input = self.residual.then(|| x.clone());
+        let x = match &self.expand {
+            Some(expand) => expand.forward(x),
+            None => x,
+        };
+        let x = self.depthwise.forward(x);
+        let x = match &self.squeeze_excitation {
+            Some(squeeze_excitation) => squeeze_excitation.forward(x),
+            None => x,
+        };
+        let x = self.project.forward(x);
+        match input {
+            Some(input) => drop_path(x, self.drop_path) + input,
+            None => x,
+        }
+    }
+
+    pub(crate) fn norms_mut(&mut self) -> impl Iterator<Item = &mut crate::norm::BatchNorm> {
+        let convolutions = self.expand.iter_mut().chain([&mut self.depthwise, &mut self.project]);
+        convolutions.map(ConvNormActivation::norm_mut)
+    }
+}
+
+/// Stochastic depth per sample, <https://arxiv.org/abs/1603.09382>: while training, zeroes a sample's branch with
+/// `probability` and scales the others so that the expectation stays.
+fn drop_path(x: Tensor<4>, probability: f64) -> Tensor<4> {
+    let device = x.device();
+    if probability == 0.0 || !device.is_autodiff() {
+        return x;
+    }
+    let keep = 1.0 - probability;
+    let n = x.dims()[0];
+    let mask = Tensor::random([n, 1, 1, 1], Distribution::Bernoulli(keep), &device);
+    x * mask.div_scalar(keep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_path_drops_whole_samples_and_keeps_the_mean() {
+        let device = Device::default().autodiff();
+        device.seed(3);
+        let x = Tensor::<4>::ones([2000, 2, 1, 1], &device);
+        let y: Vec<f32> = drop_path(x, 0.25).into_data().convert::<f32>().try_to_vec().unwrap();
+        assert!(y.chunks(2).all(|sample| sample[0] == sample[1]));
+        assert!(y.iter().all(|&v| v == 0.0 || (v - 1.0 / 0.75).abs() < 1e-6));
+        let mean = y.iter().sum::<f32>() / y.len() as f32;
+        assert!((mean - 1.0).abs() < 0.05, "{mean}");
+    }
+
+    #[test]
+    fn nothing_is_dropped_without_autodiff() {
+        let device = Device::default();
+        let y = drop_path(Tensor::<4>::ones([8, 1, 1, 1], &device), 0.9);
+        assert_eq!(y.sum().into_scalar::<f32>(), 8.0);
+    }
+}

@@ -1,0 +1,310 @@
+//! State dictionaries: a network's tensors out to, and in from, safetensors in torchvision's key layout.
+//!
+//! What is written here loads in torchvision with `load_state_dict(load_file(path), strict=True)`.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::Network;
+use crate::layout::{TensorInfo, tensors};
+
+/// Suffix of PyTorch's batch counter, which a strict `load_state_dict` wants and nothing reads.
+const BATCH_COUNTER: &str = "num_batches_tracked";
+
+/// Precision in which tensors are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats: exact.
+    #[default]
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+/// What can be wrong with a weights file.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// Not a safetensors file, or a damaged one.
+    #[error("not a whole safetensors file ({0})")]
+    Format(#[from] SafeTensorError),
+    /// Tensors that the network has are not there.
+    #[error("{count} of the network's tensors are missing, the first is `{first}`")]
+    Missing {
+        /// First missing key.
+        first: String,
+        /// How many are missing.
+        count: usize,
+    },
+    /// Tensors are there that the network does not have.
+    #[error("{count} tensors do not belong to this network, the first is `{first}`")]
+    Unexpected {
+        /// First foreign key.
+        first: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A tensor of another shape.
+    #[error("`{key}` has shape {found:?}, but this network's is {expected:?}")]
+    Shape {
+        /// Key of the tensor.
+        key: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape of the network.
+        expected: Vec<usize>,
+    },
+    /// A tensor of a type that holds no weights.
+    #[error("`{key}` has type {dtype:?}, but weights are F64, F32, F16 or BF16")]
+    Type {
+        /// Key of the tensor.
+        key: String,
+        /// Its type.
+        dtype: Dtype,
+    },
+    /// A value that is not finite, or not in the type it is to be written in.
+    #[error("`{key}` has a value that is not finite{}", if *.written == Precision::F32 { "" } else { " in the precision asked for" })]
+    NotFinite {
+        /// Key of the tensor.
+        key: String,
+        /// Precision it was read or written in.
+        written: Precision,
+    },
+}
+
+/// The tensors of `network` as f32, in [`tensors`]' order: parameters and running statistics.
+pub fn state_dict(network: &Network) -> Vec<(TensorInfo, TensorData)> {
+    let mut collector = Collector::default();
+    network.visit(&mut collector);
+    let list = tensors(network.architecture()).into_iter();
+    list.filter_map(|info| collector.found.remove(&info.path).map(|data| (info, data))).collect()
+}
+
+/// Puts tensors, by torchvision's keys, into `network`.
+///
+/// # Errors
+/// A tensor that is missing, foreign or of another shape: nothing is loaded by halves.
+pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>) -> Result<Network, WeightsError> {
+    state.retain(|key, _| !key.ends_with(BATCH_COUNTER));
+    let list = tensors(network.architecture());
+    let mut missing = list.iter().filter(|info| !state.contains_key(&info.key)).map(|info| &info.key);
+    if let Some(first) = missing.next() {
+        return Err(WeightsError::Missing { first: first.clone(), count: 1 + missing.count() });
+    }
+    let mut loader = Loader { path: Vec::new(), values: HashMap::with_capacity(list.len()) };
+    for TensorInfo { path, key, shape, .. } in list {
+        let Some(data) = state.remove(&key) else { continue };
+        if data.shape().to_vec() != shape {
+            return Err(WeightsError::Shape { key, found: data.shape().to_vec(), expected: shape });
+        }
+        loader.values.insert(path, data);
+    }
+    if let Some(first) = state.keys().min().cloned() {
+        return Err(WeightsError::Unexpected { first, count: state.len() });
+    }
+    Ok(network.map(&mut loader))
+}
+
+/// Writes `network` as a safetensors file's bytes, with `metadata` in its header.
+///
+/// # Errors
+/// A weight that is not finite in the `precision` asked for.
+pub fn to_safetensors(
+    network: &Network,
+    precision: Precision,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>, WeightsError> {
+    let mut views: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (info, data) in state_dict(network) {
+        let (dtype, bytes) = encode(data.iter::<f32>(), precision)
+            .ok_or_else(|| WeightsError::NotFinite { key: info.key.clone(), written: precision })?;
+        if let Some(norm) = info.key.strip_suffix("running_var") {
+            views.push((format!("{norm}{BATCH_COUNTER}"), Dtype::I64, vec![], 0i64.to_le_bytes().to_vec()));
+        }
+        views.push((info.key, dtype, info.shape, bytes));
+    }
+    let views = views
+        .iter()
+        .map(|(key, dtype, shape, bytes)| Ok((key.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, SafeTensorError>>()?;
+    Ok(safetensors::serialize(views, metadata)?)
+}
+
+/// Reads a safetensors file's bytes into `network`, converting every float type to f32.
+///
+/// # Errors
+/// A damaged file, a tensor that is missing, foreign, of another shape or not finite.
+pub fn from_safetensors(network: Network, bytes: &[u8]) -> Result<Network, WeightsError> {
+    let mut state = HashMap::new();
+    for (key, view) in SafeTensors::deserialize(bytes)?.iter() {
+        if key.ends_with(BATCH_COUNTER) {
+            continue;
+        }
+        let key = key.to_string();
+        let values = decode(view.dtype(), view.data())
+            .ok_or_else(|| WeightsError::Type { key: key.clone(), dtype: view.dtype() })?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(WeightsError::NotFinite { key, written: Precision::F32 });
+        }
+        state.insert(key, TensorData::new(values, view.shape().to_vec()));
+    }
+    load_state_dict(network, state)
+}
+
+fn encode(values: impl Iterator<Item = f32>, precision: Precision) -> Option<(Dtype, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let mut finite = true;
+    for value in values {
+        match precision {
+            Precision::F32 => {
+                finite &= value.is_finite();
+                bytes.extend(value.to_le_bytes());
+            }
+            Precision::F16 => {
+                let value = f16::from_f32(value);
+                finite &= value.is_finite();
+                bytes.extend(value.to_le_bytes());
+            }
+            Precision::Bf16 => {
+                let value = bf16::from_f32(value);
+                finite &= value.is_finite();
+                bytes.extend(value.to_le_bytes());
+            }
+        }
+    }
+    let dtype = match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::F16 => Dtype::F16,
+        Precision::Bf16 => Dtype::BF16,
+    };
+    finite.then_some((dtype, bytes))
+}
+
+/// Little-endian floats of `dtype` as f32, or `None` for any other type.
+fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect()
+    }
+    Some(match dtype {
+        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F32 => each(bytes, f32::from_le_bytes),
+        Dtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        _ => return None,
+    })
+}
+
+#[derive(Default)]
+struct Collector {
+    path: Vec<String>,
+    found: HashMap<String, TensorData>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.insert(self.path.join("."), param.val().into_data().convert::<f32>());
+    }
+}
+
+struct Loader {
+    path: Vec<String>,
+    values: HashMap<String, TensorData>,
+}
+
+impl ModuleMapper for Loader {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.values.remove(&self.path.join(".")) {
+            None => param,
+            Some(data) => param.map(|old| {
+                let new = Tensor::from_data(data, &old.device());
+                if old.is_require_grad() { new.require_grad() } else { new }
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{ArchitectureOptions, MobileNetV2Config};
+
+    fn small(seed: u64) -> Network {
+        let device = Device::default();
+        device.seed(seed);
+        MobileNetV2Config::new(3).with_width(0.1).init(&device)
+    }
+
+    fn logits(network: &Network) -> Vec<f32> {
+        let images = Tensor::<4>::full([1, 3, 32, 32], 0.5, &Device::default());
+        network.forward(images).into_data().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn a_network_survives_the_round_trip() {
+        let original = small(1);
+        let bytes = to_safetensors(&original, Precision::F32, None).unwrap();
+        let loaded = from_safetensors(small(2), &bytes).unwrap();
+        assert_ne!(logits(&original), logits(&small(2)));
+        assert_eq!(logits(&original), logits(&loaded));
+    }
+
+    #[test]
+    fn half_precision_is_half_the_size_and_nearly_the_same() {
+        let original = small(1);
+        let full = to_safetensors(&original, Precision::F32, None).unwrap();
+        for precision in [Precision::F16, Precision::Bf16] {
+            let half = to_safetensors(&original, precision, None).unwrap();
+            assert!(half.len() < full.len() * 6 / 10);
+            let loaded = from_safetensors(small(2), &half).unwrap();
+            for (a, b) in logits(&original).iter().zip(logits(&loaded)) {
+                assert!((a - b).abs() < 1e-3, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_files_are_refused_whole() {
+        let bytes = to_safetensors(&small(1), Precision::F32, None).unwrap();
+        let cut = from_safetensors(small(2), &bytes[..bytes.len() / 2]);
+        assert!(matches!(cut, Err(WeightsError::Format(_))));
+        let other = ArchitectureOptions::new("mobilenet_v2_0.1", 4).architecture().unwrap().init(&Device::default());
+        let error = from_safetensors(other, &bytes).unwrap_err();
+        assert_eq!(error.to_string(), "`classifier.1.weight` has shape [3, 1280], but this network's is [4, 1280]");
+        let efficientnet = ArchitectureOptions::new("efficientnet_b0", 3).architecture().unwrap();
+        let error = from_safetensors(efficientnet.init(&Device::default()), &bytes).unwrap_err();
+        assert!(matches!(error, WeightsError::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn values_that_overflow_are_named() {
+        let network = small(1);
+        let (info, _) = state_dict(&network).swap_remove(3);
+        let mut state: HashMap<_, _> = state_dict(&network).into_iter().map(|(info, data)| (info.key, data)).collect();
+        state.insert(info.key.clone(), TensorData::new(vec![1e6f32; info.elements()], info.shape));
+        let large = load_state_dict(network, state).unwrap();
+        assert!(to_safetensors(&large, Precision::F32, None).is_ok());
+        let error = to_safetensors(&large, Precision::F16, None).unwrap_err();
+        assert!(error.to_string().contains(&info.key), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! Parameter counts and multiply-accumulates equal torchvision's, to the digit.
+
+use mbconv_nets::{Architecture, ArchitectureOptions, Summary};
+
+fn architecture(name: &str, classes: usize) -> Architecture {
+    ArchitectureOptions::new(name, classes).architecture().unwrap()
+}
+
+fn parameters(name: &str, classes: usize) -> usize {
+    Summary::new(&architecture(name, classes), 32).unwrap().parameters
+}
+
+#[test]
+fn mobilenet_v2_parameters() {
+    for (width, thousand, ten) in [
+        ("0.1", 1_367_080, 98_890),
+        ("0.25", 1_519_112, 250_922),
+        ("0.35", 1_677_128, 408_938),
+        ("0.5", 1_968_680, 700_490),
+        ("0.75", 2_636_424, 1_368_234),
+        ("1.0", 3_504_872, 2_236_682),
+        ("1.3", 5_386_792, 3_738_442),
+        ("1.4", 6_108_776, 4_333_706),
+    ] {
+        let name = format!("mobilenet_v2_{width}");
+        assert_eq!((parameters(&name, 1000), parameters(&name, 10)), (thousand, ten), "{name}");
+    }
+}
+
+#[test]
+fn efficientnet_parameters() {
+    for (number, thousand, ten) in [
+        (0, 5_288_548, 4_020_358),
+        (1, 7_794_184, 6_525_994),
+        (2, 9_109_994, 7_715_084),
+        (3, 12_233_232, 10_711_602),
+        (4, 19_341_616, 17_566_546),
+        (5, 30_389_784, 28_361_274),
+        (6, 43_040_704, 40_758_754),
+        (7, 66_347_960, 63_812_570),
+    ] {
+        let name = format!("efficientnet_b{number}");
+        assert_eq!((parameters(&name, 1000), parameters(&name, 10)), (thousand, ten), "{name}");
+    }
+}
+
+#[test]
+fn multiply_accumulates() {
+    let mobilenet = architecture("mobilenet_v2", 1000);
+    assert_eq!(Summary::new(&mobilenet, 224).unwrap().macs, 300_774_272);
+    for (number, giga) in [(0, 0.386), (1, 0.687), (3, 1.827), (4, 4.394), (5, 10.27), (6, 19.07), (7, 37.75)] {
+        let network = architecture(&format!("efficientnet_b{number}"), 1000);
+        let macs = Summary::new(&network, network.resolution).unwrap().macs as f64 / 1e9;
+        assert!((macs / giga - 1.0).abs() < 2e-3, "B{number}: {macs} G, published {giga} G");
+    }
+}
