@@ -1,0 +1,220 @@
+//! What can go wrong between a path and a batch.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the bytes of an image gave no pixels.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are of no image format that this program reads (a text file named `.png`, an empty file …).
+    #[error("not an image of a known format (JPEG, PNG, GIF, BMP, WebP, TIFF, PNM, TGA, ICO, QOI)")]
+    UnknownFormat,
+    /// The file ends before its image does, as after an interrupted download.
+    #[error("the image is truncated: the file ends before its last pixel")]
+    Truncated,
+    /// The header announces more pixels than [`MAX_PIXELS`](super::MAX_PIXELS).
+    #[error("the image has {width}×{height} pixels, more than the {limit} allowed (a decompression bomb?)")]
+    TooLarge {
+        /// Announced width in pixels.
+        width: usize,
+        /// Announced height in pixels.
+        height: usize,
+        /// The limit, in pixels.
+        limit: usize,
+    },
+    /// The format is known but this kind of it is not read, or the file contradicts itself.
+    #[error("the image is damaged or of an unsupported kind: {0}")]
+    Damaged(String),
+}
+
+/// Why a data set could not be opened or a sample not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Nothing is at the path.
+    #[error("there is no data set at {}", path.display())]
+    NotFound {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// A file stands where a folder was expected.
+    #[error("{} is a file; a data set is a folder", path.display())]
+    NotAFolder {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The operating system refused to read a file or folder.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The folder holds none of the layouts that are known.
+    #[error("{} holds no data set of a known form: {found}", path.display())]
+    UnknownForm {
+        /// The folder.
+        path: PathBuf,
+        /// What it does hold.
+        found: String,
+    },
+    /// Images lie directly in the folder, so nothing says what class they are of.
+    #[error("{} holds {images} image(s) directly but no class folders", path.display())]
+    NoClassFolders {
+        /// The folder.
+        path: PathBuf,
+        /// How many images lie in it.
+        images: usize,
+    },
+    /// A class folder holds no images.
+    #[error("class folder {} holds no images{}", path.display(), if *passed_over > 0 { format!(" ({passed_over} other files)") } else { String::new() })]
+    EmptyClass {
+        /// The class folder.
+        path: PathBuf,
+        /// How many files of other kinds it holds.
+        passed_over: usize,
+    },
+    /// A folder in which images were looked for holds none.
+    #[error("{} holds no images{}", path.display(), if *passed_over > 0 { format!(" ({passed_over} other files)") } else { String::new() })]
+    NoImagesIn {
+        /// The folder.
+        path: PathBuf,
+        /// How many files of other kinds it holds.
+        passed_over: usize,
+    },
+    /// The validation split has a class that the training split lacks.
+    #[error("validation folder {} is of class {class:?}, which the training split does not have", path.display())]
+    UnknownClass {
+        /// The class folder in the validation split.
+        path: PathBuf,
+        /// Its name.
+        class: String,
+    },
+    /// A class folder's name is not valid Unicode, so it cannot be a class name.
+    #[error("the name of class folder {} is not valid UTF-8", path.display())]
+    ClassName {
+        /// The class folder.
+        path: PathBuf,
+    },
+    /// A file that the form needs is not there.
+    #[error("{} is missing", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A CIFAR file is not a whole number of records.
+    #[error("{} has {found} bytes, which is not a whole number of {record}-byte records: expected {expected} bytes ({records} records)", path.display())]
+    RecordSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        found: u64,
+        /// Bytes a record.
+        record: usize,
+        /// The official size in bytes.
+        expected: u64,
+        /// The official number of records.
+        records: usize,
+    },
+    /// A record's label is not that of a class.
+    #[error("record {record} of {} has label {label}, but labels go from 0 to {}", path.display(), classes.saturating_sub(1))]
+    LabelRange {
+        /// The file.
+        path: PathBuf,
+        /// The record's number, from 0.
+        record: usize,
+        /// The label found.
+        label: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// A file of class names does not name each class once.
+    #[error("{} names {found} classes, but the data set has {expected}", path.display())]
+    ClassNames {
+        /// The file.
+        path: PathBuf,
+        /// Number of names found.
+        found: usize,
+        /// Number of classes.
+        expected: usize,
+    },
+    /// A sample's image could not be decoded.
+    #[error("{name}: {source}")]
+    Image {
+        /// The sample: a file path, or a file and the record in it.
+        name: String,
+        /// What the decoder found.
+        source: DecodeError,
+    },
+    /// The fraction to hold out for validation is not in `[0, 1)`.
+    #[error("the validation fraction is {0}, but must be at least 0 and less than 1")]
+    ValFraction(f64),
+    /// A split was asked for that the data set lacks.
+    #[error("the data set has no split {name:?}{}", if available.is_empty() { String::new() } else { format!(", only {}", available.join(", ")) })]
+    NoSplit {
+        /// The name asked for.
+        name: String,
+        /// The splits there are.
+        available: Vec<String>,
+    },
+    /// A split holds no samples, or no sample of it could be read.
+    #[error("none of the {samples} image(s) of the split could be read{}", first.as_ref().map(|why| format!("; the first: {why}")).unwrap_or_default())]
+    NoImages {
+        /// Number of samples tried.
+        samples: usize,
+        /// What went wrong with the first.
+        first: Option<String>,
+    },
+    /// A worker thread could not be started.
+    #[error("cannot start a data-loading thread: {0}")]
+    Thread(io::Error),
+}
+
+impl DataError {
+    /// Builds the variant that fits an error of the operating system at `path`.
+    pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::NotFound => DataError::NotFound { path },
+            _ => DataError::Io { path, source },
+        }
+    }
+
+    /// What would mend it, where there is something to say beyond the message.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            DataError::NotFound { .. } => "check the spelling and the working directory; `digits` names the embedded data set".into(),
+            DataError::NotAFolder { path } => {
+                let name = path.to_string_lossy();
+                if [".tar.gz", ".tgz", ".zip", ".tar"].iter().any(|end| name.ends_with(end)) {
+                    "unpack the archive and give the folder it holds".into()
+                } else {
+                    "give the folder that holds train/ and val/, or class folders, or CIFAR's .bin files".into()
+                }
+            }
+            DataError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "the file or folder exists but may not be read: check its owner and mode".into()
+            }
+            DataError::UnknownForm { .. } => {
+                "expected train/ and val/ folders of class folders, one folder of class folders, or CIFAR's binary files (the archive named \"binary version\", not \"python version\")".into()
+            }
+            DataError::NoClassFolders { .. } => "make one folder a class and move its images there, as in DATA/cat/1.jpg".into(),
+            DataError::EmptyClass { .. } => "remove the folder if the class is not wanted, or put its images there".into(),
+            DataError::UnknownClass { .. } => {
+                "class folders must have the same names in both splits: rename or remove it, or add the class to train/".into()
+            }
+            DataError::ClassName { .. } => "rename the folder".into(),
+            DataError::MissingFile { .. } => "unpack the archive again; the download may be incomplete".into(),
+            DataError::RecordSize { .. } => "the file is damaged or of another data set: unpack the archive again".into(),
+            DataError::LabelRange { .. } => {
+                "the file is damaged, or CIFAR-10 and CIFAR-100 files are mixed up: unpack the archive again".into()
+            }
+            DataError::ClassNames { .. } => "restore the file from the archive, or remove it to use the official names".into(),
+            DataError::Image { .. } => "remove or replace the file".into(),
+            DataError::ValFraction(_) => "0.2 holds out a fifth of each class".into(),
+            DataError::NoSplit { .. } => "the splits are called \"train\" and \"val\"; \"valid\", \"validation\" and \"test\" also mean the latter".into(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}

@@ -1,0 +1,35 @@
+//! Random generators, one for each purpose, from seeds that name it.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// What a generator is for; part of its key, so that no two purposes share a stream.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Augment = 1,
+    Order = 2,
+    Split = 3,
+}
+
+fn rng(purpose: Purpose, seed: u64, a: u64, b: u64) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    for (bytes, word) in key.chunks_exact_mut(8).zip([seed, a, b, purpose as u64]) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(key)
+}
+
+/// The generator that a training transform draws from: it depends on nothing but these three.
+pub fn sample_rng(seed: u64, epoch: usize, index: usize) -> ChaCha8Rng {
+    rng(Purpose::Augment, seed, epoch as u64, index as u64)
+}
+
+/// The generator that shuffles an epoch.
+pub(super) fn order_rng(seed: u64, epoch: usize) -> ChaCha8Rng {
+    rng(Purpose::Order, seed, epoch as u64, 0)
+}
+
+/// The generator that decides which samples of a class are held out.
+pub(super) fn split_rng(seed: u64, class: usize) -> ChaCha8Rng {
+    rng(Purpose::Split, seed, class as u64, 0)
+}

@@ -1,0 +1,212 @@
+//! What is done to an image before a network sees it.
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::RgbPixels;
+use super::resize::{Interpolation, Region, crop, resize, resize_region};
+
+/// The evaluation preprocessing that a model file describes: the shorter side resized to `resize`, the central
+/// `crop`×`crop` pixels cut out (black beyond the image's edge), and, on the device, `(x / 255 - mean) / std`.
+///
+/// Sizes and positions round as torchvision's `Resize(int)` and `CenterCrop` do, pixels as Pillow's `resize`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Preprocess {
+    /// What the shorter side becomes, in pixels; positive.
+    pub resize: usize,
+    /// Side of the square that is cut out, in pixels; positive.
+    pub crop: usize,
+    /// Kernel of the resize.
+    pub interpolation: Interpolation,
+    /// What to subtract from red, green and blue, scaled to 0..1.
+    pub mean: [f32; 3],
+    /// What to divide red, green and blue by thereafter.
+    pub std: [f32; 3],
+}
+
+impl Preprocess {
+    /// Resizes and crops: `crop`×`crop` pixels, not yet normalized.
+    pub fn apply(&self, image: RgbPixels) -> RgbPixels {
+        resize_and_centre(image, self.resize, self.crop, self.interpolation)
+    }
+}
+
+/// How a training image is cut out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Crop {
+    /// A rectangle of random area and shape, stretched to the square: torchvision's `RandomResizedCrop`.
+    RandomResized {
+        /// Least and greatest part of the image's area.
+        scale: (f64, f64),
+        /// Least and greatest width over height.
+        ratio: (f64, f64),
+    },
+    /// A random square of the image with a black border, after resizing its shorter side to the square's:
+    /// torchvision's `RandomCrop(size, padding)`.
+    PadAndCrop {
+        /// Width of the border, in pixels.
+        padding: usize,
+    },
+    /// The central square, after resizing the shorter side to it.
+    Centre,
+}
+
+/// The training transform; everything random is drawn from the generator that is passed in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainTransform {
+    /// Side of the square that comes out, in pixels; positive.
+    pub size: usize,
+    /// Kernel of the resize.
+    pub interpolation: Interpolation,
+    /// How the square is cut out.
+    pub crop: Crop,
+    /// Probability of mirroring left and right.
+    pub horizontal_flip: f64,
+}
+
+impl TrainTransform {
+    /// Cuts a square out and perhaps mirrors it: `size`×`size` pixels.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
+        let size = self.size.max(1);
+        let mut out = match self.crop {
+            Crop::RandomResized { scale, ratio } => {
+                let region = random_region(image.width, image.height, scale, ratio, rng);
+                if (region.width, region.height) == (image.width, image.height) {
+                    resize(&image, size, size, self.interpolation)
+                } else {
+                    // Cropped first, so that no pixel from outside of the rectangle comes in, as torchvision does.
+                    let cut = crop(&image, region.left as isize, region.top as isize, region.width, region.height);
+                    resize(&cut, size, size, self.interpolation)
+                }
+            }
+            Crop::PadAndCrop { padding } => {
+                let (width, height) = shorter_side(image.width, image.height, size);
+                let left = below(width + 2 * padding - size + 1, rng) as isize - padding as isize;
+                let top = below(height + 2 * padding - size + 1, rng) as isize - padding as isize;
+                padded_crop(&image, (width, height), (left, top), size, self.interpolation)
+            }
+            Crop::Centre => resize_and_centre(image, size, size, self.interpolation),
+        };
+        // Drawn even when the probability is 0 or 1, so that changing it leaves the crops as they were.
+        if rng.random::<f64>() < self.horizontal_flip {
+            mirror(&mut out);
+        }
+        out
+    }
+}
+
+/// What a [`Loader`](super::Loader) does to each image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transform {
+    /// Random, for training.
+    Train(TrainTransform),
+    /// Fixed, for validation and prediction.
+    Eval(Preprocess),
+}
+
+impl Transform {
+    /// Applies it; `rng` is used by the training transform alone.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
+        match self {
+            Transform::Train(train) => train.apply(image, rng),
+            Transform::Eval(preprocess) => preprocess.apply(image),
+        }
+    }
+
+    /// Side of the square that comes out, in pixels.
+    pub fn size(&self) -> usize {
+        match self {
+            Transform::Train(train) => train.size.max(1),
+            Transform::Eval(preprocess) => preprocess.crop.max(1),
+        }
+    }
+}
+
+/// The size after the shorter side has become `size`; the longer one is rounded down, as torchvision does.
+fn shorter_side(width: usize, height: usize, size: usize) -> (usize, usize) {
+    let longer = |long: usize, short: usize| (size as u128 * long as u128 / short.max(1) as u128) as usize;
+    if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) }
+}
+
+/// Python's `round(x / 2)`: a half goes to the even neighbour.
+fn half_to_even(x: usize) -> usize {
+    let half = x / 2;
+    if x % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+}
+
+fn resize_and_centre(image: RgbPixels, shorter: usize, size: usize, interpolation: Interpolation) -> RgbPixels {
+    let size = size.max(1);
+    let (width, height) = shorter_side(image.width, image.height, shorter.max(1));
+    // Where the image is too small, CenterCrop pads: the smaller half of the border comes first.
+    let start = |length: usize| {
+        if length < size { -(((size - length) / 2) as isize) } else { half_to_even(length - size) as isize }
+    };
+    padded_crop(&image, (width, height), (start(width), start(height)), size, interpolation)
+}
+
+/// Resizes to `width`×`height` and cuts out the square at `(left, top)`, black beyond the edges.
+fn padded_crop(
+    image: &RgbPixels,
+    (width, height): (usize, usize),
+    (left, top): (isize, isize),
+    size: usize,
+    interpolation: Interpolation,
+) -> RgbPixels {
+    let visible = |start: isize, length: usize| {
+        let from = start.max(0).min(length as isize) as usize;
+        let to = start.saturating_add_unsigned(size).max(0).min(length as isize) as usize;
+        (from, to.max(from) - from)
+    };
+    let (from_x, columns) = visible(left, width);
+    let (from_y, rows) = visible(top, height);
+    if columns == 0 || rows == 0 {
+        return RgbPixels { width: size, height: size, data: vec![0; size * size * 3] };
+    }
+    let region = Region { left: from_x, top: from_y, width: columns, height: rows };
+    let part = resize_region(image, width, height, region, interpolation);
+    if (columns, rows) == (size, size) {
+        return part;
+    }
+    crop(&part, left - from_x as isize, top - from_y as isize, size, size)
+}
+
+/// A number below `end`, each equally likely; 0 for an empty range.
+fn below(end: usize, rng: &mut impl Rng) -> usize {
+    if end > 1 { rng.random_range(0..end) } else { 0 }
+}
+
+/// torchvision's `RandomResizedCrop.get_params`: ten tries, then the greatest central rectangle of a permitted shape.
+fn random_region(width: usize, height: usize, scale: (f64, f64), ratio: (f64, f64), rng: &mut impl Rng) -> Region {
+    let area = (width * height) as f64;
+    let log_ratio = (ratio.0.ln(), ratio.1.ln());
+    let uniform = |(low, high): (f64, f64), rng: &mut _| low + (high - low) * Rng::random::<f64>(rng);
+    for _ in 0..10 {
+        let target = area * uniform(scale, rng);
+        let aspect = uniform(log_ratio, rng).exp();
+        let w = (target * aspect).sqrt().round_ties_even() as usize;
+        let h = (target / aspect).sqrt().round_ties_even() as usize;
+        if 0 < w && w <= width && 0 < h && h <= height {
+            let top = below(height - h + 1, rng);
+            let left = below(width - w + 1, rng);
+            return Region { left, top, width: w, height: h };
+        }
+    }
+    let shape = width as f64 / height as f64;
+    let (w, h) = if shape < ratio.0.min(ratio.1) {
+        (width, (width as f64 / ratio.0.min(ratio.1)).round_ties_even() as usize)
+    } else if shape > ratio.0.max(ratio.1) {
+        ((height as f64 * ratio.0.max(ratio.1)).round_ties_even() as usize, height)
+    } else {
+        (width, height)
+    };
+    let (w, h) = (w.clamp(1, width), h.clamp(1, height));
+    Region { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
+}
+
+/// Mirrors left and right.
+fn mirror(image: &mut RgbPixels) {
+    for row in image.data.chunks_exact_mut(image.width * 3) {
+        let (pixels, _) = row.as_chunks_mut::<3>();
+        pixels.reverse();
+    }
+}
