@@ -4,15 +4,24 @@
 //! product, and everything that works channel by channel runs along memory. Weights keep PyTorch's layout.
 //!
 //! In reading order:
-//! - [`activation`]: what follows a normalisation;
-//! - [`reference`]: every operation in plain tensor operations, as a definition and for comparison.
+//! - [`convolution`] and [`normalisation`]: the operations, as a network calls them; [`window`] and [`activation`]: their
+//!   parameters;
+//! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
+//! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
+//!   backward passes; `flex`: fast kernels for the CPU.
 #![deny(missing_docs)]
 
 pub mod activation;
+mod autodiff;
+pub mod composed;
+pub mod convolution;
+pub mod extension;
+mod flex;
+pub mod normalisation;
 pub mod reference;
+pub mod window;
 
 pub use activation::Activation;
-pub use reference::{
-    Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d,
-    pointwise_conv2d,
-};
+pub use convolution::{Convolution, conv2d, depthwise_conv2d, pointwise_conv2d};
+pub use normalisation::{Normalisation, Statistics, batch_norm_activation, channel_statistics};
+pub use window::Window;

@@ -2,16 +2,7 @@
 
 use burn::tensor::{Tensor, module, ops::ConvOptions};
 
-use crate::Activation;
-
-/// Where the mean and variance of a normalisation come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statistics {
-    /// They are those of the very input, so that the gradient flows through them: training.
-    Batch,
-    /// They are constants: evaluation, or a frozen normalisation.
-    Fixed,
-}
+use crate::{Activation, Statistics};
 
 /// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` [Co] → [N, H, W, Co].
 pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
@@ -27,12 +18,7 @@ pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
 }
 
 /// Depthwise convolution: `x` [N, H, W, C], `weight` [C, 1, k, k] → [N, H', W', C].
-pub fn depthwise_conv2d(
-    x: Tensor<4>,
-    weight: Tensor<4>,
-    stride: usize,
-    padding: usize,
-) -> Tensor<4> {
+pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     let [.., channels] = x.dims();
     grouped_conv2d(x, weight, stride, padding, channels)
 }
@@ -42,13 +28,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) ->
     grouped_conv2d(x, weight, stride, padding, 1)
 }
 
-fn grouped_conv2d(
-    x: Tensor<4>,
-    weight: Tensor<4>,
-    stride: usize,
-    padding: usize,
-    groups: usize,
-) -> Tensor<4> {
+fn grouped_conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize, groups: usize) -> Tensor<4> {
     let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], groups);
     module::conv2d(x.permute([0, 3, 1, 2]), weight, None, options).permute([0, 2, 3, 1])
 }

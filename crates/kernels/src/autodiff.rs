@@ -1,0 +1,137 @@
+//! Backward passes: each operation is one node, which keeps its inputs and recomputes the rest.
+
+use burn::backend::{
+    Autodiff, AutodiffBackend, TensorMetadata,
+    autodiff::{
+        NodeId,
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    tensor::FloatTensor,
+};
+
+use crate::{Convolution, Normalisation, extension::Kernels};
+
+impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, convolution: Convolution) -> FloatTensor<Self> {
+        let [_, height, width, _] = x.shape().dims();
+        let node = ConvolveBackward.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
+        match node {
+            OpsKind::Tracked(mut node) => {
+                let state = ConvolveState {
+                    x: node.checkpoint(&x),
+                    weight: node.checkpoint(&weight),
+                    convolution,
+                    size: [height, width],
+                };
+                node.finish(state, B::convolve(x.into_primitive(), weight.into_primitive(), convolution))
+            }
+            OpsKind::UnTracked(node) => {
+                node.finish(B::convolve(x.into_primitive(), weight.into_primitive(), convolution))
+            }
+        }
+    }
+
+    fn channel_statistics(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (mean, variance) = B::channel_statistics(x.into_primitive());
+        (Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn normalise(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        normalisation: Normalisation,
+    ) -> FloatTensor<Self> {
+        let node = NormaliseBackward.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful();
+        let (mean, variance) = (mean.into_primitive(), variance.into_primitive());
+        match node {
+            OpsKind::Tracked(mut node) => {
+                let state = NormaliseState::<B> {
+                    x: node.checkpoint(&x),
+                    gamma: gamma.primitive().clone(),
+                    beta: beta.primitive().clone(),
+                    mean: mean.clone(),
+                    variance: variance.clone(),
+                    normalisation,
+                };
+                let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+                node.finish(state, B::normalise(x, gamma, beta, mean, variance, normalisation))
+            }
+            OpsKind::UnTracked(node) => {
+                let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+                node.finish(B::normalise(x, gamma, beta, mean, variance, normalisation))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ConvolveBackward;
+
+#[derive(Clone, Debug)]
+struct ConvolveState {
+    x: NodeId,
+    weight: NodeId,
+    convolution: Convolution,
+    /// Height and width of the map.
+    size: [usize; 2],
+}
+
+impl<B: Kernels> Backward<B, 2> for ConvolveBackward {
+    type State = ConvolveState;
+
+    fn backward(self, ops: Ops<ConvolveState, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let [x_node, weight_node] = ops.parents;
+        let ConvolveState { x, weight, convolution, size } = ops.state;
+        let x: FloatTensor<B> = checkpointer.retrieve_node_output(x);
+        let weight: FloatTensor<B> = checkpointer.retrieve_node_output(weight);
+        let gradient = gradients.consume::<B>(&ops.node);
+        if let Some(node) = weight_node {
+            let gradient = B::convolve_weight_gradient(x, gradient.clone(), convolution);
+            gradients.register::<B>(node.id, gradient);
+        }
+        if let Some(node) = x_node {
+            let gradient = B::convolve_input_gradient(weight, gradient, convolution, size);
+            gradients.register::<B>(node.id, gradient);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct NormaliseBackward;
+
+#[derive(Clone, Debug)]
+struct NormaliseState<B: Kernels> {
+    x: NodeId,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    variance: FloatTensor<B>,
+    normalisation: Normalisation,
+}
+
+impl<B: Kernels> Backward<B, 3> for NormaliseBackward {
+    type State = NormaliseState<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let state = ops.state;
+        let (x, gamma, beta) = B::normalise_gradients(
+            checkpointer.retrieve_node_output(state.x),
+            state.gamma,
+            state.beta,
+            state.mean,
+            state.variance,
+            gradients.consume::<B>(&ops.node),
+            state.normalisation,
+        );
+        for (node, gradient) in ops.parents.into_iter().zip([x, gamma, beta]) {
+            if let Some(node) = node {
+                gradients.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}

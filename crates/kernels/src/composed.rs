@@ -1,0 +1,222 @@
+//! Every operation and its gradients in ordinary backend operations: what a backend without kernels of its own runs.
+
+use burn::{
+    backend::{Backend, TensorMetadata, tensor::FloatTensor},
+    tensor::{
+        Shape, Slice,
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
+};
+
+use crate::{Activation, Convolution, Normalisation, Statistics, Window, activation::RELU6_MAX};
+
+const TO_NCHW: [usize; 4] = [0, 3, 1, 2];
+const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
+
+/// See [`crate::extension::Kernels::convolve`].
+pub fn convolve<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, convolution: Convolution) -> FloatTensor<B> {
+    let [batch, height, width, channels] = x.shape().dims();
+    if convolution == Convolution::Pointwise {
+        let [outputs, ..] = weight.shape().dims::<4>();
+        let x = B::float_reshape(x, Shape::new([batch * height * width, channels]));
+        let weight = B::float_reshape(weight, Shape::new([outputs, channels]));
+        let y = B::float_matmul(x, B::float_transpose(weight));
+        return B::float_reshape(y, Shape::new([batch, height, width, outputs]));
+    }
+    let options = options(convolution, channels);
+    let y = B::conv2d(B::float_permute(x, &TO_NCHW), weight, None, options);
+    B::float_permute(y, &TO_NHWC)
+}
+
+/// See [`crate::extension::Kernels::convolve_input_gradient`].
+pub fn convolve_input_gradient<B: Backend>(
+    weight: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    convolution: Convolution,
+    [height, width]: [usize; 2],
+) -> FloatTensor<B> {
+    let [outputs, depth, ..] = weight.shape().dims::<4>();
+    let [batch, rows, columns, _] = gradient.shape().dims();
+    if convolution == Convolution::Pointwise {
+        let gradient = B::float_reshape(gradient, Shape::new([batch * rows * columns, outputs]));
+        let x = B::float_matmul(gradient, B::float_reshape(weight, Shape::new([outputs, depth])));
+        return B::float_reshape(x, Shape::new([batch, height, width, depth]));
+    }
+    let window = convolution.window();
+    let options = ConvTransposeOptions::new(
+        [window.stride; 2],
+        [window.padding; 2],
+        [window.remainder(height), window.remainder(width)],
+        [1, 1],
+        convolution.groups(outputs),
+    );
+    let x = B::conv_transpose2d(B::float_permute(gradient, &TO_NCHW), weight, None, options);
+    B::float_permute(x, &TO_NHWC)
+}
+
+/// See [`crate::extension::Kernels::convolve_weight_gradient`].
+pub fn convolve_weight_gradient<B: Backend>(
+    x: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    convolution: Convolution,
+) -> FloatTensor<B> {
+    let [batch, height, width, channels] = x.shape().dims();
+    let [.., outputs] = gradient.shape().dims::<4>();
+    match convolution {
+        Convolution::Pointwise => {
+            let pixels = batch * height * width;
+            let x = B::float_reshape(x, Shape::new([pixels, channels]));
+            let gradient = B::float_reshape(gradient, Shape::new([pixels, outputs]));
+            let weight = B::float_matmul(B::float_transpose(gradient), x);
+            B::float_reshape(weight, Shape::new([outputs, channels, 1, 1]))
+        }
+        Convolution::Depthwise(window) => depthwise_weight_gradient::<B>(x, gradient, window),
+        Convolution::Dense(window) => {
+            let shape = Shape::new([outputs, channels, window.kernel, window.kernel]);
+            // Only its shape is read.
+            let weight = B::float_zeros(shape, &x.device(), x.dtype().into());
+            let (x, gradient) = (B::float_permute(x, &TO_NCHW), B::float_permute(gradient, &TO_NCHW));
+            B::conv2d_weight_backward(x, weight, gradient, options(convolution, channels))
+        }
+    }
+}
+
+/// One product and sum for each tap. Burn's grouped weight gradient convolves channel by channel instead: hundreds of
+/// tiny launches for a wide layer.
+fn depthwise_weight_gradient<B: Backend>(
+    x: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    window: Window,
+) -> FloatTensor<B> {
+    let Window { kernel, stride, padding } = window;
+    let [batch, height, width, channels] = x.shape().dims();
+    let [_, rows, columns, _] = gradient.shape().dims();
+    let padded = Shape::new([batch, height + 2 * padding, width + 2 * padding, channels]);
+    let padded = B::float_zeros(padded, &x.device(), x.dtype().into());
+    let inner = [span(0, batch, 1), span(padding, height, 1), span(padding, width, 1), span(0, channels, 1)];
+    let padded = B::float_slice_assign(padded, &inner, x);
+    let taps = (0..kernel * kernel)
+        .map(|tap| {
+            let (row, column) = (span(tap / kernel, rows, stride), span(tap % kernel, columns, stride));
+            let seen = B::float_slice(padded.clone(), &[span(0, batch, 1), row, column, span(0, channels, 1)]);
+            let product = B::float_mul(seen, gradient.clone());
+            let product = B::float_reshape(product, Shape::new([batch * rows * columns, channels]));
+            B::float_sum_dim(product, 0)
+        })
+        .collect();
+    let taps = B::float_transpose(B::float_cat(taps, 0));
+    B::float_reshape(taps, Shape::new([channels, 1, kernel, kernel]))
+}
+
+/// `count` elements from `start`, `step` apart.
+fn span(start: usize, count: usize, step: usize) -> Slice {
+    Slice::new(start as isize, Some((start + (count - 1) * step + 1) as isize), step as isize)
+}
+
+fn options(convolution: Convolution, channels: usize) -> ConvOptions<2> {
+    let Window { stride, padding, .. } = convolution.window();
+    ConvOptions::new([stride; 2], [padding; 2], [1, 1], convolution.groups(channels))
+}
+
+/// See [`crate::extension::Kernels::channel_statistics`].
+pub fn channel_statistics<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [batch, height, width, channels] = x.shape().dims();
+    let x = B::float_reshape(x, Shape::new([batch * height * width, channels]));
+    let mean = B::float_mean_dim(x.clone(), 0);
+    let centred = B::float_sub(x, mean.clone());
+    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred), 0);
+    (vector::<B>(mean, channels), vector::<B>(variance, channels))
+}
+
+/// See [`crate::extension::Kernels::normalise`].
+pub fn normalise<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    variance: FloatTensor<B>,
+    normalisation: Normalisation,
+) -> FloatTensor<B> {
+    let inverse = inverse_deviation::<B>(variance, normalisation.epsilon);
+    let normalised = B::float_mul(B::float_sub(x, per_channel::<B>(mean)), inverse);
+    let z = B::float_add(B::float_mul(normalised, per_channel::<B>(gamma)), per_channel::<B>(beta));
+    match normalisation.activation {
+        Activation::Identity => z,
+        Activation::Relu6 => B::float_clamp(z, 0.0.into(), RELU6_MAX.into()),
+        Activation::Silu => B::float_mul(z.clone(), B::sigmoid(z)),
+    }
+}
+
+/// See [`crate::extension::Kernels::normalise_gradients`].
+pub fn normalise_gradients<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    variance: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    normalisation: Normalisation,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [batch, height, width, channels] = x.shape().dims();
+    let pixels = (batch * height * width) as f64;
+    let inverse = inverse_deviation::<B>(variance, normalisation.epsilon);
+    let normalised = B::float_mul(B::float_sub(x, per_channel::<B>(mean)), inverse.clone());
+    let gamma = per_channel::<B>(gamma);
+    let z = B::float_add(B::float_mul(normalised.clone(), gamma.clone()), per_channel::<B>(beta));
+    let gradient = match normalisation.activation {
+        Activation::Identity => gradient,
+        activation => B::float_mul(gradient, slope::<B>(z, activation)),
+    };
+    let shift = sum_per_channel::<B>(gradient.clone());
+    let scale = sum_per_channel::<B>(B::float_mul(gradient.clone(), normalised.clone()));
+    let centred = match normalisation.statistics {
+        Statistics::Fixed => gradient,
+        Statistics::Batch => {
+            let offset = B::float_div_scalar(shift.clone(), pixels.into());
+            let tilt = B::float_div_scalar(scale.clone(), pixels.into());
+            B::float_sub(B::float_sub(gradient, offset), B::float_mul(normalised, tilt))
+        }
+    };
+    let x = B::float_mul(centred, B::float_mul(gamma, inverse));
+    (x, vector::<B>(scale, channels), vector::<B>(shift, channels))
+}
+
+/// The derivative of the activation at `z`.
+fn slope<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
+    match activation {
+        Activation::Identity => B::float_add_scalar(B::float_mul_scalar(z, 0.0.into()), 1.0.into()),
+        // One strictly inside (0, 6), zero at the kinks and beyond.
+        Activation::Relu6 => {
+            let inside = B::float_clamp(z, 0.0.into(), RELU6_MAX.into());
+            let below = B::float_add_scalar(B::float_neg(inside.clone()), RELU6_MAX.into());
+            B::float_mul(B::float_sign(inside), B::float_sign(below))
+        }
+        // s (1 + z (1 - s))
+        Activation::Silu => {
+            let s = B::sigmoid(z.clone());
+            let rest = B::float_add_scalar(B::float_neg(s.clone()), 1.0.into());
+            B::float_mul(s, B::float_add_scalar(B::float_mul(z, rest), 1.0.into()))
+        }
+    }
+}
+
+fn inverse_deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
+    B::float_recip(B::float_sqrt(B::float_add_scalar(per_channel::<B>(variance), epsilon.into())))
+}
+
+/// [C] → [1, 1, 1, C]
+fn per_channel<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
+    let [channels] = vector.shape().dims();
+    B::float_reshape(vector, Shape::new([1, 1, 1, channels]))
+}
+
+/// [N, H, W, C] → [1, 1, 1, C]
+fn sum_per_channel<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [batch, height, width, channels] = x.shape().dims();
+    let x = B::float_reshape(x, Shape::new([batch * height * width, channels]));
+    B::float_reshape(B::float_sum_dim(x, 0), Shape::new([1, 1, 1, channels]))
+}
+
+fn vector<B: Backend>(x: FloatTensor<B>, channels: usize) -> FloatTensor<B> {
+    B::float_reshape(x, Shape::new([channels]))
+}

@@ -1,0 +1,397 @@
+//! Batch normalisation with activation: statistics, forward, and gradients.
+//!
+//! A map [N, H, W, C] is one long run of periods of C elements. Short periods are joined into longer ones, so that even
+//! few channels fill wide vectors, and the run is cut into chunks of whole periods that stay in a core's cache. The cut
+//! depends on the shape alone, and chunks are combined in order and in double precision: the bits do not depend on the
+//! number of threads.
+
+use rayon::prelude::*;
+
+use super::simd::{self, Loop, multiply_add, sigmoid};
+use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
+
+/// Elements that a period should have at least.
+const PERIOD: usize = 128;
+/// Elements that a chunk should have at least: a few chunk-long streams fit into a second-level cache.
+const CHUNK: usize = 1 << 15;
+
+/// The cut of a map.
+#[derive(Clone, Copy)]
+struct Cut {
+    channels: usize,
+    /// A multiple of `channels`.
+    period: usize,
+    /// A multiple of `period`.
+    chunk: usize,
+}
+
+impl Cut {
+    fn new(channels: usize) -> Self {
+        let channels = channels.max(1);
+        let period = channels * PERIOD.div_ceil(channels);
+        Self { channels, period, chunk: period * CHUNK.div_ceil(period) }
+    }
+
+    /// A vector over the channels, repeated through a period.
+    fn repeat(self, vector: impl ExactSizeIterator<Item = f32> + Clone) -> Vec<f32> {
+        if vector.len() == 0 { Vec::new() } else { vector.cycle().take(self.period).collect() }
+    }
+
+    /// Adds the elements of a period to its channels.
+    fn fold(self, period: &[f32], sums: &mut [f64]) {
+        for channels in period.chunks_exact(self.channels) {
+            sums.iter_mut().zip(channels).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+    }
+}
+
+/// Mean and biased variance of each of `channels` channels.
+pub fn statistics(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
+    let cut = Cut::new(channels);
+    let moments: Vec<Moments> = x.par_chunks(cut.chunk).map(|chunk| Moments::of(chunk, cut)).collect();
+    let total = moments.into_iter().reduce(Moments::join).unwrap_or_else(|| Moments::of(&[], cut));
+    let mean = total.mean.iter().map(|mean| *mean as f32).collect();
+    let variance = total.deviations.iter().map(|squares| (*squares / total.count.max(1.0)) as f32).collect();
+    (mean, variance)
+}
+
+/// Mean and summed squared deviation from it of each channel.
+struct Moments {
+    count: f64,
+    mean: Vec<f64>,
+    deviations: Vec<f64>,
+}
+
+impl Moments {
+    /// Two passes, of which the second finds the chunk in the cache.
+    fn of(chunk: &[f32], cut: Cut) -> Self {
+        let count = (chunk.len() / cut.channels) as f64;
+        let zeros = vec![0.0; cut.period];
+        let mut mean = vec![0.0; cut.channels];
+        cut.fold(&simd::run(Sums::<false> { chunk, centre: &zeros }), &mut mean);
+        mean.iter_mut().for_each(|mean| *mean /= count.max(1.0));
+        let rounded: Vec<f32> = mean.iter().map(|mean| *mean as f32).collect();
+        let centre = cut.repeat(rounded.iter().copied());
+        let mut deviations = vec![0.0; cut.channels];
+        cut.fold(&simd::run(Sums::<true> { chunk, centre: &centre }), &mut deviations);
+        // The deviations are from the rounded mean.
+        for ((deviation, mean), rounded) in deviations.iter_mut().zip(&mean).zip(&rounded) {
+            let error = mean - f64::from(*rounded);
+            *deviation = (*deviation - count * error * error).max(0.0);
+        }
+        Self { count, mean, deviations }
+    }
+
+    /// Chan's formula.
+    fn join(mut self, other: Self) -> Self {
+        let count = self.count + other.count;
+        let share = other.count / count;
+        for channel in 0..self.mean.len() {
+            let apart = other.mean[channel] - self.mean[channel];
+            self.mean[channel] += apart * share;
+            self.deviations[channel] += other.deviations[channel] + apart * apart * self.count * share;
+        }
+        self.count = count;
+        self
+    }
+}
+
+/// For each element of a period, the sum of `x - centre` over the chunk, or of its square.
+struct Sums<'a, const SQUARE: bool> {
+    chunk: &'a [f32],
+    centre: &'a [f32],
+}
+
+impl<const SQUARE: bool> Loop for Sums<'_, SQUARE> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> Vec<f32> {
+        let mut sums = vec![0.0; self.centre.len()];
+        for x in self.chunk.chunks(self.centre.len()) {
+            let (centre, sums) = (&self.centre[..x.len()], &mut sums[..x.len()]);
+            for i in 0..x.len() {
+                let apart = x[i] - centre[i];
+                sums[i] = if SQUARE { multiply_add::<FMA>(apart, apart, sums[i]) } else { sums[i] + apart };
+            }
+        }
+        sums
+    }
+}
+
+/// An activation and its derivative, for one element.
+trait Curve: Copy + Send + Sync {
+    fn value<const FMA: bool>(z: f32) -> f32;
+    fn slope<const FMA: bool>(z: f32) -> f32;
+}
+
+#[derive(Clone, Copy)]
+struct Identity;
+#[derive(Clone, Copy)]
+struct Relu6;
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Curve for Identity {
+    #[inline(always)]
+    fn value<const FMA: bool>(z: f32) -> f32 {
+        z
+    }
+    #[inline(always)]
+    fn slope<const FMA: bool>(_: f32) -> f32 {
+        1.0
+    }
+}
+
+impl Curve for Relu6 {
+    // Comparisons rather than `clamp`, so that NaN stays NaN.
+    #[inline(always)]
+    fn value<const FMA: bool>(z: f32) -> f32 {
+        let z = if z <= 0.0 { 0.0 } else { z };
+        if z >= RELU6_MAX as f32 { RELU6_MAX as f32 } else { z }
+    }
+    #[inline(always)]
+    fn slope<const FMA: bool>(z: f32) -> f32 {
+        if z <= 0.0 || z >= RELU6_MAX as f32 { 0.0 } else { 1.0 }
+    }
+}
+
+impl Curve for Silu {
+    #[inline(always)]
+    fn value<const FMA: bool>(z: f32) -> f32 {
+        z * sigmoid::<FMA>(z)
+    }
+    #[inline(always)]
+    fn slope<const FMA: bool>(z: f32) -> f32 {
+        let s = sigmoid::<FMA>(z);
+        s * multiply_add::<FMA>(z, 1.0 - s, 1.0)
+    }
+}
+
+/// Scale, shift, mean and variance of each channel.
+#[derive(Clone, Copy)]
+pub struct Vectors<'a> {
+    /// Scale.
+    pub gamma: &'a [f32],
+    /// Shift.
+    pub beta: &'a [f32],
+    /// Mean.
+    pub mean: &'a [f32],
+    /// Variance.
+    pub variance: &'a [f32],
+}
+
+/// [`Vectors`], repeated through a period, with the inverse deviation instead of the variance.
+struct Periods {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    mean: Vec<f32>,
+    inverse: Vec<f32>,
+}
+
+impl Periods {
+    fn new(vectors: Vectors, epsilon: f64, cut: Cut) -> Self {
+        let inverse = |variance: &f32| (1.0 / (f64::from(*variance) + epsilon).sqrt()) as f32;
+        Self {
+            gamma: cut.repeat(vectors.gamma.iter().copied()),
+            beta: cut.repeat(vectors.beta.iter().copied()),
+            mean: cut.repeat(vectors.mean.iter().copied()),
+            inverse: cut.repeat(vectors.variance.iter().map(inverse)),
+        }
+    }
+}
+
+/// Where a result goes: into memory of its own, or over the operand that it replaces.
+pub enum Place<'a> {
+    /// A new buffer, made from this operand.
+    New(&'a [f32]),
+    /// The operand itself.
+    Over(&'a mut [f32]),
+}
+
+impl Place<'_> {
+    /// Runs `body` on every chunk of the operand, with the index of the chunk. Chunks of a new buffer are copied first:
+    /// `body` finds them in the cache.
+    fn for_each_chunk(self, length: usize, body: impl Fn(usize, &mut [f32]) + Sync) -> Option<Vec<f32>> {
+        match self {
+            Self::Over(data) => {
+                data.par_chunks_mut(length).enumerate().for_each(|(index, chunk)| body(index, chunk));
+                None
+            }
+            Self::New(source) => {
+                let mut data = vec![0.0; source.len()];
+                let chunks = data.par_chunks_mut(length).zip(source.par_chunks(length)).enumerate();
+                chunks.for_each(|(index, (chunk, source))| {
+                    chunk.copy_from_slice(source);
+                    body(index, chunk);
+                });
+                Some(data)
+            }
+        }
+    }
+}
+
+/// The normalised map in place of `x`: a new buffer, if that is the place.
+pub fn forward(x: Place, vectors: Vectors, normalisation: Normalisation) -> Option<Vec<f32>> {
+    match normalisation.activation {
+        Activation::Identity => forward_with(Identity, x, vectors, normalisation.epsilon),
+        Activation::Relu6 => forward_with(Relu6, x, vectors, normalisation.epsilon),
+        Activation::Silu => forward_with(Silu, x, vectors, normalisation.epsilon),
+    }
+}
+
+fn forward_with<A: Curve>(curve: A, x: Place, vectors: Vectors, epsilon: f64) -> Option<Vec<f32>> {
+    let cut = Cut::new(vectors.gamma.len());
+    let Periods { gamma, beta, mean, inverse } = Periods::new(vectors, epsilon, cut);
+    let scale: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
+    x.for_each_chunk(cut.chunk, |_, data| {
+        simd::run(Forward { data, mean: &mean, scale: &scale, shift: &beta, _curve: curve });
+    })
+}
+
+struct Forward<'a, A> {
+    data: &'a mut [f32],
+    mean: &'a [f32],
+    scale: &'a [f32],
+    shift: &'a [f32],
+    _curve: A,
+}
+
+impl<A: Curve> Loop for Forward<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for data in self.data.chunks_mut(self.mean.len()) {
+            let length = data.len();
+            let (mean, scale, shift) = (&self.mean[..length], &self.scale[..length], &self.shift[..length]);
+            for i in 0..length {
+                data[i] = A::value::<FMA>(multiply_add::<FMA>(data[i] - mean[i], scale[i], shift[i]));
+            }
+        }
+    }
+}
+
+/// The gradients of the normalisation.
+pub struct Gradients {
+    /// Of the map, unless it went over the gradient of the output.
+    pub x: Option<Vec<f32>>,
+    /// Of the scale.
+    pub gamma: Vec<f32>,
+    /// Of the shift.
+    pub beta: Vec<f32>,
+}
+
+/// The gradients of map, scale and shift, given the `gradient` of the output.
+pub fn gradients(x: &[f32], gradient: Place, vectors: Vectors, normalisation: Normalisation) -> Gradients {
+    match normalisation.activation {
+        Activation::Identity => gradients_with(Identity, x, gradient, vectors, normalisation),
+        Activation::Relu6 => gradients_with(Relu6, x, gradient, vectors, normalisation),
+        Activation::Silu => gradients_with(Silu, x, gradient, vectors, normalisation),
+    }
+}
+
+fn gradients_with<A: Curve>(
+    curve: A,
+    x: &[f32],
+    gradient: Place,
+    vectors: Vectors,
+    normalisation: Normalisation,
+) -> Gradients {
+    let channels = vectors.gamma.len();
+    let cut = Cut::new(channels);
+    let periods = Periods::new(vectors, normalisation.epsilon, cut);
+    let incoming = match &gradient {
+        Place::New(data) => data,
+        Place::Over(data) => &data[..],
+    };
+    let partials: Vec<[Vec<f32>; 2]> = x
+        .par_chunks(cut.chunk)
+        .zip(incoming.par_chunks(cut.chunk))
+        .map(|(x, gradient)| simd::run(GradientSums { x, gradient, periods: &periods, _curve: curve }))
+        .collect();
+    let mut sums = [vec![0.0f64; channels], vec![0.0f64; channels]];
+    for partial in &partials {
+        sums.iter_mut().zip(partial).for_each(|(sums, partial)| cut.fold(partial, sums));
+    }
+    let [gamma, beta] = sums;
+
+    // Of training, what the gradient owes to the mean and variance of the input: its own mean, and its slope over x.
+    let share = match normalisation.statistics {
+        Statistics::Batch => 1.0 / (x.len() / channels.max(1)).max(1) as f64,
+        Statistics::Fixed => 0.0,
+    };
+    let offset = cut.repeat(beta.iter().map(|beta| (beta * share) as f32));
+    let tilt = cut.repeat(gamma.iter().map(|gamma| (gamma * share) as f32));
+    let x = gradient.for_each_chunk(cut.chunk, |index, gradient| {
+        let x = &x[index * cut.chunk..][..gradient.len()];
+        simd::run(InputGradient { x, gradient, periods: &periods, offset: &offset, tilt: &tilt, _curve: curve });
+    });
+    let narrow = |vector: Vec<f64>| vector.into_iter().map(|value| value as f32).collect();
+    Gradients { x, gamma: narrow(gamma), beta: narrow(beta) }
+}
+
+/// For each element of a period, the chunk's sums for the gradients of scale and shift.
+struct GradientSums<'a, A> {
+    x: &'a [f32],
+    gradient: &'a [f32],
+    periods: &'a Periods,
+    _curve: A,
+}
+
+impl<A: Curve> Loop for GradientSums<'_, A> {
+    type Output = [Vec<f32>; 2];
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> [Vec<f32>; 2] {
+        let period = self.periods.mean.len();
+        let (mut scales, mut shifts) = (vec![0.0; period], vec![0.0; period]);
+        for (x, gradient) in self.x.chunks(period).zip(self.gradient.chunks(period)) {
+            let length = x.len();
+            let (mean, inverse) = (&self.periods.mean[..length], &self.periods.inverse[..length]);
+            let (gamma, beta) = (&self.periods.gamma[..length], &self.periods.beta[..length]);
+            let (scales, shifts) = (&mut scales[..length], &mut shifts[..length]);
+            let gradient = &gradient[..length];
+            for i in 0..length {
+                let normalised = (x[i] - mean[i]) * inverse[i];
+                let z = multiply_add::<FMA>(normalised, gamma[i], beta[i]);
+                let g = gradient[i] * A::slope::<FMA>(z);
+                scales[i] = multiply_add::<FMA>(g, normalised, scales[i]);
+                shifts[i] += g;
+            }
+        }
+        [scales, shifts]
+    }
+}
+
+/// The gradient of the input over that of the output.
+struct InputGradient<'a, A> {
+    x: &'a [f32],
+    gradient: &'a mut [f32],
+    periods: &'a Periods,
+    offset: &'a [f32],
+    tilt: &'a [f32],
+    _curve: A,
+}
+
+impl<A: Curve> Loop for InputGradient<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let period = self.periods.mean.len();
+        for (x, gradient) in self.x.chunks(period).zip(self.gradient.chunks_mut(period)) {
+            let length = x.len();
+            let (mean, inverse) = (&self.periods.mean[..length], &self.periods.inverse[..length]);
+            let (gamma, beta) = (&self.periods.gamma[..length], &self.periods.beta[..length]);
+            let (offset, tilt) = (&self.offset[..length], &self.tilt[..length]);
+            let gradient = &mut gradient[..length];
+            for i in 0..length {
+                let normalised = (x[i] - mean[i]) * inverse[i];
+                let z = multiply_add::<FMA>(normalised, gamma[i], beta[i]);
+                let g = multiply_add::<FMA>(gradient[i], A::slope::<FMA>(z), -offset[i]);
+                gradient[i] = multiply_add::<FMA>(-tilt[i], normalised, g) * (gamma[i] * inverse[i]);
+            }
+        }
+    }
+}

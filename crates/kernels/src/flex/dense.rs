@@ -1,0 +1,111 @@
+//! Dense convolution as a matrix product: the pixels that a window sees are laid out as one row of a matrix.
+
+use rayon::prelude::*;
+
+use super::{
+    depthwise::Size,
+    matmul::{Matrix, add_in_order, product_into},
+};
+use crate::Window;
+
+/// Elements of the patch matrix that are laid out at a time.
+const CHUNK: usize = 1 << 16;
+
+/// How the output is cut: by whole rows, and by the shape alone.
+struct Cut {
+    window: Window,
+    input: Size,
+    output: Size,
+    /// Elements of one window: k * k * Ci.
+    patch: usize,
+    rows_per_chunk: usize,
+}
+
+impl Cut {
+    fn new(window: Window, input: Size, output: Size) -> Self {
+        let patch = window.kernel * window.kernel * input[3];
+        let rows_per_chunk = CHUNK.div_ceil((output[2] * patch).max(1));
+        Self { window, input, output, patch, rows_per_chunk }
+    }
+
+    /// Output pixels of a chunk.
+    fn pixels(&self) -> usize {
+        self.rows_per_chunk * self.output[2]
+    }
+
+    /// What the windows of the chunk's `pixels` see: [pixels, k * k * Ci].
+    fn patches(&self, x: &[f32], chunk: usize, pixels: usize) -> Vec<f32> {
+        let Window { kernel, stride, padding } = self.window;
+        let [_, height, width, channels] = self.input;
+        let mut patches = vec![0.0; pixels * self.patch];
+        for (index, patch) in patches.chunks_exact_mut(self.patch).enumerate() {
+            let (row, column) = (chunk * self.rows_per_chunk + index / self.output[2], index % self.output[2]);
+            let (image, row) = (row / self.output[1], row % self.output[1]);
+            // The taps inside the map are one run of pixels of the source.
+            let left = column * stride;
+            let taps = padding.saturating_sub(left).min(kernel)..(width + padding).saturating_sub(left).min(kernel);
+            if taps.is_empty() {
+                continue;
+            }
+            for tap in 0..kernel {
+                let Some(source) = (row * stride + tap).checked_sub(padding).filter(|row| *row < height) else {
+                    continue;
+                };
+                let from = ((image * height + source) * width + left + taps.start - padding) * channels;
+                let to = (tap * kernel + taps.start) * channels;
+                let length = taps.len() * channels;
+                patch[to..to + length].copy_from_slice(&x[from..from + length]);
+            }
+        }
+        patches
+    }
+}
+
+/// The convolution of `x` with `weight` [Co, Ci, k, k], of the given `output` size.
+pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
+    let cut = Cut::new(window, input, output);
+    let outputs = output[3];
+    let mut out = vec![0.0; output.iter().product()];
+    if out.is_empty() || cut.patch == 0 {
+        return out;
+    }
+    let weight = swap_inner(weight, outputs, input[3], window.kernel * window.kernel);
+    out.par_chunks_mut(cut.pixels() * outputs).enumerate().for_each(|(chunk, out)| {
+        let pixels = out.len() / outputs;
+        let patches = cut.patches(x, chunk, pixels);
+        let weight = Matrix::new(&weight, outputs, cut.patch);
+        product_into(Matrix::new(&patches, pixels, cut.patch), weight.transposed(), out);
+    });
+    out
+}
+
+/// The gradient of the weight [Co, Ci, k, k], given that of the output.
+pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
+    let cut = Cut::new(window, input, output);
+    let outputs = output[3];
+    let mut sums = vec![0.0; outputs * cut.patch];
+    if sums.is_empty() || gradient.is_empty() {
+        return sums;
+    }
+    let length = cut.pixels() * outputs;
+    let mut partials = vec![0.0; gradient.len().div_ceil(length) * sums.len()];
+    let chunks = partials.par_chunks_mut(sums.len()).zip(gradient.par_chunks(length)).enumerate();
+    chunks.for_each(|(chunk, (partial, gradient))| {
+        let pixels = gradient.len() / outputs;
+        let patches = cut.patches(x, chunk, pixels);
+        let gradient = Matrix::new(gradient, pixels, outputs);
+        product_into(gradient.transposed(), Matrix::new(&patches, pixels, cut.patch), partial);
+    });
+    add_in_order(&partials, &mut sums);
+    swap_inner(&sums, outputs, window.kernel * window.kernel, input[3])
+}
+
+/// [outer, rows, columns] → [outer, columns, rows]
+fn swap_inner(data: &[f32], outer: usize, rows: usize, columns: usize) -> Vec<f32> {
+    (0..outer * rows * columns)
+        .map(|i| {
+            let (matrix, column, row) = (i / (rows * columns), i / rows % columns, i % rows);
+            data[(matrix * rows + row) * columns + column]
+        })
+        .collect()
+}

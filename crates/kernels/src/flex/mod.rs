@@ -1,0 +1,171 @@
+//! Fast kernels for Burn's CPU backend, in single precision; other precisions run the default bodies.
+//!
+//! - [`simd`]: loops compiled for the instructions of the machine;
+//! - [`matmul`]: matrix products, and with them 1x1 convolutions;
+//! - [`depthwise`], [`dense`]: the other convolutions;
+//! - [`batch_norm`]: normalisation with activation.
+//!
+//! All cut their work by shape alone, so that results do not depend on the number of threads, bit for bit.
+
+mod batch_norm;
+mod dense;
+mod depthwise;
+mod matmul;
+mod simd;
+
+use burn::{
+    backend::{TensorMetadata, tensor::FloatTensor},
+    tensor::{DType, TensorData},
+};
+use burn_flex::{Flex, FlexTensor};
+
+use crate::{Convolution, Normalisation, composed, extension::Kernels};
+use batch_norm::{Place, Vectors};
+use depthwise::Size;
+use matmul::{Matrix, product};
+
+impl Kernels for Flex {
+    fn convolve(x: FlexTensor, weight: FlexTensor, convolution: Convolution) -> FlexTensor {
+        let Some([x, weight]) = single_precision([&x, &weight]) else {
+            return composed::convolve::<Self>(x, weight, convolution);
+        };
+        let (input, [outputs, ..]) = (size(&x), size(&weight));
+        let window = convolution.window();
+        let output = [input[0], window.output(input[1]), window.output(input[2]), outputs];
+        let (x, weight) = (x.storage(), weight.storage());
+        let y = match convolution {
+            Convolution::Pointwise => {
+                let x = Matrix::new(x, input[..3].iter().product(), input[3]);
+                product(x, Matrix::new(weight, outputs, input[3]).transposed())
+            }
+            Convolution::Depthwise(window) => depthwise::forward(x, weight, window, input, output),
+            Convolution::Dense(window) => dense::forward(x, weight, window, input, output),
+        };
+        tensor(y, output)
+    }
+
+    fn convolve_input_gradient(
+        weight: FlexTensor,
+        gradient: FlexTensor,
+        convolution: Convolution,
+        [height, width]: [usize; 2],
+    ) -> FlexTensor {
+        // Only a network's first convolution is dense, and images need no gradient.
+        let dense = matches!(convolution, Convolution::Dense(_));
+        let Some([weight, gradient]) = single_precision([&weight, &gradient]).filter(|_| !dense) else {
+            return composed::convolve_input_gradient::<Self>(weight, gradient, convolution, [height, width]);
+        };
+        let (output, [outputs, depth, ..]) = (size(&gradient), size(&weight));
+        let channels = depth * convolution.groups(outputs);
+        let input = [output[0], height, width, channels];
+        let (weight, gradient) = (weight.storage(), gradient.storage());
+        let x = match convolution {
+            Convolution::Depthwise(window) => depthwise::input_gradient(gradient, weight, window, input, output),
+            Convolution::Pointwise | Convolution::Dense(_) => {
+                let gradient = Matrix::new(gradient, output[..3].iter().product(), outputs);
+                product(gradient, Matrix::new(weight, outputs, channels))
+            }
+        };
+        tensor(x, input)
+    }
+
+    fn convolve_weight_gradient(x: FlexTensor, gradient: FlexTensor, convolution: Convolution) -> FlexTensor {
+        let Some([x, gradient]) = single_precision([&x, &gradient]) else {
+            return composed::convolve_weight_gradient::<Self>(x, gradient, convolution);
+        };
+        let (input, output) = (size(&x), size(&gradient));
+        let ([.., channels], [.., outputs]) = (input, output);
+        let kernel = convolution.window().kernel;
+        let (x, gradient) = (x.storage(), gradient.storage());
+        let weight = match convolution {
+            Convolution::Pointwise => {
+                let pixels = input[..3].iter().product();
+                let gradient = Matrix::new(gradient, pixels, outputs);
+                product(gradient.transposed(), Matrix::new(x, pixels, channels))
+            }
+            Convolution::Depthwise(window) => depthwise::weight_gradient(x, gradient, window, input, output),
+            Convolution::Dense(window) => dense::weight_gradient(x, gradient, window, input, output),
+        };
+        tensor(weight, [outputs, channels / convolution.groups(channels), kernel, kernel])
+    }
+
+    fn channel_statistics(x: FlexTensor) -> (FlexTensor, FlexTensor) {
+        let Some([x]) = single_precision([&x]) else {
+            return composed::channel_statistics::<Self>(x);
+        };
+        let [.., channels] = size(&x);
+        let (mean, variance) = batch_norm::statistics(x.storage(), channels);
+        (tensor(mean, [channels]), tensor(variance, [channels]))
+    }
+
+    fn normalise(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        normalisation: Normalisation,
+    ) -> FlexTensor {
+        let all = [&x, &gamma, &beta, &mean, &variance];
+        let Some([contiguous, gamma, beta, mean, variance]) = single_precision(all) else {
+            return composed::normalise::<Self>(x, gamma, beta, mean, variance, normalisation);
+        };
+        drop(x);
+        let mut x = contiguous;
+        let vectors = vectors([&gamma, &beta, &mean, &variance]);
+        let y = match x.try_storage_mut() {
+            Some(data) => batch_norm::forward(Place::Over(data), vectors, normalisation),
+            None => batch_norm::forward(Place::New(x.storage()), vectors, normalisation),
+        };
+        match y {
+            Some(y) => tensor(y, size(&x)),
+            None => x,
+        }
+    }
+
+    fn normalise_gradients(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        gradient: FlexTensor,
+        normalisation: Normalisation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let all = [&x, &gamma, &beta, &mean, &variance, &gradient];
+        let Some([x, gamma, beta, mean, variance, contiguous]) = single_precision(all) else {
+            return composed::normalise_gradients::<Self>(x, gamma, beta, mean, variance, gradient, normalisation);
+        };
+        drop(gradient);
+        let mut gradient = contiguous;
+        let vectors = vectors([&gamma, &beta, &mean, &variance]);
+        let gradients = match gradient.try_storage_mut() {
+            Some(data) => batch_norm::gradients(x.storage(), Place::Over(data), vectors, normalisation),
+            None => batch_norm::gradients(x.storage(), Place::New(gradient.storage()), vectors, normalisation),
+        };
+        let channels = [gradients.gamma.len()];
+        let x = match gradients.x {
+            Some(x) => tensor(x, size(&gradient)),
+            None => gradient,
+        };
+        (x, tensor(gradients.gamma, channels), tensor(gradients.beta, channels))
+    }
+}
+
+/// The tensors in contiguous memory, if all are in single precision.
+fn single_precision<const N: usize>(tensors: [&FlexTensor; N]) -> Option<[FlexTensor; N]> {
+    let single = tensors.iter().all(|tensor| tensor.dtype() == DType::F32);
+    single.then(|| tensors.map(FlexTensor::to_contiguous))
+}
+
+fn size(tensor: &FlexTensor) -> Size {
+    tensor.shape().dims()
+}
+
+fn tensor<const D: usize>(data: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(data, shape))
+}
+
+fn vectors([gamma, beta, mean, variance]: [&FlexTensor; 4]) -> Vectors<'_> {
+    Vectors { gamma: gamma.storage(), beta: beta.storage(), mean: mean.storage(), variance: variance.storage() }
+}

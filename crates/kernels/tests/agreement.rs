@@ -1,0 +1,210 @@
+//! Every operation, and every gradient of it, equals its definition in plain tensor operations.
+//!
+//! In single precision the kernels of the backend run; in double precision the default bodies do.
+
+mod common;
+
+use burn::tensor::{DType, Device};
+use common::{Layout, Place, assert_close, differentiate, values};
+use mbconv_kernels::{
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, pointwise_conv2d,
+    reference,
+};
+use proptest::{prelude::*, test_runner::RngSeed};
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![Just(Layout::Plain), Just(Layout::Permuted), Just(Layout::Sliced)]
+}
+
+/// The precision, and the relative error that it allows.
+fn precision() -> impl Strategy<Value = (DType, f64)> {
+    prop_oneof![3 => Just((DType::F32, 2e-5)), 1 => Just((DType::F64, 1e-10))]
+}
+
+/// Kernel, stride, padding, height and width such that the window fits.
+fn window() -> impl Strategy<Value = (usize, usize, usize, [usize; 2])> {
+    (prop_oneof![Just(1usize), Just(3), Just(5), Just(7)], 1usize..=3)
+        .prop_flat_map(|(kernel, stride)| (Just(kernel), Just(stride), 0..=kernel / 2))
+        .prop_flat_map(|(kernel, stride, padding)| {
+            let least = (kernel - 2 * padding).max(1);
+            (Just(kernel), Just(stride), Just(padding), [least..least + 9, least..least + 9])
+        })
+}
+
+fn config() -> ProptestConfig {
+    // The same cases every time: near a kink, rounding alone decides a gradient.
+    ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn pointwise(
+        (dtype, tolerance) in precision(),
+        [batch, height, width] in [1usize..4, 1usize..6, 1usize..6],
+        [inputs, outputs] in [1usize..40, 1usize..40],
+        layouts in [layout(), layout()],
+        seed in 0u64..1000,
+    ) {
+        let place = Place::new(Device::flex().autodiff(), dtype);
+        let maps = [
+            place.tensor([batch, height, width, inputs], layouts[0], seed),
+            place.tensor([outputs, inputs, 1, 1], layouts[1], seed + 1),
+        ];
+        let bias = [place.tensor([outputs], Layout::Plain, seed + 2)];
+        let found = differentiate(&maps, &bias, |m, v| pointwise_conv2d(m[0].clone(), m[1].clone(), Some(v[0].clone())));
+        let expected = differentiate(&maps, &bias, |m, v| {
+            reference::pointwise_conv2d(m[0].clone(), m[1].clone(), Some(v[0].clone()))
+        });
+        assert_close(&found, &expected, tolerance);
+    }
+
+    #[test]
+    fn depthwise(
+        (dtype, tolerance) in precision(),
+        (kernel, stride, padding, [height, width]) in window(),
+        batch in 1usize..4,
+        channels in 1usize..70,
+        layouts in [layout(), layout()],
+        seed in 0u64..1000,
+    ) {
+        let place = Place::new(Device::flex().autodiff(), dtype);
+        let maps = [
+            place.tensor([batch, height, width, channels], layouts[0], seed),
+            place.tensor([channels, 1, kernel, kernel], layouts[1], seed + 1),
+        ];
+        let found = differentiate(&maps, &[], |m, _| depthwise_conv2d(m[0].clone(), m[1].clone(), stride, padding));
+        let expected =
+            differentiate(&maps, &[], |m, _| reference::depthwise_conv2d(m[0].clone(), m[1].clone(), stride, padding));
+        assert_close(&found, &expected, tolerance);
+    }
+
+    #[test]
+    fn dense(
+        (dtype, tolerance) in precision(),
+        (kernel, stride, padding, [height, width]) in window(),
+        batch in 1usize..4,
+        [inputs, outputs] in [1usize..6, 1usize..20],
+        layouts in [layout(), layout()],
+        seed in 0u64..1000,
+    ) {
+        let place = Place::new(Device::flex().autodiff(), dtype);
+        let maps = [
+            place.tensor([batch, height, width, inputs], layouts[0], seed),
+            place.tensor([outputs, inputs, kernel, kernel], layouts[1], seed + 1),
+        ];
+        let found = differentiate(&maps, &[], |m, _| conv2d(m[0].clone(), m[1].clone(), stride, padding));
+        let expected = differentiate(&maps, &[], |m, _| reference::conv2d(m[0].clone(), m[1].clone(), stride, padding));
+        assert_close(&found, &expected, tolerance);
+    }
+
+    #[test]
+    fn normalisation(
+        (dtype, tolerance) in precision(),
+        [batch, height, width, channels] in [1usize..4, 1usize..7, 1usize..7, 1usize..300],
+        layouts in [layout(), layout()],
+        statistics in prop_oneof![Just(Statistics::Batch), Just(Statistics::Fixed)],
+        activation in prop_oneof![Just(Activation::Identity), Just(Activation::Relu6), Just(Activation::Silu)],
+        seed in 0u64..1000,
+    ) {
+        let place = Place::new(Device::flex().autodiff(), dtype);
+        let maps = [place.tensor([batch, height, width, channels], layouts[0], seed)];
+        let vector = |seed| place.tensor([channels], layouts[1], seed);
+        // Scaled so that both kinks of ReLU6 are reached.
+        let vectors = [vector(seed + 1) * 3.0, vector(seed + 2) * 3.0];
+        let (mean, variance) = match statistics {
+            Statistics::Batch => channel_statistics(maps[0].clone()),
+            Statistics::Fixed => (vector(seed + 3), vector(seed + 4).abs()),
+        };
+        // Large enough that few pixels, whose deviation may be nearly zero, keep the problem well conditioned.
+        let epsilon = 0.1;
+        let operation = |operation: Operation| {
+            let (mean, variance) = (mean.clone(), variance.clone());
+            differentiate(&maps, &vectors, move |m, v| {
+                let (gamma, beta) = (v[0].clone(), v[1].clone());
+                let (mean, variance) = (mean.clone(), variance.clone());
+                operation(m[0].clone(), gamma, beta, mean, variance, epsilon, statistics, activation)
+            })
+        };
+        assert_close(&operation(batch_norm_activation), &operation(reference::batch_norm_activation), 2.0 * tolerance);
+    }
+
+    #[test]
+    fn statistics(
+        (dtype, tolerance) in precision(),
+        [batch, height, width, channels] in [1usize..5, 1usize..40, 1usize..40, 1usize..50],
+        layout in layout(),
+        offset in prop_oneof![Just(0.0f64), Just(100.0)],
+        seed in 0u64..1000,
+    ) {
+        let place = Place::new(Device::flex(), dtype);
+        let x = place.tensor([batch, height, width, channels], layout, seed) + offset;
+        let (mean, variance) = channel_statistics(x.clone());
+        let exact = x.cast(DType::F64);
+        let (exact_mean, exact_variance) = reference::channel_statistics(exact);
+        let (found, expected) = ([values(mean), values(variance)], [values(exact_mean), values(exact_variance)]);
+        assert_close(&found, &expected, tolerance);
+    }
+}
+
+type Operation = fn(
+    burn::tensor::Tensor<4>,
+    burn::tensor::Tensor<1>,
+    burn::tensor::Tensor<1>,
+    burn::tensor::Tensor<1>,
+    burn::tensor::Tensor<1>,
+    f64,
+    Statistics,
+    Activation,
+) -> burn::tensor::Tensor<4>;
+
+#[test]
+fn a_device_without_autodiff_gives_the_same_output() {
+    for dtype in [DType::F32, DType::F64] {
+        let run = |device: Device| {
+            let place = Place::new(device, dtype);
+            let x = place.tensor([2, 9, 9, 24], Layout::Plain, 1);
+            let x = depthwise_conv2d(x, place.tensor([24, 1, 3, 3], Layout::Plain, 2), 2, 1);
+            let x = pointwise_conv2d(x, place.tensor([16, 24, 1, 1], Layout::Plain, 3), None);
+            let (mean, variance) = channel_statistics(x.clone());
+            let vector = |seed| place.tensor([16], Layout::Plain, seed);
+            let (batch, silu) = (Statistics::Batch, Activation::Silu);
+            values(batch_norm_activation(x, vector(4), vector(5), mean, variance, 1e-5, batch, silu))
+        };
+        assert_eq!(run(Device::flex()), run(Device::flex().autodiff()));
+    }
+}
+
+#[test]
+fn an_operand_that_is_used_again_keeps_its_values() {
+    let place = Place::new(Device::flex(), DType::F32);
+    let x = place.tensor([1, 4, 4, 8], Layout::Plain, 1);
+    let before = values(x.clone());
+    let vector = || place.tensor([8], Layout::Plain, 2).abs();
+    let (fixed, silu) = (Statistics::Fixed, Activation::Silu);
+    let y = batch_norm_activation(x.clone(), vector(), vector(), vector(), vector(), 1e-5, fixed, silu);
+    assert_ne!(values(y), before);
+    assert_eq!(values(x), before);
+}
+
+#[test]
+fn relu6_has_no_gradient_at_its_kinks() {
+    for dtype in [DType::F32, DType::F64] {
+        let place = Place::new(Device::flex().autodiff(), dtype);
+        let data = burn::tensor::TensorData::new(vec![-1.0f32, 0.0, 3.0, 6.0, 7.0], [1, 1, 5, 1]);
+        let x = burn::tensor::Tensor::<4>::from_data(data, (&place.device, dtype)).require_grad();
+        let vector = |value: f32| {
+            burn::tensor::Tensor::<1>::from_data(
+                burn::tensor::TensorData::new(vec![value], [1]),
+                (&place.device, dtype),
+            )
+        };
+        let (fixed, relu6) = (Statistics::Fixed, Activation::Relu6);
+        let y = batch_norm_activation(x.clone(), vector(1.0), vector(0.0), vector(0.0), vector(1.0), 0.0, fixed, relu6);
+        assert_eq!(values(y.clone()), [0.0, 0.0, 3.0, 6.0, 6.0]);
+        assert_eq!(values(x.grad(&y.sum().backward()).unwrap()), [0.0, 0.0, 1.0, 0.0, 0.0]);
+        let y = Activation::Relu6.apply(x.clone());
+        assert_eq!(values(x.grad(&y.sum().backward()).unwrap()), [0.0, 0.0, 1.0, 0.0, 0.0]);
+    }
+}

@@ -1,0 +1,41 @@
+//! Results do not depend on the number of threads, bit for bit.
+
+mod common;
+
+use burn::tensor::{DType, Device};
+use common::{Layout, Place, differentiate};
+use mbconv_kernels::{
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, pointwise_conv2d,
+};
+
+#[test]
+fn one_thread_and_many_give_the_same_bits() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+        pool.install(|| {
+            let place = Place::new(Device::flex().autodiff(), DType::F32);
+            let maps = [
+                place.tensor([4, 48, 48, 3], Layout::Plain, 1),
+                place.tensor([40, 3, 3, 3], Layout::Plain, 2),
+                place.tensor([40, 1, 5, 5], Layout::Plain, 3),
+                place.tensor([100, 40, 1, 1], Layout::Plain, 4),
+            ];
+            let vectors = [place.tensor([100], Layout::Plain, 5), place.tensor([100], Layout::Plain, 6)];
+            differentiate(&maps, &vectors, |m, v| {
+                let x = conv2d(m[0].clone(), m[1].clone(), 1, 1);
+                let x = depthwise_conv2d(x, m[2].clone(), 1, 2);
+                let x = pointwise_conv2d(x, m[3].clone(), None);
+                let (mean, variance) = channel_statistics(x.clone());
+                let (gamma, beta) = (v[0].clone(), v[1].clone());
+                batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, Statistics::Batch, Activation::Silu)
+            })
+        })
+    };
+    let one = run(1);
+    for threads in [2, 3, 7] {
+        // Everything but the image's gradient, which Burn's own transposed convolution computes.
+        for (which, (a, b)) in one.iter().zip(run(threads)).enumerate().filter(|(which, _)| *which != 1) {
+            assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()), "result {which} with {threads} threads");
+        }
+    }
+}
