@@ -18,6 +18,10 @@ pub type Size = [usize; 4];
 struct Taps {
     taps: Vec<(usize, usize)>,
     starts: Vec<usize>,
+    /// Away from the borders, a position this much further on gathers with the same taps,
+    period: usize,
+    /// from positions this much further on.
+    step: usize,
 }
 
 impl Taps {
@@ -25,35 +29,56 @@ impl Taps {
         &self.taps[self.starts[position]..self.starts[position + 1]]
     }
 
-    fn collect(positions: impl Iterator<Item: Iterator<Item = (usize, usize)>>) -> Self {
+    /// Whether `count` positions from this one on, a period apart, gather with the same taps.
+    fn alike(&self, position: usize, count: usize) -> bool {
+        let last = position + (count - 1) * self.period;
+        last + 1 < self.starts.len() && {
+            // Taps that fall outside the source are missing at one end only.
+            let (first, last) = (self.of(position), self.of(last));
+            first.len() == last.len() && first.first().map(|tap| tap.0) == last.first().map(|tap| tap.0)
+        }
+    }
+
+    fn collect(period: usize, step: usize, positions: impl Iterator<Item: Iterator<Item = (usize, usize)>>) -> Self {
         let (mut taps, mut starts) = (Vec::new(), vec![0]);
         for position in positions {
             taps.extend(position);
             starts.push(taps.len());
         }
-        Self { taps, starts }
+        Self { taps, starts, period, step }
     }
 
     /// The taps of a convolution: output position `o` sees input `o * stride + tap - padding`.
     fn forward(window: Window, input: usize, output: usize) -> Self {
         let Window { kernel, stride, padding } = window;
-        Self::collect((0..output).map(|position| {
+        let positions = (0..output).map(|position| {
             (0..kernel).filter_map(move |tap| {
                 let source = (position * stride + tap).checked_sub(padding)?;
                 (source < input).then_some((tap, source))
             })
-        }))
+        });
+        Self::collect(1, stride, positions)
     }
 
     /// The same pairs seen from the input.
     fn backward(window: Window, input: usize, output: usize) -> Self {
         let Window { kernel, stride, padding } = window;
-        Self::collect((0..input).map(|position| {
+        let positions = (0..input).map(|position| {
             (0..kernel).filter_map(move |tap| {
                 let shifted = (position + padding).checked_sub(tap)?;
                 (shifted % stride == 0 && shifted / stride < output).then_some((tap, shifted / stride))
             })
-        }))
+        });
+        Self::collect(stride, 1, positions)
+    }
+
+    /// With taps and positions of the source as offsets into arrays that have `tap` and `source` elements for each.
+    fn scaled(mut self, tap: usize, source: usize) -> Self {
+        for pair in &mut self.taps {
+            *pair = (pair.0 * tap, pair.1 * source);
+        }
+        self.step *= source;
+        self
     }
 }
 
@@ -77,21 +102,21 @@ fn gather(
     kernel: usize,
     rows: Taps,
     columns: Taps,
-    [_, source_height, source_width, channels]: Size,
+    [images, source_height, source_width, channels]: Size,
     [_, height, width, _]: Size,
 ) -> Vec<f32> {
-    let images = source.len() / (source_height * source_width * channels).max(1);
     let mut out = vec![0.0; images * height * width * channels];
     if out.is_empty() {
         return out;
     }
     let weight = transpose(weight, channels);
+    let rows = rows.scaled(kernel * channels, source_width * channels);
+    let columns = columns.scaled(channels, channels);
     out.par_chunks_mut(width * channels).enumerate().for_each(|(index, out)| {
         let (image, row) = (index / height, index % height);
-        let source = &source[image * source_height * source_width * channels..];
-        let source = &source[..source_height * source_width * channels];
-        let rows = rows.of(row);
-        simd::run(GatherRow { out, source, source_width, weight: &weight, kernel, rows, columns: &columns, channels });
+        let length = source_height * source_width * channels;
+        let source = &source[image * length..][..length];
+        simd::run(GatherRow { out, source, weight: &weight, rows: rows.of(row), columns: &columns, channels });
     });
     out
 }
@@ -108,10 +133,9 @@ struct GatherRow<'a> {
     out: &'a mut [f32],
     /// [source height, source width, C]
     source: &'a [f32],
-    source_width: usize,
     /// [k * k, C]
     weight: &'a [f32],
-    kernel: usize,
+    /// Offsets into the weight and the source, as those of `columns`.
     rows: &'a [(usize, usize)],
     columns: &'a Taps,
     channels: usize,
@@ -123,39 +147,69 @@ impl Loop for GatherRow<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(mut self) {
         let width = self.out.len() / self.channels;
-        for column in 0..width {
-            let mut channel = 0;
-            channel = self.pixel::<32, FMA>(column, channel);
-            channel = self.pixel::<16, FMA>(column, channel);
-            channel = self.pixel::<8, FMA>(column, channel);
-            self.pixel::<1, FMA>(column, channel);
+        let period = self.columns.period;
+        for phase in 0..period.min(width) {
+            let mut column = phase;
+            while column < width {
+                // Neighbours with the same taps share the loads of the weights.
+                column += period
+                    * if self.columns.alike(column, 4) {
+                        self.pixels::<4, FMA>(column)
+                    } else {
+                        self.pixels::<1, FMA>(column)
+                    };
+            }
         }
     }
 }
 
 impl GatherRow<'_> {
-    /// Channels of one pixel from `channel` on, `LANES` at a time; returns the first that is left.
+    /// All channels of `PIXELS` pixels with the same taps.
     #[inline(always)]
-    fn pixel<const LANES: usize, const FMA: bool>(&mut self, column: usize, mut channel: usize) -> usize {
+    fn pixels<const PIXELS: usize, const FMA: bool>(&mut self, column: usize) -> usize {
+        let mut channel = 0;
+        channel = self.channels::<PIXELS, 16, FMA>(column, channel);
+        channel = self.channels::<PIXELS, 8, FMA>(column, channel);
+        self.channels::<PIXELS, 1, FMA>(column, channel);
+        PIXELS
+    }
+
+    /// Channels from `channel` on, `LANES` at a time; returns the first that is left.
+    #[inline(always)]
+    fn channels<const PIXELS: usize, const LANES: usize, const FMA: bool>(
+        &mut self,
+        column: usize,
+        mut channel: usize,
+    ) -> usize {
+        let step = self.columns.step;
         while channel + LANES <= self.channels {
-            let mut sums = [0.0f32; LANES];
-            for &(row_tap, row) in self.rows {
-                for &(column_tap, source_column) in self.columns.of(column) {
-                    let at = (row * self.source_width + source_column) * self.channels + channel;
-                    let values = &self.source[at..at + LANES];
-                    let at = (row_tap * self.kernel + column_tap) * self.channels + channel;
-                    let weights = &self.weight[at..at + LANES];
-                    for lane in 0..LANES {
-                        sums[lane] = multiply_add::<FMA>(values[lane], weights[lane], sums[lane]);
+            let mut sums = [[0.0f32; LANES]; PIXELS];
+            for &(row_weight, row) in self.rows {
+                for &(column_weight, source) in self.columns.of(column) {
+                    let weights = lanes::<LANES>(self.weight, row_weight + column_weight + channel);
+                    let at = row + source + channel;
+                    for pixel in 0..PIXELS {
+                        let values = lanes::<LANES>(self.source, at + pixel * step);
+                        for lane in 0..LANES {
+                            sums[pixel][lane] = multiply_add::<FMA>(values[lane], weights[lane], sums[pixel][lane]);
+                        }
                     }
                 }
             }
-            let at = column * self.channels + channel;
-            self.out[at..at + LANES].copy_from_slice(&sums);
+            for (pixel, sums) in sums.iter().enumerate() {
+                let at = (column + pixel * self.columns.period) * self.channels + channel;
+                self.out[at..at + LANES].copy_from_slice(sums);
+            }
             channel += LANES;
         }
         channel
     }
+}
+
+/// `LANES` elements from `at` on.
+#[inline(always)]
+fn lanes<const LANES: usize>(slice: &[f32], at: usize) -> [f32; LANES] {
+    slice[at..at + LANES].try_into().expect("a slice of this length")
 }
 
 /// Rows of the output whose products one thread adds up before they join the others: at least this many elements.
@@ -245,48 +299,32 @@ impl CorrelateRow<'_> {
         let end = (input + padding).checked_sub(tap + TAPS).map_or(0, |last| last / stride + 1).clamp(first, output);
         while channel + LANES <= self.channels {
             let mut sums = [[0.0f32; LANES]; TAPS];
-            for position in (0..first).chain(end..output) {
-                for (offset, sums) in sums.iter_mut().enumerate() {
-                    let source = (position * stride + tap + offset).checked_sub(padding);
-                    if let Some(source) = source.filter(|source| *source < input) {
-                        self.add::<LANES, FMA>(sums, position, source, channel);
-                    }
-                }
-            }
             for position in first..end {
-                let source = position * stride + tap - padding;
-                let at = position * self.channels + channel;
-                let gradient = &self.gradient[at..at + LANES];
-                let at = source * self.channels + channel;
-                let x = &self.x[at..at + (TAPS - 1) * self.channels + LANES];
+                let gradient = lanes::<LANES>(self.gradient, position * self.channels + channel);
+                let at = (position * stride + tap - padding) * self.channels + channel;
                 for (offset, sums) in sums.iter_mut().enumerate() {
-                    let x = &x[offset * self.channels..][..LANES];
+                    let x = lanes::<LANES>(self.x, at + offset * self.channels);
                     for lane in 0..LANES {
                         sums[lane] = multiply_add::<FMA>(gradient[lane], x[lane], sums[lane]);
                     }
                 }
             }
-            for (offset, sums) in sums.iter().enumerate() {
+            for (offset, mut sums) in sums.into_iter().enumerate() {
+                for position in (0..first).chain(end..output) {
+                    let source = (position * stride + tap + offset).wrapping_sub(padding);
+                    if source < input {
+                        let gradient = lanes::<LANES>(self.gradient, position * self.channels + channel);
+                        let x = lanes::<LANES>(self.x, source * self.channels + channel);
+                        for lane in 0..LANES {
+                            sums[lane] = multiply_add::<FMA>(gradient[lane], x[lane], sums[lane]);
+                        }
+                    }
+                }
                 let at = (tap + offset) * self.channels + channel;
                 self.sums[at..at + LANES].iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }
             channel += LANES;
         }
         channel
-    }
-
-    #[inline(always)]
-    fn add<const LANES: usize, const FMA: bool>(
-        &self,
-        sums: &mut [f32; LANES],
-        position: usize,
-        source: usize,
-        channel: usize,
-    ) {
-        let gradient = &self.gradient[position * self.channels + channel..][..LANES];
-        let x = &self.x[source * self.channels + channel..][..LANES];
-        for lane in 0..LANES {
-            sums[lane] = multiply_add::<FMA>(gradient[lane], x[lane], sums[lane]);
-        }
     }
 }
