@@ -1,1 +1,40 @@
-fn main() {}
+//! The `mbconv` program: arguments in, library calls, results out.
+
+mod args;
+mod commands;
+mod failure;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command};
+use crate::failure::Failure;
+
+/// Exit status of an interrupted command, as shells have it for Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let stop = terminal::stop_on_interrupt();
+    let result = match Arguments::parse().command {
+        Command::Train(args) => commands::train::run(args, stop),
+        Command::Eval(args) => commands::eval::run(args, stop),
+        Command::Predict(args) => commands::predict::run(args),
+        Command::Export(args) => commands::export::run(args),
+        Command::Info(args) => commands::info::run(args),
+        Command::List(args) => commands::list::run(args),
+        Command::Devices => commands::devices::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(Failure::Failed { message, hint }) => {
+            eprintln!("error: {message}");
+            if let Some(hint) = hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

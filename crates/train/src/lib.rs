@@ -1,0 +1,30 @@
+//! Training, evaluation and prediction for MBConv image classifiers on [Burn](https://burn.dev).
+//!
+//! Read the modules in this order:
+//!
+//! 1. [`recipe`]: everything a run depends on, checked before any work;
+//! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device;
+//! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`] and [`checkpoint`];
+//! 4. [`model_file`]: one file that holds a model and says how to use it;
+//! 5. [`evaluate`] and [`predict`]: what to do with one;
+//! 6. [`device`]: where to do it.
+#![deny(missing_docs)]
+
+pub mod batch;
+pub mod checkpoint;
+pub mod data;
+pub mod device;
+pub mod engine;
+pub mod evaluate;
+pub mod files;
+pub mod loss;
+pub mod metrics;
+pub mod model_file;
+pub mod optimizer;
+pub mod predict;
+pub mod recipe;
+pub mod schedule;
+
+pub use engine::{Event, Outcome, Run, train};
+pub use model_file::{Model, ModelCard};
+pub use recipe::Recipe;

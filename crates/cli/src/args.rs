@@ -1,0 +1,187 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mbconv_nets::weights::Precision;
+
+/// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
+#[derive(Parser)]
+#[command(name = "mbconv", version, about, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a network from a TOML recipe
+    Train(Train),
+    /// Measure a model's top-1 and top-5 accuracy on a data set
+    Eval(Eval),
+    /// Classify image files or folders of them
+    Predict(Predict),
+    /// Write a model for other tools
+    Export(Export),
+    /// Show an architecture's parameters, size, multiply-accumulates and layers
+    Info(Info),
+    /// List the architectures
+    List(List),
+    /// Show the devices this build can use
+    Devices,
+}
+
+#[derive(Args)]
+pub struct Train {
+    /// TOML recipe, such as configs/digits.toml
+    pub recipe: PathBuf,
+    /// Data set, instead of the recipe's
+    #[arg(long)]
+    pub data: Option<String>,
+    /// Folder of the run [default: runs/ and the recipe's name]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Set any key of the recipe, such as optimizer.learning_rate=0.05; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Continue the run in the folder exactly where it stopped
+    #[arg(long)]
+    pub resume: bool,
+}
+
+#[derive(Args)]
+pub struct Eval {
+    /// Model file, or folder of a run (its best model)
+    pub model: PathBuf,
+    /// Data set
+    #[arg(long)]
+    pub data: String,
+    /// Split to evaluate on: val, test or train
+    #[arg(long, default_value = "val")]
+    pub split: String,
+    /// Images a batch
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub batch_size: usize,
+    /// Threads that decode images [default: one a processor core]
+    #[arg(long, value_parser = positive)]
+    pub workers: Option<usize>,
+    /// Pass over images that cannot be read, instead of ending with an error
+    #[arg(long)]
+    pub skip_bad_images: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Predict {
+    /// Model file, or folder of a run (its best model)
+    pub model: PathBuf,
+    /// Image files, or folders of them
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// How many classes to show
+    #[arg(long, default_value_t = 5, value_parser = positive)]
+    pub top_k: usize,
+    /// Give the raw outputs too (with --json)
+    #[arg(long, requires = "json")]
+    pub logits: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Export {
+    /// Model file, or folder of a run (its best model)
+    pub model: PathBuf,
+    /// File to write
+    pub out: PathBuf,
+    /// File format
+    #[arg(long, value_enum, default_value_t = Format::Safetensors)]
+    pub format: Format,
+    /// Names of the tensors
+    #[arg(long, value_enum, default_value_t = Layout::Torchvision)]
+    pub layout: Layout,
+    /// Precision of the weights
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
+}
+
+#[derive(Args)]
+pub struct Info {
+    /// Name of an architecture, a model file, a run's folder or a recipe
+    pub subject: String,
+    /// Number of classes [default: 1000, or the model's]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// Side of the input image in pixels [default: the one it was made for]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
+    /// Strides of an architecture given by name: imagenet, cifar, or numbers for the stem and each stage
+    #[arg(long)]
+    pub strides: Option<String>,
+    /// Show every layer
+    #[arg(long)]
+    pub layers: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct List {
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct DeviceArgs {
+    /// Where to compute: cpu, ndarray, wgpu[:N], vulkan[:N], cuda[:N] or auto
+    #[arg(long, value_name = "DEV", default_value = "auto")]
+    pub device: String,
+}
+
+#[derive(Args)]
+pub struct JsonArgs {
+    /// Print one JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    Safetensors,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Layout {
+    Torchvision,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number above 0".into()),
+        Ok(number) => Ok(number),
+    }
+}

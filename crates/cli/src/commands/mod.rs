@@ -1,0 +1,54 @@
+//! One module a command.
+
+pub mod devices;
+pub mod eval;
+pub mod export;
+pub mod info;
+pub mod list;
+pub mod predict;
+pub mod train;
+
+use std::io::Write;
+
+use crate::failure::Failure;
+
+/// Prints one JSON document on standard output.
+fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print_text(&format!("{value:#}\n"))
+}
+
+/// Prints on standard output; a reader that has gone away is no failure.
+fn print_text(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// 1234567 → `1,234,567`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// 0.97531 → `97.53 %`.
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn thousands_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (2_236_682, "2,236,682")] {
+            assert_eq!(super::thousands(number), text);
+        }
+    }
+}

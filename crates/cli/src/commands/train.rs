@@ -1,0 +1,85 @@
+//! `mbconv train`
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use mbconv_train::checkpoint::CHECKPOINT;
+use mbconv_train::data::{self, DataSet, Form, OpenOptions, Source};
+use mbconv_train::model_file::LAST;
+use mbconv_train::recipe::RecipeFile;
+use mbconv_train::{Outcome, Recipe, Run, device};
+
+use super::percent;
+use crate::args::Train;
+use crate::failure::Failure;
+use crate::terminal::Progress;
+
+pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
+    let mut file = RecipeFile::read(&args.recipe, &args.overrides)?;
+    file.data.path = args.data.or(file.data.path);
+    let recipe = Recipe::try_from(file)?;
+    let device = device::parse(&args.device.device)?;
+    let path = recipe.data.path.clone().ok_or_else(|| {
+        Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())
+    })?;
+    let data = data::open(&path, &OpenOptions { val_fraction: recipe.data.val_fraction, seed: recipe.seed })?;
+    let out = args.out.unwrap_or_else(|| default_folder(&args.recipe, args.resume));
+
+    let mut progress = Progress::new();
+    progress.line(&format!("run folder {}", out.display()));
+    let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, resume: args.resume, stop };
+    let outcome = mbconv_train::train(run, &mut |event| progress.event(event));
+    progress.finish();
+    let program = std::env::args().next().unwrap_or_else(|| "mbconv".into());
+    let out = out.display();
+    match outcome? {
+        Outcome::Interrupted => {
+            let recipe = args.recipe.display();
+            eprintln!("everything is kept in {out}; continue with\n  {program} train {recipe} --out {out} --resume");
+            eprintln!("(and the same --data and --set as before, if any)");
+            Err(Failure::Interrupted)
+        }
+        Outcome::Finished { best } => {
+            match best {
+                Some(best) => eprintln!(
+                    "best model: {out}/best.safetensors, epoch {}, top-1 {}, top-5 {} of {} validation images",
+                    best.epoch,
+                    percent(best.top1),
+                    percent(best.top5),
+                    best.images
+                ),
+                None => eprintln!("model: {out}/best.safetensors"),
+            }
+            eprintln!("try next:");
+            eprintln!("  {program} eval {out} --data {path}");
+            eprintln!("  {program} predict {out} {}", example_image(&data));
+            Ok(())
+        }
+    }
+}
+
+/// `runs/NAME` after the recipe; the first free of `NAME`, `NAME-2`, … for a new run, the last taken one to resume.
+fn default_folder(recipe: &Path, resume: bool) -> PathBuf {
+    let name = recipe.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+    let folder = |number: usize| match number {
+        1 => Path::new("runs").join(&name),
+        number => Path::new("runs").join(format!("{name}-{number}")),
+    };
+    let taken = |number: usize| folder(number).join(CHECKPOINT).exists() || folder(number).join(LAST).exists();
+    let mut free = 1;
+    while taken(free) {
+        free += 1;
+    }
+    folder(if resume { free.saturating_sub(1).max(1) } else { free })
+}
+
+/// An image to try `predict` on.
+fn example_image(data: &DataSet) -> String {
+    let files = |source: &std::sync::Arc<dyn Source>| (source.len() > 0).then(|| source.name(0));
+    let first = data.val.as_ref().or(data.train.as_ref()).and_then(files);
+    match (data.form, first) {
+        (Form::Digits, _) => "datasets/digits/examples".into(),
+        (Form::SplitFolders | Form::FlatFolder, Some(file)) => file,
+        _ => "PHOTO.jpg".into(),
+    }
+}

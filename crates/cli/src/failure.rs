@@ -1,0 +1,69 @@
+//! What a command can end with besides success.
+
+use mbconv_nets::ArchitectureError;
+use mbconv_train::data::DataError;
+use mbconv_train::device::DeviceError;
+use mbconv_train::engine::TrainError;
+use mbconv_train::evaluate::EvaluateError;
+use mbconv_train::model_file::ModelError;
+use mbconv_train::recipe::RecipeError;
+
+/// Why a command did not succeed.
+pub enum Failure {
+    /// The user stopped it.
+    Interrupted,
+    /// An error to show.
+    Failed {
+        /// What happened.
+        message: String,
+        /// What would mend it.
+        hint: Option<String>,
+    },
+}
+
+impl Failure {
+    /// An error of the command line's own.
+    pub fn new(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+        Self::Failed { message: message.into(), hint: hint.into() }
+    }
+}
+
+macro_rules! with_hint {
+    ($($error:ty),+) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Failed { message: error.to_string(), hint: error.hint() }
+            }
+        }
+    )+};
+}
+
+with_hint!(ArchitectureError, DataError, DeviceError, ModelError, TrainError);
+
+impl From<EvaluateError> for Failure {
+    fn from(error: EvaluateError) -> Self {
+        match error {
+            EvaluateError::Interrupted => Self::Interrupted,
+            error => Self::Failed { message: error.to_string(), hint: error.hint() },
+        }
+    }
+}
+
+impl From<RecipeError> for Failure {
+    fn from(error: RecipeError) -> Self {
+        let hint = match &error {
+            RecipeError::Model(error) => error.hint(),
+            RecipeError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("recipes that come with mbconv are in configs/".into())
+            }
+            _ => None,
+        };
+        Self::Failed { message: error.to_string(), hint }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string(), None)
+    }
+}

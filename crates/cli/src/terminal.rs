@@ -1,0 +1,110 @@
+//! What the user sees while the program works: a bar on a terminal, plain lines elsewhere, all on standard error.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use mbconv_train::Event;
+
+/// How often a plain log mentions an unfinished epoch.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A flag that Ctrl-C, or a request to terminate, sets; the second time the program ends at once.
+pub fn stop_on_interrupt() -> &'static AtomicBool {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let handler = || {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(crate::INTERRUPTED.into());
+        }
+        eprintln!("\nstopping after this step; once more to stop at once");
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        eprintln!("note: Ctrl-C will end the program at once ({error})");
+    }
+    &STOP
+}
+
+/// A progress display over images.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    epochs: usize,
+    /// When the current plain epoch began and was last mentioned, and how many images it had then.
+    plain: Option<(Instant, Instant, usize)>,
+}
+
+impl Progress {
+    /// A bar if standard error is a terminal.
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::hidden();
+            let template = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("━╸─").with_key("per_sec", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{:.0} img/s", state.per_sec());
+                }));
+            }
+            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+            bar
+        });
+        Self { bar, epochs: 0, plain: None }
+    }
+
+    /// Shows an event of training.
+    pub fn event(&mut self, event: Event) {
+        match event {
+            Event::Line(line) => self.line(line),
+            Event::Start { epochs, .. } => self.epochs = epochs,
+            Event::Train { epoch, images, total, scores } => {
+                let prefix = format!("epoch {epoch}/{}", self.epochs);
+                let message = format!("loss {:.3}  top-1 {:.1} %", scores.loss, 100.0 * scores.top1);
+                self.advance(&prefix, images, total, message);
+            }
+            Event::Validate { images, total } => self.advance("validation", images, total, String::new()),
+            Event::Epoch(row) => {
+                self.plain = None;
+                self.line(&format!("{row}"));
+            }
+        }
+    }
+
+    /// Moves to `images` of `total`.
+    pub fn advance(&mut self, prefix: &str, images: usize, total: usize, message: String) {
+        let Some(bar) = &self.bar else {
+            return self.advance_plainly(prefix, images, total, &message);
+        };
+        if bar.prefix() != prefix || bar.length() != Some(total as u64) {
+            bar.reset();
+            bar.set_length(total as u64);
+            bar.set_prefix(prefix.to_string());
+        }
+        bar.set_message(message);
+        bar.set_position(images as u64);
+    }
+
+    fn advance_plainly(&mut self, prefix: &str, images: usize, total: usize, message: &str) {
+        let now = Instant::now();
+        let (started, mentioned, first) = *self.plain.get_or_insert((now, now, images));
+        if now - mentioned >= PLAIN_INTERVAL && images > first {
+            let speed = (images - first) as f64 / (now - started).as_secs_f64();
+            let left = (total - images) as f64 / speed;
+            eprintln!("{prefix}: {images}/{total} images  {speed:.0} img/s  {left:.0} s left  {message}");
+            self.plain = Some((started, now, first));
+        }
+    }
+
+    /// Prints a line above the bar.
+    pub fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Accuracy of a network on a split.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::{Device, TensorData};
+use mbconv_nets::Network;
+use serde::Serialize;
+
+use crate::batch::{images, targets};
+use crate::data::{DataError, Loader, Preprocess};
+use crate::loss::cross_entropy;
+use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// Top-1, top-5 and mean cross-entropy, without label smoothing.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// 95 % interval of top-1 (Wilson).
+    pub top1_interval: [f64; 2],
+    /// 95 % interval of top-5 (Wilson).
+    pub top5_interval: [f64; 2],
+    /// Images counted.
+    pub images: usize,
+    /// Results of every class, by index.
+    pub classes: Vec<ClassScores>,
+    /// Images that could not be read, and why; empty unless they were allowed to be passed over.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Results of one class.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassScores {
+    /// Name of the class.
+    pub label: String,
+    /// Images of it.
+    pub images: usize,
+    /// Share of them that is recognised.
+    pub top1: f64,
+    /// Share of them with the class among the first five.
+    pub top5: f64,
+}
+
+/// Why an evaluation ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// An image that could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The data has a class that the model does not know.
+    #[error("the data has a class `{class}`, which is not among the model's {known} classes")]
+    UnknownClass {
+        /// Name of the class.
+        class: String,
+        /// How many the model has.
+        known: usize,
+    },
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl EvaluateError {
+    /// What would mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Data(DataError::Image { .. }) => {
+                Some("remove or replace the file, or pass over such images with --skip-bad-images".into())
+            }
+            Self::Data(error) => error.hint(),
+            Self::UnknownClass { .. } => {
+                Some("`mbconv info MODEL` shows the model's classes; class folders must have the same names".into())
+            }
+            Self::Interrupted => None,
+        }
+    }
+}
+
+/// What to evaluate on: images, and which of the model's classes each of their labels means.
+pub struct Labelled<'a> {
+    /// The images.
+    pub loader: &'a Loader,
+    /// The model's class index of each of the data's labels.
+    pub labels: Vec<usize>,
+}
+
+impl<'a> Labelled<'a> {
+    /// Finds the data's classes among the model's by name, so that a data set without some of them shifts none.
+    ///
+    /// # Errors
+    /// A class that the model does not have.
+    pub fn by_name(loader: &'a Loader, data: &[String], model: &[String]) -> Result<Self, EvaluateError> {
+        let find = |class: &String| {
+            let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: model.len() };
+            model.iter().position(|known| known == class).ok_or_else(unknown)
+        };
+        Ok(Self { loader, labels: data.iter().map(find).collect::<Result<_, _>>()? })
+    }
+}
+
+/// Evaluates `network` on everything that `data` holds, telling `progress` how many images are done.
+///
+/// # Errors
+/// An image that cannot be read, unless the loader passes over those; a set `stop`.
+pub fn evaluate(
+    network: &Network,
+    data: &Labelled,
+    preprocess: &Preprocess,
+    class_names: &[String],
+    device: &Device,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Evaluation, EvaluateError> {
+    let mut tallies = vec![Tally::default(); class_names.len()];
+    let mut total = Tally::default();
+    for batch in data.loader.epoch(0) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(EvaluateError::Interrupted);
+        }
+        let mut batch = batch?;
+        batch.labels.iter_mut().for_each(|label| *label = data.labels[*label]);
+        let logits = network.forward_channels_last(images(&batch, preprocess, device));
+        let targets = targets(&batch, device);
+        let ranks = to_usize(target_ranks(logits.clone(), targets.clone()).into_data());
+        let losses = cross_entropy(logits, targets, 0.0).into_data();
+        for ((&label, &rank), loss) in batch.labels.iter().zip(&ranks).zip(losses.iter::<f64>()) {
+            total.add(&[rank], loss);
+            tallies[label].add(&[rank], loss);
+        }
+        progress(total.images);
+    }
+    let classes = class_names.iter().zip(&tallies).map(|(name, tally)| {
+        let Scores { top1, top5, .. } = tally.scores();
+        ClassScores { label: name.clone(), images: tally.images, top1, top5 }
+    });
+    Ok(Evaluation {
+        scores: total.scores(),
+        top1_interval: wilson_interval(total.top1, total.images),
+        top5_interval: wilson_interval(total.top5, total.images),
+        images: total.images,
+        classes: classes.collect(),
+        skipped: data.loader.skipped(),
+    })
+}
+
+fn to_usize(data: TensorData) -> Vec<usize> {
+    data.iter::<i64>().map(|value| value as usize).collect()
+}

@@ -1,0 +1,232 @@
+//! Model files: weights in torchvision's layout and everything needed to use them, in one safetensors file.
+//!
+//! The header's metadata holds one entry, `mbconv`, a JSON document: [`ModelCard`].
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use mbconv_nets::weights::{self, Precision, WeightsError};
+use mbconv_nets::{ArchitectureError, ArchitectureOptions, Network};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Preprocess;
+use crate::files::write_atomically;
+use crate::recipe::RecipeFile;
+
+/// Key of the card in the file's metadata.
+const METADATA_KEY: &str = "mbconv";
+/// Version of the card's form.
+const FORMAT: u32 = 1;
+/// A run directory's best model.
+pub const BEST: &str = "best.safetensors";
+/// A run directory's newest model.
+pub const LAST: &str = "last.safetensors";
+
+/// What a model file says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// Version of this form.
+    pub format: u32,
+    /// The program that wrote it.
+    pub program: String,
+    /// The network.
+    pub architecture: ArchitectureOptions,
+    /// Names of the classes, by index.
+    pub classes: Vec<String>,
+    /// What becomes of an image before the network sees it.
+    pub preprocess: Preprocess,
+    /// The recipe it was trained with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<RecipeFile>,
+    /// What was measured of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Results>,
+}
+
+/// Accuracy on the validation split when the file was written.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Epochs trained.
+    pub epoch: usize,
+    /// Share of images with the target ranked first.
+    pub top1: f64,
+    /// Share of images with the target among the first five.
+    pub top5: f64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+    /// Validation images.
+    pub images: usize,
+}
+
+impl ModelCard {
+    /// A card of this version.
+    pub fn new(architecture: ArchitectureOptions, classes: Vec<String>, preprocess: Preprocess) -> Self {
+        let program = concat!("mbconv ", env!("CARGO_PKG_VERSION")).into();
+        Self { format: FORMAT, program, architecture, classes, preprocess, recipe: None, results: None }
+    }
+}
+
+/// A model file's contents.
+#[derive(Debug)]
+pub struct Model {
+    /// What the file says of itself.
+    pub card: ModelCard,
+    /// The network with its weights.
+    pub network: Network,
+    /// The file it came from.
+    pub path: PathBuf,
+}
+
+/// Why a model file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Nothing there, or not readable.
+    #[error("cannot read the model {path}: {source}")]
+    Read {
+        /// Path of the file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder that is not a finished run's.
+    #[error("{path} is a folder without {BEST}: not a training run, or one that has not finished an epoch")]
+    NoModel {
+        /// Path of the folder.
+        path: String,
+    },
+    /// Written, but not to the end or not by this program.
+    #[error("the model {path}: {source}")]
+    Weights {
+        /// Path of the file.
+        path: String,
+        /// What is wrong.
+        source: WeightsError,
+    },
+    /// A safetensors file without this program's metadata.
+    #[error("the model {path} does not say which network it is: no `{METADATA_KEY}` in its metadata")]
+    NoCard {
+        /// Path of the file.
+        path: String,
+    },
+    /// Metadata that make no sense.
+    #[error("the model {path} has unusable metadata: {message}")]
+    Card {
+        /// Path of the file.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// Path of the file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl ModelError {
+    /// What would mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoCard { .. } => {
+                Some("a model is a .safetensors file that `mbconv train` or `mbconv export` wrote".into())
+            }
+            Self::Weights { source: WeightsError::Format(_), .. } => {
+                Some("the file is damaged or was cut short: copy it again from where it came".into())
+            }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("give a model file, or the folder of a training run".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The model file meant by `path`: itself, or a run directory's best model.
+///
+/// # Errors
+/// A folder without one.
+pub fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
+    if !path.is_dir() {
+        return Ok(path.into());
+    }
+    let best = path.join(BEST);
+    if best.is_file() { Ok(best) } else { Err(ModelError::NoModel { path: path.display().to_string() }) }
+}
+
+/// Reads only the card of a model file.
+///
+/// # Errors
+/// See [`ModelError`].
+pub fn read_card(path: &Path) -> Result<ModelCard, ModelError> {
+    let path = resolve(path)?;
+    card_of(&read(&path)?, &path)
+}
+
+impl Model {
+    /// Reads a model file, or a run directory's best model, onto `device`.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn open(path: &Path, device: &Device) -> Result<Self, ModelError> {
+        let path = resolve(path)?;
+        let bytes = read(&path)?;
+        let card = card_of(&bytes, &path)?;
+        let architecture = card.architecture.architecture().map_err(|error| invalid(&path, error))?;
+        let network = weights::from_safetensors(Network::new(&architecture, device), &bytes)
+            .map_err(|source| ModelError::Weights { path: path.display().to_string(), source })?;
+        Ok(Self { card, network, path })
+    }
+
+    /// Writes the model to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// A weight that `precision` cannot hold, or whatever the system says.
+    pub fn save(network: &Network, card: &ModelCard, precision: Precision, path: &Path) -> Result<(), ModelError> {
+        let shown = || path.display().to_string();
+        let json = serde_json::to_string(card).expect("a card is plain data");
+        let metadata = HashMap::from([(METADATA_KEY.to_string(), json)]);
+        let bytes = weights::to_safetensors(network, precision, Some(metadata))
+            .map_err(|source| ModelError::Weights { path: shown(), source })?;
+        write_atomically(path, &bytes).map_err(|source| ModelError::Write { path: shown(), source })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|source| ModelError::Read { path: path.display().to_string(), source })
+}
+
+fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
+    let shown = || path.display().to_string();
+    let (_, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|error| ModelError::Weights { path: shown(), source: error.into() })?;
+    let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+    let json = json.ok_or_else(|| ModelError::NoCard { path: shown() })?;
+    let card: ModelCard =
+        serde_json::from_str(json).map_err(|error| ModelError::Card { path: shown(), message: error.to_string() })?;
+    let architecture = card.architecture.architecture().map_err(|error| invalid(path, error))?;
+    let wrong = if card.format > FORMAT {
+        format!("it was written in form {} by {}, newer than this program", card.format, card.program)
+    } else if card.classes.len() != architecture.classes {
+        format!("{} class names for {} classes", card.classes.len(), architecture.classes)
+    } else if !is_possible(&card.preprocess) {
+        format!("impossible preprocessing {:?}", card.preprocess)
+    } else {
+        return Ok(card);
+    };
+    Err(ModelError::Card { path: shown(), message: wrong })
+}
+
+fn is_possible(preprocess: &Preprocess) -> bool {
+    let sizes = [preprocess.resize, preprocess.crop];
+    let finite = preprocess.mean.iter().chain(&preprocess.std).all(|value| value.is_finite());
+    sizes.iter().all(|size| (1..=8192).contains(size)) && finite && preprocess.std.iter().all(|&std| std > 0.0)
+}
+
+fn invalid(path: &Path, error: ArchitectureError) -> ModelError {
+    ModelError::Card { path: path.display().to_string(), message: error.to_string() }
+}

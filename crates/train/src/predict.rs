@@ -1,0 +1,100 @@
+//! Classes of single images.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::activation::softmax;
+use burn::tensor::Device;
+use serde::Serialize;
+
+use crate::batch::images;
+use crate::data::{Batch, DataError, RgbPixels, decode_rgb, list_images};
+use crate::model_file::Model;
+
+/// Images that go through the network together.
+const BATCH: usize = 32;
+
+/// What the network says of one image.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prediction {
+    /// The image's file.
+    pub path: String,
+    /// The likeliest classes, best first.
+    pub predictions: Vec<Candidate>,
+    /// Raw outputs of every class, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Vec<f32>>,
+}
+
+/// One class with its probability.
+#[derive(Clone, Debug, Serialize)]
+pub struct Candidate {
+    /// Name of the class.
+    pub label: String,
+    /// Index of the class.
+    pub index: usize,
+    /// Softmax probability.
+    pub probability: f32,
+}
+
+/// The image files meant by `paths`: files as they are, folders searched through, in order of name.
+///
+/// # Errors
+/// A path that does not exist, a folder without images.
+pub fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() { files.extend(list_images(path)?) } else { files.push(path.clone()) }
+    }
+    Ok(files)
+}
+
+/// The `top_k` likeliest classes of each file, preprocessed as the model file says.
+///
+/// # Errors
+/// The first file that cannot be read or decoded.
+pub fn predict(
+    model: &Model,
+    files: &[PathBuf],
+    top_k: usize,
+    with_logits: bool,
+    device: &Device,
+) -> Result<Vec<Prediction>, DataError> {
+    let mut results = Vec::with_capacity(files.len());
+    let preprocess = &model.card.preprocess;
+    for chunk in files.chunks(BATCH) {
+        let mut batch = Batch {
+            images: Vec::new(),
+            labels: vec![0; chunk.len()],
+            height: preprocess.crop,
+            width: preprocess.crop,
+            indices: Vec::new(),
+        };
+        for file in chunk {
+            batch.images.extend(preprocess.apply(read(file)?).data);
+        }
+        let logits = model.network.forward_channels_last(images(&batch, preprocess, device));
+        let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
+        let logits: Vec<f32> = logits.into_data().iter().collect();
+        let classes = model.card.classes.len();
+        for ((file, probabilities), logits) in chunk.iter().zip(probabilities.chunks(classes)).zip(logits.chunks(classes)) {
+            let mut order: Vec<usize> = (0..classes).collect();
+            order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+            let candidates = order.into_iter().take(top_k).map(|index| Candidate {
+                label: model.card.classes[index].clone(),
+                index,
+                probability: probabilities[index],
+            });
+            results.push(Prediction {
+                path: file.display().to_string(),
+                predictions: candidates.collect(),
+                logits: with_logits.then(|| logits.to_vec()),
+            });
+        }
+    }
+    Ok(results)
+}
+
+fn read(path: &Path) -> Result<RgbPixels, DataError> {
+    let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    decode_rgb(&bytes).map_err(|source| DataError::Image { name: path.display().to_string(), source })
+}
