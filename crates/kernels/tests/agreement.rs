@@ -24,16 +24,16 @@ fn precision() -> impl Strategy<Value = (DType, f64)> {
 /// Kernel, stride, padding, height and width such that the window fits.
 fn window() -> impl Strategy<Value = (usize, usize, usize, [usize; 2])> {
     (prop_oneof![Just(1usize), Just(3), Just(5), Just(7)], 1usize..=3)
-        .prop_flat_map(|(kernel, stride)| (Just(kernel), Just(stride), 0..=kernel / 2))
+        .prop_flat_map(|(kernel, stride)| (Just(kernel), Just(stride), 0..=kernel))
         .prop_flat_map(|(kernel, stride, padding)| {
-            let least = (kernel - 2 * padding).max(1);
+            let least = kernel.saturating_sub(2 * padding).max(1);
             (Just(kernel), Just(stride), Just(padding), [least..least + 9, least..least + 9])
         })
 }
 
 fn config() -> ProptestConfig {
     // The same cases every time: near a kink, rounding alone decides a gradient.
-    ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: 200, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

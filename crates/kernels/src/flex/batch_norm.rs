@@ -5,9 +5,14 @@
 //! depends on the shape alone, and chunks are combined in order and in double precision: the bits do not depend on the
 //! number of threads.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
-use super::simd::{self, Loop, multiply_add, sigmoid};
+use super::{
+    buffer::filled,
+    simd::{self, Loop, multiply_add, sigmoid},
+};
 use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
 
 /// Elements that a period should have at least.
@@ -219,13 +224,12 @@ impl Place<'_> {
                 None
             }
             Self::New(source) => {
-                let mut data = vec![0.0; source.len()];
-                let chunks = data.par_chunks_mut(length).zip(source.par_chunks(length)).enumerate();
-                chunks.for_each(|(index, (chunk, source))| {
-                    chunk.copy_from_slice(source);
-                    body(index, chunk);
-                });
-                Some(data)
+                let fill = |data: &mut [MaybeUninit<f32>]| {
+                    let chunks = data.par_chunks_mut(length).zip(source.par_chunks(length)).enumerate();
+                    chunks.for_each(|(index, (chunk, source))| body(index, chunk.write_copy_of_slice(source)));
+                };
+                // SAFETY: the buffer is as long as the source, and every chunk of it is copied.
+                Some(unsafe { filled(source.len(), fill) })
             }
         }
     }

@@ -1,10 +1,13 @@
 //! Dense convolution as a matrix product: the pixels that a window sees are laid out as one row of a matrix.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::{
+    buffer::filled,
     depthwise::Size,
-    matmul::{Matrix, add_in_order, product_into},
+    matmul::{Matrix, product_into, sum_in_order},
 };
 use crate::Window;
 
@@ -64,40 +67,44 @@ impl Cut {
 /// The convolution of `x` with `weight` [Co, Ci, k, k], of the given `output` size.
 pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
     let cut = Cut::new(window, input, output);
-    let outputs = output[3];
-    let mut out = vec![0.0; output.iter().product()];
-    if out.is_empty() || cut.patch == 0 {
-        return out;
+    let (outputs, length) = (output[3], output.iter().product());
+    if length == 0 || cut.patch == 0 {
+        return vec![0.0; length];
     }
     let weight = swap_inner(weight, outputs, input[3], window.kernel * window.kernel);
-    out.par_chunks_mut(cut.pixels() * outputs).enumerate().for_each(|(chunk, out)| {
-        let pixels = out.len() / outputs;
-        let patches = cut.patches(x, chunk, pixels);
-        let weight = Matrix::new(&weight, outputs, cut.patch);
-        product_into(Matrix::new(&patches, pixels, cut.patch), weight.transposed(), out);
-    });
-    out
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(cut.pixels() * outputs).enumerate().for_each(|(chunk, out)| {
+            let pixels = out.len() / outputs;
+            let patches = cut.patches(x, chunk, pixels);
+            let weight = Matrix::new(&weight, outputs, cut.patch);
+            product_into(Matrix::new(&patches, pixels, cut.patch), weight.transposed(), out);
+        });
+    };
+    // SAFETY: `product_into` writes every element of a chunk.
+    unsafe { filled(length, fill) }
 }
 
 /// The gradient of the weight [Co, Ci, k, k], given that of the output.
 pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
     let cut = Cut::new(window, input, output);
     let outputs = output[3];
-    let mut sums = vec![0.0; outputs * cut.patch];
-    if sums.is_empty() || gradient.is_empty() {
-        return sums;
+    let weights = outputs * cut.patch;
+    if weights == 0 || gradient.is_empty() {
+        return vec![0.0; weights];
     }
     let length = cut.pixels() * outputs;
-    let mut partials = vec![0.0; gradient.len().div_ceil(length) * sums.len()];
-    let chunks = partials.par_chunks_mut(sums.len()).zip(gradient.par_chunks(length)).enumerate();
-    chunks.for_each(|(chunk, (partial, gradient))| {
-        let pixels = gradient.len() / outputs;
-        let patches = cut.patches(x, chunk, pixels);
-        let gradient = Matrix::new(gradient, pixels, outputs);
-        product_into(gradient.transposed(), Matrix::new(&patches, pixels, cut.patch), partial);
-    });
-    add_in_order(&partials, &mut sums);
-    swap_inner(&sums, outputs, window.kernel * window.kernel, input[3])
+    let fill = |partials: &mut [MaybeUninit<f32>]| {
+        let chunks = partials.par_chunks_mut(weights).zip(gradient.par_chunks(length)).enumerate();
+        chunks.for_each(|(chunk, (partial, gradient))| {
+            let pixels = gradient.len() / outputs;
+            let patches = cut.patches(x, chunk, pixels);
+            let gradient = Matrix::new(gradient, pixels, outputs);
+            product_into(gradient.transposed(), Matrix::new(&patches, pixels, cut.patch), partial);
+        });
+    };
+    // SAFETY: there are as many partial sums as chunks, and `product_into` writes every element of each.
+    let partials = unsafe { filled(gradient.len().div_ceil(length) * weights, fill) };
+    swap_inner(&sum_in_order(&partials, weights), outputs, window.kernel * window.kernel, input[3])
 }
 
 /// [outer, rows, columns] → [outer, columns, rows]

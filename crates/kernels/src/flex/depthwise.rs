@@ -3,10 +3,13 @@
 //! The first two are one operation: every pixel of the result gathers products of pixels of the source with weights.
 //! Only which ones differs, and [`Taps`] says so for rows and columns.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::{
-    matmul::add_in_order,
+    buffer::filled,
+    matmul::sum_in_order,
     simd::{self, Loop, multiply_add},
 };
 use crate::Window;
@@ -30,12 +33,14 @@ impl Taps {
     }
 
     /// Whether `count` positions from this one on, a period apart, gather with the same taps.
+    ///
+    /// The taps of a position are consecutive, so the first and their number tell them all; and what lies inside the
+    /// source at both ends lies inside between them. Only positions without taps may have others between.
     fn alike(&self, position: usize, count: usize) -> bool {
         let last = position + (count - 1) * self.period;
         last + 1 < self.starts.len() && {
-            // Taps that fall outside the source are missing at one end only.
             let (first, last) = (self.of(position), self.of(last));
-            first.len() == last.len() && first.first().map(|tap| tap.0) == last.first().map(|tap| tap.0)
+            first.len() == last.len() && matches!((first, last), ([first, ..], [last, ..]) if first.0 == last.0)
         }
     }
 
@@ -105,20 +110,25 @@ fn gather(
     [images, source_height, source_width, channels]: Size,
     [_, height, width, _]: Size,
 ) -> Vec<f32> {
-    let mut out = vec![0.0; images * height * width * channels];
-    if out.is_empty() {
-        return out;
+    let length = images * height * width * channels;
+    if length == 0 {
+        return Vec::new();
     }
+    assert_eq!(source.len(), images * source_height * source_width * channels, "the source of a convolution");
+    assert_eq!(weight.len(), kernel * kernel * channels, "the weight of a convolution");
     let weight = transpose(weight, channels);
     let rows = rows.scaled(kernel * channels, source_width * channels);
     let columns = columns.scaled(channels, channels);
-    out.par_chunks_mut(width * channels).enumerate().for_each(|(index, out)| {
-        let (image, row) = (index / height, index % height);
-        let length = source_height * source_width * channels;
-        let source = &source[image * length..][..length];
-        simd::run(GatherRow { out, source, weight: &weight, rows: rows.of(row), columns: &columns, channels });
-    });
-    out
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(width * channels).enumerate().for_each(|(index, out)| {
+            let (image, row) = (index / height, index % height);
+            let length = source_height * source_width * channels;
+            let source = &source[image * length..][..length];
+            simd::run(GatherRow { out, source, weight: &weight, rows: rows.of(row), columns: &columns, channels });
+        });
+    };
+    // SAFETY: `GatherRow` writes all channels of every column.
+    unsafe { filled(length, fill) }
 }
 
 /// [rows, columns] → [columns, rows], where there are `rows` rows.
@@ -130,7 +140,7 @@ fn transpose(matrix: &[f32], rows: usize) -> Vec<f32> {
 /// One row of the result.
 struct GatherRow<'a> {
     /// [width, C]
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     /// [source height, source width, C]
     source: &'a [f32],
     /// [k * k, C]
@@ -186,10 +196,13 @@ impl GatherRow<'_> {
             let mut sums = [[0.0f32; LANES]; PIXELS];
             for &(row_weight, row) in self.rows {
                 for &(column_weight, source) in self.columns.of(column) {
-                    let weights = lanes::<LANES>(self.weight, row_weight + column_weight + channel);
+                    // SAFETY: `gather` checked the lengths, `Taps` holds taps of the window and positions of the source only,
+                    // `alike` extends that to all the pixels, and `channel + LANES` is within the channels.
+                    let weights = unsafe { lanes::<LANES>(self.weight, row_weight + column_weight + channel) };
                     let at = row + source + channel;
                     for pixel in 0..PIXELS {
-                        let values = lanes::<LANES>(self.source, at + pixel * step);
+                        // SAFETY: as above.
+                        let values = unsafe { lanes::<LANES>(self.source, at + pixel * step) };
                         for lane in 0..LANES {
                             sums[pixel][lane] = multiply_add::<FMA>(values[lane], weights[lane], sums[pixel][lane]);
                         }
@@ -198,7 +211,7 @@ impl GatherRow<'_> {
             }
             for (pixel, sums) in sums.iter().enumerate() {
                 let at = (column + pixel * self.columns.period) * self.channels + channel;
-                self.out[at..at + LANES].copy_from_slice(sums);
+                self.out[at..at + LANES].write_copy_of_slice(sums);
             }
             channel += LANES;
         }
@@ -207,9 +220,14 @@ impl GatherRow<'_> {
 }
 
 /// `LANES` elements from `at` on.
+///
+/// # Safety
+/// They must lie inside the slice. (Checking costs more than the arithmetic that follows.)
 #[inline(always)]
-fn lanes<const LANES: usize>(slice: &[f32], at: usize) -> [f32; LANES] {
-    slice[at..at + LANES].try_into().expect("a slice of this length")
+unsafe fn lanes<const LANES: usize>(slice: &[f32], at: usize) -> [f32; LANES] {
+    debug_assert!(at + LANES <= slice.len());
+    // SAFETY: the caller promises that the elements are there; an array is aligned as its elements.
+    unsafe { slice.as_ptr().add(at).cast::<[f32; LANES]>().read() }
 }
 
 /// Rows of the output whose products one thread adds up before they join the others: at least this many elements.
@@ -241,9 +259,7 @@ pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size,
             }
         }
     });
-    let mut sums = vec![0.0; weights];
-    add_in_order(&partials, &mut sums);
-    transpose(&sums, window.kernel * window.kernel)
+    transpose(&sum_in_order(&partials, weights), window.kernel * window.kernel)
 }
 
 /// One row of the output's gradient with one row of the input.
@@ -300,10 +316,13 @@ impl CorrelateRow<'_> {
         while channel + LANES <= self.channels {
             let mut sums = [[0.0f32; LANES]; TAPS];
             for position in first..end {
-                let gradient = lanes::<LANES>(self.gradient, position * self.channels + channel);
+                // SAFETY: `position` is within the output; from `first` to `end`, all the taps are within the input; and
+                // `channel + LANES` is within the channels.
+                let gradient = unsafe { lanes::<LANES>(self.gradient, position * self.channels + channel) };
                 let at = (position * stride + tap - padding) * self.channels + channel;
                 for (offset, sums) in sums.iter_mut().enumerate() {
-                    let x = lanes::<LANES>(self.x, at + offset * self.channels);
+                    // SAFETY: as above.
+                    let x = unsafe { lanes::<LANES>(self.x, at + offset * self.channels) };
                     for lane in 0..LANES {
                         sums[lane] = multiply_add::<FMA>(gradient[lane], x[lane], sums[lane]);
                     }
@@ -313,8 +332,11 @@ impl CorrelateRow<'_> {
                 for position in (0..first).chain(end..output) {
                     let source = (position * stride + tap + offset).wrapping_sub(padding);
                     if source < input {
-                        let gradient = lanes::<LANES>(self.gradient, position * self.channels + channel);
-                        let x = lanes::<LANES>(self.x, source * self.channels + channel);
+                        // SAFETY: `position` is within the output, `source` within the input, `channel + LANES` within the
+                        // channels.
+                        let gradient = unsafe { lanes::<LANES>(self.gradient, position * self.channels + channel) };
+                        // SAFETY: as above.
+                        let x = unsafe { lanes::<LANES>(self.x, source * self.channels + channel) };
                         for lane in 0..LANES {
                             sums[lane] = multiply_add::<FMA>(gradient[lane], x[lane], sums[lane]);
                         }

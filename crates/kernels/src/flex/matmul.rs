@@ -3,7 +3,11 @@
 //! A product is cut into tiles by its shape only; one thread computes each tile, and tiles along the depth are added in
 //! order. So the result is the same for any number of threads.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
+
+use super::buffer::filled;
 
 /// Products smaller than this many multiply-adds are not worth a second thread.
 const SMALL: usize = 1 << 18;
@@ -54,45 +58,54 @@ struct Tile {
 
 /// `left * right`, stored row by row.
 pub fn product(left: Matrix, right: Matrix) -> Vec<f32> {
-    let mut out = vec![0.0; left.rows * right.columns];
-    product_into(left, right, &mut out);
-    out
+    // SAFETY: `product_into` writes every element.
+    unsafe { filled(left.rows * right.columns, |out| product_into(left, right, out)) }
 }
 
-/// `left * right` into `out`, stored row by row.
-pub fn product_into(left: Matrix, right: Matrix, out: &mut [f32]) {
+/// `left * right` into all of `out`, stored row by row.
+pub fn product_into(left: Matrix, right: Matrix, out: &mut [MaybeUninit<f32>]) {
     let (rows, columns, depth) = (left.rows, right.columns, left.columns);
     assert_eq!(depth, right.rows, "the depths of a matrix product");
     assert_eq!(out.len(), rows * columns, "the output of a matrix product");
-    if out.is_empty() {
-        return;
-    }
     if depth == 0 {
-        return out.fill(0.0);
+        out.fill(MaybeUninit::new(0.0));
+    }
+    if out.is_empty() || depth == 0 {
+        return;
     }
     let sides = tile_sides(rows, columns, depth);
     let parts = depth.div_ceil(sides[2]);
     if parts == 1 {
         return product_tiles(left, right, Target::new(out, columns), sides, 0);
     }
-    let mut partials = vec![0.0; parts * out.len()];
-    partials.par_chunks_mut(out.len()).enumerate().for_each(|(part, partial)| {
-        product_tiles(left, right, Target::new(partial, columns), sides, part);
-    });
+    let fill = |partials: &mut [MaybeUninit<f32>]| {
+        partials.par_chunks_mut(out.len()).enumerate().for_each(|(part, partial)| {
+            product_tiles(left, right, Target::new(partial, columns), sides, part);
+        });
+    };
+    // SAFETY: the tiles of a part cover all of it.
+    let partials = unsafe { filled(parts * out.len(), fill) };
     add_in_order(&partials, out);
 }
 
-/// The sum of the arrays that follow one another in `partials`, from first to last.
-pub fn add_in_order(partials: &[f32], out: &mut [f32]) {
+/// The sum of the arrays that follow one another in `partials`, from first to last, into all of `out`.
+pub fn add_in_order(partials: &[f32], out: &mut [MaybeUninit<f32>]) {
     let length = out.len();
     const CHUNK: usize = 4096;
     out.par_chunks_mut(CHUNK).enumerate().for_each(|(index, out)| {
-        out.fill(0.0);
-        for partial in partials.chunks_exact(length) {
+        let (first, rest) = partials.split_at(length);
+        let out = out.write_copy_of_slice(&first[index * CHUNK..][..out.len()]);
+        for partial in rest.chunks_exact(length) {
             let partial = &partial[index * CHUNK..][..out.len()];
             out.iter_mut().zip(partial).for_each(|(sum, value)| *sum += value);
         }
     });
+}
+
+/// The same, in new memory.
+pub fn sum_in_order(partials: &[f32], length: usize) -> Vec<f32> {
+    // SAFETY: `add_in_order` writes every element.
+    unsafe { filled(length, |out| add_in_order(partials, out)) }
 }
 
 /// The sides of a tile along rows, columns and depth: a function of the shape alone.
@@ -132,8 +145,8 @@ unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
 impl Target {
-    fn new(out: &mut [f32], columns: usize) -> Self {
-        Self { data: out.as_mut_ptr(), row_stride: columns }
+    fn new(out: &mut [MaybeUninit<f32>], columns: usize) -> Self {
+        Self { data: out.as_mut_ptr().cast(), row_stride: columns }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Fast kernels for Burn's CPU backend, in single precision; other precisions run the default bodies.
 //!
-//! - [`simd`]: loops compiled for the instructions of the machine;
+//! - [`simd`]: loops compiled for the instructions of the machine; [`buffer`]: memory that is written once;
 //! - [`matmul`]: matrix products, and with them 1x1 convolutions;
 //! - [`depthwise`], [`dense`]: the other convolutions;
 //! - [`batch_norm`]: normalisation with activation.
@@ -8,6 +8,7 @@
 //! All cut their work by shape alone, so that results do not depend on the number of threads, bit for bit.
 
 mod batch_norm;
+mod buffer;
 mod dense;
 mod depthwise;
 mod matmul;
