@@ -53,7 +53,8 @@ fn stem(batch: usize, side: usize) -> Case {
 }
 
 fn normalisation(batch: usize, side: usize, channels: usize, statistics: Statistics, activation: Activation) -> Case {
-    let split = move |w: Tensor<4>| (w.clone().slice([0..1]).reshape([channels]), w.slice([1..2]).reshape([channels]));
+    let split =
+        move |w: Tensor<4>| (w.clone().narrow(0, 0, 1).reshape([channels]), w.narrow(0, 1, 1).reshape([channels]));
     Case {
         name: format!("norm {activation:?} {statistics:?} {batch}x{side}x{side}x{channels}"),
         map: [batch, side, side, channels],

@@ -3,6 +3,9 @@
 //! Every default body is made of ordinary backend operations ([`crate::composed`]), so that a backend takes part with an
 //! empty `impl`; [`crate::flex`] overrides them all, and [`crate::autodiff`] joins forward and gradient.
 
+// Burn marks `NdArray` as deprecated; whoever turns the feature on knows.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
 
 use crate::{Convolution, Normalisation, composed};

@@ -200,11 +200,11 @@ impl GatherRow<'_> {
                     // `alike` extends that to all the pixels, and `channel + LANES` is within the channels.
                     let weights = unsafe { lanes::<LANES>(self.weight, row_weight + column_weight + channel) };
                     let at = row + source + channel;
-                    for pixel in 0..PIXELS {
+                    for (pixel, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: as above.
                         let values = unsafe { lanes::<LANES>(self.source, at + pixel * step) };
                         for lane in 0..LANES {
-                            sums[pixel][lane] = multiply_add::<FMA>(values[lane], weights[lane], sums[pixel][lane]);
+                            sums[lane] = multiply_add::<FMA>(values[lane], weights[lane], sums[lane]);
                         }
                     }
                 }
