@@ -18,11 +18,12 @@ pub const MAX_PIXELS: usize = 178_956_970;
 ///
 /// The result is that of Pillow's `Image.open(file).convert("RGB")`:
 /// - alpha is dropped, not blended; of an animation the first frame is taken; EXIF orientation is not applied;
-/// - CMYK is converted by the naive formula, Adobe's inversion undone before;
+/// - CMYK is converted by the naive formula; in JPEG it is taken to be inverted, as Adobe's programs write it;
 /// - 16-bit colour keeps its high byte, but 16-bit grey is *clipped* at 255, as Pillow 13 does;
 /// - a JPEG without its end is an error; damage inside of one is not, so long as the decoder finds its way.
 ///
-/// JPEG pixels come from another inverse transform than libjpeg's and may differ by a few units.
+/// Two differences are left: JPEG pixels come from another inverse transform than libjpeg's and may differ by a few units
+/// of 255, and CMYK in TIFF by one.
 ///
 /// # Errors
 /// See [`DecodeError`]; no input makes it panic.
@@ -115,7 +116,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
     decoder.set_options(decoder.options().jpeg_set_out_colorspace(wanted));
     let data = decoder.decode().map_err(damaged)?;
     let data = match wanted {
-        ColorSpace::CMYK | ColorSpace::YCCK => from_cmyk(&data, wanted == ColorSpace::YCCK, layout.adobe.is_some()),
+        ColorSpace::CMYK | ColorSpace::YCCK => from_cmyk(&data, wanted == ColorSpace::YCCK),
         _ => data,
     };
     if data.len() != width * height * 3 {
@@ -124,15 +125,15 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
     Ok(RgbPixels { width, height, data })
 }
 
-/// libjpeg's YCCK → CMYK where needed, Adobe's inversion, then Pillow's CMYK → RGB.
-fn from_cmyk(data: &[u8], ycck: bool, adobe: bool) -> Vec<u8> {
+/// libjpeg's YCCK → CMYK where needed, then Pillow's CMYK → RGB.
+fn from_cmyk(data: &[u8], ycck: bool) -> Vec<u8> {
     let (pixels, _) = data.as_chunks::<4>();
     pixels
         .iter()
         .flat_map(|&[a, b, c, k]| {
             let ink = if ycck { ycc_to_rgb(a, b, c).map(|v| 255 - v) } else { [a, b, c] };
-            let (ink, k) = if adobe { (ink.map(|v| 255 - v), 255 - k) } else { (ink, k) };
-            let white = 255 - k as u32;
+            // Adobe stores ink inverted, and Pillow takes every CMYK JPEG for Adobe's.
+            let (ink, white) = (ink.map(|v| 255 - v), u32::from(k));
             // Pillow's MULDIV255: the product over 255, rounded.
             ink.map(|v| {
                 let product = v as u32 * white + 128;

@@ -75,12 +75,10 @@ pub enum DataError {
         passed_over: usize,
     },
     /// A folder in which images were looked for holds none.
-    #[error("{} holds no images{}", path.display(), if *passed_over > 0 { format!(" ({passed_over} other files)") } else { String::new() })]
+    #[error("{} holds no images", path.display())]
     NoImagesIn {
         /// The folder.
         path: PathBuf,
-        /// How many files of other kinds it holds.
-        passed_over: usize,
     },
     /// The validation split has a class that the training split lacks.
     #[error("validation folder {} is of class {class:?}, which the training split does not have", path.display())]

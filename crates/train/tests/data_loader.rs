@@ -1,0 +1,258 @@
+//! Batches depend on the seed, the epoch and the samples alone; bad images and early ends do no harm.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use burn::data::dataloader::DataLoader;
+use mbconv_train::data::{
+    Batch, BurnLoader, Crop, DataError, Dataset, Interpolation, Loader, LoaderConfig, OnBadImage, OpenOptions,
+    Preprocess, RgbPixels, Sample, Source, StoredImage, TrainTransform, Transform, open,
+};
+
+/// Images whose red value is their index; those in `bad` are no images.
+struct Numbered {
+    len: usize,
+    bad: Vec<usize>,
+    delay: Duration,
+    reads: AtomicUsize,
+}
+
+impl Numbered {
+    fn new(len: usize, bad: &[usize]) -> Arc<Self> {
+        Arc::new(Numbered { len, bad: bad.to_vec(), delay: Duration::ZERO, reads: AtomicUsize::new(0) })
+    }
+}
+
+impl Dataset<Sample, DataError> for Numbered {
+    fn get(&self, index: usize) -> Result<Sample, DataError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(self.delay);
+        let image = if self.bad.contains(&index) {
+            StoredImage::Encoded(b"this is text".to_vec())
+        } else {
+            StoredImage::Pixels(RgbPixels { width: 4, height: 4, data: [index as u8, 0, 0].repeat(16) })
+        };
+        Ok(Sample { image, label: index % 3 })
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Source for Numbered {
+    fn name(&self, index: usize) -> String {
+        format!("sample {index}")
+    }
+
+    fn label(&self, index: usize) -> usize {
+        index % 3
+    }
+}
+
+fn plain() -> Transform {
+    let interpolation = Interpolation::Bilinear;
+    Transform::Eval(Preprocess { resize: 4, crop: 4, interpolation, mean: [0.0; 3], std: [1.0; 3] })
+}
+
+fn random(size: usize) -> Transform {
+    let crop = Crop::RandomResized { scale: (0.2, 1.0), ratio: (0.75, 4.0 / 3.0) };
+    Transform::Train(TrainTransform { size, interpolation: Interpolation::Bicubic, crop, horizontal_flip: 0.5 })
+}
+
+fn config(batch_size: usize) -> LoaderConfig {
+    LoaderConfig {
+        batch_size,
+        workers: 3,
+        prefetch: 2,
+        seed: 7,
+        shuffle: true,
+        drop_last: true,
+        on_bad_image: OnBadImage::Skip,
+    }
+}
+
+fn collect(loader: &Loader, epoch: usize) -> Vec<Batch> {
+    loader.epoch(epoch).map(Result::unwrap).collect()
+}
+
+fn indices(batches: &[Batch]) -> Vec<usize> {
+    batches.iter().flat_map(|batch| batch.indices.clone()).collect()
+}
+
+#[test]
+fn batches_do_not_depend_on_workers() {
+    let set = open("digits", &OpenOptions::default()).unwrap();
+    let train = set.split("train").unwrap();
+    let run = |workers, prefetch, epoch, seed| {
+        let config = LoaderConfig { workers, prefetch, seed, ..config(50) };
+        collect(&Loader::new(train.clone(), random(12), config), epoch)
+    };
+    let one = run(1, 0, 0, 7);
+    assert_eq!(one.len(), train.len() / 50);
+    assert!(one.iter().all(|batch| batch.images.len() == 50 * 12 * 12 * 3 && batch.labels.len() == 50));
+    assert_eq!(one, run(8, 3, 0, 7));
+    // And they do depend on the epoch and the seed.
+    assert_ne!(one, run(1, 0, 1, 7));
+    assert_ne!(one, run(1, 0, 0, 8));
+    let mut seen = indices(&one);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), one.len() * 50, "no sample comes twice");
+    assert!(
+        one.iter().all(|batch| batch.indices.iter().zip(&batch.labels).all(|(&i, &label)| train.label(i) == label))
+    );
+}
+
+#[test]
+fn augmentation_depends_on_the_sample_not_its_place() {
+    let set = open("digits", &OpenOptions::default()).unwrap();
+    let train = set.split("train").unwrap();
+    let find = |shuffle, batch_size| {
+        let config = LoaderConfig { shuffle, drop_last: false, ..config(batch_size) };
+        let batches = collect(&Loader::new(train.clone(), random(8), config), 3);
+        let (batch, at) =
+            batches.iter().find_map(|b| b.indices.iter().position(|&i| i == 100).map(|at| (b, at))).unwrap();
+        batch.images[at * 192..][..192].to_vec()
+    };
+    assert_eq!(find(true, 32), find(false, 17));
+}
+
+#[test]
+fn without_shuffling_and_dropping_every_sample_comes_in_order() {
+    let config = LoaderConfig { shuffle: false, drop_last: false, ..config(4) };
+    let loader = Loader::new(Numbered::new(10, &[]), plain(), config);
+    let batches = collect(&loader, 0);
+    assert_eq!((loader.batches(), batches.len()), (3, 3));
+    assert_eq!(indices(&batches), (0..10).collect::<Vec<_>>());
+    assert_eq!(batches[2].labels, [2, 0]);
+    assert!(batches.iter().all(|b| b.images.chunks(48).zip(&b.indices).all(|(image, &i)| image[0] == i as u8)));
+}
+
+#[test]
+fn skipped_images_are_made_up_for() {
+    let source = Numbered::new(30, &[3, 4, 5, 20, 21]);
+    for workers in [1, 5] {
+        let loader = Loader::new(source.clone(), plain(), LoaderConfig { workers, ..config(10) });
+        let mut epoch = loader.epoch(0);
+        let batches: Vec<Batch> = epoch.by_ref().map(Result::unwrap).collect();
+        // 25 good ones for 30 places: the epoch's first fill the last batch.
+        assert_eq!(batches.len(), 3);
+        assert!(batches.iter().all(|batch| batch.labels.len() == 10));
+        let seen = indices(&batches);
+        assert!(seen.iter().all(|i| !source.bad.contains(i)));
+        assert_eq!(seen[25..], seen[..5]);
+        assert_eq!(epoch.skipped().len(), 5);
+        assert!(epoch.skipped().iter().any(|(name, why)| name == "sample 20" && why.contains("not an image")));
+        // Named once for all epochs.
+        collect(&loader, 1);
+        assert_eq!(loader.skipped().len(), 5);
+        assert_eq!((loader.take_skipped().len(), loader.take_skipped().len()), (5, 0));
+        assert_eq!(collect(&loader, 0), batches);
+    }
+    // Without a fixed size the last batch is shorter.
+    let loader = Loader::new(source, plain(), LoaderConfig { drop_last: false, ..config(10) });
+    assert_eq!(collect(&loader, 0).iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [10, 10, 5]);
+}
+
+#[test]
+fn a_bad_image_ends_the_epoch_where_that_is_wanted() {
+    let config = LoaderConfig { shuffle: false, on_bad_image: OnBadImage::Fail, ..config(4) };
+    let mut epoch = Loader::new(Numbered::new(12, &[6]), plain(), config).epoch(0);
+    assert!(epoch.next().unwrap().is_ok());
+    let error = epoch.next().unwrap().unwrap_err();
+    assert!(error.to_string().contains("sample 6"), "{error}");
+    assert!(epoch.next().is_none());
+}
+
+#[test]
+fn a_source_of_bad_images_alone_is_an_error() {
+    let all: Vec<usize> = (0..12).collect();
+    for drop_last in [true, false] {
+        let config = LoaderConfig { drop_last, ..config(4) };
+        let mut epoch = Loader::new(Numbered::new(12, &all), plain(), config).epoch(0);
+        let error = epoch.next().unwrap().unwrap_err();
+        assert!(matches!(error, DataError::NoImages { samples: 12, first: Some(_) }), "{error}");
+        assert!(epoch.next().is_none());
+    }
+    let mut none = Loader::new(Numbered::new(0, &[]), plain(), config(4)).epoch(0);
+    assert!(none.next().is_none());
+}
+
+#[test]
+fn an_epoch_continues_from_any_batch() {
+    let loader = Loader::new(Numbered::new(53, &[1, 2, 30, 31, 50]), random(4), config(6));
+    let whole = collect(&loader, 2);
+    assert_eq!(whole.len(), 8);
+    for done in 0..=8 {
+        let mut first = loader.epoch(2);
+        for _ in 0..done {
+            first.next().unwrap().unwrap();
+        }
+        let rest: Vec<Batch> = loader.epoch_from(2, first.position()).map(Result::unwrap).collect();
+        assert_eq!(rest, whole[done..], "after {done}");
+    }
+}
+
+#[test]
+fn no_more_is_prepared_than_asked_for() {
+    let source = Numbered::new(1000, &[]);
+    let loader = Loader::new(source.clone(), plain(), LoaderConfig { workers: 2, prefetch: 2, ..config(16) });
+    let mut epoch = loader.epoch(0);
+    epoch.next().unwrap().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    // One batch taken, two in store, and what each of the two workers had begun.
+    let reads = source.reads.load(Ordering::Relaxed);
+    assert!((48..=48 + 2 * 8).contains(&reads), "{reads}");
+}
+
+#[test]
+fn dropping_an_epoch_stops_its_threads() {
+    let delay = Duration::from_millis(20);
+    let source = Arc::new(Numbered { len: 1000, bad: Vec::new(), delay, reads: AtomicUsize::new(0) });
+    let loader = Loader::new(source.clone(), plain(), LoaderConfig { workers: 2, prefetch: 20, ..config(8) });
+    let mut epoch = loader.epoch(0);
+    epoch.next().unwrap().unwrap();
+    let start = Instant::now();
+    drop(epoch);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let reads = source.reads.load(Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(source.reads.load(Ordering::Relaxed), reads);
+}
+
+#[test]
+fn a_text_file_called_png_is_named() {
+    let root = tempfile::TempDir::new().unwrap();
+    for class in ["a", "b"] {
+        fs::create_dir(root.path().join(class)).unwrap();
+    }
+    fs::write(root.path().join("a/letter.png"), "Dear reader").unwrap();
+    fs::write(root.path().join("b/letter.png"), "Dear reader").unwrap();
+    let options = OpenOptions { val_fraction: 0.0, seed: 0 };
+    let set = open(root.path().to_str().unwrap(), &options).unwrap();
+    let config = LoaderConfig { on_bad_image: OnBadImage::Fail, shuffle: false, drop_last: false, ..config(2) };
+    let error = Loader::new(set.split("train").unwrap(), plain(), config).epoch(0).next().unwrap().unwrap_err();
+    assert!(error.to_string().contains("a/letter.png: not an image"), "{error}");
+}
+
+#[test]
+fn burns_data_loader_counts_epochs() {
+    let loader = Loader::new(Numbered::new(20, &[]), random(4), config(4));
+    let burn = BurnLoader::new(loader.clone(), 0);
+    assert_eq!(burn.num_items(), 20);
+    let epoch = |burn: &dyn DataLoader<Batch>| burn.iter().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(epoch(&burn), collect(&loader, 0));
+    assert_eq!(epoch(&burn), collect(&loader, 1));
+    let mut iterator = burn.iter();
+    iterator.next().unwrap().unwrap();
+    assert_eq!((iterator.progress().items_processed, iterator.progress().items_total), (4, 20));
+    let part = burn.slice(5, 13);
+    assert_eq!(part.num_items(), 8);
+    let mut seen: Vec<u8> =
+        epoch(&*part).iter().flat_map(|b| b.images.chunks(48).map(|i| i[0]).collect::<Vec<_>>()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (5..13).collect::<Vec<u8>>());
+}

@@ -1,0 +1,181 @@
+//! Decoding and resizing agree with Pillow and torchvision; damaged images are errors.
+//!
+//! The fixtures come from `scripts/golden_resize.py`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mbconv_train::data::{
+    Crop, DecodeError, Interpolation, Preprocess, RgbPixels, TrainTransform, decode_rgb, sample_rng,
+};
+use proptest::prelude::*;
+
+fn fixtures(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder)
+}
+
+fn load(path: &Path) -> RgbPixels {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    decode_rgb(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Greatest and mean difference of two images of one size.
+fn difference(a: &RgbPixels, b: &RgbPixels) -> (u8, f64) {
+    assert_eq!((a.width, a.height, a.data.len()), (b.width, b.height, b.data.len()));
+    let differences = a.data.iter().zip(&b.data).map(|(a, b)| a.abs_diff(*b));
+    let sum: u64 = differences.clone().map(u64::from).sum();
+    (differences.max().unwrap_or(0), sum as f64 / a.data.len() as f64)
+}
+
+const FILTERS: [(Interpolation, &str); 2] =
+    [(Interpolation::Bilinear, "bilinear"), (Interpolation::Bicubic, "bicubic")];
+
+#[test]
+fn evaluation_preprocessing_is_torchvisions() {
+    let folder = fixtures("resize");
+    for (photo, resize, crop) in [("landscape", 57, 48), ("portrait", 57, 48), ("portrait", 86, 97)] {
+        for (interpolation, filter) in FILTERS {
+            let preprocess = Preprocess { resize, crop, interpolation, mean: [0.0; 3], std: [1.0; 3] };
+            let ours = preprocess.apply(load(&folder.join(format!("{photo}.png"))));
+            let theirs = load(&folder.join(format!("{photo}_resize{resize}_crop{crop}_{filter}.png")));
+            assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {resize} {crop} {filter}");
+        }
+    }
+}
+
+#[test]
+fn stretching_is_pillows_down_and_up() {
+    let folder = fixtures("resize");
+    for (photo, size) in [("landscape", 64), ("portrait", 97)] {
+        for (interpolation, filter) in FILTERS {
+            let image = load(&folder.join(format!("{photo}.png")));
+            let shape = image.width as f64 / image.height as f64;
+            let whole = Crop::RandomResized { scale: (1.0, 1.0), ratio: (shape, shape) };
+            let transform = TrainTransform { size, interpolation, crop: whole, horizontal_flip: 0.0 };
+            let ours = transform.apply(image, &mut sample_rng(0, 0, 0));
+            let theirs = load(&folder.join(format!("{photo}_stretch{size}_{filter}.png")));
+            assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {size} {filter}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_file_decodes_as_in_pillow() {
+    let folder = fixtures("decode");
+    let mut seen = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.ends_with(".rgb.png") || name.ends_with(".md") {
+            continue;
+        }
+        let expected = load(&folder.join(format!("{name}.rgb.png")));
+        let (greatest, mean) = difference(&load(&path), &expected);
+        // JPEG leaves the rounding of its inverse transform and the filter of its chroma to the decoder.
+        // The `image` crate turns a TIFF file's ink into RGB itself, and rounds that down.
+        let (allowed, allowed_mean) = match name {
+            "cmyk.tif" => (1, 1.0),
+            jpeg if jpeg.ends_with(".jpg") => (4, 0.5),
+            _ => (0, 0.0),
+        };
+        assert!(greatest <= allowed && mean <= allowed_mean, "{name}: {greatest}, {mean}");
+        seen += 1;
+    }
+    assert_eq!(seen, 32);
+}
+
+#[test]
+fn a_cut_off_file_is_an_error() {
+    for name in
+        ["baseline_420.jpg", "progressive.jpg", "rgb.png", "palette.png", "transparent.gif", "lossless.webp", "rgb.bmp"]
+    {
+        let bytes = fs::read(fixtures("decode").join(name)).unwrap();
+        assert!(decode_rgb(&bytes).is_ok(), "{name}");
+        let result = decode_rgb(&bytes[..bytes.len() / 2]);
+        assert!(result.is_err(), "{name}: {result:?}");
+    }
+    let jpeg = fs::read(fixtures("decode").join("baseline_420.jpg")).unwrap();
+    assert!(matches!(decode_rgb(&jpeg[..jpeg.len() - 1]), Err(DecodeError::Truncated)));
+}
+
+#[test]
+fn what_is_no_image_is_an_error() {
+    for bytes in [&b""[..], b"hello, this is text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"] {
+        assert!(decode_rgb(bytes).is_err(), "{bytes:?}");
+    }
+    assert!(matches!(decode_rgb(b"hello, this is text"), Err(DecodeError::UnknownFormat)));
+}
+
+#[test]
+fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
+    let mut png = fs::read(fixtures("decode").join("rgb.png")).unwrap();
+    // Width and height of the header; its checksum follows.
+    png[16..24].copy_from_slice(&[0, 0, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF]);
+    let checksum = crc32(&png[12..29]);
+    png[29..33].copy_from_slice(&checksum.to_be_bytes());
+    let result = decode_rgb(&png);
+    assert!(matches!(result, Err(DecodeError::TooLarge { width: 65535, height: 65535, .. })), "{result:?}");
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever the damage: pixels of the announced size, or an error.
+    #[test]
+    fn damage_never_panics(
+        file in prop::sample::select(vec![
+            "baseline_420.jpg", "progressive.jpg", "cmyk.jpg", "ycck.jpg", "restarts.jpg", "adobe_rgb.jpg",
+            "palette.png", "rgb16.png", "animated.gif", "animated.webp", "rgb.tif", "palette.bmp",
+        ]),
+        keep in 0.0..1.0f64,
+        flips in prop::collection::vec((0.0..1.0f64, 0u8..8), 0..12),
+        cut in any::<bool>(),
+    ) {
+        let mut bytes = fs::read(fixtures("decode").join(file)).unwrap();
+        if cut {
+            bytes.truncate((bytes.len() as f64 * keep) as usize);
+        }
+        for (place, bit) in flips {
+            let at = (bytes.len() as f64 * place) as usize;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+        }
+        if let Ok(image) = decode_rgb(&bytes) {
+            prop_assert_eq!(image.data.len(), image.width * image.height * 3);
+        }
+    }
+
+    /// No shape is too extreme to preprocess, and the result has the size that was asked for.
+    #[test]
+    fn any_shape_is_preprocessed(
+        width in prop_oneof![1usize..60, 1000usize..3000], height in 1usize..60, resize in 1usize..70, crop in 1usize..70,
+        padding in 0usize..9, seed in any::<u64>(),
+    ) {
+        let image = RgbPixels { width, height, data: vec![200; width * height * 3] };
+        let interpolation = Interpolation::Bicubic;
+        let preprocess = Preprocess { resize, crop, interpolation, mean: [0.0; 3], std: [1.0; 3] };
+        let out = preprocess.apply(image.clone());
+        prop_assert_eq!((out.width, out.height, out.data.len()), (crop, crop, crop * crop * 3));
+        if crop <= resize {
+            // A flat image stays flat: nothing black came in, and the weights sum to one.
+            prop_assert!(out.data.iter().all(|&value| value == 200));
+        }
+        for kind in [
+            Crop::Centre, Crop::PadAndCrop { padding }, Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) },
+        ] {
+            let transform = TrainTransform { size: crop, interpolation, crop: kind, horizontal_flip: 0.5 };
+            let out = transform.apply(image.clone(), &mut sample_rng(seed, 0, 0));
+            prop_assert_eq!((out.width, out.height, out.data.len()), (crop, crop, crop * crop * 3));
+            if !matches!(kind, Crop::PadAndCrop { .. }) {
+                prop_assert!(out.data.iter().all(|&value| value == 200));
+            }
+        }
+    }
+}
