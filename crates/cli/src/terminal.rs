@@ -40,9 +40,12 @@ impl Progress {
             let bar = ProgressBar::hidden();
             let template = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("━╸─").with_key("per_sec", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                    let _ = write!(out, "{:.0} img/s", state.per_sec());
-                }));
+                bar.set_style(style.progress_chars("━╸─").with_key(
+                    "per_sec",
+                    |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                        let _ = write!(out, "{:.0} img/s", state.per_sec());
+                    },
+                ));
             }
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             bar

@@ -101,8 +101,7 @@ pub(crate) fn save(
     progress: &Progress,
 ) -> Result<(), CheckpointError> {
     let damaged = |message: String| CheckpointError::Damaged { path: path.display().to_string(), message };
-    let weights =
-        weights::to_safetensors(network, Precision::F32, None).map_err(|error| damaged(error.to_string()))?;
+    let weights = weights::to_safetensors(network, Precision::F32, None).map_err(|error| damaged(error.to_string()))?;
     let state = optimizer.into_bytes().map_err(|error| damaged(error.to_string()))?;
     let mut json = serde_json::to_value(progress).map_err(|error| damaged(error.to_string()))?;
     json["checksum"] = checksum(&[&weights, &state]).into();
@@ -114,8 +113,7 @@ pub(crate) fn save(
             safetensors::serialize(views, Some(metadata))
         })
         .map_err(|error| damaged(error.to_string()))?;
-    write_atomically(path, &bytes)
-        .map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
+    write_atomically(path, &bytes).map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
 }
 
 /// Reads a checkpoint into `network` and `optimizer`.
@@ -165,8 +163,9 @@ fn metadata(bytes: &[u8]) -> Result<serde_json::Value, Box<dyn std::error::Error
 
 /// FNV-1a over all parts, in hexadecimal.
 fn checksum(parts: &[&[u8]]) -> String {
-    let hash = parts.iter().flat_map(|part| part.iter()).fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = parts
+        .iter()
+        .flat_map(|part| part.iter())
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }

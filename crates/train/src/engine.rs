@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{images, targets};
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PartialEpoch, Progress};
-use crate::data::{DataError, DataSet, Position, Loader, LoaderConfig, OnBadImage, Transform};
+use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Position, Transform};
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::files::write_atomically;
 use crate::loss::cross_entropy;
@@ -195,7 +195,9 @@ impl TrainError {
             Self::OutExists { .. } => Some("continue it with --resume, or choose another folder with --out".into()),
             Self::NothingToResume { .. } => Some("leave --resume away to begin a run there".into()),
             Self::TooFewImages { images, .. } => Some(format!("--set batch_size={}", (images / 4).max(1))),
-            Self::Diverged { .. } => Some("try a lower optimizer.learning_rate or a longer schedule.warmup_epochs".into()),
+            Self::Diverged { .. } => {
+                Some("try a lower optimizer.learning_rate or a longer schedule.warmup_epochs".into())
+            }
             Self::Checkpoint(CheckpointError::Changed { .. }) => {
                 Some("continue with the recipe and data it was begun with, or begin another run with --out".into())
             }
@@ -290,7 +292,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             if stopped {
                 (folder.progress.position, folder.progress.partial) = (batches.position(), partial);
                 folder.save_checkpoint(&network, &optimizer)?;
-                folder.say(&format!("interrupted in epoch {} after step {} of {steps}", epoch + 1, step + 1), observer)?;
+                folder
+                    .say(&format!("interrupted in epoch {} after step {} of {steps}", epoch + 1, step + 1), observer)?;
                 return Ok(Outcome::Interrupted);
             }
         }
@@ -439,8 +442,7 @@ impl RunFolder {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
         let path = self.path(name);
-        write_atomically(&path, bytes)
-            .map_err(|source| TrainError::Write { path: path.display().to_string(), source })
+        write_atomically(&path, bytes).map_err(|source| TrainError::Write { path: path.display().to_string(), source })
     }
 
     /// Adds a line to the log.
@@ -461,7 +463,11 @@ impl RunFolder {
         let parameters = options.architecture().map(|a| mbconv_nets::summary::trainable_parameters(&a)).unwrap_or(0);
         let val_images = data.val.as_ref().map_or(0, |source| source.len());
         let mut lines = vec![
-            format!("{}: {} classes, {train_images} training and {val_images} validation images", data.form, data.classes.len()),
+            format!(
+                "{}: {} classes, {train_images} training and {val_images} validation images",
+                data.form,
+                data.classes.len()
+            ),
             format!("{}: {parameters} parameters, input {} px", options.name, recipe.input.size),
         ];
         lines.extend(data.notes.iter().map(|note| format!("note: {note}")));
@@ -519,10 +525,11 @@ impl RunFolder {
         const NAMED: usize = 20;
         let before = self.skipped.len();
         for (name, why) in loader.skipped() {
-            if !self.skipped.insert(name) {
+            if self.skipped.contains(&name) {
                 continue;
             }
-            let line = format!("skipped an unreadable image: {why}");
+            let line = format!("skipped {name}: {why}");
+            self.skipped.insert(name);
             if self.skipped.len() <= NAMED { self.say(&line, observer)? } else { self.log(&line)? }
         }
         if self.skipped.len() > before {
@@ -536,10 +543,17 @@ impl RunFolder {
 /// What of `new` does not continue `old`.
 fn difference(old: &Progress, new: &Progress) -> Option<String> {
     if old.classes != new.classes {
-        return Some(format!("it was begun with other classes ({} then, {} now)", old.classes.len(), new.classes.len()));
+        return Some(format!(
+            "it was begun with other classes ({} then, {} now)",
+            old.classes.len(),
+            new.classes.len()
+        ));
     }
     if old.train_images != new.train_images {
-        return Some(format!("it was begun with {} training images, now there are {}", old.train_images, new.train_images));
+        return Some(format!(
+            "it was begun with {} training images, now there are {}",
+            old.train_images, new.train_images
+        ));
     }
     // How many threads feed a run, and from where, does not change it.
     let comparable = |recipe: &str| {

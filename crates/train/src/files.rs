@@ -6,8 +6,13 @@ use std::path::Path;
 /// Writes `bytes` to `path` through a temporary file beside it, which is renamed when complete.
 ///
 /// # Errors
-/// Whatever the system says; the old file, if any, is then still there.
+/// A path that is something other than a file, such as a folder or a device; whatever the system says. The old file, if
+/// any, is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        // Renaming would replace a device.
+        return Err(std::io::Error::other("it is there already and not a regular file"));
+    }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -37,5 +42,6 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(write_atomically(&folder.path().join("missing/a"), b"x").is_err());
+        assert!(write_atomically(folder.path(), b"x").is_err());
     }
 }

@@ -85,9 +85,9 @@ pub fn with_stable_ids(network: Network) -> Network {
 
 fn stable_id(path: &str) -> ParamId {
     // FNV-1a
-    let hash = path.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = path
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     ParamId::from(hash)
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::activation::softmax;
 use burn::tensor::Device;
+use burn::tensor::activation::softmax;
 use serde::Serialize;
 
 use crate::batch::images;
@@ -43,7 +43,15 @@ pub struct Candidate {
 pub fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
     for path in paths {
-        if path.is_dir() { files.extend(list_images(path)?) } else { files.push(path.clone()) }
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let images = list_images(path)?;
+        if images.is_empty() {
+            return Err(DataError::NoImagesIn { path: path.clone() });
+        }
+        files.extend(images);
     }
     Ok(files)
 }
@@ -76,7 +84,9 @@ pub fn predict(
         let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
         let logits: Vec<f32> = logits.into_data().iter().collect();
         let classes = model.card.classes.len();
-        for ((file, probabilities), logits) in chunk.iter().zip(probabilities.chunks(classes)).zip(logits.chunks(classes)) {
+        for ((file, probabilities), logits) in
+            chunk.iter().zip(probabilities.chunks(classes)).zip(logits.chunks(classes))
+        {
             let mut order: Vec<usize> = (0..classes).collect();
             order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
             let candidates = order.into_iter().take(top_k).map(|index| Candidate {

@@ -216,10 +216,10 @@ impl RecipeFile {
             // Straight from the text, so that errors show line and column.
             return toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()));
         }
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()))?;
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()))?;
         for setting in overrides {
-            set(&mut table, setting)
-                .map_err(|message| RecipeError::Override { setting: setting.clone(), message })?;
+            set(&mut table, setting).map_err(|message| RecipeError::Override { setting: setting.clone(), message })?;
         }
         table.try_into().map_err(|error: toml::de::Error| parse(error.to_string().trim_end().into()))
     }

@@ -54,10 +54,14 @@ fn table(evaluation: &Evaluation, split: &str) -> String {
     let Evaluation { scores, top1_interval, top5_interval, images, classes, skipped } = evaluation;
     let interval = |[low, high]: [f64; 2]| format!("(95 % interval {:.2}–{:.2})", 100.0 * low, 100.0 * high);
     let mut text = String::new();
-    let _ = writeln!(text, "{images} images of the split `{split}`{}", match skipped.len() {
-        0 => String::new(),
-        count => format!(", {count} skipped"),
-    });
+    let _ = writeln!(
+        text,
+        "{images} images of the split `{split}`{}",
+        match skipped.len() {
+            0 => String::new(),
+            count => format!(", {count} skipped"),
+        }
+    );
     let _ = writeln!(text, "top-1  {:>8}  {}", percent(scores.top1), interval(*top1_interval));
     let _ = writeln!(text, "top-5  {:>8}  {}", percent(scores.top5), interval(*top5_interval));
     let _ = writeln!(text, "loss   {:>8.4}", scores.loss);

@@ -109,7 +109,10 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, la
         row("class names", shortened(&card.classes));
         let p = &card.preprocess;
         let filter = format!("{:?}", p.interpolation).to_lowercase();
-        row("preprocessing", format!("resize {} ({filter}), crop {}, mean {:?}, std {:?}", p.resize, p.crop, p.mean, p.std));
+        row(
+            "preprocessing",
+            format!("resize {} ({filter}), crop {}, mean {:?}, std {:?}", p.resize, p.crop, p.mean, p.std),
+        );
         if let Some(results) = &card.results {
             let (top1, top5) = (percent(results.top1), percent(results.top5));
             row("measured", format!("top-1 {top1}, top-5 {top5} of {} validation images", results.images));
@@ -118,12 +121,20 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, la
     }
     if layers {
         let width = summary.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
-        let _ = writeln!(text, "\n{:<width$}  {:<22}{:>16}{:>16}{:>12}{:>16}", "layer", "kind", "in", "out", "parameters", "MACs");
+        let _ = writeln!(
+            text,
+            "\n{:<width$}  {:<22}{:>16}{:>16}{:>12}{:>16}",
+            "layer", "kind", "in", "out", "parameters", "MACs"
+        );
         for layer in &summary.layers {
             let shape = |[c, h, w]: [usize; 3]| format!("{c}×{h}×{w}");
             let (input, output) = (shape(layer.input), shape(layer.output));
             let (parameters, macs) = (thousands(layer.parameters as u64), thousands(layer.macs));
-            let _ = writeln!(text, "{:<width$}  {:<22}{input:>16}{output:>16}{parameters:>12}{macs:>16}", layer.name, layer.kind);
+            let _ = writeln!(
+                text,
+                "{:<width$}  {:<22}{input:>16}{output:>16}{parameters:>12}{macs:>16}",
+                layer.name, layer.kind
+            );
         }
     }
     text

@@ -1,0 +1,119 @@
+//! Every mistake gets an error that names what is wrong, and destroys nothing.
+
+mod common;
+
+use std::fs;
+
+use common::{error, image_folder, path, run, tiny_recipe, trained};
+
+#[test]
+fn data_that_is_not_there_or_not_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let out = folder.path().join("run");
+    let train = |data: &str| error(&["train", path(&recipe), "--data", data, "--out", path(&out)]);
+    assert!(train("/no/such/folder").contains("/no/such/folder"));
+
+    let empty = folder.path().join("empty");
+    image_folder(&empty, &["a", "b"], 3);
+    fs::create_dir(empty.join("c")).unwrap();
+    let message = train(path(&empty));
+    assert!(message.contains("empty/c") && message.contains("hint: "), "{message}");
+
+    let flat = folder.path().join("flat");
+    image_folder(folder.path(), &["flat"], 3);
+    assert!(train(path(&flat)).contains("no class folders"));
+
+    let cifar = folder.path().join("cifar-10-batches-bin");
+    fs::create_dir(&cifar).unwrap();
+    for file in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
+        fs::write(cifar.join(format!("{file}.bin")), vec![0; 3073 * 2]).unwrap();
+    }
+    fs::write(cifar.join("data_batch_3.bin"), vec![0; 4000]).unwrap();
+    let message = train(path(&cifar));
+    assert!(message.contains("data_batch_3.bin") && message.contains("4000 bytes"), "{message}");
+
+    let few = folder.path().join("few");
+    image_folder(&few, &["a", "b"], 5);
+    let message = train(path(&few));
+    assert!(message.contains("8 images, fewer than one batch of 64") && message.contains("batch_size"), "{message}");
+    assert!(!out.join("checkpoint.safetensors").exists());
+}
+
+#[test]
+fn recipes() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("recipe.toml");
+    let text = common::TINY.replace("learning_rate", "learning_rat");
+    fs::write(&recipe, text).unwrap();
+    let message = error(&["train", path(&recipe)]);
+    assert!(
+        message.contains("learning_rat") && message.contains("recipe.toml") && message.contains("line"),
+        "{message}"
+    );
+    fs::write(&recipe, common::TINY.replace("batch_size = 64", "batch_size = -1")).unwrap();
+    assert!(error(&["train", path(&recipe)]).contains("batch_size"));
+    fs::write(&recipe, common::TINY.replace("path = \"digits\"", "")).unwrap();
+    assert!(error(&["train", path(&recipe)]).contains("--data"));
+    let good = tiny_recipe(folder.path());
+    assert!(error(&["train", path(&good), "--set", "optimizer.lr=1"]).contains("lr"));
+    assert!(error(&["train", path(&good), "--device", "tpu"]).contains("`tpu`"));
+    #[cfg(not(feature = "cuda"))]
+    assert!(error(&["train", path(&good), "--device", "cuda"]).contains("--features cuda"));
+}
+
+#[test]
+fn models() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    let whole = fs::read(trained().join("best.safetensors")).unwrap();
+    for (name, bytes, words) in [
+        ("cut in half", &whole[..whole.len() / 2], "not a whole safetensors file"),
+        ("a few bytes", &whole[..5], "not a whole safetensors file"),
+        ("empty", &[][..], "not a whole safetensors file"),
+        ("text", b"{\"hello\": 1} and more text", "not a whole safetensors file"),
+    ] {
+        fs::write(&model, bytes).unwrap();
+        for command in [
+            &["eval", path(&model), "--data", "digits"][..],
+            &["predict", path(&model), "x.png"],
+            &["info", path(&model)],
+        ] {
+            let message = error(command);
+            assert!(message.contains(words) && message.contains("model.safetensors"), "{name}: {message}");
+        }
+    }
+    assert!(error(&["eval", "gone.safetensors", "--data", "digits"]).contains("gone.safetensors"));
+    assert!(error(&["eval", path(folder.path()), "--data", "digits"]).contains("best.safetensors"));
+}
+
+#[test]
+fn images_to_predict() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("text.png");
+    fs::write(&image, "this is text").unwrap();
+    assert!(error(&["predict", path(trained()), path(&image)]).contains("text.png"));
+    assert!(error(&["predict", path(trained()), "gone.jpg"]).contains("gone.jpg"));
+    fs::remove_file(&image).unwrap();
+    assert!(error(&["predict", path(trained()), path(folder.path())]).contains("holds no images"));
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    // A file where a folder should be: fails for any user, the administrator too.
+    let file = folder.path().join("file");
+    fs::write(&file, "precious").unwrap();
+    let message = error(&["train", path(&recipe), "--out", path(&file.join("run"))]);
+    assert!(message.contains("cannot write") && message.contains("file/run"), "{message}");
+    let message = error(&["export", path(trained()), path(&file.join("model.safetensors"))]);
+    assert!(message.contains("cannot write"), "{message}");
+    assert!(error(&["export", path(trained()), path(folder.path())]).contains("is a folder"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    #[cfg(unix)]
+    assert!(error(&["export", path(trained()), "/dev/null"]).contains("not a regular file"));
+    // What can be written replaces what was there, whole.
+    run(0, &["export", path(trained()), path(&file)]);
+    run(0, &["info", path(&file)]);
+}

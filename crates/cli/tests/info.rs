@@ -1,0 +1,62 @@
+//! `info`, `list`, `devices` and the command line itself.
+
+mod common;
+
+use common::{error, json, run};
+
+#[test]
+fn info_shows_the_headline_numbers() {
+    let (text, _) = run(0, &["info", "mobilenet_v2", "--classes", "10"]);
+    assert!(text.contains("2,236,682") && text.contains("8.947 MB"), "{text}");
+    let (text, _) = run(0, &["info", "efficientnet_b0", "--classes", "10"]);
+    assert!(text.contains("4,020,358") && text.contains("16.081 MB"), "{text}");
+}
+
+#[test]
+fn info_gives_json() {
+    let info = json(&["info", "mobilenet_v2", "--json"]);
+    assert_eq!(info["macs"], 300_774_272);
+    assert_eq!(info["parameters"], 3_504_872);
+    assert_eq!(info["size_bytes"], 4 * 3_504_872);
+    assert!(info.get("layers").is_none());
+    let info = json(&["info", "mobilenet_v2", "--layers", "--strides", "cifar", "--input-size", "32", "--json"]);
+    assert_eq!(info["strides"], serde_json::json!([1, 1, 1, 2, 2, 1, 2, 1]));
+    assert_eq!(info["layers"].as_array().unwrap().len(), 17 * 3 - 1 + 3);
+}
+
+#[test]
+fn layers_are_shown() {
+    let (text, _) = run(0, &["info", "efficientnet_b0", "--layers"]);
+    assert!(text.contains("blocks.0.squeeze_excitation") && text.contains("32×112×112"), "{text}");
+}
+
+#[test]
+fn recipes_have_infos_too() {
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/digits.toml");
+    assert_eq!(json(&["info", recipe, "--classes", "10", "--json"])["name"], "mobilenet_v2_0.25");
+}
+
+#[test]
+fn list_and_devices() {
+    let list = json(&["list", "--json"]);
+    let b0 = list.as_array().unwrap().iter().find(|row| row["name"] == "efficientnet_b0").unwrap();
+    assert_eq!(b0["parameters"], 5_288_548);
+    let (devices, _) = run(0, &["devices"]);
+    assert!(devices.lines().any(|line| line.starts_with("cpu") && line.contains("in this build")), "{devices}");
+}
+
+#[test]
+fn what_does_not_exist_is_named() {
+    assert!(error(&["info", "resnet50"]).contains("unknown architecture `resnet50`"));
+    assert!(error(&["info", "mobilenet_v2", "--strides", "1,2"]).contains("give 8 numbers"));
+    assert!(error(&["info", "gone.safetensors"]).contains("gone.safetensors"));
+    assert!(error(&["info", "gone.toml"]).contains("gone.toml"));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    run(2, &["train"]);
+    run(2, &["info", "mobilenet_v2", "--classes", "0"]);
+    run(2, &["predict", "model.safetensors"]);
+    run(2, &["frobnicate"]);
+}

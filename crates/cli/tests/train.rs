@@ -1,0 +1,174 @@
+//! `train`, `eval`, `predict` and `export`, as users run them.
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{error, image_folder, json, mbconv, path, run, tiny_recipe, trained};
+
+#[test]
+fn a_run_leaves_everything_in_its_folder() {
+    let folder = trained();
+    for file in
+        ["best.safetensors", "last.safetensors", "checkpoint.safetensors", "recipe.toml", "metrics.csv", "log.txt"]
+    {
+        assert!(folder.join(file).is_file(), "{file}");
+    }
+    let metrics = std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
+    assert_eq!(metrics.lines().count(), 3, "{metrics}");
+    assert!(metrics.starts_with("epoch,learning_rate,train_loss"));
+    let log = std::fs::read_to_string(folder.join("log.txt")).unwrap();
+    assert!(log.contains("1438 training and 359 validation images") && log.contains("epoch   2"), "{log}");
+    // Nothing temporary is left.
+    assert!(
+        std::fs::read_dir(folder).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().starts_with('.'))
+    );
+}
+
+#[test]
+fn eval_agrees_with_the_run() {
+    let model = trained();
+    let result = json(&["eval", path(model), "--data", "digits", "--json"]);
+    assert_eq!(result["images"], 359);
+    let info = json(&["info", path(model), "--json"]);
+    for key in ["top1", "top5", "loss"] {
+        let [evaluated, stored] = [&result[key], &info["results"][key]].map(|value| value.as_f64().unwrap());
+        assert!((evaluated - stored).abs() < 1e-6, "{key}: {evaluated} {stored}");
+    }
+    let top1 = result["top1"].as_f64().unwrap();
+    let interval: Vec<f64> = serde_json::from_value(result["top1_interval"].clone()).unwrap();
+    assert!(interval[0] < top1 && top1 < interval[1]);
+    assert_eq!(result["classes"].as_array().unwrap().len(), 10);
+    let (text, _) = run(0, &["eval", path(model), "--data", "digits"]);
+    assert!(text.contains("top-1") && text.contains("95 % interval"), "{text}");
+    assert!(error(&["eval", path(model), "--data", "digits", "--split", "tset"]).contains("tset"));
+}
+
+#[test]
+fn predictions_do_not_depend_on_precision_or_company() {
+    let folder = tempfile::tempdir().unwrap();
+    image_folder(folder.path(), &["a"], 40);
+    let all = json(&["predict", path(trained()), path(folder.path()), "--logits", "--top-k", "3", "--json"]);
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), 40);
+    let probabilities: Vec<f64> =
+        all[0]["predictions"].as_array().unwrap().iter().map(|p| p["probability"].as_f64().unwrap()).collect();
+    assert_eq!(probabilities.len(), 3);
+    assert!(probabilities.is_sorted_by(|a, b| a >= b));
+    assert_eq!(all[0]["logits"].as_array().unwrap().len(), 10);
+
+    // Alone, and from a half-precision file.
+    let half = folder.path().join("half.safetensors");
+    run(0, &["export", path(trained()), path(&half), "--dtype", "f16"]);
+    assert!(half.metadata().unwrap().len() * 10 < trained().join("best.safetensors").metadata().unwrap().len() * 6);
+    let file = all[7]["path"].as_str().unwrap();
+    for (model, tolerance) in [(trained(), 1e-5), (half.as_path(), 0.05)] {
+        let alone = json(&["predict", path(model), file, "--logits", "--json"]);
+        let [a, b] =
+            [&alone[0]["logits"], &all[7]["logits"]].map(|l| serde_json::from_value::<Vec<f64>>(l.clone()).unwrap());
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() < tolerance, "{a} {b}");
+        }
+    }
+}
+
+#[test]
+fn image_folders_train_too_and_bad_images_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for split in ["train", "val"] {
+        image_folder(&data.join(split), &["blue", "red", "teal"], 30);
+    }
+    std::fs::write(data.join("train/red/text.png"), "not an image").unwrap();
+    std::fs::write(data.join("train/red/.hidden.png"), "x").unwrap();
+    std::fs::write(data.join("train/red/notes.txt"), "x").unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let out = folder.path().join("run");
+    let set = ["--set", "batch_size=16", "--set", "epochs=3"];
+    let (_, log) = run(0, &[&["train", path(&recipe), "--data", path(&data), "--out", path(&out)], &set[..]].concat());
+    assert!(log.contains("text.png"), "{log}");
+    assert!(log.contains("3 classes, 91 training and 90 validation images"), "{log}");
+    // Top-5 of three classes is everything.
+    let result = json(&["eval", path(&out), "--data", path(&data), "--json"]);
+    assert_eq!(result["top5"], 1.0);
+
+    // In evaluation a bad image is an error, unless told otherwise.
+    std::fs::write(data.join("val/blue/bad.jpg"), [0xff, 0xd8, 0xff]).unwrap();
+    assert!(error(&["eval", path(&out), "--data", path(&data)]).contains("bad.jpg"));
+    let result = json(&["eval", path(&out), "--data", path(&data), "--skip-bad-images", "--json"]);
+    assert_eq!((result["images"].as_u64(), result["skipped"].as_array().unwrap().len()), (Some(90), 1));
+    // A class missing from the split shifts nothing; one that the model does not know is an error.
+    std::fs::remove_file(data.join("val/blue/bad.jpg")).unwrap();
+    std::fs::remove_dir_all(data.join("val/blue")).unwrap();
+    let fewer = json(&["eval", path(&out), "--data", path(&data), "--json"]);
+    assert_eq!(fewer["classes"][0]["images"], 0);
+    assert_eq!(fewer["classes"][2]["top1"], result["classes"][2]["top1"]);
+    let other = folder.path().join("other");
+    image_folder(&other, &["blue", "green"], 5);
+    assert!(error(&["eval", path(&out), "--data", path(&other)]).contains("`green`"));
+}
+
+#[test]
+fn nothing_is_overwritten_and_resuming_needs_the_same_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let taken = error(&["train", path(&recipe), "--out", path(trained())]);
+    assert!(taken.contains("already holds a run") && taken.contains("--resume"), "{taken}");
+    let changed = error(&["train", path(&recipe), "--out", path(trained()), "--resume", "--set", "batch_size=32"]);
+    assert!(changed.contains("`batch_size`"), "{changed}");
+    let missing = folder.path().join("nothing");
+    assert!(error(&["train", path(&recipe), "--out", path(&missing), "--resume"]).contains("no run to resume"));
+    // A finished run has nothing left to do.
+    run(0, &["train", path(&recipe), "--out", path(trained()), "--resume"]);
+}
+
+/// Interrupted in the middle of an epoch and resumed, with another number of workers, a run ends with the same bits.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_continues_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let set = ["--set", "epochs=6", "--set", "model.dropout=0.2", "--set", "model.drop_path=0.1"];
+    let train = |out: &Path, more: &[&str]| {
+        [&["train", path(&recipe), "--out", path(out)], &set[..], more]
+            .concat()
+            .into_iter()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let whole = folder.path().join("whole");
+    mbconv().args(train(&whole, &[])).assert().success();
+
+    let halves = folder.path().join("halves");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_mbconv"))
+        .args(train(&halves, &["--set", "data.workers=1"]))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !halves.join("metrics.csv").exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Somewhere in the second epoch.
+    std::thread::sleep(Duration::from_millis(60));
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let log = std::fs::read_to_string(halves.join("log.txt")).unwrap();
+    assert!(log.contains("interrupted"), "{log}");
+
+    mbconv().args(train(&halves, &["--resume"])).assert().success();
+    let read = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
+    let weights = |run: &Path| {
+        let bytes = read(run, "last.safetensors");
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[8 + header..].to_vec()
+    };
+    assert!(weights(&whole) == weights(&halves), "the weights differ");
+    let losses = |run: &Path| -> Vec<String> {
+        let text = String::from_utf8(read(run, "metrics.csv")).unwrap();
+        text.lines().map(|line| line.split(',').take(8).collect::<Vec<_>>().join(",")).collect()
+    };
+    assert_eq!(losses(&whole), losses(&halves));
+}

@@ -1,0 +1,30 @@
+//! Trains MobileNetV2 on the embedded digits with the library alone: `cargo run --release --example digits`.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use mbconv_train::data::{self, OpenOptions};
+use mbconv_train::{Event, Recipe, Run, train};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let recipe = Recipe::parse(include_str!("digits.toml"), &["epochs=4".into()])?;
+    let data = data::open("digits", &OpenOptions::default())?;
+    let out = std::env::temp_dir().join(format!("mbconv-digits-{}", std::process::id()));
+    let run = Run {
+        recipe: &recipe,
+        data: &data,
+        out: Path::new(&out),
+        device: &Device::default(),
+        resume: false,
+        stop: &AtomicBool::new(false),
+    };
+    let outcome = train(run, &mut |event| {
+        if let Event::Epoch(row) = event {
+            println!("{row}");
+        }
+    })?;
+    println!("{outcome:?}; the model is {}", out.join("best.safetensors").display());
+    Ok(())
+}

@@ -1,0 +1,24 @@
+# Formatting, lints, documentation, training on the embedded digits, tests
+ci:
+    .ci/run
+
+# Train on the embedded digits
+digits:
+    cargo run --release -- train configs/digits.toml
+
+# Fast tests
+test:
+    cargo test --release --workspace
+
+# Long tests too
+test-all:
+    cargo test --release --workspace -- --include-ignored
+
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+# Golden fixtures from torchvision and Pillow (needs scripts/requirements.txt; PHOTOS is a folder of photographs)
+golden PHOTOS:
+    python3 scripts/golden_nets.py
+    python3 scripts/golden_resize.py {{PHOTOS}}
