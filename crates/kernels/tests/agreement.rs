@@ -177,6 +177,29 @@ fn a_device_without_autodiff_gives_the_same_output() {
 }
 
 #[test]
+fn gradient_checkpointing_gives_the_same_gradients() {
+    let run = |device: Device| {
+        let place = Place::new(device, DType::F32);
+        let maps = [
+            place.tensor([2, 6, 6, 8], Layout::Plain, 1),
+            place.tensor([8, 1, 3, 3], Layout::Plain, 2),
+            place.tensor([4, 8, 1, 1], Layout::Plain, 3),
+        ];
+        let vectors = [place.tensor([4], Layout::Plain, 4), place.tensor([4], Layout::Plain, 5)];
+        differentiate(&maps, &vectors, |m, v| {
+            // Operations of Burn that are recomputed stand before and between ours.
+            let x = depthwise_conv2d(m[0].clone() * 2.0, m[1].clone(), 1, 1);
+            let x = pointwise_conv2d(x.exp().clamp(0.0, 3.0), m[2].clone(), None) * 0.5;
+            let (mean, variance) = channel_statistics(x.clone());
+            let (gamma, beta) = (v[0].clone(), v[1].clone());
+            batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, Statistics::Batch, Activation::Silu)
+        })
+    };
+    let plain = Device::flex().autodiff();
+    assert_eq!(run(plain.clone().gradient_checkpointing()), run(plain));
+}
+
+#[test]
 fn an_operand_that_is_used_again_keeps_its_values() {
     let place = Place::new(Device::flex(), DType::F32);
     let x = place.tensor([1, 4, 4, 8], Layout::Plain, 1);
