@@ -210,3 +210,77 @@ fn mirror(image: &mut RgbPixels) {
         pixels.reverse();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::sample_rng;
+
+    #[test]
+    fn sizes_and_positions_round_as_in_torchvision() {
+        assert_eq!(shorter_side(500, 375, 256), (341, 256));
+        assert_eq!(shorter_side(375, 500, 256), (256, 341));
+        assert_eq!(shorter_side(1, 60_000, 256), (256, 15_360_000));
+        // Python: [round(x / 2) for x in range(8)]
+        assert_eq!((0..8).map(half_to_even).collect::<Vec<_>>(), [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn random_regions_keep_to_area_and_shape() {
+        let (scale, ratio) = ((0.2, 0.6), (0.75, 4.0 / 3.0));
+        let mut areas = Vec::new();
+        for index in 0..500 {
+            let region = random_region(640, 480, scale, ratio, &mut sample_rng(1, 0, index));
+            assert!(region.left + region.width <= 640 && region.top + region.height <= 480);
+            let shape = region.width as f64 / region.height as f64;
+            assert!((0.74..1.35).contains(&shape), "{region:?}");
+            areas.push((region.width * region.height) as f64 / (640.0 * 480.0));
+        }
+        let mean = areas.iter().sum::<f64>() / 500.0;
+        assert!(areas.iter().all(|area| (0.195..0.605).contains(area)) && (0.36..0.44).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn where_no_region_fits_the_central_one_is_taken() {
+        let region =
+            |width, height| random_region(width, height, (1.0, 1.0), (0.75, 4.0 / 3.0), &mut sample_rng(0, 0, 0));
+        assert_eq!(region(1000, 10), Region { left: 493, top: 0, width: 13, height: 10 });
+        assert_eq!(region(10, 1000), Region { left: 0, top: 493, width: 10, height: 13 });
+        // Nonsense from outside gives some region, not a panic.
+        for ratio in [(f64::NAN, 1.0), (0.0, 0.0), (-1.0, 2.0), (1e300, 1e300)] {
+            let region = random_region(7, 5, (0.1, f64::INFINITY), ratio, &mut sample_rng(0, 0, 0));
+            assert!(region.width > 0 && region.left + region.width <= 7 && region.top + region.height <= 5);
+        }
+    }
+
+    #[test]
+    fn padded_crops_take_every_position() {
+        let image = RgbPixels { width: 4, height: 4, data: (1..=48).collect() };
+        let transform = TrainTransform {
+            size: 4,
+            interpolation: Interpolation::Bilinear,
+            crop: Crop::PadAndCrop { padding: 1 },
+            horizontal_flip: 0.0,
+        };
+        let mut seen = [false; 9];
+        for index in 0..200 {
+            let out = transform.apply(image.clone(), &mut sample_rng(0, 0, index));
+            let place = (0..9).find(|place| out == crop(&image, place % 3 - 1, place / 3 - 1, 4, 4));
+            seen[place.expect("a crop of the padded image") as usize] = true;
+        }
+        assert_eq!(seen, [true; 9]);
+    }
+
+    #[test]
+    fn mirroring_is_as_frequent_as_asked_for() {
+        let image = RgbPixels { width: 2, height: 2, data: [1, 2, 3, 4, 5, 6].repeat(2) };
+        let mirrored = |horizontal_flip| {
+            let (interpolation, crop) = (Interpolation::Bilinear, Crop::Centre);
+            let transform = TrainTransform { size: 2, interpolation, crop, horizontal_flip };
+            let first = |index| transform.apply(image.clone(), &mut sample_rng(3, 0, index)).data[0];
+            (0..400).filter(|&index| first(index) == 4).count()
+        };
+        assert_eq!((mirrored(0.0), mirrored(1.0)), (0, 400));
+        assert!((150..250).contains(&mirrored(0.5)));
+    }
+}
