@@ -16,6 +16,7 @@ use crate::failure::Failure;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    mbconv_train::device::keep_freed_memory();
     let stop = terminal::stop_on_interrupt();
     let result = match Arguments::parse().command {
         Command::Train(args) => commands::train::run(args, stop),

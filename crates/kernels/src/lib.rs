@@ -8,7 +8,7 @@
 //!   parameters;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
-//!   backward passes; `flex`: fast kernels for the CPU.
+//!   backward passes; `flex`: fast kernels for the CPU; [`memory`]: a setting of the allocator that they profit from.
 #![deny(missing_docs)]
 
 pub mod activation;
@@ -17,6 +17,7 @@ pub mod composed;
 pub mod convolution;
 pub mod extension;
 mod flex;
+pub mod memory;
 pub mod normalisation;
 pub mod reference;
 pub mod window;

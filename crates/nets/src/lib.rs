@@ -35,7 +35,7 @@ pub mod weights;
 
 pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Stage, Strides};
 pub use efficientnet::EfficientNetConfig;
-pub use mbconv_kernels::Activation;
+pub use mbconv_kernels::{Activation, memory::keep_freed_memory};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;
 pub use registry::ArchitectureOptions;

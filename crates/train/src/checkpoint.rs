@@ -12,9 +12,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Position;
-use crate::engine::EpochRow;
 use crate::files::write_atomically;
 use crate::model_file::Results;
+use crate::run_folder::EpochRow;
 
 /// Name of the file in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";

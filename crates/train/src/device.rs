@@ -1,6 +1,7 @@
 //! Devices by name: `cpu`, `ndarray`, `wgpu[:N]`, `vulkan[:N]`, `cuda[:N]`, `auto`.
 
 use burn::tensor::Device;
+pub use mbconv_nets::keep_freed_memory;
 
 /// A kind of device that this program knows, compiled in or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

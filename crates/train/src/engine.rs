@@ -1,37 +1,25 @@
 //! The training loop.
 
-use std::collections::HashSet;
-use std::fmt;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
-use mbconv_nets::weights::Precision;
-use mbconv_nets::{ArchitectureOptions, Network};
-use serde::{Deserialize, Serialize};
+use mbconv_nets::Network;
 
 use crate::batch::{images, targets};
-use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PartialEpoch, Progress};
-use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Position, Transform};
+use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PartialEpoch};
+use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Transform};
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
-use crate::files::write_atomically;
 use crate::loss::cross_entropy;
 use crate::metrics::{Scores, Tally, target_ranks};
-use crate::model_file::{BEST, LAST, Model, ModelCard, ModelError, Results};
+use crate::model_file::{ModelCard, ModelError, Results};
 use crate::optimizer::with_stable_ids;
 use crate::recipe::{Recipe, RecipeError};
+use crate::run_folder::{EpochRow, RunFolder};
 
-/// The resolved recipe in a run's folder.
-pub const RECIPE: &str = "recipe.toml";
-/// One row an epoch.
-pub const METRICS: &str = "metrics.csv";
-/// What was said, in lines.
-pub const LOG: &str = "log.txt";
 /// Steps between looks at the running loss, each of which waits for the device.
 const STEPS_PER_REPORT: usize = 8;
 
@@ -50,38 +38,6 @@ pub struct Run<'a> {
     pub resume: bool,
     /// Set it, and the run ends with a checkpoint after the current step.
     pub stop: &'a AtomicBool,
-}
-
-/// Results of one epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EpochRow {
-    /// From 1.
-    pub epoch: usize,
-    /// Learning rate at the epoch's last step.
-    pub learning_rate: f64,
-    /// Mean training loss, label smoothing included.
-    pub train_loss: f64,
-    /// Top-1 on the augmented training images, as the network changed.
-    pub train_top1: f64,
-    /// Top-5 on the same.
-    pub train_top5: f64,
-    /// Validation after the epoch; nothing where the data has no such split.
-    pub val: Option<Results>,
-    /// Training images per second.
-    pub images_per_second: f64,
-    /// Seconds of training, validation excluded.
-    pub seconds: f64,
-}
-
-impl fmt::Display for EpochRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epoch, learning_rate, train_loss, train_top1, images_per_second, seconds, .. } = self;
-        write!(f, "epoch {epoch:>3}  train loss {train_loss:.4} top-1 {:6.2} %", 100.0 * train_top1)?;
-        if let Some(Results { top1, top5, loss, .. }) = self.val {
-            write!(f, "  val loss {loss:.4} top-1 {:6.2} % top-5 {:6.2} %", 100.0 * top1, 100.0 * top5)?;
-        }
-        write!(f, "  lr {learning_rate:.2e}  {images_per_second:.0} img/s  {seconds:.1} s")
-    }
 }
 
 /// What happens in a run, for whoever wants to show it.
@@ -234,6 +190,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let val_loader =
         data.val.clone().map(|source| loader(source, Transform::Eval(preprocess.clone()), recipe.batch_size, false));
     let steps = train_loader.batches();
+    let learning_rate = |step| recipe.optimizer.learning_rate * recipe.schedule.factor(step, steps, recipe.epochs);
     if steps == 0 {
         return Err(TrainError::TooFewImages { images: train_images, batch_size: recipe.batch_size });
     }
@@ -261,7 +218,6 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         let started = Instant::now();
         let before = partial.seconds;
         let mut running = DeviceTally::default();
-        let mut learning_rate = 0.0;
 
         let mut batches = train_loader.epoch_from(epoch, position);
         for step in position.batches..steps {
@@ -276,8 +232,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             running.add(&logits, &targets, &losses);
             let gradients = GradientsParams::from_grads(losses.mean().backward(), &network);
 
-            learning_rate = recipe.optimizer.learning_rate * recipe.schedule.factor(global_step, steps, recipe.epochs);
-            network = optimizer.step(learning_rate, network, gradients);
+            network = optimizer.step(learning_rate(global_step), network, gradients);
 
             let stopped = stop.load(Ordering::Relaxed);
             if (step + 1) % STEPS_PER_REPORT == 0 || step + 1 == steps || stopped {
@@ -300,36 +255,21 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
 
         let position = batches.position();
         drop(batches);
-        let val = match &val_loader {
-            None => None,
-            Some(loader) => {
-                let total = loader.len();
-                let valid = network.valid();
-                let mut progress = |images| observer(Event::Validate { images, total });
-                let labelled = Labelled { loader, labels: (0..data.classes.len()).collect() };
-                match evaluate(&valid, &labelled, &preprocess, &data.classes, run.device, stop, &mut progress) {
-                    Ok(evaluation) => Some(Results {
-                        epoch: epoch + 1,
-                        top1: evaluation.scores.top1,
-                        top5: evaluation.scores.top5,
-                        loss: evaluation.scores.loss,
-                        images: evaluation.images,
-                    }),
-                    Err(EvaluateError::Interrupted) => {
-                        (folder.progress.position, folder.progress.partial) = (position, partial);
-                        folder.save_checkpoint(&network, &optimizer)?;
-                        folder.say(&format!("interrupted while validating epoch {}", epoch + 1), observer)?;
-                        return Ok(Outcome::Interrupted);
-                    }
-                    Err(EvaluateError::Data(error)) => return Err(error.into()),
-                    Err(EvaluateError::UnknownClass { .. }) => unreachable!("labels are mapped to themselves"),
-                }
+        let val = match validate(&network, val_loader.as_ref(), &run, &preprocess, observer) {
+            Ok(scores) => scores.map(|(scores, images)| Results::new(epoch + 1, scores, images)),
+            Err(EvaluateError::Interrupted) => {
+                (folder.progress.position, folder.progress.partial) = (position, partial);
+                folder.save_checkpoint(&network, &optimizer)?;
+                folder.say(&format!("interrupted while validating epoch {}", epoch + 1), observer)?;
+                return Ok(Outcome::Interrupted);
             }
+            Err(EvaluateError::Data(error)) => return Err(error.into()),
+            Err(EvaluateError::UnknownClass { .. }) => unreachable!("labels are mapped to themselves"),
         };
         let Scores { top1, top5, loss } = partial.tally().scores();
         let row = EpochRow {
             epoch: epoch + 1,
-            learning_rate,
+            learning_rate: learning_rate((epoch + 1) * steps - 1),
             train_loss: loss,
             train_top1: top1,
             train_top5: top5,
@@ -350,6 +290,23 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         }
     }
     Ok(Outcome::Finished { best: folder.progress.best })
+}
+
+/// Scores on the validation split, and the number of its images; nothing where the data has no such split.
+fn validate(
+    network: &Network,
+    loader: Option<&Loader>,
+    run: &Run,
+    preprocess: &Preprocess,
+    observer: &mut dyn FnMut(Event),
+) -> Result<Option<(Scores, usize)>, EvaluateError> {
+    let Some(loader) = loader else { return Ok(None) };
+    let total = loader.len();
+    let classes = &run.data.classes;
+    let labelled = Labelled { loader, labels: (0..classes.len()).collect() };
+    let mut progress = |images| observer(Event::Validate { images, total });
+    let evaluation = evaluate(&network.valid(), &labelled, preprocess, classes, run.device, run.stop, &mut progress)?;
+    Ok(Some((evaluation.scores, evaluation.images)))
 }
 
 /// Seed of what a step draws on the device: dropout and stochastic depth.
@@ -391,178 +348,4 @@ impl PartialEpoch {
     fn tally(&self) -> Tally {
         Tally { images: self.images, top1: self.top1, top5: self.top5, loss: self.loss }
     }
-}
-
-/// The folder of a run: recipe, metrics, log, models, checkpoint.
-struct RunFolder {
-    folder: PathBuf,
-    progress: Progress,
-    /// Unreadable images that were named already.
-    skipped: HashSet<String>,
-}
-
-impl RunFolder {
-    /// Makes the folder, or checks that the run in it can go on.
-    fn open(run: &Run, train_images: usize) -> Result<Self, TrainError> {
-        let folder = run.out.to_path_buf();
-        let shown = folder.display().to_string();
-        let checkpoint = folder.join(CHECKPOINT);
-        let progress = Progress {
-            recipe: run.recipe.to_toml(),
-            classes: run.data.classes.clone(),
-            train_images,
-            epoch: 0,
-            position: Position::default(),
-            partial: PartialEpoch::default(),
-            best: None,
-            rows: Vec::new(),
-        };
-        if run.resume {
-            if !checkpoint.is_file() {
-                return Err(TrainError::NothingToResume { path: shown });
-            }
-            let old = checkpoint::read_progress(&checkpoint)?;
-            if let Some(message) = difference(&old, &progress) {
-                return Err(CheckpointError::Changed { path: shown, message }.into());
-            }
-        } else {
-            if checkpoint.exists() || folder.join(LAST).exists() {
-                return Err(TrainError::OutExists { path: shown });
-            }
-            std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
-        }
-        let this = Self { folder, progress, skipped: HashSet::new() };
-        this.write(RECIPE, this.progress.recipe.as_bytes())?;
-        Ok(this)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
-        let path = self.path(name);
-        write_atomically(&path, bytes).map_err(|source| TrainError::Write { path: path.display().to_string(), source })
-    }
-
-    /// Adds a line to the log.
-    fn log(&self, line: &str) -> Result<(), TrainError> {
-        let path = self.path(LOG);
-        let append = || writeln!(OpenOptions::new().create(true).append(true).open(&path)?, "{line}");
-        append().map_err(|source| TrainError::Write { path: path.display().to_string(), source })
-    }
-
-    fn say(&self, line: &str, observer: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
-        observer(Event::Line(line));
-        self.log(line)
-    }
-
-    /// The first lines of the log: what is trained on what.
-    fn introduction(&self, run: &Run, options: &ArchitectureOptions, train_images: usize) -> Vec<String> {
-        let Run { recipe, data, .. } = run;
-        let parameters = options.architecture().map(|a| mbconv_nets::summary::trainable_parameters(&a)).unwrap_or(0);
-        let val_images = data.val.as_ref().map_or(0, |source| source.len());
-        let mut lines = vec![
-            format!(
-                "{}: {} classes, {train_images} training and {val_images} validation images",
-                data.form,
-                data.classes.len()
-            ),
-            format!("{}: {parameters} parameters, input {} px", options.name, recipe.input.size),
-        ];
-        lines.extend(data.notes.iter().map(|note| format!("note: {note}")));
-        if run.resume {
-            let Progress { epoch, position, .. } = self.progress;
-            lines.push(format!("resumed after {epoch} epochs and {} steps", position.batches));
-        }
-        lines
-    }
-
-    fn save_checkpoint(&self, network: &Network, optimizer: &ModuleOptimizer) -> Result<(), TrainError> {
-        Ok(checkpoint::save(&self.path(CHECKPOINT), network, optimizer, &self.progress)?)
-    }
-
-    /// Saves the epoch's model, the best one if it is, the metrics and the checkpoint.
-    fn complete_epoch(
-        &mut self,
-        row: EpochRow,
-        network: &Network,
-        optimizer: &ModuleOptimizer,
-        card: &ModelCard,
-    ) -> Result<(), TrainError> {
-        let better = match (row.val, self.progress.best) {
-            (Some(new), Some(old)) => (new.top1, -new.loss) > (old.top1, -old.loss),
-            _ => true,
-        };
-        if better {
-            self.progress.best = row.val;
-            Model::save(network, card, Precision::F32, &self.path(BEST))?;
-        }
-        Model::save(network, card, Precision::F32, &self.path(LAST))?;
-        self.progress.epoch = row.epoch;
-        self.progress.rows.push(row);
-        self.write(METRICS, self.metrics().as_bytes())?;
-        self.save_checkpoint(network, optimizer)
-    }
-
-    fn metrics(&self) -> String {
-        let mut csv = String::from(
-            "epoch,learning_rate,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,images_per_second,seconds\n",
-        );
-        for row in &self.progress.rows {
-            let EpochRow { epoch, learning_rate, train_loss, train_top1, train_top5, .. } = row;
-            let val = row.val.map_or(",,".into(), |val| format!("{:.6},{:.6},{:.6}", val.loss, val.top1, val.top5));
-            let (speed, seconds) = (row.images_per_second, row.seconds);
-            csv += &format!(
-                "{epoch},{learning_rate:.8},{train_loss:.6},{train_top1:.6},{train_top5:.6},{val},{speed:.1},{seconds:.2}\n"
-            );
-        }
-        csv
-    }
-
-    /// Names each unreadable image once.
-    fn report_skipped(&mut self, loader: &Loader, observer: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
-        const NAMED: usize = 20;
-        let before = self.skipped.len();
-        for (name, why) in loader.skipped() {
-            if self.skipped.contains(&name) {
-                continue;
-            }
-            let line = format!("skipped {name}: {why}");
-            self.skipped.insert(name);
-            if self.skipped.len() <= NAMED { self.say(&line, observer)? } else { self.log(&line)? }
-        }
-        if self.skipped.len() > before {
-            let (count, log) = (self.skipped.len(), self.path(LOG));
-            observer(Event::Line(&format!("{count} unreadable images so far, all named in {}", log.display())));
-        }
-        Ok(())
-    }
-}
-
-/// What of `new` does not continue `old`.
-fn difference(old: &Progress, new: &Progress) -> Option<String> {
-    if old.classes != new.classes {
-        return Some(format!(
-            "it was begun with other classes ({} then, {} now)",
-            old.classes.len(),
-            new.classes.len()
-        ));
-    }
-    if old.train_images != new.train_images {
-        return Some(format!(
-            "it was begun with {} training images, now there are {}",
-            old.train_images, new.train_images
-        ));
-    }
-    // How many threads feed a run, and from where, does not change it.
-    let comparable = |recipe: &str| {
-        let mut table: toml::Table = recipe.parse().unwrap_or_default();
-        table.remove("data");
-        table
-    };
-    let (old, new) = (comparable(&old.recipe), comparable(&new.recipe));
-    let keys = old.keys().chain(new.keys());
-    let differing = keys.filter(|key| old.get(*key) != new.get(*key)).next()?;
-    Some(format!("it was begun with another `{differing}`"))
 }

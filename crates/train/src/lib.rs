@@ -4,7 +4,8 @@
 //!
 //! 1. [`recipe`]: everything a run depends on, checked before any work;
 //! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device;
-//! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`] and [`checkpoint`];
+//! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`checkpoint`] and
+//!    [`run_folder`];
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`] and [`predict`]: what to do with one;
 //! 6. [`device`]: where to do it.
@@ -23,6 +24,7 @@ pub mod model_file;
 pub mod optimizer;
 pub mod predict;
 pub mod recipe;
+pub mod run_folder;
 pub mod schedule;
 
 pub use engine::{Event, Outcome, Run, train};

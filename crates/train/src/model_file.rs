@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Preprocess;
 use crate::files::write_atomically;
+use crate::metrics::Scores;
 use crate::recipe::RecipeFile;
 
 /// Key of the card in the file's metadata.
@@ -58,6 +59,14 @@ pub struct Results {
     pub loss: f64,
     /// Validation images.
     pub images: usize,
+}
+
+impl Results {
+    /// What was measured after `epoch` on `images` images.
+    pub fn new(epoch: usize, scores: Scores, images: usize) -> Self {
+        let Scores { top1, top5, loss } = scores;
+        Self { epoch, top1, top5, loss, images }
+    }
 }
 
 impl ModelCard {
