@@ -140,7 +140,7 @@ pub struct List {
 
 #[derive(Args)]
 pub struct DeviceArgs {
-    /// Where to compute: cpu, ndarray, wgpu[:N], vulkan[:N], cuda[:N] or auto
+    /// Where to compute: cpu, ndarray, wgpu:N, vulkan:N, cuda:N or auto
     #[arg(long, value_name = "DEV", default_value = "auto")]
     pub device: String,
 }

@@ -204,7 +204,7 @@ fn inverse_deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> Floa
     B::float_recip(B::float_sqrt(B::float_add_scalar(per_channel::<B>(variance), epsilon.into())))
 }
 
-/// [C] → [1, 1, 1, C]
+/// `[C]` → [1, 1, 1, C]
 fn per_channel<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
     let [channels] = vector.shape().dims();
     B::float_reshape(vector, Shape::new([1, 1, 1, channels]))

@@ -45,7 +45,7 @@ impl Convolution {
     }
 }
 
-/// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` [Co] → [N, H, W, Co].
+/// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` `[Co]` → [N, H, W, Co].
 ///
 /// # Panics
 /// If the shapes do not fit each other.

@@ -1,7 +1,7 @@
 //! The operations that a backend may do better than Burn's own, with the gradients that autodiff needs.
 //!
 //! Every default body is made of ordinary backend operations ([`crate::composed`]), so that a backend takes part with an
-//! empty `impl`; [`crate::flex`] overrides them all, and [`crate::autodiff`] joins forward and gradient.
+//! empty `impl`; `flex` overrides them all, and `autodiff` joins forward and gradient.
 
 // Burn marks `NdArray` as deprecated; whoever turns the feature on knows.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
@@ -42,7 +42,7 @@ pub trait Kernels: Backend {
         composed::convolve_weight_gradient::<Self>(x, gradient, convolution)
     }
 
-    /// Mean [C] and biased variance [C] over all but the channels.
+    /// Mean `[C]` and biased variance `[C]` over all but the channels.
     fn channel_statistics(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::channel_statistics::<Self>(x)
     }

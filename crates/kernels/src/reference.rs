@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, module, ops::ConvOptions};
 
 use crate::{Activation, Statistics};
 
-/// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` [Co] → [N, H, W, Co].
+/// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` `[Co]` → [N, H, W, Co].
 pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let [batch, height, width, channels] = x.dims();
     let [outputs, ..] = weight.dims();
@@ -33,7 +33,7 @@ fn grouped_conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize
     module::conv2d(x.permute([0, 3, 1, 2]), weight, None, options).permute([0, 2, 3, 1])
 }
 
-/// Per-channel mean [C] and biased variance [C] of `x` [N, H, W, C]; detached from the graph.
+/// Per-channel mean `[C]` and biased variance `[C]` of `x` [N, H, W, C]; detached from the graph.
 pub fn channel_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     differentiable_statistics(x.detach())
 }
@@ -47,7 +47,7 @@ fn differentiable_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     (mean.reshape([channels]), variance.reshape([channels]))
 }
 
-/// `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and vectors [C].
+/// `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and vectors `[C]`.
 ///
 /// Gradients reach `x`, `gamma` and `beta`. With [`Statistics::Batch`], `mean` and `var` must be those of `x`; the
 /// gradient of `x` then includes their dependence on it.

@@ -164,7 +164,13 @@ pub fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
         return Ok(path.into());
     }
     let best = path.join(BEST);
-    if best.is_file() { Ok(best) } else { Err(ModelError::NoModel { path: path.display().to_string() }) }
+    match std::fs::metadata(&best) {
+        Ok(_) => Ok(best),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(ModelError::NoModel { path: path.display().to_string() })
+        }
+        Err(source) => Err(ModelError::Read { path: best.display().to_string(), source }),
+    }
 }
 
 /// Reads only the card of a model file.

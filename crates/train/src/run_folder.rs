@@ -229,7 +229,7 @@ fn difference(old: &Progress, new: &Progress) -> Option<String> {
         table
     };
     let (old, new) = (comparable(&old.recipe), comparable(&new.recipe));
-    let keys = old.keys().chain(new.keys());
-    let differing = keys.filter(|key| old.get(*key) != new.get(*key)).next()?;
+    let mut keys = old.keys().chain(new.keys());
+    let differing = keys.find(|key| old.get(*key) != new.get(*key))?;
     Some(format!("it was begun with another `{differing}`"))
 }
