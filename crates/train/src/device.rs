@@ -55,6 +55,8 @@ impl DeviceError {
 ///
 /// # Errors
 /// A name that is unknown or not in this build.
+// Burn marks `ndarray` as deprecated; whoever turns the feature on knows.
+#[cfg_attr(feature = "ndarray", allow(deprecated))]
 pub fn parse(name: &str) -> Result<Device, DeviceError> {
     let (base, index) = match name.split_once(':') {
         None => (name, None),
