@@ -25,12 +25,21 @@ pub fn stop_on_interrupt() -> &'static AtomicBool {
     &STOP
 }
 
+/// A stretch of work that a plain log tells of now and then.
+struct Plain {
+    prefix: String,
+    started: Instant,
+    mentioned: Instant,
+    /// Images already done when it began: a resumed epoch has some.
+    first: usize,
+}
+
 /// A progress display over images.
 pub struct Progress {
     bar: Option<ProgressBar>,
     epochs: usize,
-    /// When the current plain epoch began and was last mentioned, and how many images it had then.
-    plain: Option<(Instant, Instant, usize)>,
+    /// What is under way on a plain log.
+    plain: Option<Plain>,
 }
 
 impl Progress {
@@ -87,12 +96,15 @@ impl Progress {
 
     fn advance_plainly(&mut self, prefix: &str, images: usize, total: usize, message: &str) {
         let now = Instant::now();
-        let (started, mentioned, first) = *self.plain.get_or_insert((now, now, images));
-        if now - mentioned >= PLAIN_INTERVAL && images > first {
-            let speed = (images - first) as f64 / (now - started).as_secs_f64();
-            let left = (total - images) as f64 / speed;
+        if self.plain.as_ref().is_none_or(|plain| plain.prefix != prefix) {
+            self.plain = Some(Plain { prefix: prefix.into(), started: now, mentioned: now, first: images });
+        }
+        let Some(plain) = &mut self.plain else { return };
+        if now - plain.mentioned >= PLAIN_INTERVAL && images > plain.first {
+            let speed = (images - plain.first) as f64 / (now - plain.started).as_secs_f64();
+            let left = total.saturating_sub(images) as f64 / speed;
             eprintln!("{prefix}: {images}/{total} images  {speed:.0} img/s  {left:.0} s left  {message}");
-            self.plain = Some((started, now, first));
+            plain.mentioned = now;
         }
     }
 
