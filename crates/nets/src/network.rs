@@ -86,3 +86,44 @@ impl Network {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EfficientNetConfig, MobileNetV2Config};
+
+    /// Mean square of a tensor's values.
+    fn mean_square<const D: usize>(tensor: Tensor<D>) -> f64 {
+        tensor.powf_scalar(2.0).mean().into_scalar::<f32>().into()
+    }
+
+    #[test]
+    fn weights_start_as_published() {
+        let device = Device::default();
+        device.seed(5);
+        let mobilenet = MobileNetV2Config::new(1000).init(&device);
+        let efficientnet = EfficientNetConfig::b0(1000).init(&device);
+        let last = |network: &Network| network.blocks.last().map(|block| block.depthwise.weight.val()).unwrap();
+        // Normal with variance 2 / fan-out; a depthwise kernel's fan-out counts all its channels in torchvision, one in the
+        // EfficientNet authors' code. The classifiers: normal(0, 0.01), uniform within 1/√1000.
+        for (found, expected) in [
+            (mean_square(mobilenet.head.weight.val()), 2.0 / 1280.0),
+            (mean_square(last(&mobilenet)), 2.0 / (9.0 * 960.0)),
+            (mean_square(last(&efficientnet)), 2.0 / 9.0),
+            (mean_square(mobilenet.classifier.weight.val()), 1e-4),
+            (mean_square(efficientnet.classifier.weight.val()), 1.0 / 3000.0),
+        ] {
+            assert!((found / expected - 1.0).abs() < 0.1, "{found} {expected}");
+        }
+        assert_eq!(mean_square(mobilenet.classifier.bias.val()), 0.0);
+    }
+
+    #[test]
+    fn images_may_have_any_channels_and_odd_sizes() {
+        let device = Device::default();
+        let mut config = MobileNetV2Config::new(4).with_width(0.1);
+        config.input_channels = 5;
+        let logits = config.init(&device).forward(Tensor::zeros([2, 5, 37, 1], &device));
+        assert_eq!(logits.dims(), [2, 4]);
+    }
+}
