@@ -16,7 +16,7 @@ use crate::terminal::Progress;
 
 pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
     let mut file = RecipeFile::read(&args.recipe, &args.overrides)?;
-    file.data.path = args.data.or(file.data.path);
+    file.data.path = args.data.clone().or(file.data.path);
     let recipe = Recipe::try_from(file)?;
     let device = device::parse(&args.device.device)?;
     let path = recipe.data.path.clone().ok_or_else(|| {
@@ -35,8 +35,10 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
     match outcome? {
         Outcome::Interrupted => {
             let recipe = args.recipe.display();
-            eprintln!("everything is kept in {out}; continue with\n  {program} train {recipe} --out {out} --resume");
-            eprintln!("(and the same --data and --set as before, if any)");
+            let data = args.data.map(|data| format!(" --data {data}")).unwrap_or_default();
+            let set: String = args.overrides.iter().map(|setting| format!(" --set '{setting}'")).collect();
+            eprintln!("everything is kept in {out}; continue with");
+            eprintln!("  {program} train {recipe} --out {out}{data}{set} --resume");
             Err(Failure::Interrupted)
         }
         Outcome::Finished { best } => {
