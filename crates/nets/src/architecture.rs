@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Network;
 
+/// Most classes a network may have.
+const MAX_CLASSES: usize = 1 << 20;
+/// Most channels an input image may have.
+const MAX_INPUT_CHANNELS: usize = 1024;
+
 /// One row of a paper's stage table, before scaling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
@@ -211,6 +216,9 @@ impl Architecture {
     pub(crate) fn build(blueprint: Blueprint, choices: Choices) -> Result<Self, ArchitectureError> {
         check(choices.classes > 0, "classes", choices.classes, "at least 1")?;
         check(choices.input_channels > 0, "input_channels", choices.input_channels, "at least 1")?;
+        // A model file's header may ask for anything; its weights are allocated before they are read.
+        check(choices.classes <= MAX_CLASSES, "classes", choices.classes, "at most 1048576")?;
+        check(choices.input_channels <= MAX_INPUT_CHANNELS, "input_channels", choices.input_channels, "at most 1024")?;
         check((0.0..1.0).contains(&choices.dropout), "dropout", choices.dropout, "in [0, 1)")?;
         check((0.0..1.0).contains(&choices.drop_path), "drop_path", choices.drop_path, "in [0, 1)")?;
         let reasonable = |scale: f64| (0.01..=20.0).contains(&scale);
@@ -331,6 +339,8 @@ mod tests {
             MobileNetV2Config::new(2).with_strides(Strides::Custom(vec![1, 1, 1, 9, 1, 1, 1, 1])).architecture();
         assert!(error.unwrap_err().to_string().contains("`strides` is 9"));
         assert!(EfficientNetConfig::b0(2).with_drop_path(1.0).architecture().is_err());
+        assert!(EfficientNetConfig::b0(usize::MAX).architecture().is_err());
+        assert!(MobileNetV2Config::new(2).with_input_channels(1 << 40).architecture().is_err());
     }
 
     #[test]
