@@ -17,6 +17,7 @@ pub mod composed;
 pub mod convolution;
 pub mod extension;
 mod flex;
+pub mod inference;
 pub mod memory;
 pub mod normalisation;
 pub mod reference;

@@ -11,9 +11,10 @@ use rayon::prelude::*;
 
 use super::{
     buffer::filled,
-    simd::{self, Loop, multiply_add, sigmoid},
+    curve::{self, Curve, WithCurve},
+    simd::{self, Loop, Machine, multiply_add},
 };
-use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
+use crate::{Normalisation, Statistics};
 
 /// Elements that a period should have at least.
 const PERIOD: usize = 128;
@@ -111,65 +112,16 @@ impl<const SQUARE: bool> Loop for Sums<'_, SQUARE> {
     type Output = Vec<f32>;
 
     #[inline(always)]
-    fn run<const FMA: bool>(self) -> Vec<f32> {
+    fn run<M: Machine>(self) -> Vec<f32> {
         let mut sums = vec![0.0; self.centre.len()];
         for x in self.chunk.chunks(self.centre.len()) {
             let (centre, sums) = (&self.centre[..x.len()], &mut sums[..x.len()]);
             for i in 0..x.len() {
                 let apart = x[i] - centre[i];
-                sums[i] = if SQUARE { multiply_add::<FMA>(apart, apart, sums[i]) } else { sums[i] + apart };
+                sums[i] = if SQUARE { multiply_add::<M>(apart, apart, sums[i]) } else { sums[i] + apart };
             }
         }
         sums
-    }
-}
-
-/// An activation and its derivative, for one element.
-trait Curve: Copy + Send + Sync {
-    fn value<const FMA: bool>(z: f32) -> f32;
-    fn slope<const FMA: bool>(z: f32) -> f32;
-}
-
-#[derive(Clone, Copy)]
-struct Identity;
-#[derive(Clone, Copy)]
-struct Relu6;
-#[derive(Clone, Copy)]
-struct Silu;
-
-impl Curve for Identity {
-    #[inline(always)]
-    fn value<const FMA: bool>(z: f32) -> f32 {
-        z
-    }
-    #[inline(always)]
-    fn slope<const FMA: bool>(_: f32) -> f32 {
-        1.0
-    }
-}
-
-impl Curve for Relu6 {
-    // Comparisons rather than `clamp`, so that NaN stays NaN.
-    #[inline(always)]
-    fn value<const FMA: bool>(z: f32) -> f32 {
-        let z = if z <= 0.0 { 0.0 } else { z };
-        if z >= RELU6_MAX as f32 { RELU6_MAX as f32 } else { z }
-    }
-    #[inline(always)]
-    fn slope<const FMA: bool>(z: f32) -> f32 {
-        if z <= 0.0 || z >= RELU6_MAX as f32 { 0.0 } else { 1.0 }
-    }
-}
-
-impl Curve for Silu {
-    #[inline(always)]
-    fn value<const FMA: bool>(z: f32) -> f32 {
-        z * sigmoid::<FMA>(z)
-    }
-    #[inline(always)]
-    fn slope<const FMA: bool>(z: f32) -> f32 {
-        let s = sigmoid::<FMA>(z);
-        s * multiply_add::<FMA>(z, 1.0 - s, 1.0)
     }
 }
 
@@ -237,20 +189,20 @@ impl Place<'_> {
 
 /// The normalised map in place of `x`: a new buffer, if that is the place.
 pub fn forward(x: Place, vectors: Vectors, normalisation: Normalisation) -> Option<Vec<f32>> {
-    match normalisation.activation {
-        Activation::Identity => forward_with(Identity, x, vectors, normalisation.epsilon),
-        Activation::Relu6 => forward_with(Relu6, x, vectors, normalisation.epsilon),
-        Activation::Silu => forward_with(Silu, x, vectors, normalisation.epsilon),
+    struct Body<'a>(Place<'a>, Vectors<'a>, f64);
+    impl WithCurve for Body<'_> {
+        type Output = Option<Vec<f32>>;
+        fn with<A: Curve>(self, curve: A) -> Self::Output {
+            let Self(x, vectors, epsilon) = self;
+            let cut = Cut::new(vectors.gamma.len());
+            let Periods { gamma, beta, mean, inverse } = Periods::new(vectors, epsilon, cut);
+            let scale: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
+            x.for_each_chunk(cut.chunk, |_, data| {
+                simd::run(Forward { data, mean: &mean, scale: &scale, shift: &beta, curve });
+            })
+        }
     }
-}
-
-fn forward_with<A: Curve>(curve: A, x: Place, vectors: Vectors, epsilon: f64) -> Option<Vec<f32>> {
-    let cut = Cut::new(vectors.gamma.len());
-    let Periods { gamma, beta, mean, inverse } = Periods::new(vectors, epsilon, cut);
-    let scale: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
-    x.for_each_chunk(cut.chunk, |_, data| {
-        simd::run(Forward { data, mean: &mean, scale: &scale, shift: &beta, _curve: curve });
-    })
+    curve::with(normalisation.activation, Body(x, vectors, normalisation.epsilon))
 }
 
 struct Forward<'a, A> {
@@ -258,19 +210,20 @@ struct Forward<'a, A> {
     mean: &'a [f32],
     scale: &'a [f32],
     shift: &'a [f32],
-    _curve: A,
+    curve: A,
 }
 
 impl<A: Curve> Loop for Forward<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FMA: bool>(self) {
+    fn run<M: Machine>(self) {
+        let curve = self.curve;
         for data in self.data.chunks_mut(self.mean.len()) {
             let length = data.len();
             let (mean, scale, shift) = (&self.mean[..length], &self.scale[..length], &self.shift[..length]);
             for i in 0..length {
-                data[i] = A::value::<FMA>(multiply_add::<FMA>(data[i] - mean[i], scale[i], shift[i]));
+                data[i] = curve.value::<M>(multiply_add::<M>(data[i] - mean[i], scale[i], shift[i]));
             }
         }
     }
@@ -288,11 +241,14 @@ pub struct Gradients {
 
 /// The gradients of map, scale and shift, given the `gradient` of the output.
 pub fn gradients(x: &[f32], gradient: Place, vectors: Vectors, normalisation: Normalisation) -> Gradients {
-    match normalisation.activation {
-        Activation::Identity => gradients_with(Identity, x, gradient, vectors, normalisation),
-        Activation::Relu6 => gradients_with(Relu6, x, gradient, vectors, normalisation),
-        Activation::Silu => gradients_with(Silu, x, gradient, vectors, normalisation),
+    struct Body<'a>(&'a [f32], Place<'a>, Vectors<'a>, Normalisation);
+    impl WithCurve for Body<'_> {
+        type Output = Gradients;
+        fn with<A: Curve>(self, curve: A) -> Gradients {
+            gradients_with(curve, self.0, self.1, self.2, self.3)
+        }
     }
+    curve::with(normalisation.activation, Body(x, gradient, vectors, normalisation))
 }
 
 fn gradients_with<A: Curve>(
@@ -312,7 +268,7 @@ fn gradients_with<A: Curve>(
     let partials: Vec<[Vec<f32>; 2]> = x
         .par_chunks(cut.chunk)
         .zip(incoming.par_chunks(cut.chunk))
-        .map(|(x, gradient)| simd::run(GradientSums { x, gradient, periods: &periods, _curve: curve }))
+        .map(|(x, gradient)| simd::run(GradientSums { x, gradient, periods: &periods, curve }))
         .collect();
     let mut sums = [vec![0.0f64; channels], vec![0.0f64; channels]];
     for partial in &partials {
@@ -329,7 +285,7 @@ fn gradients_with<A: Curve>(
     let tilt = cut.repeat(gamma.iter().map(|gamma| (gamma * share) as f32));
     let x = gradient.for_each_chunk(cut.chunk, |index, gradient| {
         let x = &x[index * cut.chunk..][..gradient.len()];
-        simd::run(InputGradient { x, gradient, periods: &periods, offset: &offset, tilt: &tilt, _curve: curve });
+        simd::run(InputGradient { x, gradient, periods: &periods, offset: &offset, tilt: &tilt, curve });
     });
     let narrow = |vector: Vec<f64>| vector.into_iter().map(|value| value as f32).collect();
     Gradients { x, gamma: narrow(gamma), beta: narrow(beta) }
@@ -340,15 +296,16 @@ struct GradientSums<'a, A> {
     x: &'a [f32],
     gradient: &'a [f32],
     periods: &'a Periods,
-    _curve: A,
+    curve: A,
 }
 
 impl<A: Curve> Loop for GradientSums<'_, A> {
     type Output = [Vec<f32>; 2];
 
     #[inline(always)]
-    fn run<const FMA: bool>(self) -> [Vec<f32>; 2] {
+    fn run<M: Machine>(self) -> [Vec<f32>; 2] {
         let period = self.periods.mean.len();
+        let curve = self.curve;
         let (mut scales, mut shifts) = (vec![0.0; period], vec![0.0; period]);
         for (x, gradient) in self.x.chunks(period).zip(self.gradient.chunks(period)) {
             let length = x.len();
@@ -358,9 +315,9 @@ impl<A: Curve> Loop for GradientSums<'_, A> {
             let gradient = &gradient[..length];
             for i in 0..length {
                 let normalised = (x[i] - mean[i]) * inverse[i];
-                let z = multiply_add::<FMA>(normalised, gamma[i], beta[i]);
-                let g = gradient[i] * A::slope::<FMA>(z);
-                scales[i] = multiply_add::<FMA>(g, normalised, scales[i]);
+                let z = multiply_add::<M>(normalised, gamma[i], beta[i]);
+                let g = gradient[i] * curve.slope::<M>(z);
+                scales[i] = multiply_add::<M>(g, normalised, scales[i]);
                 shifts[i] += g;
             }
         }
@@ -375,14 +332,15 @@ struct InputGradient<'a, A> {
     periods: &'a Periods,
     offset: &'a [f32],
     tilt: &'a [f32],
-    _curve: A,
+    curve: A,
 }
 
 impl<A: Curve> Loop for InputGradient<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FMA: bool>(self) {
+    fn run<M: Machine>(self) {
+        let curve = self.curve;
         let period = self.periods.mean.len();
         for (x, gradient) in self.x.chunks(period).zip(self.gradient.chunks_mut(period)) {
             let length = x.len();
@@ -392,9 +350,9 @@ impl<A: Curve> Loop for InputGradient<'_, A> {
             let gradient = &mut gradient[..length];
             for i in 0..length {
                 let normalised = (x[i] - mean[i]) * inverse[i];
-                let z = multiply_add::<FMA>(normalised, gamma[i], beta[i]);
-                let g = multiply_add::<FMA>(gradient[i], A::slope::<FMA>(z), -offset[i]);
-                gradient[i] = multiply_add::<FMA>(-tilt[i], normalised, g) * (gamma[i] * inverse[i]);
+                let z = multiply_add::<M>(normalised, gamma[i], beta[i]);
+                let g = multiply_add::<M>(gradient[i], curve.slope::<M>(z), -offset[i]);
+                gradient[i] = multiply_add::<M>(-tilt[i], normalised, g) * (gamma[i] * inverse[i]);
             }
         }
     }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{
     buffer::filled,
     matmul::sum_in_order,
-    simd::{self, Loop, multiply_add},
+    simd::{self, Loop, Machine, multiply_add},
 };
 use crate::Window;
 
@@ -155,7 +155,7 @@ impl Loop for GatherRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
+    fn run<M: Machine>(mut self) {
         let width = self.out.len() / self.channels;
         let period = self.columns.period;
         for phase in 0..period.min(width) {
@@ -164,9 +164,9 @@ impl Loop for GatherRow<'_> {
                 // Neighbours with the same taps share the loads of the weights.
                 column += period
                     * if self.columns.alike(column, 4) {
-                        self.pixels::<4, FMA>(column)
+                        self.pixels::<4, M>(column)
                     } else {
-                        self.pixels::<1, FMA>(column)
+                        self.pixels::<1, M>(column)
                     };
             }
         }
@@ -176,17 +176,17 @@ impl Loop for GatherRow<'_> {
 impl GatherRow<'_> {
     /// All channels of `PIXELS` pixels with the same taps.
     #[inline(always)]
-    fn pixels<const PIXELS: usize, const FMA: bool>(&mut self, column: usize) -> usize {
+    fn pixels<const PIXELS: usize, M: Machine>(&mut self, column: usize) -> usize {
         let mut channel = 0;
-        channel = self.channels::<PIXELS, 16, FMA>(column, channel);
-        channel = self.channels::<PIXELS, 8, FMA>(column, channel);
-        self.channels::<PIXELS, 1, FMA>(column, channel);
+        channel = self.channels::<PIXELS, 16, M>(column, channel);
+        channel = self.channels::<PIXELS, 8, M>(column, channel);
+        self.channels::<PIXELS, 1, M>(column, channel);
         PIXELS
     }
 
     /// Channels from `channel` on, `LANES` at a time; returns the first that is left.
     #[inline(always)]
-    fn channels<const PIXELS: usize, const LANES: usize, const FMA: bool>(
+    fn channels<const PIXELS: usize, const LANES: usize, M: Machine>(
         &mut self,
         column: usize,
         mut channel: usize,
@@ -204,7 +204,7 @@ impl GatherRow<'_> {
                         // SAFETY: as above.
                         let values = unsafe { lanes::<LANES>(self.source, at + pixel * step) };
                         for lane in 0..LANES {
-                            sums[lane] = multiply_add::<FMA>(values[lane], weights[lane], sums[lane]);
+                            sums[lane] = multiply_add::<M>(values[lane], weights[lane], sums[lane]);
                         }
                     }
                 }
@@ -278,14 +278,14 @@ impl Loop for CorrelateRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
+    fn run<M: Machine>(mut self) {
         // As many taps at a time as have their sums in registers.
         let mut tap = 0;
         while tap < self.window.kernel {
             tap += match self.window.kernel - tap {
-                5.. => self.taps::<5, FMA>(tap),
-                3..5 => self.taps::<3, FMA>(tap),
-                _ => self.taps::<1, FMA>(tap),
+                5.. => self.taps::<5, M>(tap),
+                3..5 => self.taps::<3, M>(tap),
+                _ => self.taps::<1, M>(tap),
             }
         }
     }
@@ -294,20 +294,16 @@ impl Loop for CorrelateRow<'_> {
 impl CorrelateRow<'_> {
     /// `TAPS` taps from `tap` on, over all channels.
     #[inline(always)]
-    fn taps<const TAPS: usize, const FMA: bool>(&mut self, tap: usize) -> usize {
+    fn taps<const TAPS: usize, M: Machine>(&mut self, tap: usize) -> usize {
         let mut channel = 0;
-        channel = self.block::<TAPS, 16, FMA>(tap, channel);
-        channel = self.block::<TAPS, 8, FMA>(tap, channel);
-        self.block::<TAPS, 1, FMA>(tap, channel);
+        channel = self.block::<TAPS, 16, M>(tap, channel);
+        channel = self.block::<TAPS, 8, M>(tap, channel);
+        self.block::<TAPS, 1, M>(tap, channel);
         TAPS
     }
 
     #[inline(always)]
-    fn block<const TAPS: usize, const LANES: usize, const FMA: bool>(
-        &mut self,
-        tap: usize,
-        mut channel: usize,
-    ) -> usize {
+    fn block<const TAPS: usize, const LANES: usize, M: Machine>(&mut self, tap: usize, mut channel: usize) -> usize {
         let Window { stride, padding, .. } = self.window;
         let (output, input) = (self.gradient.len() / self.channels, self.x.len() / self.channels);
         // Positions where all the taps lie inside the input.
@@ -324,7 +320,7 @@ impl CorrelateRow<'_> {
                     // SAFETY: as above.
                     let x = unsafe { lanes::<LANES>(self.x, at + offset * self.channels) };
                     for lane in 0..LANES {
-                        sums[lane] = multiply_add::<FMA>(gradient[lane], x[lane], sums[lane]);
+                        sums[lane] = multiply_add::<M>(gradient[lane], x[lane], sums[lane]);
                     }
                 }
             }
@@ -338,7 +334,7 @@ impl CorrelateRow<'_> {
                         // SAFETY: as above.
                         let x = unsafe { lanes::<LANES>(self.x, source * self.channels + channel) };
                         for lane in 0..LANES {
-                            sums[lane] = multiply_add::<FMA>(gradient[lane], x[lane], sums[lane]);
+                            sums[lane] = multiply_add::<M>(gradient[lane], x[lane], sums[lane]);
                         }
                     }
                 }

@@ -9,10 +9,13 @@
 
 mod batch_norm;
 mod buffer;
+pub(crate) mod curve;
 mod dense;
 mod depthwise;
+pub(crate) mod depthwise_rows;
+pub(crate) mod gemm;
 mod matmul;
-mod simd;
+pub(crate) mod simd;
 
 use burn::{
     backend::{TensorMetadata, tensor::FloatTensor},

@@ -1,6 +1,46 @@
 //! Loops compiled once for any machine and once for the widest instructions this one has.
 
-/// A loop over slices, written once; `FMA` says whether a fused multiply-add is a single instruction.
+/// A set of instructions that loops are compiled for.
+pub trait Machine {
+    /// Whether a fused multiply-add is a single instruction.
+    const FMA: bool;
+    /// Columns of a matrix product's tile: whole vectors, at least two.
+    const LANES: usize;
+    /// Its rows: as many as leave registers for the operands, and enough to hide the latency of an addition.
+    const ROWS: usize;
+}
+
+/// What every processor of the architecture has.
+pub struct Portable;
+/// x86-64 with AVX2 and FMA: 16 registers of 8 numbers.
+#[cfg(target_arch = "x86_64")]
+pub struct Avx2;
+/// x86-64 with AVX-512: 32 registers of 16 numbers.
+#[cfg(target_arch = "x86_64")]
+pub struct Avx512;
+
+impl Machine for Portable {
+    // Every 64-bit Arm has both the vectors, 32 registers of 4, and the fused multiply-add.
+    const FMA: bool = cfg!(target_arch = "aarch64");
+    const LANES: usize = 16;
+    const ROWS: usize = if Self::FMA { 6 } else { 2 };
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Machine for Avx2 {
+    const FMA: bool = true;
+    const LANES: usize = 16;
+    const ROWS: usize = 6;
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Machine for Avx512 {
+    const FMA: bool = true;
+    const LANES: usize = 32;
+    const ROWS: usize = 12;
+}
+
+/// A loop over slices, written once.
 ///
 /// Implementations mark `run` `#[inline(always)]`: only then is the body compiled with the instructions of its caller.
 pub trait Loop {
@@ -8,48 +48,141 @@ pub trait Loop {
     type Output;
 
     /// Runs it.
-    fn run<const FMA: bool>(self) -> Self::Output;
+    fn run<M: Machine>(self) -> Self::Output;
 }
 
-/// Runs `body` with the best instructions at hand.
+/// Runs `body` with the best instructions at hand, and with numbers too small for full precision taken as zero: on
+/// most processors each of them costs a hundred times an ordinary one, and dying activations make many.
 pub fn run<L: Loop>(body: L) -> L::Output {
+    let _flushed = FlushDenormals::new();
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the two features were just detected.
-            return unsafe { run_avx2(body) };
-        }
+    match instructions() {
+        // SAFETY: the features were detected.
+        Instructions::Avx512 => return unsafe { run_avx512(body) },
+        // SAFETY: as above.
+        Instructions::Avx2 => return unsafe { run_avx2(body) },
+        Instructions::Portable => {}
     }
-    // Every 64-bit Arm has both the vectors and the fused multiply-add.
-    #[cfg(target_arch = "aarch64")]
-    return body.run::<true>();
-    #[cfg(not(target_arch = "aarch64"))]
-    body.run::<false>()
+    body.run::<Portable>()
+}
+
+/// [`Machine::LANES`] of the machine that [`run`] chooses.
+pub fn lanes() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    match instructions() {
+        Instructions::Avx512 => return Avx512::LANES,
+        Instructions::Avx2 => return Avx2::LANES,
+        Instructions::Portable => {}
+    }
+    Portable::LANES
+}
+
+/// What [`run`] chooses, as users know it.
+pub fn name() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    match instructions() {
+        Instructions::Avx512 => return "AVX-512",
+        Instructions::Avx2 => return "AVX2 and FMA",
+        Instructions::Portable => {}
+    }
+    if cfg!(target_arch = "aarch64") { "NEON" } else { "portable" }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Instructions {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn instructions() -> Instructions {
+    static CHOICE: std::sync::OnceLock<Instructions> = std::sync::OnceLock::new();
+    *CHOICE.get_or_init(|| {
+        let best = if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+            Instructions::Portable
+        } else if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+            Instructions::Avx512
+        } else {
+            Instructions::Avx2
+        };
+        // To compare them, and to keep clear of a processor that slows down under wide vectors.
+        let limit = match std::env::var("MBCONV_CPU").as_deref() {
+            Ok("portable") => Instructions::Portable,
+            Ok("avx2") => Instructions::Avx2,
+            _ => Instructions::Avx512,
+        };
+        best.min(limit)
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2<L: Loop>(body: L) -> L::Output {
-    body.run::<true>()
+    body.run::<Avx2>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+fn run_avx512<L: Loop>(body: L) -> L::Output {
+    body.run::<Avx512>()
+}
+
+/// While it lives, this thread's denormal numbers count as zero.
+struct FlushDenormals {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    before: u32,
+}
+
+impl FlushDenormals {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn new() -> Self {
+        /// Denormals are zeros, and results flush to zero.
+        const FLUSH: u32 = 1 << 6 | 1 << 15;
+        let mut before = 0u32;
+        // SAFETY: every x86-64 has the register; its old value comes back when `self` goes.
+        unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut before, options(nostack, preserves_flags)) };
+        Self::set(before | FLUSH);
+        Self { before }
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    fn new() -> Self {
+        Self {}
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn set(value: u32) {
+        // SAFETY: only the two bits above ever differ from what stood there.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &value, options(nostack, preserves_flags)) };
+    }
+}
+
+impl Drop for FlushDenormals {
+    fn drop(&mut self) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        Self::set(self.before);
+    }
 }
 
 /// `a * b + c`.
 #[inline(always)]
-pub fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub fn multiply_add<M: Machine>(a: f32, b: f32, c: f32) -> f32 {
     // Without the instruction, `mul_add` is a library call.
-    if FMA { a.mul_add(b, c) } else { a * b + c }
+    if M::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// `1 / (1 + exp(-x))`, with a relative error below 3e-7, except below -87, where it stays near 1e-38.
 #[inline(always)]
-pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
-    1.0 / (1.0 + exp::<FMA>(-x))
+pub fn sigmoid<M: Machine>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<M>(-x))
 }
 
 /// `exp(x)` for x within ±87, and the value at the nearer bound beyond; relative error below 2e-7. Branch-free, so that a
 /// loop over it becomes vector instructions.
 #[inline(always)]
-pub fn exp<const FMA: bool>(x: f32) -> f32 {
+pub fn exp<M: Machine>(x: f32) -> f32 {
     const BOUND: f32 = 87.0;
     // Adding and subtracting 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
     const ROUNDER: f32 = 12_582_912.0;
@@ -60,15 +193,15 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     const POLYNOMIAL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
     let x = x.clamp(-BOUND, BOUND);
-    let shifted = multiply_add::<FMA>(x, std::f32::consts::LOG2_E, ROUNDER);
+    let shifted = multiply_add::<M>(x, std::f32::consts::LOG2_E, ROUNDER);
     let power = shifted - ROUNDER;
-    let r = multiply_add::<FMA>(power, -LN2_HIGH, x);
-    let r = multiply_add::<FMA>(power, -LN2_LOW, r);
+    let r = multiply_add::<M>(power, -LN2_HIGH, x);
+    let r = multiply_add::<M>(power, -LN2_LOW, r);
     let mut p = POLYNOMIAL[0];
     for coefficient in &POLYNOMIAL[1..] {
-        p = multiply_add::<FMA>(p, r, *coefficient);
+        p = multiply_add::<M>(p, r, *coefficient);
     }
-    let mantissa = multiply_add::<FMA>(p, r * r, r) + 1.0;
+    let mantissa = multiply_add::<M>(p, r * r, r) + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUNDER.to_bits()).wrapping_add(127) << 23;
     mantissa * f32::from_bits(exponent)
 }
@@ -83,8 +216,8 @@ mod tests {
         type Output = Vec<f32>;
 
         #[inline(always)]
-        fn run<const FMA: bool>(self) -> Vec<f32> {
-            self.0.iter().map(|&x| sigmoid::<FMA>(x)).collect()
+        fn run<M: Machine>(self) -> Vec<f32> {
+            self.0.iter().map(|&x| sigmoid::<M>(x)).collect()
         }
     }
 
@@ -92,7 +225,7 @@ mod tests {
     fn sigmoid_agrees_with_double_precision() {
         let points: Vec<f32> = (-86_000..=86_000).map(|i| i as f32 * 1e-3).collect();
         for (path, values) in
-            [run(Sigmoids(points.clone())), Sigmoids(points.clone()).run::<false>()].iter().enumerate()
+            [run(Sigmoids(points.clone())), Sigmoids(points.clone()).run::<Portable>()].iter().enumerate()
         {
             for (x, y) in points.iter().zip(values) {
                 let exact = 1.0 / (1.0 + (-f64::from(*x)).exp());

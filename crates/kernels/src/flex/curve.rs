@@ -1,0 +1,75 @@
+//! Activations and their derivatives, for one element, to be compiled into loops.
+
+use super::simd::{Machine, multiply_add, sigmoid};
+use crate::{Activation, activation::RELU6_MAX};
+
+/// An activation as a type, so that each loop is compiled for each.
+pub trait Curve: Copy + Send + Sync {
+    /// The activation at `z`.
+    fn value<M: Machine>(self, z: f32) -> f32;
+    /// Its derivative.
+    fn slope<M: Machine>(self, z: f32) -> f32;
+}
+
+/// [`Activation::Identity`]
+#[derive(Clone, Copy)]
+pub struct Identity;
+/// [`Activation::Relu6`]
+#[derive(Clone, Copy)]
+pub struct Relu6;
+/// [`Activation::Silu`]
+#[derive(Clone, Copy)]
+pub struct Silu;
+
+/// Something to be done with any activation.
+pub trait WithCurve {
+    /// What it leaves behind.
+    type Output;
+    /// Does it.
+    fn with<A: Curve>(self, activation: A) -> Self::Output;
+}
+
+/// Does `body` with the activation as a type.
+pub fn with<W: WithCurve>(activation: Activation, body: W) -> W::Output {
+    match activation {
+        Activation::Identity => body.with(Identity),
+        Activation::Relu6 => body.with(Relu6),
+        Activation::Silu => body.with(Silu),
+    }
+}
+
+impl Curve for Identity {
+    #[inline(always)]
+    fn value<M: Machine>(self, z: f32) -> f32 {
+        z
+    }
+    #[inline(always)]
+    fn slope<M: Machine>(self, _: f32) -> f32 {
+        1.0
+    }
+}
+
+impl Curve for Relu6 {
+    // Comparisons rather than `clamp`, so that NaN stays NaN.
+    #[inline(always)]
+    fn value<M: Machine>(self, z: f32) -> f32 {
+        let z = if z <= 0.0 { 0.0 } else { z };
+        if z >= RELU6_MAX as f32 { RELU6_MAX as f32 } else { z }
+    }
+    #[inline(always)]
+    fn slope<M: Machine>(self, z: f32) -> f32 {
+        if z <= 0.0 || z >= RELU6_MAX as f32 { 0.0 } else { 1.0 }
+    }
+}
+
+impl Curve for Silu {
+    #[inline(always)]
+    fn value<M: Machine>(self, z: f32) -> f32 {
+        z * sigmoid::<M>(z)
+    }
+    #[inline(always)]
+    fn slope<M: Machine>(self, z: f32) -> f32 {
+        let s = sigmoid::<M>(z);
+        s * multiply_add::<M>(z, 1.0 - s, 1.0)
+    }
+}

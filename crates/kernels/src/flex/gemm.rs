@@ -1,0 +1,412 @@
+//! Products of a tall matrix, as it stands, with a weight that was packed for them.
+//!
+//! The tall matrix is a map: a row is a pixel. A tile of the product, a few rows by a few vectors, stays in registers
+//! over the whole depth: each step broadcasts one number of every row and multiplies it with one row of a panel, a strip
+//! of the weight that lies in memory in the order of use. Every element is summed from the first to the last of its
+//! products, so its bits depend neither on the tile that it falls into nor on the number of threads.
+
+use rayon::prelude::*;
+
+use super::simd::{self, Loop, Machine, multiply_add};
+
+/// Products smaller than this many multiply-adds are not worth a second thread.
+const SMALL: usize = 1 << 17;
+/// Steps of the depth that are written out, so that counting costs nothing beside them.
+const UNROLL: usize = 4;
+
+/// A matrix [depth, columns] cut into panels of columns, each [depth, lanes], the last one filled up with zeros.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    data: Vec<f32>,
+    depth: usize,
+    columns: usize,
+    lanes: usize,
+}
+
+impl Packed {
+    /// Packs the matrix whose element (k, j) is `element(k, j)`.
+    pub fn new(depth: usize, columns: usize, element: impl Fn(usize, usize) -> f32) -> Self {
+        let lanes = simd::lanes();
+        let mut packed = Self { data: Vec::new(), depth, columns, lanes };
+        let mut data = Vec::with_capacity(depth * packed.padded());
+        for (start, width) in packed.panels() {
+            for k in 0..depth {
+                data.extend((start..start + width).map(|j| if j < columns { element(k, j) } else { 0.0 }));
+            }
+        }
+        packed.data = data;
+        packed
+    }
+
+    /// Columns without filling.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Columns with filling: what a bias must have.
+    pub fn padded(&self) -> usize {
+        self.panels().last().map_or(0, |(start, width)| start + width)
+    }
+
+    /// First column and width of each panel.
+    fn panels(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let Self { columns, lanes, .. } = *self;
+        (0..columns).step_by(lanes).map(move |start| {
+            // A narrow rest takes a narrow panel.
+            (start, if columns - start <= lanes / 2 { lanes / 2 } else { lanes })
+        })
+    }
+}
+
+/// Where rows stand: row i at `i / width * line + i % width * step`. So a product may read from and write into maps whose
+/// lines have borders.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Rows of the matrix (pixels) in a line.
+    pub width: usize,
+    /// Elements from one line to the next.
+    pub line: usize,
+    /// Elements from one row to the next within a line.
+    pub step: usize,
+}
+
+impl Rows {
+    /// One after another.
+    pub fn dense(step: usize) -> Self {
+        Self { width: usize::MAX, line: 0, step }
+    }
+
+    fn at(self, row: usize) -> usize {
+        row / self.width * self.line + row % self.width * self.step
+    }
+
+    /// Elements up to the end of row `rows - 1`, each row `length` long.
+    fn extent(self, rows: usize, length: usize) -> usize {
+        // The last row of the last full line may stand further than the last row.
+        let last = rows.saturating_sub(1);
+        let full = (rows / self.width).checked_mul(self.width).and_then(|full| full.checked_sub(1));
+        if rows == 0 { 0 } else { self.at(last).max(full.map_or(0, |row| self.at(row))) + length }
+    }
+}
+
+/// What is done to sums before they are written.
+pub trait Finish: Copy + Sync {
+    /// The results of `LANES` neighbouring sums, the first of which is that of `row` and `column`; `valid` of them count.
+    fn finish<M: Machine, const LANES: usize>(
+        self,
+        sums: [f32; LANES],
+        row: usize,
+        column: usize,
+        valid: usize,
+    ) -> [f32; LANES];
+}
+
+/// A product to be computed: `out = finish(bias + a * b)`.
+pub struct Product<'a, F> {
+    /// The tall matrix.
+    pub a: &'a [f32],
+    /// Where its rows begin.
+    pub a_rows: Rows,
+    /// Into how many runs of neighbouring elements a row falls, and how far apart they begin: the lines of a window, or a
+    /// single one.
+    pub runs: (usize, usize),
+    /// How many there are.
+    pub rows: usize,
+    /// The weight.
+    pub b: &'a Packed,
+    /// Where the sums begin: [`Packed::padded`] elements.
+    pub bias: &'a [f32],
+    /// What is done to them.
+    pub finish: F,
+    /// Where the rows of the result stand.
+    pub out_rows: Rows,
+}
+
+/// The result of a [`Product`], shared by threads that write different elements.
+#[derive(Clone, Copy)]
+struct Target(*mut f32);
+
+// SAFETY: pieces of one product write disjoint elements.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl<'a> Product<'a, ()> {
+    /// The same product with something done to its sums.
+    pub fn finishing<F>(self, finish: F) -> Product<'a, F> {
+        let Self { a, a_rows, runs, rows, b, bias, out_rows, .. } = self;
+        Product { a, a_rows, runs, rows, b, bias, finish, out_rows }
+    }
+}
+
+impl<F: Finish> Product<'_, F> {
+    /// Computes it into `out` on `threads` threads. Elements of `out` between the rows stay as they are.
+    pub fn compute(&self, out: &mut [f32], threads: usize) {
+        let (runs, apart) = self.runs;
+        assert!(runs > 0 && self.b.depth % runs == 0, "the runs of a product");
+        let reach = (runs - 1) * apart + self.b.depth / runs;
+        assert!(self.a.len() >= self.a_rows.extent(self.rows, reach), "the rows of a product");
+        assert!(out.len() >= self.out_rows.extent(self.rows, self.b.columns), "the result of a product");
+        assert!(self.bias.len() >= self.b.padded(), "the bias of a product");
+        assert!(
+            self.out_rows.step >= self.b.columns && self.b.data.len() == self.b.depth * self.b.padded(),
+            "the columns of a product"
+        );
+        let out = Target(out.as_mut_ptr());
+        let panels = self.b.panels().count();
+        let work = self.rows * self.b.columns * self.b.depth;
+        if threads == 1 || work < SMALL {
+            return simd::run(Piece { product: self, out, rows: [0, self.rows], panels: [0, panels] });
+        }
+        // By rows where each thread gets several tiles of them, or else by panels.
+        let pieces = 4 * threads;
+        if self.rows >= 8 * simd::lanes() * threads / 16 {
+            let height = self.rows.div_ceil(pieces).next_multiple_of(12);
+            (0..self.rows.div_ceil(height)).into_par_iter().for_each(|piece| {
+                let rows = [piece * height, self.rows.min((piece + 1) * height)];
+                simd::run(Piece { product: self, out, rows, panels: [0, panels] });
+            });
+        } else {
+            let width = panels.div_ceil(pieces);
+            (0..panels.div_ceil(width)).into_par_iter().for_each(|piece| {
+                let panels = [piece * width, panels.min((piece + 1) * width)];
+                simd::run(Piece { product: self, out, rows: [0, self.rows], panels });
+            });
+        }
+    }
+}
+
+/// Some rows and some panels of a product.
+struct Piece<'a, F> {
+    product: &'a Product<'a, F>,
+    out: Target,
+    rows: [usize; 2],
+    panels: [usize; 2],
+}
+
+impl<F: Finish> Loop for Piece<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        assert_eq!(self.product.b.lanes, M::LANES, "a weight packed for other instructions");
+        let mut row = self.rows[0];
+        let [first, end] = self.panels;
+        let narrow = self.product.b.columns - ((end - 1) * M::LANES).min(self.product.b.columns) <= M::LANES / 2;
+        let wide = if narrow { end - 1 } else { end };
+        // SAFETY: the arms name the lanes and rows that are M's.
+        unsafe {
+            match (M::LANES, M::ROWS) {
+                (32, 12) => self.sweep::<12, 32, M>(&mut row, first, wide),
+                (16, 6) => self.sweep::<6, 16, M>(&mut row, first, wide),
+                _ => self.sweep::<2, 16, M>(&mut row, first, wide),
+            }
+        }
+        if narrow {
+            let mut row = self.rows[0];
+            // SAFETY: as above; the last panel is narrow.
+            unsafe {
+                match (M::LANES, M::ROWS) {
+                    (32, 12) => self.sweep::<12, 16, M>(&mut row, wide, end),
+                    (16, 6) => self.sweep::<8, 8, M>(&mut row, wide, end),
+                    _ => self.sweep::<4, 8, M>(&mut row, wide, end),
+                }
+            }
+        }
+    }
+}
+
+impl<F: Finish> Piece<'_, F> {
+    /// All rows from `row` on with the panels from `first` to `end`, `ROWS` at a time and the rest in smaller tiles.
+    ///
+    /// # Safety
+    /// The panels must be `LANES` wide.
+    #[inline(always)]
+    unsafe fn sweep<const ROWS: usize, const LANES: usize, M: Machine>(
+        &self,
+        row: &mut usize,
+        first: usize,
+        end: usize,
+    ) {
+        // SAFETY: passed on.
+        unsafe {
+            self.tiles::<ROWS, LANES, M>(row, first, end);
+            self.tiles::<4, LANES, M>(row, first, end);
+            self.tiles::<2, LANES, M>(row, first, end);
+            self.tiles::<1, LANES, M>(row, first, end);
+        }
+    }
+
+    /// Tiles of `ROWS` rows as long as there are so many.
+    ///
+    /// # Safety
+    /// The panels must be `LANES` wide.
+    #[inline(always)]
+    unsafe fn tiles<const ROWS: usize, const LANES: usize, M: Machine>(
+        &self,
+        row: &mut usize,
+        first: usize,
+        end: usize,
+    ) {
+        let Product { a, a_rows, b, out_rows, .. } = self.product;
+        while *row + ROWS <= self.rows[1] {
+            let mut from = [a.as_ptr(); ROWS];
+            let mut to = [self.out.0; ROWS];
+            for i in 0..ROWS {
+                // SAFETY: `compute` checked that all rows lie inside the map and the result.
+                unsafe {
+                    from[i] = a.as_ptr().add(a_rows.at(*row + i));
+                    to[i] = self.out.0.add(out_rows.at(*row + i));
+                }
+            }
+            for panel in first..end {
+                let column = panel * M::LANES;
+                // SAFETY: as above, and the caller's promise.
+                unsafe { self.tile::<ROWS, LANES, M>(*row, column, b.depth * column, from, to) };
+            }
+            *row += ROWS;
+        }
+    }
+
+    /// One tile.
+    ///
+    /// # Safety
+    /// `from` and `to` must be rows of the operand and the result, the panel at `panel` must be `LANES` wide and be that of
+    /// `column`.
+    #[inline(always)]
+    unsafe fn tile<const ROWS: usize, const LANES: usize, M: Machine>(
+        &self,
+        row: usize,
+        column: usize,
+        panel: usize,
+        from: [*const f32; ROWS],
+        to: [*mut f32; ROWS],
+    ) {
+        let Product { b, bias, finish, .. } = *self.product;
+        let (runs, apart) = self.product.runs;
+        // SAFETY: a row has `depth` elements in its runs, a panel `depth` times `LANES`, the bias as many as the panels have columns, and
+        // a row of the result has the columns that `valid` counts.
+        unsafe {
+            let mut sums = [bias.as_ptr().add(column).cast::<[f32; LANES]>().read(); ROWS];
+            let mut panel = b.data.as_ptr().add(panel);
+            let depth = b.depth / runs;
+            let unrolled = depth - depth % UNROLL;
+            for run in 0..runs {
+                // That the rows are evenly spaced is hidden from the compiler: it would compute their addresses anew each step.
+                let from = std::hint::black_box(from.map(|row| row.add(run * apart)));
+                for k in (0..unrolled).step_by(UNROLL) {
+                    for k in k..k + UNROLL {
+                        step::<ROWS, LANES, M>(&from, k, panel, &mut sums);
+                        panel = panel.add(LANES);
+                    }
+                }
+                for k in unrolled..depth {
+                    step::<ROWS, LANES, M>(&from, k, panel, &mut sums);
+                    panel = panel.add(LANES);
+                }
+            }
+            let valid = LANES.min(b.columns - column);
+            for i in 0..ROWS {
+                let results = finish.finish::<M, LANES>(sums[i], row + i, column, valid);
+                let to = to[i].add(column);
+                if valid == LANES {
+                    to.cast::<[f32; LANES]>().write(results);
+                } else {
+                    to.copy_from_nonoverlapping(results.as_ptr(), valid);
+                }
+            }
+        }
+    }
+}
+
+/// One step along the depth: adds element `k` of each row times the panel's row.
+///
+/// # Safety
+/// Both must be there.
+#[inline(always)]
+unsafe fn step<const ROWS: usize, const LANES: usize, M: Machine>(
+    from: &[*const f32; ROWS],
+    k: usize,
+    panel: *const f32,
+    sums: &mut [[f32; LANES]; ROWS],
+) {
+    // SAFETY: the caller's promise; an array is aligned as its elements.
+    unsafe {
+        let weights = panel.cast::<[f32; LANES]>().read();
+        for i in 0..ROWS {
+            let value = *from[i].add(k);
+            for lane in 0..LANES {
+                sums[i][lane] = multiply_add::<M>(value, weights[lane], sums[i][lane]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    struct AsIs;
+
+    impl Finish for AsIs {
+        #[inline(always)]
+        fn finish<M: Machine, const LANES: usize>(
+            self,
+            sums: [f32; LANES],
+            _: usize,
+            _: usize,
+            _: usize,
+        ) -> [f32; LANES] {
+            sums
+        }
+    }
+
+    /// Small numbers whose products and sums are exact.
+    fn integers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 31) % 7) as f32 - 3.0).collect()
+    }
+
+    #[test]
+    fn products_of_all_shapes_and_threads_are_exact() {
+        for (rows, columns, depth) in [
+            (1, 1, 1),
+            (3, 5, 7),
+            (50, 24, 30),
+            (49, 320, 96),
+            (40, 24, 901),
+            (9000, 17, 16),
+            (0, 3, 2),
+            (2, 3, 0),
+            (13, 72, 5),
+        ] {
+            let (a, b, bias) = (integers(rows * depth, 1), integers(depth * columns, 2), integers(columns + 64, 3));
+            let packed = Packed::new(depth, columns, |k, j| b[k * columns + j]);
+            for threads in [1, 3] {
+                let product = Product {
+                    a: &a,
+                    a_rows: Rows::dense(depth),
+                    runs: (1, 0),
+                    rows,
+                    b: &packed,
+                    bias: &bias,
+                    finish: AsIs,
+                    // Lines of three rows with a border of five elements.
+                    out_rows: Rows { width: 3, line: 3 * columns + 5, step: columns },
+                };
+                let mut out = vec![9.0; rows.div_ceil(3) * (3 * columns + 5)];
+                product.compute(&mut out, threads);
+                for (index, found) in out.iter().enumerate() {
+                    let (line, rest) = (index / (3 * columns + 5), index % (3 * columns + 5));
+                    let (i, j) = (line * 3 + rest / columns, rest % columns);
+                    let exact = if rest >= 3 * columns || i >= rows {
+                        9.0
+                    } else {
+                        bias[j] + (0..depth).map(|k| a[i * depth + k] * b[k * columns + j]).sum::<f32>()
+                    };
+                    assert_eq!(*found, exact, "({rows}, {columns}, {depth}) at ({i}, {j}), {threads} threads");
+                }
+            }
+        }
+    }
+}
