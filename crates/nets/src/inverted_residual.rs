@@ -74,6 +74,10 @@ impl InvertedResidual {
         }
     }
 
+    pub(crate) fn is_residual(&self) -> bool {
+        self.residual
+    }
+
     pub(crate) fn norms_mut(&mut self) -> impl Iterator<Item = &mut crate::norm::BatchNorm> {
         let convolutions = self.expand.iter_mut().chain([&mut self.depthwise, &mut self.project]);
         convolutions.map(ConvNormActivation::norm_mut)

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Distribution, Tensor};
-use mbconv_kernels::{Activation, conv2d, depthwise_conv2d, pointwise_conv2d};
+use mbconv_kernels::{Activation, Window, conv2d, depthwise_conv2d, pointwise_conv2d};
 
 use crate::norm::BatchNorm;
 use crate::{Architecture, Initialisation};
@@ -56,13 +56,26 @@ impl ConvNormActivation {
     /// `[N, H, W, C_in]` → `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
-        let padding = weight.dims()[2] / 2;
+        let Window { stride, padding, .. } = self.window();
         let x = match self.kind {
-            Convolution::Dense => conv2d(x, weight, self.stride, padding),
-            Convolution::Depthwise => depthwise_conv2d(x, weight, self.stride, padding),
+            Convolution::Dense => conv2d(x, weight, stride, padding),
+            Convolution::Depthwise => depthwise_conv2d(x, weight, stride, padding),
             Convolution::Pointwise => pointwise_conv2d(x, weight, None),
         };
         self.norm.forward(x, self.activation)
+    }
+
+    pub(crate) fn kind(&self) -> Convolution {
+        self.kind
+    }
+
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    pub(crate) fn window(&self) -> Window {
+        let [.., kernel] = self.weight.dims();
+        Window { kernel, stride: self.stride, padding: kernel / 2 }
     }
 
     pub(crate) fn norm_mut(&mut self) -> &mut BatchNorm {
@@ -89,6 +102,10 @@ impl SqueezeExcitation {
             expand: Pointwise::new(squeezed, channels, architecture, device),
             activation: architecture.activation,
         }
+    }
+
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
     }
 
     /// `[N, H, W, C]` → the same shape.

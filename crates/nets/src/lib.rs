@@ -6,9 +6,10 @@
 //! 1. [`architecture`]: a network as data, from which everything else follows;
 //! 2. [`mobilenet_v2`] and [`efficientnet`]: the two papers' tables;
 //! 3. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
-//! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
-//! 5. [`weights`]: state dictionaries in torchvision's key layout, in and out;
-//! 6. [`registry`]: networks by name.
+//! 4. [`folded`]: the network for inference;
+//! 5. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
+//! 6. [`weights`]: state dictionaries in torchvision's key layout, in and out;
+//! 7. [`registry`]: networks by name.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -23,6 +24,7 @@
 
 pub mod architecture;
 pub mod efficientnet;
+pub mod folded;
 pub mod inverted_residual;
 pub mod layers;
 pub mod layout;
@@ -35,6 +37,7 @@ pub mod weights;
 
 pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Stage, Strides};
 pub use efficientnet::EfficientNetConfig;
+pub use folded::Inference;
 pub use mbconv_kernels::{Activation, memory::keep_freed_memory};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;

@@ -83,6 +83,17 @@ impl BatchNorm {
         batch_norm_activation(x, self.weight.val(), self.bias.val(), mean, var, self.epsilon, statistics, activation)
     }
 
+    /// What the normalisation of an evaluation is, for each channel: `x * scale + shift`.
+    pub(crate) fn scale_and_shift(&self) -> (Vec<f64>, Vec<f64>) {
+        let [weight, bias, mean, var] =
+            [self.weight.val(), self.bias.val(), self.running_mean.value(), self.running_var.value()]
+                .map(|vector| vector.into_data().iter::<f64>().collect::<Vec<_>>());
+        let scale: Vec<f64> =
+            weight.iter().zip(&var).map(|(weight, var)| weight / (var + self.epsilon).sqrt()).collect();
+        let shift = (0..scale.len()).map(|i| bias[i] - mean[i] * scale[i]).collect();
+        (scale, shift)
+    }
+
     /// Moves the running statistics towards the batch's: `mean` and biased `var` of `x`.
     fn update(&self, mean: &Tensor<1>, var: &Tensor<1>, x: &Tensor<4>) {
         let [n, h, w, _] = x.dims();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, TensorData};
-use mbconv_nets::Network;
+use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
 use crate::batch::{images, targets};
@@ -112,6 +112,7 @@ pub fn evaluate(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, EvaluateError> {
+    let network = Inference::new(network);
     let mut tallies = vec![Tally::default(); class_names.len()];
     let mut total = Tally::default();
     for batch in data.loader.epoch(0) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
+use mbconv_nets::Inference;
 use serde::Serialize;
 
 use crate::batch::images;
@@ -67,6 +68,7 @@ pub fn predict(
     with_logits: bool,
     device: &Device,
 ) -> Result<Vec<Prediction>, DataError> {
+    let network = Inference::new(&model.network);
     let mut results = Vec::with_capacity(files.len());
     let preprocess = &model.card.preprocess;
     for chunk in files.chunks(BATCH) {
@@ -80,7 +82,7 @@ pub fn predict(
         for file in chunk {
             batch.images.extend(preprocess.apply(read(file)?).data);
         }
-        let logits = model.network.forward_channels_last(images(&batch, preprocess, device));
+        let logits = network.forward_channels_last(images(&batch, preprocess, device));
         let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
         let logits: Vec<f32> = logits.into_data().iter().collect();
         let classes = model.card.classes.len();

@@ -1,0 +1,157 @@
+//! The network for inference: batch-norms folded into the convolutions before them.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use mbconv_kernels::inference::{Block, Chain, Gate, Kind, Layer, Padding, Stage};
+use mbconv_kernels::{Activation, Window};
+
+use crate::Network;
+use crate::inverted_residual::InvertedResidual;
+use crate::layers::{ConvNormActivation, Convolution, Pointwise};
+
+/// A network that only evaluates, in the form that is fastest on its device.
+///
+/// On the CPU in single precision it is a [`Chain`]; elsewhere the network as it is. Weights are taken when it is made.
+#[derive(Debug)]
+pub struct Inference(Form);
+
+#[derive(Debug)]
+enum Form {
+    Chain(Chain),
+    Network(Box<Network>),
+}
+
+impl Inference {
+    /// Folds and packs the network's weights where that pays.
+    pub fn new(network: &Network) -> Self {
+        let network = network.valid();
+        let weight = network.stem.weight.val();
+        if weight.device() == Device::flex() && weight.dtype() == DType::F32 {
+            Self(Form::Chain(Chain::new(&fold(&network))))
+        } else {
+            Self(Form::Network(Box::new(network)))
+        }
+    }
+
+    /// Images [N, H, W, C] on the network's device → logits [N, classes].
+    pub fn forward_channels_last(&self, images: Tensor<4>) -> Tensor<2> {
+        match &self.0 {
+            Form::Network(network) => network.forward_channels_last(images),
+            Form::Chain(chain) => {
+                let (size, device) = (images.dims(), images.device());
+                let images = images.into_data().convert::<f32>();
+                let images = images.as_slice::<f32>().expect("just converted");
+                let (logits, [count, _, _, classes]) = chain.run(images, size);
+                Tensor::from_data(TensorData::new(logits, [count, classes]), &device)
+            }
+        }
+    }
+}
+
+/// The network, layer by layer, without its batch-norms.
+pub fn fold(network: &Network) -> Vec<Stage> {
+    let mut stages = vec![Stage::Layer(layer(&network.stem))];
+    stages.extend(network.blocks.iter().map(|block| Stage::Block(Box::new(fold_block(block)))));
+    let classifier = &network.classifier;
+    let [outputs, inputs] = classifier.weight.dims();
+    let classifier = Layer {
+        weight: values(classifier.weight.val()),
+        bias: values(classifier.bias.val()),
+        ..pointwise(inputs, outputs)
+    };
+    stages.extend([Stage::Layer(layer(&network.head)), Stage::Pool, Stage::Layer(classifier)]);
+    stages
+}
+
+fn fold_block(block: &InvertedResidual) -> Block {
+    Block {
+        expand: block.expand.as_ref().map(layer),
+        depthwise: Some(layer(&block.depthwise)),
+        gate: block.squeeze_excitation.as_ref().map(|gate| Gate {
+            reduce: Layer { activation: gate.activation(), ..biased(&gate.reduce) },
+            expand: biased(&gate.expand),
+        }),
+        project: layer(&block.project),
+        residual: block.is_residual(),
+    }
+}
+
+/// The convolution with its batch-norm: `γ / √(σ² + ε)` goes into the weight, in double precision.
+fn layer(layer: &ConvNormActivation) -> Layer {
+    let (scale, shift) = layer.norm.scale_and_shift();
+    let [outputs, depth, kernel, _] = layer.weight.dims();
+    let (kind, inputs) = match layer.kind() {
+        Convolution::Pointwise => (Kind::Pointwise, depth),
+        Convolution::Depthwise => (Kind::Depthwise, outputs),
+        Convolution::Dense => (Kind::Dense, depth),
+    };
+    let weight = values(layer.weight.val());
+    let fan_in = weight.len() / outputs;
+    let Window { stride, padding, .. } = layer.window();
+    Layer {
+        kind,
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        padding: Padding::Even(padding),
+        weight: weight.iter().enumerate().map(|(i, w)| (f64::from(*w) * scale[i / fan_in]) as f32).collect(),
+        bias: shift.into_iter().map(|shift| shift as f32).collect(),
+        activation: layer.activation(),
+    }
+}
+
+fn biased(layer: &Pointwise) -> Layer {
+    let [outputs, inputs, ..] = layer.weight.dims();
+    Layer { weight: values(layer.weight.val()), bias: values(layer.bias.val()), ..pointwise(inputs, outputs) }
+}
+
+fn pointwise(inputs: usize, outputs: usize) -> Layer {
+    Layer {
+        kind: Kind::Pointwise,
+        inputs,
+        outputs,
+        kernel: 1,
+        stride: 1,
+        padding: Padding::Even(0),
+        weight: Vec::new(),
+        bias: Vec::new(),
+        activation: Activation::Identity,
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::{EfficientNetConfig, MobileNetV2Config};
+
+    #[test]
+    fn folding_changes_no_logit() {
+        let device = Device::default();
+        device.seed(11);
+        for network in
+            [MobileNetV2Config::new(7).with_width(0.35).init(&device), EfficientNetConfig::b0(7).init(&device)]
+        {
+            // Training moves the running statistics away from zero and one.
+            let training = device.clone().autodiff();
+            let moving = crate::Network::new(network.architecture(), &training);
+            for _ in 0..3 {
+                moving.forward_channels_last(Tensor::random([4, 48, 40, 3], Distribution::Default, &training));
+            }
+            let network = moving.valid();
+            let images = Tensor::random([3, 48, 40, 3], Distribution::Default, &device);
+            let expected = values(network.forward_channels_last(images.clone()));
+            let found = values(Inference::new(&network).forward_channels_last(images));
+            let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 2e-5 * scale, "{found} {expected} of {scale}");
+            }
+        }
+    }
+}
