@@ -79,6 +79,23 @@ fn imagenet_std() -> [f32; 3] {
 }
 
 impl InputConfig {
+    /// Images of `size` with every default.
+    pub fn of_size(size: usize) -> Self {
+        Self {
+            size,
+            crop: CropKind::default(),
+            scale: default_scale(),
+            ratio: default_ratio(),
+            padding: default_padding(),
+            horizontal_flip: half(),
+            interpolation: bilinear(),
+            eval_size: None,
+            eval_resize: None,
+            mean: imagenet_mean(),
+            std: imagenet_std(),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), RecipeError> {
         ensure_count("input.size", self.size, 8192)?;
         ensure_count("input.eval_size", self.eval_size(), 8192)?;

@@ -3,8 +3,10 @@
 //! A recipe arrives as a [`RecipeFile`], whose keys are checked by name, and becomes a [`Recipe`], whose values are
 //! checked too. Nothing runs on an unchecked one. Each section is a module, which also checks its values.
 
+mod checkpoint;
 mod data;
 mod error;
+mod finetune;
 mod input;
 mod model;
 mod setting;
@@ -14,12 +16,15 @@ use std::path::Path;
 use mbconv_nets::Architecture;
 use serde::{Deserialize, Serialize};
 
+pub use self::checkpoint::CheckpointConfig;
 pub use self::data::DataConfig;
 pub use self::error::RecipeError;
 pub(crate) use self::error::{ensure, ensure_count};
+pub use self::finetune::{FinetuneConfig, Freeze};
 pub use self::input::{CropKind, InputConfig};
 pub use self::model::ModelConfig;
 use crate::data::{Preprocess, TrainTransform};
+use crate::ema::EmaConfig;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
 
@@ -32,11 +37,25 @@ pub struct RecipeFile {
     pub seed: u64,
     /// Passes over the training data.
     pub epochs: usize,
-    /// Images a step.
+    /// Images that go through the network together.
     pub batch_size: usize,
+    /// Batches whose gradients are averaged into one update, as if they were one large batch. What is left over at the end of
+    /// an epoch makes a smaller one.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Share of the target spread evenly over all classes (Szegedy et al. 2016).
     #[serde(default)]
     pub label_smoothing: f64,
+    /// What to do about a loss or gradient that is not a number.
+    #[serde(default)]
+    pub on_nan: OnNan,
+    /// End the run after so many epochs without a better validation; 0 never does.
+    #[serde(default)]
+    pub early_stopping: usize,
+    /// Compute activations again for the backward pass where that is cheap, instead of keeping them: less memory, more
+    /// work.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// The network.
     pub model: ModelConfig,
     /// Where images come from.
@@ -49,6 +68,30 @@ pub struct RecipeFile {
     /// How the learning rate moves.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// An average of the weights, kept beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<EmaConfig>,
+    /// What is saved, and when.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// What a run begins with, and what of it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finetune: Option<FinetuneConfig>,
+}
+
+/// What to do about a loss or gradient that is not a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNan {
+    /// End the run; the last good checkpoint is kept.
+    #[default]
+    Stop,
+    /// Leave the update out, with everything its batches changed, and go on.
+    Skip,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl RecipeFile {
@@ -81,6 +124,14 @@ impl RecipeFile {
         Self::parse(&text, &shown, overrides)
     }
 
+    /// The same with `overrides` set; see [`parse`](Self::parse).
+    ///
+    /// # Errors
+    /// Anything wrong with an override, by key.
+    pub fn with(&self, overrides: &[String]) -> Result<Self, RecipeError> {
+        Self::parse(&self.to_toml(), "preset", overrides)
+    }
+
     /// As TOML with every default spelt out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe is plain data")
@@ -105,13 +156,18 @@ impl TryFrom<RecipeFile> for Recipe {
         let RecipeFile { input, data, optimizer, schedule, .. } = &file;
         ensure_count("epochs", file.epochs, 1_000_000)?;
         ensure_count("batch_size", file.batch_size, 1 << 20)?;
+        ensure_count("accumulate", file.accumulate, 1 << 20)?;
         ensure((0.0..1.0).contains(&file.label_smoothing), "label_smoothing", file.label_smoothing, "in [0, 1)")?;
         data.check()?;
         input.check()?;
         optimizer.check()?;
         schedule.check(file.epochs)?;
+        file.ema.as_ref().map_or(Ok(()), EmaConfig::check)?;
+        file.checkpoint.check()?;
         // Any number of classes shows whether the network can be built.
-        file.model.options(2).architecture()?;
+        let architecture = file.model.options(2).architecture()?;
+        let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
+        file.finetune.as_ref().map_or(Ok(()), |finetune| finetune.check(stages))?;
         Ok(Self(file))
     }
 }
@@ -205,6 +261,17 @@ mod tests {
             ("model.name=vgg", "vgg"),
             ("model.strides=[1,2]", "strides"),
             ("label_smoothing=1.0", "label_smoothing"),
+            ("accumulate=0", "accumulate"),
+            ("on_nan=ignore", "ignore"),
+            ("optimizer.name=sgdd", "sgdd"),
+            ("optimizer.betas=[0.9]", "optimizer.betas"),
+            ("optimizer.layer_decay=0", "optimizer.layer_decay"),
+            ("schedule.milestones=[3, 1]", "schedule.milestones"),
+            ("schedule.decay=1.5", "schedule.decay"),
+            ("ema.decay=1", "ema.decay"),
+            ("checkpoint.minutes=-1", "checkpoint.minutes"),
+            ("finetune.freeze=9", "finetune.freeze"),
+            ("finetune.freeze=head", "freeze"),
             ("epochs", "key=value"),
             ("epochs.x=1", "`epochs` is a value"),
             ("=3", "key is empty"),
