@@ -17,10 +17,14 @@ pub struct Arguments {
 pub enum Command {
     /// Train a network from a TOML recipe
     Train(Train),
+    /// Train a model further on your own images, with settings that suit it
+    Finetune(Finetune),
     /// Measure a model's top-1 and top-5 accuracy on a data set
     Eval(Eval),
     /// Classify image files or folders of them
     Predict(Predict),
+    /// Average the weights of several models
+    Average(Average),
     /// Write a model for other tools
     Export(Export),
     /// Show an architecture's parameters, size, multiply-accumulates and layers
@@ -46,9 +50,67 @@ pub struct Train {
     /// Set any key of the recipe, such as optimizer.learning_rate=0.05; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// What to do about a loss or gradient that is not a number [default: the recipe's, or stop]
+    #[arg(long, value_enum, value_name = "stop|skip")]
+    pub on_nan: Option<OnNan>,
     /// Continue the run in the folder exactly where it stopped
     #[arg(long)]
     pub resume: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum OnNan {
+    /// End the run; the last good checkpoint is kept
+    Stop,
+    /// Leave the update out and go on
+    Skip,
+}
+
+#[derive(Args)]
+pub struct Finetune {
+    /// Model file, or folder of a run (its best model), to begin with
+    #[arg(long, value_name = "MODEL")]
+    pub weights: PathBuf,
+    /// Data set; its classes get a new classifier
+    #[arg(long)]
+    pub data: String,
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Passes over the data [default: by number of images]
+    #[arg(long, value_parser = positive)]
+    pub epochs: Option<usize>,
+    /// What does not learn at all: body (a linear probe), or a number of stages from the image
+    #[arg(long, value_name = "PART")]
+    pub freeze: Option<String>,
+    /// Hold the running statistics of every batch-norm still
+    #[arg(long)]
+    pub freeze_norms: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Set any key of the recipe, such as optimizer.learning_rate=0.001; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Continue the run in the folder exactly where it stopped
+    #[arg(long)]
+    pub resume: bool,
+}
+
+impl Finetune {
+    /// All that is set of the recipe, as `key=value`.
+    pub fn settings(&self) -> Vec<String> {
+        let epochs = self.epochs.map(|epochs| format!("epochs={epochs}"));
+        let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
+        let norms = self.freeze_norms.then(|| "finetune.freeze_norms=true".into());
+        [epochs, freeze, norms].into_iter().flatten().chain(self.overrides.iter().cloned()).collect()
+    }
+}
+
+#[derive(Args)]
+pub struct Average {
+    /// Model files or folders of runs (their best models), then the file to write
+    #[arg(required = true, num_args = 2.., value_names = ["MODEL", "OUT"])]
+    pub paths: Vec<PathBuf>,
 }
 
 #[derive(Args)]

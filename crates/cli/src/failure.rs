@@ -1,6 +1,7 @@
 //! What a command can end with besides success.
 
 use mbconv_nets::ArchitectureError;
+use mbconv_train::average::AverageError;
 use mbconv_train::data::DataError;
 use mbconv_train::device::DeviceError;
 use mbconv_train::engine::TrainError;
@@ -59,6 +60,15 @@ impl From<RecipeError> for Failure {
             _ => None,
         };
         Self::Failed { message: error.to_string(), hint }
+    }
+}
+
+impl From<AverageError> for Failure {
+    fn from(error: AverageError) -> Self {
+        match error {
+            AverageError::Model(error) => error.into(),
+            error => Self::new(error.to_string(), None),
+        }
     }
 }
 

@@ -20,8 +20,10 @@ fn main() -> ExitCode {
     let stop = terminal::stop_on_interrupt();
     let result = match Arguments::parse().command {
         Command::Train(args) => commands::train::run(args, stop),
+        Command::Finetune(args) => commands::finetune::run(args, stop),
         Command::Eval(args) => commands::eval::run(args, stop),
         Command::Predict(args) => commands::predict::run(args),
+        Command::Average(args) => commands::average::run(args),
         Command::Export(args) => commands::export::run(args),
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),

@@ -6,9 +6,9 @@ use std::path::Path;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Bytes;
 use mbconv_nets::Network;
-use mbconv_nets::weights::{self, Precision};
+use mbconv_nets::weights::{self, Precision, WeightsError};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Position;
@@ -19,6 +19,9 @@ use crate::run_folder::EpochRow;
 /// Name of the file in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 const METADATA_KEY: &str = "mbconv_checkpoint";
+const WEIGHTS: &str = "weights";
+const OPTIMIZER: &str = "optimizer";
+const AVERAGE: &str = "average";
 
 /// Where a run stands, besides its weights and its optimizer's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub struct Progress {
     pub train_images: usize,
     /// Epochs completed.
     pub epoch: usize,
+    /// Updates made, those left out for want of a number not counted.
+    #[serde(default)]
+    pub updates: usize,
     /// How far the loader came in the epoch after those.
     pub position: Position,
     /// Tally of those steps.
@@ -83,6 +89,12 @@ pub enum CheckpointError {
         /// What is wrong.
         message: String,
     },
+    /// A weight is no longer a number, and nothing was written.
+    #[error("`{key}` is no longer a number")]
+    NotFinite {
+        /// Key of the tensor.
+        key: String,
+    },
     /// The recipe or the data changed since.
     #[error("the run in {path} cannot continue: {message}")]
     Changed {
@@ -93,21 +105,31 @@ pub enum CheckpointError {
     },
 }
 
+/// All that learns, to be saved or put back.
+pub(crate) struct Learner {
+    pub(crate) network: Network,
+    pub(crate) optimizer: ModuleOptimizer,
+    /// Moving average of the network, on a device without autodiff.
+    pub(crate) average: Option<Network>,
+}
+
 /// Writes everything to `path`, whole or not at all.
-pub(crate) fn save(
-    path: &Path,
-    network: &Network,
-    optimizer: &ModuleOptimizer,
-    progress: &Progress,
-) -> Result<(), CheckpointError> {
+pub(crate) fn save(path: &Path, learner: &Learner, progress: &Progress) -> Result<(), CheckpointError> {
     let damaged = |message: String| CheckpointError::Damaged { path: path.display().to_string(), message };
-    let weights = weights::to_safetensors(network, Precision::F32, None).map_err(|error| damaged(error.to_string()))?;
-    let state = optimizer.into_bytes().map_err(|error| damaged(error.to_string()))?;
+    let weights = |network| match weights::to_safetensors(network, Precision::F32, None) {
+        Err(WeightsError::NotFinite { key, .. }) => Err(CheckpointError::NotFinite { key }),
+        other => other.map_err(|error| damaged(error.to_string())),
+    };
+    let state = learner.optimizer.into_bytes().map_err(|error| damaged(error.to_string()))?;
+    let mut parts = vec![(WEIGHTS, weights(&learner.network)?), (OPTIMIZER, state.to_vec())];
+    if let Some(average) = &learner.average {
+        parts.push((AVERAGE, weights(average)?));
+    }
     let mut json = serde_json::to_value(progress).map_err(|error| damaged(error.to_string()))?;
-    json["checksum"] = checksum(&[&weights, &state]).into();
-    let view = |bytes| TensorView::new(Dtype::U8, vec![<[u8]>::len(bytes)], bytes);
-    let bytes = view(&weights)
-        .and_then(|weights| Ok([("optimizer", view(&state)?), ("weights", weights)]))
+    json["checksum"] = checksum(parts.iter().map(|(_, bytes)| bytes.as_slice())).into();
+    let views = parts.iter().map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::U8, vec![bytes.len()], bytes)?)));
+    let bytes = views
+        .collect::<Result<Vec<_>, SafeTensorError>>()
         .and_then(|views| {
             let metadata = HashMap::from([(METADATA_KEY.to_string(), json.to_string())]);
             safetensors::serialize(views, Some(metadata))
@@ -116,29 +138,32 @@ pub(crate) fn save(
     write_atomically(path, &bytes).map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
 }
 
-/// Reads a checkpoint into `network` and `optimizer`.
-pub(crate) fn load(
-    path: &Path,
-    network: Network,
-    optimizer: ModuleOptimizer,
-) -> Result<(Network, ModuleOptimizer, Progress), CheckpointError> {
+/// Reads a checkpoint into `learner`.
+pub(crate) fn load(path: &Path, learner: Learner) -> Result<(Learner, Progress), CheckpointError> {
     let bytes = read(path)?;
     let damaged = |message: String| CheckpointError::Damaged { path: path.display().to_string(), message };
     let progress = progress_of(&bytes, path)?;
-    let parse = || -> Result<_, Box<dyn std::error::Error>> {
+    let parse = || -> Result<Learner, Box<dyn std::error::Error>> {
         let file = SafeTensors::deserialize(&bytes)?;
-        let [weights, state] = [file.tensor("weights")?, file.tensor("optimizer")?].map(|view| view.data().to_vec());
+        let names = [Some(WEIGHTS), Some(OPTIMIZER), learner.average.is_some().then_some(AVERAGE)];
+        let parts = names.into_iter().flatten().map(|name| file.tensor(name).map(|view| view.data()));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
         let json: serde_json::Value = metadata(&bytes)?;
         // Burn trusts what it reads of an optimizer, so nothing damaged may reach it.
-        if json["checksum"].as_str() != Some(checksum(&[&weights, &state]).as_str()) {
+        if json["checksum"].as_str() != Some(checksum(parts.iter().copied()).as_str()) {
             return Err("its checksum does not fit its contents".into());
         }
-        let network = weights::from_safetensors(network, &weights)?;
-        let optimizer = optimizer.from_bytes(Bytes::from_bytes_vec(state))?;
-        Ok((network, optimizer))
+        Ok(Learner {
+            network: weights::from_safetensors(learner.network, parts[0])?,
+            optimizer: learner.optimizer.from_bytes(Bytes::from_bytes_vec(parts[1].to_vec()))?,
+            average: match learner.average {
+                Some(average) => Some(weights::from_safetensors(average, parts[2])?),
+                None => None,
+            },
+        })
     };
-    let (network, optimizer) = parse().map_err(|error| damaged(error.to_string()))?;
-    Ok((network, optimizer, progress))
+    let learner = parse().map_err(|error| damaged(error.to_string()))?;
+    Ok((learner, progress))
 }
 
 /// Reads only where the run stands.
@@ -162,9 +187,8 @@ fn metadata(bytes: &[u8]) -> Result<serde_json::Value, Box<dyn std::error::Error
 }
 
 /// FNV-1a over all parts, in hexadecimal.
-fn checksum(parts: &[&[u8]]) -> String {
+fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     let hash = parts
-        .iter()
         .flat_map(|part| part.iter())
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")

@@ -86,6 +86,11 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
     }
 }
 
+/// Does the device compute in the host's memory, where values can be changed in place?
+pub fn is_host(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
 /// What `auto` stands for in this build.
 pub fn automatic() -> &'static str {
     KINDS.iter().find(|kind| kind.compiled).map_or("cpu", |kind| kind.name)

@@ -4,20 +4,24 @@
 //!
 //! 1. [`recipe`]: everything a run depends on, checked before any work;
 //! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device;
-//! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`checkpoint`] and
-//!    [`run_folder`];
+//! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`ema`], [`freeze`],
+//!    [`checkpoint`] and [`run_folder`];
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
-//! 5. [`evaluate`] and [`predict`]: what to do with one;
+//! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one;
 //! 6. [`device`]: where to do it.
 #![deny(missing_docs)]
 
+pub mod average;
 pub mod batch;
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod ema;
 pub mod engine;
 pub mod evaluate;
 pub mod files;
+pub mod finetune;
+pub mod freeze;
 pub mod loss;
 pub mod metrics;
 pub mod model_file;
@@ -25,6 +29,7 @@ pub mod optimizer;
 pub mod predict;
 pub mod recipe;
 pub mod run_folder;
+mod running;
 pub mod schedule;
 
 pub use engine::{Event, Outcome, Run, train};

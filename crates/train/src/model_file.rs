@@ -15,6 +15,7 @@ use crate::data::Preprocess;
 use crate::files::write_atomically;
 use crate::metrics::Scores;
 use crate::recipe::RecipeFile;
+use crate::run_folder::Score;
 
 /// Key of the card in the file's metadata.
 const METADATA_KEY: &str = "mbconv";
@@ -24,6 +25,8 @@ const FORMAT: u32 = 1;
 pub const BEST: &str = "best.safetensors";
 /// A run directory's newest model.
 pub const LAST: &str = "last.safetensors";
+/// A run directory's newest moving average.
+pub const LAST_EMA: &str = "last_ema.safetensors";
 
 /// What a model file says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +47,9 @@ pub struct ModelCard {
     /// What was measured of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
+    /// The weights are the moving average of those that were trained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub averaged: bool,
 }
 
 /// Accuracy on the validation split when the file was written.
@@ -67,13 +73,27 @@ impl Results {
         let Scores { top1, top5, loss } = scores;
         Self { epoch, top1, top5, loss, images }
     }
+
+    /// What makes results better than others: accuracy, and among equals the loss.
+    pub fn score(&self) -> Score {
+        [self.top1, -self.loss]
+    }
 }
 
 impl ModelCard {
     /// A card of this version.
     pub fn new(architecture: ArchitectureOptions, classes: Vec<String>, preprocess: Preprocess) -> Self {
         let program = concat!("mbconv ", env!("CARGO_PKG_VERSION")).into();
-        Self { format: FORMAT, program, architecture, classes, preprocess, recipe: None, results: None }
+        Self {
+            format: FORMAT,
+            program,
+            architecture,
+            classes,
+            preprocess,
+            recipe: None,
+            results: None,
+            averaged: false,
+        }
     }
 }
 

@@ -1,21 +1,22 @@
 //! The folder of a run: recipe, metrics, log, models, checkpoint.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 
-use burn::optim::ModuleOptimizer;
 use mbconv_nets::weights::Precision;
-use mbconv_nets::{ArchitectureOptions, Network, summary};
+use mbconv_nets::{ArchitectureOptions, summary};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PartialEpoch, Progress};
-use crate::data::{Loader, Position};
+use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PartialEpoch, Progress};
+use crate::data::{Loader, Position, Source};
 use crate::engine::{Event, Run, TrainError};
 use crate::files::write_atomically;
-use crate::model_file::{BEST, LAST, Model, ModelCard, Results};
+use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
+use crate::recipe::{CheckpointConfig, RecipeFile};
 
 /// The resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
@@ -23,6 +24,11 @@ pub const RECIPE: &str = "recipe.toml";
 pub const METRICS: &str = "metrics.csv";
 /// What was said, in lines.
 pub const LOG: &str = "log.txt";
+/// Folder of the models of single epochs, where the recipe asks for them.
+pub const EPOCHS: &str = "epochs";
+
+/// What makes an epoch better than another, compared from left to right; higher is better.
+pub type Score = [f64; 2];
 
 /// Results of one epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,10 +45,27 @@ pub struct EpochRow {
     pub train_top5: f64,
     /// Validation after the epoch; nothing where the data has no such split.
     pub val: Option<Results>,
+    /// The same of the weights' moving average, where one is kept.
+    #[serde(default)]
+    pub ema: Option<Results>,
     /// Training images per second.
     pub images_per_second: f64,
     /// Seconds of training, validation excluded.
     pub seconds: f64,
+}
+
+impl EpochRow {
+    /// The better of the two validations, and whether it is the moving average's.
+    pub fn better(&self) -> (Option<Results>, bool) {
+        let score = |results: Option<Results>| results.map(|results| results.score());
+        let averaged = score(self.ema) > score(self.val);
+        (if averaged { self.ema } else { self.val }, averaged)
+    }
+
+    /// Of the better validation; of the training loss where there is none.
+    pub fn score(&self) -> Score {
+        self.better().0.map_or([0.0, -self.train_loss], |results| results.score())
+    }
 }
 
 impl fmt::Display for EpochRow {
@@ -52,6 +75,9 @@ impl fmt::Display for EpochRow {
         if let Some(Results { top1, top5, loss, .. }) = self.val {
             write!(f, "  val loss {loss:.4} top-1 {:6.2} % top-5 {:6.2} %", 100.0 * top1, 100.0 * top5)?;
         }
+        if let Some(Results { top1, loss, .. }) = self.ema {
+            write!(f, "  average loss {loss:.4} top-1 {:6.2} %", 100.0 * top1)?;
+        }
         write!(f, "  lr {learning_rate:.2e}  {images_per_second:.0} img/s  {seconds:.1} s")
     }
 }
@@ -60,6 +86,8 @@ impl fmt::Display for EpochRow {
 pub(crate) struct RunFolder {
     folder: PathBuf,
     pub(crate) progress: Progress,
+    /// There is a checkpoint to continue from.
+    pub(crate) begun: bool,
     /// Unreadable images that were named already.
     skipped: HashSet<String>,
 }
@@ -75,26 +103,29 @@ impl RunFolder {
             classes: run.data.classes.clone(),
             train_images,
             epoch: 0,
+            updates: 0,
             position: Position::default(),
             partial: PartialEpoch::default(),
             best: None,
             rows: Vec::new(),
         };
-        if run.resume {
-            if !checkpoint.is_file() {
-                return Err(TrainError::NothingToResume { path: shown });
-            }
+        // A run that was killed before its first checkpoint begins anew.
+        let begun = checkpoint.is_file();
+        if run.resume && !begun && !folder.join(RECIPE).is_file() {
+            return Err(TrainError::NothingToResume { path: shown });
+        }
+        if run.resume && begun {
             let old = checkpoint::read_progress(&checkpoint)?;
             if let Some(message) = difference(&old, &progress) {
                 return Err(CheckpointError::Changed { path: shown, message }.into());
             }
         } else {
-            if checkpoint.exists() || folder.join(LAST).exists() {
+            if begun || folder.join(LAST).exists() {
                 return Err(TrainError::OutExists { path: shown });
             }
             std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
         }
-        let this = Self { folder, progress, skipped: HashSet::new() };
+        let this = Self { folder, progress, begun, skipped: HashSet::new() };
         this.write(RECIPE, this.progress.recipe.as_bytes())?;
         Ok(this)
     }
@@ -133,51 +164,90 @@ impl RunFolder {
             ),
             format!("{}: {parameters} parameters, input {} px", options.name, recipe.input.size),
         ];
+        lines.extend(data.train.as_ref().map(|source| balance(&**source, &data.classes)));
         lines.extend(data.notes.iter().map(|note| format!("note: {note}")));
         if run.resume {
             let Progress { epoch, position, .. } = self.progress;
-            lines.push(format!("resumed after {epoch} epochs and {} steps", position.batches));
+            lines.push(match self.begun {
+                true => format!("resumed after {epoch} epochs and {} steps", position.batches),
+                false => "there is no checkpoint yet: begun anew".into(),
+            });
         }
         lines
     }
 
-    pub(crate) fn save_checkpoint(&self, network: &Network, optimizer: &ModuleOptimizer) -> Result<(), TrainError> {
-        Ok(checkpoint::save(&self.path(CHECKPOINT), network, optimizer, &self.progress)?)
+    pub(crate) fn save_checkpoint(&self, learner: &Learner) -> Result<(), TrainError> {
+        Ok(checkpoint::save(&self.path(CHECKPOINT), learner, &self.progress)?)
     }
 
-    /// Saves the epoch's model, the best one if it is, the metrics and the checkpoint.
+    /// Saves the epoch's models, the best one if it is, the metrics, and last the checkpoint: killed anywhere in between,
+    /// the run does the epoch again and writes the same.
     pub(crate) fn complete_epoch(
         &mut self,
         row: EpochRow,
-        network: &Network,
-        optimizer: &ModuleOptimizer,
+        learner: &Learner,
         card: &ModelCard,
+        keep: &CheckpointConfig,
     ) -> Result<(), TrainError> {
-        let better = match (row.val, self.progress.best) {
-            (Some(new), Some(old)) => (new.top1, -new.loss) > (old.top1, -old.loss),
-            _ => true,
+        let Learner { network, average, .. } = learner;
+        let save = |averaged: bool, path: PathBuf| -> Result<(), TrainError> {
+            let results = if averaged { row.ema } else { row.val };
+            let network = average.as_ref().filter(|_| averaged).unwrap_or(network);
+            Ok(Model::save(network, &ModelCard { results, averaged, ..card.clone() }, Precision::F32, &path)?)
         };
-        if better {
-            self.progress.best = row.val;
-            Model::save(network, card, Precision::F32, &self.path(BEST))?;
+        let (results, averaged) = row.better();
+        if self.progress.rows.iter().all(|old| row.score() > old.score()) {
+            self.progress.best = results;
+            save(averaged, self.path(BEST))?;
         }
-        Model::save(network, card, Precision::F32, &self.path(LAST))?;
-        self.progress.epoch = row.epoch;
-        self.progress.rows.push(row);
+        save(false, self.path(LAST))?;
+        if average.is_some() {
+            save(true, self.path(LAST_EMA))?;
+        }
+        let epoch = row.epoch;
+        self.progress.rows.push(row.clone());
+        let kept = kept_epochs(&self.progress.rows, keep);
+        if kept.contains(&epoch) {
+            let folder = self.path(EPOCHS);
+            let shown = folder.display().to_string();
+            std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
+            save(averaged, folder.join(epoch_file(epoch)))?;
+        }
+        self.progress.epoch = epoch;
         self.write(METRICS, self.metrics().as_bytes())?;
-        self.save_checkpoint(network, optimizer)
+        self.save_checkpoint(learner)?;
+        for old in (1..epoch).filter(|old| !kept.contains(old)) {
+            // It may have been removed before, or never written.
+            let _ = std::fs::remove_file(self.path(EPOCHS).join(epoch_file(old)));
+        }
+        Ok(())
+    }
+
+    /// Epochs since the best one.
+    pub(crate) fn epochs_without_progress(&self) -> usize {
+        let rows = &self.progress.rows;
+        let mut best: Option<&EpochRow> = None;
+        for row in rows {
+            if best.is_none_or(|best| row.score() > best.score()) {
+                best = Some(row);
+            }
+        }
+        best.map_or(0, |best| rows.len() - best.epoch)
     }
 
     fn metrics(&self) -> String {
         let mut csv = String::from(
-            "epoch,learning_rate,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,images_per_second,seconds\n",
+            "epoch,learning_rate,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,images_per_second,seconds,\
+             ema_loss,ema_top1,ema_top5\n",
         );
         for row in &self.progress.rows {
             let EpochRow { epoch, learning_rate, train_loss, train_top1, train_top5, .. } = row;
-            let val = row.val.map_or(",,".into(), |val| format!("{:.6},{:.6},{:.6}", val.loss, val.top1, val.top5));
+            let [val, ema] = [row.val, row.ema].map(|results| {
+                results.map_or(",,".into(), |Results { loss, top1, top5, .. }| format!("{loss:.6},{top1:.6},{top5:.6}"))
+            });
             let (speed, seconds) = (row.images_per_second, row.seconds);
             csv += &format!(
-                "{epoch},{learning_rate:.8},{train_loss:.6},{train_top1:.6},{train_top5:.6},{val},{speed:.1},{seconds:.2}\n"
+                "{epoch},{learning_rate:.8},{train_loss:.6},{train_top1:.6},{train_top5:.6},{val},{speed:.1},{seconds:.2},{ema}\n"
             );
         }
         csv
@@ -207,6 +277,43 @@ impl RunFolder {
     }
 }
 
+/// Name of an epoch's model, which sorts as the epochs do.
+fn epoch_file(epoch: usize) -> String {
+    format!("epoch-{epoch:04}.safetensors")
+}
+
+/// The epochs whose models are kept: the last and the best.
+fn kept_epochs(rows: &[EpochRow], keep: &CheckpointConfig) -> HashSet<usize> {
+    let mut by_score: Vec<&EpochRow> = rows.iter().collect();
+    by_score.sort_by(|a, b| b.score().partial_cmp(&a.score()).unwrap_or(Ordering::Equal));
+    let best = by_score.into_iter().take(keep.keep_best);
+    rows.iter().rev().take(keep.keep_last).chain(best).map(|row| row.epoch).collect()
+}
+
+/// How evenly a split's images are spread over the classes.
+fn balance(source: &dyn Source, classes: &[String]) -> String {
+    /// Times as many images that deserve a word.
+    const UNEVEN: usize = 3;
+    let mut counts = vec![0usize; classes.len()];
+    (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+    let by_count = |class: &usize| counts[*class];
+    let extremes = (0..classes.len()).min_by_key(by_count).zip((0..classes.len()).max_by_key(by_count));
+    let Some((few, many)) = extremes.map(|(few, many)| (few, many)) else { return "no classes".into() };
+    let named = |class: usize| format!("{} ({})", counts[class], classes[class]);
+    match (counts[few], counts[many]) {
+        (few, many) if few == many => format!("{many} training images a class"),
+        (least, most) if most < UNEVEN * least => {
+            format!("{} to {} training images a class", named(few), named(many))
+        }
+        (least, most) => format!(
+            "note: the classes are uneven: {} to {} training images a class{}",
+            named(few),
+            named(many),
+            if least == 0 { String::new() } else { format!(", {} times as many", most / least) }
+        ),
+    }
+}
+
 /// What of `new` does not continue `old`.
 fn difference(old: &Progress, new: &Progress) -> Option<String> {
     if old.classes != new.classes {
@@ -222,14 +329,56 @@ fn difference(old: &Progress, new: &Progress) -> Option<String> {
             old.train_images, new.train_images
         ));
     }
-    // How many threads feed a run, and from where, does not change it.
+    // How many threads feed a run, and from where, does not change it, nor what is saved of it, nor what is done about
+    // numbers that it has not met so far.
     let comparable = |recipe: &str| {
+        // Spelt out by this version, so that keys it has more than the one before do not count.
+        let recipe = RecipeFile::parse(recipe, "checkpoint", &[]).map_or(recipe.into(), |recipe| recipe.to_toml());
         let mut table: toml::Table = recipe.parse().unwrap_or_default();
-        table.remove("data");
+        table.retain(|key, _| !["data", "checkpoint", "on_nan"].contains(&key.as_str()));
         table
     };
     let (old, new) = (comparable(&old.recipe), comparable(&new.recipe));
     let mut keys = old.keys().chain(new.keys());
     let differing = keys.find(|key| old.get(*key) != new.get(*key))?;
     Some(format!("it was begun with another `{differing}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(epoch: usize, top1: f64) -> EpochRow {
+        let results = |top1| Results { epoch, top1, top5: 1.0, loss: 1.0, images: 10 };
+        EpochRow {
+            epoch,
+            learning_rate: 0.1,
+            train_loss: 1.0,
+            train_top1: 0.5,
+            train_top5: 0.5,
+            val: Some(results(top1)),
+            ema: Some(results(0.35)),
+            images_per_second: 1.0,
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn the_last_and_the_best_epochs_are_kept() {
+        let rows: Vec<EpochRow> =
+            [0.1, 0.6, 0.5, 0.4, 0.2].into_iter().enumerate().map(|(index, top1)| row(index + 1, top1)).collect();
+        let kept = |keep_last, keep_best| {
+            let mut kept: Vec<_> = kept_epochs(&rows, &CheckpointConfig { keep_last, keep_best, ..Default::default() })
+                .into_iter()
+                .collect();
+            kept.sort_unstable();
+            kept
+        };
+        assert!(kept(0, 0).is_empty());
+        assert_eq!(kept(2, 0), [4, 5]);
+        assert_eq!(kept(1, 2), [2, 3, 5]);
+        assert_eq!(kept(99, 99), [1, 2, 3, 4, 5]);
+        // The average is the better one where the network is worse than it.
+        assert!(rows[4].better().1 && !rows[1].better().1);
+    }
 }

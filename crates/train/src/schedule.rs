@@ -1,8 +1,11 @@
-//! Learning-rate schedules, stepped every iteration.
+//! Learning-rate schedules, stepped every update.
+
+use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{RecipeError, ensure};
+use crate::run_folder::Score;
 
 /// `[schedule]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,12 +13,28 @@ use crate::recipe::{RecipeError, ensure};
 pub struct ScheduleConfig {
     /// Which curve follows the warm-up.
     pub name: Curve,
-    /// Epochs of linear warm-up; may be a fraction.
+    /// Epochs of linear warm-up; may be a fraction. `one_cycle`: epochs of its rise, 0.3 of all where this is 0.
     pub warmup_epochs: f64,
     /// Learning rate at the first step of the warm-up, as a share of the full one.
     pub warmup_start: f64,
-    /// Learning rate at the end, as a share of the full one.
+    /// Learning rate at the end, as a share of the full one; of `step`, `exponential` and `plateau` the lowest.
     pub final_factor: f64,
+    /// `step`, `exponential`: epochs from one fall to the next, counted from the first step of all; may be a fraction. 30
+    /// and 2.4 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<f64>,
+    /// `step`, `exponential`, `plateau`: what the learning rate is multiplied by. 0.1, 0.97 and 0.1 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<f64>,
+    /// `step`: the epochs after which it falls, instead of `every`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub milestones: Option<Vec<f64>>,
+    /// `exponential`: fall in steps rather than smoothly.
+    pub staircase: bool,
+    /// `polynomial`: exponent of the remaining share of the run.
+    pub power: f64,
+    /// `plateau`: epochs without a better validation before the learning rate falls.
+    pub patience: usize,
 }
 
 /// Curves from the full learning rate to the last.
@@ -28,38 +47,111 @@ pub enum Curve {
     Linear,
     /// No change.
     Constant,
+    /// A power of the remaining share.
+    Polynomial,
+    /// A fall every so many epochs, or at milestones.
+    Step,
+    /// The EfficientNet authors' ×0.97 every 2.4 epochs.
+    Exponential,
+    /// Up by half a cosine and down by another (Smith and Topin 2018; PyTorch's `OneCycleLR`, momentum left alone).
+    OneCycle,
+    /// A fall whenever validation has not become better for some epochs.
+    Plateau,
 }
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self { name: Curve::Cosine, warmup_epochs: 0.0, warmup_start: 0.01, final_factor: 0.0 }
+        Self {
+            name: Curve::Cosine,
+            warmup_epochs: 0.0,
+            warmup_start: 0.01,
+            final_factor: 0.0,
+            every: None,
+            decay: None,
+            milestones: None,
+            staircase: true,
+            power: 2.0,
+            patience: 10,
+        }
     }
 }
 
 impl ScheduleConfig {
     pub(crate) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
-        let Self { warmup_epochs, warmup_start, final_factor, .. } = *self;
+        let Self { warmup_epochs, warmup_start, final_factor, power, .. } = *self;
         let fits = (0.0..=epochs as f64).contains(&warmup_epochs);
         ensure(fits, "schedule.warmup_epochs", warmup_epochs, &format!("between 0 and epochs ({epochs})"))?;
         ensure((0.0..=1.0).contains(&warmup_start), "schedule.warmup_start", warmup_start, "in [0, 1]")?;
-        ensure((0.0..=1.0).contains(&final_factor), "schedule.final_factor", final_factor, "in [0, 1]")
+        ensure((0.0..=1.0).contains(&final_factor), "schedule.final_factor", final_factor, "in [0, 1]")?;
+        let (every, decay) = (self.every(), self.decay());
+        ensure(every > 0.0 && every.is_finite(), "schedule.every", every, "above 0")?;
+        ensure(decay > 0.0 && decay <= 1.0, "schedule.decay", decay, "above 0 and at most 1")?;
+        ensure(power > 0.0 && power.is_finite(), "schedule.power", power, "above 0")?;
+        ensure(self.patience > 0, "schedule.patience", self.patience, "above 0")?;
+        let milestones = self.milestones.as_deref().unwrap_or_default();
+        let ordered = milestones.iter().all(|epoch| *epoch >= 0.0) && milestones.is_sorted();
+        ensure(ordered, "schedule.milestones", format!("{milestones:?}"), "rising numbers of epochs")
     }
 
-    /// Share of the full learning rate at `step`, counted from 0, of `epochs` epochs of `steps_per_epoch` steps.
+    fn every(&self) -> f64 {
+        self.every.unwrap_or(if self.name == Curve::Exponential { 2.4 } else { 30.0 })
+    }
+
+    fn decay(&self) -> f64 {
+        self.decay.unwrap_or(if self.name == Curve::Exponential { 0.97 } else { 0.1 })
+    }
+
+    /// Share of the full learning rate at `step`, counted from 0, of `epochs` epochs of `steps_per_epoch` steps. What
+    /// `plateau` does follows from [`after`](Self::after) instead.
     pub fn factor(&self, step: usize, steps_per_epoch: usize, epochs: usize) -> f64 {
+        let total = (steps_per_epoch * epochs) as f64;
         let warmup = self.warmup_epochs * steps_per_epoch as f64;
         let step = step as f64;
+        let between = |from: f64, to: f64, share: f64| to + (from - to) * 0.5 * (1.0 + (PI * share).cos());
+        if self.name == Curve::OneCycle {
+            let rise = (if warmup > 0.0 { warmup } else { 0.3 * total } - 1.0).max(1.0);
+            let fall = (total - 1.0 - rise).max(1.0);
+            return match step < rise {
+                true => between(self.warmup_start, 1.0, step / rise),
+                false => between(1.0, self.final_factor, ((step - rise) / fall).min(1.0)),
+            };
+        }
         if step < warmup {
             return self.warmup_start + (1.0 - self.warmup_start) * step / warmup;
         }
-        let rest = (steps_per_epoch * epochs) as f64 - warmup;
-        let progress = ((step - warmup) / rest.max(1.0)).clamp(0.0, 1.0);
-        let remaining = match self.name {
-            Curve::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
-            Curve::Linear => 1.0 - progress,
-            Curve::Constant => return 1.0,
-        };
-        self.final_factor + (1.0 - self.final_factor) * remaining
+        let progress = ((step - warmup) / (total - warmup).max(1.0)).clamp(0.0, 1.0);
+        let epoch = step / steps_per_epoch.max(1) as f64;
+        let falling = |falls: f64| self.decay().powf(falls).max(self.final_factor);
+        let towards_end = |remaining: f64| self.final_factor + (1.0 - self.final_factor) * remaining;
+        match self.name {
+            Curve::Cosine => towards_end(between(1.0, 0.0, progress)),
+            Curve::Linear => towards_end(1.0 - progress),
+            Curve::Polynomial => towards_end((1.0 - progress).powf(self.power)),
+            Curve::Step => falling(match &self.milestones {
+                Some(milestones) => milestones.iter().filter(|&&at| at <= epoch).count() as f64,
+                None => (epoch / self.every()).floor(),
+            }),
+            Curve::Exponential if self.staircase => falling((epoch / self.every()).floor()),
+            Curve::Exponential => falling(epoch / self.every()),
+            Curve::Constant | Curve::Plateau | Curve::OneCycle => 1.0,
+        }
+    }
+
+    /// Share that `plateau` leaves of the learning rate after epochs with these scores; 1 for the other curves. It follows from the scores alone, so a resumed run needs to remember nothing else.
+    pub fn after(&self, scores: impl IntoIterator<Item = Score>) -> f64 {
+        if self.name != Curve::Plateau {
+            return 1.0;
+        }
+        let (mut best, mut waited, mut falls) = ([f64::NEG_INFINITY; 2], 0, 0);
+        for score in scores {
+            waited += 1;
+            if score > best {
+                (best, waited) = (score, 0);
+            } else if waited > self.patience {
+                (falls, waited) = (falls + 1, 0);
+            }
+        }
+        self.decay().powi(falls).max(self.final_factor)
     }
 }
 
@@ -69,15 +161,80 @@ mod tests {
 
     use super::*;
 
+    const CURVES: [Curve; 8] = [
+        Curve::Cosine,
+        Curve::Linear,
+        Curve::Constant,
+        Curve::Polynomial,
+        Curve::Step,
+        Curve::Exponential,
+        Curve::OneCycle,
+        Curve::Plateau,
+    ];
+
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
+    }
+
     #[test]
     fn warm_up_then_half_a_cosine() {
         let schedule = ScheduleConfig { warmup_epochs: 1.0, warmup_start: 0.1, ..Default::default() };
         let factor = |step| schedule.factor(step, 10, 11);
-        assert!((factor(0) - 0.1).abs() < 1e-12);
-        assert!((factor(5) - 0.55).abs() < 1e-12);
-        assert!((factor(10) - 1.0).abs() < 1e-12);
-        assert!((factor(60) - 0.5).abs() < 1e-12);
+        close(factor(0), 0.1);
+        close(factor(5), 0.55);
+        close(factor(10), 1.0);
+        close(factor(60), 0.5);
         assert!(factor(109) < 1e-3);
+    }
+
+    #[test]
+    fn staircases_are_counted_from_the_first_step() {
+        let warmup_epochs = 1.0;
+        let schedule = ScheduleConfig { name: Curve::Exponential, warmup_epochs, ..Default::default() };
+        for (step, falls) in [(10, 0), (23, 0), (24, 1), (47, 1), (48, 2), (95, 3), (96, 4)] {
+            close(schedule.factor(step, 10, 20), 0.97f64.powi(falls));
+        }
+        let smooth = ScheduleConfig { staircase: false, ..schedule };
+        close(smooth.factor(36, 10, 20), 0.97f64.powf(1.5));
+        let steps = ScheduleConfig { name: Curve::Step, every: Some(2.0), decay: Some(0.5), ..Default::default() };
+        close(steps.factor(39, 10, 20), 0.5);
+        close(steps.factor(40, 10, 20), 0.25);
+        let milestones = ScheduleConfig { milestones: Some(vec![1.0, 3.0]), ..steps };
+        close(milestones.factor(29, 10, 20), 0.5);
+        close(milestones.factor(30, 10, 20), 0.25);
+    }
+
+    /// `torch.optim.lr_scheduler.OneCycleLR(max_lr=1, total_steps=20)`, at steps 0, 2, 5, 6, 12 and 19.
+    #[test]
+    fn one_cycle_is_pytorchs() {
+        let schedule =
+            ScheduleConfig { name: Curve::OneCycle, warmup_start: 0.04, final_factor: 4e-6, ..Default::default() };
+        for (step, expected) in ONE_CYCLE {
+            close(schedule.factor(step, 5, 4), expected);
+        }
+    }
+    const ONE_CYCLE: [(usize, f64); 6] = [
+        (0, 0.040000000000000036),
+        (2, 0.3716718427000253),
+        (5, 1.0),
+        (6, 0.9874640062350873),
+        (12, 0.500002),
+        (19, 4e-06),
+    ];
+
+    #[test]
+    fn plateau_falls_after_patience() {
+        let schedule = ScheduleConfig { name: Curve::Plateau, patience: 2, ..Default::default() };
+        for (scores, falls) in [
+            (&[][..], 0),
+            (&[0.1, 0.2, 0.2, 0.1], 0),
+            (&[0.1, 0.2, 0.2, 0.1, 0.2], 1),
+            (&[0.1, 0.2, 0.2, 0.1, 0.2, 0.3, 0.3, 0.3], 1),
+            (&[0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 2),
+        ] {
+            close(schedule.after(scores.iter().map(|&score| [score, 0.0])), 0.1f64.powi(falls));
+        }
+        assert_eq!(ScheduleConfig::default().after([[0.1; 2]; 50]), 1.0);
     }
 
     proptest! {
@@ -85,10 +242,13 @@ mod tests {
         fn factors_stay_in_range_and_fall_after_the_warm_up(
             warmup in 0.0f64..3.0, last in 0.0f64..1.0, steps in 1usize..50, epochs in 3usize..20,
         ) {
-            for name in [Curve::Cosine, Curve::Linear, Curve::Constant] {
-                let schedule = ScheduleConfig { name, warmup_epochs: warmup, warmup_start: 0.0, final_factor: last };
+            for name in CURVES {
+                let schedule = ScheduleConfig {
+                    name, warmup_epochs: warmup, warmup_start: 0.0, final_factor: last, ..Default::default()
+                };
                 let factors: Vec<f64> = (0..steps * epochs).map(|step| schedule.factor(step, steps, epochs)).collect();
                 prop_assert!(factors.iter().all(|f| (0.0..=1.0).contains(f)));
+                let warmup = if name == Curve::OneCycle && warmup == 0.0 { 0.3 * epochs as f64 } else { warmup };
                 let peak = (warmup * steps as f64).ceil() as usize;
                 prop_assert!(factors[peak.min(factors.len() - 1)..].windows(2).all(|pair| pair[1] <= pair[0] + 1e-12));
             }

@@ -1,8 +1,10 @@
 //! One module a command.
 
+pub mod average;
 pub mod devices;
 pub mod eval;
 pub mod export;
+pub mod finetune;
 pub mod info;
 pub mod list;
 pub mod predict;

@@ -10,12 +10,17 @@ use mbconv_train::recipe::RecipeFile;
 use mbconv_train::{Outcome, Recipe, Run, device};
 
 use super::percent;
-use crate::args::Train;
+use crate::args::{OnNan, Train};
 use crate::failure::Failure;
 use crate::terminal::Progress;
 
 pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
-    let mut file = RecipeFile::read(&args.recipe, &args.overrides)?;
+    let on_nan = args.on_nan.map(|on_nan| match on_nan {
+        OnNan::Stop => "on_nan=stop".to_string(),
+        OnNan::Skip => "on_nan=skip".to_string(),
+    });
+    let settings: Vec<String> = args.overrides.iter().cloned().chain(on_nan).collect();
+    let mut file = RecipeFile::read(&args.recipe, &settings)?;
     file.data.path = args.data.clone().or(file.data.path);
     let recipe = Recipe::try_from(file)?;
     let device = device::parse(&args.device.device)?;
@@ -30,15 +35,20 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
     let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, resume: args.resume, stop };
     let outcome = mbconv_train::train(run, &mut |event| progress.event(event));
     progress.finish();
+    let set: String = settings.iter().map(|setting| format!(" --set '{setting}'")).collect();
+    let given = args.data.map(|data| format!(" --data {data}")).unwrap_or_default();
+    let repeat = format!("train {} --out {}{given}{set} --resume", args.recipe.display(), out.display());
+    finish(outcome?, &data, &path, &out, &repeat)
+}
+
+/// Says how the run in `out` on `path` ended and what to do next; `repeat` are the arguments that continue it.
+pub fn finish(outcome: Outcome, data: &DataSet, path: &str, out: &Path, repeat: &str) -> Result<(), Failure> {
     let program = std::env::args().next().unwrap_or_else(|| "mbconv".into());
     let out = out.display();
-    match outcome? {
+    match outcome {
         Outcome::Interrupted => {
-            let recipe = args.recipe.display();
-            let data = args.data.map(|data| format!(" --data {data}")).unwrap_or_default();
-            let set: String = args.overrides.iter().map(|setting| format!(" --set '{setting}'")).collect();
             eprintln!("everything is kept in {out}; continue with");
-            eprintln!("  {program} train {recipe} --out {out}{data}{set} --resume");
+            eprintln!("  {program} {repeat}");
             Err(Failure::Interrupted)
         }
         Outcome::Finished { best } => {
@@ -54,7 +64,7 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
             }
             eprintln!("try next:");
             eprintln!("  {program} eval {out} --data {path}");
-            eprintln!("  {program} predict {out} {}", example_image(&data));
+            eprintln!("  {program} predict {out} {}", example_image(data));
             Ok(())
         }
     }

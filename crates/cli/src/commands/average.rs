@@ -1,0 +1,22 @@
+//! `mbconv average`
+
+use mbconv_nets::weights::Precision;
+use mbconv_train::{Model, average, device};
+
+use crate::args::Average;
+use crate::failure::Failure;
+
+pub fn run(args: Average) -> Result<(), Failure> {
+    let (out, models) = args.paths.split_last().expect("clap asks for two paths at least");
+    if out.is_dir() {
+        return Err(Failure::new(
+            format!("{} is a folder, but the last path is the file to write", out.display()),
+            "mbconv average MODEL… OUT.safetensors".to_string(),
+        ));
+    }
+    let mean = average::average(models, &device::parse("cpu")?)?;
+    Model::save(&mean.network, &mean.card, Precision::F32, out)?;
+    eprintln!("{}: the mean of {} models", out.display(), models.len());
+    eprintln!("the batch-norms' statistics are means too; `mbconv eval` tells what it is worth");
+    Ok(())
+}

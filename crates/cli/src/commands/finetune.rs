@@ -1,0 +1,40 @@
+//! `mbconv finetune`
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use mbconv_train::data::{self, OpenOptions};
+use mbconv_train::recipe::DataConfig;
+use mbconv_train::{Model, Recipe, Run, device, finetune};
+
+use super::train::finish;
+use crate::args::Finetune;
+use crate::failure::Failure;
+use crate::terminal::Progress;
+
+pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
+    let device = device::parse(&args.device.device)?;
+    let card = Model::open(&args.weights, &device)?.card;
+    // The preset follows from the number of images, and how many are left to train on from the recipe.
+    let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };
+    let shape = finetune::preset(&card, &args.weights, 1000).with(&args.settings())?;
+    let data = data::open(&args.data, &split(&shape.data, shape.seed))?;
+    let images = data.split("train")?.len();
+    let mut file = finetune::preset(&card, &args.weights, images).with(&args.settings())?;
+    file.data.path = Some(args.data.clone());
+    let recipe = Recipe::try_from(file)?;
+
+    let mut progress = Progress::new();
+    progress.line(&format!("run folder {}", args.out.display()));
+    let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, resume: args.resume, stop };
+    let outcome = mbconv_train::train(run, &mut |event| progress.event(event));
+    progress.finish();
+    finish(outcome?, &data, &args.data, &args.out, &repeat(&args))
+}
+
+/// The command that continues the run.
+fn repeat(args: &Finetune) -> String {
+    let [weights, out] = [&args.weights, &args.out].map(|path| Path::display(path));
+    let set: String = args.settings().iter().map(|setting| format!(" --set '{setting}'")).collect();
+    format!("finetune --weights {weights} --data {} --out {out}{set} --resume", args.data)
+}

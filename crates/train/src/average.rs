@@ -1,0 +1,74 @@
+//! The mean of several models, which often generalises better than each (Izmailov et al. 2018).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use burn::tensor::{Device, TensorData};
+use mbconv_nets::weights::{load_state_dict, state_dict};
+
+use crate::model_file::{Model, ModelError};
+
+/// Why models cannot be averaged.
+#[derive(Debug, thiserror::Error)]
+pub enum AverageError {
+    /// A model could not be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Nothing to average.
+    #[error("there are no models to average")]
+    None,
+    /// Two models differ in more than their weights.
+    #[error("{first} and {other} differ in their {what}, so there is no mean of them")]
+    Differ {
+        /// The first model.
+        first: String,
+        /// The one that differs.
+        other: String,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+/// The model whose every weight and running statistic is the mean of `models`', equally weighted. It has the first one's
+/// card, without results.
+///
+/// # Errors
+/// A model that cannot be read, or that differs from the first in architecture, classes or preprocessing.
+pub fn average(models: &[PathBuf], device: &Device) -> Result<Model, AverageError> {
+    let (first, others) = models.split_first().ok_or(AverageError::None)?;
+    let mut model = Model::open(first, device)?;
+    // Double precision, so that the order of the models hardly matters.
+    let values = |model: &Model| -> Vec<(String, Vec<usize>, Vec<f64>)> {
+        let tensors = state_dict(&model.network).into_iter();
+        tensors.map(|(info, data)| (info.key, info.shape, data.iter::<f64>().collect())).collect()
+    };
+    let mut sums = values(&model);
+    for path in others {
+        let other = Model::open(path, device)?;
+        let (a, b) = (&model.card, &other.card);
+        let checks = [
+            ("architectures", a.architecture == b.architecture),
+            ("classes", a.classes == b.classes),
+            ("preprocessing", a.preprocess == b.preprocess),
+        ];
+        if let Some((what, _)) = checks.into_iter().find(|(_, same)| !same) {
+            let [first, other] = [first, path].map(|path| path.display().to_string());
+            return Err(AverageError::Differ { first, other, what });
+        }
+        for ((_, _, sum), (_, _, more)) in sums.iter_mut().zip(values(&other)) {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+    }
+    let count = models.len() as f64;
+    let state: HashMap<String, TensorData> = sums
+        .into_iter()
+        .map(|(key, shape, sum)| {
+            let mean: Vec<f32> = sum.into_iter().map(|sum| (sum / count) as f32).collect();
+            (key, TensorData::new(mean, shape))
+        })
+        .collect();
+    model.network = load_state_dict(model.network, state)
+        .map_err(|source| ModelError::Weights { path: first.display().to_string(), source })?;
+    model.card.results = None;
+    Ok(model)
+}

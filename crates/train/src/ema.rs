@@ -1,0 +1,130 @@
+//! Exponential moving average of a network's weights and running statistics.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Tensor};
+use mbconv_nets::Network;
+use serde::{Deserialize, Serialize};
+
+use crate::device::is_host;
+use crate::optimizer::{values, values_mut};
+use crate::recipe::{RecipeError, ensure};
+
+/// `[ema]`: its presence keeps an average.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// Share of the average that an update keeps.
+    pub decay: f64,
+    /// Keep less at first: after `n` updates `min(decay, (1 + n) / (10 + n))`, as TensorFlow does. Without it the average of
+    /// a short run is little more than the initial weights.
+    pub warmup: bool,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { decay: 0.9999, warmup: true }
+    }
+}
+
+impl EmaConfig {
+    pub(crate) fn check(&self) -> Result<(), RecipeError> {
+        ensure((0.0..1.0).contains(&self.decay), "ema.decay", self.decay, "in [0, 1)")
+    }
+
+    /// Share that is kept when `updates` updates were averaged before.
+    pub fn decay_at(&self, updates: usize) -> f64 {
+        let n = updates as f64;
+        if self.warmup { self.decay.min((1.0 + n) / (10.0 + n)) } else { self.decay }
+    }
+}
+
+/// `average ← decay · average + (1 - decay) · network`, weights and running statistics alike. Both networks must have the
+/// same parameter ids, as one does that came from the other.
+pub fn update(average: Network, network: &Network, decay: f64) -> Network {
+    // Burn's container of tensors by parameter id.
+    let mut current = GradientsParams::new();
+    network.visit(&mut Collect(&mut current));
+    average.map(&mut Average { current, decay })
+}
+
+struct Collect<'a>(&'a mut GradientsParams);
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.register(param.id, param.val().inner());
+    }
+}
+
+struct Average {
+    current: GradientsParams,
+    decay: f64,
+}
+
+impl ModuleMapper for Average {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(current) = self.current.remove::<D>(param.id) else { return param };
+        let decay = self.decay;
+        param.map(|average| blend(average, current, decay))
+    }
+}
+
+fn blend<const D: usize>(average: Tensor<D>, current: Tensor<D>, decay: f64) -> Tensor<D> {
+    let device = average.device();
+    if !is_host(&device) || average.dtype() != DType::F32 {
+        return average.mul_scalar(decay) + current.mul_scalar(1.0 - decay);
+    }
+    let (mut average, current) = (average.into_data(), current.into_data());
+    let (keep, take) = (decay as f32, (1.0 - decay) as f32);
+    for (average, current) in values_mut(&mut average).iter_mut().zip(values(&current)) {
+        *average = keep * *average + take * current;
+    }
+    Tensor::from_data(average, &device)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use mbconv_nets::MobileNetV2Config;
+
+    use super::*;
+
+    fn small(seed: u64) -> Network {
+        let device = Device::default().autodiff();
+        device.seed(seed);
+        MobileNetV2Config::new(2).with_width(0.1).init(&device)
+    }
+
+    fn first(network: &Network) -> [f32; 2] {
+        let value = |tensor: Tensor<1>| tensor.into_data().try_to_vec::<f32>().unwrap()[0];
+        [
+            value(network.classifier.weight.val().inner().slice([0..1, 0..1]).flatten(0, 1)),
+            value(network.stem.norm.running_mean.value()),
+        ]
+    }
+
+    #[test]
+    fn the_average_follows_weights_and_statistics() {
+        let network = small(1);
+        let start = network.valid();
+        let before = first(&start);
+        // A training pass moves the statistics, and nothing of it reaches the average by itself.
+        network.forward(Tensor::ones([2, 3, 32, 32], &Device::default().autodiff()));
+        assert_eq!(first(&start), before);
+        let now = first(&network);
+        assert_ne!(now[1], before[1]);
+        let average = first(&update(start, &network, 0.75));
+        for index in 0..2 {
+            assert!((average[index] - (0.75 * before[index] + 0.25 * now[index])).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    fn the_warm_up_is_tensorflows() {
+        let config = EmaConfig::default();
+        assert_eq!(config.decay_at(0), 0.1);
+        assert_eq!(config.decay_at(90), 0.91);
+        assert_eq!(config.decay_at(10_000_000), 0.9999);
+        assert_eq!(EmaConfig { warmup: false, ..config }.decay_at(0), 0.9999);
+    }
+}

@@ -1,0 +1,154 @@
+//! Gradient clipping.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use mbconv_nets::Network;
+
+/// Weights shorter than this are clipped as if they were this long, so that zeros can grow (timm's value).
+const SHORTEST: f64 = 1e-3;
+
+/// How gradients are clipped before a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Clipping {
+    /// Longest global norm.
+    pub norm: Option<f64>,
+    /// Longest norm of a unit's gradient, as a share of its weights' norm.
+    pub adaptive: Option<f64>,
+}
+
+impl Clipping {
+    /// Clips `gradients` of `network`: adaptively first, then by global norm.
+    pub fn apply(&self, network: &Network, gradients: &mut GradientsParams) {
+        if let Some(share) = self.adaptive {
+            network.visit(&mut Adaptive { gradients, share, in_classifier: false });
+        }
+        if let Some(longest) = self.norm {
+            let norm = global_norm(network, gradients);
+            // As torch.nn.utils.clip_grad_norm_.
+            let factor = longest / (norm + 1e-6);
+            if factor < 1.0 {
+                scale(network, gradients, factor);
+            }
+        }
+    }
+}
+
+/// Euclidean norm of all gradients together.
+pub fn global_norm(network: &Network, gradients: &GradientsParams) -> f64 {
+    let mut norm = SquaredNorm { gradients, sum: None };
+    network.visit(&mut norm);
+    norm.sum.map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>())).sqrt()
+}
+
+/// Multiplies all gradients.
+pub fn scale(network: &Network, gradients: &mut GradientsParams, factor: f64) {
+    network.visit(&mut Scale { gradients, factor });
+}
+
+struct SquaredNorm<'a> {
+    gradients: &'a GradientsParams,
+    /// Stays on the device until the end.
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for SquaredNorm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            let squared = gradient.square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + squared,
+                None => squared,
+            });
+        }
+    }
+}
+
+struct Scale<'a> {
+    gradients: &'a mut GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            self.gradients.register(param.id, gradient.mul_scalar(self.factor));
+        }
+    }
+}
+
+struct Adaptive<'a> {
+    gradients: &'a mut GradientsParams,
+    share: f64,
+    in_classifier: bool,
+}
+
+impl ModuleVisitor for Adaptive<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.in_classifier |= name == "classifier";
+    }
+    fn exit_module(&mut self, name: &str, _: &str) {
+        self.in_classifier &= name != "classifier";
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.in_classifier {
+            return;
+        }
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            let clipped = clip_units(param.val().inner(), gradient, self.share);
+            self.gradients.register(param.id, clipped);
+        }
+    }
+}
+
+/// Shortens each unit's gradient to `share` of its weights' norm. A unit is an output channel; vectors are one unit.
+fn clip_units<const D: usize>(weights: Tensor<D>, gradient: Tensor<D>, share: f64) -> Tensor<D> {
+    let shape = gradient.dims();
+    let units = if D > 1 { shape[0] as i64 } else { 1 };
+    let norm = |tensor: Tensor<D>| tensor.reshape([units, -1]).square().sum_dim(1).sqrt();
+    let longest = norm(weights).clamp_min(SHORTEST).mul_scalar(share);
+    let factor = (longest / norm(gradient.clone()).clamp_min(1e-6)).clamp_max(1.0);
+    (gradient.reshape([units, -1]) * factor).reshape(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use mbconv_nets::MobileNetV2Config;
+
+    use super::*;
+
+    #[test]
+    fn units_are_clipped_by_themselves() {
+        let device = Device::default();
+        let weights = Tensor::<2>::from_floats([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]], &device);
+        let gradient = Tensor::from_floats([[0.6, 0.8], [0.3, 0.4], [0.006, 0.008]], &device);
+        let clipped: Vec<f32> = clip_units(weights, gradient, 0.01).into_data().try_to_vec().unwrap();
+        // Longest are 0.05, 0.00001 and 0.05.
+        for (found, expected) in clipped.iter().zip([0.03, 0.04, 6e-6, 8e-6, 0.006, 0.008]) {
+            assert!((found - expected).abs() < 1e-7, "{clipped:?}");
+        }
+        // A vector is one unit.
+        let clipped =
+            clip_units(Tensor::<1>::from_floats([3.0, 4.0], &device), Tensor::from_floats([6.0, 8.0], &device), 0.1);
+        assert_eq!(clipped.into_data().try_to_vec::<f32>().unwrap(), [0.3, 0.4]);
+    }
+
+    #[test]
+    fn the_global_norm_is_bounded_and_small_gradients_stay() {
+        let device = Device::default().autodiff();
+        let network = MobileNetV2Config::new(2).with_width(0.1).init(&device);
+        let gradients = || {
+            let loss = network.forward(Tensor::ones([2, 3, 32, 32], &device)).square().sum().mul_scalar(100.0);
+            GradientsParams::from_grads(loss.backward(), &network)
+        };
+        let mut clipped = gradients();
+        let norm = global_norm(&network, &clipped);
+        assert!(norm > 0.0);
+        Clipping { norm: Some(norm / 3.0), adaptive: None }.apply(&network, &mut clipped);
+        assert!((global_norm(&network, &clipped) / norm - 1.0 / 3.0).abs() < 1e-4);
+        let mut kept = gradients();
+        Clipping { norm: Some(norm * 3.0), adaptive: None }.apply(&network, &mut kept);
+        assert_eq!(global_norm(&network, &kept), norm);
+    }
+}

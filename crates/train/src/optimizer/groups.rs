@@ -1,0 +1,85 @@
+//! Parameter groups: which parameters decay, and how fast each layer learns.
+
+use burn::module::ParamId;
+use mbconv_nets::Architecture;
+use mbconv_nets::layout::{Role, TensorInfo, tensors};
+
+use super::OptimizerConfig;
+use super::ids::stable_id;
+
+/// Parameters that one optimizer moves.
+pub(super) struct Group {
+    pub(super) ids: Vec<ParamId>,
+    pub(super) kind: Kind,
+    /// Do they decay?
+    pub(super) decays: bool,
+    /// Their share of the learning rate.
+    pub(super) factor: f64,
+}
+
+/// Muon treats these two apart.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    /// Convolutions from every channel to every channel.
+    Matrix,
+    /// The classifier, depthwise convolutions, norms and biases.
+    Other,
+}
+
+/// Every trained parameter, in groups of which all members are treated alike.
+pub(super) fn groups(config: &OptimizerConfig, architecture: &Architecture) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for tensor in tensors(architecture).iter().filter(|tensor| tensor.role != Role::Statistic) {
+        let decays = tensor.role == Role::Weight || config.decay_norm_and_bias;
+        let is_matrix = tensor.shape.len() == 4 && tensor.shape[1] > 1;
+        let kind = if is_matrix { Kind::Matrix } else { Kind::Other };
+        let factor = factor(config, architecture, tensor);
+        let id = stable_id(&tensor.path);
+        let like = |group: &&mut Group| (group.kind, group.decays, group.factor) == (kind, decays, factor);
+        match groups.iter_mut().find(like) {
+            Some(group) => group.ids.push(id),
+            None => groups.push(Group { ids: vec![id], kind, decays, factor }),
+        }
+    }
+    groups
+}
+
+/// A tensor's share of the learning rate: that of the body or the head, falling towards the image by `layer_decay` a stage.
+fn factor(config: &OptimizerConfig, architecture: &Architecture, tensor: &TensorInfo) -> f64 {
+    let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
+    let mut path = tensor.path.split('.');
+    // Stages away from the classifier.
+    let distance = match (path.next(), path.next().and_then(|index| index.parse::<usize>().ok())) {
+        (Some("classifier"), _) => return 1.0,
+        (Some("head"), _) => 1,
+        (_, Some(block)) => 1 + stages - architecture.blocks[block].stage,
+        _ => 2 + stages,
+    };
+    config.body_factor * config.layer_decay.powi(distance as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use mbconv_nets::MobileNetV2Config;
+
+    use super::*;
+
+    #[test]
+    fn every_parameter_is_in_one_group_and_layers_slow_down_towards_the_image() {
+        let architecture = MobileNetV2Config::new(3).architecture().unwrap();
+        let config = OptimizerConfig { body_factor: 0.5, layer_decay: 0.8, ..OptimizerConfig::default() };
+        let groups = groups(&config, &architecture);
+        let trained = tensors(&architecture).iter().filter(|tensor| tensor.role != Role::Statistic).count();
+        assert_eq!(groups.iter().map(|group| group.ids.len()).sum::<usize>(), trained);
+        let factor_of = |path: &str| {
+            let id = stable_id(path);
+            groups.iter().find(|group| group.ids.contains(&id)).unwrap().factor
+        };
+        assert_eq!(factor_of("classifier.weight"), 1.0);
+        for (path, distance) in [("head.weight", 1), ("blocks.16.project.weight", 2), ("blocks.0.depthwise.weight", 8)]
+        {
+            assert!((factor_of(path) - 0.5 * 0.8f64.powi(distance)).abs() < 1e-12, "{path}");
+        }
+        assert!((factor_of("stem.norm.bias") - 0.5 * 0.8f64.powi(9)).abs() < 1e-12);
+    }
+}

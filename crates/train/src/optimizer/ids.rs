@@ -1,0 +1,54 @@
+//! Parameter ids that outlive the process.
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::Tensor;
+use mbconv_nets::Network;
+
+/// Gives every parameter an id that follows from its path, so that an optimizer's saved state finds it again in
+/// another process (Burn's ids are random, and its optimizer records are keyed by them).
+pub fn with_stable_ids(network: Network) -> Network {
+    network.map(&mut StableIds { path: Vec::new() })
+}
+
+/// FNV-1a of a parameter's path.
+pub(super) fn stable_id(path: &str) -> ParamId {
+    let hash = path
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    ParamId::from(hash)
+}
+
+struct StableIds {
+    path: Vec<String>,
+}
+
+impl ModuleMapper for StableIds {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (_, tensor, mapper) = param.consume();
+        Param::from_mapped_value(stable_id(&self.path.join(".")), tensor, mapper)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use mbconv_nets::EfficientNetConfig;
+    use mbconv_nets::layout::tensors;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_unique() {
+        let architecture = EfficientNetConfig::published(7, 1000).unwrap().architecture().unwrap();
+        let list = tensors(&architecture);
+        let ids: HashSet<u64> = list.iter().map(|tensor| stable_id(&tensor.path).val()).collect();
+        assert_eq!(ids.len(), list.len());
+    }
+}

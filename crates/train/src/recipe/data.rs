@@ -1,0 +1,44 @@
+//! `[data]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{RecipeError, ensure, ensure_count};
+
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Path of the data set, or the name of an embedded one. The command line's `--data` replaces it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Share of the images kept for validation where the data does not come split.
+    pub val_fraction: f64,
+    /// Threads that decode and transform; 0 means one a processor core.
+    pub workers: usize,
+    /// Batches ready ahead of the training step.
+    pub prefetch: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { path: None, val_fraction: 0.2, workers: 0, prefetch: 4 }
+    }
+}
+
+impl DataConfig {
+    pub(super) fn check(&self) -> Result<(), RecipeError> {
+        let Self { val_fraction, workers, prefetch, .. } = *self;
+        let inside = val_fraction > 0.0 && val_fraction < 1.0;
+        ensure(inside, "data.val_fraction", val_fraction, "between 0 and 1, both excluded")?;
+        ensure(workers <= 1024, "data.workers", workers, "at most 1024")?;
+        ensure_count("data.prefetch", prefetch, 1024)
+    }
+
+    /// Number of loader threads.
+    pub fn workers(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `[input]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{RecipeError, ensure, ensure_count};
+use crate::data::{Crop, Interpolation, Preprocess, TrainTransform};
+
+/// `[input]`: sizes in pixels of the square that the network sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputConfig {
+    /// Side of the training image.
+    pub size: usize,
+    /// How the training image is cut out.
+    #[serde(default)]
+    pub crop: CropKind,
+    /// `crop = "random_resized"`: range of the crop's share of the area.
+    #[serde(default = "default_scale")]
+    pub scale: [f64; 2],
+    /// `crop = "random_resized"`: range of width over height.
+    #[serde(default = "default_ratio")]
+    pub ratio: [f64; 2],
+    /// `crop = "pad"`: zeros added on every side before a random crop.
+    #[serde(default = "default_padding")]
+    pub padding: usize,
+    /// Probability of mirroring left to right.
+    #[serde(default = "half")]
+    pub horizontal_flip: f64,
+    /// Filter of every resize.
+    #[serde(default = "bilinear")]
+    pub interpolation: Interpolation,
+    /// Evaluation: side of the centre crop; `size` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_size: Option<usize>,
+    /// Evaluation: length of the shorter side before the crop; `eval_size` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_resize: Option<usize>,
+    /// Mean of each channel, of values in [0, 1]; ImageNet's by default.
+    #[serde(default = "imagenet_mean")]
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel; ImageNet's by default.
+    #[serde(default = "imagenet_std")]
+    pub std: [f32; 3],
+}
+
+/// Ways to cut out a training image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CropKind {
+    /// A random part of random aspect ratio (torchvision's `RandomResizedCrop`): for photographs.
+    #[default]
+    RandomResized,
+    /// Pad with zeros, then crop at random: for small images.
+    Pad,
+    /// Resize, then crop the centre.
+    Centre,
+}
+
+fn default_scale() -> [f64; 2] {
+    [0.08, 1.0]
+}
+fn default_ratio() -> [f64; 2] {
+    [3.0 / 4.0, 4.0 / 3.0]
+}
+fn default_padding() -> usize {
+    4
+}
+fn half() -> f64 {
+    0.5
+}
+fn bilinear() -> Interpolation {
+    Interpolation::Bilinear
+}
+fn imagenet_mean() -> [f32; 3] {
+    [0.485, 0.456, 0.406]
+}
+fn imagenet_std() -> [f32; 3] {
+    [0.229, 0.224, 0.225]
+}
+
+impl InputConfig {
+    /// Images of `size` with every default.
+    pub fn of_size(size: usize) -> Self {
+        Self {
+            size,
+            crop: CropKind::default(),
+            scale: default_scale(),
+            ratio: default_ratio(),
+            padding: default_padding(),
+            horizontal_flip: half(),
+            interpolation: bilinear(),
+            eval_size: None,
+            eval_resize: None,
+            mean: imagenet_mean(),
+            std: imagenet_std(),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), RecipeError> {
+        ensure_count("input.size", self.size, 8192)?;
+        ensure_count("input.eval_size", self.eval_size(), 8192)?;
+        ensure_count("input.eval_resize", self.eval_resize(), 8192)?;
+        ensure(self.padding <= self.size, "input.padding", self.padding, "at most input.size")?;
+        let flip = self.horizontal_flip;
+        ensure((0.0..=1.0).contains(&flip), "input.horizontal_flip", flip, "in [0, 1]")?;
+        let range = |key: &str, [low, high]: [f64; 2], most: f64| {
+            let holds = low > 0.0 && low <= high && high <= most;
+            ensure(holds, key, format!("[{low}, {high}]"), &format!("[low, high] with 0 < low ≤ high ≤ {most}"))
+        };
+        range("input.scale", self.scale, 1.0)?;
+        range("input.ratio", self.ratio, 100.0)?;
+        for (mean, std) in self.mean.iter().zip(self.std) {
+            ensure(mean.is_finite(), "input.mean", mean, "finite")?;
+            ensure(std.is_finite() && std > 0.0, "input.std", std, "above 0")?;
+        }
+        Ok(())
+    }
+
+    fn eval_size(&self) -> usize {
+        self.eval_size.unwrap_or(self.size)
+    }
+
+    fn eval_resize(&self) -> usize {
+        self.eval_resize.unwrap_or(self.eval_size())
+    }
+
+    /// What becomes of a training image.
+    pub fn train_transform(&self) -> TrainTransform {
+        let Self { size, crop, scale, ratio, padding, horizontal_flip, interpolation, .. } = *self;
+        let crop = match crop {
+            CropKind::RandomResized => Crop::RandomResized { scale: scale.into(), ratio: ratio.into() },
+            CropKind::Pad => Crop::PadAndCrop { padding },
+            CropKind::Centre => Crop::Centre,
+        };
+        TrainTransform { size, interpolation, crop, horizontal_flip }
+    }
+
+    /// What becomes of an image in evaluation, and what the model file will say of it.
+    pub fn preprocess(&self) -> Preprocess {
+        Preprocess {
+            resize: self.eval_resize(),
+            crop: self.eval_size(),
+            interpolation: self.interpolation,
+            mean: self.mean,
+            std: self.std,
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Recipes: everything a training run depends on, in one TOML file.
+//!
+//! A recipe arrives as a [`RecipeFile`], whose keys are checked by name, and becomes a [`Recipe`], whose values are
+//! checked too. Nothing runs on an unchecked one. Each section is a module, which also checks its values.
+
+mod checkpoint;
+mod data;
+mod error;
+mod finetune;
+mod input;
+mod model;
+mod setting;
+
+use std::path::Path;
+
+use mbconv_nets::Architecture;
+use serde::{Deserialize, Serialize};
+
+pub use self::checkpoint::CheckpointConfig;
+pub use self::data::DataConfig;
+pub use self::error::RecipeError;
+pub(crate) use self::error::{ensure, ensure_count};
+pub use self::finetune::{FinetuneConfig, Freeze};
+pub use self::input::{CropKind, InputConfig};
+pub use self::model::ModelConfig;
+use crate::data::{Preprocess, TrainTransform};
+use crate::ema::EmaConfig;
+use crate::optimizer::OptimizerConfig;
+use crate::schedule::ScheduleConfig;
+
+/// A recipe as written: known keys, any values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeFile {
+    /// Seed of everything random: weights, sample order, augmentation, dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Images that go through the network together.
+    pub batch_size: usize,
+    /// Batches whose gradients are averaged into one update, as if they were one large batch. What is left over at the end of
+    /// an epoch makes a smaller one.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Share of the target spread evenly over all classes (Szegedy et al. 2016).
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// What to do about a loss or gradient that is not a number.
+    #[serde(default)]
+    pub on_nan: OnNan,
+    /// End the run after so many epochs without a better validation; 0 never does.
+    #[serde(default)]
+    pub early_stopping: usize,
+    /// Compute activations again for the backward pass where that is cheap, instead of keeping them: less memory, more
+    /// work.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// The network.
+    pub model: ModelConfig,
+    /// Where images come from.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// What becomes of an image on its way to the network.
+    pub input: InputConfig,
+    /// How weights are updated.
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate moves.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// An average of the weights, kept beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<EmaConfig>,
+    /// What is saved, and when.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// What a run begins with, and what of it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finetune: Option<FinetuneConfig>,
+}
+
+/// What to do about a loss or gradient that is not a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNan {
+    /// End the run; the last good checkpoint is kept.
+    #[default]
+    Stop,
+    /// Leave the update out, with everything its batches changed, and go on.
+    Skip,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl RecipeFile {
+    /// Parses TOML, then sets each of `overrides` (`key=value`, dotted keys, TOML values; bare words are strings).
+    ///
+    /// # Errors
+    /// Anything wrong with the text or an override, by key.
+    pub fn parse(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+        let parse = |message: String| RecipeError::Parse { path: path.into(), message };
+        if overrides.is_empty() {
+            // Straight from the text, so that errors show line and column.
+            return toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()));
+        }
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()))?;
+        for setting in overrides {
+            setting::apply(&mut table, setting)
+                .map_err(|message| RecipeError::Override { setting: setting.clone(), message })?;
+        }
+        table.try_into().map_err(|error: toml::de::Error| parse(error.to_string().trim_end().into()))
+    }
+
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), or a file that cannot be read.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: shown.clone(), source })?;
+        Self::parse(&text, &shown, overrides)
+    }
+
+    /// The same with `overrides` set; see [`parse`](Self::parse).
+    ///
+    /// # Errors
+    /// Anything wrong with an override, by key.
+    pub fn with(&self, overrides: &[String]) -> Result<Self, RecipeError> {
+        Self::parse(&self.to_toml(), "preset", overrides)
+    }
+
+    /// As TOML with every default spelt out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe is plain data")
+    }
+}
+
+/// A recipe whose every value is possible.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe(RecipeFile);
+
+impl std::ops::Deref for Recipe {
+    type Target = RecipeFile;
+    fn deref(&self) -> &RecipeFile {
+        &self.0
+    }
+}
+
+impl TryFrom<RecipeFile> for Recipe {
+    type Error = RecipeError;
+
+    fn try_from(file: RecipeFile) -> Result<Self, RecipeError> {
+        let RecipeFile { input, data, optimizer, schedule, .. } = &file;
+        ensure_count("epochs", file.epochs, 1_000_000)?;
+        ensure_count("batch_size", file.batch_size, 1 << 20)?;
+        ensure_count("accumulate", file.accumulate, 1 << 20)?;
+        ensure((0.0..1.0).contains(&file.label_smoothing), "label_smoothing", file.label_smoothing, "in [0, 1)")?;
+        data.check()?;
+        input.check()?;
+        optimizer.check()?;
+        schedule.check(file.epochs)?;
+        file.ema.as_ref().map_or(Ok(()), EmaConfig::check)?;
+        file.checkpoint.check()?;
+        // Any number of classes shows whether the network can be built.
+        let architecture = file.model.options(2).architecture()?;
+        let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
+        file.finetune.as_ref().map_or(Ok(()), |finetune| finetune.check(stages))?;
+        Ok(Self(file))
+    }
+}
+
+impl Recipe {
+    /// Parses and checks; see [`RecipeFile::parse`].
+    ///
+    /// # Errors
+    /// What is wrong, by key.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+        RecipeFile::parse(text, "text", overrides)?.try_into()
+    }
+
+    /// The network for `classes` classes.
+    ///
+    /// # Errors
+    /// None that checking the recipe would not have found, but for a number of classes of 0.
+    pub fn architecture(&self, classes: usize) -> Result<Architecture, RecipeError> {
+        Ok(self.model.options(classes).architecture()?)
+    }
+
+    /// What becomes of a training image.
+    pub fn train_transform(&self) -> TrainTransform {
+        self.0.input.train_transform()
+    }
+
+    /// What becomes of an image in evaluation, and what the model file will say of it.
+    pub fn preprocess(&self) -> Preprocess {
+        self.0.input.preprocess()
+    }
+
+    /// Number of loader threads.
+    pub fn workers(&self) -> usize {
+        self.0.data.workers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Crop;
+
+    const TEXT: &str = r#"
+        epochs = 3
+        batch_size = 16
+        [model]
+        name = "mobilenet_v2_0.25"
+        strides = "cifar"
+        [input]
+        size = 32
+        crop = "pad"
+        [optimizer]
+        name = "sgd"
+        learning_rate = 0.1
+    "#;
+
+    fn parse(overrides: &[&str]) -> Result<Recipe, RecipeError> {
+        Recipe::parse(TEXT, &overrides.iter().map(|s| s.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_survive_the_round_trip() {
+        let recipe = parse(&[]).unwrap();
+        assert_eq!(recipe.preprocess().resize, 32);
+        assert_eq!(recipe.train_transform().crop, Crop::PadAndCrop { padding: 4 });
+        let again = Recipe::parse(&recipe.to_toml(), &[]).unwrap();
+        assert_eq!(recipe, again);
+    }
+
+    #[test]
+    fn any_key_can_be_set() {
+        let recipe = parse(&["epochs=7", "model.name=efficientnet_b0", "input.scale=[0.5, 1.0]", "data.workers = 3"]);
+        let recipe = recipe.unwrap();
+        assert_eq!((recipe.epochs, recipe.data.workers), (7, 3));
+        assert_eq!(recipe.model.name, "efficientnet_b0");
+        assert_eq!(recipe.input.scale, [0.5, 1.0]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (setting, words) in [
+            ("epocs=3", "epocs"),
+            ("optimizer.momentun=0.9", "momentun"),
+            ("epochs=0", "`epochs` is 0"),
+            ("epochs=many", "epochs"),
+            ("input.std=[0.1, 0.0, 0.1]", "input.std"),
+            ("input.scale=[0.9, 0.1]", "input.scale"),
+            ("optimizer.learning_rate=-1", "optimizer.learning_rate"),
+            ("optimizer.learning_rate=nan", "optimizer.learning_rate"),
+            ("schedule.warmup_epochs=4", "schedule.warmup_epochs"),
+            ("model.name=vgg", "vgg"),
+            ("model.strides=[1,2]", "strides"),
+            ("label_smoothing=1.0", "label_smoothing"),
+            ("accumulate=0", "accumulate"),
+            ("on_nan=ignore", "ignore"),
+            ("optimizer.name=sgdd", "sgdd"),
+            ("optimizer.betas=[0.9]", "optimizer.betas"),
+            ("optimizer.layer_decay=0", "optimizer.layer_decay"),
+            ("schedule.milestones=[3, 1]", "schedule.milestones"),
+            ("schedule.decay=1.5", "schedule.decay"),
+            ("ema.decay=1", "ema.decay"),
+            ("checkpoint.minutes=-1", "checkpoint.minutes"),
+            ("finetune.freeze=9", "finetune.freeze"),
+            ("finetune.freeze=head", "freeze"),
+            ("epochs", "key=value"),
+            ("epochs.x=1", "`epochs` is a value"),
+            ("=3", "key is empty"),
+        ] {
+            let error = parse(&[setting]).unwrap_err().to_string();
+            assert!(error.contains(words), "{setting}: {error}");
+        }
+    }
+
+    #[test]
+    fn misspelt_keys_show_their_line() {
+        let error = RecipeFile::parse(&TEXT.replace("batch_size", "batchsize"), "x.toml", &[]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("x.toml") && text.contains("line 3") && text.contains("batchsize"), "{text}");
+    }
+}

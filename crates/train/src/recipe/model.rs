@@ -1,0 +1,33 @@
+//! `[model]`.
+
+use mbconv_nets::{ArchitectureOptions, Strides};
+use serde::{Deserialize, Serialize};
+
+/// `[model]`: an architecture by name; the number of classes comes from the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Name, as `mbconv list` shows them.
+    pub name: String,
+    /// Strides: `"imagenet"`, `"cifar"` or a list.
+    #[serde(default)]
+    pub strides: Strides,
+    /// Dropout before the classifier; as published by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Stochastic depth at the last block; as published by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_path: Option<f64>,
+}
+
+impl ModelConfig {
+    /// The named architecture for `classes` classes of RGB images.
+    pub fn options(&self, classes: usize) -> ArchitectureOptions {
+        ArchitectureOptions {
+            strides: self.strides.clone(),
+            dropout: self.dropout,
+            drop_path: self.drop_path,
+            ..ArchitectureOptions::new(&self.name, classes)
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What is counted during an epoch, and undone after a bad update.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Int, Tensor};
+use mbconv_nets::Network;
+
+use crate::checkpoint::PartialEpoch;
+use crate::metrics::{Tally, target_ranks};
+
+/// Ranks and losses that stay on the device until asked for, so that the loop does not wait for it every step.
+#[derive(Default)]
+pub(crate) struct Running {
+    batches: Vec<Counted>,
+    /// How many of them are known to be finite.
+    checked: usize,
+}
+
+struct Counted {
+    /// Step of the epoch, from 1.
+    step: usize,
+    ranks: Tensor<1, Int>,
+    losses: Tensor<1>,
+}
+
+impl Running {
+    /// Counts the batch that makes step `step` of the epoch, from 1.
+    pub(crate) fn add(&mut self, step: usize, logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) {
+        let device = logits.device().inner();
+        let ranks = target_ranks(logits.clone().detach().inner(), targets.clone().to_device(&device));
+        self.batches.push(Counted { step, ranks, losses: losses.clone().detach().inner() });
+    }
+
+    /// Batches counted and not taken yet.
+    pub(crate) fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// The first step with a loss that is not finite, and that loss. Waits for the device.
+    pub(crate) fn first_bad(&mut self) -> Option<(usize, f64)> {
+        while let Some(batch) = self.batches.get(self.checked) {
+            if let Some(loss) = batch.losses.to_data().iter::<f64>().find(|loss| !loss.is_finite()) {
+                return Some((batch.step, loss));
+            }
+            self.checked += 1;
+        }
+        None
+    }
+
+    /// Takes back what was counted after the first `kept` batches.
+    pub(crate) fn truncate(&mut self, kept: usize) {
+        self.batches.truncate(kept);
+        self.checked = self.checked.min(kept);
+    }
+
+    /// Adds what was counted to `partial` and starts afresh.
+    pub(crate) fn take(&mut self, mut partial: PartialEpoch) -> PartialEpoch {
+        self.checked = 0;
+        for Counted { ranks, losses, .. } in self.batches.drain(..) {
+            let ranks: Vec<usize> = ranks.into_data().iter::<i64>().map(|rank| rank as usize).collect();
+            let mut tally = partial.tally();
+            tally.add(&ranks, losses.into_data().iter::<f64>().sum());
+            let Tally { images, top1, top5, loss } = tally;
+            partial = PartialEpoch { images, top1, top5, loss, ..partial };
+        }
+        partial
+    }
+}
+
+impl PartialEpoch {
+    pub(crate) fn tally(&self) -> Tally {
+        Tally { images: self.images, top1: self.top1, top5: self.top5, loss: self.loss }
+    }
+}
+
+/// Everything of a network that a forward pass may change: its running statistics.
+pub(crate) struct Statistics(GradientsParams);
+
+impl Statistics {
+    /// As they are.
+    pub(crate) fn of(network: &Network) -> Self {
+        // Burn's container of tensors by parameter id.
+        let mut statistics = Self(GradientsParams::new());
+        network.visit(&mut statistics);
+        statistics
+    }
+
+    /// Puts them back.
+    pub(crate) fn restore(mut self, network: Network) -> Network {
+        network.map(&mut self)
+    }
+}
+
+impl ModuleVisitor for Statistics {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() {
+            self.0.register(param.id, param.val());
+        }
+    }
+}
+
+impl ModuleMapper for Statistics {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.remove::<D>(param.id) {
+            Some(before) => param.map(|_| before),
+            None => param,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use mbconv_nets::MobileNetV2Config;
+
+    use super::*;
+
+    #[test]
+    fn statistics_come_back() {
+        let device = Device::default().autodiff();
+        let network = MobileNetV2Config::new(2).with_width(0.1).init(&device);
+        let means = |network: &Network| network.head.norm.running_mean.value().into_data();
+        let before = means(&network);
+        let statistics = Statistics::of(&network);
+        network.forward(Tensor::full([2, 3, 32, 32], f32::NAN, &device));
+        assert_ne!(means(&network), before);
+        let network = statistics.restore(network);
+        assert_eq!(means(&network), before);
+        assert!(network.classifier.weight.is_require_grad());
+    }
+
+    #[test]
+    fn the_first_bad_step_is_named() {
+        let device = Device::default();
+        let mut running = Running::default();
+        let logits = Tensor::<2>::zeros([2, 3], &device);
+        let targets = Tensor::<1, Int>::zeros([2], &device);
+        for (step, loss) in [(7, 1.0), (8, 2.0), (9, f32::INFINITY), (10, f32::NAN)] {
+            running.add(step, &logits, &targets, &Tensor::from_floats([1.0, loss], &device));
+        }
+        assert_eq!(running.first_bad(), Some((9, f64::INFINITY)));
+        running.truncate(2);
+        assert_eq!(running.first_bad(), None);
+        let partial = running.take(PartialEpoch::default());
+        assert_eq!((partial.images, partial.loss, running.len()), (4, 5.0, 0));
+    }
+}
