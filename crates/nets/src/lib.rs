@@ -7,7 +7,7 @@
 //! 2. [`mobilenet_v2`] and [`efficientnet`]: the two papers' tables;
 //! 3. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
 //! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
-//! 5. [`weights`]: state dictionaries in torchvision's key layout, in and out;
+//! 5. [`weights`]: state dictionaries in torchvision's and others' key layouts, in and out;
 //! 6. [`registry`]: networks by name.
 //!
 //! ```
@@ -35,6 +35,7 @@ pub mod weights;
 
 pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Stage, Strides};
 pub use efficientnet::EfficientNetConfig;
+pub use layout::Layout;
 pub use mbconv_kernels::{Activation, memory::keep_freed_memory};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;
