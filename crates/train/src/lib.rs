@@ -7,11 +7,12 @@
 //! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`checkpoint`] and
 //!    [`run_folder`];
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
-//! 5. [`evaluate`] and [`predict`]: what to do with one;
+//! 5. [`evaluate`] and [`predict`]: what to do with one; [`onnx`] and [`burnpack`]: for other programs;
 //! 6. [`device`]: where to do it.
 #![deny(missing_docs)]
 
 pub mod batch;
+pub mod burnpack;
 pub mod checkpoint;
 pub mod data;
 pub mod device;
@@ -21,6 +22,7 @@ pub mod files;
 pub mod loss;
 pub mod metrics;
 pub mod model_file;
+pub mod onnx;
 pub mod optimizer;
 pub mod predict;
 pub mod recipe;
