@@ -1,10 +1,15 @@
 //! Backward passes: each operation is one node, which keeps its inputs and recomputes the rest.
+//!
+//! A convolution is dear, a normalisation cheap: under gradient checkpointing the activated maps are not kept for the
+//! convolutions that read them, but computed once more from the maps before the normalisation.
 
 use burn::backend::{
     Autodiff, AutodiffBackend, TensorMetadata,
     autodiff::{
         NodeId,
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        checkpoint::{
+            base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
+        },
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
@@ -46,18 +51,24 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         variance: FloatTensor<Self>,
         normalisation: Normalisation,
     ) -> FloatTensor<Self> {
-        let node = NormaliseBackward.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful();
+        let again = NormaliseAgain::<B> {
+            x: x.node().id(),
+            gamma: gamma.primitive().clone(),
+            beta: beta.primitive().clone(),
+            mean: mean.primitive().clone(),
+            variance: variance.primitive().clone(),
+            normalisation,
+        };
+        let node = NormaliseBackward
+            .prepare::<C>([x.node(), gamma.node(), beta.node()])
+            .memory_bound()
+            .retro_forward(again.clone())
+            .parents([&x])
+            .stateful();
         let (mean, variance) = (mean.into_primitive(), variance.into_primitive());
         match node {
             OpsKind::Tracked(mut node) => {
-                let state = NormaliseState::<B> {
-                    x: node.checkpoint(&x),
-                    gamma: gamma.primitive().clone(),
-                    beta: beta.primitive().clone(),
-                    mean: mean.clone(),
-                    variance: variance.clone(),
-                    normalisation,
-                };
+                let state = NormaliseAgain { x: node.checkpoint(&x), ..again };
                 let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
                 node.finish(state, B::normalise(x, gamma, beta, mean, variance, normalisation))
             }
@@ -104,8 +115,9 @@ impl<B: Kernels> Backward<B, 2> for ConvolveBackward {
 #[derive(Debug)]
 struct NormaliseBackward;
 
+/// What the node's backward pass needs, and its forward pass, should it be run again.
 #[derive(Clone, Debug)]
-struct NormaliseState<B: Kernels> {
+struct NormaliseAgain<B: Kernels> {
     x: NodeId,
     gamma: FloatTensor<B>,
     beta: FloatTensor<B>,
@@ -114,8 +126,16 @@ struct NormaliseState<B: Kernels> {
     normalisation: Normalisation,
 }
 
+impl<B: Kernels> RetroForward for NormaliseAgain<B> {
+    fn forward(&self, states: &mut BackwardStates, out: NodeId) {
+        let Self { gamma, beta, mean, variance, normalisation, .. } = self.clone();
+        let x = states.get_state::<FloatTensor<B>>(&self.x);
+        states.save(out, B::normalise(x, gamma, beta, mean, variance, normalisation));
+    }
+}
+
 impl<B: Kernels> Backward<B, 3> for NormaliseBackward {
-    type State = NormaliseState<B>;
+    type State = NormaliseAgain<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let state = ops.state;

@@ -1,8 +1,8 @@
-//! State dictionaries: a network's tensors out to, and in from, safetensors in torchvision's key layout.
+//! State dictionaries: a network's tensors out to, and in from, safetensors in torchvision's or another key layout.
 //!
-//! What is written here loads in torchvision with `load_state_dict(load_file(path), strict=True)`.
+//! What is written here loads in the layout's home with `load_state_dict(load_file(path), strict=True)`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -10,8 +10,8 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::Network;
-use crate::layout::{TensorInfo, tensors};
+use crate::layout::{Layout, TensorInfo};
+use crate::{Architecture, Network};
 
 /// Suffix of PyTorch's batch counter, which a strict `load_state_dict` wants and nothing reads.
 const BATCH_COUNTER: &str = "num_batches_tracked";
@@ -79,40 +79,34 @@ pub enum WeightsError {
     },
 }
 
-/// The tensors of `network` as f32, in [`tensors`]' order: parameters and running statistics.
+/// The tensors of `network` as f32 with torchvision's keys, in [`tensors`](crate::layout::tensors)' order: parameters and running statistics.
 pub fn state_dict(network: &Network) -> Vec<(TensorInfo, TensorData)> {
+    state_dict_in(network, Layout::Torchvision)
+}
+
+/// The tensors of `network` as f32 with the keys of `layout`, in its order.
+pub fn state_dict_in(network: &Network, layout: Layout) -> Vec<(TensorInfo, TensorData)> {
     let mut collector = Collector::default();
     network.visit(&mut collector);
-    let list = tensors(network.architecture()).into_iter();
+    let list = layout.tensors(network.architecture()).into_iter();
     list.filter_map(|info| collector.found.remove(&info.path).map(|data| (info, data))).collect()
 }
 
-/// Puts tensors, by torchvision's keys, into `network`.
+/// Puts tensors, by torchvision's keys or another [`Layout`]'s, into `network`.
 ///
 /// # Errors
 /// A tensor that is missing, foreign or of another shape: nothing is loaded by halves.
 pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>) -> Result<Network, WeightsError> {
     state.retain(|key, _| !key.ends_with(BATCH_COUNTER));
-    let list = tensors(network.architecture());
-    let mut missing = list.iter().filter(|info| !state.contains_key(&info.key)).map(|info| &info.key);
-    if let Some(first) = missing.next() {
-        return Err(WeightsError::Missing { first: first.clone(), count: 1 + missing.count() });
-    }
-    let mut loader = Loader { path: Vec::new(), values: HashMap::with_capacity(list.len()) };
-    for TensorInfo { path, key, shape, .. } in list {
-        let Some(data) = state.remove(&key) else { continue };
-        if data.shape().to_vec() != shape {
-            return Err(WeightsError::Shape { key, found: data.shape().to_vec(), expected: shape });
-        }
-        loader.values.insert(path, data);
-    }
-    if let Some(first) = state.keys().min().cloned() {
-        return Err(WeightsError::Unexpected { first, count: state.len() });
-    }
-    Ok(network.map(&mut loader))
+    let architecture = network.architecture();
+    let layout = Layout::detect(architecture, |key| state.contains_key(key)).unwrap_or(Layout::Torchvision);
+    let list = layout.tensors(architecture);
+    compare(&list, &state, |data| data.shape().to_vec())?;
+    let values = list.into_iter().filter_map(|info| Some((info.path, state.remove(&info.key)?))).collect();
+    Ok(network.map(&mut Loader { path: Vec::new(), values }))
 }
 
-/// Writes `network` as a safetensors file's bytes, with `metadata` in its header.
+/// Writes `network` as a safetensors file's bytes in torchvision's layout, with `metadata` in its header.
 ///
 /// # Errors
 /// A weight that is not finite in the `precision` asked for.
@@ -121,8 +115,21 @@ pub fn to_safetensors(
     precision: Precision,
     metadata: Option<HashMap<String, String>>,
 ) -> Result<Vec<u8>, WeightsError> {
+    to_safetensors_in(network, Layout::Torchvision, precision, metadata)
+}
+
+/// Writes `network` as a safetensors file's bytes in any layout, with `metadata` in its header.
+///
+/// # Errors
+/// A weight that is not finite in the `precision` asked for.
+pub fn to_safetensors_in(
+    network: &Network,
+    layout: Layout,
+    precision: Precision,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>, WeightsError> {
     let mut views: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    for (info, data) in state_dict(network) {
+    for (info, data) in state_dict_in(network, layout) {
         let (dtype, bytes) = encode(data.iter::<f32>(), precision)
             .ok_or_else(|| WeightsError::NotFinite { key: info.key.clone(), written: precision })?;
         if let Some(norm) = info.key.strip_suffix("running_var") {
@@ -135,6 +142,44 @@ pub fn to_safetensors(
         .map(|(key, dtype, shape, bytes)| Ok((key.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, SafeTensorError>>()?;
     Ok(safetensors::serialize(views, metadata)?)
+}
+
+/// Checks that a safetensors file's bytes hold the tensors of `architecture`, allocating none of them: a header may name a
+/// network much larger than the file.
+///
+/// # Errors
+/// A damaged file, a tensor that is missing, foreign or of another shape.
+pub fn check_safetensors(architecture: &Architecture, bytes: &[u8]) -> Result<(), WeightsError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let found = file.iter().filter(|(key, _)| !key.ends_with(BATCH_COUNTER));
+    let found: HashMap<String, Vec<usize>> = found.map(|(key, view)| (key.into(), view.shape().into())).collect();
+    let layout = Layout::detect(architecture, |key| found.contains_key(key)).unwrap_or(Layout::Torchvision);
+    compare(&layout.tensors(architecture), &found, |shape| shape.clone())
+}
+
+/// Are the tensors of `list` all in `found`, by key, with their shapes, and no others?
+fn compare<T>(
+    list: &[TensorInfo],
+    found: &HashMap<String, T>,
+    shape: impl Fn(&T) -> Vec<usize>,
+) -> Result<(), WeightsError> {
+    let mut missing = list.iter().filter(|info| !found.contains_key(&info.key)).map(|info| &info.key);
+    if let Some(first) = missing.next() {
+        return Err(WeightsError::Missing { first: first.clone(), count: 1 + missing.count() });
+    }
+    for info in list {
+        let found = shape(&found[&info.key]);
+        if found != info.shape {
+            return Err(WeightsError::Shape { key: info.key.clone(), found, expected: info.shape.clone() });
+        }
+    }
+    let known: HashSet<&str> = list.iter().map(|info| info.key.as_str()).collect();
+    let mut foreign: Vec<&String> = found.keys().filter(|key| !known.contains(key.as_str())).collect();
+    foreign.sort();
+    match foreign.first() {
+        Some(&first) => Err(WeightsError::Unexpected { first: first.clone(), count: foreign.len() }),
+        None => Ok(()),
+    }
 }
 
 /// Reads a safetensors file's bytes into `network`, converting every float type to f32.
@@ -156,6 +201,17 @@ pub fn from_safetensors(network: Network, bytes: &[u8]) -> Result<Network, Weigh
         state.insert(key, TensorData::new(values, view.shape().to_vec()));
     }
     load_state_dict(network, state)
+}
+
+/// Checks that every tensor of `network` is finite when written in `precision`.
+///
+/// # Errors
+/// The first that is not.
+pub fn check_precision(network: &Network, precision: Precision) -> Result<(), WeightsError> {
+    match state_dict(network).into_iter().find(|(_, data)| encode(data.iter::<f32>(), precision).is_none()) {
+        Some((info, _)) => Err(WeightsError::NotFinite { key: info.key, written: precision }),
+        None => Ok(()),
+    }
 }
 
 fn encode(values: impl Iterator<Item = f32>, precision: Precision) -> Option<(Dtype, Vec<u8>)> {
@@ -267,6 +323,17 @@ mod tests {
         let loaded = from_safetensors(small(2), &bytes).unwrap();
         assert_ne!(logits(&original), logits(&small(2)));
         assert_eq!(logits(&original), logits(&loaded));
+    }
+
+    #[test]
+    fn every_layout_comes_back_as_it_went() {
+        let original = small(1);
+        for layout in Layout::ALL {
+            let bytes = to_safetensors_in(&original, layout, Precision::F32, None).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            assert!(file.tensor(&layout.tensors(original.architecture())[0].key).is_ok());
+            assert_eq!(logits(&original), logits(&from_safetensors(small(2), &bytes).unwrap()), "{layout:?}");
+        }
     }
 
     #[test]

@@ -1,14 +1,8 @@
 //! Dense convolution as a matrix product: the pixels that a window sees are laid out as one row of a matrix.
 
-use std::mem::MaybeUninit;
-
 use rayon::prelude::*;
 
-use super::{
-    buffer::filled,
-    depthwise::Size,
-    matmul::{Matrix, product_into, sum_in_order},
-};
+use super::{buffer::sum_in_order, depthwise::Size, gemm::Packed, outer::outer_products, pointwise};
 use crate::Window;
 
 /// Elements of the patch matrix that are laid out at a time.
@@ -72,16 +66,14 @@ pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: S
         return vec![0.0; length];
     }
     let weight = swap_inner(weight, outputs, input[3], window.kernel * window.kernel);
-    let fill = |out: &mut [MaybeUninit<f32>]| {
-        out.par_chunks_mut(cut.pixels() * outputs).enumerate().for_each(|(chunk, out)| {
-            let pixels = out.len() / outputs;
-            let patches = cut.patches(x, chunk, pixels);
-            let weight = Matrix::new(&weight, outputs, cut.patch);
-            product_into(Matrix::new(&patches, pixels, cut.patch), weight.transposed(), out);
-        });
-    };
-    // SAFETY: `product_into` writes every element of a chunk.
-    unsafe { filled(length, fill) }
+    let weight = Packed::from_columns(&weight, cut.patch, outputs);
+    let bias = vec![0.0; weight.padded()];
+    let mut out = vec![0.0; length];
+    out.par_chunks_mut(cut.pixels() * outputs).enumerate().for_each(|(chunk, out)| {
+        let pixels = out.len() / outputs;
+        pointwise::product(&cut.patches(x, chunk, pixels), pixels, &weight, &bias).compute(out, 1);
+    });
+    out
 }
 
 /// The gradient of the weight [Co, Ci, k, k], given that of the output.
@@ -93,17 +85,12 @@ pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size,
         return vec![0.0; weights];
     }
     let length = cut.pixels() * outputs;
-    let fill = |partials: &mut [MaybeUninit<f32>]| {
-        let chunks = partials.par_chunks_mut(weights).zip(gradient.par_chunks(length)).enumerate();
-        chunks.for_each(|(chunk, (partial, gradient))| {
-            let pixels = gradient.len() / outputs;
-            let patches = cut.patches(x, chunk, pixels);
-            let gradient = Matrix::new(gradient, pixels, outputs);
-            product_into(gradient.transposed(), Matrix::new(&patches, pixels, cut.patch), partial);
-        });
-    };
-    // SAFETY: there are as many partial sums as chunks, and `product_into` writes every element of each.
-    let partials = unsafe { filled(gradient.len().div_ceil(length) * weights, fill) };
+    let mut partials = vec![0.0; gradient.len().div_ceil(length) * weights];
+    let chunks = partials.par_chunks_mut(weights).zip(gradient.par_chunks(length)).enumerate();
+    chunks.for_each(|(chunk, (partial, gradient))| {
+        let patches = cut.patches(x, chunk, gradient.len() / outputs);
+        partial.copy_from_slice(&outer_products(gradient, &patches, outputs, cut.patch));
+    });
     swap_inner(&sum_in_order(&partials, weights), outputs, window.kernel * window.kernel, input[3])
 }
 

@@ -8,8 +8,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::{
-    buffer::filled,
-    matmul::sum_in_order,
+    buffer::{filled, sum_in_order},
     simd::{self, Loop, Machine, multiply_add},
 };
 use crate::Window;

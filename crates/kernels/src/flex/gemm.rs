@@ -5,8 +5,11 @@
 //! of the weight that lies in memory in the order of use. Every element is summed from the first to the last of its
 //! products, so its bits depend neither on the tile that it falls into nor on the number of threads.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
+use super::buffer::filled;
 use super::simd::{self, Loop, Machine, multiply_add};
 
 /// Products smaller than this many multiply-adds are not worth a second thread.
@@ -24,18 +27,44 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs the matrix whose element (k, j) is `element(k, j)`.
-    pub fn new(depth: usize, columns: usize, element: impl Fn(usize, usize) -> f32) -> Self {
+    /// Packs a matrix that stands row by row: [depth, columns].
+    pub fn from_rows(matrix: &[f32], depth: usize, columns: usize) -> Self {
+        Self::pack(matrix, depth, columns, |panel, start, width| {
+            let valid = width.min(columns - start);
+            for (to, from) in panel.chunks_exact_mut(width).zip(matrix.chunks_exact(columns)) {
+                to[..valid].copy_from_slice(&from[start..start + valid]);
+            }
+        })
+    }
+
+    /// Packs a matrix that stands column by column: [columns, depth].
+    pub fn from_columns(matrix: &[f32], depth: usize, columns: usize) -> Self {
+        Self::pack(matrix, depth, columns, |panel, start, width| {
+            for lane in 0..width.min(columns - start) {
+                let column = &matrix[(start + lane) * depth..][..depth];
+                panel[lane..].iter_mut().step_by(width).zip(column).for_each(|(to, from)| *to = *from);
+            }
+        })
+    }
+
+    /// `fill` writes a panel, given its memory, its first column and its width.
+    fn pack(matrix: &[f32], depth: usize, columns: usize, fill: impl Fn(&mut [f32], usize, usize) + Sync) -> Self {
+        assert_eq!(matrix.len(), depth * columns, "a matrix to be packed");
         let lanes = simd::lanes();
         let mut packed = Self { data: Vec::new(), depth, columns, lanes };
-        let mut data = Vec::with_capacity(depth * packed.padded());
-        for (start, width) in packed.panels() {
-            for k in 0..depth {
-                data.extend((start..start + width).map(|j| if j < columns { element(k, j) } else { 0.0 }));
-            }
+        let mut data = vec![0.0; depth * packed.padded()];
+        if depth > 0 {
+            // All panels before the last are full.
+            let panels = data.par_chunks_mut(depth * lanes).enumerate();
+            panels.for_each(|(index, panel)| fill(panel, index * lanes, panel.len() / depth));
         }
         packed.data = data;
         packed
+    }
+
+    /// Rows.
+    pub fn depth(&self) -> usize {
+        self.depth
     }
 
     /// Columns without filling.
@@ -142,6 +171,19 @@ impl<'a> Product<'a, ()> {
 impl<F: Finish> Product<'_, F> {
     /// Computes it into `out` on `threads` threads. Elements of `out` between the rows stay as they are.
     pub fn compute(&self, out: &mut [f32], threads: usize) {
+        // SAFETY: numbers are only written, so that none is uninitialised afterwards that was not before.
+        let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
+        self.write(out, threads);
+    }
+
+    /// Computes it into new memory, where its rows stand one after another.
+    pub fn computed(&self, threads: usize) -> Vec<f32> {
+        assert_eq!((self.out_rows.width, self.out_rows.step), (usize::MAX, self.b.columns), "a dense result");
+        // SAFETY: the rows cover everything.
+        unsafe { filled(self.rows * self.b.columns, |out| self.write(out, threads)) }
+    }
+
+    fn write(&self, out: &mut [MaybeUninit<f32>], threads: usize) {
         let (runs, apart) = self.runs;
         assert!(runs > 0 && self.b.depth % runs == 0, "the runs of a product");
         let reach = (runs - 1) * apart + self.b.depth / runs;
@@ -152,7 +194,7 @@ impl<F: Finish> Product<'_, F> {
             self.out_rows.step >= self.b.columns && self.b.data.len() == self.b.depth * self.b.padded(),
             "the columns of a product"
         );
-        let out = Target(out.as_mut_ptr());
+        let out = Target(out.as_mut_ptr().cast());
         let panels = self.b.panels().count();
         let work = self.rows * self.b.columns * self.b.depth;
         if threads == 1 || work < SMALL {
@@ -362,6 +404,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn columns_and_rows_pack_alike() {
+        let (depth, columns) = (5, 23);
+        let rows = integers(depth * columns, 4);
+        let turned: Vec<f32> = (0..rows.len()).map(|i| rows[i % depth * columns + i / depth]).collect();
+        let (rows, columns) = (Packed::from_rows(&rows, depth, columns), Packed::from_columns(&turned, depth, columns));
+        assert_eq!(rows.data, columns.data);
+    }
+
     /// Small numbers whose products and sums are exact.
     fn integers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed * 31) % 7) as f32 - 3.0).collect()
@@ -381,7 +432,7 @@ mod tests {
             (13, 72, 5),
         ] {
             let (a, b, bias) = (integers(rows * depth, 1), integers(depth * columns, 2), integers(columns + 64, 3));
-            let packed = Packed::new(depth, columns, |k, j| b[k * columns + j]);
+            let packed = Packed::from_rows(&b, depth, columns);
             for threads in [1, 3] {
                 let product = Product {
                     a: &a,

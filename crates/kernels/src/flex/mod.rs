@@ -1,8 +1,8 @@
 //! Fast kernels for Burn's CPU backend, in single precision; other precisions run the default bodies.
 //!
 //! - [`simd`]: loops compiled for the instructions of the machine; [`buffer`]: memory that is written once;
-//! - [`matmul`]: matrix products, and with them 1x1 convolutions;
-//! - [`depthwise`], [`dense`]: the other convolutions;
+//! - [`gemm`], [`outer`]: matrix products, and with them [`pointwise`] convolutions;
+//! - [`depthwise`], [`depthwise_rows`], [`dense`]: the other convolutions; [`curve`]: activations;
 //! - [`batch_norm`]: normalisation with activation.
 //!
 //! All cut their work by shape alone, so that results do not depend on the number of threads, bit for bit.
@@ -14,7 +14,8 @@ mod dense;
 mod depthwise;
 pub(crate) mod depthwise_rows;
 pub(crate) mod gemm;
-mod matmul;
+mod outer;
+mod pointwise;
 pub(crate) mod simd;
 
 use burn::{
@@ -26,7 +27,6 @@ use burn_flex::{Flex, FlexTensor};
 use crate::{Convolution, Normalisation, composed, extension::Kernels};
 use batch_norm::{Place, Vectors};
 use depthwise::Size;
-use matmul::{Matrix, product};
 
 impl Kernels for Flex {
     fn convolve(x: FlexTensor, weight: FlexTensor, convolution: Convolution) -> FlexTensor {
@@ -38,10 +38,7 @@ impl Kernels for Flex {
         let output = [input[0], window.output(input[1]), window.output(input[2]), outputs];
         let (x, weight) = (x.storage(), weight.storage());
         let y = match convolution {
-            Convolution::Pointwise => {
-                let x = Matrix::new(x, input[..3].iter().product(), input[3]);
-                product(x, Matrix::new(weight, outputs, input[3]).transposed())
-            }
+            Convolution::Pointwise => pointwise::forward(x, weight, input[3], outputs),
             Convolution::Depthwise(window) => depthwise::forward(x, weight, window, input, output),
             Convolution::Dense(window) => dense::forward(x, weight, window, input, output),
         };
@@ -66,8 +63,7 @@ impl Kernels for Flex {
         let x = match convolution {
             Convolution::Depthwise(window) => depthwise::input_gradient(gradient, weight, window, input, output),
             Convolution::Pointwise | Convolution::Dense(_) => {
-                let gradient = Matrix::new(gradient, output[..3].iter().product(), outputs);
-                product(gradient, Matrix::new(weight, outputs, channels))
+                pointwise::input_gradient(gradient, weight, channels, outputs)
             }
         };
         tensor(x, input)
@@ -82,11 +78,7 @@ impl Kernels for Flex {
         let kernel = convolution.window().kernel;
         let (x, gradient) = (x.storage(), gradient.storage());
         let weight = match convolution {
-            Convolution::Pointwise => {
-                let pixels = input[..3].iter().product();
-                let gradient = Matrix::new(gradient, pixels, outputs);
-                product(gradient.transposed(), Matrix::new(x, pixels, channels))
-            }
+            Convolution::Pointwise => pointwise::weight_gradient(x, gradient, channels, outputs),
             Convolution::Depthwise(window) => depthwise::weight_gradient(x, gradient, window, input, output),
             Convolution::Dense(window) => dense::weight_gradient(x, gradient, window, input, output),
         };

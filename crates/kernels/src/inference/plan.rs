@@ -91,8 +91,10 @@ impl Product {
         check(layer, inputs);
         // Taps outside, channels inside, as pixels lie in memory.
         let taps = kernel * kernel;
-        let weight =
-            Packed::new(taps * inputs, outputs, |k, j| layer.weight[(j * inputs + k % inputs) * taps + k / inputs]);
+        let columns: Vec<f32> = (0..outputs * taps * inputs)
+            .map(|i| layer.weight[(i / (taps * inputs) * inputs + i % inputs) * taps + i / inputs % taps])
+            .collect();
+        let weight = Packed::from_columns(&columns, taps * inputs, outputs);
         let mut bias = layer.bias.clone();
         bias.resize(weight.padded(), 0.0);
         Self { inputs, outputs, kernel, stride, padding, weight, bias, activation }

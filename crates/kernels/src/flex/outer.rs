@@ -1,0 +1,206 @@
+//! Sums of outer products, `leftᵀ * right`: the gradient of a weight, summed over pixels.
+//!
+//! Both factors stand pixel by pixel, so neither needs packing. The pixels are taken a block at a time, small enough for
+//! the caches to hold the block while every tile of the result passes over it; a tile is summed in registers. Blocks are
+//! added from first to last; parts of the pixels, which several threads may take, are added in order. How all is cut
+//! depends on the shape alone, and so do the bits.
+
+use rayon::prelude::*;
+
+use super::{
+    buffer::sum_in_order,
+    simd::{self, Loop, Machine, multiply_add},
+};
+
+/// Elements of both factors in a block.
+const BLOCK: usize = 24 << 10;
+/// Pixels that are worth a part of their own.
+const PART: usize = 4096;
+/// Partial results take no more elements than this.
+const MAX_PARTIALS: usize = 1 << 23;
+/// Rows of the result that a thread takes at a time, if the pixels are few.
+const STRIP: usize = 96;
+/// Sums smaller than this many multiply-adds are not worth a second thread.
+const SMALL: usize = 1 << 18;
+
+/// `left` [pixels, rows] and `right` [pixels, columns] → [rows, columns].
+pub fn outer_products(left: &[f32], right: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let length = rows * columns;
+    let pixels = if length == 0 { 0 } else { left.len() / rows };
+    assert_eq!((left.len(), right.len()), (pixels * rows, pixels * columns), "the factors of a gradient");
+    if pixels == 0 {
+        return vec![0.0; length];
+    }
+    let small = pixels * length < SMALL;
+    let parts = if small { 1 } else { (pixels / PART).clamp(1, (MAX_PARTIALS / length).clamp(1, 32)) };
+    let strip = if small || parts > 8 { rows } else { STRIP.min(rows) };
+    let pixels_per_part = pixels.div_ceil(parts);
+    let mut partials = vec![0.0; pixels.div_ceil(pixels_per_part) * length];
+    partials.par_chunks_mut(length).enumerate().for_each(|(part, partial)| {
+        let first = part * pixels_per_part;
+        let count = pixels_per_part.min(pixels - first);
+        let left = &left[first * rows..][..count * rows];
+        let right = &right[first * columns..][..count * columns];
+        partial.par_chunks_mut(strip * columns).enumerate().for_each(|(index, sums)| {
+            simd::run(Strip { sums, left, right, first: index * strip, rows, columns });
+        });
+    });
+    if partials.len() == length { partials } else { sum_in_order(&partials, length) }
+}
+
+/// Some rows of the result, from `first` on.
+struct Strip<'a> {
+    sums: &'a mut [f32],
+    left: &'a [f32],
+    right: &'a [f32],
+    first: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Loop for Strip<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(mut self) {
+        let block = (BLOCK / (self.rows.min(4 * STRIP) + self.columns)).max(16);
+        let pixels = self.right.len() / self.columns;
+        assert!(self.left.len() == pixels * self.rows && self.first + self.sums.len() / self.columns <= self.rows);
+        for start in (0..pixels).step_by(block) {
+            let end = pixels.min(start + block);
+            // SAFETY: the pixels are there, and the widths are M's.
+            unsafe {
+                match (M::LANES, M::ROWS) {
+                    (32, 12) => self.block::<12, 32, M>(start, end),
+                    (16, 6) => self.block::<6, 16, M>(start, end),
+                    _ => self.block::<4, 8, M>(start, end),
+                }
+            }
+        }
+    }
+}
+
+impl Strip<'_> {
+    /// Adds the pixels from `start` to `end` to all tiles.
+    ///
+    /// # Safety
+    /// They must be there.
+    #[inline(always)]
+    unsafe fn block<const ROWS: usize, const LANES: usize, M: Machine>(&mut self, start: usize, end: usize) {
+        let height = self.sums.len() / self.columns;
+        let mut column = 0;
+        // SAFETY: passed on; the columns are there.
+        unsafe {
+            while column + LANES <= self.columns {
+                self.column::<ROWS, LANES, M>(start, end, column, height);
+                column += LANES;
+            }
+            while column + 8 <= self.columns {
+                self.column::<ROWS, 8, M>(start, end, column, height);
+                column += 8;
+            }
+            while column < self.columns {
+                self.column::<ROWS, 1, M>(start, end, column, height);
+                column += 1;
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `block`; `LANES` columns must be there.
+    #[inline(always)]
+    unsafe fn column<const ROWS: usize, const LANES: usize, M: Machine>(
+        &mut self,
+        start: usize,
+        end: usize,
+        column: usize,
+        height: usize,
+    ) {
+        let mut row = 0;
+        // SAFETY: passed on; the rows are there.
+        unsafe {
+            while row + ROWS <= height {
+                self.tile::<ROWS, LANES, M>(start, end, row, column);
+                row += ROWS;
+            }
+            while row + 2 <= height {
+                self.tile::<2, LANES, M>(start, end, row, column);
+                row += 2;
+            }
+            while row < height {
+                self.tile::<1, LANES, M>(start, end, row, column);
+                row += 1;
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `column`; `ROWS` rows must be there.
+    #[inline(always)]
+    unsafe fn tile<const ROWS: usize, const LANES: usize, M: Machine>(
+        &mut self,
+        start: usize,
+        end: usize,
+        row: usize,
+        column: usize,
+    ) {
+        // SAFETY: the caller's promise and the lengths that `run` checked.
+        unsafe {
+            let out = self.sums.as_mut_ptr().add(row * self.columns + column);
+            let mut sums = [[0.0f32; LANES]; ROWS];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = out.add(i * self.columns).cast::<[f32; LANES]>().read();
+            }
+            let mut left = self.left.as_ptr().add(start * self.rows + self.first + row);
+            let mut right = self.right.as_ptr().add(start * self.columns + column);
+            for _ in start..end {
+                let values = right.cast::<[f32; LANES]>().read();
+                for i in 0..ROWS {
+                    let factor = *left.add(i);
+                    for lane in 0..LANES {
+                        sums[i][lane] = multiply_add::<M>(factor, values[lane], sums[i][lane]);
+                    }
+                }
+                left = left.wrapping_add(self.rows);
+                right = right.wrapping_add(self.columns);
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                out.add(i * self.columns).cast::<[f32; LANES]>().write(sums);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small numbers whose products and sums are exact.
+    fn integers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 31) % 7) as f32 - 3.0).collect()
+    }
+
+    #[test]
+    fn sums_of_all_shapes_are_exact() {
+        for (pixels, rows, columns) in [
+            (1, 1, 1),
+            (7, 3, 5),
+            (300, 40, 24),
+            (49, 200, 33),
+            (9001, 7, 17),
+            (20_000, 24, 16),
+            (0, 3, 2),
+            (5, 0, 2),
+            (5, 2, 0),
+        ] {
+            let (left, right) = (integers(pixels * rows, 1), integers(pixels * columns, 2));
+            let found = outer_products(&left, &right, rows, columns);
+            for i in 0..rows {
+                for j in 0..columns {
+                    let exact: f32 = (0..pixels).map(|p| left[p * rows + i] * right[p * columns + j]).sum();
+                    assert_eq!(found[i * columns + j], exact, "({pixels}, {rows}, {columns}) at ({i}, {j})");
+                }
+            }
+        }
+    }
+}

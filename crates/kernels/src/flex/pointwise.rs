@@ -1,0 +1,45 @@
+//! 1x1 convolution: every pixel is a row of a matrix.
+
+use super::{
+    gemm::{Finish, Packed, Product, Rows},
+    outer::outer_products,
+    simd::Machine,
+};
+
+/// `x` [pixels, Ci] and `weight` [Co, Ci] → [pixels, Co].
+pub fn forward(x: &[f32], weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
+    multiply(x, inputs, &Packed::from_columns(weight, inputs, outputs))
+}
+
+/// The gradient of `x`, given that of the output, [pixels, Co].
+pub fn input_gradient(gradient: &[f32], weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
+    multiply(gradient, outputs, &Packed::from_rows(weight, outputs, inputs))
+}
+
+/// The gradient of the weight [Co, Ci].
+pub fn weight_gradient(x: &[f32], gradient: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
+    outer_products(gradient, x, outputs, inputs)
+}
+
+/// `a` [rows, depth] times `b`.
+fn multiply(a: &[f32], depth: usize, b: &Packed) -> Vec<f32> {
+    let bias = vec![0.0; b.padded()];
+    product(a, a.len() / depth.max(1), b, &bias).computed(rayon::current_num_threads())
+}
+
+/// The plain product of a dense `a` [rows, depth] with `b`; the bias must be zeros.
+pub fn product<'a>(a: &'a [f32], rows: usize, b: &'a Packed, bias: &'a [f32]) -> Product<'a, Sums> {
+    let (a_rows, out_rows) = (Rows::dense(b.depth()), Rows::dense(b.columns()));
+    Product { a, a_rows, runs: (1, 0), rows, b, bias, finish: Sums, out_rows }
+}
+
+/// The sums as they are.
+#[derive(Clone, Copy)]
+pub struct Sums;
+
+impl Finish for Sums {
+    #[inline(always)]
+    fn finish<M: Machine, const LANES: usize>(self, sums: [f32; LANES], _: usize, _: usize, _: usize) -> [f32; LANES] {
+        sums
+    }
+}
