@@ -29,7 +29,7 @@ pub enum Command {
     Export(Export),
     /// Show an architecture's parameters, size, multiply-accumulates and layers
     Info(Info),
-    /// List the architectures
+    /// List the architectures, or published weights
     List(List),
     /// Show the devices this build can use
     Devices,
@@ -163,15 +163,21 @@ pub struct Export {
     pub model: PathBuf,
     /// File to write
     pub out: PathBuf,
-    /// File format
-    #[arg(long, value_enum, default_value_t = Format::Safetensors)]
-    pub format: Format,
-    /// Names of the tensors
-    #[arg(long, value_enum, default_value_t = Layout::Torchvision)]
-    pub layout: Layout,
-    /// Precision of the weights
+    /// File format [default: what OUT ends in: .onnx, .bpk or .burnpack; safetensors otherwise]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Whose names the tensors of a safetensors file have [default: torchvision]
+    #[arg(long, value_enum)]
+    pub layout: Option<Layout>,
+    /// Precision of the weights; ONNX has no bf16
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
+    /// ONNX: give probabilities (output `probabilities`) instead of logits
+    #[arg(long)]
+    pub with_softmax: bool,
+    /// ONNX: take RGB bytes, [batch, H, W, 3] (input `image`), and normalise them inside
+    #[arg(long)]
+    pub with_preprocessing: bool,
 }
 
 #[derive(Args)]
@@ -196,6 +202,9 @@ pub struct Info {
 
 #[derive(Args)]
 pub struct List {
+    /// List published weights instead, with their accuracy
+    #[arg(long)]
+    pub pretrained: bool,
     #[command(flatten)]
     pub json: JsonArgs,
 }
@@ -214,14 +223,26 @@ pub struct JsonArgs {
     pub json: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Safetensors,
+    Onnx,
+    Burnpack,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Layout {
     Torchvision,
+    Timm,
+}
+
+impl From<Layout> for mbconv_nets::Layout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Torchvision => Self::Torchvision,
+            Layout::Timm => Self::Timm,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -2,11 +2,13 @@
 
 use mbconv_nets::ArchitectureError;
 use mbconv_train::average::AverageError;
+use mbconv_train::burnpack::BurnpackError;
 use mbconv_train::data::DataError;
 use mbconv_train::device::DeviceError;
 use mbconv_train::engine::TrainError;
 use mbconv_train::evaluate::EvaluateError;
 use mbconv_train::model_file::ModelError;
+use mbconv_train::onnx::OnnxError;
 use mbconv_train::recipe::RecipeError;
 
 /// Why a command did not succeed.
@@ -39,7 +41,13 @@ macro_rules! with_hint {
     )+};
 }
 
-with_hint!(ArchitectureError, DataError, DeviceError, ModelError, TrainError);
+with_hint!(ArchitectureError, DataError, DeviceError, ModelError, OnnxError, TrainError);
+
+impl From<BurnpackError> for Failure {
+    fn from(error: BurnpackError) -> Self {
+        Self::new(error.to_string(), None)
+    }
+}
 
 impl From<EvaluateError> for Failure {
     fn from(error: EvaluateError) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! What is written here loads in the layout's home with `load_state_dict(load_file(path), strict=True)`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -10,8 +10,8 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::Network;
 use crate::layout::{Layout, TensorInfo};
+use crate::{Architecture, Network};
 
 /// Suffix of PyTorch's batch counter, which a strict `load_state_dict` wants and nothing reads.
 const BATCH_COUNTER: &str = "num_batches_tracked";
@@ -101,22 +101,9 @@ pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>)
     let architecture = network.architecture();
     let layout = Layout::detect(architecture, |key| state.contains_key(key)).unwrap_or(Layout::Torchvision);
     let list = layout.tensors(architecture);
-    let mut missing = list.iter().filter(|info| !state.contains_key(&info.key)).map(|info| &info.key);
-    if let Some(first) = missing.next() {
-        return Err(WeightsError::Missing { first: first.clone(), count: 1 + missing.count() });
-    }
-    let mut loader = Loader { path: Vec::new(), values: HashMap::with_capacity(list.len()) };
-    for TensorInfo { path, key, shape, .. } in list {
-        let Some(data) = state.remove(&key) else { continue };
-        if data.shape().to_vec() != shape {
-            return Err(WeightsError::Shape { key, found: data.shape().to_vec(), expected: shape });
-        }
-        loader.values.insert(path, data);
-    }
-    if let Some(first) = state.keys().min().cloned() {
-        return Err(WeightsError::Unexpected { first, count: state.len() });
-    }
-    Ok(network.map(&mut loader))
+    compare(&list, &state, |data| data.shape().to_vec())?;
+    let values = list.into_iter().filter_map(|info| Some((info.path, state.remove(&info.key)?))).collect();
+    Ok(network.map(&mut Loader { path: Vec::new(), values }))
 }
 
 /// Writes `network` as a safetensors file's bytes in torchvision's layout, with `metadata` in its header.
@@ -157,6 +144,44 @@ pub fn to_safetensors_in(
     Ok(safetensors::serialize(views, metadata)?)
 }
 
+/// Checks that a safetensors file's bytes hold the tensors of `architecture`, allocating none of them: a header may name a
+/// network much larger than the file.
+///
+/// # Errors
+/// A damaged file, a tensor that is missing, foreign or of another shape.
+pub fn check_safetensors(architecture: &Architecture, bytes: &[u8]) -> Result<(), WeightsError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let found = file.iter().filter(|(key, _)| !key.ends_with(BATCH_COUNTER));
+    let found: HashMap<String, Vec<usize>> = found.map(|(key, view)| (key.into(), view.shape().into())).collect();
+    let layout = Layout::detect(architecture, |key| found.contains_key(key)).unwrap_or(Layout::Torchvision);
+    compare(&layout.tensors(architecture), &found, |shape| shape.clone())
+}
+
+/// Are the tensors of `list` all in `found`, by key, with their shapes, and no others?
+fn compare<T>(
+    list: &[TensorInfo],
+    found: &HashMap<String, T>,
+    shape: impl Fn(&T) -> Vec<usize>,
+) -> Result<(), WeightsError> {
+    let mut missing = list.iter().filter(|info| !found.contains_key(&info.key)).map(|info| &info.key);
+    if let Some(first) = missing.next() {
+        return Err(WeightsError::Missing { first: first.clone(), count: 1 + missing.count() });
+    }
+    for info in list {
+        let found = shape(&found[&info.key]);
+        if found != info.shape {
+            return Err(WeightsError::Shape { key: info.key.clone(), found, expected: info.shape.clone() });
+        }
+    }
+    let known: HashSet<&str> = list.iter().map(|info| info.key.as_str()).collect();
+    let mut foreign: Vec<&String> = found.keys().filter(|key| !known.contains(key.as_str())).collect();
+    foreign.sort();
+    match foreign.first() {
+        Some(&first) => Err(WeightsError::Unexpected { first: first.clone(), count: foreign.len() }),
+        None => Ok(()),
+    }
+}
+
 /// Reads a safetensors file's bytes into `network`, converting every float type to f32.
 ///
 /// # Errors
@@ -176,6 +201,17 @@ pub fn from_safetensors(network: Network, bytes: &[u8]) -> Result<Network, Weigh
         state.insert(key, TensorData::new(values, view.shape().to_vec()));
     }
     load_state_dict(network, state)
+}
+
+/// Checks that every tensor of `network` is finite when written in `precision`.
+///
+/// # Errors
+/// The first that is not.
+pub fn check_precision(network: &Network, precision: Precision) -> Result<(), WeightsError> {
+    match state_dict(network).into_iter().find(|(_, data)| encode(data.iter::<f32>(), precision).is_none()) {
+        Some((info, _)) => Err(WeightsError::NotFinite { key: info.key, written: precision }),
+        None => Ok(()),
+    }
 }
 
 fn encode(values: impl Iterator<Item = f32>, precision: Precision) -> Option<(Dtype, Vec<u8>)> {

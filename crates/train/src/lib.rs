@@ -7,12 +7,14 @@
 //! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`ema`], [`freeze`],
 //!    [`checkpoint`] and [`run_folder`];
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
-//! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one;
+//! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
+//!    programs;
 //! 6. [`device`]: where to do it.
 #![deny(missing_docs)]
 
 pub mod average;
 pub mod batch;
+pub mod burnpack;
 pub mod checkpoint;
 pub mod data;
 pub mod device;
@@ -25,6 +27,7 @@ pub mod freeze;
 pub mod loss;
 pub mod metrics;
 pub mod model_file;
+pub mod onnx;
 pub mod optimizer;
 pub mod predict;
 pub mod recipe;

@@ -2,12 +2,11 @@
 //!
 //! The header's metadata holds one entry, `mbconv`, a JSON document: [`ModelCard`].
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use mbconv_nets::weights::{self, Precision, WeightsError};
-use mbconv_nets::{ArchitectureError, ArchitectureOptions, Network};
+use mbconv_nets::{ArchitectureError, ArchitectureOptions, Layout, Network};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +17,7 @@ use crate::recipe::RecipeFile;
 use crate::run_folder::Score;
 
 /// Key of the card in the file's metadata.
-const METADATA_KEY: &str = "mbconv";
+pub(crate) const METADATA_KEY: &str = "mbconv";
 /// Version of the card's form.
 const FORMAT: u32 = 1;
 /// A run directory's best model.
@@ -209,23 +208,48 @@ impl Model {
     /// See [`ModelError`].
     pub fn open(path: &Path, device: &Device) -> Result<Self, ModelError> {
         let path = resolve(path)?;
-        let bytes = read(&path)?;
-        let card = card_of(&bytes, &path)?;
-        let architecture = card.architecture.architecture().map_err(|error| invalid(&path, error))?;
-        let network = weights::from_safetensors(Network::new(&architecture, device), &bytes)
-            .map_err(|source| ModelError::Weights { path: path.display().to_string(), source })?;
-        Ok(Self { card, network, path })
+        Self::from_bytes(&read(&path)?, &path, device)
     }
 
-    /// Writes the model to `path`, whole or not at all.
+    /// Reads a model file's contents; errors call it `path`.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn from_bytes(bytes: &[u8], path: &Path, device: &Device) -> Result<Self, ModelError> {
+        let card = card_of(bytes, path)?;
+        let architecture = card.architecture.architecture().map_err(|error| invalid(path, error))?;
+        // Before the network is allocated: it must not be larger than the file.
+        let network = weights::check_safetensors(&architecture, bytes)
+            .and_then(|()| weights::from_safetensors(Network::new(&architecture, device), bytes))
+            .map_err(|source| ModelError::Weights { path: path.display().to_string(), source })?;
+        Ok(Self { card, network, path: path.into() })
+    }
+
+    /// Writes the model to `path` in torchvision's layout, whole or not at all.
     ///
     /// # Errors
     /// A weight that `precision` cannot hold, or whatever the system says.
     pub fn save(network: &Network, card: &ModelCard, precision: Precision, path: &Path) -> Result<(), ModelError> {
+        Self::save_in(network, card, Layout::Torchvision, precision, path)
+    }
+
+    /// Writes the model to `path` in any layout; [`open`](Self::open) reads them all.
+    ///
+    /// # Errors
+    /// A weight that `precision` cannot hold, or whatever the system says.
+    pub fn save_in(
+        network: &Network,
+        card: &ModelCard,
+        layout: Layout,
+        precision: Precision,
+        path: &Path,
+    ) -> Result<(), ModelError> {
         let shown = || path.display().to_string();
         let json = serde_json::to_string(card).expect("a card is plain data");
-        let metadata = HashMap::from([(METADATA_KEY.to_string(), json)]);
-        let bytes = weights::to_safetensors(network, precision, Some(metadata))
+        // Hugging Face's loaders want to be told whose tensors these are.
+        let metadata = [(METADATA_KEY, json.as_str()), ("format", "pt")];
+        let metadata = metadata.map(|(key, value)| (key.to_string(), value.to_string())).into();
+        let bytes = weights::to_safetensors_in(network, layout, precision, Some(metadata))
             .map_err(|source| ModelError::Weights { path: shown(), source })?;
         write_atomically(path, &bytes).map_err(|source| ModelError::Write { path: shown(), source })
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use mbconv_hub::PRETRAINED;
 use mbconv_nets::registry::NAMES;
 use mbconv_nets::{ArchitectureOptions, Summary};
 use serde_json::json;
@@ -11,6 +12,29 @@ use crate::args::List;
 use crate::failure::Failure;
 
 pub fn run(args: List) -> Result<(), Failure> {
+    if args.pretrained { pretrained(args.json.json) } else { architectures(args.json.json) }
+}
+
+/// Published weights, as `--weights` takes them.
+fn pretrained(as_json: bool) -> Result<(), Failure> {
+    // Per cent have three decimals; a hundredth of one must not have seventeen.
+    let share = |percent: f64| (percent * 1000.0).round() / 100_000.0;
+    let mut rows = Vec::new();
+    let mut text = format!("{:<46}{:>9}{:>9}{:>12}\n", "weights", "top-1", "top-5", "resolution");
+    for row in PRETRAINED {
+        let shares = row.accuracy.map(|(top1, top5)| (share(top1), share(top5)));
+        let (top1, top5) = shares.unzip();
+        rows.push(json!({ "name": row.name, "top1": top1, "top5": top5, "resolution": row.resolution }));
+        let shown = |percent: Option<f64>| percent.map_or("–".into(), |percent| format!("{percent:.2} %"));
+        let (top1, top5) = row.accuracy.unzip();
+        let _ = writeln!(text, "{:<46}{:>9}{:>9}{:>9} px", row.name, shown(top1), shown(top5), row.resolution);
+    }
+    text += "\nImageNet-1k validation accuracy as published, at the resolution shown; without its tag a name means the first\n";
+    text += "of its rows. Others: hf:owner/name[@revision][/file] of the Hugging Face hub, and https://…\n";
+    if as_json { print_json(&json!(rows)) } else { print_text(&text) }
+}
+
+fn architectures(as_json: bool) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut text = format!("{:<20}{:>14}{:>12}{:>12}\n", "architecture", "parameters", "MACs", "resolution");
     for name in NAMES {
@@ -22,5 +46,5 @@ pub fn run(args: List) -> Result<(), Failure> {
         let _ = writeln!(text, "{name:<20}{millions:>12.3} M{giga:>10.3} G{resolution:>9} px");
     }
     text += "\n1000 classes, one image at the resolution shown; mobilenet_v2_<width> takes any width\n";
-    if args.json.json { print_json(&json!(rows)) } else { print_text(&text) }
+    if as_json { print_json(&json!(rows)) } else { print_text(&text) }
 }

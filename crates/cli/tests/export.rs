@@ -1,0 +1,72 @@
+//! What `mbconv export` writes, and what it refuses.
+
+mod common;
+
+use std::fs;
+
+use common::{error, json, path, run, trained};
+
+#[test]
+fn every_layout_and_precision_opens_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let measure = |model: &std::path::Path| json(&["eval", path(model), "--data", "digits", "--json"])["top1"].clone();
+    let expected = measure(trained());
+    for (index, options) in
+        [&["--layout", "timm"][..], &["--layout", "torchvision"], &["--layout", "timm", "--dtype", "f16"]]
+            .iter()
+            .enumerate()
+    {
+        let out = folder.path().join(format!("{index}.safetensors"));
+        run(0, &[&["export", path(trained()), path(&out)][..], options].concat());
+        let top1 = measure(&out);
+        let drift = (top1.as_f64().unwrap() - expected.as_f64().unwrap()).abs();
+        assert!(drift < if options.len() > 2 { 0.02 } else { 1e-9 }, "{options:?}: {top1} {expected}");
+    }
+}
+
+#[test]
+fn the_ending_of_the_name_chooses_the_format() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, options, opening) in [
+        // Field 1, IR version 8, then the producer's name.
+        ("a.onnx", &[][..], &b"\x08\x08\x12\x06mbconv"[..]),
+        ("b.bin", &["--format", "onnx", "--with-softmax", "--with-preprocessing", "--dtype", "f16"], b"\x08\x08"),
+        ("c.bpk", &[], b""),
+        ("d.bin", &["--format", "burnpack", "--dtype", "bf16"], b""),
+        ("e.safetensors", &[], b""),
+    ] {
+        let out = folder.path().join(name);
+        let (_, stderr) = run(0, &[&["export", path(trained()), path(&out)][..], options].concat());
+        assert!(stderr.contains("wrote ") && stderr.contains(name), "{stderr}");
+        let bytes = fs::read(&out).unwrap();
+        assert!(bytes.starts_with(opening), "{name}: {:?}", &bytes[..16]);
+        let safetensors = safetensors_header(&bytes);
+        assert_eq!(safetensors, name.starts_with('e'), "{name}");
+    }
+}
+
+/// Does the file open with a length and a JSON object of about that length?
+fn safetensors_header(bytes: &[u8]) -> bool {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    length < bytes.len() as u64 && bytes[8] == b'{'
+}
+
+#[test]
+fn options_of_another_format_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model");
+    for (options, words) in [
+        (&["--format", "onnx", "--layout", "timm"][..], "--layout is for --format safetensors"),
+        (&["--format", "burnpack", "--layout", "torchvision"], "--layout is for --format safetensors"),
+        (&["--with-softmax"], "--with-softmax is for --format onnx"),
+        (&["--format", "burnpack", "--with-preprocessing"], "--with-preprocessing is for --format onnx"),
+    ] {
+        let (_, stderr) = run(2, &[&["export", path(trained()), path(&out)][..], options].concat());
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    let message = error(&["export", path(trained()), path(&out), "--format", "onnx", "--dtype", "bf16"]);
+    assert!(message.contains("not bf16") && message.contains("--dtype f16"), "{message}");
+    assert!(!out.exists());
+    let message = error(&["export", path(trained()), path(folder.path()), "--format", "onnx"]);
+    assert!(message.contains("is a folder") && message.contains("model.onnx"), "{message}");
+}

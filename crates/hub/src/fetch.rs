@@ -1,0 +1,268 @@
+//! One file over HTTP, whole or not at all: resumed where it broke off, checked, then renamed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use ureq::Agent;
+use ureq::http::Response;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::error::HubError;
+
+/// Largest file that is accepted, in bytes: four times the largest weights published.
+pub const MAX_BYTES: u64 = 8 << 30;
+/// Fruitless attempts before giving up.
+const ATTEMPTS: u32 = 5;
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 18;
+
+/// How far a file has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// Address of the file.
+    pub url: &'a str,
+    /// Bytes there, those of an earlier attempt included.
+    pub done: u64,
+    /// Bytes in all, where the server said so.
+    pub total: Option<u64>,
+}
+
+/// Is told about progress, and may stop it; what came so far is then kept for the next time.
+pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
+/// An HTTP client with its patience.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    agent: Agent,
+    /// Before the second attempt; doubled for each after it.
+    pub pause: Duration,
+}
+
+/// A file to fetch.
+pub(crate) struct Wanted<'a> {
+    pub url: &'a str,
+    /// Shown to the first server, never to where it redirects.
+    pub token: Option<&'a str>,
+    /// Where it goes.
+    pub target: &'a Path,
+    /// Where it grows.
+    pub partial: &'a Path,
+    /// Held while it grows, so that two programs do not write one file.
+    pub lock: &'a Path,
+    /// The published beginning of its SHA-256.
+    pub sha256: Option<&'a str>,
+    /// Where a person may put the file.
+    pub place: &'a Path,
+}
+
+/// How an attempt ended short of success.
+enum Setback {
+    /// Worth another attempt; did any bytes come?
+    Passing(HubError, bool),
+    /// Not.
+    Final(HubError),
+}
+
+impl Client {
+    /// Proxies by `HTTPS_PROXY` and its siblings; certificates of `SSL_CERT_FILE` instead of Mozilla's where it is set.
+    ///
+    /// # Errors
+    /// An unreadable `SSL_CERT_FILE`.
+    pub fn new() -> Result<Self, HubError> {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_per_read(Some(Duration::from_secs(60)))
+            .user_agent(concat!("mbconv/", env!("CARGO_PKG_VERSION")));
+        if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from) {
+            config = config.tls_config(TlsConfig::builder().root_certs(certificates(&path)?).build());
+        }
+        Ok(Self { agent: config.build().new_agent(), pause: Duration::from_secs(1) })
+    }
+
+    /// What a server says of a file, without following it to another server.
+    pub fn head(&self, url: &str, token: Option<&str>) -> Result<Response<ureq::Body>, ureq::Error> {
+        let request = self.agent.head(url).config().max_redirects(0).build();
+        match token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+        .call()
+    }
+
+    /// Fetches a file to its target, unless another program does so meanwhile.
+    pub fn download(&self, wanted: &Wanted, progress: &mut OnProgress) -> Result<(), HubError> {
+        for path in [wanted.partial, wanted.target, wanted.lock] {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder).map_err(|source| HubError::io(folder, source))?;
+        }
+        let lock = File::create(wanted.lock).map_err(|source| HubError::io(wanted.lock, source))?;
+        lock.lock().map_err(|source| HubError::io(wanted.lock, source))?;
+        if wanted.target.exists() {
+            return Ok(());
+        }
+        // A file that broke off long ago may go on as another: then once more from the start.
+        let resumed = wanted.partial.exists();
+        self.complete(wanted, progress)?;
+        let checked = check(wanted.partial, wanted.sha256);
+        if checked.is_err() {
+            remove(wanted.partial)?;
+        }
+        match checked {
+            Ok(()) => {}
+            Err(HubError::WrongHash { .. }) if resumed => {
+                self.complete(wanted, progress)?;
+                if let Err(error) = check(wanted.partial, wanted.sha256) {
+                    remove(wanted.partial)?;
+                    return Err(from(wanted.url, error));
+                }
+            }
+            Err(error) => return Err(from(wanted.url, error)),
+        }
+        std::fs::rename(wanted.partial, wanted.target).map_err(|source| HubError::io(wanted.target, source))
+    }
+
+    /// Attempts until every byte is there.
+    fn complete(&self, wanted: &Wanted, progress: &mut OnProgress) -> Result<(), HubError> {
+        let mut fruitless = 0;
+        loop {
+            match self.attempt(wanted, progress) {
+                Ok(()) => return Ok(()),
+                Err(Setback::Final(error)) => return Err(error),
+                Err(Setback::Passing(error, fruitful)) => {
+                    fruitless = if fruitful { 1 } else { fruitless + 1 };
+                    if fruitless >= ATTEMPTS {
+                        return Err(error);
+                    }
+                    std::thread::sleep(self.pause * (1 << (fruitless - 1)));
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, wanted: &Wanted, progress: &mut OnProgress) -> Result<(), Setback> {
+        let io = |source| Setback::Final(HubError::io(wanted.partial, source));
+        let mut file = OpenOptions::new().create(true).append(true).open(wanted.partial).map_err(io)?;
+        let mut length = file.metadata().map_err(io)?.len();
+        let mut response = self.get(wanted, length)?;
+        let status = response.status().as_u16();
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        // `bytes 100-199/200` or, beyond the end, `bytes */200`.
+        let range = header("content-range").and_then(|value| value.strip_prefix("bytes ")?.split_once('/'));
+        match status {
+            200 => {
+                file.set_len(0).map_err(io)?;
+                length = 0;
+            }
+            206 if range.is_some_and(|(range, _)| range.split('-').next() == Some(&length.to_string())) => {}
+            416 if range.is_some_and(|(_, total)| total == length.to_string()) => return Ok(()),
+            206 | 416 => {
+                file.set_len(0).map_err(io)?;
+                return Err(Setback::Passing(unreachable(wanted, "it answers for another part of the file"), false));
+            }
+            408 | 425 | 429 | 500..=599 => return Err(Setback::Passing(refused(wanted, status), false)),
+            _ => return Err(Setback::Final(refused(wanted, status))),
+        }
+        let total = response.body().content_length().map(|rest| length + rest);
+        let start = length;
+        let mut body = response.body_mut().as_reader();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            if length > MAX_BYTES || total.is_some_and(|total| total > MAX_BYTES) {
+                return Err(Setback::Final(HubError::TooLarge { url: wanted.url.into(), limit: MAX_BYTES }));
+            }
+            if progress(Progress { url: wanted.url, done: length, total }).is_break() {
+                return Err(Setback::Final(HubError::Interrupted));
+            }
+            match body.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => file.write_all(&chunk[..read]).map_err(io)?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Setback::Passing(unreachable(wanted, &error.to_string()), length > start)),
+            }
+            length = file.metadata().map_err(io)?.len();
+        }
+        match total {
+            Some(total) if total != length => {
+                let message = format!("it broke off after {length} of {total} bytes");
+                Err(Setback::Passing(unreachable(wanted, &message), length > start))
+            }
+            _ => file.sync_all().map_err(io),
+        }
+    }
+
+    fn get(&self, wanted: &Wanted, from: u64) -> Result<Response<ureq::Body>, Setback> {
+        // What begins encrypted must not end in the open.
+        let mut request = self.agent.get(wanted.url).config().https_only(wanted.url.starts_with("https:")).build();
+        if let Some(token) = wanted.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        if from > 0 {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        request.call().map_err(|error| {
+            let passing = matches!(error, ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed);
+            match (unreachable(wanted, &error.to_string()), passing) {
+                (error, true) => Setback::Passing(error, false),
+                (error, false) => Setback::Final(error),
+            }
+        })
+    }
+}
+
+/// The certificates in a PEM file.
+fn certificates(path: &Path) -> Result<RootCerts, HubError> {
+    let pem = std::fs::read(path).map_err(|source| HubError::io(path, source))?;
+    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Err(HubError::io(path, std::io::Error::other("SSL_CERT_FILE holds no certificates")));
+    }
+    Ok(RootCerts::from(certificates))
+}
+
+/// Does the file's SHA-256 begin as published?
+pub(crate) fn check(path: &Path, sha256: Option<&str>) -> Result<(), HubError> {
+    let Some(expected) = sha256 else { return Ok(()) };
+    let io = |source| HubError::io(path, source);
+    let mut file = File::open(path).map_err(io)?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(io)?;
+    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    if found.starts_with(expected) {
+        return Ok(());
+    }
+    let found = found[..expected.len().min(found.len())].into();
+    Err(HubError::WrongHash { path: path.into(), expected: expected.into(), found, cached: true })
+}
+
+/// The same error, said of the address instead of the temporary file.
+fn from(url: &str, error: HubError) -> HubError {
+    match error {
+        HubError::WrongHash { expected, found, .. } => {
+            HubError::WrongHash { path: url.into(), expected, found, cached: false }
+        }
+        error => error,
+    }
+}
+
+fn remove(path: &Path) -> Result<(), HubError> {
+    std::fs::remove_file(path).map_err(|source| HubError::io(path, source))
+}
+
+fn refused(wanted: &Wanted, status: u16) -> HubError {
+    HubError::Status { url: wanted.url.into(), status, place: wanted.place.into() }
+}
+
+fn unreachable(wanted: &Wanted, message: &str) -> HubError {
+    HubError::Unreachable { url: wanted.url.into(), message: message.into(), place: wanted.place.into() }
+}

@@ -1,0 +1,199 @@
+//! Weights that are known by name, with the accuracy that was published with them.
+//!
+//! ImageNet-1k validation, in per cent, as the publisher measured it at the resolution given: torchvision's from its
+//! `Weights` classes, timm's from its `results-imagenet.csv` (rows without numbers are newer than the table), Google's
+//! MobileNetV2 from the table in TensorFlow's `slim/nets/mobilenet`.
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pretrained {
+    /// What to call it: `torchvision/mobilenet_v2.imagenet1k_v2`.
+    pub name: &'static str,
+    /// Where it is.
+    pub place: Place,
+    /// Side of the image in pixels at which the accuracy was measured.
+    pub resolution: usize,
+    /// Top-1 and top-5 accuracy in per cent.
+    pub accuracy: Option<(f64, f64)>,
+}
+
+/// Where a known file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At a URL; its name ends in the beginning of its SHA-256.
+    Url(&'static str),
+    /// In a Hugging Face repository.
+    HuggingFace(&'static str),
+}
+
+const fn url(name: &'static str, url: &'static str, resolution: usize, accuracy: Option<(f64, f64)>) -> Pretrained {
+    Pretrained { name, place: Place::Url(url), resolution, accuracy }
+}
+
+const fn hub(
+    name: &'static str,
+    repository: &'static str,
+    resolution: usize,
+    accuracy: Option<(f64, f64)>,
+) -> Pretrained {
+    Pretrained { name, place: Place::HuggingFace(repository), resolution, accuracy }
+}
+
+/// The table. The first row of an architecture is its home's default, which the name without a tag means.
+#[rustfmt::skip]
+pub const PRETRAINED: [Pretrained; 84] = [
+    url("torchvision/mobilenet_v2.imagenet1k_v2", "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth", 224, Some((72.154, 90.822))),
+    url("torchvision/mobilenet_v2.imagenet1k_v1", "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth", 224, Some((71.878, 90.286))),
+    url("torchvision/efficientnet_b0.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth", 224, Some((77.692, 93.532))),
+    url("torchvision/efficientnet_b1.imagenet1k_v2", "https://download.pytorch.org/models/efficientnet_b1-c27df63c.pth", 240, Some((79.838, 94.934))),
+    url("torchvision/efficientnet_b1.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b1_rwightman-bac287d4.pth", 240, Some((78.642, 94.186))),
+    url("torchvision/efficientnet_b2.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b2_rwightman-c35c1473.pth", 288, Some((80.608, 95.310))),
+    url("torchvision/efficientnet_b3.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b3_rwightman-b3899882.pth", 300, Some((82.008, 96.054))),
+    url("torchvision/efficientnet_b4.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b4_rwightman-23ab8bcd.pth", 380, Some((83.384, 96.594))),
+    url("torchvision/efficientnet_b5.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b5_lukemelas-1a07897c.pth", 456, Some((83.444, 96.628))),
+    url("torchvision/efficientnet_b6.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b6_lukemelas-24a108a5.pth", 528, Some((84.008, 96.916))),
+    url("torchvision/efficientnet_b7.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b7_lukemelas-c5b4e57e.pth", 600, Some((84.122, 96.908))),
+    hub("timm/mobilenetv2_050.lamb_in1k", "timm/mobilenetv2_050.lamb_in1k", 224, Some((65.950, 86.088))),
+    hub("timm/mobilenetv2_100.ra_in1k", "timm/mobilenetv2_100.ra_in1k", 224, Some((72.976, 91.010))),
+    hub("timm/mobilenetv2_110d.ra_in1k", "timm/mobilenetv2_110d.ra_in1k", 224, Some((75.056, 92.186))),
+    hub("timm/mobilenetv2_120d.ra_in1k", "timm/mobilenetv2_120d.ra_in1k", 224, Some((77.302, 93.504))),
+    hub("timm/mobilenetv2_140.ra_in1k", "timm/mobilenetv2_140.ra_in1k", 224, Some((76.520, 92.986))),
+    hub("timm/efficientnet_b0.ra_in1k", "timm/efficientnet_b0.ra_in1k", 224, Some((77.694, 93.532))),
+    hub("timm/efficientnet_b0.ra4_e3600_r224_in1k", "timm/efficientnet_b0.ra4_e3600_r224_in1k", 256, None),
+    hub("timm/efficientnet_b1.ra4_e3600_r240_in1k", "timm/efficientnet_b1.ra4_e3600_r240_in1k", 288, None),
+    hub("timm/efficientnet_b1.ft_in1k", "timm/efficientnet_b1.ft_in1k", 256, Some((78.800, 94.342))),
+    hub("timm/efficientnet_b2.ra_in1k", "timm/efficientnet_b2.ra_in1k", 288, Some((80.610, 95.314))),
+    hub("timm/efficientnet_b3.ra2_in1k", "timm/efficientnet_b3.ra2_in1k", 320, Some((82.242, 96.118))),
+    hub("timm/efficientnet_b4.ra2_in1k", "timm/efficientnet_b4.ra2_in1k", 384, Some((83.414, 96.598))),
+    hub("timm/efficientnet_b5.sw_in12k_ft_in1k", "timm/efficientnet_b5.sw_in12k_ft_in1k", 448, Some((85.892, 97.736))),
+    hub("timm/tf_efficientnet_b0.ns_jft_in1k", "timm/tf_efficientnet_b0.ns_jft_in1k", 224, Some((78.670, 94.374))),
+    hub("timm/tf_efficientnet_b0.aa_in1k", "timm/tf_efficientnet_b0.aa_in1k", 224, Some((76.834, 93.220))),
+    hub("timm/tf_efficientnet_b0.ap_in1k", "timm/tf_efficientnet_b0.ap_in1k", 224, Some((77.090, 93.262))),
+    hub("timm/tf_efficientnet_b0.in1k", "timm/tf_efficientnet_b0.in1k", 224, Some((76.532, 93.008))),
+    hub("timm/tf_efficientnet_b1.ns_jft_in1k", "timm/tf_efficientnet_b1.ns_jft_in1k", 240, Some((81.394, 95.736))),
+    hub("timm/tf_efficientnet_b1.aa_in1k", "timm/tf_efficientnet_b1.aa_in1k", 240, Some((78.830, 94.198))),
+    hub("timm/tf_efficientnet_b1.ap_in1k", "timm/tf_efficientnet_b1.ap_in1k", 240, Some((79.280, 94.308))),
+    hub("timm/tf_efficientnet_b1.in1k", "timm/tf_efficientnet_b1.in1k", 240, Some((78.560, 94.094))),
+    hub("timm/tf_efficientnet_b2.ns_jft_in1k", "timm/tf_efficientnet_b2.ns_jft_in1k", 260, Some((82.378, 96.254))),
+    hub("timm/tf_efficientnet_b2.aa_in1k", "timm/tf_efficientnet_b2.aa_in1k", 260, Some((80.084, 94.906))),
+    hub("timm/tf_efficientnet_b2.ap_in1k", "timm/tf_efficientnet_b2.ap_in1k", 260, Some((80.308, 95.028))),
+    hub("timm/tf_efficientnet_b2.in1k", "timm/tf_efficientnet_b2.in1k", 260, Some((79.604, 94.714))),
+    hub("timm/tf_efficientnet_b3.ns_jft_in1k", "timm/tf_efficientnet_b3.ns_jft_in1k", 300, Some((84.056, 96.918))),
+    hub("timm/tf_efficientnet_b3.aa_in1k", "timm/tf_efficientnet_b3.aa_in1k", 300, Some((81.644, 95.722))),
+    hub("timm/tf_efficientnet_b3.ap_in1k", "timm/tf_efficientnet_b3.ap_in1k", 300, Some((81.826, 95.626))),
+    hub("timm/tf_efficientnet_b3.in1k", "timm/tf_efficientnet_b3.in1k", 300, Some((80.878, 95.300))),
+    hub("timm/tf_efficientnet_b4.ns_jft_in1k", "timm/tf_efficientnet_b4.ns_jft_in1k", 380, Some((85.162, 97.470))),
+    hub("timm/tf_efficientnet_b4.aa_in1k", "timm/tf_efficientnet_b4.aa_in1k", 380, Some((83.018, 96.300))),
+    hub("timm/tf_efficientnet_b4.ap_in1k", "timm/tf_efficientnet_b4.ap_in1k", 380, Some((83.250, 96.394))),
+    hub("timm/tf_efficientnet_b4.in1k", "timm/tf_efficientnet_b4.in1k", 380, Some((82.608, 96.128))),
+    hub("timm/tf_efficientnet_b5.ns_jft_in1k", "timm/tf_efficientnet_b5.ns_jft_in1k", 456, Some((86.088, 97.754))),
+    hub("timm/tf_efficientnet_b5.aa_in1k", "timm/tf_efficientnet_b5.aa_in1k", 456, Some((83.688, 96.712))),
+    hub("timm/tf_efficientnet_b5.ap_in1k", "timm/tf_efficientnet_b5.ap_in1k", 456, Some((84.258, 96.974))),
+    hub("timm/tf_efficientnet_b5.in1k", "timm/tf_efficientnet_b5.in1k", 456, Some((83.176, 96.536))),
+    hub("timm/tf_efficientnet_b5.ra_in1k", "timm/tf_efficientnet_b5.ra_in1k", 456, Some((83.810, 96.754))),
+    hub("timm/tf_efficientnet_b6.ns_jft_in1k", "timm/tf_efficientnet_b6.ns_jft_in1k", 528, Some((86.456, 97.884))),
+    hub("timm/tf_efficientnet_b6.aa_in1k", "timm/tf_efficientnet_b6.aa_in1k", 528, Some((84.116, 96.880))),
+    hub("timm/tf_efficientnet_b6.ap_in1k", "timm/tf_efficientnet_b6.ap_in1k", 528, Some((84.786, 97.136))),
+    hub("timm/tf_efficientnet_b7.ns_jft_in1k", "timm/tf_efficientnet_b7.ns_jft_in1k", 600, Some((86.840, 98.094))),
+    hub("timm/tf_efficientnet_b7.aa_in1k", "timm/tf_efficientnet_b7.aa_in1k", 600, Some((84.414, 96.906))),
+    hub("timm/tf_efficientnet_b7.ap_in1k", "timm/tf_efficientnet_b7.ap_in1k", 600, Some((85.122, 97.252))),
+    hub("timm/tf_efficientnet_b7.ra_in1k", "timm/tf_efficientnet_b7.ra_in1k", 600, Some((84.932, 97.208))),
+    hub("timm/tf_efficientnet_b8.ap_in1k", "timm/tf_efficientnet_b8.ap_in1k", 672, Some((85.364, 97.292))),
+    hub("timm/tf_efficientnet_b8.ra_in1k", "timm/tf_efficientnet_b8.ra_in1k", 672, Some((85.368, 97.394))),
+    hub("timm/tf_efficientnet_l2.ns_jft_in1k_475", "timm/tf_efficientnet_l2.ns_jft_in1k_475", 475, Some((88.234, 98.546))),
+    hub("timm/tf_efficientnet_l2.ns_jft_in1k", "timm/tf_efficientnet_l2.ns_jft_in1k", 800, Some((88.352, 98.648))),
+    hub("timm/efficientnet_lite0.ra_in1k", "timm/efficientnet_lite0.ra_in1k", 224, Some((75.480, 92.522))),
+    hub("timm/tf_efficientnet_lite0.in1k", "timm/tf_efficientnet_lite0.in1k", 224, Some((74.830, 92.172))),
+    hub("timm/tf_efficientnet_lite1.in1k", "timm/tf_efficientnet_lite1.in1k", 240, Some((76.644, 93.230))),
+    hub("timm/tf_efficientnet_lite2.in1k", "timm/tf_efficientnet_lite2.in1k", 260, Some((77.464, 93.750))),
+    hub("timm/tf_efficientnet_lite3.in1k", "timm/tf_efficientnet_lite3.in1k", 300, Some((79.808, 94.912))),
+    hub("timm/tf_efficientnet_lite4.in1k", "timm/tf_efficientnet_lite4.in1k", 380, Some((81.532, 95.664))),
+    hub("timm/efficientnet_el.ra_in1k", "timm/efficientnet_el.ra_in1k", 300, Some((81.312, 95.536))),
+    hub("timm/efficientnet_em.ra2_in1k", "timm/efficientnet_em.ra2_in1k", 240, Some((79.240, 94.794))),
+    hub("timm/efficientnet_es.ra_in1k", "timm/efficientnet_es.ra_in1k", 224, Some((78.054, 93.924))),
+    hub("timm/tf_efficientnet_el.in1k", "timm/tf_efficientnet_el.in1k", 300, Some((80.252, 95.118))),
+    hub("timm/tf_efficientnet_em.in1k", "timm/tf_efficientnet_em.in1k", 240, Some((78.122, 94.046))),
+    hub("timm/tf_efficientnet_es.in1k", "timm/tf_efficientnet_es.in1k", 224, Some((76.600, 93.202))),
+    url(
+        "lukemelas/efficientnet-b0",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b0-355c32eb.pth",
+        224,
+        None,
+    ),
+    url(
+        "lukemelas/efficientnet-b1",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b1-f1951068.pth",
+        240,
+        None,
+    ),
+    url(
+        "lukemelas/efficientnet-b2",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b2-8bb594d6.pth",
+        260,
+        None,
+    ),
+    url(
+        "lukemelas/efficientnet-b3",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b3-5fb5a3c3.pth",
+        300,
+        None,
+    ),
+    url(
+        "lukemelas/efficientnet-b4",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b4-6ed6700e.pth",
+        380,
+        None,
+    ),
+    url(
+        "lukemelas/efficientnet-b5",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b5-b6417697.pth",
+        456,
+        None,
+    ),
+    url(
+        "lukemelas/efficientnet-b6",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b6-c76e70fd.pth",
+        528,
+        None,
+    ),
+    url(
+        "lukemelas/efficientnet-b7",
+        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b7-dcc49843.pth",
+        600,
+        None,
+    ),
+    hub("hf:google/mobilenet_v2_1.4_224", "google/mobilenet_v2_1.4_224", 224, Some((75.0, 92.5))),
+    hub("hf:google/mobilenet_v2_1.0_224", "google/mobilenet_v2_1.0_224", 224, Some((71.8, 91.0))),
+    hub("hf:google/mobilenet_v2_0.75_160", "google/mobilenet_v2_0.75_160", 160, Some((66.4, 87.3))),
+    hub("hf:google/mobilenet_v2_0.35_96", "google/mobilenet_v2_0.35_96", 96, Some((45.5, 70.4))),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::Spec;
+
+    #[test]
+    fn every_row_can_be_asked_for_and_checked() {
+        let names: BTreeSet<&str> = PRETRAINED.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), PRETRAINED.len());
+        for row in &PRETRAINED {
+            match (Spec::parse(row.name).unwrap(), row.place) {
+                (Spec::Url { url, sha256 }, Place::Url(place)) => {
+                    assert_eq!(url, place);
+                    assert_eq!(sha256.map(|hash| hash.len()), Some(8), "{}", row.name);
+                }
+                (Spec::HuggingFace { repository, file: None, .. }, Place::HuggingFace(place)) => {
+                    assert_eq!(repository, place);
+                }
+                (found, place) => panic!("{found:?} {place:?}"),
+            }
+            if let Some((top1, top5)) = row.accuracy {
+                assert!(40.0 < top1 && top1 < top5 && top5 < 100.0, "{}", row.name);
+            }
+            assert!((96..=800).contains(&row.resolution));
+        }
+    }
+}

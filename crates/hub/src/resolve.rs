@@ -1,0 +1,267 @@
+//! From a name to a file on this machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::cache::Cache;
+use crate::error::HubError;
+use crate::fetch::{Client, OnProgress, Wanted, check};
+use crate::spec::{REPOSITORY_FILES, Spec, file_name};
+
+/// Redirections within one server that are followed to learn of a file.
+const REDIRECTIONS: usize = 5;
+
+/// The cache and what fills it.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    cache: Cache,
+    client: Client,
+}
+
+/// What the Hugging Face hub says of a file.
+struct Described {
+    /// Its address, where the repository was renamed.
+    url: String,
+    /// Commit that the revision stands for.
+    commit: String,
+    /// Name of its contents: the SHA-256 of large files.
+    etag: String,
+}
+
+impl Hub {
+    /// With the cache of the environment.
+    ///
+    /// # Errors
+    /// No home folder; an unreadable `SSL_CERT_FILE`.
+    pub fn from_env() -> Result<Self, HubError> {
+        Self::new(Cache::from_env()?)
+    }
+
+    /// With the given cache.
+    ///
+    /// # Errors
+    /// An unreadable `SSL_CERT_FILE`.
+    pub fn new(cache: Cache) -> Result<Self, HubError> {
+        Ok(Self { cache, client: Client::new()? })
+    }
+
+    /// Waits this long before it asks a second time, and twice as long each time after; a second by default.
+    pub fn retry_after(mut self, pause: Duration) -> Self {
+        self.client.pause = pause;
+        self
+    }
+
+    /// The file that `spec` means, fetched if it is not here yet.
+    ///
+    /// A file that is in the cache is used as it is, without asking whether there is a newer one: published weights do not
+    /// change, and runs should not either.
+    ///
+    /// # Errors
+    /// See [`HubError`]; a path is given back as it is, whether or not there is a file.
+    pub fn resolve(&self, spec: &str, progress: &mut OnProgress) -> Result<PathBuf, HubError> {
+        match Spec::parse(spec)? {
+            Spec::Path(path) => Ok(path),
+            Spec::Url { url, sha256 } => self.url(&url, sha256.as_deref(), progress),
+            Spec::HuggingFace { repository, revision, file: Some(file) } => {
+                self.repository_file(&repository, &revision, &file, progress)
+            }
+            Spec::HuggingFace { repository, revision, file: None } => {
+                self.repository_weights(&repository, &revision, progress)
+            }
+        }
+    }
+
+    fn url(&self, url: &str, sha256: Option<&str>, progress: &mut OnProgress) -> Result<PathBuf, HubError> {
+        let name = file_name(url).unwrap_or("weights");
+        // A name with its hash means one file only; other names may mean another at every address.
+        let folder = match sha256 {
+            Some(hash) if name.contains(hash) => self.cache.torch.clone(),
+            _ => self.cache.others.join(&digest(url)[..16]),
+        };
+        let target = folder.join(name);
+        if target.exists() {
+            check(&target, sha256)?;
+            return Ok(target);
+        }
+        if self.cache.offline {
+            return Err(HubError::Offline { url: url.into(), place: target });
+        }
+        let wanted = Wanted {
+            url,
+            token: None,
+            target: &target,
+            partial: &folder.join(format!("{name}.incomplete")),
+            lock: &folder.join(format!("{name}.lock")),
+            sha256,
+            place: &target,
+        };
+        self.client.download(&wanted, progress)?;
+        // Nothing is left but the file; a program that waits for the lock finds the file and is content.
+        let _ = std::fs::remove_file(wanted.lock);
+        Ok(target)
+    }
+
+    /// The first of the usual weights files that the repository has.
+    fn repository_weights(
+        &self,
+        repository: &str,
+        revision: &str,
+        progress: &mut OnProgress,
+    ) -> Result<PathBuf, HubError> {
+        if let Some(path) = REPOSITORY_FILES.iter().find_map(|file| self.cached(repository, revision, file)) {
+            return Ok(path);
+        }
+        let [first, second] = REPOSITORY_FILES;
+        match self.repository_file(repository, revision, first, progress) {
+            Err(error @ HubError::Status { status: 404, .. }) => {
+                match self.repository_file(repository, revision, second, progress) {
+                    // Neither: speak of the usual one.
+                    Err(HubError::Status { status: 404, .. }) => Err(error),
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn repository_file(
+        &self,
+        repository: &str,
+        revision: &str,
+        file: &str,
+        progress: &mut OnProgress,
+    ) -> Result<PathBuf, HubError> {
+        if let Some(path) = self.cached(repository, revision, file) {
+            return Ok(path);
+        }
+        let folder = self.folder(repository);
+        let url = format!("{}/{repository}/resolve/{revision}/{file}", self.cache.endpoint);
+        let place = folder.join("snapshots").join(revision).join(file);
+        if self.cache.offline {
+            return Err(HubError::Offline { url, place });
+        }
+        let described = self.describe(&url, revision, &place)?;
+        let snapshot = folder.join("snapshots").join(&described.commit).join(file);
+        let blob = folder.join("blobs").join(&described.etag);
+        let is_hash = described.etag.len() == 64;
+        if !blob.exists() {
+            let locks = self.cache.hugging_face.join(".locks").join(folder_name(repository));
+            let wanted = Wanted {
+                url: &described.url,
+                token: self.cache.token.as_deref(),
+                target: &blob,
+                partial: &folder.join("blobs").join(format!("{}.incomplete", described.etag)),
+                lock: &locks.join(format!("{}.lock", described.etag)),
+                sha256: is_hash.then_some(described.etag.as_str()),
+                place: &place,
+            };
+            self.client.download(&wanted, progress)?;
+        }
+        point(&snapshot, &blob, file)?;
+        if revision != described.commit {
+            let reference = folder.join("refs").join(revision);
+            write(&reference, described.commit.as_bytes())?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Commit and contents' name of a file, from the headers of its answer.
+    fn describe(&self, url: &str, revision: &str, place: &Path) -> Result<Described, HubError> {
+        let unreachable = |message: String| HubError::Unreachable { url: url.into(), message, place: place.into() };
+        let mut at = url.to_string();
+        for _ in 0..REDIRECTIONS {
+            let answer =
+                self.client.head(&at, self.cache.token.as_deref()).map_err(|error| unreachable(error.to_string()))?;
+            let status = answer.status().as_u16();
+            let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+            if (300..400).contains(&status) {
+                // A repository that was renamed; anything else leads to the contents' own server.
+                if let Some(path) =
+                    header("location").filter(|place| place.starts_with('/') && !place.starts_with("//"))
+                {
+                    at = format!("{}{path}", origin(url));
+                    continue;
+                }
+            } else if !(200..300).contains(&status) {
+                return Err(HubError::Status { url: url.into(), status, place: place.into() });
+            }
+            let plain =
+                |text: &str| !text.is_empty() && text.len() <= 128 && text.chars().all(|c| c.is_ascii_alphanumeric());
+            let etag = header("x-linked-etag").or(header("etag")).unwrap_or_default();
+            let etag = etag.trim_start_matches("W/").trim_matches('"').to_ascii_lowercase();
+            if !plain(&etag) {
+                return Err(unreachable("the server does not name the contents (no usable ETag)".into()));
+            }
+            let commit = header("x-repo-commit").filter(|commit| plain(commit)).unwrap_or(revision);
+            return Ok(Described { commit: commit.into(), etag, url: at });
+        }
+        Err(unreachable("too many redirections".into()))
+    }
+
+    /// The file in the cache: by the commit that the revision last stood for, or under the revision's own name.
+    fn cached(&self, repository: &str, revision: &str, file: &str) -> Option<PathBuf> {
+        let folder = self.folder(repository);
+        let commit = std::fs::read_to_string(folder.join("refs").join(revision)).ok();
+        let commit = commit.map(|commit| commit.trim().to_string()).filter(|commit| !commit.contains(['/', '\\', '.']));
+        let snapshots = folder.join("snapshots");
+        let names = commit.into_iter().chain([revision.to_string()]);
+        names.map(|name| snapshots.join(name).join(file)).find(|path| path.is_file())
+    }
+
+    fn folder(&self, repository: &str) -> PathBuf {
+        self.cache.hugging_face.join(folder_name(repository))
+    }
+}
+
+/// `models--owner--name`.
+fn folder_name(repository: &str) -> String {
+    format!("models--{}", repository.replace('/', "--"))
+}
+
+/// `https://host:port` of a URL.
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find('/').map_or(url.len(), |at| host + at);
+    &url[..end]
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes `snapshot` stand for `blob`, as huggingface_hub does: by a relative link, or by moving it where there are none.
+fn point(snapshot: &Path, blob: &Path, file: &str) -> Result<(), HubError> {
+    if snapshot.exists() {
+        return Ok(());
+    }
+    let folder = snapshot.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|source| HubError::io(folder, source))?;
+    // A link that leads nowhere, from a cache that was cleaned by hand.
+    let _ = std::fs::remove_file(snapshot);
+    let up = "../".repeat(2 + file.matches('/').count());
+    let name = blob.file_name().unwrap_or_default().to_string_lossy();
+    link(Path::new(&format!("{up}blobs/{name}")), snapshot)
+        .or_else(|_| std::fs::rename(blob, snapshot))
+        .map_err(|source| HubError::io(snapshot, source))
+}
+
+#[cfg(unix)]
+fn link(to: &Path, at: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(to, at)
+}
+
+#[cfg(not(unix))]
+fn link(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Writes a small file through a temporary one.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
+    let io = |source| HubError::io(path, source);
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&temporary, bytes).map_err(io)?;
+    std::fs::rename(&temporary, path).map_err(io)
+}

@@ -1,0 +1,416 @@
+//! Fetching, against a server on this machine that misbehaves in every way that servers do.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mbconv_hub::{Cache, Hub, HubError};
+use sha2::{Digest, Sha256};
+
+/// One request as the server saw it.
+#[derive(Clone, Debug)]
+struct Request {
+    method: String,
+    path: String,
+    headers: HashMap<String, String>,
+}
+
+/// Status, headers, body, and how much of the body is sent before the connection breaks off.
+struct Answer(u16, Vec<(&'static str, String)>, Vec<u8>, usize);
+
+impl Answer {
+    fn new(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Self {
+        Self(status, headers.iter().map(|&(name, value)| (name, value.into())).collect(), body.into(), usize::MAX)
+    }
+
+    fn breaking_off_after(mut self, bytes: usize) -> Self {
+        self.3 = bytes;
+        self
+    }
+}
+
+struct Server {
+    address: String,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    /// Answers every request with `answer(request, how many came before)`.
+    fn start(answer: impl Fn(&Request, usize) -> Answer + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = requests.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { continue };
+                // A client that goes away is none of the test's business.
+                let _ = serve(stream, &answer, &seen);
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn seen(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    answer: &impl Fn(&Request, usize) -> Answer,
+    seen: &Mutex<Vec<Request>>,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next().unwrap_or("").to_string(), words.next().unwrap_or("").to_string());
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            headers.insert(name.trim().to_ascii_lowercase(), value.trim().to_string());
+        }
+    }
+    let request = Request { method, path, headers };
+    let before = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(request.clone());
+        seen.len() - 1
+    };
+    let Answer(status, headers, body, sent) = answer(&request, before);
+    write!(stream, "HTTP/1.1 {status} Whatever\r\nConnection: close\r\nContent-Length: {}\r\n", body.len())?;
+    for (name, value) in headers {
+        write!(stream, "{name}: {value}\r\n")?;
+    }
+    stream.write_all(b"\r\n")?;
+    if request.method != "HEAD" {
+        stream.write_all(&body[..sent.min(body.len())])?;
+    }
+    stream.flush()
+}
+
+fn contents() -> Vec<u8> {
+    (0..300_000u32).map(|i| (i * 2654435761u32 >> 24) as u8).collect()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hub(folder: &Path, server: &Server) -> Hub {
+    let cache = Cache { endpoint: server.address.clone(), ..Cache::at(folder) };
+    Hub::new(cache).unwrap().retry_after(Duration::from_millis(1))
+}
+
+fn resolve(hub: &Hub, spec: &str) -> Result<std::path::PathBuf, HubError> {
+    hub.resolve(spec, &mut |_| ControlFlow::Continue(()))
+}
+
+/// Gives the part of `body` that a request's `Range` asks for.
+fn part(request: &Request, body: &[u8]) -> Answer {
+    match request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()) {
+        None => Answer::new(200, &[], body),
+        Some(start) if start >= body.len() => {
+            Answer::new(416, &[("Content-Range", &format!("bytes */{}", body.len()))], b"")
+        }
+        Some(start) => {
+            let range = format!("bytes {start}-{}/{}", body.len() - 1, body.len());
+            Answer::new(206, &[("Content-Range", &range)], &body[start..])
+        }
+    }
+}
+
+#[test]
+fn a_file_is_fetched_once_and_then_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, _| part(request, &contents()));
+    let hub = hub(folder.path(), &server);
+    let name = format!("net-{}.pth", &sha256(&contents())[..8]);
+    let spec = format!("{}/models/{name}#sha256={}", server.address, &sha256(&contents())[..8]);
+    let mut steps = Vec::new();
+    let path = hub
+        .resolve(&spec, &mut |progress| {
+            steps.push((progress.done, progress.total));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(path, folder.path().join("torch/hub/checkpoints").join(&name));
+    assert_eq!(std::fs::read(&path).unwrap(), contents());
+    assert_eq!(steps.first(), Some(&(0, Some(300_000))));
+    assert_eq!(steps.last(), Some(&(300_000, Some(300_000))));
+    assert!(steps.is_sorted());
+    assert_eq!(resolve(&hub, &spec).unwrap(), path);
+    assert_eq!(server.seen().len(), 1);
+    // Nothing else is left beside it.
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[test]
+fn urls_without_a_hash_in_their_name_do_not_collide() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, _| Answer::new(200, &[], request.path.as_bytes()));
+    let hub = hub(folder.path(), &server);
+    let [a, b] = ["a", "b"].map(|name| resolve(&hub, &format!("{}/{name}/model.pth", server.address)).unwrap());
+    assert_eq!(std::fs::read_to_string(a).unwrap(), "/a/model.pth");
+    assert_eq!(std::fs::read_to_string(b).unwrap(), "/b/model.pth");
+}
+
+#[test]
+fn what_breaks_off_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    // Each answer breaks off after 100 000 bytes.
+    let server = Server::start(|request, _| part(request, &contents()).breaking_off_after(100_000));
+    let path = resolve(&hub(folder.path(), &server), &format!("{}/model.pth", server.address)).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), contents());
+    let ranges: Vec<_> = server.seen().iter().map(|request| request.headers.get("range").cloned()).collect();
+    assert_eq!(ranges, [None, Some("bytes=100000-".into()), Some("bytes=200000-".into())]);
+}
+
+#[test]
+fn a_server_that_knows_no_ranges_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, before| {
+        Answer::new(200, &[], &contents()).breaking_off_after(if before == 0 { 100_000 } else { usize::MAX })
+    });
+    let path = resolve(&hub(folder.path(), &server), &format!("{}/model.pth", server.address)).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), contents());
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[test]
+fn an_interrupted_fetch_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, _| part(request, &contents()));
+    let hub = hub(folder.path(), &server);
+    let spec = format!("{}/model.pth#sha256={}", server.address, sha256(&contents()));
+    let stop = hub.resolve(&spec, &mut |progress| match progress.done {
+        0 => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    });
+    assert!(matches!(stop, Err(HubError::Interrupted)));
+    let path = resolve(&hub, &spec).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), contents());
+    let seen = server.seen();
+    assert!(seen[1].headers["range"].starts_with("bytes="), "{seen:?}");
+}
+
+#[test]
+fn a_broken_off_file_that_changed_meanwhile_is_fetched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, _| part(request, &contents()));
+    let hub = hub(folder.path(), &server);
+    let spec = format!("{}/model.pth#sha256={}", server.address, sha256(&contents()));
+    let _ = hub.resolve(&spec, &mut |_| ControlFlow::Break(()));
+    let partial = walk(folder.path()).into_iter().find(|path| path.ends_with(".incomplete")).unwrap();
+    for old in [vec![7; 1000], vec![7; 300_000], vec![7; 400_000]] {
+        std::fs::write(&partial, old).unwrap();
+        let path = resolve(&hub, &spec).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), contents());
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+fn walk(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(walk(&entry.path())),
+            false => found.push(entry.path().to_str().unwrap().to_string()),
+        }
+    }
+    found
+}
+
+#[test]
+fn a_wrong_hash_is_refused_and_nothing_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, _| Answer::new(200, &[], b"<html>Please log in</html>"));
+    let hub = hub(folder.path(), &server);
+    let error = resolve(&hub, &format!("{}/net-0123abcd.pth", server.address)).unwrap_err();
+    let HubError::WrongHash { expected, cached: false, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(expected, "0123abcd");
+    assert!(error.to_string().contains("net-0123abcd.pth"), "{error}");
+    assert!(walk(folder.path()).iter().all(|path| path.ends_with(".lock")), "{:?}", walk(folder.path()));
+
+    // A file put there by hand is checked as well.
+    let place = folder.path().join("torch/hub/checkpoints/net-0123abcd.pth");
+    std::fs::write(&place, "half a file").unwrap();
+    let error = resolve(&hub, &format!("{}/net-0123abcd.pth", server.address)).unwrap_err();
+    assert!(matches!(error, HubError::WrongHash { cached: true, .. }));
+    assert!(error.hint().unwrap().contains(place.to_str().unwrap()));
+}
+
+#[test]
+fn refusals_are_final_and_failures_are_not() {
+    for (status, requests) in [(404, 1), (403, 1), (500, 5), (429, 5)] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(move |_, _| Answer::new(status, &[], b"no"));
+        let error = resolve(&hub(folder.path(), &server), &format!("{}/model.pth", server.address)).unwrap_err();
+        assert!(matches!(&error, HubError::Status { status: found, .. } if *found == status), "{error:?}");
+        assert_eq!(server.seen().len(), requests, "{status}");
+        let hint = error.hint().unwrap();
+        assert!(if status == 403 { hint.contains("HF_TOKEN") } else { hint.contains("put it at") }, "{hint}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, before| Answer::new(if before < 2 { 503 } else { 200 }, &[], b"yes"));
+    let path = resolve(&hub(folder.path(), &server), &format!("{}/model.pth", server.address)).unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), b"yes");
+}
+
+#[test]
+fn without_a_network_the_place_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    // A port on which nobody listens.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let cache = Cache { endpoint: format!("http://127.0.0.1:{port}"), ..Cache::at(folder.path()) };
+    let hub = Hub::new(cache).unwrap().retry_after(Duration::from_millis(1));
+    for spec in [&format!("http://127.0.0.1:{port}/model-0a0b0c0d.pth"), "timm/mobilenetv2_100.ra_in1k"] {
+        let error = resolve(&hub, spec).unwrap_err();
+        let HubError::Unreachable { place, .. } = &error else { panic!("{error:?}") };
+        assert!(place.starts_with(folder.path()));
+        assert!(error.hint().unwrap().contains(place.to_str().unwrap()));
+    }
+}
+
+#[test]
+fn offline_asks_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, _| part(request, &contents()));
+    let cache = Cache { endpoint: server.address.clone(), offline: true, ..Cache::at(folder.path()) };
+    let hub = Hub::new(cache).unwrap();
+    for spec in [format!("{}/model.pth", server.address), "hf:org/name".into(), "torchvision/mobilenet_v2".into()] {
+        let error = resolve(&hub, &spec).unwrap_err();
+        let HubError::Offline { place, .. } = &error else { panic!("{error:?}") };
+        assert!(error.to_string().contains("HF_HUB_OFFLINE"));
+        // Where the hint says, the file is found.
+        if spec != "torchvision/mobilenet_v2" {
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::write(place, "weights").unwrap();
+            assert_eq!(&resolve(&hub, &spec).unwrap(), place);
+        }
+    }
+    assert!(server.seen().is_empty());
+}
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// A hub with one repository: its files are at another path, behind a redirection.
+fn repository(files: &'static [(&'static str, &'static [u8])]) -> Server {
+    Server::start(move |request, _| {
+        let path = request.path.as_str();
+        if path == "/contents" {
+            return part(request, files[0].1);
+        }
+        match files.iter().find(|(name, _)| path == format!("/org/name/resolve/main/{name}")) {
+            None => Answer::new(404, &[], b"Entry not found"),
+            Some((_, body)) => {
+                let headers: [(&'static str, &str); 4] = [
+                    ("X-Repo-Commit", COMMIT),
+                    ("X-Linked-Etag", &format!("\"{}\"", sha256(body))),
+                    ("ETag", "\"not-this\""),
+                    ("Location", &format!("http://{}/contents", request.headers["host"])),
+                ];
+                Answer::new(302, &headers, b"")
+            }
+        }
+    })
+}
+
+#[test]
+fn repositories_are_cached_where_hugging_face_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = repository(&[("model.safetensors", b"tensors")]);
+    let hub = hub(folder.path(), &server);
+    let path = resolve(&hub, "hf:org/name").unwrap();
+    let home = folder.path().join("huggingface/hub/models--org--name");
+    assert_eq!(path, home.join("snapshots").join(COMMIT).join("model.safetensors"));
+    assert_eq!(std::fs::read(&path).unwrap(), b"tensors");
+    assert_eq!(std::fs::read_to_string(home.join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(std::fs::read(home.join("blobs").join(sha256(b"tensors"))).unwrap(), b"tensors");
+    #[cfg(unix)]
+    assert_eq!(
+        std::fs::read_link(&path).unwrap(),
+        Path::new("../../blobs").join(sha256(b"tensors")),
+        "relative, so that the cache can be moved"
+    );
+    let asked = server.seen().len();
+    assert_eq!(resolve(&hub, "hf:org/name").unwrap(), path);
+    assert_eq!(resolve(&hub, "hf:org/name@main/model.safetensors").unwrap(), path);
+    assert_eq!(server.seen().len(), asked, "what is there is not asked for again");
+}
+
+#[test]
+fn old_repositories_have_a_pickle_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = repository(&[("pytorch_model.bin", b"pickle")]);
+    let hub = hub(folder.path(), &server);
+    let path = resolve(&hub, "hf:org/name").unwrap();
+    assert!(path.ends_with("pytorch_model.bin"));
+    let error = resolve(&hub, "hf:org/other").unwrap_err();
+    assert!(matches!(&error, HubError::Status { status: 404, url, .. } if url.contains("model.safetensors")));
+}
+
+#[test]
+fn contents_that_are_not_the_published_ones_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, _| match request.method.as_str() {
+        "HEAD" => Answer::new(200, &[("ETag", &format!("\"{}\"", sha256(b"tensors"))), ("X-Repo-Commit", COMMIT)], b""),
+        _ => Answer::new(200, &[], b"other tensors"),
+    });
+    let error = resolve(&hub(folder.path(), &server), "hf:org/name").unwrap_err();
+    assert!(matches!(error, HubError::WrongHash { cached: false, .. }), "{error:?}");
+    assert!(walk(folder.path()).iter().all(|path| path.ends_with(".lock")));
+}
+
+#[test]
+fn a_token_goes_to_the_hub_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Server::start(|request, _| part(request, b"tensors"));
+    let place = format!("{}/contents", storage.address);
+    let server = Server::start(move |request, _| match request.path.as_str() {
+        // Renamed, as the hub says it: by a path.
+        path if path.starts_with("/org/old/") => {
+            Answer::new(307, &[("Location", &path.replace("/org/old/", "/org/new/"))], b"")
+        }
+        _ => {
+            let etag = format!("\"{}\"", sha256(b"tensors"));
+            Answer::new(302, &[("X-Linked-Etag", &etag), ("X-Repo-Commit", COMMIT), ("Location", &place)], b"")
+        }
+    });
+    let cache = Cache { endpoint: server.address.clone(), token: Some("hf_secret".into()), ..Cache::at(folder.path()) };
+    let path = resolve(&Hub::new(cache).unwrap(), "hf:org/old").unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), b"tensors");
+    assert!(
+        server
+            .seen()
+            .iter()
+            .filter(|request| request.method == "HEAD")
+            .all(|request| { request.headers.get("authorization").map(String::as_str) == Some("Bearer hf_secret") })
+    );
+    let seen = storage.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|request| !request.headers.contains_key("authorization")), "{seen:?}");
+}
+
+#[test]
+fn two_at_once_fetch_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, _| part(request, &contents()));
+    let hub = hub(folder.path(), &server);
+    let spec = format!("{}/model.pth", server.address);
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| resolve(&hub, &spec).unwrap())).collect();
+        for run in runs {
+            assert_eq!(std::fs::read(run.join().unwrap()).unwrap(), contents());
+        }
+    });
+    assert_eq!(server.seen().len(), 1);
+}

@@ -1,0 +1,189 @@
+//! Models for ONNX Runtime and everything else that reads [ONNX](https://onnx.ai).
+//!
+//! | | name | type | shape |
+//! |---|---|---|---|
+//! | input | `input` | f32 | `[batch, 3, H, W]`: RGB, `(pixel / 255 − mean) / std` |
+//! | input, with preprocessing inside | `image` | u8 | `[batch, H, W, 3]`: RGB as decoded, resized and cropped |
+//! | output | `logits` | f32 | `[batch, classes]` |
+//! | output, with softmax | `probabilities` | f32 | `[batch, classes]` |
+//!
+//! `batch` is any number; H and W are the side of the model's crop. Batch-norm is folded into the convolutions. A model
+//! of half precision computes in f16 and takes and gives f32 all the same, so that one program runs either file.
+//!
+//! The file's metadata say the rest, each entry JSON: `class_names`, `preprocess` (as in the model file), `architecture`
+//! and the whole model card under `mbconv`.
+
+mod graph;
+pub mod proto;
+
+use std::collections::HashMap;
+
+use mbconv_nets::Network;
+use mbconv_nets::weights::{Precision, state_dict};
+use prost::Message;
+use serde_json::json;
+
+use self::graph::{Graph, element};
+use self::proto::{Attribute, FLOAT, UINT8};
+use crate::model_file::ModelCard;
+
+/// Version of the operators: what runtimes since early 2022 understand.
+pub const OPSET: i64 = 17;
+/// Version of the file's form that belongs to [`OPSET`].
+const IR_VERSION: i64 = 8;
+/// A protobuf message cannot be longer.
+const MAX_BYTES: usize = i32::MAX as usize;
+
+/// What goes into the file besides the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnnxOptions {
+    /// Precision of the weights and of the computation: f32 or f16.
+    pub precision: Precision,
+    /// Take pixels as bytes, and normalise them inside.
+    pub preprocessing: bool,
+    /// Give probabilities instead of logits.
+    pub softmax: bool,
+}
+
+/// Why a model cannot be written as ONNX.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum OnnxError {
+    /// bfloat16, which the runtimes have no convolutions for.
+    #[error("ONNX files are written in f32 or f16, not bf16")]
+    Precision,
+    /// Byte images are RGB.
+    #[error("preprocessing inside the graph needs a network of 3 input channels, not {0}")]
+    Channels(usize),
+    /// The network has no tensor where its architecture has one.
+    #[error("the network has no tensor `{path}`")]
+    Missing {
+        /// Path of the tensor in the module.
+        path: String,
+    },
+    /// A folded weight that is not finite, or too large for f16.
+    #[error("`{path}`, with its batch-norm folded in, has a value that is not finite in the precision asked for")]
+    Value {
+        /// Path of the tensor in the module.
+        path: String,
+    },
+    /// Beyond what a protobuf message can hold.
+    #[error("the model would take {0} bytes, but an ONNX file holds 2147483647 at most")]
+    TooLarge(usize),
+}
+
+impl OnnxError {
+    /// What would mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Precision | Self::TooLarge(_) => Some("try --dtype f16".into()),
+            Self::Value { .. } => Some("try --dtype f32".into()),
+            Self::Channels(_) => Some("leave --with-preprocessing out, and normalise before".into()),
+            Self::Missing { .. } => None,
+        }
+    }
+}
+
+/// The bytes of an ONNX file that computes what `network` does.
+///
+/// # Errors
+/// See [`OnnxError`].
+pub fn to_onnx(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<Vec<u8>, OnnxError> {
+    let model = model(network, card, options)?;
+    match model.encoded_len() {
+        bytes if bytes > MAX_BYTES => Err(OnnxError::TooLarge(bytes)),
+        _ => Ok(model.encode_to_vec()),
+    }
+}
+
+fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<proto::Model, OnnxError> {
+    let architecture = network.architecture();
+    let element = element(options.precision).ok_or(OnnxError::Precision)?;
+    let side = card.preprocess.crop;
+    let tensors: HashMap<String, Vec<f32>> =
+        state_dict(network).into_iter().map(|(info, data)| (info.path, data.iter::<f32>().collect())).collect();
+    let mut graph = Graph::new(architecture, tensors, element);
+
+    let input = if options.preprocessing {
+        if architecture.input_channels != 3 {
+            return Err(OnnxError::Channels(architecture.input_channels));
+        }
+        let document = format!("RGB images of {side}×{side} pixels, as decoded, resized and cropped");
+        value("image", UINT8, &[side, side, 3], &document)
+    } else {
+        let document =
+            "channels-first images, (pixel / 255 - mean) / std with the mean and std of `preprocess` in the metadata";
+        value("input", FLOAT, &[architecture.input_channels, side, side], document)
+    };
+    let x = if options.preprocessing { normalise(&mut graph, card) } else { "input".into() };
+    let x = graph.cast("input.cast", x, FLOAT, element);
+    let x = graph.network(x)?;
+    let mut x = graph.cast("classifier.cast", x, element, FLOAT);
+    let (name, document) = if options.softmax {
+        x = graph.node("softmax", "Softmax", &[&x], vec![Attribute::int("axis", 1)]);
+        ("probabilities", "one probability a class, summing to 1")
+    } else {
+        ("logits", "one number a class, before softmax")
+    };
+    let output = value(name, FLOAT, &[architecture.classes], document);
+    // The last operator's output gets the name that the file promises.
+    for value in graph.nodes.iter_mut().flat_map(|node| &mut node.output).filter(|value| **value == x) {
+        *value = name.into();
+    }
+
+    let entry = |(key, value): (&str, serde_json::Value)| proto::StringEntry {
+        key: Some(key.into()),
+        value: Some(match value {
+            serde_json::Value::String(text) => text,
+            value => value.to_string(),
+        }),
+    };
+    Ok(proto::Model {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some("mbconv".into()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+        doc_string: None,
+        graph: Some(proto::Graph {
+            node: graph.nodes,
+            name: Some(card.architecture.name.clone()),
+            initializer: graph.constants,
+            input: vec![input],
+            output: vec![output],
+        }),
+        opset_import: vec![proto::OperatorSet { domain: Some(String::new()), version: Some(OPSET) }],
+        metadata_props: [
+            ("architecture", json!(card.architecture.name)),
+            ("class_names", json!(card.classes)),
+            ("preprocess", json!(card.preprocess)),
+            ("mbconv", json!(card)),
+        ]
+        .map(entry)
+        .into(),
+    })
+}
+
+/// Bytes `[N, H, W, 3]` → `(byte − 255·mean) / (255·std)`, `[N, 3, H, W]`.
+fn normalise(graph: &mut Graph, card: &ModelCard) -> String {
+    let x = graph.cast("image.cast", "image".into(), UINT8, FLOAT);
+    let x = graph.node("image.transpose", "Transpose", &[&x], vec![Attribute::ints("perm", &[0, 3, 1, 2])]);
+    let mut constant = |name: &str, values: [f32; 3]| {
+        graph.push_constant(name, &[1, 3, 1, 1], &values.map(|value| f64::from(value) * 255.0), FLOAT);
+    };
+    constant("preprocess.mean", card.preprocess.mean);
+    constant("preprocess.std", card.preprocess.std);
+    let x = graph.node("image.centred", "Sub", &[&x, "preprocess.mean"], vec![]);
+    graph.node("image.normalised", "Div", &[&x, "preprocess.std"], vec![])
+}
+
+/// A value of any batch size.
+fn value(name: &str, element: i32, shape: &[usize], document: &str) -> proto::ValueInfo {
+    let sizes = shape.iter().map(|&size| proto::Size::Value(size as i64));
+    let sizes = std::iter::once(proto::Size::Named("batch".into())).chain(sizes);
+    let shape = proto::Shape { dim: sizes.map(|size| proto::Dimension { value: Some(size) }).collect() };
+    proto::ValueInfo {
+        name: Some(name.into()),
+        r#type: Some(proto::Type {
+            tensor_type: Some(proto::TensorType { elem_type: Some(element), shape: Some(shape) }),
+        }),
+        doc_string: Some(document.into()),
+    }
+}

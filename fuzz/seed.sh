@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Fills fuzz/corpus/ with small model files of every layout and precision, their headers, and names of weights.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+corpus=fuzz/corpus
+mkdir -p "$corpus"/{model_file,model_header,weights_name}
+run=$(mktemp -d)
+trap 'rm -rf "$run"' EXIT
+mbconv() { cargo run --release --quiet -- "$@"; }
+
+mbconv train configs/digits.toml --out "$run/digits" --set epochs=1 --set model.name=mobilenet_v2_0.1
+for layout in torchvision timm; do
+    for dtype in f32 f16 bf16; do
+        file="$corpus/model_file/$layout-$dtype.safetensors"
+        mbconv export "$run/digits" "$file" --layout "$layout" --dtype "$dtype"
+        # The header's length is the file's first eight bytes, little-endian.
+        length=$(od -An -t u8 -N 8 "$file" | tr -d ' ')
+        tail -c +9 "$file" | head -c "$length" > "$corpus/model_header/$layout-$dtype.json"
+    done
+done
+printf '%s' 'hf:google/mobilenet_v2_1.0_224@main/model.safetensors' > "$corpus/weights_name/repository"
+printf '%s' 'https://example.org/models/net-0123abcd.pth#sha256=0123abcd' > "$corpus/weights_name/url"
+printf '%s' 'timm/mobilenetv2_100.ra_in1k' > "$corpus/weights_name/timm"
