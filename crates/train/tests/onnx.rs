@@ -211,6 +211,7 @@ fn metadata_name_the_classes_and_the_preprocessing() {
     assert_eq!(metadata["architecture"], "mobilenet_v2_0.1");
     assert_eq!(serde_json::from_str::<Vec<String>>(metadata["class_names"]).unwrap(), card.classes);
     assert_eq!(serde_json::from_str::<Preprocess>(metadata["preprocess"]).unwrap(), card.preprocess);
+    assert!(metadata["preprocess"].contains("[0.485,0.456,0.406]"), "{}", metadata["preprocess"]);
     assert_eq!(serde_json::from_str::<ModelCard>(metadata["mbconv"]).unwrap(), card);
 }
 

@@ -10,8 +10,8 @@
 //! `batch` is any number; H and W are the side of the model's crop. Batch-norm is folded into the convolutions. A model
 //! of half precision computes in f16 and takes and gives f32 all the same, so that one program runs either file.
 //!
-//! The file's metadata say the rest, each entry JSON: `class_names`, `preprocess` (as in the model file), `architecture`
-//! and the whole model card under `mbconv`.
+//! The file's metadata say the rest, each JSON: `class_names`, `preprocess` (as in the model file) and the whole model card under
+//! `mbconv`; and `architecture`, a name.
 
 mod graph;
 pub mod proto;
@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use mbconv_nets::Network;
 use mbconv_nets::weights::{Precision, state_dict};
 use prost::Message;
-use serde_json::json;
+use serde::Serialize;
 
 use self::graph::{Graph, element};
 use self::proto::{Attribute, FLOAT, UINT8};
@@ -130,13 +130,6 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
         *value = name.into();
     }
 
-    let entry = |(key, value): (&str, serde_json::Value)| proto::StringEntry {
-        key: Some(key.into()),
-        value: Some(match value {
-            serde_json::Value::String(text) => text,
-            value => value.to_string(),
-        }),
-    };
     Ok(proto::Model {
         ir_version: Some(IR_VERSION),
         producer_name: Some("mbconv".into()),
@@ -150,15 +143,22 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
             output: vec![output],
         }),
         opset_import: vec![proto::OperatorSet { domain: Some(String::new()), version: Some(OPSET) }],
-        metadata_props: [
-            ("architecture", json!(card.architecture.name)),
-            ("class_names", json!(card.classes)),
-            ("preprocess", json!(card.preprocess)),
-            ("mbconv", json!(card)),
-        ]
-        .map(entry)
-        .into(),
+        metadata_props: vec![
+            entry("architecture", card.architecture.name.clone()),
+            entry("class_names", json(&card.classes)),
+            entry("preprocess", json(&card.preprocess)),
+            entry("mbconv", json(card)),
+        ],
     })
+}
+
+fn entry(key: &str, value: String) -> proto::StringEntry {
+    proto::StringEntry { key: Some(key.into()), value: Some(value) }
+}
+
+/// As text at once: on the way through a JSON value, an f32 would become an f64 with its many digits.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
 }
 
 /// Bytes `[N, H, W, 3]` → `(byte − 255·mean) / (255·std)`, `[N, 3, H, W]`.
