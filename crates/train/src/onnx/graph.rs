@@ -194,3 +194,76 @@ pub(super) fn element(precision: Precision) -> Option<i32> {
         Precision::Bf16 => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mbconv_nets::folded::Padding;
+
+    use super::*;
+
+    fn layer(kind: Kind, [inputs, outputs]: [usize; 2], kernel: usize, stride: usize) -> Layer {
+        let depth = if kind == Kind::Depthwise { 1 } else { inputs };
+        Layer {
+            kind,
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding: if kernel == 1 { Padding::Even(0) } else { Padding::Same },
+            weight: vec![0.5; outputs * depth * kernel * kernel],
+            bias: vec![0.0; outputs],
+            activation: Activation::Identity,
+        }
+    }
+
+    #[test]
+    fn asymmetric_padding_follows_the_sides_of_each_map() {
+        let fused = Block {
+            expand: Some(layer(Kind::Dense, [4, 8], 3, 2)),
+            depthwise: None,
+            gate: None,
+            project: layer(Kind::Pointwise, [8, 8], 1, 1),
+            residual: false,
+        };
+        let separable = Block {
+            expand: None,
+            depthwise: Some(layer(Kind::Depthwise, [8, 8], 5, 2)),
+            gate: None,
+            project: layer(Kind::Pointwise, [8, 8], 1, 1),
+            residual: false,
+        };
+        let stages = [
+            Stage::Layer(layer(Kind::Dense, [3, 4], 3, 2)),
+            Stage::Block(Box::new(fused)),
+            Stage::Block(Box::new(separable)),
+            Stage::Layer(layer(Kind::Pointwise, [8, 16], 1, 1)),
+            Stage::Pool,
+            Stage::Layer(layer(Kind::Pointwise, [16, 2], 1, 1)),
+        ];
+        let mut graph = Graph::new(FLOAT);
+        let logits = graph.network(&stages, Map { name: "input".into(), sides: [30, 25] }).unwrap();
+        assert_eq!(logits, "classifier");
+        let pads = |name: &str| {
+            let node = graph.nodes.iter().find(|node| node.name() == name).unwrap();
+            let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name).unwrap();
+            (attribute("pads").ints.clone(), attribute("group").i())
+        };
+        // 30 × 25 → 15 × 13 → 8 × 7 → 4 × 4
+        assert_eq!(pads("stem.conv"), (vec![0, 1, 1, 1], 1));
+        assert_eq!(pads("blocks.0.expand.conv"), (vec![1, 1, 1, 1], 1));
+        assert_eq!(pads("blocks.1.depthwise.conv"), (vec![1, 2, 2, 2], 8));
+        assert_eq!(pads("head.conv"), (vec![0, 0, 0, 0], 1));
+    }
+
+    #[test]
+    fn weights_too_large_for_half_precision_are_named() {
+        let mut large = layer(Kind::Pointwise, [3, 2], 1, 1);
+        large.weight[4] = 70_000.0;
+        let network = |element| {
+            let images = Map { name: "input".into(), sides: [8, 8] };
+            Graph::new(element).network(&[Stage::Layer(large.clone())], images)
+        };
+        assert!(network(FLOAT).is_ok());
+        assert_eq!(network(FLOAT16), Err(OnnxError::Value { path: "stem.weight".into() }));
+    }
+}
