@@ -45,9 +45,7 @@ impl Graph {
                 }
                 Stage::Pool => {
                     pooled = true;
-                    let pool = self.node("pool", "GlobalAveragePool", &[&map.name], vec![]);
-                    let name = self.node("flatten", "Flatten", &[&pool], vec![Attribute::int("axis", 1)]);
-                    Map { name, sides: [1, 1] }
+                    Map { name: self.mean("pool", &map, false), sides: [1, 1] }
                 }
             };
         }
@@ -75,14 +73,22 @@ impl Graph {
     }
 
     fn squeeze_excitation(&mut self, path: &str, x: Map, gate: &Gate) -> Result<Map, OnnxError> {
-        let name = self.node(&format!("{path}.pool"), "GlobalAveragePool", &[&x.name], vec![]);
-        let pooled = Map { name, sides: [1, 1] };
+        let pooled = Map { name: self.mean(&format!("{path}.pool"), &x, true), sides: [1, 1] };
         let reduced = self.layer(&format!("{path}.reduce"), pooled, &gate.reduce)?;
         // The sigmoid is its activation, whatever it says.
         let expand = Layer { activation: Activation::Identity, ..gate.expand.clone() };
         let expanded = self.layer(&format!("{path}.expand"), reduced, &expand)?;
         let scale = self.node(&format!("{path}.gate"), "Sigmoid", &[&expanded.name], vec![]);
         Ok(Map { name: self.node(path, "Mul", &[&x.name, &scale], vec![]), sides: x.sides })
+    }
+
+    /// The mean over the map, `[N, C, 1, 1]` or `[N, C]`.
+    ///
+    /// Not `GlobalAveragePool`: ONNX Runtime adds its pixels one after another in single precision where maps are in its
+    /// blocked layout, which costs EfficientNet a digit.
+    fn mean(&mut self, name: &str, x: &Map, keep: bool) -> String {
+        let attributes = vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", keep.into())];
+        self.node(name, "ReduceMean", &[&x.name], attributes)
     }
 
     /// A convolution with bias, and its activation.
