@@ -75,7 +75,7 @@ def softmax(x):
 
 
 def randomise(path, name, classes, folder):
-    """A model file of the architecture with random weights and running statistics, shaped like `template`'s."""
+    """A model file like that at `path`, with random weights and running statistics."""
     generator = torch.Generator().manual_seed(len(name))
     state = load_file(path)
     for key, value in state.items():
@@ -88,9 +88,11 @@ def randomise(path, name, classes, folder):
             value.copy_(1 + 0.2 * noise)
         elif value.ndim == 1:
             value.copy_(0.2 * noise)
+        elif value.ndim == 2:
+            # Logits of the size that trained networks have.
+            value.copy_(0.5 * noise * value.shape[1] ** -0.5)
         else:
-            fan_in = value[0].numel()
-            value.copy_(noise * (2 / fan_in) ** 0.5)
+            value.copy_(noise * (2 / value[0].numel()) ** 0.5)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     out = folder / f"{name}.safetensors"

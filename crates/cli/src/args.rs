@@ -27,6 +27,8 @@ pub enum Command {
     Average(Average),
     /// Write a model for other tools
     Export(Export),
+    /// Fetch published weights into the cache and print their path
+    Fetch(Fetch),
     /// Show an architecture's parameters, size, multiply-accumulates and layers
     Info(Info),
     /// List the architectures, or published weights
@@ -178,6 +180,12 @@ pub struct Export {
     /// ONNX: take RGB bytes, [batch, H, W, 3] (input `image`), and normalise them inside
     #[arg(long)]
     pub with_preprocessing: bool,
+}
+
+#[derive(Args)]
+pub struct Fetch {
+    /// Name of weights: torchvision/…, timm/…, lukemelas/…, hf:owner/name, https://… (see `mbconv list --pretrained`)
+    pub weights: String,
 }
 
 #[derive(Args)]

@@ -1,5 +1,6 @@
 //! What a command can end with besides success.
 
+use mbconv_hub::HubError;
 use mbconv_nets::ArchitectureError;
 use mbconv_train::average::AverageError;
 use mbconv_train::burnpack::BurnpackError;
@@ -53,6 +54,15 @@ impl From<EvaluateError> for Failure {
     fn from(error: EvaluateError) -> Self {
         match error {
             EvaluateError::Interrupted => Self::Interrupted,
+            error => Self::Failed { message: error.to_string(), hint: error.hint() },
+        }
+    }
+}
+
+impl From<HubError> for Failure {
+    fn from(error: HubError) -> Self {
+        match error {
+            HubError::Interrupted => Self::Interrupted,
             error => Self::Failed { message: error.to_string(), hint: error.hint() },
         }
     }

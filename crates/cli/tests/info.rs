@@ -46,6 +46,17 @@ fn list_and_devices() {
 }
 
 #[test]
+fn published_weights_are_listed() {
+    let list = json(&["list", "--pretrained", "--json"]);
+    let row = |name: &str| list.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone();
+    assert_eq!(row("torchvision/mobilenet_v2.imagenet1k_v2")["top1"], 0.72154);
+    assert_eq!(row("timm/tf_efficientnet_l2.ns_jft_in1k")["resolution"], 800);
+    assert!(row("lukemelas/efficientnet-b0")["top1"].is_null());
+    let (text, _) = run(0, &["list", "--pretrained"]);
+    assert!(text.contains("hf:google/mobilenet_v2_1.0_224") && text.contains("71.80 %"), "{text}");
+}
+
+#[test]
 fn what_does_not_exist_is_named() {
     assert!(error(&["info", "resnet50"]).contains("unknown architecture `resnet50`"));
     assert!(error(&["info", "mobilenet_v2", "--strides", "1,2"]).contains("give 8 numbers"));

@@ -117,6 +117,9 @@ impl HubError {
             Self::Status { status: 401 | 403, .. } => {
                 Some("if the repository is yours or gated, set HF_TOKEN to a token that may read it".into())
             }
+            Self::Unreachable { message, .. } if message.contains("certificate") => {
+                Some("where the network has certificates of its own, name their PEM file in SSL_CERT_FILE".into())
+            }
             Self::Offline { url, place } | Self::Unreachable { url, place, .. } | Self::Status { url, place, .. } => {
                 Some(by_hand(url, place))
             }

@@ -87,12 +87,23 @@ impl Client {
 
     /// What a server says of a file, without following it to another server.
     pub fn head(&self, url: &str, token: Option<&str>) -> Result<Response<ureq::Body>, ureq::Error> {
-        let request = self.agent.head(url).config().max_redirects(0).build();
-        match token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
+        let mut attempt = 1;
+        loop {
+            let mut request = self.agent.head(url).config().max_redirects(0).build();
+            if let Some(token) = token {
+                request = request.header("Authorization", format!("Bearer {token}"));
+            }
+            let answer = request.call();
+            let passing = match &answer {
+                Ok(answer) => is_passing(answer.status().as_u16()),
+                Err(error) => may_pass(error),
+            };
+            if !passing || attempt >= ATTEMPTS {
+                return answer;
+            }
+            std::thread::sleep(self.pause * (1 << (attempt - 1)));
+            attempt += 1;
         }
-        .call()
     }
 
     /// Fetches a file to its target, unless another program does so meanwhile.
@@ -165,7 +176,7 @@ impl Client {
                 file.set_len(0).map_err(io)?;
                 return Err(Setback::Passing(unreachable(wanted, "it answers for another part of the file"), false));
             }
-            408 | 425 | 429 | 500..=599 => return Err(Setback::Passing(refused(wanted, status), false)),
+            status if is_passing(status) => return Err(Setback::Passing(refused(wanted, status), false)),
             _ => return Err(Setback::Final(refused(wanted, status))),
         }
         let total = response.body().content_length().map(|rest| length + rest);
@@ -205,13 +216,29 @@ impl Client {
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
         }
-        request.call().map_err(|error| {
-            let passing = matches!(error, ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed);
-            match (unreachable(wanted, &error.to_string()), passing) {
-                (error, true) => Setback::Passing(error, false),
-                (error, false) => Setback::Final(error),
-            }
+        request.call().map_err(|error| match may_pass(&error) {
+            true => Setback::Passing(unreachable(wanted, &error.to_string()), false),
+            false => Setback::Final(unreachable(wanted, &error.to_string())),
         })
+    }
+}
+
+/// Is this a status that another attempt may change?
+fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
+}
+
+/// Is this an error that another attempt may not meet? Names that do not resolve, ports that refuse and certificates that
+/// nobody trusts stay as they are.
+fn may_pass(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+    match error {
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof | WouldBlock
+        ),
+        _ => false,
     }
 }
 

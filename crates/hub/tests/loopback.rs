@@ -349,6 +349,20 @@ fn repositories_are_cached_where_hugging_face_looks() {
 }
 
 #[test]
+fn a_hub_that_is_busy_is_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|request, before| match (before, request.method.as_str()) {
+        (0 | 1, _) => Answer::new(503, &[], b""),
+        (_, "HEAD") => {
+            Answer::new(200, &[("ETag", &format!("\"{}\"", sha256(b"tensors"))), ("X-Repo-Commit", COMMIT)], b"")
+        }
+        _ => Answer::new(200, &[], b"tensors"),
+    });
+    let path = resolve(&hub(folder.path(), &server), "hf:org/name").unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), b"tensors");
+}
+
+#[test]
 fn old_repositories_have_a_pickle_instead() {
     let folder = tempfile::tempdir().unwrap();
     let server = repository(&[("pytorch_model.bin", b"pickle")]);

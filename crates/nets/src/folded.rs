@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use mbconv_kernels::inference::{Block, Chain, Gate, Kind, Layer, Padding, Stage};
+use mbconv_kernels::inference::Chain;
+pub use mbconv_kernels::inference::{Block, Gate, Kind, Layer, Padding, Stage};
 use mbconv_kernels::{Activation, Window};
 
 use crate::Network;

@@ -335,7 +335,7 @@ fn difference(old: &Progress, new: &Progress) -> Option<String> {
         // Spelt out by this version, so that keys it has more than the one before do not count.
         let recipe = RecipeFile::parse(recipe, "checkpoint", &[]).map_or(recipe.into(), |recipe| recipe.to_toml());
         let mut table: toml::Table = recipe.parse().unwrap_or_default();
-        table.retain(|key, _| !["data", "checkpoint", "on_nan"].contains(&key.as_str()));
+        table.retain(|key, _| !["data", "checkpoint", "on_nan"].contains(&key));
         table
     };
     let (old, new) = (comparable(&old.recipe), comparable(&new.recipe));

@@ -4,6 +4,7 @@ pub mod average;
 pub mod devices;
 pub mod eval;
 pub mod export;
+pub mod fetch;
 pub mod finetune;
 pub mod info;
 pub mod list;

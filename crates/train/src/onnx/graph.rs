@@ -1,150 +1,119 @@
-//! A network as ONNX operators: structure from the [`Architecture`], numbers from the list of tensors.
-
-use std::collections::HashMap;
+//! A network as ONNX operators, from its description without batch-norms.
 
 use half::f16;
-use mbconv_nets::architecture::Block;
-use mbconv_nets::{Activation, Architecture};
+use mbconv_nets::Activation;
+use mbconv_nets::folded::{Block, Gate, Kind, Layer, Stage};
+use mbconv_nets::weights::Precision;
 
 use super::OnnxError;
 use super::proto::{self, Attribute, FLOAT, FLOAT16, Node};
 
 /// Operators and constants, in the order in which data flows.
 ///
-/// Each method adds what its name says and gives the name of the value that comes out. Names of constants are the Burn
-/// module's paths (`blocks.3.expand.weight`), so a tensor is called the same everywhere.
-pub(super) struct Graph<'a> {
+/// Each method adds what its name says and gives the value that comes out. Constants are called as the Burn module's
+/// tensors are (`blocks.3.expand.weight`), so a tensor has one name everywhere.
+pub(super) struct Graph {
     pub nodes: Vec<Node>,
     pub constants: Vec<proto::Tensor>,
-    architecture: &'a Architecture,
-    /// The network's tensors by path.
-    tensors: HashMap<String, Vec<f32>>,
     /// Element type of the convolutions: [`FLOAT`] or [`FLOAT16`].
     element: i32,
 }
 
-/// A convolution's numbers.
-struct Convolution {
-    input: usize,
-    output: usize,
-    kernel: usize,
-    stride: usize,
-    groups: usize,
+/// A map on its way: the operator's output and the sides of its maps, which asymmetric padding depends on.
+#[derive(Clone)]
+pub(super) struct Map {
+    pub name: String,
+    pub sides: [usize; 2],
 }
 
-impl Convolution {
-    fn pointwise(input: usize, output: usize) -> Self {
-        Self { input, output, kernel: 1, stride: 1, groups: 1 }
-    }
-
-    /// Rows and columns of zeros around the map: before and after, the same both ways.
-    fn padding(&self) -> [usize; 2] {
-        [self.kernel / 2; 2]
-    }
-}
-
-impl<'a> Graph<'a> {
-    pub fn new(architecture: &'a Architecture, tensors: HashMap<String, Vec<f32>>, element: i32) -> Self {
-        Self { nodes: Vec::new(), constants: Vec::new(), architecture, tensors, element }
+impl Graph {
+    pub fn new(element: i32) -> Self {
+        Self { nodes: Vec::new(), constants: Vec::new(), element }
     }
 
     /// The whole network: normalised images `[N, C, H, W]` → logits `[N, classes]`.
-    pub fn network(&mut self, images: String) -> Result<String, OnnxError> {
-        let architecture = self.architecture;
-        let Architecture { stem, head, stem_stride, input_channels, activation, .. } = *architecture;
-        let convolution =
-            Convolution { input: input_channels, output: stem, kernel: 3, stride: stem_stride, groups: 1 };
-        let mut x = self.convolution_norm("stem", images, convolution, activation)?;
-        let mut channels = stem;
-        for (index, block) in architecture.blocks.iter().enumerate() {
-            x = self.block(&format!("blocks.{index}"), x, block)?;
-            channels = block.output;
+    pub fn network(&mut self, stages: &[Stage], images: Map) -> Result<String, OnnxError> {
+        let mut map = images;
+        let (mut blocks, mut pooled) = (0, false);
+        for stage in stages {
+            map = match stage {
+                Stage::Layer(layer) if pooled => self.linear("classifier", map, layer)?,
+                Stage::Layer(layer) => self.layer(if blocks == 0 { "stem" } else { "head" }, map, layer)?,
+                Stage::Block(block) => {
+                    blocks += 1;
+                    self.block(&format!("blocks.{}", blocks - 1), map, block)?
+                }
+                Stage::Pool => {
+                    pooled = true;
+                    Map { name: self.mean("pool", &map, false), sides: [1, 1] }
+                }
+            };
         }
-        let x = self.convolution_norm("head", x, Convolution::pointwise(channels, head), activation)?;
-        let x = self.node("pool", "GlobalAveragePool", &[&x], vec![]);
-        let x = self.node("flatten", "Flatten", &[&x], vec![Attribute::int("axis", 1)]);
-        let shape = [architecture.classes, head];
-        let (weight, bias) = self.weight_and_bias("classifier", &shape)?;
-        Ok(self.node("classifier", "Gemm", &[&x, &weight, &bias], vec![Attribute::int("transB", 1)]))
+        Ok(map.name)
     }
 
     /// Inverted residual: expand → depthwise → squeeze-excitation → project, plus the input where shapes allow.
-    fn block(&mut self, path: &str, input: String, block: &Block) -> Result<String, OnnxError> {
-        let activation = self.architecture.activation;
-        let Block { input: from, hidden, output: to, kernel, stride, .. } = *block;
+    fn block(&mut self, path: &str, input: Map, block: &Block) -> Result<Map, OnnxError> {
         let part = |name: &str| format!("{path}.{name}");
         let mut x = input.clone();
-        if block.expands() {
-            x = self.convolution_norm(&part("expand"), x, Convolution::pointwise(from, hidden), activation)?;
+        if let Some(expand) = &block.expand {
+            x = self.layer(&part("expand"), x, expand)?;
         }
-        let depthwise = Convolution { input: hidden, output: hidden, kernel, stride, groups: hidden };
-        x = self.convolution_norm(&part("depthwise"), x, depthwise, activation)?;
-        if let Some(squeezed) = block.squeeze {
-            x = self.squeeze_excitation(&part("squeeze_excitation"), x, hidden, squeezed)?;
+        if let Some(depthwise) = &block.depthwise {
+            x = self.layer(&part("depthwise"), x, depthwise)?;
         }
-        x = self.convolution_norm(&part("project"), x, Convolution::pointwise(hidden, to), Activation::Identity)?;
-        if block.is_residual() {
-            x = self.node(&part("add"), "Add", &[&x, &input], vec![]);
+        if let Some(gate) = &block.gate {
+            x = self.squeeze_excitation(&part("squeeze_excitation"), x, gate)?;
+        }
+        x = self.layer(&part("project"), x, &block.project)?;
+        if block.residual {
+            x.name = self.node(&part("add"), "Add", &[&x.name, &input.name], vec![]);
         }
         Ok(x)
     }
 
-    fn squeeze_excitation(
-        &mut self,
-        path: &str,
-        x: String,
-        channels: usize,
-        squeezed: usize,
-    ) -> Result<String, OnnxError> {
-        let gate = self.node(&format!("{path}.pool"), "GlobalAveragePool", &[&x], vec![]);
-        let reduce = format!("{path}.reduce");
-        let gate = self.convolution_bias(&reduce, gate, Convolution::pointwise(channels, squeezed))?;
-        let gate = self.activation(&reduce, gate, self.architecture.activation);
-        let gate =
-            self.convolution_bias(&format!("{path}.expand"), gate, Convolution::pointwise(squeezed, channels))?;
-        let gate = self.node(&format!("{path}.gate"), "Sigmoid", &[&gate], vec![]);
-        Ok(self.node(path, "Mul", &[&x, &gate], vec![]))
+    fn squeeze_excitation(&mut self, path: &str, x: Map, gate: &Gate) -> Result<Map, OnnxError> {
+        let pooled = Map { name: self.mean(&format!("{path}.pool"), &x, true), sides: [1, 1] };
+        let reduced = self.layer(&format!("{path}.reduce"), pooled, &gate.reduce)?;
+        // The sigmoid is its activation, whatever it says.
+        let expand = Layer { activation: Activation::Identity, ..gate.expand.clone() };
+        let expanded = self.layer(&format!("{path}.expand"), reduced, &expand)?;
+        let scale = self.node(&format!("{path}.gate"), "Sigmoid", &[&expanded.name], vec![]);
+        Ok(Map { name: self.node(path, "Mul", &[&x.name, &scale], vec![]), sides: x.sides })
     }
 
-    /// A convolution with its batch-norm folded in, and the activation.
-    fn convolution_norm(
-        &mut self,
-        path: &str,
-        x: String,
-        convolution: Convolution,
-        activation: Activation,
-    ) -> Result<String, OnnxError> {
-        let (weight, bias) = self.fold(path)?;
-        let x = self.convolution(path, x, convolution, weight, bias)?;
-        Ok(self.activation(path, x, activation))
+    /// The mean over the map, `[N, C, 1, 1]` or `[N, C]`.
+    ///
+    /// Not `GlobalAveragePool`: ONNX Runtime adds its pixels one after another in single precision where maps are in its
+    /// blocked layout, which costs EfficientNet a digit.
+    fn mean(&mut self, name: &str, x: &Map, keep: bool) -> String {
+        let attributes = vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", keep.into())];
+        self.node(name, "ReduceMean", &[&x.name], attributes)
     }
 
-    fn convolution_bias(&mut self, path: &str, x: String, convolution: Convolution) -> Result<String, OnnxError> {
-        let weight = widen(self.tensor(path, "weight")?);
-        let bias = widen(self.tensor(path, "bias")?);
-        self.convolution(path, x, convolution, weight, bias)
-    }
-
-    fn convolution(
-        &mut self,
-        path: &str,
-        x: String,
-        convolution: Convolution,
-        weight: Vec<f64>,
-        bias: Vec<f64>,
-    ) -> Result<String, OnnxError> {
-        let Convolution { input, output, kernel, stride, groups } = convolution;
-        let weight = self.constant(format!("{path}.weight"), &[output, input / groups, kernel, kernel], &weight)?;
-        let bias = self.constant(format!("{path}.bias"), &[output], &bias)?;
-        let [before, after] = convolution.padding().map(|size| size as i64);
+    /// A convolution with bias, and its activation.
+    fn layer(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
+        let Layer { kind, inputs, outputs, kernel, stride, .. } = *layer;
+        let groups = if kind == Kind::Depthwise { inputs } else { 1 };
+        let (weight, bias) = self.weight_and_bias(path, layer, &[outputs, inputs / groups, kernel, kernel])?;
+        let along = x.sides.map(|side| layer.padding.along(side, kernel, stride));
+        let [(height, [top, bottom]), (width, [left, right])] = along;
         let attributes = vec![
             Attribute::ints("dilations", &[1, 1]),
             Attribute::int("group", groups as i64),
-            Attribute::ints("kernel_shape", &[kernel as i64; 2]),
-            Attribute::ints("pads", &[before, before, after, after]),
-            Attribute::ints("strides", &[stride as i64; 2]),
+            Attribute::ints("kernel_shape", &[kernel; 2].map(|size| size as i64)),
+            Attribute::ints("pads", &[top, left, bottom, right].map(|size| size as i64)),
+            Attribute::ints("strides", &[stride; 2].map(|size| size as i64)),
         ];
-        Ok(self.node(&format!("{path}.conv"), "Conv", &[&x, &weight, &bias], attributes))
+        let name = self.node(&format!("{path}.conv"), "Conv", &[&x.name, &weight, &bias], attributes);
+        Ok(Map { name: self.activation(path, name, layer.activation), sides: [height, width] })
+    }
+
+    /// The classifier: `[N, features]` → `[N, classes]`.
+    fn linear(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
+        let (weight, bias) = self.weight_and_bias(path, layer, &[layer.outputs, layer.inputs])?;
+        let name = self.node(path, "Gemm", &[&x.name, &weight, &bias], vec![Attribute::int("transB", 1)]);
+        Ok(Map { name: self.activation(path, name, layer.activation), ..x })
     }
 
     /// The activation in operators that every runtime has and fuses.
@@ -162,45 +131,18 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Weight and bias of the convolution of `path` as if its batch-norm were part of it, computed in f64:
-    /// `w · γ / √(σ² + ε)` and `β − μ · γ / √(σ² + ε)`.
-    fn fold(&self, path: &str) -> Result<(Vec<f64>, Vec<f64>), OnnxError> {
-        let norm = |name: &str| self.tensor(path, &format!("norm.{name}"));
-        let [gamma, beta] = [norm("weight")?, norm("bias")?];
-        let [mean, variance] = [norm("running_mean")?, norm("running_var")?];
-        let epsilon = self.architecture.norm_epsilon;
-        let scale: Vec<f64> =
-            gamma.iter().zip(variance).map(|(&g, &v)| f64::from(g) / (f64::from(v) + epsilon).sqrt()).collect();
-        let weight = self.tensor(path, "weight")?;
-        let per_channel = weight.len() / scale.len().max(1);
-        let weight = weight.iter().enumerate().map(|(i, &w)| f64::from(w) * scale[i / per_channel]).collect();
-        let bias =
-            beta.iter().zip(mean).zip(&scale).map(|((&b, &m), scale)| f64::from(b) - f64::from(m) * scale).collect();
-        Ok((weight, bias))
-    }
-
-    fn weight_and_bias(&mut self, path: &str, shape: &[usize]) -> Result<(String, String), OnnxError> {
-        let weight = widen(self.tensor(path, "weight")?);
-        let bias = widen(self.tensor(path, "bias")?);
-        let weight = self.constant(format!("{path}.weight"), shape, &weight)?;
-        Ok((weight, self.constant(format!("{path}.bias"), &shape[..1], &bias)?))
-    }
-
-    fn tensor(&self, path: &str, name: &str) -> Result<&[f32], OnnxError> {
-        let path = format!("{path}.{name}");
-        match self.tensors.get(&path) {
-            Some(values) => Ok(values),
-            None => Err(OnnxError::Missing { path }),
-        }
+    fn weight_and_bias(&mut self, path: &str, layer: &Layer, shape: &[usize]) -> Result<(String, String), OnnxError> {
+        let weight = self.constant(format!("{path}.weight"), shape, &layer.weight)?;
+        Ok((weight, self.constant(format!("{path}.bias"), &shape[..1], &layer.bias)?))
     }
 
     /// A constant of the convolutions' element type.
-    fn constant(&mut self, name: String, shape: &[usize], values: &[f64]) -> Result<String, OnnxError> {
+    fn constant(&mut self, name: String, shape: &[usize], values: &[f32]) -> Result<String, OnnxError> {
         let finite = match self.element {
-            FLOAT16 => values.iter().all(|&value| f16::from_f64(value).is_finite()),
-            _ => values.iter().all(|&value| (value as f32).is_finite()),
+            FLOAT16 => values.iter().all(|&value| f16::from_f32(value).is_finite()),
+            _ => values.iter().all(|value| value.is_finite()),
         };
-        if !finite || values.len() != shape.iter().product::<usize>() {
+        if !finite {
             return Err(OnnxError::Value { path: name });
         }
         self.push_constant(&name, shape, values, self.element);
@@ -208,7 +150,7 @@ impl<'a> Graph<'a> {
     }
 
     /// A number, which all who ask for it share.
-    fn scalar(&mut self, name: &str, value: f64) -> String {
+    fn scalar(&mut self, name: &str, value: f32) -> String {
         if !self.constants.iter().any(|constant| constant.name() == name) {
             self.push_constant(name, &[], &[value], self.element);
         }
@@ -216,10 +158,10 @@ impl<'a> Graph<'a> {
     }
 
     /// A constant of the given element type, whatever the convolutions'.
-    pub fn push_constant(&mut self, name: &str, shape: &[usize], values: &[f64], element: i32) {
+    pub fn push_constant(&mut self, name: &str, shape: &[usize], values: &[f32], element: i32) {
         let bytes = match element {
-            FLOAT16 => values.iter().flat_map(|&value| f16::from_f64(value).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect(),
+            FLOAT16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         };
         self.constants.push(proto::Tensor {
             dims: shape.iter().map(|&size| size as i64).collect(),
@@ -241,7 +183,7 @@ impl<'a> Graph<'a> {
         name.into()
     }
 
-    /// Converts to the convolutions' element type, or from it to f32, where they differ.
+    /// Converts from one element type to another, where they differ.
     pub fn cast(&mut self, name: &str, x: String, from: i32, to: i32) -> String {
         if from == to {
             return x;
@@ -250,15 +192,84 @@ impl<'a> Graph<'a> {
     }
 }
 
-fn widen(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
+/// ONNX's element type, if its runtimes compute in it.
+pub(super) fn element(precision: Precision) -> Option<i32> {
+    match precision {
+        Precision::F32 => Some(FLOAT),
+        Precision::F16 => Some(FLOAT16),
+        Precision::Bf16 => None,
+    }
 }
 
-/// Element type of [`mbconv_nets::weights::Precision`], if ONNX's runtimes compute in it.
-pub(super) fn element(precision: mbconv_nets::weights::Precision) -> Option<i32> {
-    match precision {
-        mbconv_nets::weights::Precision::F32 => Some(FLOAT),
-        mbconv_nets::weights::Precision::F16 => Some(FLOAT16),
-        mbconv_nets::weights::Precision::Bf16 => None,
+#[cfg(test)]
+mod tests {
+    use mbconv_nets::folded::Padding;
+
+    use super::*;
+
+    fn layer(kind: Kind, [inputs, outputs]: [usize; 2], kernel: usize, stride: usize) -> Layer {
+        let depth = if kind == Kind::Depthwise { 1 } else { inputs };
+        Layer {
+            kind,
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding: if kernel == 1 { Padding::Even(0) } else { Padding::Same },
+            weight: vec![0.5; outputs * depth * kernel * kernel],
+            bias: vec![0.0; outputs],
+            activation: Activation::Identity,
+        }
+    }
+
+    #[test]
+    fn asymmetric_padding_follows_the_sides_of_each_map() {
+        let fused = Block {
+            expand: Some(layer(Kind::Dense, [4, 8], 3, 2)),
+            depthwise: None,
+            gate: None,
+            project: layer(Kind::Pointwise, [8, 8], 1, 1),
+            residual: false,
+        };
+        let separable = Block {
+            expand: None,
+            depthwise: Some(layer(Kind::Depthwise, [8, 8], 5, 2)),
+            gate: None,
+            project: layer(Kind::Pointwise, [8, 8], 1, 1),
+            residual: false,
+        };
+        let stages = [
+            Stage::Layer(layer(Kind::Dense, [3, 4], 3, 2)),
+            Stage::Block(Box::new(fused)),
+            Stage::Block(Box::new(separable)),
+            Stage::Layer(layer(Kind::Pointwise, [8, 16], 1, 1)),
+            Stage::Pool,
+            Stage::Layer(layer(Kind::Pointwise, [16, 2], 1, 1)),
+        ];
+        let mut graph = Graph::new(FLOAT);
+        let logits = graph.network(&stages, Map { name: "input".into(), sides: [30, 25] }).unwrap();
+        assert_eq!(logits, "classifier");
+        let pads = |name: &str| {
+            let node = graph.nodes.iter().find(|node| node.name() == name).unwrap();
+            let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name).unwrap();
+            (attribute("pads").ints.clone(), attribute("group").i())
+        };
+        // 30 × 25 → 15 × 13 → 8 × 7 → 4 × 4
+        assert_eq!(pads("stem.conv"), (vec![0, 1, 1, 1], 1));
+        assert_eq!(pads("blocks.0.expand.conv"), (vec![1, 1, 1, 1], 1));
+        assert_eq!(pads("blocks.1.depthwise.conv"), (vec![1, 2, 2, 2], 8));
+        assert_eq!(pads("head.conv"), (vec![0, 0, 0, 0], 1));
+    }
+
+    #[test]
+    fn weights_too_large_for_half_precision_are_named() {
+        let mut large = layer(Kind::Pointwise, [3, 2], 1, 1);
+        large.weight[4] = 70_000.0;
+        let network = |element| {
+            let images = Map { name: "input".into(), sides: [8, 8] };
+            Graph::new(element).network(&[Stage::Layer(large.clone())], images)
+        };
+        assert!(network(FLOAT).is_ok());
+        assert_eq!(network(FLOAT16), Err(OnnxError::Value { path: "stem.weight".into() }));
     }
 }

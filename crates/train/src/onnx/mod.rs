@@ -7,23 +7,23 @@
 //! | output | `logits` | f32 | `[batch, classes]` |
 //! | output, with softmax | `probabilities` | f32 | `[batch, classes]` |
 //!
-//! `batch` is any number; H and W are the side of the model's crop. Batch-norm is folded into the convolutions. A model
+//! `batch` is any number; H and W are the side of the model's crop. Batch-norm is folded into the
+//! convolutions, as for prediction ([`mbconv_nets::folded`]). A model
 //! of half precision computes in f16 and takes and gives f32 all the same, so that one program runs either file.
 //!
-//! The file's metadata say the rest, each entry JSON: `class_names`, `preprocess` (as in the model file), `architecture`
-//! and the whole model card under `mbconv`.
+//! The file's metadata say the rest, each JSON: `class_names`, `preprocess` (as in the model file) and the whole model card under
+//! `mbconv`; and `architecture`, a name.
 
 mod graph;
 pub mod proto;
 
-use std::collections::HashMap;
-
 use mbconv_nets::Network;
-use mbconv_nets::weights::{Precision, state_dict};
+use mbconv_nets::folded::fold;
+use mbconv_nets::weights::Precision;
 use prost::Message;
-use serde_json::json;
+use serde::Serialize;
 
-use self::graph::{Graph, element};
+use self::graph::{Graph, Map, element};
 use self::proto::{Attribute, FLOAT, UINT8};
 use crate::model_file::ModelCard;
 
@@ -54,12 +54,6 @@ pub enum OnnxError {
     /// Byte images are RGB.
     #[error("preprocessing inside the graph needs a network of 3 input channels, not {0}")]
     Channels(usize),
-    /// The network has no tensor where its architecture has one.
-    #[error("the network has no tensor `{path}`")]
-    Missing {
-        /// Path of the tensor in the module.
-        path: String,
-    },
     /// A folded weight that is not finite, or too large for f16.
     #[error("`{path}`, with its batch-norm folded in, has a value that is not finite in the precision asked for")]
     Value {
@@ -78,7 +72,6 @@ impl OnnxError {
             Self::Precision | Self::TooLarge(_) => Some("try --dtype f16".into()),
             Self::Value { .. } => Some("try --dtype f32".into()),
             Self::Channels(_) => Some("leave --with-preprocessing out, and normalise before".into()),
-            Self::Missing { .. } => None,
         }
     }
 }
@@ -99,9 +92,7 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
     let architecture = network.architecture();
     let element = element(options.precision).ok_or(OnnxError::Precision)?;
     let side = card.preprocess.crop;
-    let tensors: HashMap<String, Vec<f32>> =
-        state_dict(network).into_iter().map(|(info, data)| (info.path, data.iter::<f32>().collect())).collect();
-    let mut graph = Graph::new(architecture, tensors, element);
+    let mut graph = Graph::new(element);
 
     let input = if options.preprocessing {
         if architecture.input_channels != 3 {
@@ -116,7 +107,7 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
     };
     let x = if options.preprocessing { normalise(&mut graph, card) } else { "input".into() };
     let x = graph.cast("input.cast", x, FLOAT, element);
-    let x = graph.network(x)?;
+    let x = graph.network(&fold(network), Map { name: x, sides: [side, side] })?;
     let mut x = graph.cast("classifier.cast", x, element, FLOAT);
     let (name, document) = if options.softmax {
         x = graph.node("softmax", "Softmax", &[&x], vec![Attribute::int("axis", 1)]);
@@ -130,13 +121,6 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
         *value = name.into();
     }
 
-    let entry = |(key, value): (&str, serde_json::Value)| proto::StringEntry {
-        key: Some(key.into()),
-        value: Some(match value {
-            serde_json::Value::String(text) => text,
-            value => value.to_string(),
-        }),
-    };
     Ok(proto::Model {
         ir_version: Some(IR_VERSION),
         producer_name: Some("mbconv".into()),
@@ -150,15 +134,22 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
             output: vec![output],
         }),
         opset_import: vec![proto::OperatorSet { domain: Some(String::new()), version: Some(OPSET) }],
-        metadata_props: [
-            ("architecture", json!(card.architecture.name)),
-            ("class_names", json!(card.classes)),
-            ("preprocess", json!(card.preprocess)),
-            ("mbconv", json!(card)),
-        ]
-        .map(entry)
-        .into(),
+        metadata_props: vec![
+            entry("architecture", card.architecture.name.clone()),
+            entry("class_names", json(&card.classes)),
+            entry("preprocess", json(&card.preprocess)),
+            entry("mbconv", json(card)),
+        ],
     })
+}
+
+fn entry(key: &str, value: String) -> proto::StringEntry {
+    proto::StringEntry { key: Some(key.into()), value: Some(value) }
+}
+
+/// As text at once: on the way through a JSON value, an f32 would become an f64 with its many digits.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
 }
 
 /// Bytes `[N, H, W, 3]` → `(byte − 255·mean) / (255·std)`, `[N, 3, H, W]`.
@@ -166,7 +157,7 @@ fn normalise(graph: &mut Graph, card: &ModelCard) -> String {
     let x = graph.cast("image.cast", "image".into(), UINT8, FLOAT);
     let x = graph.node("image.transpose", "Transpose", &[&x], vec![Attribute::ints("perm", &[0, 3, 1, 2])]);
     let mut constant = |name: &str, values: [f32; 3]| {
-        graph.push_constant(name, &[1, 3, 1, 1], &values.map(|value| f64::from(value) * 255.0), FLOAT);
+        graph.push_constant(name, &[1, 3, 1, 1], &values.map(|value| value * 255.0), FLOAT);
     };
     constant("preprocess.mean", card.preprocess.mean);
     constant("preprocess.std", card.preprocess.std);

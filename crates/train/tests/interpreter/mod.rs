@@ -71,11 +71,13 @@ fn evaluate(node: &Node, inputs: &[&Value]) -> Value {
         "Cast" if int(node, "to") == i64::from(FLOAT16) => x.map(|value| f16::from_f32(value).to_f32()),
         "Cast" => x.clone(),
         "Transpose" => transpose(x, &ints(node, "perm")),
-        "Flatten" => Value::new([x.shape[0], x.shape[1..].iter().product()], x.data.clone()),
-        "GlobalAveragePool" => {
+        "ReduceMean" => {
+            assert_eq!(ints(node, "axes"), [2, 3]);
             let area = x.shape[2] * x.shape[3];
             let means = x.data.chunks(area).map(|map| map.iter().sum::<f32>() / area as f32);
-            Value::new([x.shape[0], x.shape[1], 1, 1], means.collect())
+            let mut shape = x.shape[..2].to_vec();
+            shape.extend(if int(node, "keepdims") == 1 { &[1, 1][..] } else { &[] });
+            Value::new(shape, means.collect())
         }
         "Gemm" => {
             assert_eq!(int(node, "transB"), 1);

@@ -1,0 +1,58 @@
+//! `mbconv fetch`, and weights by name for every command that takes them.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mbconv_hub::{Hub, Progress, Spec};
+
+use super::print_text;
+use crate::args::Fetch;
+use crate::failure::Failure;
+
+pub fn run(args: Fetch, stop: &AtomicBool) -> Result<(), Failure> {
+    let path = resolve(&args.weights, stop)?;
+    if !path.is_file() {
+        return Err(Failure::new(format!("there is no file {}", path.display()), None));
+    }
+    print_text(&format!("{}\n", path.display()))
+}
+
+/// The file that `weights` names: fetched where it is not a file on this machine.
+pub fn resolve(weights: &str, stop: &AtomicBool) -> Result<PathBuf, Failure> {
+    if let Spec::Path(path) = Spec::parse(weights)? {
+        return Ok(path);
+    }
+    let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = ProgressBar::hidden();
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes}  {eta} left") {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.set_prefix(weights.to_string());
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        bar
+    });
+    let mut told = false;
+    let mut show = |progress: Progress| {
+        match &bar {
+            Some(bar) => {
+                bar.set_length(progress.total.unwrap_or(progress.done));
+                bar.set_position(progress.done);
+            }
+            None if !told => {
+                let size = progress.total.map_or(String::new(), |bytes| format!(" ({:.1} MB)", bytes as f64 / 1e6));
+                eprintln!("fetching {}{size}", progress.url);
+                told = true;
+            }
+            None => {}
+        }
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let result = Hub::from_env()?.resolve(weights, &mut show);
+    if let Some(bar) = &bar {
+        bar.finish_and_clear();
+    }
+    Ok(result?)
+}
