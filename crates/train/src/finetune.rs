@@ -54,7 +54,7 @@ impl FinetuneError {
 /// # Errors
 /// A model that cannot be read or has another architecture.
 pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) -> Result<Network, FinetuneError> {
-    let model = Model::open(path, &Device::default())?;
+    let model = Model::open(path, &Device::flex())?;
     let same_classes = model.card.classes == classes;
     let by_key = |network: &Network| -> HashMap<String, TensorData> {
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect()

@@ -213,6 +213,8 @@ impl RunFolder {
             std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
             save(averaged, folder.join(epoch_file(epoch)))?;
         }
+        // Of the epoch that is now complete, a checkpoint within it may have left these.
+        (self.progress.position, self.progress.partial) = Default::default();
         self.progress.epoch = epoch;
         self.write(METRICS, self.metrics().as_bytes())?;
         self.save_checkpoint(learner)?;
@@ -335,7 +337,7 @@ fn difference(old: &Progress, new: &Progress) -> Option<String> {
         // Spelt out by this version, so that keys it has more than the one before do not count.
         let recipe = RecipeFile::parse(recipe, "checkpoint", &[]).map_or(recipe.into(), |recipe| recipe.to_toml());
         let mut table: toml::Table = recipe.parse().unwrap_or_default();
-        table.retain(|key, _| !["data", "checkpoint", "on_nan"].contains(&key.as_str()));
+        table.retain(|key, _| !["data", "checkpoint", "on_nan"].contains(&key));
         table
     };
     let (old, new) = (comparable(&old.recipe), comparable(&new.recipe));
