@@ -11,7 +11,8 @@ use crate::ema::EmaConfig;
 use crate::model_file::{Model, ModelCard, ModelError};
 use crate::optimizer::{OptimizerConfig, OptimizerName};
 use crate::recipe::{
-    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, ModelConfig, OnNan, RecipeFile,
+    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, ModelConfig, OnNan, RecipeError,
+    RecipeFile,
 };
 use crate::schedule::ScheduleConfig;
 
@@ -72,16 +73,31 @@ pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) 
     })
 }
 
-/// A recipe for fine-tuning the model that `card` describes, at `weights`, on `images` training images.
+/// A recipe for fine-tuning the model that `card` describes, at `weights`, on `images` training images, with `overrides` set.
+/// What depends on the number of epochs follows the one that is set.
+///
+/// # Errors
+/// Anything wrong with an override, by key.
+pub fn recipe(
+    card: &ModelCard,
+    weights: &Path,
+    images: usize,
+    overrides: &[String],
+) -> Result<RecipeFile, RecipeError> {
+    let epochs = preset(card, weights, images, None).with(overrides)?.epochs;
+    preset(card, weights, images, Some(epochs)).with(overrides)
+}
+
+/// The recipe that suits `images` training images.
 ///
 /// The classifier learns alone for a fifth of the epochs; then all layers do, the body at a tenth of the classifier's rate.
 /// Input and preprocessing are the model's own.
-pub fn preset(card: &ModelCard, weights: &Path, images: usize) -> RecipeFile {
+fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>) -> RecipeFile {
     const BATCH: usize = 32;
     /// Enough for a new classifier and a little change of the body.
     const UPDATES: usize = 450;
     let batch_size = BATCH.min((images / 4).max(1));
-    let epochs = (UPDATES * batch_size / images.max(1)).clamp(6, 40);
+    let epochs = epochs.unwrap_or((UPDATES * batch_size / images.max(1)).clamp(6, 40));
     let crop = card.preprocess.crop;
     let architecture = &card.architecture;
     RecipeFile {
@@ -178,10 +194,12 @@ mod tests {
     fn presets_are_possible_recipes_for_any_number_of_images() {
         let card = card("mobilenet_v2_0.5", &["a", "b"]);
         for images in [1, 2, 30, 480, 5000, 1_000_000] {
-            let recipe = Recipe::try_from(preset(&card, Path::new("m.safetensors"), images)).unwrap();
+            let recipe = Recipe::try_from(preset(&card, Path::new("m.safetensors"), images, None)).unwrap();
             assert_eq!(recipe.preprocess(), card.preprocess);
             assert!(recipe.batch_size <= images && (6..=40).contains(&recipe.epochs), "{images}");
             assert_eq!(Recipe::parse(&recipe.to_toml(), &[]).unwrap(), recipe);
+            let short = super::recipe(&card, Path::new("m.safetensors"), images, &["epochs=3".into()]).unwrap();
+            assert_eq!((short.epochs, short.finetune.unwrap().head_epochs), (3, 1));
         }
     }
 }

@@ -9,7 +9,7 @@ use mbconv_train::model_file::LAST;
 use mbconv_train::{Model, Recipe, Run, train};
 
 const RECIPE: &str = r#"
-epochs = 2
+epochs = 3
 batch_size = 8
 [model]
 name = "mobilenet_v2_0.1"
@@ -20,12 +20,12 @@ val_fraction = 0.5
 size = 16
 [optimizer]
 name = "sgd"
-learning_rate = 0.1
+learning_rate = 1.0
 [finetune]
 freeze_norms = true   # statistics of a batch would depend on its size
 "#;
 
-/// The classifier and the stem after two epochs.
+/// The classifier and the stem after three epochs.
 fn weights(folder: &Path, data: &str, batch_size: usize, accumulate: usize) -> Vec<f32> {
     let settings = [format!("batch_size={batch_size}"), format!("accumulate={accumulate}")];
     let recipe = Recipe::parse(RECIPE, &settings).unwrap();
@@ -60,11 +60,12 @@ fn small_batches_add_up_to_the_large_one() {
     // 32 images to train on.
     let large = weights(folder.path(), data, 32, 1);
     let difference = |other: &[f32]| large.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    // Four batches of eight; two of sixteen; and one of the four of 32 that are asked for.
+    // Updates of eight images each are other updates, and tell what a difference is.
+    let apart = difference(&weights(folder.path(), data, 8, 1));
+    assert!(apart > 1e-4, "{apart}");
+    // Four batches of eight; two of sixteen; and four of the seven that are asked for.
     for (batch_size, accumulate) in [(8, 4), (16, 2), (8, 7)] {
         let found = difference(&weights(folder.path(), data, batch_size, accumulate));
-        assert!(found < 1e-5, "{batch_size} × {accumulate}: {found}");
+        assert!(found < 0.003 * apart, "{batch_size} × {accumulate}: {found}, where {apart} is another update");
     }
-    let found = difference(&weights(folder.path(), data, 8, 1));
-    assert!(found > 1e-3, "updates of eight images are other updates: {found}");
 }
