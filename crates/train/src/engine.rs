@@ -260,6 +260,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         folder.save_checkpoint(&learner)?;
     }
     let mut saved = Instant::now();
+    let mut left_out = 0;
 
     while folder.progress.epoch < recipe.epochs {
         let waited = folder.epochs_without_progress();
@@ -273,7 +274,6 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         let started = Instant::now();
         let before = partial.seconds;
         let mut running = Running::default();
-        let mut left_out = 0;
         let plateau = recipe.schedule.after(folder.progress.rows.iter().map(EpochRow::score));
         let learning_rate = |update: usize| {
             full_rate * recipe.schedule.factor(epoch * updates + update, updates, recipe.epochs) * plateau

@@ -11,7 +11,8 @@ use crate::ema::EmaConfig;
 use crate::model_file::{Model, ModelCard, ModelError};
 use crate::optimizer::{OptimizerConfig, OptimizerName};
 use crate::recipe::{
-    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, ModelConfig, OnNan, RecipeFile,
+    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, ModelConfig, OnNan, RecipeError,
+    RecipeFile,
 };
 use crate::schedule::ScheduleConfig;
 
@@ -34,7 +35,7 @@ pub enum FinetuneError {
         /// The recipe's.
         expected: String,
         /// The first difference.
-        source: WeightsError,
+        source: Box<WeightsError>,
     },
 }
 
@@ -54,7 +55,7 @@ impl FinetuneError {
 /// # Errors
 /// A model that cannot be read or has another architecture.
 pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) -> Result<Network, FinetuneError> {
-    let model = Model::open(path, &Device::default())?;
+    let model = Model::open(path, &Device::flex())?;
     let same_classes = model.card.classes == classes;
     let by_key = |network: &Network| -> HashMap<String, TensorData> {
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect()
@@ -65,23 +66,38 @@ pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) 
         state.extend(by_key(&network).into_iter().filter(|(key, _)| key.starts_with(CLASSIFIER)));
     }
     load_state_dict(network, state).map_err(|source| FinetuneError::Unfit {
+        source: Box::new(source),
         path: path.display().to_string(),
         found: model.card.architecture.name.clone(),
         expected: name.into(),
-        source,
     })
 }
 
-/// A recipe for fine-tuning the model that `card` describes, at `weights`, on `images` training images.
+/// A recipe for fine-tuning the model that `card` describes, at `weights`, on `images` training images, with `overrides` set.
+/// What depends on the number of epochs follows the one that is set.
 ///
-/// The classifier learns alone for a fifth of the epochs; then all layers do, the body at a tenth of the classifier's rate.
+/// # Errors
+/// Anything wrong with an override, by key.
+pub fn recipe(
+    card: &ModelCard,
+    weights: &Path,
+    images: usize,
+    overrides: &[String],
+) -> Result<RecipeFile, RecipeError> {
+    let epochs = preset(card, weights, images, None).with(overrides)?.epochs;
+    preset(card, weights, images, Some(epochs)).with(overrides)
+}
+
+/// The recipe that suits `images` training images.
+///
+/// The classifier learns alone for a fifth of the epochs; then all layers do, the body at a twentieth of the classifier's rate.
 /// Input and preprocessing are the model's own.
-pub fn preset(card: &ModelCard, weights: &Path, images: usize) -> RecipeFile {
+fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>) -> RecipeFile {
     const BATCH: usize = 32;
     /// Enough for a new classifier and a little change of the body.
     const UPDATES: usize = 450;
     let batch_size = BATCH.min((images / 4).max(1));
-    let epochs = (UPDATES * batch_size / images.max(1)).clamp(6, 40);
+    let epochs = epochs.unwrap_or((UPDATES * batch_size / images.max(1)).clamp(6, 40));
     let crop = card.preprocess.crop;
     let architecture = &card.architecture;
     RecipeFile {
@@ -113,9 +129,9 @@ pub fn preset(card: &ModelCard, weights: &Path, images: usize) -> RecipeFile {
         },
         optimizer: OptimizerConfig {
             name: OptimizerName::AdamW,
-            learning_rate: 3e-3,
+            learning_rate: 2e-3,
             weight_decay: 0.02,
-            body_factor: 0.1,
+            body_factor: 0.05,
             clip_norm: Some(1.0),
             ..OptimizerConfig::default()
         },
@@ -164,11 +180,13 @@ mod tests {
                 .map(|tensor| tensor.into_data().try_to_vec::<f32>().unwrap())
         };
         let classes = |names: &[&str]| -> Vec<String> { names.iter().map(|name| name.to_string()).collect() };
-        let tuned = load_body(network(name, 3, 2), name, &classes(&["a", "b", "c"]), &path).unwrap();
-        assert_eq!(weights(&tuned)[0], weights(&original)[0]);
-        assert_eq!(weights(&tuned)[1], weights(&network(name, 3, 2))[1]);
+        let fresh = network(name, 3, 2);
+        let drawn = weights(&fresh);
+        let tuned = weights(&load_body(fresh, name, &classes(&["a", "b", "c"]), &path).unwrap());
+        assert!(tuned[0] == weights(&original)[0] && tuned[0] != drawn[0]);
+        assert!(tuned[1] == drawn[1]);
         let same = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path).unwrap();
-        assert_eq!(weights(&same), weights(&original));
+        assert!(weights(&same) == weights(&original));
         let other = load_body(network("mobilenet_v2_0.5", 3, 2), "mobilenet_v2_0.5", &classes(&["a"; 3]), &path);
         let error = other.unwrap_err();
         assert!(error.to_string().contains(name) && error.hint().unwrap().contains(name), "{error}");
@@ -178,10 +196,12 @@ mod tests {
     fn presets_are_possible_recipes_for_any_number_of_images() {
         let card = card("mobilenet_v2_0.5", &["a", "b"]);
         for images in [1, 2, 30, 480, 5000, 1_000_000] {
-            let recipe = Recipe::try_from(preset(&card, Path::new("m.safetensors"), images)).unwrap();
+            let recipe = Recipe::try_from(preset(&card, Path::new("m.safetensors"), images, None)).unwrap();
             assert_eq!(recipe.preprocess(), card.preprocess);
             assert!(recipe.batch_size <= images && (6..=40).contains(&recipe.epochs), "{images}");
             assert_eq!(Recipe::parse(&recipe.to_toml(), &[]).unwrap(), recipe);
+            let short = super::recipe(&card, Path::new("m.safetensors"), images, &["epochs=3".into()]).unwrap();
+            assert_eq!((short.epochs, short.finetune.unwrap().head_epochs), (3, 1));
         }
     }
 }

@@ -213,6 +213,8 @@ impl RunFolder {
             std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
             save(averaged, folder.join(epoch_file(epoch)))?;
         }
+        // Of the epoch that is now complete, a checkpoint within it may have left these.
+        (self.progress.position, self.progress.partial) = Default::default();
         self.progress.epoch = epoch;
         self.write(METRICS, self.metrics().as_bytes())?;
         self.save_checkpoint(learner)?;

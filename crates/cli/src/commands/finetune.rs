@@ -17,10 +17,10 @@ pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
     let card = Model::open(&args.weights, &device)?.card;
     // The preset follows from the number of images, and how many are left to train on from the recipe.
     let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };
-    let shape = finetune::preset(&card, &args.weights, 1000).with(&args.settings())?;
+    let shape = finetune::recipe(&card, &args.weights, 1000, &args.settings())?;
     let data = data::open(&args.data, &split(&shape.data, shape.seed))?;
     let images = data.split("train")?.len();
-    let mut file = finetune::preset(&card, &args.weights, images).with(&args.settings())?;
+    let mut file = finetune::recipe(&card, &args.weights, images, &args.settings())?;
     file.data.path = Some(args.data.clone());
     let recipe = Recipe::try_from(file)?;
 

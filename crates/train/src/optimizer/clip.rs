@@ -113,7 +113,7 @@ fn clip_units<const D: usize>(weights: Tensor<D>, gradient: Tensor<D>, share: f6
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Distribution};
     use mbconv_nets::MobileNetV2Config;
 
     use super::*;
@@ -137,9 +137,10 @@ mod tests {
     #[test]
     fn the_global_norm_is_bounded_and_small_gradients_stay() {
         let device = Device::default().autodiff();
-        let network = MobileNetV2Config::new(2).with_width(0.1).init(&device);
+        let network = MobileNetV2Config::new(2).with_width(0.1).with_dropout(0.0).init(&device);
+        let images = Tensor::<4>::random([4, 3, 64, 64], Distribution::Default, &device);
         let gradients = || {
-            let loss = network.forward(Tensor::ones([2, 3, 32, 32], &device)).square().sum().mul_scalar(100.0);
+            let loss = network.forward(images.clone()).square().sum().mul_scalar(100.0);
             GradientsParams::from_grads(loss.backward(), &network)
         };
         let mut clipped = gradients();
@@ -149,6 +150,6 @@ mod tests {
         assert!((global_norm(&network, &clipped) / norm - 1.0 / 3.0).abs() < 1e-4);
         let mut kept = gradients();
         Clipping { norm: Some(norm * 3.0), adaptive: None }.apply(&network, &mut kept);
-        assert_eq!(global_norm(&network, &kept), norm);
+        assert!((global_norm(&network, &kept) / norm - 1.0).abs() < 1e-6);
     }
 }

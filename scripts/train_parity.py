@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Follows torchvision's networks through training: the same weights, the same batches, PyTorch's and timm's optimizers.
+
+    cargo build --release --example follow
+    python scripts/train_parity.py FOLDER_OF_CIFAR_10_BINARY [--follow target/release/examples/follow]
+
+100 steps of 32 CIFAR-10 images at 32 px, no augmentation, dropout and drop-path off, warm-up and cosine every step, no decay
+of norms and biases, and a moving average with TensorFlow's warm-up. Prints a Markdown table.
+"""
+import argparse
+import copy
+import json
+import pathlib
+import subprocess
+import tempfile
+
+import numpy as np
+import torch
+import torchvision
+from safetensors.torch import save_file
+from timm.optim import RMSpropTF
+
+STEPS, BATCH, EPOCHS, WARMUP, DECAY = 100, 32, 5, 10, 1e-4
+OPTIMIZERS = {
+    "sgd": (lambda groups, lr: torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True), 0.02),
+    "rmsprop_tf": (lambda groups, lr: RMSpropTF(groups, lr=lr, alpha=0.9, momentum=0.9, eps=1e-3), 0.001),
+    "adamw": (lambda groups, lr: torch.optim.AdamW(groups, lr=lr), 0.0005),
+}
+RECIPE = """
+epochs = {epochs}
+batch_size = {batch}
+[model]
+name = "{network}"
+dropout = 0.0
+drop_path = 0.0
+[input]
+size = 32
+[optimizer]
+name = "{optimizer}"
+learning_rate = {lr}
+weight_decay = {decay}
+[schedule]
+name = "cosine"
+warmup_epochs = {warmup}
+warmup_start = 0.01
+[ema]
+decay = 0.99
+"""
+
+
+def batches(folder: pathlib.Path):
+    raw = np.frombuffer((folder / "data_batch_1.bin").read_bytes(), np.uint8).reshape(-1, 3073)[: STEPS * BATCH]
+    pixels = torch.from_numpy(raw[:, 1:].reshape(STEPS, BATCH, 3, 32, 32).astype(np.float32) / 255)
+    return (pixels - 0.5) / 0.25, torch.from_numpy(raw[:, 0].reshape(STEPS, BATCH).astype(np.int64))
+
+
+def network(name: str):
+    torch.manual_seed(0)
+    if name == "efficientnet_b0":
+        model = torchvision.models.efficientnet_b0(num_classes=10, dropout=0.0, stochastic_depth_prob=0.0)
+    else:
+        model = torchvision.models.mobilenet_v2(num_classes=10, dropout=0.0)
+    # The other layout takes PyTorch's depthwise convolutions twenty times as long.
+    return model.to(memory_format=torch.channels_last)
+
+
+def pytorch(model, make, lr, images, labels, steps=STEPS):
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = make(groups, lr)
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, WARMUP),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS - WARMUP),
+        ],
+        [WARMUP],
+    )
+    average = copy.deepcopy(model).eval()
+    losses = []
+    model.train()
+    for step in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(model(images[step].contiguous(memory_format=torch.channels_last)), labels[step])
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        decay = min(0.99, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, value in zip(average.state_dict().values(), model.state_dict().values()):
+                if mean.is_floating_point():
+                    mean.mul_(decay).add_(value, alpha=1 - decay)
+    with torch.no_grad():
+        return losses, torch.nn.functional.cross_entropy(average(images[0]), labels[0]).item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", type=pathlib.Path)
+    parser.add_argument("--follow", default="target/release/examples/follow")
+    parser.add_argument("--network", action="append", help="one of the two only")
+    args = parser.parse_args()
+    images, labels = batches(args.cifar)
+    print("| network | optimizer | loss, first to 50th to last step | worst of 50 | worst of 100 | PyTorch from weights one bit off, worst of 50 | loss of the average, off by |")
+    print("|---|---|---|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        save_file({"images": images.contiguous(), "labels": labels.contiguous()}, folder / "batches.safetensors")
+        for name in args.network or ["mobilenet_v2", "efficientnet_b0"]:
+            for optimizer, (make, lr) in OPTIMIZERS.items():
+                model = network(name)
+                save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "start.safetensors")
+                (folder / "recipe.toml").write_text(
+                    RECIPE.format(epochs=EPOCHS, batch=BATCH, network=name, optimizer=optimizer, lr=lr, decay=DECAY,
+                                  warmup=WARMUP * EPOCHS / STEPS)
+                )
+                files = [str(folder / f) for f in ["recipe.toml", "start.safetensors", "batches.safetensors"]]
+                ours = json.loads(subprocess.run([args.follow, *files], check=True, capture_output=True).stdout)
+                losses, average = pytorch(model, make, lr, images, labels)
+                # How far PyTorch comes from itself, begun from weights that differ in their last bit.
+                other = network(name)
+                with torch.no_grad():
+                    for parameter in other.parameters():
+                        parameter.mul_(1 + 6e-8 * torch.randn_like(parameter))
+                again, _ = pytorch(other, make, lr, images, labels, 50)
+                apart = lambda other: [abs(a / b - 1) for a, b in zip(other, losses)]
+                off, noise = apart(ours["losses"]), apart(again)
+                print(
+                    f"| {name} | {optimizer} | {losses[0]:.4f}, {losses[49]:.4f}, {losses[-1]:.4f} | {max(off[:50]):.1e} | {max(off):.1e}"
+                    f" | {max(noise):.1e} | {abs(ours['average_loss'] / average - 1):.1e} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
