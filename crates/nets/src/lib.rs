@@ -8,7 +8,7 @@
 //! 3. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
 //! 4. [`folded`]: the network for inference;
 //! 5. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
-//! 6. [`weights`]: state dictionaries in torchvision's key layout, in and out;
+//! 6. [`weights`]: state dictionaries in torchvision's and others' key layouts, in and out;
 //! 7. [`registry`]: networks by name.
 //!
 //! ```
@@ -38,6 +38,7 @@ pub mod weights;
 pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Stage, Strides};
 pub use efficientnet::EfficientNetConfig;
 pub use folded::Inference;
+pub use layout::Layout;
 pub use mbconv_kernels::{Activation, memory::keep_freed_memory};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;

@@ -1,6 +1,6 @@
-//! State dictionaries: a network's tensors out to, and in from, safetensors in torchvision's key layout.
+//! State dictionaries: a network's tensors out to, and in from, safetensors in torchvision's or another key layout.
 //!
-//! What is written here loads in torchvision with `load_state_dict(load_file(path), strict=True)`.
+//! What is written here loads in the layout's home with `load_state_dict(load_file(path), strict=True)`.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::Network;
-use crate::layout::{TensorInfo, tensors};
+use crate::layout::{Layout, TensorInfo};
 
 /// Suffix of PyTorch's batch counter, which a strict `load_state_dict` wants and nothing reads.
 const BATCH_COUNTER: &str = "num_batches_tracked";
@@ -79,21 +79,28 @@ pub enum WeightsError {
     },
 }
 
-/// The tensors of `network` as f32, in [`tensors`]' order: parameters and running statistics.
+/// The tensors of `network` as f32 with torchvision's keys, in [`tensors`](crate::layout::tensors)' order: parameters and running statistics.
 pub fn state_dict(network: &Network) -> Vec<(TensorInfo, TensorData)> {
+    state_dict_in(network, Layout::Torchvision)
+}
+
+/// The tensors of `network` as f32 with the keys of `layout`, in its order.
+pub fn state_dict_in(network: &Network, layout: Layout) -> Vec<(TensorInfo, TensorData)> {
     let mut collector = Collector::default();
     network.visit(&mut collector);
-    let list = tensors(network.architecture()).into_iter();
+    let list = layout.tensors(network.architecture()).into_iter();
     list.filter_map(|info| collector.found.remove(&info.path).map(|data| (info, data))).collect()
 }
 
-/// Puts tensors, by torchvision's keys, into `network`.
+/// Puts tensors, by torchvision's keys or another [`Layout`]'s, into `network`.
 ///
 /// # Errors
 /// A tensor that is missing, foreign or of another shape: nothing is loaded by halves.
 pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>) -> Result<Network, WeightsError> {
     state.retain(|key, _| !key.ends_with(BATCH_COUNTER));
-    let list = tensors(network.architecture());
+    let architecture = network.architecture();
+    let layout = Layout::detect(architecture, |key| state.contains_key(key)).unwrap_or(Layout::Torchvision);
+    let list = layout.tensors(architecture);
     let mut missing = list.iter().filter(|info| !state.contains_key(&info.key)).map(|info| &info.key);
     if let Some(first) = missing.next() {
         return Err(WeightsError::Missing { first: first.clone(), count: 1 + missing.count() });
@@ -112,7 +119,7 @@ pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>)
     Ok(network.map(&mut loader))
 }
 
-/// Writes `network` as a safetensors file's bytes, with `metadata` in its header.
+/// Writes `network` as a safetensors file's bytes in torchvision's layout, with `metadata` in its header.
 ///
 /// # Errors
 /// A weight that is not finite in the `precision` asked for.
@@ -121,8 +128,21 @@ pub fn to_safetensors(
     precision: Precision,
     metadata: Option<HashMap<String, String>>,
 ) -> Result<Vec<u8>, WeightsError> {
+    to_safetensors_in(network, Layout::Torchvision, precision, metadata)
+}
+
+/// Writes `network` as a safetensors file's bytes in any layout, with `metadata` in its header.
+///
+/// # Errors
+/// A weight that is not finite in the `precision` asked for.
+pub fn to_safetensors_in(
+    network: &Network,
+    layout: Layout,
+    precision: Precision,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>, WeightsError> {
     let mut views: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    for (info, data) in state_dict(network) {
+    for (info, data) in state_dict_in(network, layout) {
         let (dtype, bytes) = encode(data.iter::<f32>(), precision)
             .ok_or_else(|| WeightsError::NotFinite { key: info.key.clone(), written: precision })?;
         if let Some(norm) = info.key.strip_suffix("running_var") {
@@ -267,6 +287,17 @@ mod tests {
         let loaded = from_safetensors(small(2), &bytes).unwrap();
         assert_ne!(logits(&original), logits(&small(2)));
         assert_eq!(logits(&original), logits(&loaded));
+    }
+
+    #[test]
+    fn every_layout_comes_back_as_it_went() {
+        let original = small(1);
+        for layout in Layout::ALL {
+            let bytes = to_safetensors_in(&original, layout, Precision::F32, None).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            assert!(file.tensor(&layout.tensors(original.architecture())[0].key).is_ok());
+            assert_eq!(logits(&original), logits(&from_safetensors(small(2), &bytes).unwrap()), "{layout:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,227 @@
+//! Every tensor of an architecture: where it lives in [`Network`](crate::Network), what other projects call it, its
+//! shape. Computed, not allocated; counting, saving, loading and exporting all read this one list.
+//!
+//! What differs between projects is one table a file: [`Layout`] names them, and each gives the two keys of a [`Layer`].
+
+mod timm;
+mod torchvision;
+
+use crate::Architecture;
+use crate::architecture::Block;
+
+/// Whose keys a state dictionary has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// `features.0.0.weight`: torchvision's, and that of mbconv's own files.
+    Torchvision,
+    /// `conv_stem.weight`: timm's.
+    Timm,
+}
+
+/// What a tensor of a state dictionary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Trained, and decayed by default.
+    Weight,
+    /// Trained, not decayed by default: biases and batch-norm's weight and bias.
+    NormOrBias,
+    /// A running statistic.
+    Statistic,
+}
+
+/// One tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// Path in the Burn module, as module visitors see it.
+    pub path: String,
+    /// Key in the state dictionary of the [`Layout`] that was asked for.
+    pub key: String,
+    /// Shape, the same in both.
+    pub shape: Vec<usize>,
+    /// Role.
+    pub role: Role,
+}
+
+impl TensorInfo {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A layer that has tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Layer<'a> {
+    /// 3×3 convolution from the image, with batch-norm.
+    Stem,
+    /// A layer of the block of this index.
+    Block(usize, &'a Block, Part),
+    /// 1×1 convolution to the features, with batch-norm.
+    Head,
+    /// Linear layer with bias.
+    Classifier,
+}
+
+/// A layer of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// 1×1 expansion with batch-norm; only where [`Block::expands`].
+    Expand,
+    /// k×k depthwise convolution with batch-norm.
+    Depthwise,
+    /// Squeeze-excitation's 1×1 convolution to the bottleneck, with bias.
+    SqueezeReduce,
+    /// Squeeze-excitation's 1×1 convolution back, with bias.
+    SqueezeExpand,
+    /// 1×1 projection with batch-norm.
+    Project,
+}
+
+/// What precedes `.weight` in the keys of a layer and of its batch-norm; the latter is unused where there is none.
+type Keys = [String; 2];
+
+impl Layout {
+    /// Every layout.
+    pub const ALL: [Self; 2] = [Self::Torchvision, Self::Timm];
+
+    /// The layout's table.
+    fn keys(self, architecture: &Architecture, layer: Layer) -> Keys {
+        match self {
+            Self::Torchvision => torchvision::keys(architecture, layer),
+            Self::Timm => timm::keys(layer),
+        }
+    }
+
+    /// All tensors with this layout's keys, in the order in which data flows, without `num_batches_tracked`.
+    pub fn tensors(self, architecture: &Architecture) -> Vec<TensorInfo> {
+        let mut list = Tensors { keys: |layer| self.keys(architecture, layer), list: Vec::new() };
+        list.conv_norm("stem", Layer::Stem, [architecture.stem, architecture.input_channels, 3, 3]);
+        for (index, block) in architecture.blocks.iter().enumerate() {
+            list.block(index, block);
+        }
+        let features = architecture.blocks.last().map_or(architecture.stem, |block| block.output);
+        list.conv_norm("head", Layer::Head, [architecture.head, features, 1, 1]);
+        list.weight_and_bias("classifier", Layer::Classifier, &[architecture.classes, architecture.head]);
+        list.list
+    }
+
+    /// The layout in which a state dictionary with these keys holds `architecture`, if its stem says so.
+    pub fn detect(architecture: &Architecture, has_key: impl Fn(&str) -> bool) -> Option<Self> {
+        Self::ALL.into_iter().find(|layout| has_key(&format!("{}.weight", layout.keys(architecture, Layer::Stem)[0])))
+    }
+}
+
+/// All tensors with torchvision's keys, in its order, without `num_batches_tracked`.
+pub fn tensors(architecture: &Architecture) -> Vec<TensorInfo> {
+    Layout::Torchvision.tensors(architecture)
+}
+
+struct Tensors<K> {
+    keys: K,
+    list: Vec<TensorInfo>,
+}
+
+impl<'a, K: Fn(Layer<'a>) -> Keys> Tensors<K> {
+    fn push(&mut self, path: String, key: String, shape: &[usize], role: Role) {
+        self.list.push(TensorInfo { path, key, shape: shape.to_vec(), role });
+    }
+
+    fn weight_and_bias(&mut self, path: &str, layer: Layer<'a>, shape: &[usize]) {
+        let [key, _] = (self.keys)(layer);
+        self.push(format!("{path}.weight"), format!("{key}.weight"), shape, Role::Weight);
+        self.push(format!("{path}.bias"), format!("{key}.bias"), &shape[..1], Role::NormOrBias);
+    }
+
+    /// A convolution without bias and its batch-norm.
+    fn conv_norm(&mut self, path: &str, layer: Layer<'a>, shape: [usize; 4]) {
+        let [conv, norm] = (self.keys)(layer);
+        self.push(format!("{path}.weight"), format!("{conv}.weight"), &shape, Role::Weight);
+        for (name, role) in [
+            ("weight", Role::NormOrBias),
+            ("bias", Role::NormOrBias),
+            ("running_mean", Role::Statistic),
+            ("running_var", Role::Statistic),
+        ] {
+            self.push(format!("{path}.norm.{name}"), format!("{norm}.{name}"), &shape[..1], role);
+        }
+    }
+
+    fn block(&mut self, index: usize, block: &'a Block) {
+        let Block { input, hidden, output, kernel, .. } = *block;
+        let path = |part: &str| format!("blocks.{index}.{part}");
+        let layer = |part| Layer::Block(index, block, part);
+        if block.expands() {
+            self.conv_norm(&path("expand"), layer(Part::Expand), [hidden, input, 1, 1]);
+        }
+        self.conv_norm(&path("depthwise"), layer(Part::Depthwise), [hidden, 1, kernel, kernel]);
+        if let Some(squeezed) = block.squeeze {
+            let [reduce, expand] = ["reduce", "expand"].map(|part| path(&format!("squeeze_excitation.{part}")));
+            self.weight_and_bias(&reduce, layer(Part::SqueezeReduce), &[squeezed, hidden, 1, 1]);
+            self.weight_and_bias(&expand, layer(Part::SqueezeExpand), &[hidden, squeezed, 1, 1]);
+        }
+        self.conv_norm(&path("project"), layer(Part::Project), [output, hidden, 1, 1]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use burn::module::{Module, ModuleVisitor, Param};
+    use burn::tensor::{Device, Tensor};
+
+    use super::*;
+    use crate::{EfficientNetConfig, MobileNetV2Config};
+
+    #[derive(Default)]
+    struct Paths {
+        stack: Vec<String>,
+        found: BTreeSet<(String, Vec<usize>)>,
+    }
+
+    impl ModuleVisitor for Paths {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.stack.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.stack.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found.insert((self.stack.join("."), param.val().dims().to_vec()));
+        }
+    }
+
+    #[test]
+    fn the_list_is_exactly_the_modules_tensors() {
+        let device = Device::default();
+        for architecture in [
+            MobileNetV2Config::new(7).with_width(0.25).architecture().unwrap(),
+            EfficientNetConfig::b0(7).with_width(0.25).architecture().unwrap(),
+        ] {
+            let mut paths = Paths::default();
+            architecture.init(&device).visit(&mut paths);
+            let listed: BTreeSet<_> =
+                tensors(&architecture).into_iter().map(|tensor| (tensor.path, tensor.shape)).collect();
+            assert_eq!(listed, paths.found);
+        }
+    }
+
+    #[test]
+    fn every_layout_is_one_to_one() {
+        for architecture in [
+            MobileNetV2Config::new(7).with_width(0.35).architecture().unwrap(),
+            EfficientNetConfig::published(7, 7).unwrap().architecture().unwrap(),
+        ] {
+            let own = tensors(&architecture);
+            for layout in Layout::ALL {
+                let list = layout.tensors(&architecture);
+                let keys: BTreeSet<_> = list.iter().map(|tensor| &tensor.key).collect();
+                assert_eq!(keys.len(), own.len(), "{layout:?} gives two tensors one key");
+                let same = own.iter().zip(&list).all(|(a, b)| (&a.path, &a.shape) == (&b.path, &b.shape));
+                assert!(same, "{layout:?}");
+                assert_eq!(Layout::detect(&architecture, |key| keys.contains(&key.to_string())), Some(layout));
+            }
+            assert_eq!(Layout::detect(&architecture, |_| false), None);
+        }
+    }
+}

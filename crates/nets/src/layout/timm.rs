@@ -1,0 +1,54 @@
+//! timm's keys, as its `_efficientnet_blocks.py` makes them; they are the same for both families.
+
+use super::{Keys, Layer, Part};
+
+/// timm names its layers; a block without expansion is another class there, in which the projection is `conv_pw`.
+pub(super) fn keys(layer: Layer) -> Keys {
+    let (scope, [layer, norm]) = match layer {
+        Layer::Stem => (String::new(), ["conv_stem", "bn1"]),
+        Layer::Head => (String::new(), ["conv_head", "bn2"]),
+        Layer::Classifier => (String::new(), ["classifier", ""]),
+        Layer::Block(_, block, part) => {
+            let names = match (part, block.expands()) {
+                (Part::Expand, _) => ["conv_pw", "bn1"],
+                (Part::Depthwise, true) => ["conv_dw", "bn2"],
+                (Part::Depthwise, false) => ["conv_dw", "bn1"],
+                (Part::SqueezeReduce, _) => ["se.conv_reduce", ""],
+                (Part::SqueezeExpand, _) => ["se.conv_expand", ""],
+                (Part::Project, true) => ["conv_pwl", "bn3"],
+                (Part::Project, false) => ["conv_pw", "bn2"],
+            };
+            (format!("blocks.{}.{}.", block.stage, block.index), names)
+        }
+    };
+    [format!("{scope}{layer}"), format!("{scope}{norm}")]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::layout::Layout;
+    use crate::{EfficientNetConfig, MobileNetV2Config};
+
+    #[test]
+    fn keys_are_timms() {
+        let mobilenet = MobileNetV2Config::new(10).architecture().unwrap();
+        let efficientnet = EfficientNetConfig::b0(10).architecture().unwrap();
+        // Our path, timm's key.
+        for (architecture, path, key) in [
+            (&mobilenet, "stem.norm.bias", "bn1.bias"),
+            (&mobilenet, "blocks.0.depthwise.norm.running_var", "blocks.0.0.bn1.running_var"),
+            (&mobilenet, "blocks.0.project.weight", "blocks.0.0.conv_pw.weight"),
+            (&mobilenet, "blocks.2.expand.weight", "blocks.1.1.conv_pw.weight"),
+            (&mobilenet, "blocks.16.depthwise.norm.weight", "blocks.6.0.bn2.weight"),
+            (&mobilenet, "head.norm.running_mean", "bn2.running_mean"),
+            (&mobilenet, "classifier.bias", "classifier.bias"),
+            (&efficientnet, "blocks.0.squeeze_excitation.reduce.weight", "blocks.0.0.se.conv_reduce.weight"),
+            (&efficientnet, "blocks.15.squeeze_excitation.expand.bias", "blocks.6.0.se.conv_expand.bias"),
+            (&efficientnet, "blocks.15.project.norm.bias", "blocks.6.0.bn3.bias"),
+        ] {
+            let tensors = Layout::Timm.tensors(architecture);
+            let found = tensors.iter().find(|tensor| tensor.path == path).map(|tensor| tensor.key.as_str());
+            assert_eq!(found, Some(key), "{path}");
+        }
+    }
+}
