@@ -10,6 +10,8 @@ pub const RELU6_MAX: f64 = 6.0;
 pub enum Activation {
     /// Nothing: the linear bottleneck.
     Identity,
+    /// `max(x, 0)`. The gradient is 0 at the kink, as in PyTorch.
+    Relu,
     /// `min(max(x, 0), 6)`. The gradient is 0 at both kinks, as in PyTorch.
     Relu6,
     /// `x * sigmoid(x)`, also called swish.
@@ -21,6 +23,7 @@ impl Activation {
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Identity => x,
+            Self::Relu => activation::relu(x),
             // Burn's clamp lets the gradient through at the kinks; filled elements do not.
             Self::Relu6 => {
                 let below = x.clone().lower_equal_elem(0.0);

@@ -142,6 +142,7 @@ pub fn normalise<B: Backend>(
     let z = B::float_add(B::float_mul(normalised, per_channel::<B>(gamma)), per_channel::<B>(beta));
     match normalisation.activation {
         Activation::Identity => z,
+        Activation::Relu => B::float_clamp_min(z, 0.0.into()),
         Activation::Relu6 => B::float_clamp(z, 0.0.into(), RELU6_MAX.into()),
         Activation::Silu => B::float_mul(z.clone(), B::sigmoid(z)),
     }
@@ -185,6 +186,7 @@ pub fn normalise_gradients<B: Backend>(
 fn slope<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
     match activation {
         Activation::Identity => B::float_add_scalar(B::float_mul_scalar(z, 0.0.into()), 1.0.into()),
+        Activation::Relu => B::float_sign(B::float_clamp_min(z, 0.0.into())),
         // One strictly inside (0, 6), zero at the kinks and beyond.
         Activation::Relu6 => {
             let inside = B::float_clamp(z, 0.0.into(), RELU6_MAX.into());

@@ -105,7 +105,12 @@ proptest! {
         [batch, height, width, channels] in [1usize..4, 1usize..7, 1usize..7, 1usize..300],
         layouts in [layout(), layout()],
         statistics in prop_oneof![Just(Statistics::Batch), Just(Statistics::Fixed)],
-        activation in prop_oneof![Just(Activation::Identity), Just(Activation::Relu6), Just(Activation::Silu)],
+        activation in prop_oneof![
+            Just(Activation::Identity),
+            Just(Activation::Relu),
+            Just(Activation::Relu6),
+            Just(Activation::Silu),
+        ],
         seed in 0u64..1000,
     ) {
         let place = Place::new(Device::flex().autodiff(), dtype);
@@ -212,7 +217,7 @@ fn an_operand_that_is_used_again_keeps_its_values() {
 }
 
 #[test]
-fn relu6_has_no_gradient_at_its_kinks() {
+fn relu_and_relu6_have_no_gradient_at_their_kinks() {
     for dtype in [DType::F32, DType::F64] {
         let place = Place::new(Device::flex().autodiff(), dtype);
         let data = burn::tensor::TensorData::new(vec![-1.0f32, 0.0, 3.0, 6.0, 7.0], [1, 1, 5, 1]);
@@ -223,11 +228,18 @@ fn relu6_has_no_gradient_at_its_kinks() {
                 (&place.device, dtype),
             )
         };
-        let (fixed, relu6) = (Statistics::Fixed, Activation::Relu6);
-        let y = batch_norm_activation(x.clone(), vector(1.0), vector(0.0), vector(0.0), vector(1.0), 0.0, fixed, relu6);
-        assert_eq!(values(y.clone()), [0.0, 0.0, 3.0, 6.0, 6.0]);
-        assert_eq!(values(x.grad(&y.sum().backward()).unwrap()), [0.0, 0.0, 1.0, 0.0, 0.0]);
-        let y = Activation::Relu6.apply(x.clone());
-        assert_eq!(values(x.grad(&y.sum().backward()).unwrap()), [0.0, 0.0, 1.0, 0.0, 0.0]);
+        for (activation, outputs, slopes) in [
+            (Activation::Relu6, [0.0, 0.0, 3.0, 6.0, 6.0], [0.0, 0.0, 1.0, 0.0, 0.0]),
+            (Activation::Relu, [0.0, 0.0, 3.0, 6.0, 7.0], [0.0, 0.0, 1.0, 1.0, 1.0]),
+        ] {
+            let [zero, one] = [0.0, 1.0].map(vector);
+            let (fixed, mean, beta) = (Statistics::Fixed, zero.clone(), zero);
+            let y = batch_norm_activation(x.clone(), one.clone(), beta, mean, one, 0.0, fixed, activation);
+            assert_eq!(values(y.clone()), outputs);
+            assert_eq!(values(x.grad(&y.sum().backward()).unwrap()), slopes);
+            let y = activation.apply(x.clone());
+            assert_eq!(values(y.clone()), outputs);
+            assert_eq!(values(x.grad(&y.sum().backward()).unwrap()), slopes);
+        }
     }
 }

@@ -14,6 +14,9 @@ pub trait Curve: Copy + Send + Sync {
 /// [`Activation::Identity`]
 #[derive(Clone, Copy)]
 pub struct Identity;
+/// [`Activation::Relu`]
+#[derive(Clone, Copy)]
+pub struct Relu;
 /// [`Activation::Relu6`]
 #[derive(Clone, Copy)]
 pub struct Relu6;
@@ -33,6 +36,7 @@ pub trait WithCurve {
 pub fn with<W: WithCurve>(activation: Activation, body: W) -> W::Output {
     match activation {
         Activation::Identity => body.with(Identity),
+        Activation::Relu => body.with(Relu),
         Activation::Relu6 => body.with(Relu6),
         Activation::Silu => body.with(Silu),
     }
@@ -46,6 +50,18 @@ impl Curve for Identity {
     #[inline(always)]
     fn slope<M: Machine>(self, _: f32) -> f32 {
         1.0
+    }
+}
+
+impl Curve for Relu {
+    // A comparison rather than `max`, so that NaN stays NaN.
+    #[inline(always)]
+    fn value<M: Machine>(self, z: f32) -> f32 {
+        if z <= 0.0 { 0.0 } else { z }
+    }
+    #[inline(always)]
+    fn slope<M: Machine>(self, z: f32) -> f32 {
+        if z <= 0.0 { 0.0 } else { 1.0 }
     }
 }
 
