@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mbconv_nets::weights::Precision;
+use mbconv_train::device::{self, Device, DeviceError};
 
 /// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
 #[derive(Parser)]
@@ -33,6 +34,8 @@ pub enum Command {
     Info(Info),
     /// List the architectures, or published weights
     List(List),
+    /// Measure how fast a network runs here
+    Bench(Bench),
     /// Show the devices this build can use
     Devices,
 }
@@ -218,10 +221,60 @@ pub struct List {
 }
 
 #[derive(Args)]
+pub struct Bench {
+    /// Name of an architecture, a model file or the folder of a run
+    pub subject: String,
+    /// What to measure: images to logits, or whole training steps
+    #[arg(long, value_enum, default_value_t = BenchMode::Infer)]
+    pub mode: BenchMode,
+    /// Images at a time
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub batch_size: usize,
+    /// Side of the images in pixels [default: the one it was made for]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
+    /// Number of classes of an architecture given by name [default: 1000]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// For how long to repeat
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// In training, compute activated maps once more in the backward pass instead of keeping them
+    #[arg(long)]
+    pub gradient_checkpointing: bool,
+    /// Show the time of every part
+    #[arg(long)]
+    pub profile: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchMode {
+    Infer,
+    Train,
+}
+
+#[derive(Args)]
 pub struct DeviceArgs {
     /// Where to compute: cpu, ndarray, wgpu:N, vulkan:N, cuda:N or auto
     #[arg(long, value_name = "DEV", default_value = "auto")]
     pub device: String,
+    /// Threads of the processor to compute with [default: one a core]
+    #[arg(long, value_parser = positive)]
+    pub threads: Option<usize>,
+}
+
+impl DeviceArgs {
+    /// The device, with the threads set. Once, before any computation.
+    pub fn open(&self) -> Result<Device, DeviceError> {
+        if let Some(threads) = self.threads {
+            device::set_threads(threads);
+        }
+        device::parse(&self.device)
+    }
 }
 
 #[derive(Args)]
@@ -267,6 +320,13 @@ impl From<Dtype> for Precision {
             Dtype::F16 => Self::F16,
             Dtype::Bf16 => Self::Bf16,
         }
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds".into()),
     }
 }
 

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => commands::fetch::run(args, stop),
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Devices => commands::devices::run(),
     };
     match result {

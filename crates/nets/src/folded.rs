@@ -1,5 +1,7 @@
 //! The network for inference: batch-norms folded into the convolutions before them.
 
+use std::time::Duration;
+
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use mbconv_kernels::inference::Chain;
@@ -32,6 +34,15 @@ impl Inference {
         } else {
             Self(Form::Network(Box::new(network)))
         }
+    }
+
+    /// The time that all threads together spend in each part of the network on these images: the stem, every block, the
+    /// head, pooling, the classifier. Nothing where the network is not a chain.
+    pub fn profile(&self, images: Tensor<4>) -> Option<Vec<Duration>> {
+        let Form::Chain(chain) = &self.0 else { return None };
+        let size = images.dims();
+        let images: Vec<f32> = images.into_data().iter().collect();
+        Some(chain.profile(&images, size))
     }
 
     /// Images [N, H, W, C] on the network's device → logits [N, classes].

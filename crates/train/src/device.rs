@@ -1,6 +1,6 @@
 //! Devices by name: `cpu`, `ndarray`, `wgpu[:N]`, `vulkan[:N]`, `cuda[:N]`, `auto`.
 
-use burn::tensor::Device;
+pub use burn::tensor::Device;
 pub use mbconv_nets::keep_freed_memory;
 
 /// A kind of device that this program knows, compiled in or not.
@@ -89,6 +89,18 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
 /// Does the device compute in the host's memory, where values can be changed in place?
 pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()
+}
+
+/// Has the CPU's kernels run on so many threads, rather than on one for each core. Once, before any computation: later
+/// calls change nothing.
+pub fn set_threads(threads: usize) {
+    // It fails only where the threads are there already.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+/// The name of a device's kind.
+pub fn name(device: &Device) -> &'static str {
+    if is_host(device) { "cpu" } else { automatic() }
 }
 
 /// What `auto` stands for in this build.

@@ -9,11 +9,12 @@
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
-//! 6. [`device`]: where to do it.
+//! 6. [`device`]: where to do it, [`mod@bench`]: how fast.
 #![deny(missing_docs)]
 
 pub mod average;
 pub mod batch;
+pub mod bench;
 pub mod burnpack;
 pub mod checkpoint;
 pub mod data;
@@ -25,6 +26,7 @@ pub mod files;
 pub mod finetune;
 pub mod freeze;
 pub mod loss;
+pub mod memory;
 pub mod metrics;
 pub mod model_file;
 pub mod onnx;

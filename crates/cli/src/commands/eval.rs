@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::Model;
 use mbconv_train::data::{self, Loader, LoaderConfig, OnBadImage, OpenOptions, Transform};
 use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
-use mbconv_train::{Model, device};
 
 use super::{percent, print_json, print_text};
 use crate::args::Eval;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::terminal::Progress;
 
 pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
-    let device = device::parse(&args.device.device)?;
+    let device = args.device.open()?;
     let model = Model::open(&args.model, &device)?;
     let card = &model.card;
     // A folder without splits is divided as it was for training, so that no training image is counted.

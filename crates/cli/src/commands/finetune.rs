@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use mbconv_train::data::{self, OpenOptions};
 use mbconv_train::recipe::DataConfig;
-use mbconv_train::{Model, Recipe, Run, device, finetune};
+use mbconv_train::{Model, Recipe, Run, finetune};
 
 use super::train::finish;
 use crate::args::Finetune;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::terminal::Progress;
 
 pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
-    let device = device::parse(&args.device.device)?;
+    let device = args.device.open()?;
     let card = Model::open(&args.weights, &device)?.card;
     // The preset follows from the number of images, and how many are left to train on from the recipe.
     let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };

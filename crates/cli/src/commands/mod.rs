@@ -1,6 +1,7 @@
 //! One module a command.
 
 pub mod average;
+pub mod bench;
 pub mod devices;
 pub mod eval;
 pub mod export;

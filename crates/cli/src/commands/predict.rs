@@ -1,14 +1,14 @@
 //! `mbconv predict`
 
+use mbconv_train::Model;
 use mbconv_train::predict::{image_files, predict};
-use mbconv_train::{Model, device};
 
 use super::{print_json, print_text};
 use crate::args::Predict;
 use crate::failure::Failure;
 
 pub fn run(args: Predict) -> Result<(), Failure> {
-    let device = device::parse(&args.device.device)?;
+    let device = args.device.open()?;
     let files = image_files(&args.paths)?;
     let model = Model::open(&args.model, &device)?;
     let results = predict(&model, &files, args.top_k, args.logits, &device)?;

@@ -7,7 +7,7 @@ use mbconv_train::checkpoint::CHECKPOINT;
 use mbconv_train::data::{self, DataSet, Form, OpenOptions, Source};
 use mbconv_train::model_file::LAST;
 use mbconv_train::recipe::RecipeFile;
-use mbconv_train::{Outcome, Recipe, Run, device};
+use mbconv_train::{Outcome, Recipe, Run};
 
 use super::percent;
 use crate::args::{OnNan, Train};
@@ -23,7 +23,7 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
     let mut file = RecipeFile::read(&args.recipe, &settings)?;
     file.data.path = args.data.clone().or(file.data.path);
     let recipe = Recipe::try_from(file)?;
-    let device = device::parse(&args.device.device)?;
+    let device = args.device.open()?;
     let path = recipe.data.path.clone().ok_or_else(|| {
         Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())
     })?;

@@ -4,7 +4,12 @@
 //! an image that is left over is computed by all threads, which share the rows of each stage. Inside a block, a band of the
 //! expanded map lives in a ring of lines just long enough for the windows of the depthwise convolution.
 
-use std::{cell::Cell, ops::Range};
+use std::{
+    cell::Cell,
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use rayon::prelude::*;
 
@@ -141,8 +146,13 @@ fn room(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
     &mut memory[..length]
 }
 
-/// See [`super::Chain::run`].
-pub fn run(stages: &[Stage], images: &[f32], [count, height, width, channels]: [usize; 4]) -> (Vec<f32>, [usize; 4]) {
+/// See [`super::Chain::run`]. Adds the nanoseconds that each stage takes to its element of `times`, if it has one.
+pub fn run(
+    stages: &[Stage],
+    images: &[f32],
+    [count, height, width, channels]: [usize; 4],
+    times: &[AtomicU64],
+) -> (Vec<f32>, [usize; 4]) {
     let map = Map { height, width, channels };
     assert_eq!(images.len(), count * map.len(), "the images of a network");
     // What follows the pool sees one pixel an image: all images together are one map.
@@ -154,30 +164,40 @@ pub fn run(stages: &[Stage], images: &[f32], [count, height, width, channels]: [
         let threads = rayon::current_num_threads();
         let rest = if count % threads * 2 > threads { 0 } else { count % threads };
         let (each, together) = (count - rest, features.split_at_mut((count - rest) * last.len()));
-        let one = |(out, image): (&mut [f32], &[f32]), threads| run_image(spatial, image, map, out, threads);
+        let one = |(out, image): (&mut [f32], &[f32]), threads| run_image(spatial, image, map, out, threads, times);
         let images = images.split_at(each * map.len());
         together.0.par_chunks_mut(last.len()).zip(images.0.par_chunks(map.len())).for_each(|pair| one(pair, 1));
         together.1.chunks_mut(last.len()).zip(images.1.chunks(map.len())).for_each(|pair| one(pair, threads));
     }
     let mut map = last;
-    for stage in tail {
+    for (index, stage) in tail.iter().enumerate() {
         let Stage::Layer(layer) = stage else { panic!("only layers may follow the pool") };
+        let (started, threads) = (Instant::now(), rayon::current_num_threads());
         let all = Map { height: count, ..map };
         let mut out = vec![0.0; count * layer.outputs];
-        layer_rows(layer, &features, all, 0..count, &mut out, rayon::current_num_threads());
+        layer_rows(layer, &features, all, 0..count, &mut out, threads);
+        count_time(times, pooled + index, started, threads);
         (features, map) = (out, Map { channels: layer.outputs, ..map });
     }
     (features, [count, map.height, map.width, map.channels])
 }
 
+/// Adds the time since `started`, of so many threads, to that of a stage.
+fn count_time(times: &[AtomicU64], stage: usize, started: Instant, threads: usize) {
+    if let Some(time) = times.get(stage) {
+        time.fetch_add(started.elapsed().as_nanos() as u64 * threads as u64, Ordering::Relaxed);
+    }
+}
+
 /// One image through all stages.
-fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], threads: usize) {
+fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], threads: usize, times: &[AtomicU64]) {
     Scratch::with(|scratch| {
         let [mut from, mut to] = std::mem::take(&mut scratch.maps);
         for (index, stage) in stages.iter().enumerate() {
             let x = if index == 0 { image } else { &from[..map.len()] };
             let next = stage.output(map);
             let target = if index + 1 == stages.len() { &mut *out } else { room(&mut to, next.len()) };
+            let started = Instant::now();
             match stage {
                 Stage::Layer(layer) => run_layer(layer, x, map, target, threads),
                 Stage::Block(block) => run_block(block, x, map, target, threads, scratch),
@@ -188,6 +208,7 @@ fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], thr
                     target.iter_mut().for_each(|sum| *sum *= share);
                 }
             }
+            count_time(times, index, started, threads);
             std::mem::swap(&mut from, &mut to);
             map = next;
         }

@@ -6,6 +6,8 @@
 mod execute;
 mod plan;
 
+use std::{sync::atomic::AtomicU64, time::Duration};
+
 use crate::Activation;
 
 /// The three convolutions of MBConv networks; weights have PyTorch's layout.
@@ -129,7 +131,14 @@ impl Chain {
     /// # Panics
     /// If the channels are not those of the first stage, the length is not that of `size`, or a window does not fit.
     pub fn run(&self, images: &[f32], size: [usize; 4]) -> (Vec<f32>, [usize; 4]) {
-        execute::run(&self.stages, images, size)
+        execute::run(&self.stages, images, size, &[])
+    }
+
+    /// As [`run`](Self::run); also the time that all threads together spent in each stage.
+    pub fn profile(&self, images: &[f32], size: [usize; 4]) -> Vec<Duration> {
+        let times: Vec<AtomicU64> = self.stages.iter().map(|_| AtomicU64::new(0)).collect();
+        execute::run(&self.stages, images, size, &times);
+        times.into_iter().map(|time| Duration::from_nanos(time.into_inner())).collect()
     }
 }
 

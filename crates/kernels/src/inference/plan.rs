@@ -55,15 +55,6 @@ impl Stage {
             StageSpec::Pool => Self::Pool,
         }
     }
-
-    /// Channels after it, from `channels` before it.
-    pub fn channels(&self, channels: usize) -> usize {
-        match self {
-            Self::Layer(layer) => layer.outputs,
-            Self::Block(block) => block.project.outputs,
-            Self::Pool => channels,
-        }
-    }
 }
 
 impl Block {

@@ -120,6 +120,7 @@ impl Graph {
     fn activation(&mut self, path: &str, x: String, activation: Activation) -> String {
         match activation {
             Activation::Identity => x,
+            Activation::Relu => self.node(&format!("{path}.relu"), "Relu", &[&x], vec![]),
             Activation::Relu6 => {
                 let [min, max] = [("relu6.min", 0.0), ("relu6.max", 6.0)].map(|(name, value)| self.scalar(name, value));
                 self.node(&format!("{path}.relu6"), "Clip", &[&x, &min, &max], vec![])

@@ -1,0 +1,81 @@
+//! `mbconv bench`
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use mbconv_nets::{ArchitectureOptions, Network};
+use mbconv_train::bench::{BenchConfig, BenchReport, Mode, bench};
+use mbconv_train::{Model, device};
+
+use super::{print_json, print_text};
+use crate::args::{Bench, BenchMode};
+use crate::failure::Failure;
+
+/// Classes of an architecture that is given by name only: ImageNet's.
+const CLASSES: usize = 1000;
+
+pub fn run(args: Bench) -> Result<(), Failure> {
+    let device = args.device.open()?;
+    let path = Path::new(&args.subject);
+    let (network, size) = if path.exists() || args.subject.ends_with(".safetensors") {
+        let model = Model::open(path, &device)?;
+        let size = model.card.preprocess.crop;
+        (model.network, size)
+    } else {
+        let architecture = ArchitectureOptions::new(&args.subject, args.classes.unwrap_or(CLASSES)).architecture()?;
+        (Network::new(&architecture, &device), architecture.resolution)
+    };
+    let mode = match args.mode {
+        BenchMode::Infer => Mode::Infer,
+        BenchMode::Train => Mode::Train,
+    };
+    let config = BenchConfig {
+        mode,
+        batch_size: args.batch_size,
+        input_size: args.input_size.unwrap_or(size),
+        time: Duration::from_secs_f64(args.seconds),
+        gradient_checkpointing: args.gradient_checkpointing,
+        profile: args.profile,
+    };
+    let report = bench(network, &device, &config);
+    if args.json.json {
+        return print_json(&serde_json::to_value(&report).map_err(std::io::Error::from)?);
+    }
+    print_text(&table(&args.subject, device::name(&device), &report))
+}
+
+fn table(subject: &str, device: &str, report: &BenchReport) -> String {
+    let BenchReport { mode, batch_size, input_size, threads, instructions, .. } = report;
+    let mode = match mode {
+        Mode::Infer => "inference",
+        Mode::Train => "training",
+    };
+    let mut text = String::new();
+    let _ = writeln!(text, "{subject}, {mode}, {batch_size} images of {input_size}×{input_size} pixels");
+    let _ = match device {
+        "cpu" => writeln!(text, "on cpu, {threads} threads, {instructions}\n"),
+        other => writeln!(text, "on {other}\n"),
+    };
+    let _ = writeln!(text, "images per second  {:>10.1}", report.images_per_second);
+    for (name, value) in [
+        ("median", report.median_ms),
+        ("95th percentile", report.p95_ms),
+        ("99th percentile", report.p99_ms),
+        ("quickest", report.min_ms),
+    ] {
+        let _ = writeln!(text, "{name:<17}  {value:>10.2} ms");
+    }
+    if let Some(bytes) = report.peak_memory_bytes {
+        let _ = writeln!(text, "peak memory        {:>10.1} MB", bytes as f64 / 1e6);
+    }
+    let _ = writeln!(text, "repetitions        {:>10}", report.repetitions);
+    if let Some(parts) = &report.profile {
+        let total: f64 = parts.iter().map(|part| part.ms).sum();
+        let _ = writeln!(text);
+        for part in parts {
+            let _ = writeln!(text, "{:<28}{:>9.3} ms {:>6.1} %", part.name, part.ms, 100.0 * part.ms / total);
+        }
+    }
+    text
+}

@@ -1,0 +1,265 @@
+//! How fast a network runs here: images per second, latency, memory.
+
+use std::time::{Duration, Instant};
+
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use mbconv_nets::{Inference, Network};
+use serde::Serialize;
+
+use crate::loss::cross_entropy;
+use crate::memory;
+use crate::optimizer::OptimizerConfig;
+
+/// What is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Images to logits.
+    Infer,
+    /// Forward, loss, backward, one step of SGD with momentum; from images that are already there.
+    Train,
+}
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct BenchConfig {
+    /// What is repeated.
+    pub mode: Mode,
+    /// Images at a time.
+    pub batch_size: usize,
+    /// Side of the images in pixels.
+    pub input_size: usize,
+    /// For how long, after the first repetitions, which do not count.
+    pub time: Duration,
+    /// In training, compute activated maps once more in the backward pass instead of keeping them.
+    pub gradient_checkpointing: bool,
+    /// Take the time of each part too.
+    pub profile: bool,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchReport {
+    /// What was repeated.
+    pub mode: Mode,
+    /// Images at a time.
+    pub batch_size: usize,
+    /// Side of the images in pixels.
+    pub input_size: usize,
+    /// Threads of the processor that were at hand.
+    pub threads: usize,
+    /// Vector instructions that the CPU kernels chose.
+    pub instructions: &'static str,
+    /// Repetitions.
+    pub repetitions: usize,
+    /// By the median repetition.
+    pub images_per_second: f64,
+    /// Of a repetition.
+    pub median_ms: f64,
+    /// 95 of 100 repetitions took less.
+    pub p95_ms: f64,
+    /// 99 of 100 repetitions took less.
+    pub p99_ms: f64,
+    /// The quickest.
+    pub min_ms: f64,
+    /// Most memory of the process while repeating, in bytes, where the system tells: weights, images and program included.
+    pub peak_memory_bytes: Option<u64>,
+    /// Parts in order, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Vec<Part>>,
+}
+
+/// A part of a network, or of a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct Part {
+    /// What it is.
+    pub name: String,
+    /// Its share of a repetition.
+    pub ms: f64,
+}
+
+/// Repetitions that do not count: the first ones allocate, compile and tune.
+const WARM_UP: usize = 3;
+
+/// Measures `network`, which must be on `device`, without autodiff.
+pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchReport {
+    let BenchConfig { mode, batch_size, input_size, .. } = *config;
+    let architecture = network.architecture().clone();
+    let shape = [batch_size, input_size, input_size, architecture.input_channels];
+    device.seed(0);
+    let images = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device);
+    let (times, profile) = match mode {
+        Mode::Infer => {
+            let inference = Inference::new(&network);
+            let times = repeat(config.time, || {
+                inference.forward_channels_last(images.clone()).into_data();
+            });
+            let profile = config.profile.then(|| profile_inference(&network, &inference, &images)).flatten();
+            (times, profile)
+        }
+        Mode::Train => {
+            let mut step = TrainingStep::new(&network, images, device, config.gradient_checkpointing);
+            let times = repeat(config.time, || step.run());
+            let profile = config.profile.then(|| step.profile());
+            (times, profile)
+        }
+    };
+    let (times, peak_memory_bytes) = times;
+    let milliseconds = |share: f64| {
+        let rank = (share * times.len() as f64).ceil() as usize;
+        times[rank.clamp(1, times.len()) - 1].as_secs_f64() * 1e3
+    };
+    let median_ms = milliseconds(0.5);
+    BenchReport {
+        mode,
+        batch_size,
+        input_size,
+        threads: rayon::current_num_threads(),
+        instructions: mbconv_nets::instructions(),
+        repetitions: times.len(),
+        images_per_second: batch_size as f64 / median_ms * 1e3,
+        median_ms,
+        p95_ms: milliseconds(0.95),
+        p99_ms: milliseconds(0.99),
+        min_ms: milliseconds(0.0),
+        peak_memory_bytes,
+        profile,
+    }
+}
+
+/// Times of the repetitions, the quickest first, and the most memory meanwhile.
+fn repeat(time: Duration, mut body: impl FnMut()) -> (Vec<Duration>, Option<u64>) {
+    memory::forget_peak();
+    (0..WARM_UP).for_each(|_| body());
+    let mut times = Vec::new();
+    let started = Instant::now();
+    while times.is_empty() || started.elapsed() < time {
+        let began = Instant::now();
+        body();
+        times.push(began.elapsed());
+    }
+    times.sort();
+    (times, memory::peak())
+}
+
+/// Stem, blocks, head, pooling and classifier.
+fn part_names(network: &Network) -> impl Iterator<Item = String> + use<> {
+    let blocks = network.architecture().blocks.iter();
+    let blocks: Vec<_> = blocks.map(|block| format!("stage {} block {}", block.stage + 1, block.index + 1)).collect();
+    std::iter::once("stem".to_string()).chain(blocks).chain(["head", "pooling", "classifier"].map(String::from))
+}
+
+fn profile_inference(network: &Network, inference: &Inference, images: &Tensor<4>) -> Option<Vec<Part>> {
+    let threads = rayon::current_num_threads() as f64;
+    let runs: Vec<Vec<Duration>> =
+        (0..WARM_UP + 8).map(|_| inference.profile(images.clone())).collect::<Option<_>>()?;
+    let parts = part_names(network).enumerate().map(|(index, name)| {
+        let mut times: Vec<Duration> = runs[WARM_UP..].iter().map(|run| run[index]).collect();
+        times.sort();
+        Part { name, ms: times[times.len() / 2].as_secs_f64() * 1e3 / threads }
+    });
+    Some(parts.collect())
+}
+
+/// A network that learns one batch over and over.
+struct TrainingStep {
+    network: Option<Network>,
+    optimizer: burn::optim::ModuleOptimizer,
+    images: Tensor<4>,
+    targets: Tensor<1, Int>,
+}
+
+impl TrainingStep {
+    fn new(network: &Network, images: Tensor<4>, device: &Device, gradient_checkpointing: bool) -> Self {
+        let mut device = device.clone().autodiff();
+        if gradient_checkpointing {
+            device = device.gradient_checkpointing();
+        }
+        let architecture = network.architecture();
+        let [batch, ..] = images.dims();
+        let targets: Vec<i32> = (0..batch).map(|index| (index % architecture.classes) as i32).collect();
+        let trained = crate::optimizer::with_stable_ids(Network::new(architecture, &device));
+        let config = OptimizerConfig { learning_rate: 1e-3, weight_decay: 1e-4, ..OptimizerConfig::default() };
+        Self {
+            network: Some(trained),
+            optimizer: config.init(architecture),
+            images: images.to_device(&device),
+            targets: Tensor::from_ints(targets.as_slice(), &device),
+        }
+    }
+
+    fn loss(&self, logits: Tensor<2>) -> Tensor<1> {
+        cross_entropy(logits, self.targets.clone(), 0.0).mean()
+    }
+
+    fn run(&mut self) {
+        let Some(network) = self.network.take() else { return };
+        let loss = self.loss(network.forward_channels_last(self.images.clone()));
+        let gradients = GradientsParams::from_grads(loss.backward(), &network);
+        let network = self.optimizer.step(1e-3, network, gradients);
+        // Waits for devices that run behind.
+        network.classifier.bias.val().into_data();
+        self.network = Some(network);
+    }
+
+    /// One step, part by part: the forward pass of each, then the whole backward pass and the update.
+    fn profile(&mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let Some(network) = self.network.take() else { return parts };
+        let mut began = Instant::now();
+        let mut lap = |name: String| {
+            parts.push(Part { name, ms: began.elapsed().as_secs_f64() * 1e3 });
+            began = Instant::now();
+        };
+        let mut names = part_names(&network);
+        let mut name = || format!("forward, {}", names.next().unwrap_or_default());
+        let mut x = network.stem.forward(self.images.clone());
+        lap(name());
+        for block in &network.blocks {
+            x = block.forward(x);
+            lap(name());
+        }
+        let x = network.head.forward(x);
+        lap(name());
+        let [count, height, width, channels] = x.dims();
+        let features = x.reshape([count, height * width, channels]).mean_dim(1).reshape([count, channels]);
+        lap(name());
+        let loss = self.loss(network.classifier.forward(features));
+        lap("forward, classifier and loss".into());
+        let gradients = GradientsParams::from_grads(loss.backward(), &network);
+        lap("backward".into());
+        let network = self.optimizer.step(1e-3, network, gradients);
+        network.classifier.bias.val().into_data();
+        lap("update".into());
+        self.network = Some(network);
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mbconv_nets::MobileNetV2Config;
+
+    use super::*;
+
+    #[test]
+    fn both_modes_measure_every_part() {
+        let device = Device::flex();
+        for (mode, parts) in [(Mode::Infer, 17 + 4), (Mode::Train, 17 + 6)] {
+            let network = MobileNetV2Config::new(5).with_width(0.1).init(&device);
+            let config = BenchConfig {
+                mode,
+                batch_size: 2,
+                input_size: 32,
+                time: Duration::from_millis(1),
+                gradient_checkpointing: false,
+                profile: true,
+            };
+            let report = bench(network, &device, &config);
+            assert!(report.repetitions >= 1 && report.images_per_second > 0.0);
+            assert!(report.min_ms <= report.median_ms && report.median_ms <= report.p99_ms);
+            assert_eq!(report.profile.map(|parts| parts.len()), Some(parts));
+        }
+    }
+}
