@@ -52,9 +52,7 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         normalisation: Normalisation,
     ) -> FloatTensor<Self> {
         let again = NormaliseAgain::<B> {
-            x: x.node().id(),
-            gamma: gamma.primitive().clone(),
-            beta: beta.primitive().clone(),
+            inputs: [x.node().id(), gamma.node().id(), beta.node().id()],
             mean: mean.primitive().clone(),
             variance: variance.primitive().clone(),
             normalisation,
@@ -63,12 +61,13 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             .prepare::<C>([x.node(), gamma.node(), beta.node()])
             .memory_bound()
             .retro_forward(again.clone())
-            .parents([&x])
+            .parents([&x, &gamma, &beta])
             .stateful();
         let (mean, variance) = (mean.into_primitive(), variance.into_primitive());
         match node {
             OpsKind::Tracked(mut node) => {
-                let state = NormaliseAgain { x: node.checkpoint(&x), ..again };
+                let inputs = [node.checkpoint(&x), node.checkpoint(&gamma), node.checkpoint(&beta)];
+                let state = NormaliseAgain { inputs, ..again };
                 let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
                 node.finish(state, B::normalise(x, gamma, beta, mean, variance, normalisation))
             }
@@ -118,9 +117,8 @@ struct NormaliseBackward;
 /// What the node's backward pass needs, and its forward pass, should it be run again.
 #[derive(Clone, Debug)]
 struct NormaliseAgain<B: Kernels> {
-    x: NodeId,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
+    /// Map, gamma and beta.
+    inputs: [NodeId; 3],
     mean: FloatTensor<B>,
     variance: FloatTensor<B>,
     normalisation: Normalisation,
@@ -128,8 +126,8 @@ struct NormaliseAgain<B: Kernels> {
 
 impl<B: Kernels> RetroForward for NormaliseAgain<B> {
     fn forward(&self, states: &mut BackwardStates, out: NodeId) {
-        let Self { gamma, beta, mean, variance, normalisation, .. } = self.clone();
-        let x = states.get_state::<FloatTensor<B>>(&self.x);
+        let Self { inputs, mean, variance, normalisation } = self.clone();
+        let [x, gamma, beta] = inputs.map(|input| states.get_state::<FloatTensor<B>>(&input));
         states.save(out, B::normalise(x, gamma, beta, mean, variance, normalisation));
     }
 }
@@ -139,10 +137,11 @@ impl<B: Kernels> Backward<B, 3> for NormaliseBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let state = ops.state;
+        let [x, gamma, beta] = state.inputs.map(|input| checkpointer.retrieve_node_output(input));
         let (x, gamma, beta) = B::normalise_gradients(
-            checkpointer.retrieve_node_output(state.x),
-            state.gamma,
-            state.beta,
+            x,
+            gamma,
+            beta,
             state.mean,
             state.variance,
             gradients.consume::<B>(&ops.node),

@@ -189,6 +189,7 @@ fn gradient_checkpointing_gives_the_same_gradients() {
             place.tensor([2, 6, 6, 8], Layout::Plain, 1),
             place.tensor([8, 1, 3, 3], Layout::Plain, 2),
             place.tensor([4, 8, 1, 1], Layout::Plain, 3),
+            place.tensor([3, 4, 1, 1], Layout::Plain, 6),
         ];
         let vectors = [place.tensor([4], Layout::Plain, 4), place.tensor([4], Layout::Plain, 5)];
         differentiate(&maps, &vectors, |m, v| {
@@ -197,7 +198,9 @@ fn gradient_checkpointing_gives_the_same_gradients() {
             let x = pointwise_conv2d(x.exp().clamp(0.0, 3.0), m[2].clone(), None) * 0.5;
             let (mean, variance) = channel_statistics(x.clone());
             let (gamma, beta) = (v[0].clone(), v[1].clone());
-            batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, Statistics::Batch, Activation::Silu)
+            let x = batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, Statistics::Batch, Activation::Silu);
+            // Reads what is computed once more.
+            pointwise_conv2d(x, m[3].clone(), None)
         })
     };
     let plain = Device::flex().autodiff();
