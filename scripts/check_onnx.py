@@ -97,8 +97,8 @@ def randomise(model, images, preprocess):
         model(torch.from_numpy(normalise(np.stack([prepare(image, small) for image in images]), small)))
         for norm in norms:
             uniform, normal = (f(norm.running_var.shape, generator=generator) for f in (torch.rand, torch.randn))
-            norm.running_mean += 0.1 * norm.running_var.sqrt() * normal
-            norm.running_var *= 0.75 + 0.5 * uniform
+            norm.running_mean += 0.05 * norm.running_var.sqrt() * normal
+            norm.running_var *= 0.9 + 0.2 * uniform
     return model.eval()
 
 
