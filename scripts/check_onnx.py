@@ -93,8 +93,7 @@ def randomise(model, images, preprocess):
         for norm in norms:
             norm.train()
             norm.momentum = None
-        small = {**preprocess, "resize": 256, "crop": 224}
-        model(torch.from_numpy(normalise(np.stack([prepare(image, small) for image in images]), small)))
+        model(torch.from_numpy(normalise(np.stack([prepare(image, preprocess) for image in images]), preprocess)))
         for norm in norms:
             uniform, normal = (f(norm.running_var.shape, generator=generator) for f in (torch.rand, torch.randn))
             norm.running_mean += 0.05 * norm.running_var.sqrt() * normal
