@@ -11,7 +11,7 @@ loads `export --layout timm` strictly into timm's network of the same name, wher
 The second form first makes a model of each architecture with random weights *and random running statistics*.
 
 Prints one row a model for docs/parity.md. Status 1 where f32 logits differ by more than 1e-4 of the logits' scale.
-Needs torch, timm, onnx, onnxruntime, safetensors, Pillow and numpy.
+Needs torch, torchvision, timm, onnx, onnxruntime, safetensors, Pillow and numpy.
 """
 import argparse
 import json
@@ -25,6 +25,7 @@ import onnx
 import onnxruntime
 import timm
 import torch
+import torchvision
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -74,60 +75,58 @@ def softmax(x):
     return e / e.sum(1, keepdims=True)
 
 
-def randomise(path, name, classes, folder):
-    """A model file like that at `path`, with random weights and running statistics."""
-    generator = torch.Generator().manual_seed(len(name))
-    state = load_file(path)
-    for key, value in state.items():
-        if not value.is_floating_point():
-            continue
-        noise = torch.randn(value.shape, generator=generator)
-        if key.endswith("running_var"):
-            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-        elif value.ndim == 1 and key.endswith("weight"):
-            value.copy_(1 + 0.2 * noise)
-        elif value.ndim == 1:
-            value.copy_(0.2 * noise)
-        elif value.ndim == 2:
-            # Logits of the size that trained networks have.
-            value.copy_(0.5 * noise * value.shape[1] ** -0.5)
-        else:
-            value.copy_(noise * (2 / value[0].numel()) ** 0.5)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    out = folder / f"{name}.safetensors"
-    save_file(state, out, metadata)
-    return out
+def randomise(model, images, preprocess):
+    """Random weights, and running statistics that are near enough to the images' that no layer explodes, yet random too."""
+    generator = torch.Generator().manual_seed(1)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            noise = torch.randn(value.shape, generator=generator)
+            if value.ndim == 4:
+                value.copy_(noise * (2 / value[0].numel()) ** 0.5)
+            elif value.ndim == 2:
+                # Logits of the size that trained networks have.
+                value.copy_(2 * noise * value.shape[1] ** -0.5)
+            else:
+                value.copy_(0.2 * noise + (1 if name.endswith("weight") else 0))
+        model.eval()
+        for norm in norms:
+            norm.train()
+            norm.momentum = None
+        model(torch.from_numpy(normalise(np.stack([prepare(image, preprocess) for image in images]), preprocess)))
+        for norm in norms:
+            uniform, normal = (f(norm.running_var.shape, generator=generator) for f in (torch.rand, torch.randn))
+            norm.running_mean += 0.05 * norm.running_var.sqrt() * normal
+            norm.running_var *= 0.9 + 0.2 * uniform
+    return model.eval()
 
 
-def fresh(name, classes, folder):
+def fresh(name, classes, images, folder):
     """A model file with a card for the architecture, made without training."""
     resolution = {"b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
     size = resolution.get(name.removeprefix("efficientnet_"), 224)
-    interpolation = "bicubic" if name.startswith("efficientnet") else "bilinear"
+    preprocess = {
+        "resize": size * 8 // 7,
+        "crop": size,
+        "interpolation": "bicubic" if name.startswith("efficientnet") else "bilinear",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
     card = {
         "format": 1,
         "program": "check_onnx.py",
         "architecture": {"name": name, "classes": classes},
         "classes": [f"class {index}" for index in range(classes)],
-        "preprocess": {
-            "resize": size * 8 // 7,
-            "crop": size,
-            "interpolation": interpolation,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-        },
+        "preprocess": preprocess,
     }
-    import torchvision
-
     if name.startswith("mobilenet_v2"):
         width = float(name.removeprefix("mobilenet_v2").removeprefix("_") or 1)
         model = torchvision.models.mobilenet_v2(num_classes=classes, width_mult=width)
     else:
         model = torchvision.models.get_model(name, num_classes=classes)
-    template = folder / "template.safetensors"
-    save_file(model.state_dict(), template, {"mbconv": json.dumps(card)})
-    return randomise(template, name, classes, folder)
+    out = folder / f"{name}.safetensors"
+    save_file(randomise(model, images, preprocess).state_dict(), out, {"mbconv": json.dumps(card)})
+    return out
 
 
 def timm_name(name):
@@ -207,7 +206,7 @@ def main():
         folder = Path(folder)
         models = [Path(model) for model in options.models]
         for subject in [*models, *options.random]:
-            path = subject if isinstance(subject, Path) else fresh(subject, options.classes, folder)
+            path = subject if isinstance(subject, Path) else fresh(subject, options.classes, options.images, folder)
             name, scale, worst = check(options.mbconv, path, options.images, folder)
             cells = [f"{value:.1e}" if value is not None else "–" for value in worst.values()]
             print(f"| `{name}` | {scale:.2f} | {' | '.join(cells)} |", flush=True)

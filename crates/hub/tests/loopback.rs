@@ -99,7 +99,7 @@ fn serve(
 }
 
 fn contents() -> Vec<u8> {
-    (0..300_000u32).map(|i| (i * 2654435761u32 >> 24) as u8).collect()
+    (0..300_000u32).map(|i| (i.wrapping_mul(2654435761) >> 24) as u8).collect()
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -63,6 +63,7 @@ fn evaluate(node: &Node, inputs: &[&Value]) -> Value {
     match node.op_type() {
         "Conv" => convolution(node, x, inputs[1], inputs[2]),
         "Clip" => x.map(|value| value.max(inputs[1].data[0]).min(inputs[2].data[0])),
+        "Relu" => x.map(|value| value.max(0.0)),
         "Sigmoid" => x.map(|value| 1.0 / (1.0 + (-value).exp())),
         "Add" => broadcast(x, inputs[1], |a, b| a + b),
         "Sub" => broadcast(x, inputs[1], |a, b| a - b),
