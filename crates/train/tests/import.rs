@@ -13,6 +13,9 @@ use mbconv_train::model_file::Model;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 
+/// Type, shape and bytes of each tensor.
+type State = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
 const IMAGES: [usize; 4] = [2, 3, 64, 64];
 
 #[derive(Deserialize)]
@@ -57,11 +60,7 @@ impl Fixture {
     }
 
     /// Writes the weights as their home would, in a folder of their own; `change` may spoil them.
-    fn write(
-        &self,
-        folder: &Path,
-        change: impl FnOnce(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>),
-    ) -> PathBuf {
+    fn write(&self, folder: &Path, change: impl FnOnce(&mut State)) -> PathBuf {
         let mut state = BTreeMap::new();
         for (key, shape) in &self.keys {
             let (dtype, bytes) = match key.ends_with("num_batches_tracked") {
@@ -146,9 +145,7 @@ fn hugging_faces_agree() {
 fn spoilt_weights_are_errors_that_name_them() {
     let fixture = fixture("flat_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
-    let error = |change: &dyn Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)| {
-        load(&fixture.write(folder.path(), change)).unwrap_err().to_string()
-    };
+    let error = |change: &dyn Fn(&mut State)| load(&fixture.write(folder.path(), change)).unwrap_err().to_string();
     let key = "features.3.conv.3.weight";
     let found = error(&|state| drop(state.remove(key)));
     assert!(found.contains("1 missing: features.3.conv.3.weight"), "{found}");

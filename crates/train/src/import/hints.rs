@@ -37,7 +37,6 @@ impl Hints {
             interpolation: self.interpolation.unwrap_or(published.interpolation),
             mean: self.mean.unwrap_or(published.mean),
             std: self.std.unwrap_or(published.std),
-            ..published.clone()
         };
         (self.crop.is_some() || self.mean.is_some()).then_some(said)
     }

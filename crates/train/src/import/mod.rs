@@ -93,7 +93,7 @@ pub enum ImportError {
         /// Path of the file.
         path: String,
         /// What differs.
-        source: DetectError,
+        source: Box<DetectError>,
     },
     /// Two networks have these shapes.
     #[error(
@@ -147,10 +147,11 @@ impl ImportError {
             Self::Ambiguous { name, .. } => Some(format!(
                 "add `--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"
             )),
-            Self::Unknown { source: DetectError::Unfit { nearest: false, .. }, .. } => {
-                Some("leave --arch away to have the network found".into())
-            }
-            Self::Unknown { source: DetectError::Architecture(error), .. } => error.hint(),
+            Self::Unknown { source, .. } => match &**source {
+                DetectError::Unfit { nearest: false, .. } => Some("leave --arch away to have the network found".into()),
+                DetectError::Architecture(error) => error.hint(),
+                _ => None,
+            },
             Self::UnknownPreset { .. } => Some(format!("there are {}", PRESETS.join(", "))),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("give a .pth or .safetensors file, or a model of this program".into())
@@ -184,17 +185,17 @@ pub fn load_weights(path: &Path, options: &ImportOptions, device: &Device) -> Re
     let file = StateFile::new(bytes, path)?;
     let hints = hints::beside(path);
 
+    let unknown = |source| ImportError::Unknown { path: shown(), source: Box::new(source) };
+
     // The network, from shapes; its conventions, from names.
     let arch = options.arch.as_deref().or(hints.architecture.as_deref()).map(canonical_name);
-    let Detected { layout, options: network } =
-        detect(&file.shapes(), arch.as_deref()).map_err(|source| ImportError::Unknown { path: shown(), source })?;
+    let Detected { layout, options: network } = detect(&file.shapes(), arch.as_deref()).map_err(unknown)?;
     let stem =
         hints.name.clone().unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
     let name = network.name.clone();
     let found = presets::conventions(layout, network, &stem, arch.is_some())
         .ok_or_else(|| ImportError::Ambiguous { path: shown(), name })?;
-    let architecture =
-        found.options.architecture().map_err(|error| ImportError::Unknown { path: shown(), source: error.into() })?;
+    let architecture = found.options.architecture().map_err(|error| unknown(error.into()))?;
     let preset = options.preprocess.as_deref().unwrap_or(found.preset);
     let published = presets::preprocess(preset, &found.options.name, architecture.resolution)
         .ok_or_else(|| ImportError::UnknownPreset { name: preset.into() })?;

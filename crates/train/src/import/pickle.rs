@@ -219,11 +219,19 @@ impl<'a> Machine<'a> {
         let [code] = *self.take(1)? else { return Err(SHORT) };
         match code {
             b'.' => return Ok(false),
-            0x80 => drop(self.take(1)?),
-            0x95 => drop(self.take(8)?),
+            0x80 => {
+                self.take(1)?;
+            }
+            0x95 => {
+                self.take(8)?;
+            }
             b'(' => self.marks.push(self.stack.len()),
-            b'0' => drop(self.pop()?),
-            b'1' => drop(self.pop_to_mark()?),
+            b'0' => {
+                self.pop()?;
+            }
+            b'1' => {
+                self.pop_to_mark()?;
+            }
             b'2' => {
                 let top = self.top()?;
                 self.stack.push(top);
@@ -280,7 +288,9 @@ impl<'a> Machine<'a> {
                 let items = self.pop_to_mark()?;
                 self.push(Node::Dict(pairs(&items)))?;
             }
-            0x90 => drop(self.pop_to_mark()?),
+            0x90 => {
+                self.pop_to_mark()?;
+            }
             0x91 => {
                 self.pop_to_mark()?;
                 self.push(Node::Opaque)?;
@@ -360,7 +370,9 @@ impl<'a> Machine<'a> {
                 self.push(Node::Opaque)?;
             }
             // The state of an object: only attributes such as `_metadata`, or of something opaque.
-            b'b' => drop(self.pop()?),
+            b'b' => {
+                self.pop()?;
+            }
             b'Q' => {
                 let id = self.pop()?;
                 let storage = self.storage(id);
@@ -437,7 +449,10 @@ impl<'a> Machine<'a> {
         };
         let made = match name.as_str() {
             "collections.OrderedDict" | "collections.defaultdict" => Some(Node::Dict(Vec::new())),
-            "torch.Size" => arguments.first().map(|&items| self.nodes[items as usize].clone()),
+            "torch.Size" => arguments.first().and_then(|&items| {
+                let items = self.tuple(items).filter(|items| items.len() <= MAX_DIMENSIONS)?;
+                Some(Node::Tuple(items.to_vec()))
+            }),
             "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => self.tensor(arguments, None),
             "torch._utils._rebuild_tensor_v3" => self.tensor(arguments, arguments.get(6).copied()),
             "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {

@@ -241,7 +241,7 @@ fn weights_of(pickle: &Pickle) -> Result<(Option<&str>, &[(Id, Id)]), Wrong> {
         _ => None,
     };
     if let Some(dict) = tensors(pickle.root) {
-        return Ok((None, dict));
+        return Ok((None, dict.as_slice()));
     }
     let Node::Dict(root) = pickle.get(pickle.root) else {
         return Err("it holds a program's object instead of weights: save the model's `state_dict()`");
@@ -250,7 +250,7 @@ fn weights_of(pickle: &Pickle) -> Result<(Option<&str>, &[(Id, Id)]), Wrong> {
         // The last value of a key is the one that counts.
         let found = root.iter().rev().find(|(key, _)| pickle.text(*key) == Some(holder));
         if let Some(dict) = found.and_then(|&(_, value)| tensors(value)) {
-            return Ok((Some(holder), dict));
+            return Ok((Some(holder), dict.as_slice()));
         }
     }
     Err("it holds no weights, neither at its top nor under `state_dict`, `model` or the like")
