@@ -22,6 +22,8 @@ from torch import nn
 from peers import logits, peers
 
 LIMIT = 1e-4
+# Where in the document the table stands.
+BEGIN, END = "<!-- imports -->", "<!-- end of imports -->"
 CLASSES = {"transformers": 1001}
 COLUMNS = ("source", "network", "file", "found", "preprocessing", "size of the logits", "largest difference", "relative")
 
@@ -113,8 +115,9 @@ def main():
         lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|---|---:|---:|---:|"]
         for row in rows:
             lines.append(f"| {' | '.join(row[:5])} | {row[5]:.3g} | {row[6]:.1e} | {row[7]:.1e} |")
-        text = arguments.out.read_text() if arguments.out.exists() else "<!-- table -->\n"
-        arguments.out.write_text(text.split("<!-- table -->")[0] + "<!-- table -->\n" + "\n".join(lines) + "\n")
+        before, rest = arguments.out.read_text().split(BEGIN)
+        after = rest.split(END)[1]
+        arguments.out.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
     sys.exit(worst > LIMIT)
 
 

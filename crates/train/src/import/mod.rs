@@ -145,7 +145,7 @@ impl ImportError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Ambiguous { name, .. } => Some(format!(
-                "add `--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"
+                "`mbconv import` with `--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"
             )),
             Self::Unknown { source, .. } => match &**source {
                 DetectError::Unfit { nearest: false, .. } => Some("leave --arch away to have the network found".into()),
