@@ -28,6 +28,8 @@ pub enum Command {
     Average(Average),
     /// Write a model for other tools
     Export(Export),
+    /// Turn weights of torchvision, timm, EfficientNet-PyTorch or Hugging Face into a model
+    Import(Import),
     /// Fetch published weights into the cache and print their path
     Fetch(Fetch),
     /// Show an architecture's parameters, size, multiply-accumulates and layers
@@ -183,6 +185,23 @@ pub struct Export {
     /// ONNX: take RGB bytes, [batch, H, W, 3] (input `image`), and normalise them inside
     #[arg(long)]
     pub with_preprocessing: bool,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// A .pth or .safetensors file, or published weights by name; layout and network are found from what is in it
+    pub file: String,
+    /// Model file to write
+    pub out: PathBuf,
+    /// Network, where keys, shapes and file name leave it open; timm's names will do
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// Text file with one class name a line; another number than the file's makes the classifier new
+    #[arg(long, value_name = "FILE")]
+    pub classes: Option<PathBuf>,
+    /// Preprocessing, instead of the source's
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(mbconv_train::import::PRESETS))]
+    pub preprocess: Option<String>,
 }
 
 #[derive(Args)]

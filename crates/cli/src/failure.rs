@@ -8,6 +8,7 @@ use mbconv_train::data::DataError;
 use mbconv_train::device::DeviceError;
 use mbconv_train::engine::TrainError;
 use mbconv_train::evaluate::EvaluateError;
+use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
 use mbconv_train::recipe::RecipeError;
@@ -42,7 +43,7 @@ macro_rules! with_hint {
     )+};
 }
 
-with_hint!(ArchitectureError, DataError, DeviceError, ModelError, OnnxError, TrainError);
+with_hint!(ArchitectureError, DataError, DeviceError, ImportError, ModelError, OnnxError, TrainError);
 
 impl From<BurnpackError> for Failure {
     fn from(error: BurnpackError) -> Self {

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(args),
         Command::Average(args) => commands::average::run(args),
         Command::Export(args) => commands::export::run(args),
+        Command::Import(args) => commands::import::run(args, stop),
         Command::Fetch(args) => commands::fetch::run(args, stop),
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),

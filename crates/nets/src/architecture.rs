@@ -23,6 +23,33 @@ pub struct Stage {
     pub channels: usize,
     /// Blocks at depth 1.
     pub repeats: usize,
+    /// Are expansion and depthwise convolution one dense k×k convolution?
+    pub fused: bool,
+    /// Channels at width 1 that the first block's expansion multiplies, where they are not the block's input.
+    pub expanded_from: Option<usize>,
+}
+
+impl Stage {
+    /// Inverted residuals.
+    pub const fn new(expansion: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Self {
+        Self { expansion, kernel, stride, channels, repeats, fused: false, expanded_from: None }
+    }
+
+    /// The same with expansion and depthwise convolution fused.
+    pub const fn fused(self) -> Self {
+        Self { fused: true, ..self }
+    }
+}
+
+/// Zeros around a map before a convolution of stride 2; the others have as many on every side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Padding {
+    /// As many on every side, as in PyTorch.
+    #[default]
+    Symmetric,
+    /// TensorFlow's `SAME`: as few as give ⌈side / stride⌉ positions, the odd one at the end.
+    Same,
 }
 
 /// The two families, which differ in key layout and initialisation.
@@ -74,10 +101,12 @@ pub struct Block {
     pub hidden: usize,
     /// Output channels.
     pub output: usize,
-    /// Side of the depthwise kernel.
+    /// Side of the depthwise kernel, or of the fused one.
     pub kernel: usize,
-    /// Stride of the depthwise convolution.
+    /// Stride of that convolution.
     pub stride: usize,
+    /// Are expansion and depthwise convolution one dense convolution (EfficientNet-EdgeTPU)?
+    pub fused: bool,
     /// Width of the squeeze-excitation bottleneck, where there is one.
     pub squeeze: Option<usize>,
     /// Probability that training drops the residual branch of a sample.
@@ -85,9 +114,9 @@ pub struct Block {
 }
 
 impl Block {
-    /// Does the block begin with a pointwise expansion?
+    /// Does the block begin with an expansion, pointwise or fused?
     pub fn expands(&self) -> bool {
-        self.hidden != self.input
+        self.fused || self.hidden != self.input
     }
 
     /// Does the input join the output? Only where both have the same shape.
@@ -122,6 +151,8 @@ pub struct Architecture {
     pub norm_epsilon: f64,
     /// Momentum of batch-norm's running statistics, in PyTorch's sense (the share of the new value).
     pub norm_momentum: f64,
+    /// Zeros around maps.
+    pub padding: Padding,
     /// Dropout before the classifier.
     pub dropout: f64,
     /// Initialisation of convolutions.
@@ -175,6 +206,8 @@ pub(crate) struct Blueprint<'a> {
     pub stages: &'a [Stage],
     pub width: f64,
     pub depth: f64,
+    /// The stem keeps its width, the first and the last stage their depth.
+    pub fixed_ends: bool,
     pub stem: usize,
     pub head: usize,
     /// Squeeze-excitation width = block input channels / this.
@@ -182,6 +215,7 @@ pub(crate) struct Blueprint<'a> {
     pub activation: Activation,
     pub norm_epsilon: f64,
     pub norm_momentum: f64,
+    pub padding: Padding,
     pub initialisation: Initialisation,
     pub resolution: usize,
 }
@@ -224,23 +258,34 @@ impl Architecture {
         let reasonable = |scale: f64| (0.01..=20.0).contains(&scale);
         check(reasonable(blueprint.width), "width", blueprint.width, "between 0.01 and 20")?;
         check(reasonable(blueprint.depth), "depth", blueprint.depth, "between 0.01 and 20")?;
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        check(share(blueprint.norm_epsilon), "norm_epsilon", blueprint.norm_epsilon, "in [0, 1]")?;
+        check(share(blueprint.norm_momentum), "norm_momentum", blueprint.norm_momentum, "in [0, 1]")?;
 
         let strides = resolve_strides(choices.strides, blueprint.stages)?;
-        let stem = round_channels(blueprint.stem as f64 * blueprint.width);
-        let total: usize = blueprint.stages.iter().map(|s| round_repeats(s.repeats, blueprint.depth)).sum();
+        let widened = |channels: usize| round_channels(channels as f64 * blueprint.width);
+        let stem = if blueprint.fixed_ends { blueprint.stem } else { widened(blueprint.stem) };
+        let last = blueprint.stages.len() - 1;
+        let repeats = |stage: usize, row: &Stage| {
+            let fixed = blueprint.fixed_ends && (stage == 0 || stage == last);
+            if fixed { row.repeats } else { round_repeats(row.repeats, blueprint.depth) }
+        };
+        let total: usize = blueprint.stages.iter().enumerate().map(|(stage, row)| repeats(stage, row)).sum();
         let mut blocks = Vec::with_capacity(total);
         let mut input = stem;
         for (stage, (row, &stride)) in blueprint.stages.iter().zip(&strides[1..]).enumerate() {
-            let output = round_channels(row.channels as f64 * blueprint.width);
-            for index in 0..round_repeats(row.repeats, blueprint.depth) {
+            let output = widened(row.channels);
+            for index in 0..repeats(stage, row) {
+                let expanded = row.expanded_from.filter(|_| index == 0).map_or(input, widened);
                 blocks.push(Block {
                     stage,
                     index,
                     input,
-                    hidden: input * row.expansion,
+                    hidden: expanded * row.expansion,
                     output,
                     kernel: row.kernel,
                     stride: if index == 0 { stride } else { 1 },
+                    fused: row.fused,
                     squeeze: blueprint.squeeze_divisor.map(|divisor| (input / divisor).max(1)),
                     drop_path: choices.drop_path * blocks.len() as f64 / total as f64,
                 });
@@ -258,6 +303,7 @@ impl Architecture {
             activation: blueprint.activation,
             norm_epsilon: blueprint.norm_epsilon,
             norm_momentum: blueprint.norm_momentum,
+            padding: blueprint.padding,
             dropout: choices.dropout,
             initialisation: blueprint.initialisation,
             resolution: blueprint.resolution,

@@ -3,9 +3,10 @@
 use burn::config::Config;
 use burn::tensor::Device;
 use mbconv_kernels::Activation;
+use serde::{Deserialize, Serialize};
 
 use crate::architecture::{Blueprint, Choices, round_channels};
-use crate::{Architecture, ArchitectureError, Family, Initialisation, Network, Stage, Strides};
+use crate::{Architecture, ArchitectureError, Family, Initialisation, Network, Padding, Stage, Strides};
 
 /// Table 1 of the paper, found by architecture search: `(expansion, kernel, stride, channels, repeats)`.
 const STAGES: [Stage; 7] = [
@@ -17,18 +18,47 @@ const STAGES: [Stage; 7] = [
     stage(6, 5, 2, 192, 4),
     stage(6, 3, 1, 320, 1),
 ];
+/// EfficientNet-EdgeTPU's table, searched for another processor: fused blocks first, no squeeze-excitation
+/// (<https://research.google/blog/efficientnet-edgetpu-creating-accelerator-optimized-neural-networks-with-automl/>).
+/// The published code expands its first block from the stage's 24 channels instead of the stem's 32.
+const EDGETPU_STAGES: [Stage; 6] = [
+    Stage { expanded_from: Some(24), ..stage(4, 3, 1, 24, 1).fused() },
+    stage(8, 3, 2, 32, 2).fused(),
+    stage(8, 3, 2, 48, 4).fused(),
+    stage(8, 5, 2, 96, 5),
+    stage(8, 5, 1, 144, 4),
+    stage(8, 5, 2, 192, 2),
+];
 const STEM: usize = 32;
 const HEAD: usize = 1280;
 /// Squeeze-excitation narrows to a quarter of the block's input channels.
 const SQUEEZE_DIVISOR: usize = 4;
 
 const fn stage(expansion: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Stage {
-    Stage { expansion, kernel, stride, channels, repeats }
+    Stage::new(expansion, kernel, stride, channels, repeats)
 }
 
-/// Compound-scaling coefficients of a published network, and the constants torchvision gives it.
+/// The three published kinds of EfficientNet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// The paper's: squeeze-excitation and SiLU.
+    #[default]
+    Standard,
+    /// For phones: the same table with ReLU6 and without squeeze-excitation; stem and head keep their width, the first and
+    /// last stages their depth (<https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite>).
+    Lite,
+    /// For edge accelerators: fused blocks, ReLU, no squeeze-excitation.
+    EdgeTpu,
+}
+
+/// A published network: compound-scaling coefficients and the constants torchvision gives it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scaling {
+pub struct Published {
+    /// What follows `efficientnet_` in its name.
+    pub suffix: &'static str,
+    /// Kind.
+    pub variant: Variant,
     /// Width multiplier.
     pub width: f64,
     /// Depth multiplier.
@@ -43,30 +73,41 @@ pub struct Scaling {
     pub norm_momentum: f64,
 }
 
-/// B0 to B7, hand-rounded by the authors. From B5 on torchvision keeps the original's batch-norm constants.
-pub const PUBLISHED: [Scaling; 8] = [
-    scaling(1.0, 1.0, 224, 0.2, 1e-5, 0.1),
-    scaling(1.0, 1.1, 240, 0.2, 1e-5, 0.1),
-    scaling(1.1, 1.2, 260, 0.3, 1e-5, 0.1),
-    scaling(1.2, 1.4, 300, 0.3, 1e-5, 0.1),
-    scaling(1.4, 1.8, 380, 0.4, 1e-5, 0.1),
-    scaling(1.6, 2.2, 456, 0.4, 1e-3, 0.01),
-    scaling(1.8, 2.6, 528, 0.5, 1e-3, 0.01),
-    scaling(2.0, 3.1, 600, 0.5, 1e-3, 0.01),
+/// The published networks, coefficients hand-rounded by the authors. From B5 on torchvision keeps the original's batch-norm
+/// constants. Lite3 and Lite4 have timm's resolutions, which its weights were measured at.
+pub const PUBLISHED: [Published; 18] = [
+    published("b0", Variant::Standard, [1.0, 1.0], 224, 0.2, [1e-5, 0.1]),
+    published("b1", Variant::Standard, [1.0, 1.1], 240, 0.2, [1e-5, 0.1]),
+    published("b2", Variant::Standard, [1.1, 1.2], 260, 0.3, [1e-5, 0.1]),
+    published("b3", Variant::Standard, [1.2, 1.4], 300, 0.3, [1e-5, 0.1]),
+    published("b4", Variant::Standard, [1.4, 1.8], 380, 0.4, [1e-5, 0.1]),
+    published("b5", Variant::Standard, [1.6, 2.2], 456, 0.4, [1e-3, 0.01]),
+    published("b6", Variant::Standard, [1.8, 2.6], 528, 0.5, [1e-3, 0.01]),
+    published("b7", Variant::Standard, [2.0, 3.1], 600, 0.5, [1e-3, 0.01]),
+    published("b8", Variant::Standard, [2.2, 3.6], 672, 0.5, [1e-3, 0.01]),
+    published("l2", Variant::Standard, [4.3, 5.3], 800, 0.5, [1e-3, 0.01]),
+    published("lite0", Variant::Lite, [1.0, 1.0], 224, 0.2, [1e-5, 0.1]),
+    published("lite1", Variant::Lite, [1.0, 1.1], 240, 0.2, [1e-5, 0.1]),
+    published("lite2", Variant::Lite, [1.1, 1.2], 260, 0.3, [1e-5, 0.1]),
+    published("lite3", Variant::Lite, [1.2, 1.4], 300, 0.3, [1e-5, 0.1]),
+    published("lite4", Variant::Lite, [1.4, 1.8], 380, 0.3, [1e-5, 0.1]),
+    published("es", Variant::EdgeTpu, [1.0, 1.0], 224, 0.2, [1e-5, 0.1]),
+    published("em", Variant::EdgeTpu, [1.0, 1.1], 240, 0.2, [1e-5, 0.1]),
+    published("el", Variant::EdgeTpu, [1.2, 1.4], 300, 0.3, [1e-5, 0.1]),
 ];
 
-const fn scaling(
-    width: f64,
-    depth: f64,
+const fn published(
+    suffix: &'static str,
+    variant: Variant,
+    [width, depth]: [f64; 2],
     resolution: usize,
     dropout: f64,
-    norm_epsilon: f64,
-    norm_momentum: f64,
-) -> Scaling {
-    Scaling { width, depth, resolution, dropout, norm_epsilon, norm_momentum }
+    [norm_epsilon, norm_momentum]: [f64; 2],
+) -> Published {
+    Published { suffix, variant, width, depth, resolution, dropout, norm_epsilon, norm_momentum }
 }
 
-/// EfficientNet at any width and depth; [`b0`](Self::b0) and [`published`](Self::published) give the named ones.
+/// EfficientNet at any width and depth; [`b0`](Self::b0) and [`named`](Self::named) give the named ones.
 ///
 /// ```
 /// use mbconv_nets::EfficientNetConfig;
@@ -105,6 +146,12 @@ pub struct EfficientNetConfig {
     /// Side of the training image.
     #[config(default = 224)]
     pub resolution: usize,
+    /// Kind.
+    #[config(default = "Variant::Standard")]
+    pub variant: Variant,
+    /// Zeros around maps.
+    #[config(default = "Padding::Symmetric")]
+    pub padding: Padding,
 }
 
 impl EfficientNetConfig {
@@ -113,10 +160,18 @@ impl EfficientNetConfig {
         Self::new(classes)
     }
 
-    /// EfficientNet-B`number`, or `None` above [`PUBLISHED`].
+    /// EfficientNet-B`number`, or `None` above B8.
     pub fn published(number: usize, classes: usize) -> Option<Self> {
-        let Scaling { width, depth, resolution, dropout, norm_epsilon, norm_momentum } = *PUBLISHED.get(number)?;
-        Some(Self { width, depth, resolution, dropout, norm_epsilon, norm_momentum, ..Self::new(classes) })
+        Self::named(&format!("b{number}"), classes)
+    }
+
+    /// A published network by what follows `efficientnet_` in its name: `b0` to `b8`, `l2`, `lite0` to `lite4`, `es`, `em`,
+    /// `el`.
+    pub fn named(suffix: &str, classes: usize) -> Option<Self> {
+        let &Published { variant, width, depth, resolution, dropout, norm_epsilon, norm_momentum, .. } =
+            PUBLISHED.iter().find(|published| published.suffix == suffix)?;
+        let config = Self::new(classes);
+        Some(Self { variant, width, depth, resolution, dropout, norm_epsilon, norm_momentum, ..config })
     }
 
     /// The network as data.
@@ -124,17 +179,25 @@ impl EfficientNetConfig {
     /// # Errors
     /// An option outside its range.
     pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        let lite = self.variant == Variant::Lite;
+        let (stages, squeeze_divisor, activation): (&[Stage], _, _) = match self.variant {
+            Variant::Standard => (&STAGES, Some(SQUEEZE_DIVISOR), Activation::Silu),
+            Variant::Lite => (&STAGES, None, Activation::Relu6),
+            Variant::EdgeTpu => (&EDGETPU_STAGES, None, Activation::Relu),
+        };
         let blueprint = Blueprint {
             family: Family::EfficientNet,
-            stages: &STAGES,
+            stages,
             width: self.width,
             depth: self.depth,
+            fixed_ends: lite,
             stem: STEM,
-            head: round_channels(HEAD as f64 * self.width),
-            squeeze_divisor: Some(SQUEEZE_DIVISOR),
-            activation: Activation::Silu,
+            head: if lite { HEAD } else { round_channels(HEAD as f64 * self.width) },
+            squeeze_divisor,
+            activation,
             norm_epsilon: self.norm_epsilon,
             norm_momentum: self.norm_momentum,
+            padding: self.padding,
             initialisation: Initialisation::FanOutPerGroup,
             resolution: self.resolution,
         };

@@ -78,7 +78,7 @@ pub fn fold(network: &Network) -> Vec<Stage> {
 fn fold_block(block: &InvertedResidual) -> Block {
     Block {
         expand: block.expand.as_ref().map(layer),
-        depthwise: Some(layer(&block.depthwise)),
+        depthwise: block.depthwise.as_ref().map(layer),
         gate: block.squeeze_excitation.as_ref().map(|gate| Gate {
             reduce: Layer { activation: gate.activation(), ..biased(&gate.reduce) },
             expand: biased(&gate.expand),
@@ -106,7 +106,10 @@ fn layer(layer: &ConvNormActivation) -> Layer {
         outputs,
         kernel,
         stride,
-        padding: Padding::Even(padding),
+        padding: match layer.padding() {
+            crate::Padding::Symmetric => Padding::Even(padding),
+            crate::Padding::Same => Padding::Same,
+        },
         weight: weight.iter().enumerate().map(|(i, w)| (f64::from(*w) * scale[i / fan_in]) as f32).collect(),
         bias: shift.into_iter().map(|shift| shift as f32).collect(),
         activation: layer.activation(),
@@ -141,14 +144,15 @@ mod tests {
     use burn::tensor::Distribution;
 
     use super::*;
-    use crate::{EfficientNetConfig, MobileNetV2Config};
+    use crate::ArchitectureOptions;
 
     #[test]
     fn folding_changes_no_logit() {
         let device = Device::default();
         device.seed(11);
+        let named = |name| ArchitectureOptions::new(name, 7).architecture().unwrap().init(&device);
         for network in
-            [MobileNetV2Config::new(7).with_width(0.35).init(&device), EfficientNetConfig::b0(7).init(&device)]
+            ["mobilenet_v2_0.35", "efficientnet_b0", "tf_efficientnet_lite0", "tf_efficientnet_es"].map(named)
         {
             // Training moves the running statistics away from zero and one.
             let training = device.clone().autodiff();

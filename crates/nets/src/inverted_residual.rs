@@ -9,12 +9,14 @@ use crate::architecture::Block;
 use crate::layers::{ConvNormActivation, ConvSpec, Convolution, SqueezeExcitation};
 
 /// Inverted residual (MBConv): expand → depthwise → squeeze-excitation → project, plus the input where shapes allow.
+///
+/// In a fused block (EfficientNet-EdgeTPU) one dense convolution expands and looks around: there is no depthwise one.
 #[derive(Module, Debug)]
 pub struct InvertedResidual {
-    /// 1×1 expansion; absent where the expansion factor is 1.
+    /// Expansion, 1×1 or fused k×k; absent where the expansion factor is 1.
     pub expand: Option<ConvNormActivation>,
-    /// k×k depthwise convolution, which carries the stride.
-    pub depthwise: ConvNormActivation,
+    /// k×k depthwise convolution, which carries the stride; absent in a fused block.
+    pub depthwise: Option<ConvNormActivation>,
     /// Squeeze-and-excitation, EfficientNet's addition.
     pub squeeze_excitation: Option<SqueezeExcitation>,
     /// 1×1 projection to the linear bottleneck: no activation.
@@ -36,16 +38,21 @@ impl InvertedResidual {
             stride: 1,
             activation,
         };
-        let depthwise = ConvSpec {
-            kind: Convolution::Depthwise,
+        let windowed = |kind, input| ConvSpec {
+            kind,
             kernel: block.kernel,
             stride: block.stride,
-            ..pointwise(block.hidden, block.hidden, activation)
+            ..pointwise(input, block.hidden, activation)
         };
         let layer = |spec| ConvNormActivation::new(spec, architecture, device);
+        let expand = if block.fused {
+            windowed(Convolution::Dense, block.input)
+        } else {
+            pointwise(block.input, block.hidden, activation)
+        };
         Self {
-            expand: block.expands().then(|| layer(pointwise(block.input, block.hidden, activation))),
-            depthwise: layer(depthwise),
+            expand: block.expands().then(|| layer(expand)),
+            depthwise: (!block.fused).then(|| layer(windowed(Convolution::Depthwise, block.hidden))),
             squeeze_excitation: block
                 .squeeze
                 .map(|squeezed| SqueezeExcitation::new(block.hidden, squeezed, architecture, device)),
@@ -62,7 +69,10 @@ impl InvertedResidual {
             Some(expand) => expand.forward(x),
             None => x,
         };
-        let x = self.depthwise.forward(x);
+        let x = match &self.depthwise {
+            Some(depthwise) => depthwise.forward(x),
+            None => x,
+        };
         let x = match &self.squeeze_excitation {
             Some(squeeze_excitation) => squeeze_excitation.forward(x),
             None => x,
@@ -79,7 +89,7 @@ impl InvertedResidual {
     }
 
     pub(crate) fn norms_mut(&mut self) -> impl Iterator<Item = &mut crate::norm::BatchNorm> {
-        let convolutions = self.expand.iter_mut().chain([&mut self.depthwise, &mut self.project]);
+        let convolutions = self.expand.iter_mut().chain(&mut self.depthwise).chain([&mut self.project]);
         convolutions.map(ConvNormActivation::norm_mut)
     }
 }

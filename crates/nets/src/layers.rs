@@ -6,12 +6,13 @@ use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::{Activation, Window, conv2d, depthwise_conv2d, pointwise_conv2d};
 
 use crate::norm::BatchNorm;
-use crate::{Architecture, Initialisation};
+use crate::padding::pad;
+use crate::{Architecture, Initialisation, Padding};
 
 /// The three kinds of convolution these networks are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Convolution {
-    /// Every input channel to every output channel, k×k: the stem.
+    /// Every input channel to every output channel, k×k: the stem, fused expansions.
     Dense,
     /// Each channel by itself, k×k.
     Depthwise,
@@ -30,6 +31,8 @@ pub struct ConvNormActivation {
     kind: Convolution,
     #[module(skip)]
     stride: usize,
+    #[module(skip)]
+    padding: Padding,
     #[module(skip)]
     activation: Activation,
 }
@@ -50,13 +53,13 @@ impl ConvNormActivation {
         let inputs_per_group = if kind == Convolution::Depthwise { 1 } else { input };
         let weight = convolution_weight([output, inputs_per_group, kernel, kernel], input, architecture, device);
         let norm = BatchNorm::new(output, architecture.norm_epsilon, architecture.norm_momentum, device);
-        Self { weight, norm, kind, stride, activation }
+        Self { weight, norm, kind, stride, padding: architecture.padding, activation }
     }
 
     /// `[N, H, W, C_in]` → `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
-        let Window { stride, padding, .. } = self.window();
+        let (x, Window { stride, padding, .. }) = pad(x, self.window(), self.padding);
         let x = match self.kind {
             Convolution::Dense => conv2d(x, weight, stride, padding),
             Convolution::Depthwise => depthwise_conv2d(x, weight, stride, padding),
@@ -76,6 +79,10 @@ impl ConvNormActivation {
     pub(crate) fn window(&self) -> Window {
         let [.., kernel] = self.weight.dims();
         Window { kernel, stride: self.stride, padding: kernel / 2 }
+    }
+
+    pub(crate) fn padding(&self) -> Padding {
+        self.padding
     }
 
     pub(crate) fn norm_mut(&mut self) -> &mut BatchNorm {

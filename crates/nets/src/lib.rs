@@ -9,7 +9,7 @@
 //! 4. [`folded`]: the network for inference;
 //! 5. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
 //! 6. [`weights`]: state dictionaries in torchvision's and others' key layouts, in and out;
-//! 7. [`registry`]: networks by name.
+//! 7. [`registry`]: networks by name; [`detect`]: networks by the shapes of their weights.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -23,6 +23,7 @@
 #![deny(missing_docs)]
 
 pub mod architecture;
+pub mod detect;
 pub mod efficientnet;
 pub mod folded;
 pub mod inverted_residual;
@@ -31,11 +32,12 @@ pub mod layout;
 pub mod mobilenet_v2;
 pub mod network;
 pub mod norm;
+mod padding;
 pub mod registry;
 pub mod summary;
 pub mod weights;
 
-pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Stage, Strides};
+pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Padding, Stage, Strides};
 pub use efficientnet::EfficientNetConfig;
 pub use folded::Inference;
 pub use layout::Layout;

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use mbconv_kernels::Activation;
 
 use crate::architecture::{Blueprint, Choices, round_channels};
-use crate::{Architecture, ArchitectureError, Family, Initialisation, Network, Stage, Strides};
+use crate::{Architecture, ArchitectureError, Family, Initialisation, Network, Padding, Stage, Strides};
 
 /// Table 2 of the paper: `(t, c, n, s)`, every kernel 3×3.
 const STAGES: [Stage; 7] = [
@@ -21,7 +21,7 @@ const STEM: usize = 32;
 const HEAD: usize = 1280;
 
 const fn stage(expansion: usize, channels: usize, repeats: usize, stride: usize) -> Stage {
-    Stage { expansion, kernel: 3, stride, channels, repeats }
+    Stage::new(expansion, 3, stride, channels, repeats)
 }
 
 /// MobileNetV2 at any width multiplier, with torchvision's constants.
@@ -55,6 +55,18 @@ pub struct MobileNetV2Config {
     /// Strides of the stem and the stages.
     #[config(default = "Strides::Imagenet")]
     pub strides: Strides,
+    /// Stem and head keep their width, the first and the last stage their depth (timm's 110d and 120d).
+    #[config(default = false)]
+    pub fixed_ends: bool,
+    /// ε of batch-norm.
+    #[config(default = 1e-5)]
+    pub norm_epsilon: f64,
+    /// Momentum of batch-norm, in PyTorch's sense.
+    #[config(default = 0.1)]
+    pub norm_momentum: f64,
+    /// Zeros around maps.
+    #[config(default = "Padding::Symmetric")]
+    pub padding: Padding,
 }
 
 impl MobileNetV2Config {
@@ -68,12 +80,14 @@ impl MobileNetV2Config {
             stages: &STAGES,
             width: self.width,
             depth: self.depth,
+            fixed_ends: self.fixed_ends,
             stem: STEM,
-            head: round_channels(HEAD as f64 * self.width.max(1.0)),
+            head: if self.fixed_ends { HEAD } else { round_channels(HEAD as f64 * self.width.max(1.0)) },
             squeeze_divisor: None,
             activation: Activation::Relu6,
-            norm_epsilon: 1e-5,
-            norm_momentum: 0.1,
+            norm_epsilon: self.norm_epsilon,
+            norm_momentum: self.norm_momentum,
+            padding: self.padding,
             initialisation: Initialisation::FanOut,
             resolution: 224,
         };

@@ -103,7 +103,8 @@ mod tests {
         device.seed(5);
         let mobilenet = MobileNetV2Config::new(1000).init(&device);
         let efficientnet = EfficientNetConfig::b0(1000).init(&device);
-        let last = |network: &Network| network.blocks.last().map(|block| block.depthwise.weight.val()).unwrap();
+        let last =
+            |network: &Network| network.blocks.last().and_then(|block| block.depthwise.as_ref()).unwrap().weight.val();
         // Normal with variance 2 / fan-out; a depthwise kernel's fan-out counts all its channels in torchvision, one in the
         // EfficientNet authors' code. The classifiers: normal(0, 0.01), uniform within 1/√1000.
         for (found, expected) in [

@@ -2,15 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Architecture, ArchitectureError, EfficientNetConfig, MobileNetV2Config, Strides};
+use crate::{Architecture, ArchitectureError, EfficientNetConfig, MobileNetV2Config, Padding, Strides};
 
-/// Names of the architectures to list: MobileNetV2 at the paper's widths, EfficientNet B0 to B7.
-pub const NAMES: [&str; 13] = [
+/// Names of the architectures to list: those with published weights.
+pub const NAMES: [&str; 52] = [
+    "mobilenet_v2_0.1",
+    "mobilenet_v2_0.25",
     "mobilenet_v2_0.35",
     "mobilenet_v2_0.5",
     "mobilenet_v2_0.75",
     "mobilenet_v2",
+    "mobilenet_v2_1.3",
     "mobilenet_v2_1.4",
+    "mobilenet_v2_110d",
+    "mobilenet_v2_120d",
+    "tf_mobilenet_v2_0.35",
+    "tf_mobilenet_v2_0.5",
+    "tf_mobilenet_v2_0.75",
+    "tf_mobilenet_v2",
+    "tf_mobilenet_v2_1.3",
+    "tf_mobilenet_v2_1.4",
     "efficientnet_b0",
     "efficientnet_b1",
     "efficientnet_b2",
@@ -19,12 +30,42 @@ pub const NAMES: [&str; 13] = [
     "efficientnet_b5",
     "efficientnet_b6",
     "efficientnet_b7",
+    "efficientnet_b8",
+    "efficientnet_l2",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "efficientnet_lite3",
+    "efficientnet_lite4",
+    "tf_efficientnet_b0",
+    "tf_efficientnet_b1",
+    "tf_efficientnet_b2",
+    "tf_efficientnet_b3",
+    "tf_efficientnet_b4",
+    "tf_efficientnet_b5",
+    "tf_efficientnet_b6",
+    "tf_efficientnet_b7",
+    "tf_efficientnet_b8",
+    "tf_efficientnet_l2",
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2",
+    "tf_efficientnet_lite3",
+    "tf_efficientnet_lite4",
+    "efficientnet_es",
+    "efficientnet_em",
+    "efficientnet_el",
+    "tf_efficientnet_es",
+    "tf_efficientnet_em",
+    "tf_efficientnet_el",
 ];
 
 /// An architecture by name with the usual changes: the `[model]` table of a recipe, and how a model file names its
 /// network.
 ///
-/// Names are `mobilenet_v2` (width 1), `mobilenet_v2_<width>` with any number, and `efficientnet_b0` to `_b7`.
+/// Names are `mobilenet_v2` (width 1), `mobilenet_v2_<width>` with any number, `mobilenet_v2_110d` and `_120d`, and
+/// `efficientnet_` with `b0` to `b8`, `l2`, `lite0` to `lite4`, `es`, `em` or `el`. A leading `tf_` means the conventions of
+/// weights that were trained with TensorFlow: [`Padding::Same`], ε 1e-3 and momentum 0.01.
 ///
 /// ```
 /// use mbconv_nets::ArchitectureOptions;
@@ -51,7 +92,20 @@ pub struct ArchitectureOptions {
     /// Stochastic depth at the last block; the network's published value by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_path: Option<f64>,
+    /// ε of batch-norm; the name's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm_epsilon: Option<f64>,
+    /// Momentum of batch-norm, in PyTorch's sense; the name's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm_momentum: Option<f64>,
 }
+
+/// What precedes the names of networks with TensorFlow's conventions.
+pub const TENSORFLOW: &str = "tf_";
+/// ε and momentum of TensorFlow's batch-norms.
+const TENSORFLOW_NORM: [f64; 2] = [1e-3, 0.01];
+/// timm's MobileNetV2s that are scaled in depth: name, width, depth. Their ends are not scaled.
+const DEEPENED: [(&str, f64, f64); 2] = [("110d", 1.1, 1.2), ("120d", 1.2, 1.4)];
 
 fn three() -> usize {
     3
@@ -67,6 +121,8 @@ impl ArchitectureOptions {
             strides: Strides::default(),
             dropout: None,
             drop_path: None,
+            norm_epsilon: None,
+            norm_momentum: None,
         }
     }
 
@@ -75,30 +131,56 @@ impl ArchitectureOptions {
     /// # Errors
     /// An unknown name or an option outside its range.
     pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        if let Some(number) = self.name.strip_prefix("efficientnet_b") {
-            let number = number.parse().ok().filter(|_| number.len() == 1);
-            let mut config = number
-                .and_then(|number| EfficientNetConfig::published(number, self.classes))
-                .ok_or_else(|| self.unknown())?;
-            config.input_channels = self.input_channels;
-            config.strides = self.strides.clone();
-            config.dropout = self.dropout.unwrap_or(config.dropout);
-            config.drop_path = self.drop_path.unwrap_or(config.drop_path);
-            return config.architecture();
-        }
-        let width = match self.name.strip_prefix("mobilenet_v2") {
-            Some("") => 1.0,
-            Some(suffix) => {
-                suffix.strip_prefix('_').and_then(|width| width.parse().ok()).ok_or_else(|| self.unknown())?
-            }
-            None => return Err(self.unknown()),
+        let (name, tensorflow) = match self.name.strip_prefix(TENSORFLOW) {
+            Some(name) => (name, true),
+            None => (self.name.as_str(), false),
         };
-        let mut config = MobileNetV2Config::new(self.classes).with_width(width);
-        config.input_channels = self.input_channels;
-        config.strides = self.strides.clone();
-        config.dropout = self.dropout.unwrap_or(config.dropout);
-        config.drop_path = self.drop_path.unwrap_or(config.drop_path);
-        config.architecture()
+        let padding = if tensorflow { Padding::Same } else { Padding::Symmetric };
+        let norm = |published| {
+            let [epsilon, momentum] = if tensorflow { TENSORFLOW_NORM } else { published };
+            [self.norm_epsilon.unwrap_or(epsilon), self.norm_momentum.unwrap_or(momentum)]
+        };
+        if let Some(suffix) = name.strip_prefix("efficientnet_") {
+            let config = EfficientNetConfig::named(suffix, self.classes).ok_or_else(|| self.unknown())?;
+            let [norm_epsilon, norm_momentum] = norm([config.norm_epsilon, config.norm_momentum]);
+            return EfficientNetConfig {
+                input_channels: self.input_channels,
+                strides: self.strides.clone(),
+                dropout: self.dropout.unwrap_or(config.dropout),
+                drop_path: self.drop_path.unwrap_or(config.drop_path),
+                norm_epsilon,
+                norm_momentum,
+                padding,
+                ..config
+            }
+            .architecture();
+        }
+        let suffix = name.strip_prefix("mobilenet_v2").ok_or_else(|| self.unknown())?;
+        let deepened = DEEPENED.into_iter().find(|(name, ..)| suffix.strip_prefix('_') == Some(name));
+        let (width, depth) = match (suffix, deepened) {
+            ("", _) => (1.0, 1.0),
+            (_, Some((_, width, depth))) => (width, depth),
+            (suffix, None) => {
+                let width = suffix.strip_prefix('_').and_then(|width| width.parse().ok());
+                (width.ok_or_else(|| self.unknown())?, 1.0)
+            }
+        };
+        let config = MobileNetV2Config::new(self.classes);
+        let [norm_epsilon, norm_momentum] = norm([config.norm_epsilon, config.norm_momentum]);
+        MobileNetV2Config {
+            width,
+            depth,
+            fixed_ends: deepened.is_some(),
+            input_channels: self.input_channels,
+            strides: self.strides.clone(),
+            dropout: self.dropout.unwrap_or(config.dropout),
+            drop_path: self.drop_path.unwrap_or(config.drop_path),
+            norm_epsilon,
+            norm_momentum,
+            padding,
+            ..config
+        }
+        .architecture()
     }
 
     fn unknown(&self) -> ArchitectureError {
@@ -120,7 +202,7 @@ mod tests {
     #[test]
     fn unknown_names_are_refused() {
         for name in
-            ["", "resnet50", "mobilenet_v2_", "mobilenet_v2_x", "mobilenet_v3", "efficientnet_b", "efficientnet_b8"]
+            ["", "resnet50", "mobilenet_v2_", "mobilenet_v2_x", "mobilenet_v3", "efficientnet_b", "efficientnet_b9"]
         {
             let error = ArchitectureOptions::new(name, 10).architecture().unwrap_err();
             assert_eq!(error, ArchitectureError::UnknownName { name: name.into() });

@@ -119,10 +119,14 @@ fn layers(architecture: &Architecture, input_size: usize) -> Vec<Layer> {
     walk.convolution("stem".into(), "convolution", architecture.stem, 3, architecture.stem_stride, false);
     for (index, block) in architecture.blocks.iter().enumerate() {
         let name = |part: &str| format!("blocks.{index}.{part}");
-        if block.expands() {
-            walk.convolution(name("expand"), "pointwise", block.hidden, 1, 1, false);
+        if block.fused {
+            walk.convolution(name("expand"), "convolution", block.hidden, block.kernel, block.stride, false);
+        } else {
+            if block.expands() {
+                walk.convolution(name("expand"), "pointwise", block.hidden, 1, 1, false);
+            }
+            walk.convolution(name("depthwise"), "depthwise", block.hidden, block.kernel, block.stride, true);
         }
-        walk.convolution(name("depthwise"), "depthwise", block.hidden, block.kernel, block.stride, true);
         if let Some(squeezed) = block.squeeze {
             walk.squeeze_excitation(name("squeeze_excitation"), squeezed);
         }

@@ -106,6 +106,37 @@ pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>)
     Ok(network.map(&mut Loader { path: Vec::new(), values }))
 }
 
+/// `network` with another number of classes or input channels: everything else keeps its weights.
+///
+/// Another number of classes makes the classifier new. Another number of input channels keeps what the stem has learnt, as
+/// timm does: for 1 its weights are summed over the channels, for n they are repeated and scaled so that the output keeps
+/// its size.
+///
+/// # Errors
+/// `architecture` differs from the network's in more than that.
+pub fn adapt(network: &Network, architecture: &Architecture) -> Result<Network, WeightsError> {
+    let device = network.classifier.weight.val().device();
+    let fresh = Network::new(architecture, &device);
+    let mut state: HashMap<String, TensorData> =
+        state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect();
+    if architecture.classes != network.architecture().classes {
+        let own = state_dict(&fresh).into_iter().filter(|(info, _)| info.path.starts_with("classifier."));
+        state.extend(own.map(|(info, data)| (info.key, data)));
+    }
+    let (from, to) = (network.architecture().input_channels, architecture.input_channels);
+    if from != to {
+        let stem = network.stem.weight.val();
+        let stem = match to {
+            1 => stem.sum_dim(1),
+            _ => stem.repeat_dim(1, to.div_ceil(from)).narrow(1, 0, to).mul_scalar(from as f64 / to as f64),
+        };
+        if let Some((info, _)) = state_dict(&fresh).into_iter().find(|(info, _)| info.path == "stem.weight") {
+            state.insert(info.key, stem.into_data().convert::<f32>());
+        }
+    }
+    load_state_dict(fresh, state)
+}
+
 /// Writes `network` as a safetensors file's bytes in torchvision's layout, with `metadata` in its header.
 ///
 /// # Errors
@@ -328,7 +359,7 @@ mod tests {
     #[test]
     fn every_layout_comes_back_as_it_went() {
         let original = small(1);
-        for layout in Layout::ALL {
+        for layout in Layout::ALL.into_iter().filter(|layout| layout.holds(original.architecture())) {
             let bytes = to_safetensors_in(&original, layout, Precision::F32, None).unwrap();
             let file = SafeTensors::deserialize(&bytes).unwrap();
             assert!(file.tensor(&layout.tensors(original.architecture())[0].key).is_ok());
@@ -361,6 +392,31 @@ mod tests {
         let efficientnet = ArchitectureOptions::new("efficientnet_b0", 3).architecture().unwrap();
         let error = from_safetensors(efficientnet.init(&Device::default()), &bytes).unwrap_err();
         assert!(matches!(error, WeightsError::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn heads_and_stems_are_adapted() {
+        let original = small(1);
+        let mut options = ArchitectureOptions::new("mobilenet_v2_0.1", 5);
+        options.input_channels = 1;
+        let grey = adapt(&original, &options.architecture().unwrap()).unwrap();
+        options.input_channels = 7;
+        options.classes = 3;
+        let seven = adapt(&original, &options.architecture().unwrap()).unwrap();
+        let features = |network: &Network, channels: usize| -> Vec<f32> {
+            let grey = Tensor::<4>::full([1, 32, 32, channels], 0.5, &Device::default());
+            network.features(grey).into_data().try_to_vec().unwrap()
+        };
+        // A grey image looks the same in one channel as in three, up to rounding.
+        for (a, b) in features(&grey, 1).iter().zip(features(&original, 3)) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+        assert_eq!(seven.stem.weight.dims()[1], 7);
+        let stem = |network: &Network| network.stem.weight.val();
+        let difference = stem(&seven).narrow(1, 3, 3) - stem(&original).mul_scalar(3.0 / 7.0);
+        assert!(difference.abs().max().into_scalar::<f32>() < 1e-7);
+        assert_eq!(grey.classifier.weight.dims(), [5, 1280]);
+        assert_eq!(seven.classifier.weight.val().into_data(), original.classifier.weight.val().into_data());
     }
 
     #[test]

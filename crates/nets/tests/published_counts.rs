@@ -45,6 +45,31 @@ fn efficientnet_parameters() {
 }
 
 #[test]
+fn parameters_and_multiply_accumulates_of_timms_networks() {
+    // timm 1.0.31's own modules, counted layer by layer at the side given.
+    for (name, parameters, side, macs) in [
+        ("mobilenet_v2_110d", 4_516_520, 224, 430_516_080),
+        ("mobilenet_v2_120d", 5_831_144, 224, 668_857_568),
+        ("efficientnet_b8", 87_413_142, 672, 62_597_461_568),
+        ("efficientnet_l2", 480_309_308, 800, 475_703_653_280),
+        ("efficientnet_lite0", 4_652_008, 224, 385_187_552),
+        ("efficientnet_lite1", 5_416_680, 240, 600_185_232),
+        ("efficientnet_lite2", 6_092_072, 260, 859_736_272),
+        ("efficientnet_lite3", 8_197_096, 300, 1_607_554_544),
+        ("efficientnet_lite4", 13_006_568, 380, 3_943_564_112),
+        ("efficientnet_es", 5_438_392, 224, 1_788_731_008),
+        ("efficientnet_em", 6_899_496, 240, 3_013_321_088),
+        ("efficientnet_el", 10_589_712, 300, 7_936_082_848),
+    ] {
+        for name in [name.to_string(), format!("tf_{name}")] {
+            let architecture = architecture(&name, 1000);
+            let summary = Summary::new(&architecture, side).unwrap();
+            assert_eq!((summary.parameters, summary.macs, architecture.resolution), (parameters, macs, side), "{name}");
+        }
+    }
+}
+
+#[test]
 fn multiply_accumulates() {
     let mobilenet = architecture("mobilenet_v2", 1000);
     assert_eq!(Summary::new(&mobilenet, 224).unwrap().macs, 300_774_272);

@@ -8,7 +8,8 @@ use mbconv_nets::Network;
 use mbconv_nets::weights::{WeightsError, load_state_dict, state_dict};
 
 use crate::ema::EmaConfig;
-use crate::model_file::{Model, ModelCard, ModelError};
+use crate::import::{ImportError, ImportOptions, load_weights};
+use crate::model_file::ModelCard;
 use crate::optimizer::{OptimizerConfig, OptimizerName};
 use crate::recipe::{
     CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, ModelConfig, OnNan, RecipeError,
@@ -22,9 +23,9 @@ const CLASSIFIER: &str = "classifier.";
 /// Why a network cannot begin with a model's weights.
 #[derive(Debug, thiserror::Error)]
 pub enum FinetuneError {
-    /// The model could not be read.
+    /// The weights could not be read.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Import(#[from] ImportError),
     /// It is of another architecture.
     #[error("the weights of {path} are {found}'s and do not fit the recipe's {expected}: {source}")]
     Unfit {
@@ -43,7 +44,7 @@ impl FinetuneError {
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Model(error) => error.hint(),
+            Self::Import(error) => error.hint(),
             Self::Unfit { found, .. } => Some(format!("--set model.name={found}, or other weights")),
         }
     }
@@ -55,7 +56,7 @@ impl FinetuneError {
 /// # Errors
 /// A model that cannot be read or has another architecture.
 pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) -> Result<Network, FinetuneError> {
-    let model = Model::open(path, &Device::flex())?;
+    let model = load_weights(path, &ImportOptions::default(), &Device::flex())?.model;
     let same_classes = model.card.classes == classes;
     let by_key = |network: &Network| -> HashMap<String, TensorData> {
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect()
@@ -114,6 +115,8 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
             strides: architecture.strides.clone(),
             dropout: architecture.dropout,
             drop_path: architecture.drop_path,
+            norm_epsilon: architecture.norm_epsilon,
+            norm_momentum: architecture.norm_momentum,
         },
         data: DataConfig::default(),
         input: InputConfig {
@@ -154,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::data::Preprocess;
+    use crate::model_file::Model;
     use crate::recipe::Recipe;
 
     fn network(name: &str, classes: usize, seed: u64) -> Network {

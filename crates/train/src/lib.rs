@@ -25,6 +25,7 @@ pub mod evaluate;
 pub mod files;
 pub mod finetune;
 pub mod freeze;
+pub mod import;
 pub mod loss;
 pub mod memory;
 pub mod metrics;

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::data::{self, OpenOptions};
+use mbconv_train::import::{ImportOptions, load_weights};
 use mbconv_train::recipe::DataConfig;
-use mbconv_train::{Model, Recipe, Run, finetune};
+use mbconv_train::{Recipe, Run, finetune};
 
+use super::fetch::resolve;
 use super::train::finish;
 use crate::args::Finetune;
 use crate::failure::Failure;
@@ -14,17 +16,22 @@ use crate::terminal::Progress;
 
 pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
     let device = args.device.open()?;
-    let card = Model::open(&args.weights, &device)?.card;
+    let weights = resolve(&args.weights.to_string_lossy(), stop)?;
+    let loaded = load_weights(&weights, &ImportOptions::default(), &device)?;
+    let card = loaded.model.card;
     // The preset follows from the number of images, and how many are left to train on from the recipe.
     let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };
-    let shape = finetune::recipe(&card, &args.weights, 1000, &args.settings())?;
+    let shape = finetune::recipe(&card, &weights, 1000, &args.settings())?;
     let data = data::open(&args.data, &split(&shape.data, shape.seed))?;
     let images = data.split("train")?.len();
-    let mut file = finetune::recipe(&card, &args.weights, images, &args.settings())?;
+    let mut file = finetune::recipe(&card, &weights, images, &args.settings())?;
     file.data.path = Some(args.data.clone());
     let recipe = Recipe::try_from(file)?;
 
     let mut progress = Progress::new();
+    if !loaded.origin.is_empty() {
+        progress.line(&loaded.origin);
+    }
     progress.line(&format!("run folder {}", args.out.display()));
     let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, resume: args.resume, stop };
     let outcome = mbconv_train::train(run, &mut |event| progress.event(event));

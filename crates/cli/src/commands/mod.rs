@@ -7,6 +7,7 @@ pub mod eval;
 pub mod export;
 pub mod fetch;
 pub mod finetune;
+pub mod import;
 pub mod info;
 pub mod list;
 pub mod predict;

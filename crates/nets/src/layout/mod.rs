@@ -3,11 +3,14 @@
 //!
 //! What differs between projects is one table a file: [`Layout`] names them, and each gives the two keys of a [`Layer`].
 
+mod flat;
+mod hugging_face;
+mod lukemelas;
 mod timm;
 mod torchvision;
 
-use crate::Architecture;
 use crate::architecture::Block;
+use crate::{Architecture, Family};
 
 /// Whose keys a state dictionary has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +19,13 @@ pub enum Layout {
     Torchvision,
     /// `conv_stem.weight`: timm's.
     Timm,
+    /// `_conv_stem.weight`: that of lukemelas/EfficientNet-PyTorch.
+    Lukemelas,
+    /// `mobilenet_v2.conv_stem.first_conv.convolution.weight`, `efficientnet.embeddings.convolution.weight`: that of Hugging
+    /// Face transformers.
+    HuggingFace,
+    /// `features.0.0.weight` and `conv.0.weight`: that of d-li14/mobilenetv2.pytorch, whose blocks number every layer.
+    Flat,
 }
 
 /// What a tensor of a state dictionary is.
@@ -65,9 +75,9 @@ enum Layer<'a> {
 /// A layer of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// 1×1 expansion with batch-norm; only where [`Block::expands`].
+    /// Expansion with batch-norm, 1×1 or fused k×k; only where [`Block::expands`].
     Expand,
-    /// k×k depthwise convolution with batch-norm.
+    /// k×k depthwise convolution with batch-norm; not in fused blocks.
     Depthwise,
     /// Squeeze-excitation's 1×1 convolution to the bottleneck, with bias.
     SqueezeReduce,
@@ -82,13 +92,28 @@ type Keys = [String; 2];
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Self; 2] = [Self::Torchvision, Self::Timm];
+    pub const ALL: [Self; 5] = [Self::Torchvision, Self::Timm, Self::Lukemelas, Self::HuggingFace, Self::Flat];
 
     /// The layout's table.
     fn keys(self, architecture: &Architecture, layer: Layer) -> Keys {
         match self {
             Self::Torchvision => torchvision::keys(architecture, layer),
             Self::Timm => timm::keys(layer),
+            Self::Lukemelas => lukemelas::keys(layer),
+            Self::HuggingFace => hugging_face::keys(architecture, layer),
+            Self::Flat => flat::keys(layer),
+        }
+    }
+
+    /// Does the layout's home have such networks?
+    pub fn holds(self, architecture: &Architecture) -> bool {
+        let mobilenet = architecture.family == Family::MobileNetV2;
+        let squeezes = architecture.blocks.iter().all(|block| block.squeeze.is_some());
+        match self {
+            Self::Torchvision | Self::Timm => true,
+            Self::Lukemelas => !mobilenet && squeezes,
+            Self::HuggingFace => mobilenet || squeezes,
+            Self::Flat => mobilenet,
         }
     }
 
@@ -105,9 +130,10 @@ impl Layout {
         list.list
     }
 
-    /// The layout in which a state dictionary with these keys holds `architecture`, if its stem says so.
+    /// The layout in which a state dictionary with these keys holds `architecture`, if its head says so.
     pub fn detect(architecture: &Architecture, has_key: impl Fn(&str) -> bool) -> Option<Self> {
-        Self::ALL.into_iter().find(|layout| has_key(&format!("{}.weight", layout.keys(architecture, Layer::Stem)[0])))
+        let layouts = Self::ALL.into_iter().filter(|layout| layout.holds(architecture));
+        layouts.into_iter().find(|layout| has_key(&format!("{}.weight", layout.keys(architecture, Layer::Head)[0])))
     }
 }
 
@@ -151,9 +177,12 @@ impl<'a, K: Fn(Layer<'a>) -> Keys> Tensors<K> {
         let path = |part: &str| format!("blocks.{index}.{part}");
         let layer = |part| Layer::Block(index, block, part);
         if block.expands() {
-            self.conv_norm(&path("expand"), layer(Part::Expand), [hidden, input, 1, 1]);
+            let kernel = if block.fused { kernel } else { 1 };
+            self.conv_norm(&path("expand"), layer(Part::Expand), [hidden, input, kernel, kernel]);
         }
-        self.conv_norm(&path("depthwise"), layer(Part::Depthwise), [hidden, 1, kernel, kernel]);
+        if !block.fused {
+            self.conv_norm(&path("depthwise"), layer(Part::Depthwise), [hidden, 1, kernel, kernel]);
+        }
         if let Some(squeezed) = block.squeeze {
             let [reduce, expand] = ["reduce", "expand"].map(|part| path(&format!("squeeze_excitation.{part}")));
             self.weight_and_bias(&reduce, layer(Part::SqueezeReduce), &[squeezed, hidden, 1, 1]);
@@ -171,7 +200,9 @@ mod tests {
     use burn::tensor::{Device, Tensor};
 
     use super::*;
-    use crate::{EfficientNetConfig, MobileNetV2Config};
+    use crate::efficientnet::Variant;
+    use crate::registry::NAMES;
+    use crate::{ArchitectureOptions, EfficientNetConfig, MobileNetV2Config};
 
     #[derive(Default)]
     struct Paths {
@@ -197,6 +228,7 @@ mod tests {
         for architecture in [
             MobileNetV2Config::new(7).with_width(0.25).architecture().unwrap(),
             EfficientNetConfig::b0(7).with_width(0.25).architecture().unwrap(),
+            EfficientNetConfig::b0(7).with_width(0.25).with_variant(Variant::EdgeTpu).architecture().unwrap(),
         ] {
             let mut paths = Paths::default();
             architecture.init(&device).visit(&mut paths);
@@ -208,12 +240,9 @@ mod tests {
 
     #[test]
     fn every_layout_is_one_to_one() {
-        for architecture in [
-            MobileNetV2Config::new(7).with_width(0.35).architecture().unwrap(),
-            EfficientNetConfig::published(7, 7).unwrap().architecture().unwrap(),
-        ] {
+        for architecture in NAMES.map(|name| ArchitectureOptions::new(name, 7).architecture().unwrap()) {
             let own = tensors(&architecture);
-            for layout in Layout::ALL {
+            for layout in Layout::ALL.into_iter().filter(|layout| layout.holds(&architecture)) {
                 let list = layout.tensors(&architecture);
                 let keys: BTreeSet<_> = list.iter().map(|tensor| &tensor.key).collect();
                 assert_eq!(keys.len(), own.len(), "{layout:?} gives two tensors one key");

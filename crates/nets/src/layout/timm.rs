@@ -2,7 +2,8 @@
 
 use super::{Keys, Layer, Part};
 
-/// timm names its layers; a block without expansion is another class there, in which the projection is `conv_pw`.
+/// timm names its layers; a fused block and a block without expansion is other classes there, whose second batch-norm follows the
+/// last convolution.
 pub(super) fn keys(layer: Layer) -> Keys {
     let (scope, [layer, norm]) = match layer {
         Layer::Stem => (String::new(), ["conv_stem", "bn1"]),
@@ -10,6 +11,8 @@ pub(super) fn keys(layer: Layer) -> Keys {
         Layer::Classifier => (String::new(), ["classifier", ""]),
         Layer::Block(_, block, part) => {
             let names = match (part, block.expands()) {
+                (Part::Expand, _) if block.fused => ["conv_exp", "bn1"],
+                (Part::Project, _) if block.fused => ["conv_pwl", "bn2"],
                 (Part::Expand, _) => ["conv_pw", "bn1"],
                 (Part::Depthwise, true) => ["conv_dw", "bn2"],
                 (Part::Depthwise, false) => ["conv_dw", "bn1"],

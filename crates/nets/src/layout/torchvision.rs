@@ -19,7 +19,8 @@ pub(super) fn keys(architecture: &Architecture, layer: Layer) -> Keys {
         Family::MobileNetV2 => format!("features.{}.conv", index + 1),
         Family::EfficientNet => format!("features.{}.{}.block", block.stage + 1, block.index),
     };
-    let depthwise = usize::from(block.expands());
+    // A fused block has the keys of torchvision's `FusedMBConv`.
+    let depthwise = usize::from(block.expands() && !block.fused);
     let project = depthwise + 1 + usize::from(block.squeeze.is_some());
     match part {
         Part::Expand => pair(&format!("{scope}.0")),

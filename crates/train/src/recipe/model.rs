@@ -18,6 +18,12 @@ pub struct ModelConfig {
     /// Stochastic depth at the last block; as published by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_path: Option<f64>,
+    /// ε of batch-norm; the name's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm_epsilon: Option<f64>,
+    /// Momentum of batch-norm, in PyTorch's sense; the name's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm_momentum: Option<f64>,
 }
 
 impl ModelConfig {
@@ -27,6 +33,8 @@ impl ModelConfig {
             strides: self.strides.clone(),
             dropout: self.dropout,
             drop_path: self.drop_path,
+            norm_epsilon: self.norm_epsilon,
+            norm_momentum: self.norm_momentum,
             ..ArchitectureOptions::new(&self.name, classes)
         }
     }

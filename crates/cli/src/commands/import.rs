@@ -1,0 +1,69 @@
+//! `mbconv import`
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use mbconv_nets::weights::Precision;
+use mbconv_train::import::{ImportOptions, load_weights};
+use mbconv_train::{Model, device};
+
+use super::fetch::resolve;
+use crate::args::Import;
+use crate::failure::Failure;
+
+/// Longest file of class names.
+const MAX_BYTES: u64 = 64 << 20;
+
+pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
+    let Import { file, out, arch, classes, preprocess } = args;
+    if out.is_dir() {
+        let example = out.join("model.safetensors");
+        return Err(Failure::new(
+            format!("{} is a folder", out.display()),
+            format!("name the file to write, such as {}", example.display()),
+        ));
+    }
+    let classes = classes.as_deref().map(class_names).transpose()?;
+    let file = resolve(&file, stop)?;
+    let loaded = load_weights(&file, &ImportOptions { arch, preprocess }, &device::parse("cpu")?)?;
+    if loaded.origin.is_empty() {
+        let message = format!("{} is a model of this program already", file.display());
+        return Err(Failure::new(message, "use it as it is; `mbconv export` writes it in other forms".to_string()));
+    }
+    eprintln!("{}", loaded.origin);
+    let (model, note) = match classes {
+        Some(classes) => loaded.model.with_classes(classes)?,
+        None => (loaded.model, None),
+    };
+    if let Some(note) = note {
+        eprintln!("{note}");
+    }
+    Model::save(&model.network, &model.card, Precision::F32, &out)?;
+    let bytes = std::fs::metadata(&out)?.len();
+    eprintln!("wrote {} ({:.3} MB)", out.display(), bytes as f64 / 1e6);
+    Ok(())
+}
+
+/// One name a line, by index.
+fn class_names(path: &Path) -> Result<Vec<String>, Failure> {
+    let unreadable = |why: String| {
+        Failure::new(
+            format!("cannot read the class names in {}: {why}", path.display()),
+            "give a text file with one name a line, in the order of the model's outputs".to_string(),
+        )
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        return Err(unreadable("it is no file of names".into()));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+    let mut sorted: Vec<&String> = names.iter().collect();
+    sorted.sort();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        _ if names.is_empty() => Err(unreadable("it is empty".into())),
+        _ if sorted[0].is_empty() => Err(unreadable("a line is empty".into())),
+        Some(pair) => Err(unreadable(format!("`{}` stands there twice", pair[0]))),
+        None => Ok(names),
+    }
+}

@@ -1,0 +1,51 @@
+//! Zeros around a map where there must be more at its end than at its beginning.
+
+use burn::tensor::{Tensor, ops::PadMode};
+use mbconv_kernels::{Window, inference};
+
+use crate::Padding;
+
+/// Pads `x`, of shape `[N, H, W, C]`, as `padding` says; what is left to the convolution stands in the window that comes back.
+pub(crate) fn pad(x: Tensor<4>, window: Window, padding: Padding) -> (Tensor<4>, Window) {
+    let [_, height, width, _] = x.dims();
+    if padding == Padding::Symmetric {
+        return (x, window);
+    }
+    let zeros = [height, width].map(|side| inference::Padding::Same.along(side, window.kernel, window.stride).1);
+    if zeros == [[window.padding; 2]; 2] {
+        return (x, window);
+    }
+    let [rows, columns] = zeros.map(|[before, after]| (before, after));
+    (x.pad([(0, 0), rows, columns, (0, 0)], PadMode::Constant(0.0)), Window { padding: 0, ..window })
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn sides_are_padded_as_tensorflow_does() {
+        // Side, kernel, stride → zeros before and after: `tf.nn.conv2d(padding="SAME")`'s documented formula.
+        for (side, kernel, stride, zeros) in [
+            (224, 3, 2, [0, 1]),
+            (15, 3, 2, [1, 1]),
+            (8, 5, 2, [1, 2]),
+            (15, 5, 2, [2, 2]),
+            (7, 3, 1, [1, 1]),
+            (1, 3, 2, [1, 1]),
+            (2, 5, 2, [1, 2]),
+            (6, 3, 4, [0, 1]),
+        ] {
+            assert_eq!(inference::Padding::Same.along(side, kernel, stride).1, zeros, "{side} {kernel} {stride}");
+            let x = Tensor::<4>::ones([1, side, 2, 3], &Device::default());
+            let window = Window { kernel, stride, padding: kernel / 2 };
+            let (padded, left) = pad(x.clone(), window, Padding::Same);
+            let total = padded.dims()[1] + 2 * left.padding;
+            assert_eq!((total - kernel) / stride + 1, side.div_ceil(stride));
+            assert_eq!(padded.sum().into_scalar::<f32>(), (side * 6) as f32);
+            assert_eq!(pad(x, window, Padding::Symmetric).1, window);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The tensors of a weights file: PyTorch's `.pth` in both its forms, or safetensors. Nothing is converted until it is asked
+//! for, and everything lies within the file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::Path;
+
+use burn::tensor::TensorData;
+use half::{bf16, f16};
+use mbconv_nets::detect::Shapes;
+use safetensors::{Dtype, SafeTensors};
+
+use super::ImportError;
+use super::archive;
+use super::pickle::{self, Element, Id, Node, Pickle, Wrong};
+
+/// Where checkpoints of training programs keep weights, the first that is there: averaged ones first, as timm does.
+const HOLDERS: [&str; 9] = [
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "weights",
+];
+/// What wrappers put before every key.
+const PREFIXES: [&str; 4] = ["module.", "_orig_mod.", "model.", "net."];
+/// What `torch.optim.swa_utils.AveragedModel` counts.
+const COUNTER: &str = "n_averaged";
+/// `pickle.dumps(0x1950a86a20f9469cfc6c, 2)`: the first of the pickles in PyTorch's old form.
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+
+/// A tensor's place in the file.
+#[derive(Clone, Debug)]
+struct Entry {
+    element: Element,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+    /// Byte of the first element.
+    start: usize,
+    elements: usize,
+}
+
+/// The contents of a file that is one: not of a folder, a device or a pipe, at the end of whatever links.
+pub fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
+    let shown = || path.display().to_string();
+    let unreadable = |source| ImportError::Read { path: shown(), source };
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(ImportError::NotAFile { path: shown() });
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// Could it be a safetensors file?
+pub fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{')
+}
+
+/// A weights file.
+#[derive(Debug)]
+pub struct StateFile {
+    bytes: Vec<u8>,
+    entries: BTreeMap<String, Entry>,
+    /// Under which key of a checkpoint the weights stood.
+    pub holder: Option<String>,
+}
+
+impl StateFile {
+    /// Finds the tensors in the contents of a file; errors call it `path`.
+    pub fn new(bytes: Vec<u8>, path: &Path) -> Result<Self, ImportError> {
+        let shown = || path.display().to_string();
+        let wrong = |wrong: Wrong| ImportError::Format { path: shown(), wrong: wrong.into() };
+        let mut file = Self { bytes, entries: BTreeMap::new(), holder: None };
+        if file.bytes.starts_with(archive::MAGIC) {
+            file.read_zip().map_err(wrong)?;
+        } else if file.bytes.starts_with(LEGACY) {
+            file.read_legacy().map_err(wrong)?;
+        } else if is_safetensors(&file.bytes) {
+            file.read_safetensors().map_err(|wrong| ImportError::Format { path: shown(), wrong })?;
+        } else {
+            return Err(wrong("it is neither a PyTorch checkpoint nor a safetensors file"));
+        }
+        let held = file.entries.values().try_fold(0usize, |sum, entry| sum.checked_add(entry.elements));
+        // Tensors that overlap would let a small file ask for any amount of memory.
+        if held.is_none_or(|held| held > file.bytes.len()) {
+            return Err(wrong("its tensors are larger than the file"));
+        }
+        file.strip_prefixes();
+        Ok(file)
+    }
+
+    /// Shape of each tensor.
+    pub fn shapes(&self) -> Shapes {
+        self.entries.iter().map(|(key, entry)| (key.clone(), entry.shape.clone())).collect()
+    }
+
+    /// A tensor as f32; nothing if it holds no floats.
+    ///
+    /// # Panics
+    /// If there is no such key.
+    pub fn tensor(&self, key: &str) -> Option<TensorData> {
+        let Entry { element, shape, strides, start, elements } = &self.entries[key];
+        let value: fn(&[u8]) -> f32 = match element {
+            Element::F64 => |b| f64::from_le_bytes(b.try_into().unwrap_or_default()) as f32,
+            Element::F32 => |b| f32::from_le_bytes(b.try_into().unwrap_or_default()),
+            Element::F16 => |b| f16::from_le_bytes(b.try_into().unwrap_or_default()).to_f32(),
+            Element::Bf16 => |b| bf16::from_le_bytes(b.try_into().unwrap_or_default()).to_f32(),
+            Element::Other(_) => return None,
+        };
+        let size = element.size();
+        let mut values = Vec::with_capacity(*elements);
+        let mut index = vec![0; shape.len()];
+        for _ in 0..*elements {
+            let at: usize = index.iter().zip(strides).map(|(index, stride)| index * stride).sum();
+            let at = start + at * size;
+            values.push(value(&self.bytes[at..at + size]));
+            // The last dimension moves fastest.
+            for (index, side) in index.iter_mut().zip(shape).rev() {
+                *index += 1;
+                if *index < *side {
+                    break;
+                }
+                *index = 0;
+            }
+        }
+        Some(TensorData::new(values, shape.clone()))
+    }
+
+    fn read_safetensors(&mut self) -> Result<(), String> {
+        let file =
+            SafeTensors::deserialize(&self.bytes).map_err(|error| format!("not a whole safetensors file ({error})"))?;
+        let base = self.bytes.as_ptr().addr();
+        for (key, view) in file.iter() {
+            let element = match view.dtype() {
+                Dtype::F64 => Element::F64,
+                Dtype::F32 => Element::F32,
+                Dtype::F16 => Element::F16,
+                Dtype::BF16 => Element::Bf16,
+                dtype => Element::Other(dtype.bitsize().div_ceil(8)),
+            };
+            let shape = view.shape().to_vec();
+            let strides = contiguous(&shape);
+            let (start, elements) = (view.data().as_ptr().addr() - base, shape.iter().product());
+            self.entries.insert(key.to_string(), Entry { element, shape, strides, start, elements });
+        }
+        Ok(())
+    }
+
+    fn read_zip(&mut self) -> Result<(), Wrong> {
+        let files = archive::entries(&self.bytes)?;
+        let name =
+            files.keys().find(|name| name.ends_with("data.pkl")).ok_or("the zip file holds no PyTorch checkpoint")?;
+        let folder = name.trim_end_matches("data.pkl");
+        if files.get(&format!("{folder}byteorder")).is_some_and(|range| self.bytes[range.clone()] != *b"little") {
+            return Err("it was written on a big-endian machine");
+        }
+        let pickle = pickle::read(&self.bytes[files[name].clone()])?;
+        self.collect(&pickle, |key| files.get(&format!("{folder}data/{key}")).cloned())
+    }
+
+    /// The old form: four pickles (a magic number, a version, the machine, the values), the storages' keys, the storages.
+    fn read_legacy(&mut self) -> Result<(), Wrong> {
+        let mut at = 0;
+        let mut next = || -> Result<Pickle, Wrong> {
+            let pickle = pickle::read(&self.bytes[at..])?;
+            at += pickle.length;
+            Ok(pickle)
+        };
+        for _ in 0..3 {
+            next()?;
+        }
+        let (values, keys) = (next()?, next()?);
+        let mut elements = HashMap::new();
+        for node in values.nodes() {
+            if let Node::Storage(element, key) = node {
+                elements.insert(values.text(*key).unwrap_or_default(), element.size());
+            }
+        }
+        let Node::List(list) = keys.get(keys.root) else { return Err("its list of storages is none") };
+        let mut storages = HashMap::new();
+        for &key in list {
+            let key = keys.text(key).ok_or("its list of storages is none")?;
+            let size = *elements.get(key).ok_or("it holds a storage that nothing refers to")?;
+            let count = self.bytes.get(at..at + 8).ok_or(CUT)?;
+            let count = u64::from_le_bytes(count.try_into().map_err(|_| CUT)?);
+            let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(size)).ok_or(CUT)?;
+            let end = (at + 8).checked_add(length).filter(|&end| end <= self.bytes.len()).ok_or(CUT)?;
+            storages.insert(key.to_string(), at + 8..end);
+            at = end;
+        }
+        self.collect(&values, |key| storages.get(key).cloned())
+    }
+
+    /// Takes the weights out of a pickle's values.
+    fn collect(&mut self, pickle: &Pickle, storage: impl Fn(&str) -> Option<Range<usize>>) -> Result<(), Wrong> {
+        let (holder, dict) = weights_of(pickle)?;
+        for &(key, value) in dict {
+            let (Some(key), Node::Tensor(tensor)) = (pickle.text(key), pickle.get(value)) else { continue };
+            let range = pickle.text(tensor.storage).and_then(&storage).ok_or("a tensor's storage is missing")?;
+            let (shape, strides) = (tensor.shape.clone(), tensor.strides.clone());
+            let size = tensor.element.size();
+            let elements = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).ok_or(OUTSIDE)?;
+            // How far the last element is from the first.
+            let reach = || {
+                let steps = shape.iter().zip(&strides).map(|(side, stride)| (side - 1).checked_mul(*stride));
+                let last = steps.into_iter().try_fold(tensor.offset, |sum, step| sum.checked_add(step?))?;
+                last.checked_add(1)?.checked_mul(size)
+            };
+            if elements > 0 && reach().is_none_or(|reach| reach > range.len()) || elements > range.len() {
+                return Err(OUTSIDE);
+            }
+            let start = range.start + if elements > 0 { tensor.offset * size } else { 0 };
+            self.entries.insert(key.to_string(), Entry { element: tensor.element, shape, strides, start, elements });
+        }
+        self.holder = holder.map(String::from);
+        Ok(())
+    }
+
+    fn strip_prefixes(&mut self) {
+        self.entries.remove(COUNTER);
+        while let Some(prefix) = PREFIXES
+            .iter()
+            .find(|prefix| !self.entries.is_empty() && self.entries.keys().all(|key| key.starts_with(**prefix)))
+        {
+            let entries = std::mem::take(&mut self.entries);
+            self.entries = entries.into_iter().map(|(key, entry)| (key[prefix.len()..].to_string(), entry)).collect();
+        }
+    }
+}
+
+const OUTSIDE: Wrong = "a tensor reaches beyond its storage";
+const CUT: Wrong = "it was cut short";
+
+/// The dictionary of tensors, and its key in the checkpoint.
+fn weights_of(pickle: &Pickle) -> Result<(Option<&str>, &[(Id, Id)]), Wrong> {
+    let tensors = |id: Id| match pickle.get(id) {
+        Node::Dict(dict) if dict.iter().any(|&(_, value)| matches!(pickle.get(value), Node::Tensor(_))) => Some(dict),
+        _ => None,
+    };
+    if let Some(dict) = tensors(pickle.root) {
+        return Ok((None, dict.as_slice()));
+    }
+    let Node::Dict(root) = pickle.get(pickle.root) else {
+        return Err("it holds a program's object instead of weights: save the model's `state_dict()`");
+    };
+    for holder in HOLDERS {
+        // The last value of a key is the one that counts.
+        let found = root.iter().rev().find(|(key, _)| pickle.text(*key) == Some(holder));
+        if let Some(dict) = found.and_then(|&(_, value)| tensors(value)) {
+            return Ok((Some(holder), dict.as_slice()));
+        }
+    }
+    Err("it holds no weights, neither at its top nor under `state_dict`, `model` or the like")
+}
+
+fn contiguous(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
+    }
+    strides
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fixture(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import").join(name)
+    }
+
+    fn values(file: &StateFile, key: &str) -> Vec<f32> {
+        file.tensor(key).unwrap().iter().collect()
+    }
+
+    #[test]
+    fn every_form_of_pytorch_is_read() {
+        let numbers: Vec<f32> = (0..24u8).map(|number| f32::from(number) / 4.0).collect();
+        for (name, holder) in [
+            ("zip.pth", None),
+            ("protocol_4.pth", None),
+            ("legacy.pth", None),
+            ("checkpoint.pth", Some("state_dict_ema")),
+            ("legacy_checkpoint.pth", Some("state_dict_ema")),
+        ] {
+            let file = open(&std::fs::read(fixture(name)).unwrap()).unwrap();
+            assert_eq!(file.holder.as_deref(), holder, "{name}");
+            let shapes = file.shapes();
+            let shape = |key: &str| shapes[key].as_slice();
+            assert_eq!((shapes.len(), shape("whole"), shape("empty")), (10, &[2, 3, 4][..], &[0, 3][..]), "{name}");
+            for key in ["whole", "half", "brain", "double", "parameter"] {
+                assert_eq!(values(&file, key), numbers, "{name} {key}");
+            }
+            let transposed: Vec<f32> = (0..24).map(|index| numbers[index % 4 * 6 + index / 4]).collect();
+            assert_eq!((shape("transposed"), values(&file, "transposed")), (&[6, 4][..], transposed), "{name}");
+            assert_eq!(values(&file, "part"), numbers[8..16], "{name}");
+            assert_eq!((values(&file, "scalar"), values(&file, "empty")), (vec![2.5], vec![]), "{name}");
+            assert!(file.tensor("count").is_none());
+        }
+    }
+
+    #[test]
+    fn a_programs_object_is_refused() {
+        let error = open(&std::fs::read(fixture("module.pth")).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("state_dict()"), "{error}");
+    }
+
+    fn open(bytes: &[u8]) -> Result<StateFile, ImportError> {
+        StateFile::new(bytes.to_vec(), Path::new("weights.pth"))
+    }
+
+    #[test]
+    fn files_that_were_cut_short_are_errors() {
+        for name in ["zip.pth", "legacy.pth", "legacy_checkpoint.pth"] {
+            let bytes = std::fs::read(fixture(name)).unwrap();
+            for end in (0..bytes.len()).step_by(7) {
+                assert!(open(&bytes[..end]).is_err(), "{name} cut to {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn tensors_that_claim_more_than_there_is_are_errors() {
+        // A storage of one float under a tensor of `shape` and `strides`.
+        let legacy = |shape: &[u8], strides: &[u8]| {
+            let dimensions = |list: &[u8]| [b"(", list, b"t"].concat();
+            [
+                LEGACY,
+                b"\x80\x02M\xe9\x03.\x80\x02}.\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01NtQK\x00",
+                &dimensions(shape),
+                &dimensions(strides),
+                b"\x89NtRs.\x80\x02]X\x01\x00\x00\x000a.\x01\0\0\0\0\0\0\0\0\0\x80?",
+            ]
+            .concat()
+        };
+        assert_eq!(values(&open(&legacy(b"K\x01K\x01", b"K\x01K\x01")).unwrap(), "a"), [1.0]);
+        let huge = b"\x8a\x08\0\0\0\0\0\0\0\x10".as_slice();
+        for (shape, strides) in [
+            (b"K\x02".as_slice(), b"K\x01".as_slice()),
+            (huge, b"K\x01"),
+            (huge, b"K\x00"),
+            (&[huge, huge].concat(), b"K\x00K\x00"),
+            (b"K\x01", b"K\x01K\x01"),
+            (b"J\xff\xff\xff\xff", b"K\x01"),
+        ] {
+            assert!(open(&legacy(shape, strides)).is_err(), "{shape:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_of_a_byte_makes_it_panic(
+            name in prop::sample::select(vec!["zip.pth", "legacy.pth"]),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = std::fs::read(fixture(name)).unwrap();
+            for (index, byte) in changes {
+                let at = index.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(file) = open(&bytes) {
+                for key in file.shapes().keys() {
+                    let _ = file.tensor(key);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Weights of other projects come in as they left home.
+//!
+//! `scripts/golden_import.py` wrote down the keys and shapes of each project's networks and their logits in double precision;
+//! weights and images follow from a formula.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use mbconv_nets::weights::Precision;
+use mbconv_train::import::{ImportError, ImportOptions, Loaded, load_weights};
+use mbconv_train::model_file::Model;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Deserialize;
+
+/// Type, shape and bytes of each tensor.
+type State = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+const IMAGES: [usize; 4] = [2, 3, 64, 64];
+
+#[derive(Deserialize)]
+struct Fixture {
+    file: String,
+    name: String,
+    keys: BTreeMap<String, Vec<usize>>,
+    logits: Vec<Vec<f64>>,
+}
+
+fn fixture(name: &str) -> Fixture {
+    let path = format!("{}/tests/fixtures/import/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// `count` values in [-1, 1), exact in f32: splitmix64 of FNV-1a(key) + index.
+fn uniform(key: &str, count: usize) -> impl Iterator<Item = f64> + use<> {
+    let seed =
+        key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    (0..count as u64).map(move |index| {
+        let mut z = seed.wrapping_add(index).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        (z >> 40) as f64 / f64::from(1 << 23) - 1.0
+    })
+}
+
+impl Fixture {
+    /// The tensor of a key, scaled by its kind.
+    fn values(&self, key: &str) -> Vec<f32> {
+        let shape = &self.keys[key];
+        let (layer, kind) = key.rsplit_once('.').unwrap();
+        let is_norm = self.keys.contains_key(&format!("{layer}.running_var"));
+        let [offset, scale] = match (kind, is_norm) {
+            ("running_var", _) => [1.0, 0.5],
+            ("weight", true) => [1.0, 0.2],
+            ("weight", false) => [0.0, (6.0 / shape[1..].iter().product::<usize>() as f64).sqrt()],
+            _ => [0.0, 0.1],
+        };
+        uniform(key, shape.iter().product()).map(|u| (offset + scale * u) as f32).collect()
+    }
+
+    /// Writes the weights as their home would, in a folder of their own; `change` may spoil them.
+    fn write(&self, folder: &Path, change: impl FnOnce(&mut State)) -> PathBuf {
+        let mut state = BTreeMap::new();
+        for (key, shape) in &self.keys {
+            let (dtype, bytes) = match key.ends_with("num_batches_tracked") {
+                true => (Dtype::I64, vec![0; 8]),
+                false => (Dtype::F32, self.values(key).into_iter().flat_map(f32::to_le_bytes).collect()),
+            };
+            state.insert(key.clone(), (dtype, shape.clone(), bytes));
+        }
+        change(&mut state);
+        let views: Vec<_> = state
+            .iter()
+            .map(|(key, (dtype, shape, bytes))| (key, TensorView::new(*dtype, shape.clone(), bytes).unwrap()))
+            .collect();
+        let path = folder.join(format!("{}.safetensors", self.file));
+        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        path
+    }
+}
+
+fn load(path: &Path) -> Result<Loaded, ImportError> {
+    load_weights(path, &ImportOptions::default(), &Device::default())
+}
+
+fn logits(model: &Model) -> Vec<f64> {
+    let images: Vec<f32> = uniform("images", IMAGES.iter().product()).map(|u| u as f32).collect();
+    let images = Tensor::<4>::from_data(TensorData::new(images, IMAGES), &Device::default());
+    model.network.forward(images).into_data().iter::<f64>().collect()
+}
+
+fn agrees(fixture_name: &str) {
+    let fixture = fixture(fixture_name);
+    let folder = tempfile::tempdir().unwrap();
+    let path = fixture.write(folder.path(), |_| ());
+    let loaded = load(&path).unwrap();
+    assert_eq!(loaded.model.card.architecture.name, fixture.name);
+    let found = logits(&loaded.model);
+    let expected: Vec<f64> = fixture.logits.concat();
+    let size = expected.iter().fold(0.0f64, |size, value| size.max(value.abs()));
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    println!("{fixture_name}: {:.1e} of {size:.2}", worst / size);
+    assert!(worst <= 2e-5 * size, "{fixture_name}: {worst:.1e} of {size:.2}");
+    // What was imported is a model file that says the same of itself.
+    let saved = folder.path().join("model.safetensors");
+    Model::save(&loaded.model.network, &loaded.model.card, Precision::F32, &saved).unwrap();
+    let opened = load(&saved).unwrap();
+    assert!(opened.origin.is_empty());
+    assert_eq!(opened.model.card, loaded.model.card);
+    assert_eq!(logits(&opened.model), found);
+}
+
+#[test]
+fn torchvisions_and_the_flat_mobilenet_agree() {
+    agrees("torchvision_mobilenet_v2");
+    agrees("flat_mobilenet_v2");
+}
+
+#[test]
+fn timms_agree() {
+    for name in ["timm_mobilenet_v2", "timm_efficientnet", "timm_tf_efficientnet", "timm_tf_lite"] {
+        agrees(name);
+    }
+}
+
+#[test]
+fn fused_blocks_agree() {
+    agrees("timm_edgetpu");
+    agrees("timm_tf_edgetpu");
+}
+
+#[test]
+fn efficientnet_pytorchs_agree() {
+    agrees("lukemelas_efficientnet");
+}
+
+#[test]
+fn hugging_faces_agree() {
+    agrees("hugging_face_mobilenet_v2");
+    agrees("hugging_face_efficientnet");
+}
+
+#[test]
+fn spoilt_weights_are_errors_that_name_them() {
+    let fixture = fixture("flat_mobilenet_v2");
+    let folder = tempfile::tempdir().unwrap();
+    let error = |change: &dyn Fn(&mut State)| load(&fixture.write(folder.path(), change)).unwrap_err().to_string();
+    let key = "features.3.conv.3.weight";
+    let found = error(&|state| drop(state.remove(key)));
+    assert!(found.contains("1 missing: features.3.conv.3.weight"), "{found}");
+    let found = error(&|state| {
+        let tensor = state[key].clone();
+        state.insert("teacher.weight".into(), tensor);
+    });
+    assert!(found.contains("1 unused: teacher.weight"), "{found}");
+    let found = error(&|state| state.get_mut(key).unwrap().1.swap(0, 1));
+    assert!(found.contains("1 of another shape: features.3.conv.3.weight"), "{found}");
+    let found = error(&|state| state.get_mut(key).unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    assert!(found.contains("features.3.conv.3.weight") && found.contains("not finite"), "{found}");
+    let found = error(&|state| state.get_mut(key).unwrap().0 = Dtype::I32);
+    assert!(found.contains("features.3.conv.3.weight") && found.contains("whole numbers"), "{found}");
+}
+
+#[test]
+fn what_shapes_leave_open_is_asked_for() {
+    let fixture = Fixture { file: "weights".into(), ..fixture("timm_tf_efficientnet") };
+    let folder = tempfile::tempdir().unwrap();
+    let path = fixture.write(folder.path(), |_| ());
+    let error = load(&path).unwrap_err();
+    assert!(matches!(error, ImportError::Ambiguous { .. }));
+    assert!(error.hint().unwrap().contains("--arch tf_efficientnet_b0"));
+    let options =
+        ImportOptions { arch: Some("tf_efficientnet_b0.ns_jft_in1k".into()), preprocess: Some("timm_tf_ap".into()) };
+    let loaded = load_weights(&path, &options, &Device::default()).unwrap();
+    assert_eq!(loaded.model.card.architecture.name, "tf_efficientnet_b0");
+    assert_eq!(loaded.model.card.preprocess.mean, [0.5; 3]);
+    let options = ImportOptions { arch: Some("efficientnet_b1".into()), preprocess: None };
+    let error = load_weights(&path, &options, &Device::default()).unwrap_err();
+    assert!(error.to_string().contains("does not fit efficientnet_b1") && error.hint().is_some(), "{error}");
+    let options = ImportOptions { arch: Some("efficientnet_b0".into()), preprocess: Some("keras".into()) };
+    let error = load_weights(&path, &options, &Device::default()).unwrap_err();
+    assert!(error.to_string().contains("`keras`") && error.hint().unwrap().contains("torchvision_v1"));
+    // timm's own file beside the weights says it all.
+    let config = r#"{"architecture": "tf_efficientnet_b0", "label_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "nine"],
+        "pretrained_cfg": {"tag": "ap_in1k", "input_size": [3, 192, 192], "crop_pct": 0.8, "interpolation": "bilinear",
+        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let card = load(&path).unwrap().model.card;
+    assert_eq!((card.architecture.name.as_str(), card.classes[9].as_str()), ("tf_efficientnet_b0", "nine"));
+    assert_eq!((card.preprocess.resize, card.preprocess.crop, card.preprocess.mean), (240, 192, [0.1, 0.2, 0.3]));
+}
+
+#[test]
+fn another_number_of_classes_or_channels_is_said_aloud() {
+    let fixture = fixture("torchvision_mobilenet_v2");
+    let folder = tempfile::tempdir().unwrap();
+    let path = fixture.write(folder.path(), |_| ());
+    let names = |count: usize| (0..count).map(|index| format!("name {index}")).collect::<Vec<_>>();
+    let before = logits(&load(&path).unwrap().model);
+    let (renamed, note) = load(&path).unwrap().model.with_classes(names(10)).unwrap();
+    assert_eq!((note, renamed.card.classes[3].as_str()), (None, "name 3"));
+    assert_eq!(logits(&renamed), before);
+    let (fewer, note) = renamed.with_classes(names(4)).unwrap();
+    assert_eq!(note.unwrap(), "the classifier is new, for 4 classes instead of 10: train it");
+    assert_eq!((fewer.card.architecture.classes, logits(&fewer).len()), (4, 8));
+    let (grey, note) = fewer.with_input_channels(1).unwrap();
+    assert_eq!(note.unwrap(), "the stem's weights are summed, for 1 input channels instead of 3");
+    assert_eq!(grey.network.stem.weight.dims()[1], 1);
+    assert!(grey.with_classes(vec![]).is_err());
+}
+
+#[test]
+fn what_is_no_file_of_weights_is_said_to_be_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let fails = |path: &Path| load(path).unwrap_err().to_string();
+    assert!(fails(&at("gone.pth")).contains("gone.pth"));
+    assert!(fails(folder.path()).contains("without best.safetensors"));
+    for (name, bytes) in [
+        ("empty.pth", &b""[..]),
+        ("text.pth", b"<html>404: Not Found</html>"),
+        ("huge.safetensors", b"\0\0\0\0\0\0\0\x10{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}"),
+        ("cut.pth", b"PK\x03\x04\0\0"),
+    ] {
+        std::fs::write(at(name), bytes).unwrap();
+        let error = fails(&at(name));
+        assert!(error.contains(name) && error.contains("not a usable weights file"), "{error}");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::symlink;
+        symlink(at("nowhere"), at("dangling.pth")).unwrap();
+        symlink(at("circle.pth"), at("circle.pth")).unwrap();
+        symlink("/dev/zero", at("endless.pth")).unwrap();
+        assert!(fails(&at("dangling.pth")).contains("cannot read"));
+        assert!(fails(&at("circle.pth")).contains("cannot read"));
+        assert!(fails(&at("endless.pth")).contains("not a file"));
+    }
+}

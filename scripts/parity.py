@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Compares what mbconv makes of other projects' weights with what their homes do, and writes docs/parity.md.
+
+    python scripts/parity.py --mbconv target/release/mbconv --images PHOTOGRAPHS... [--only TEXT] [--out docs/parity.md]
+
+Each network is built in its home with random weights and random running statistics, written as its home would, imported
+with `mbconv import`, and fed the photographs by both: the home with its own preprocessing, mbconv with
+`predict --logits --json`. The photographs are converted to PNG first, so that both see the same pixels. Status 1 where the
+largest difference exceeds 1e-4 of the logits' size.
+"""
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from peers import logits, peers
+
+LIMIT = 1e-4
+# Where in the document the table stands.
+BEGIN, END = "<!-- imports -->", "<!-- end of imports -->"
+CLASSES = {"transformers": 1001}
+COLUMNS = ("source", "network", "file", "found", "preprocessing", "size of the logits", "largest difference", "relative")
+
+
+def randomise(model, seed):
+    """Random weights, batch-norms and running statistics near those of real ones: taken from noise, then disturbed."""
+    torch.manual_seed(seed)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.6, 1.4)
+        nn.init.normal_(norm.bias, 0.0, 0.2)
+        norm.momentum_before, norm.momentum = norm.momentum, 1.0
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            nn.init.normal_(module.weight, 0.0, (2.0 / fan_in) ** 0.5)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, 0.0, 0.1)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, module.in_features**-0.5)
+            nn.init.normal_(module.bias, 0.0, 0.1)
+    model.train()
+    with torch.no_grad():
+        logits(model, torch.randn(4, 3, 96, 96))
+        for norm in norms:
+            deviation = norm.running_var.sqrt()
+            norm.running_mean += 0.2 * deviation * torch.randn_like(deviation)
+            norm.running_var *= torch.empty_like(deviation).uniform_(0.6, 1.6)
+            norm.momentum = norm.momentum_before
+    return model.eval()
+
+
+def run(*command):
+    """Standard output and standard error of a command that succeeds."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
+    return done.stdout, done.stderr
+
+
+def compare(peer, images, mbconv, folder):
+    """One row of the table."""
+    model = randomise(peer.build(CLASSES.get(peer.source, 1000)), seed=0)
+    path = peer.write(model, folder)
+    imported = folder / "imported.safetensors"
+    _, told = run(mbconv, "import", path, imported, *peer.options)
+    preprocess = peer.preprocess(model)
+    with torch.no_grad():
+        expected = torch.cat([logits(model, preprocess(Image.open(image).convert("RGB"))[None]) for image in images])
+    out, _ = run(mbconv, "predict", imported, *images, "--logits", "--json", "--device", "cpu")
+    found = torch.tensor([prediction["logits"] for prediction in json.loads(out)])
+    size = expected.abs().max().item()
+    difference = (found - expected).abs().max().item()
+    name = told.split(" with ")[0]
+    applied = told.split("preprocessing ")[1].split(";")[0].split("\n")[0]
+    applied = applied.split(": ", 1)[1].split(", mean")[0]
+    return (peer.source, peer.name, peer.file, name, applied, size, difference, difference / size)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--mbconv", required=True)
+    parser.add_argument("--images", nargs="+", required=True)
+    parser.add_argument("--only", default="", help="peers whose source and name contain this")
+    parser.add_argument("--skip", nargs="*", default=[], help="peers whose source and name contain one of these")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    rows, worst = [], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        images = []
+        for index, image in enumerate(arguments.images):
+            images.append(Path(folder) / f"{index:03}.png")
+            Image.open(image).convert("RGB").save(images[-1])
+        for peer in peers():
+            called = f"{peer.source} {peer.name}"
+            if arguments.only not in called or any(text in called for text in arguments.skip):
+                continue
+            with tempfile.TemporaryDirectory() as place:
+                try:
+                    row = compare(peer, images, arguments.mbconv, Path(place))
+                except RuntimeError as error:
+                    print(f"{called}: {error}", file=sys.stderr)
+                    worst = float("inf")
+                    continue
+            rows.append(row)
+            worst = max(worst, row[-1])
+            print(*row[:5], f"{row[5]:.3g} {row[6]:.1e} {row[7]:.1e}", sep=" | ", flush=True)
+    if arguments.out:
+        lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|---|---:|---:|---:|"]
+        for row in rows:
+            lines.append(f"| {' | '.join(row[:5])} | {row[5]:.3g} | {row[6]:.1e} | {row[7]:.1e} |")
+        before, rest = arguments.out.read_text().split(BEGIN)
+        after = rest.split(END)[1]
+        arguments.out.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+    sys.exit(worst > LIMIT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""The networks of other projects, as parity.py and golden_import.py build, write and feed them.
+
+Needs torch, torchvision, timm, transformers, efficientnet_pytorch (the package of lukemelas/EfficientNet-PyTorch), Pillow
+and safetensors.
+"""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import timm
+import torch
+import torchvision
+import transformers
+from efficientnet_pytorch import EfficientNet
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+IMAGENET = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = transforms.Normalize((0.5,) * 3, (0.5,) * 3)
+
+
+@dataclass
+class Peer:
+    """A network in its home: how it is called there, made, written and fed."""
+
+    source: str
+    name: str
+    build: Callable[[int], nn.Module]
+    # Below a folder of its own.
+    file: str
+    # Of the network after `build`.
+    preprocess: Callable[[nn.Module], Callable]
+    # More for `mbconv import`.
+    options: tuple = ()
+
+    def write(self, model, folder):
+        """Writes the weights as the peer does; the path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.file
+        if self.source == "transformers":
+            model.save_pretrained(folder)
+        elif path.suffix == ".safetensors":
+            save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+        else:
+            torch.save(model.state_dict(), path)
+        if self.source == "timm" and path.name == "model.safetensors":
+            # As in timm's repositories on the Hugging Face hub.
+            config = {"architecture": self.name.split(".")[0], "pretrained_cfg": pretrained_cfg(self.name)}
+            (folder / "config.json").write_text(json.dumps(config))
+        return path
+
+
+def logits(model, images):
+    """Of a network of any peer."""
+    output = model(images)
+    return output if isinstance(output, torch.Tensor) else output.logits
+
+
+def torchvision_peer(name, weights, file, **options):
+    def build(classes):
+        return torchvision.models.get_model(name, num_classes=classes, **options)
+
+    shown = name if not options else f"{name} ×{options['width_mult']}"
+    return Peer("torchvision", shown, build, file, lambda _: weights.transforms())
+
+
+def pretrained_cfg(name):
+    cfg = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(name.split(".")[0])
+    keep = ("tag", "input_size", "crop_pct", "interpolation", "mean", "std")
+    return {key: value for key, value in cfg.to_dict().items() if key in keep}
+
+
+def timm_peer(name, file="model.safetensors", options=()):
+    def build(classes):
+        return timm.create_model(name.split(".")[0], num_classes=classes)
+
+    def preprocess(_):
+        return timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg(name)))
+
+    return Peer("timm", name, build, file, preprocess, options)
+
+
+def lukemelas_peer(number):
+    name = f"efficientnet-b{number}"
+
+    def preprocess(_):
+        # As its examples/imagenet/main.py does.
+        size = EfficientNet.get_image_size(name)
+        resize = transforms.Resize(size, interpolation=InterpolationMode.BICUBIC)
+        return transforms.Compose([resize, transforms.CenterCrop(size), transforms.ToTensor(), IMAGENET])
+
+    def build(classes):
+        return EfficientNet.from_name(name, num_classes=classes)
+
+    return Peer("lukemelas", name, build, f"{name}.pth", preprocess)
+
+
+def hf_mobilenet_peer(width):
+    def build(classes):
+        config = transformers.MobileNetV2Config(depth_multiplier=width, num_labels=classes)
+        return transformers.MobileNetV2ForImageClassification(config)
+
+    def preprocess(_):
+        # google/mobilenet_v2_*: shortest edge 256, bilinear, centre crop 224, 0.5 and 0.5.
+        resize = transforms.Resize(256, interpolation=InterpolationMode.BILINEAR)
+        return transforms.Compose([resize, transforms.CenterCrop(224), transforms.ToTensor(), HALF])
+
+    return Peer("transformers", f"MobileNetV2 {width}", build, "model.safetensors", preprocess)
+
+
+# google/efficientnet-b*'s config.json: width, depth, side, hidden, depthwise_padding.
+HF_EFFICIENTNET = {
+    0: (1.0, 1.0, 224, 1280, []),
+    1: (1.0, 1.1, 240, 1280, [16]),
+    2: (1.1, 1.2, 260, 1408, [5, 8, 16]),
+    3: (1.2, 1.4, 300, 1536, [5, 18]),
+    4: (1.4, 1.8, 380, 1792, [6]),
+    5: (1.6, 2.2, 456, 2048, [13, 27]),
+    6: (1.8, 2.6, 528, 2304, [31]),
+    7: (2.0, 3.1, 600, 2560, [18]),
+}
+
+
+def hf_efficientnet_peer(number):
+    width, depth, size, hidden, padding = HF_EFFICIENTNET[number]
+
+    def build(classes):
+        config = transformers.EfficientNetConfig(
+            width_coefficient=width,
+            depth_coefficient=depth,
+            image_size=size,
+            hidden_dim=hidden,
+            depthwise_padding=padding,
+            num_labels=classes,
+        )
+        return transformers.EfficientNetForImageClassification(config)
+
+    def preprocess(_):
+        # The deviation of the published processors divides twice, which is ImageNet's; their stretching of the image to a
+        # square with the nearest pixel is left out: both sides see mbconv's resize.
+        resize = transforms.Resize(size, interpolation=InterpolationMode.BICUBIC)
+        return transforms.Compose([resize, transforms.CenterCrop(size), transforms.ToTensor(), IMAGENET])
+
+    return Peer("transformers", f"EfficientNet B{number}", build, "model.safetensors", preprocess)
+
+
+class FlatBlock(nn.Module):
+    """`InvertedResidual` of d-li14/mobilenetv2.pytorch."""
+
+    def __init__(self, inputs, outputs, stride, expansion):
+        super().__init__()
+        hidden = inputs * expansion
+        self.identity = stride == 1 and inputs == outputs
+        expand = [nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+        self.conv = nn.Sequential(
+            *(expand if expansion != 1 else []),
+            nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU6(),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x):
+        return x + self.conv(x) if self.identity else self.conv(x)
+
+
+class FlatMobileNetV2(nn.Module):
+    """The layout of d-li14/mobilenetv2.pytorch: blocks number every layer, the head is `conv`."""
+
+    def __init__(self, classes, width):
+        super().__init__()
+
+        def rounded(channels):
+            new = max(8, int(channels + 4) // 8 * 8)
+            return new + 8 if new < 0.9 * channels else new
+
+        def activated(inputs, outputs, kernel, stride):
+            convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+            return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6())
+
+        table = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+        inputs = rounded(32 * width)
+        layers = [activated(3, inputs, 3, 2)]
+        for expansion, channels, repeats, stride in table:
+            outputs = rounded(channels * width)
+            for index in range(repeats):
+                layers.append(FlatBlock(inputs, outputs, stride if index == 0 else 1, expansion))
+                inputs = outputs
+        head = rounded(1280 * width) if width > 1 else 1280
+        self.features = nn.Sequential(*layers)
+        self.conv = activated(inputs, head, 1, 1)
+        self.classifier = nn.Linear(head, classes)
+
+    def forward(self, x):
+        return self.classifier(self.conv(self.features(x)).mean((2, 3)))
+
+
+def flat_peer(width):
+    weights = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
+    build = lambda classes: FlatMobileNetV2(classes, width)
+    return Peer("d-li14", f"MobileNetV2 {width}", build, f"mobilenetv2_{width}-c5e733a8.pth", lambda _: weights.transforms())
+
+
+def peers():
+    """Every architecture in every layout that has published weights of it."""
+    tv = torchvision.models
+    yield torchvision_peer("mobilenet_v2", tv.MobileNet_V2_Weights.IMAGENET1K_V2, "mobilenet_v2-7ebf99e0.pth")
+    yield torchvision_peer("mobilenet_v2", tv.MobileNet_V2_Weights.IMAGENET1K_V1, "mobilenet_v2-b0353104.pth")
+    for width in (0.1, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4):
+        weights = tv.MobileNet_V2_Weights.IMAGENET1K_V2
+        yield torchvision_peer("mobilenet_v2", weights, "checkpoint.pth", width_mult=width)
+    for number in range(8):
+        weights = getattr(tv, f"EfficientNet_B{number}_Weights")
+        yield torchvision_peer(f"efficientnet_b{number}", weights.DEFAULT, f"efficientnet_b{number}.pth")
+        if weights.DEFAULT is not weights.IMAGENET1K_V1:
+            yield torchvision_peer(f"efficientnet_b{number}", weights.IMAGENET1K_V1, f"efficientnet_b{number}_rwightman-bac287d4.pth")
+    for name in ("035", "050.lamb_in1k", "075", "100.ra_in1k", "110d.ra_in1k", "120d.ra_in1k", "140.ra_in1k"):
+        yield timm_peer(f"mobilenetv2_{name}")
+    for name in ("b0.ra_in1k", "b1.ft_in1k", "b2.ra_in1k", "b3.ra2_in1k", "b4.ra2_in1k", "b5.sw_in12k_ft_in1k"):
+        yield timm_peer(f"efficientnet_{name}")
+    # By the name of the file alone.
+    yield timm_peer("efficientnet_b0.ra_in1k", "efficientnet_b0_ra-3dd342df.pth")
+    yield timm_peer("tf_efficientnet_b0.ap_in1k", "tf_efficientnet_b0_ap-f262efe1.pth")
+    yield timm_peer("tf_efficientnet_b3.ns_jft_in1k", "tf_efficientnet_b3_ns-9d44bf68.pth")
+    # By what the user says.
+    yield timm_peer("tf_efficientnet_b1.in1k", "checkpoint.pth", ("--arch", "tf_efficientnet_b1"))
+    for number in range(6):
+        yield timm_peer(f"tf_efficientnet_b{number}.in1k")
+    for number in (6, 7):
+        yield timm_peer(f"tf_efficientnet_b{number}.ns_jft_in1k")
+    yield timm_peer("tf_efficientnet_b8.ra_in1k")
+    yield timm_peer("tf_efficientnet_l2.ns_jft_in1k_475")
+    for number in range(5):
+        yield timm_peer(f"tf_efficientnet_lite{number}.in1k")
+    yield timm_peer("efficientnet_lite0.ra_in1k")
+    for size, tag in (("es", "ra"), ("em", "ra2"), ("el", "ra")):
+        yield timm_peer(f"efficientnet_{size}.{tag}_in1k")
+        yield timm_peer(f"tf_efficientnet_{size}.in1k")
+    for number in range(9):
+        yield lukemelas_peer(number)
+    for width in (0.35, 0.75, 1.0, 1.4):
+        yield hf_mobilenet_peer(width)
+    for number in HF_EFFICIENTNET:
+        yield hf_efficientnet_peer(number)
+    for width in (0.25, 0.35, 0.5, 0.75, 1.0):
+        yield flat_peer(width)
