@@ -22,6 +22,8 @@ pub enum Command {
     Finetune(Finetune),
     /// Measure a model's top-1 and top-5 accuracy on a data set
     Eval(Eval),
+    /// Set training runs side by side
+    Compare(Compare),
     /// Classify image files or folders of them
     Predict(Predict),
     /// Average the weights of several models
@@ -137,8 +139,20 @@ pub struct Eval {
     /// Pass over images that cannot be read, instead of ending with an error
     #[arg(long)]
     pub skip_bad_images: bool,
+    /// Write report.html into this folder: curves, confusion matrix, worst mistakes
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Compare {
+    /// Folders of training runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
     #[command(flatten)]
     pub json: JsonArgs,
 }

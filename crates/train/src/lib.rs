@@ -5,7 +5,8 @@
 //! 1. [`recipe`]: everything a run depends on, checked before any work;
 //! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device;
 //! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`ema`], [`freeze`],
-//!    [`checkpoint`] and [`run_folder`];
+//!    [`checkpoint`] and [`run_folder`]; what happens in it goes to
+//!    [`observe`]rs: a [`report`], [`tensorboard`]; [`compare`] sets runs side by side;
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
@@ -17,6 +18,7 @@ pub mod batch;
 pub mod bench;
 pub mod burnpack;
 pub mod checkpoint;
+pub mod compare;
 pub mod data;
 pub mod device;
 pub mod ema;
@@ -28,14 +30,19 @@ pub mod freeze;
 pub mod loss;
 pub mod memory;
 pub mod metrics;
+mod mix;
 pub mod model_file;
+pub mod objective;
+pub mod observe;
 pub mod onnx;
 pub mod optimizer;
 pub mod predict;
 pub mod recipe;
+pub mod report;
 pub mod run_folder;
 mod running;
 pub mod schedule;
+pub mod tensorboard;
 
 pub use engine::{Event, Outcome, Run, train};
 pub use model_file::{Model, ModelCard};

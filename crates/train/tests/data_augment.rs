@@ -148,14 +148,15 @@ fn what_is_wrong_with_a_policy_is_named() {
     }
 }
 
-/// timm applies each layer with probability 0.5: a quarter of the images stay as they are, and a few operations do nothing.
+/// timm applies each layer with probability 0.5: a quarter of the images stay as they are. On this image, which has no value
+/// above 230, one of the fifteen operations does nothing, which makes it (1/2 + 1/30)² = 28 %.
 #[test]
-fn rand_augment_leaves_about_a_quarter_alone() {
+fn rand_augment_leaves_as_many_alone_as_timms() {
     let image = load("dull.png");
     let augmentation = with_policy("rand-m9");
     let same = (0..2000).filter(|&i| augmentation.apply(image.clone(), &mut sample_rng(0, 0, i)).data == image.data);
     let share = same.count() as f64 / 2000.0;
-    assert!((0.22..0.29).contains(&share), "{share}");
+    assert!((0.25..0.32).contains(&share), "{share}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use mbconv_train::data::{self, OpenOptions};
 use mbconv_train::recipe::DataConfig;
 use mbconv_train::{Model, Recipe, Run, finetune};
 
-use super::train::finish;
+use super::train::{finish, watched};
 use crate::args::Finetune;
 use crate::failure::Failure;
 use crate::terminal::Progress;
@@ -27,8 +27,7 @@ pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
     let mut progress = Progress::new();
     progress.line(&format!("run folder {}", args.out.display()));
     let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, resume: args.resume, stop };
-    let outcome = mbconv_train::train(run, &mut |event| progress.event(event));
-    progress.finish();
+    let outcome = watched(run, &mut progress);
     finish(outcome?, &data, &args.data, &args.out, &repeat(&args))
 }
 

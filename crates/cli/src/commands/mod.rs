@@ -2,6 +2,7 @@
 
 pub mod average;
 pub mod bench;
+pub mod compare;
 pub mod devices;
 pub mod eval;
 pub mod export;

@@ -81,7 +81,7 @@ impl RandomErasing {
         rng: &mut impl Rng,
     ) {
         let byte = |channel: usize, value: f32| (255.0 * (mean[channel] + std[channel] * value)).round() as u8;
-        let mut normal = |rng: &mut _| -> [u8; 3] {
+        let normal = |rng: &mut _| -> [u8; 3] {
             std::array::from_fn(|channel| byte(channel, Distribution::<f32>::sample(&StandardNormal, rng)))
         };
         let colour = match self.mode {

@@ -66,7 +66,7 @@ impl Policy {
         rng: &mut R,
     ) -> RgbPixels {
         let size = (image.width, image.height);
-        let mut perform = |image: RgbPixels, operation: Operation, rng: &mut R| {
+        let perform = |image: RgbPixels, operation: Operation, rng: &mut R| {
             let sampling = sampling(rng);
             operation.apply(image, sampling)
         };
@@ -86,7 +86,7 @@ impl Policy {
             Scheme::AugMix { steps, alpha, width, depth, blended } => {
                 let shares = dirichlet(*alpha, *width, rng);
                 let strength = Beta::new(*alpha, *alpha).map_or(0.5, |beta| beta.sample(rng)) as f32;
-                let mut chain = |rng: &mut R| {
+                let chain = |rng: &mut R| {
                     let depth = if *depth > 0 { *depth } else { rng.random_range(1..=3) };
                     (0..depth).fold(image.clone(), |image, _| {
                         let operation = steps[rng.random_range(0..steps.len())].draw(size, rng);

@@ -111,7 +111,11 @@ fn torchvisions_bins() {
                     V::Solarize => 255.0 * magnitude,
                     _ => magnitude,
                 };
-                assert_eq!(ours, expected, "{name} {kind:?} {bin}");
+                // Reading JSON leaves the last bit open.
+                assert!(
+                    (ours - expected).abs() < 1e-12 * expected.abs().max(1.0),
+                    "{name} {kind:?} {bin}: {ours} {expected}"
+                );
             }
         }
     }

@@ -126,8 +126,8 @@ impl Space {
     }
 }
 
-/// PyTorch's `linspace(start, end, steps)[i]` in single precision, which counts from the nearer end.
+/// PyTorch's `linspace(start, end, steps)[i]` in single precision, which counts from the nearer end and rounds once.
 fn linspace(start: f32, end: f32, steps: usize, i: usize) -> f32 {
     let step = (end - start) / (steps - 1) as f32;
-    if i < steps / 2 { start + step * i as f32 } else { end - step * (steps - 1 - i) as f32 }
+    if i < steps / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((steps - 1 - i) as f32, end) }
 }
