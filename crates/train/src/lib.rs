@@ -5,8 +5,8 @@
 //! 1. [`recipe`]: everything a run depends on, checked before any work;
 //! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device;
 //! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`ema`], [`freeze`],
-//!    [`checkpoint`] and [`run_folder`]; what happens in it goes to
-//!    [`observe`]rs: a [`report`], [`tensorboard`]; [`compare`] sets runs side by side;
+//!    [`checkpoint`] and [`run_folder`]; an [`objective`] says what it minimises, and [`observe`]rs are told what
+//!    happens: a [`report`], [`tensorboard`]; [`compare`] sets runs side by side, [`find_lr`] tries learning rates;
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
@@ -25,6 +25,7 @@ pub mod ema;
 pub mod engine;
 pub mod evaluate;
 pub mod files;
+pub mod find_lr;
 pub mod finetune;
 pub mod freeze;
 pub mod loss;

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod eval;
 pub mod export;
 pub mod fetch;
+pub mod find_lr;
 pub mod finetune;
 pub mod info;
 pub mod list;

@@ -258,6 +258,15 @@ impl Chart<'_> {
         svg += "</svg>";
         Some(svg)
     }
+
+    /// The chart as a file of its own.
+    pub fn to_svg_file(&self) -> Option<String> {
+        let svg = self.to_svg()?;
+        let (opening, content) = svg.split_once('>')?;
+        let opening = opening.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1);
+        let style = super::STYLE;
+        Some(format!("{opening}><style>{style}svg{{background:var(--card)}}</style>{content}\n"))
+    }
 }
 
 #[cfg(test)]

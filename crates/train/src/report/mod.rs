@@ -27,6 +27,8 @@ use crate::run_folder::{METRICS, RECIPE};
 /// Name of the page in a run's folder.
 pub const REPORT: &str = "report.html";
 
+const STYLE: &str = include_str!("style.css");
+
 /// What a page tells of.
 #[derive(Default)]
 pub struct Report<'a> {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::chart::{Chart, Series, Unit, number};
-use super::{Evaluated, History, Report, confusion, escape, percent, pictures};
+use super::{Evaluated, History, Report, STYLE, confusion, escape, percent, pictures};
 use crate::evaluate::{Evaluation, Predicted};
 use crate::model_file::ModelCard;
 
@@ -219,5 +219,3 @@ fn model(card: &ModelCard) -> String {
     let row = |(name, value): &(&str, String)| format!("<tr><td>{name}</td><td>{}</td></tr>", escape(value));
     format!("<table><tbody>{}</tbody></table>", rows.iter().map(row).collect::<String>())
 }
-
-const STYLE: &str = include_str!("style.css");
