@@ -19,7 +19,7 @@ pub struct RunSummary {
     pub epochs: usize,
     /// Epochs of the recipe.
     pub planned_epochs: usize,
-    /// The epoch of the best validation.
+    /// The epoch of the best validation, of the network or its moving average.
     pub best_epoch: Option<usize>,
     /// Its top-1.
     pub top1: Option<f64>,
@@ -88,18 +88,7 @@ impl RunSummary {
         let mut recipe = BTreeMap::new();
         flatten("", &toml::Value::Table(table.clone()), &mut recipe);
 
-        let losses: BTreeMap<usize, f64> =
-            history.column("val_loss").into_iter().map(|(e, l)| (e as usize, l)).collect();
-        let loss = |epoch: usize| losses.get(&epoch).copied();
-        // As in training: the greatest top-1, and of those the least loss.
-        let best = history.column("val_top1").into_iter().map(|(epoch, top1)| (epoch as usize, top1)).max_by(|a, b| {
-            let loss = |epoch| loss(epoch).unwrap_or(f64::INFINITY);
-            a.1.total_cmp(&b.1).then(loss(b.0).total_cmp(&loss(a.0))).then(b.0.cmp(&a.0))
-        });
-        let at_best = |name: &str| {
-            let (epoch, _) = best?;
-            history.column(name).into_iter().find(|point| point.0 as usize == epoch).map(|point| point.1)
-        };
+        let best = history.best();
         let mut speeds: Vec<f64> = history.column("images_per_second").into_iter().map(|point| point.1).collect();
         speeds.sort_by(f64::total_cmp);
         let model = table.get("model").and_then(|model| model.get("name")).and_then(toml::Value::as_str);
@@ -109,10 +98,10 @@ impl RunSummary {
             model: model.unwrap_or("?").into(),
             epochs: history.len(),
             planned_epochs: planned.max(0) as usize,
-            best_epoch: best.map(|best| best.0),
-            top1: best.map(|best| best.1),
-            top5: at_best("val_top5"),
-            val_loss: at_best("val_loss"),
+            best_epoch: best.map(|best| best.epoch),
+            top1: best.map(|best| best.top1),
+            top5: best.and_then(|best| best.top5),
+            val_loss: best.and_then(|best| best.loss),
             train_loss: history.last("train_loss"),
             images_per_second: speeds.get(speeds.len() / 2).copied(),
             seconds: history.column("seconds").iter().map(|point| point.1).sum(),

@@ -45,6 +45,8 @@ pub struct Chart<'a> {
     pub series: Vec<Series>,
     /// How x counts.
     pub x_scale: Scale,
+    /// Whether x is labelled at whole numbers only, as epochs are.
+    pub whole_x: bool,
     /// How y counts.
     pub y_scale: Scale,
     /// How y is written.
@@ -62,6 +64,7 @@ impl Default for Chart<'_> {
             x_label: "epoch",
             series: Vec::new(),
             x_scale: Scale::Linear,
+            whole_x: true,
             y_scale: Scale::Linear,
             unit: Unit::Plain,
             y_most: None,
@@ -104,8 +107,8 @@ impl Axis {
     }
 
     /// Round values within the axis.
-    fn ticks(&self, wanted: f64) -> Vec<f64> {
-        let step = nice((self.high - self.low) / wanted);
+    fn ticks(&self, wanted: f64, least_step: f64) -> Vec<f64> {
+        let step = nice((self.high - self.low) / wanted).max(least_step);
         if self.scale == Scale::Log {
             let step = step.max(1.0).ceil();
             let first = (self.low / step).ceil() as i32;
@@ -179,7 +182,7 @@ impl Chart<'_> {
             super::escape(self.title)
         );
         let _ = write!(svg, r#"<text class="title" x="{left}" y="16">{}</text>"#, super::escape(self.title));
-        for tick in y.ticks(5.0) {
+        for tick in y.ticks(5.0, 0.0) {
             let at = y.at(tick);
             let _ = write!(
                 svg,
@@ -190,7 +193,7 @@ impl Chart<'_> {
                 self.write_y(tick)
             );
         }
-        for tick in x.ticks(7.0) {
+        for tick in x.ticks(7.0, if self.whole_x { 1.0 } else { 0.0 }) {
             let _ = write!(
                 svg,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
@@ -207,7 +210,8 @@ impl Chart<'_> {
             super::escape(self.x_label)
         );
         let mut legend = width - right;
-        for (index, series) in series.iter().enumerate().rev() {
+        let named = series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
+        for (index, series) in named.rev() {
             let text = 6.6 * series.name.chars().count() as f64;
             let _ = write!(
                 svg,
@@ -294,12 +298,14 @@ mod tests {
     #[test]
     fn ticks_are_round_and_inside() {
         let axis = Axis::new([0.13, 0.98].into_iter(), Scale::Linear, (0.0, 1.0), false);
-        let ticks: Vec<String> = axis.ticks(5.0).into_iter().map(number).collect();
+        let ticks: Vec<String> = axis.ticks(5.0, 0.0).into_iter().map(number).collect();
         assert_eq!(ticks, ["0.2", "0.4", "0.6", "0.8", "1"]);
+        let epochs = Axis::new([1.0, 3.0].into_iter(), Scale::Linear, (0.0, 1.0), true);
+        assert_eq!(epochs.ticks(7.0, 1.0), [1.0, 2.0, 3.0]);
         let axis = Axis::new([1e-6, 5.0].into_iter(), Scale::Log, (0.0, 1.0), true);
-        assert!(axis.ticks(7.0).len() >= 6);
+        assert!(axis.ticks(7.0, 0.0).len() >= 6);
         let axis = Axis::new([0.011, 0.09].into_iter(), Scale::Log, (0.0, 1.0), true);
-        assert_eq!(axis.ticks(5.0).len(), 2);
+        assert_eq!(axis.ticks(5.0, 0.0).len(), 2);
     }
 
     #[test]

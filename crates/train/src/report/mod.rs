@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 
 pub use chart::{Chart, Scale, Series, Unit};
-pub use history::History;
+pub use history::{Best, History};
 
 use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Source, Transform};
 use crate::engine::Event;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::chart::{Chart, Series, Unit, number};
-use super::{Evaluated, History, Report, STYLE, confusion, escape, percent, pictures};
+use super::{Best, Evaluated, History, Report, STYLE, confusion, escape, percent, pictures};
 use crate::evaluate::{Evaluation, Predicted};
 use crate::model_file::ModelCard;
 
@@ -63,7 +63,7 @@ fn section(body: &mut String, title: &str, content: &str) {
 fn tiles(report: &Report) -> String {
     let mut tiles: Vec<(String, &str, String)> = Vec::new();
     let history = &report.history;
-    let best = history.column("val_top1").into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.total_cmp(&a.0)));
+    let best = history.best();
     if let Some(Evaluated { evaluation, .. }) = &report.evaluated {
         let interval = |[low, high]: [f64; 2]| format!("95 % interval {:.2}–{:.2}", 100.0 * low, 100.0 * high);
         tiles.push((percent(evaluation.scores.top1), "top-1", interval(evaluation.top1_interval)));
@@ -71,12 +71,12 @@ fn tiles(report: &Report) -> String {
             tiles.push((percent(evaluation.scores.top5), "top-5", interval(evaluation.top5_interval)));
         }
         tiles.push((number(evaluation.scores.loss), "loss", format!("{} images", evaluation.images)));
-    } else if let Some((epoch, top1)) = best {
+    } else if let Some(Best { epoch, top1, .. }) = best {
         tiles.push((percent(top1), "best top-1", format!("validation, epoch {epoch}")));
     }
     if !history.is_empty() {
         let time: f64 = history.column("seconds").iter().map(|point| point.1).sum();
-        let note = best.map_or(String::new(), |(epoch, _)| format!("best: {epoch}"));
+        let note = best.map_or(String::new(), |best| format!("best: {}", best.epoch));
         tiles.push((history.len().to_string(), "epochs", note));
         tiles.push((duration(time), "training time", "validation excluded".into()));
         let mut speeds: Vec<f64> = history.column("images_per_second").into_iter().map(|point| point.1).collect();
@@ -197,6 +197,7 @@ fn confidence(evaluation: &Evaluation) -> String {
     let chart = Chart {
         title: "How often it is right when it is so sure",
         x_label: "probability of the chosen class",
+        whole_x: false,
         series: vec![
             Series { name: "network", points },
             Series { name: "ideal", points: vec![(0.0, 0.0), (1.0, 1.0)] },
