@@ -2,11 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::Recipe;
 use mbconv_train::data::{self, OpenOptions};
 use mbconv_train::files::write_atomically;
 use mbconv_train::find_lr::{Sweep, find_lr};
 use mbconv_train::recipe::RecipeFile;
-use mbconv_train::{Recipe, device};
 use serde_json::json;
 
 use super::{print_json, print_text};
@@ -21,7 +21,7 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     let mut file = RecipeFile::read(&args.recipe, &args.overrides)?;
     file.data.path = args.data.clone().or(file.data.path);
     let recipe = Recipe::try_from(file)?;
-    let device = device::parse(&args.device.device)?;
+    let device = args.device.open()?;
     let path = recipe.data.path.clone().ok_or_else(|| {
         Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())
     })?;
