@@ -22,3 +22,5 @@ lint:
 golden PHOTOS:
     python3 scripts/golden_nets.py
     python3 scripts/golden_resize.py {{PHOTOS}}
+    python3 scripts/golden_augment.py {{PHOTOS}}
+    python3 scripts/golden_losses.py

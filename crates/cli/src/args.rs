@@ -22,6 +22,10 @@ pub enum Command {
     Finetune(Finetune),
     /// Measure a model's top-1 and top-5 accuracy on a data set
     Eval(Eval),
+    /// Try learning rates from too low to too high and draw the loss
+    FindLr(FindLr),
+    /// Set training runs side by side
+    Compare(Compare),
     /// Classify image files or folders of them
     Predict(Predict),
     /// Average the weights of several models
@@ -139,8 +143,48 @@ pub struct Eval {
     /// Pass over images that cannot be read, instead of ending with an error
     #[arg(long)]
     pub skip_bad_images: bool,
+    /// Write report.html into this folder: curves, confusion matrix, worst mistakes
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct FindLr {
+    /// TOML recipe, such as configs/digits.toml
+    pub recipe: PathBuf,
+    /// Data set, instead of the recipe's
+    #[arg(long)]
+    pub data: Option<String>,
+    /// Number of updates
+    #[arg(long, default_value_t = 100, value_parser = positive)]
+    pub steps: usize,
+    /// First learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-6)]
+    pub from: f64,
+    /// Last learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 10.0)]
+    pub to: f64,
+    /// Picture of the curve
+    #[arg(long, value_name = "FILE", default_value = "find-lr.svg")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Set any key of the recipe; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Compare {
+    /// Folders of training runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
     #[command(flatten)]
     pub json: JsonArgs,
 }

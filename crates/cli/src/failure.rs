@@ -4,6 +4,7 @@ use mbconv_hub::HubError;
 use mbconv_nets::ArchitectureError;
 use mbconv_train::average::AverageError;
 use mbconv_train::burnpack::BurnpackError;
+use mbconv_train::compare::CompareError;
 use mbconv_train::data::DataError;
 use mbconv_train::device::DeviceError;
 use mbconv_train::engine::TrainError;
@@ -12,6 +13,7 @@ use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
 use mbconv_train::recipe::RecipeError;
+use mbconv_train::report::ReportError;
 
 /// Why a command did not succeed.
 pub enum Failure {
@@ -60,6 +62,13 @@ impl From<EvaluateError> for Failure {
     }
 }
 
+impl From<CompareError> for Failure {
+    fn from(error: CompareError) -> Self {
+        let hint = matches!(error, CompareError::NoRun { .. });
+        Self::new(error.to_string(), hint.then(|| "give folders that `mbconv train --out` made".into()))
+    }
+}
+
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         match error {
@@ -79,6 +88,15 @@ impl From<RecipeError> for Failure {
             _ => None,
         };
         Self::Failed { message: error.to_string(), hint }
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Evaluate(error) => error.into(),
+            error => Self::new(error.to_string(), None),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args, stop),
         Command::Finetune(args) => commands::finetune::run(args, stop),
         Command::Eval(args) => commands::eval::run(args, stop),
+        Command::FindLr(args) => commands::find_lr::run(args, stop),
+        Command::Compare(args) => commands::compare::run(args),
         Command::Predict(args) => commands::predict::run(args),
         Command::Average(args) => commands::average::run(args),
         Command::Export(args) => commands::export::run(args),

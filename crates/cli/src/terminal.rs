@@ -6,9 +6,17 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mbconv_train::Event;
+use mbconv_train::observe::Observer;
 
 /// How often a plain log mentions an unfinished epoch.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Observer for &mut Progress {
+    fn event(&mut self, event: &Event) -> std::io::Result<()> {
+        self.show(event);
+        Ok(())
+    }
+}
 
 /// A flag that Ctrl-C, or a request to terminate, sets; the second time the program ends at once.
 pub fn stop_on_interrupt() -> &'static AtomicBool {
@@ -63,16 +71,16 @@ impl Progress {
     }
 
     /// Shows an event of training.
-    pub fn event(&mut self, event: Event) {
+    pub fn show(&mut self, event: &Event) {
         match event {
             Event::Line(line) => self.line(line),
-            Event::Start { epochs, .. } => self.epochs = epochs,
-            Event::Train { epoch, images, total, scores } => {
+            Event::Start { epochs, .. } => self.epochs = *epochs,
+            Event::Train { epoch, images, total, scores, .. } => {
                 let prefix = format!("epoch {epoch}/{}", self.epochs);
                 let message = format!("loss {:.3}  top-1 {:.1} %", scores.loss, 100.0 * scores.top1);
-                self.advance(&prefix, images, total, message);
+                self.advance(&prefix, *images, *total, message);
             }
-            Event::Validate { images, total } => self.advance("validation", images, total, String::new()),
+            Event::Validate { images, total } => self.advance("validation", *images, *total, String::new()),
             Event::Epoch(row) => {
                 self.plain = None;
                 self.line(&format!("{row}"));

@@ -10,17 +10,17 @@ use burn::tensor::Device;
 use mbconv_nets::Network;
 use mbconv_nets::weights::WeightsError;
 
-use crate::batch::{images, targets};
+use crate::batch::images;
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner};
-use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Transform};
+use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Transform};
 use crate::device::is_host;
 use crate::ema;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::finetune::{FinetuneError, load_body};
 use crate::freeze;
-use crate::loss::cross_entropy;
 use crate::metrics::Scores;
 use crate::model_file::{ModelCard, ModelError, Results};
+use crate::objective::{Objective, ObjectiveError};
 use crate::optimizer::{global_norm, scale, with_stable_ids};
 use crate::recipe::{OnNan, Recipe, RecipeError};
 use crate::run_folder::{EpochRow, RunFolder};
@@ -59,6 +59,8 @@ pub enum Event<'a> {
         epoch: usize,
         /// Epochs in all.
         epochs: usize,
+        /// Steps already done.
+        step: u64,
     },
     /// Some steps of an epoch are done.
     Train {
@@ -70,6 +72,10 @@ pub enum Event<'a> {
         total: usize,
         /// Means over this epoch so far.
         scores: Scores,
+        /// Learning rate of the last step.
+        learning_rate: f64,
+        /// Steps done since the run began.
+        step: u64,
     },
     /// Some of the validation images are done.
     Validate {
@@ -109,6 +115,9 @@ pub enum TrainError {
     /// The weights to begin with could not be used.
     #[error(transparent)]
     Finetune(#[from] FinetuneError),
+    /// The loss does not fit the data, or the teacher cannot be used.
+    #[error(transparent)]
+    Objective(#[from] ObjectiveError),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -180,6 +189,7 @@ impl TrainError {
         match self {
             Self::Data(error) => error.hint(),
             Self::Model(error) => error.hint(),
+            Self::Objective(error) => error.hint(),
             Self::Recipe(RecipeError::Model(error)) => error.hint(),
             Self::OutExists { .. } => Some("continue it with --resume, or choose another folder with --out".into()),
             Self::NothingToResume { .. } => Some("leave --resume away to begin a run there".into()),
@@ -215,12 +225,14 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             prefetch: recipe.data.prefetch,
             seed: recipe.seed,
             shuffle: train,
+            sampling: if train { recipe.sampling } else { Sampling::Once },
             drop_last: train,
             on_bad_image: OnBadImage::Skip,
         };
         Loader::new(source, transform, config)
     };
     let train_images = source.len();
+    let objective = Objective::new(recipe, &data.classes, &*source, &device.clone().autodiff())?;
     let train_loader = loader(source, Transform::Train(recipe.train_transform()), recipe.batch_size, true);
     let preprocess = recipe.preprocess();
     let val_loader =
@@ -255,7 +267,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     for line in folder.introduction(&run, &options, train_images) {
         folder.say(&line, observer)?;
     }
-    observer(Event::Start { epoch: folder.progress.epoch, epochs: recipe.epochs });
+    let done = folder.progress.epoch * steps + folder.progress.position.batches;
+    observer(Event::Start { epoch: folder.progress.epoch, epochs: recipe.epochs, step: done as u64 });
     if !folder.begun {
         folder.save_checkpoint(&learner)?;
     }
@@ -291,13 +304,13 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             let mut gradients = GradientsAccumulator::new();
             let mut images_seen = 0;
             for batch in batches.by_ref().take(group) {
-                let batch = batch?;
+                let mut batch = batch?;
+                let targets = objective.prepare(&mut batch, epoch, step);
                 device.seed(step_seed(recipe.seed, epoch * steps + step));
 
                 let logits = learner.network.forward_channels_last(images(&batch, &preprocess, &device));
-                let targets = targets(&batch, &device);
-                let losses = cross_entropy(logits.clone(), targets.clone(), recipe.label_smoothing);
-                running.add(step + 1, &logits, &targets, &losses);
+                let losses = objective.losses(logits.clone(), &targets, &batch);
+                running.add(step + 1, &logits, &targets.labels, &losses);
                 let part = batch.labels.len() as f64 / expected as f64;
                 let backward = losses.mean().mul_scalar(part).backward();
                 gradients.accumulate(&learner.network, GradientsParams::from_grads(backward, &learner.network));
@@ -348,7 +361,9 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                 partial = running.take(partial);
                 partial.seconds = before + started.elapsed().as_secs_f64();
                 let (images, total) = (partial.images, steps * recipe.batch_size);
-                observer(Event::Train { epoch: epoch + 1, images, total, scores: partial.tally().scores() });
+                let scores = partial.tally().scores();
+                let (learning_rate, done) = (learning_rate(update), (epoch * steps + step) as u64);
+                observer(Event::Train { epoch: epoch + 1, images, total, scores, learning_rate, step: done });
             }
             if stopped || due {
                 (folder.progress.position, folder.progress.partial) = (batches.position(), partial);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, TensorData};
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
@@ -25,8 +26,28 @@ pub struct Evaluation {
     pub images: usize,
     /// Results of every class, by index.
     pub classes: Vec<ClassScores>,
+    /// What was said of each image, in order.
+    #[serde(skip)]
+    pub predictions: Vec<Predicted>,
     /// Images that could not be read, and why; empty unless they were allowed to be passed over.
     pub skipped: Vec<(String, String)>,
+}
+
+/// What was said of one image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Predicted {
+    /// Which sample of the source it is.
+    pub index: usize,
+    /// Its class, as the model counts them.
+    pub label: usize,
+    /// The likeliest class.
+    pub chosen: usize,
+    /// Softmax probability of that.
+    pub probability: f64,
+    /// Softmax probability of its class.
+    pub target_probability: f64,
+    /// Cross-entropy.
+    pub loss: f64,
 }
 
 /// Results of one class.
@@ -115,6 +136,7 @@ pub fn evaluate(
     let network = Inference::new(network);
     let mut tallies = vec![Tally::default(); class_names.len()];
     let mut total = Tally::default();
+    let mut predictions = Vec::with_capacity(data.loader.len());
     for batch in data.loader.epoch(0) {
         if stop.load(Ordering::Relaxed) {
             return Err(EvaluateError::Interrupted);
@@ -124,10 +146,17 @@ pub fn evaluate(
         let logits = network.forward_channels_last(images(&batch, preprocess, device));
         let targets = targets(&batch, device);
         let ranks = to_usize(target_ranks(logits.clone(), targets.clone()).into_data());
-        let losses = cross_entropy(logits, targets, 0.0).into_data();
-        for ((&label, &rank), loss) in batch.labels.iter().zip(&ranks).zip(losses.iter::<f64>()) {
+        let losses = cross_entropy(logits.clone(), targets, 0.0).into_data();
+        let (probabilities, chosen) = softmax(logits, 1).max_dim_with_indices(1);
+        let chosen = to_usize(chosen.into_data());
+        let probabilities = probabilities.into_data();
+        let certain = chosen.into_iter().zip(probabilities.iter::<f64>());
+        let samples = batch.indices.iter().zip(&batch.labels).zip(&ranks).zip(losses.iter::<f64>()).zip(certain);
+        for ((((&index, &label), &rank), loss), (chosen, probability)) in samples {
             total.add(&[rank], loss);
             tallies[label].add(&[rank], loss);
+            let target_probability = (-loss).exp();
+            predictions.push(Predicted { index, label, chosen, probability, target_probability, loss });
         }
         progress(total.images);
     }
@@ -141,6 +170,7 @@ pub fn evaluate(
         top5_interval: wilson_interval(total.top5, total.images),
         images: total.images,
         classes: classes.collect(),
+        predictions,
         skipped: data.loader.skipped(),
     })
 }

@@ -7,13 +7,15 @@ use burn::tensor::{Device, TensorData};
 use mbconv_nets::Network;
 use mbconv_nets::weights::{WeightsError, load_state_dict, state_dict};
 
+use crate::data::Sampling;
+use crate::data::augment::AugmentConfig;
 use crate::ema::EmaConfig;
 use crate::import::{ImportError, ImportOptions, load_weights};
 use crate::model_file::ModelCard;
 use crate::optimizer::{OptimizerConfig, OptimizerName};
 use crate::recipe::{
-    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, ModelConfig, OnNan, RecipeError,
-    RecipeFile,
+    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, LossConfig, MixConfig, ModelConfig,
+    OnNan, RecipeError, RecipeFile,
 };
 use crate::schedule::ScheduleConfig;
 
@@ -110,6 +112,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         on_nan: OnNan::Stop,
         early_stopping: epochs.div_ceil(3),
         gradient_checkpointing: false,
+        sampling: Sampling::Once,
         model: ModelConfig {
             name: architecture.name.clone(),
             strides: architecture.strides.clone(),
@@ -130,6 +133,10 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
             std: card.preprocess.std,
             ..InputConfig::of_size(crop)
         },
+        augment: AugmentConfig::default(),
+        mix: MixConfig::default(),
+        loss: LossConfig::default(),
+        distillation: None,
         optimizer: OptimizerConfig {
             name: OptimizerName::AdamW,
             learning_rate: 2e-3,

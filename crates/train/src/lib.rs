@@ -5,7 +5,8 @@
 //! 1. [`recipe`]: everything a run depends on, checked before any work;
 //! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device;
 //! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`ema`], [`freeze`],
-//!    [`checkpoint`] and [`run_folder`];
+//!    [`checkpoint`] and [`run_folder`]; an [`objective`] says what it minimises, and [`observe`]rs are told what
+//!    happens: a [`report`], [`tensorboard`]; [`compare`] sets runs side by side, [`find_lr`] tries learning rates;
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
@@ -17,26 +18,33 @@ pub mod batch;
 pub mod bench;
 pub mod burnpack;
 pub mod checkpoint;
+pub mod compare;
 pub mod data;
 pub mod device;
 pub mod ema;
 pub mod engine;
 pub mod evaluate;
 pub mod files;
+pub mod find_lr;
 pub mod finetune;
 pub mod freeze;
 pub mod import;
 pub mod loss;
 pub mod memory;
 pub mod metrics;
+mod mix;
 pub mod model_file;
+pub mod objective;
+pub mod observe;
 pub mod onnx;
 pub mod optimizer;
 pub mod predict;
 pub mod recipe;
+pub mod report;
 pub mod run_folder;
 mod running;
 pub mod schedule;
+pub mod tensorboard;
 
 pub use engine::{Event, Outcome, Run, train};
 pub use model_file::{Model, ModelCard};

@@ -1,7 +1,92 @@
-//! Losses.
+//! Losses, one value a sample.
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::recipe::{LossConfig, LossName, RecipeError};
+
+/// What a batch's outputs should be.
+#[derive(Clone, Debug)]
+pub struct Targets {
+    /// Classes, `[N]`.
+    pub labels: Tensor<1, Int>,
+    /// Shares of all classes, `[N, C]`, label smoothing included, where they are more than that of the labels.
+    pub shares: Option<Tensor<2>>,
+}
+
+impl Targets {
+    /// The shares of all classes, `[N, C]`: if there are none, 1 for the label, of which `smoothing` is spread over all.
+    fn dense(&self, classes: usize, smoothing: f64) -> Tensor<2> {
+        let spread = || {
+            let one_hot: Tensor<2, Int> = self.labels.clone().one_hot(classes);
+            one_hot.float().mul_scalar(1.0 - smoothing).add_scalar(smoothing / classes as f64)
+        };
+        self.shares.clone().unwrap_or_else(spread)
+    }
+}
+
+/// A recipe's loss for so many classes.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    config: LossConfig,
+    smoothing: f64,
+    /// `[1, C]`.
+    weights: Option<Tensor<2>>,
+}
+
+impl Loss {
+    /// The loss for classes that have so many training images each.
+    ///
+    /// # Errors
+    /// A list of class weights that is not of that length.
+    pub fn new(config: &LossConfig, smoothing: f64, counts: &[usize], device: &Device) -> Result<Self, RecipeError> {
+        let weights = config.weights(counts)?;
+        let tensor = |weights: Vec<f32>| Tensor::<1>::from_floats(weights.as_slice(), device).unsqueeze();
+        Ok(Self { config: config.clone(), smoothing, weights: weights.map(tensor) })
+    }
+
+    /// The loss of each sample, `[N]`, of `logits` `[N, C]`. The batch's loss is their plain mean, also under class weights.
+    pub fn each(&self, logits: Tensor<2>, targets: &Targets) -> Tensor<1> {
+        let classes = logits.dims()[1];
+        let plain = self.weights.is_none() && targets.shares.is_none();
+        match self.config.name {
+            LossName::CrossEntropy if plain => cross_entropy(logits, targets.labels.clone(), self.smoothing),
+            LossName::CrossEntropy => {
+                let shares = self.weighted(targets, classes);
+                soft_cross_entropy(logits, shares)
+            }
+            LossName::Focal => {
+                let shares = self.weighted(targets, classes);
+                focal(logits, shares, self.config.gamma)
+            }
+            LossName::Bce => {
+                let mut shares = targets.dense(classes, self.smoothing);
+                if let Some(threshold) = self.config.target_threshold {
+                    shares = shares.greater_elem(threshold).float();
+                }
+                let losses = binary_cross_entropy(logits, shares);
+                let losses = match &self.weights {
+                    Some(weights) => losses * weights.clone(),
+                    None => losses,
+                };
+                if self.config.sum_classes { row_sums(losses) } else { row_sums(losses).div_scalar(classes as f64) }
+            }
+        }
+    }
+
+    /// Target shares times class weights.
+    fn weighted(&self, targets: &Targets, classes: usize) -> Tensor<2> {
+        let shares = targets.dense(classes, self.smoothing);
+        match &self.weights {
+            Some(weights) => shares * weights.clone(),
+            None => shares,
+        }
+    }
+}
+
+fn row_sums(values: Tensor<2>) -> Tensor<1> {
+    values.sum_dim(1).squeeze_dim::<1>(1)
+}
 
 /// Cross-entropy of `logits` `[N, C]` with the classes `targets` `[N]`, a share `smoothing` of each target being spread
 /// evenly over all classes (PyTorch's `cross_entropy(label_smoothing=…)`). One value per sample, `[N]`.
@@ -15,22 +100,124 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: f64)
     (target.mul_scalar(1.0 - smoothing) + uniform.mul_scalar(smoothing)).neg()
 }
 
+/// Cross-entropy with any shares of the classes, `[N, C]` both (PyTorch's with class probabilities; times class weights, it
+/// is PyTorch's with `weight`).
+fn soft_cross_entropy(logits: Tensor<2>, shares: Tensor<2>) -> Tensor<1> {
+    row_sums(log_softmax(logits, 1) * shares).neg()
+}
+
+/// The same, each class's term times `(1 - p)^gamma`.
+fn focal(logits: Tensor<2>, shares: Tensor<2>, gamma: f64) -> Tensor<1> {
+    let log_probabilities = log_softmax(logits, 1);
+    // Kept off zero, where the slope of a power below 1 is infinite.
+    let missing = log_probabilities.clone().exp().neg().add_scalar(1.0).clamp_min(1e-7);
+    row_sums(missing.powf_scalar(gamma) * log_probabilities * shares).neg()
+}
+
+/// `max(x, 0) - x·t + ln(1 + e^-|x|)`, `[N, C]`.
+fn binary_cross_entropy(logits: Tensor<2>, shares: Tensor<2>) -> Tensor<2> {
+    let overflow_free = logits.clone().abs().neg().exp().log1p();
+    logits.clone().clamp_min(0.0) - logits * shares + overflow_free
+}
+
+/// Kullback–Leibler divergence of the teacher's probabilities from the student's, both of logits `[N, C]` divided by
+/// `temperature`, times its square (Hinton et al. 2015). One value per sample, `[N]`.
+pub fn soft_distillation(student: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let student = log_softmax(student.div_scalar(temperature), 1);
+    let teacher = log_softmax(teacher.div_scalar(temperature), 1);
+    row_sums(teacher.clone().exp() * (teacher - student)).mul_scalar(temperature * temperature)
+}
+
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use serde::Deserialize;
 
     use super::*;
+    use crate::recipe::ClassWeights;
 
+    #[derive(Deserialize)]
+    struct Fixture {
+        logits: Vec<[f32; 4]>,
+        labels: Vec<i64>,
+        shares: Vec<[f32; 4]>,
+        weights: Vec<f32>,
+        teacher: Vec<[f32; 4]>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        smoothing: f64,
+        dense: bool,
+        weighted: bool,
+        gamma: Option<f64>,
+        threshold: Option<f64>,
+        sum: Option<bool>,
+        temperature: Option<f64>,
+        losses: Vec<f64>,
+        gradient: Vec<f64>,
+    }
+
+    /// Values and gradients agree with PyTorch's and timm's (`scripts/golden_losses.py`).
     #[test]
     fn agrees_with_pytorch() {
-        let device = Device::default();
-        let logits = Tensor::<2>::from_floats([[1.0, 2.0, 3.0], [0.5, -1.0, 0.0]], &device);
-        let targets = Tensor::<1, Int>::from_ints([2, 1], &device);
-        // torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=s)
-        for (smoothing, expected) in [(0.0, [0.407_606, 2.104_131]), (0.1, [0.507_606, 2.020_797])] {
-            let loss = cross_entropy(logits.clone(), targets.clone(), smoothing);
-            let loss: Vec<f32> = loss.into_data().try_to_vec().unwrap();
-            assert!(loss.iter().zip(expected).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-5), "{loss:?}");
+        let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/loss/losses.json")).unwrap();
+        assert!(fixture.cases.len() > 15);
+        let device = Device::default().autodiff();
+        let matrix =
+            |rows: &[[f32; 4]]| Tensor::<1>::from_floats(rows.as_flattened(), &device).reshape([rows.len(), 4]);
+        for case in &fixture.cases {
+            let logits = matrix(&fixture.logits).require_grad();
+            let targets = Targets {
+                labels: Tensor::from_data(fixture.labels.as_slice(), &device),
+                shares: case.dense.then(|| matrix(&fixture.shares)),
+            };
+            let losses = match case.temperature {
+                Some(temperature) => soft_distillation(logits.clone(), matrix(&fixture.teacher), temperature),
+                None => {
+                    let config = LossConfig {
+                        name: serde_json::from_value(case.name.as_str().into()).unwrap(),
+                        gamma: case.gamma.unwrap_or(2.0),
+                        target_threshold: case.threshold,
+                        sum_classes: case.sum.unwrap_or(false),
+                        class_weights: match case.weighted {
+                            true => ClassWeights::Listed(fixture.weights.clone()),
+                            false => LossConfig::default().class_weights,
+                        },
+                    };
+                    let loss = Loss::new(&config, case.smoothing, &[1; 4], &device).unwrap();
+                    loss.each(logits.clone(), &targets)
+                }
+            };
+            let gradients = losses.clone().mean().backward();
+            let gradient = logits.grad(&gradients).unwrap();
+            let close = |ours: burn::tensor::TensorData, theirs: &[f64], what: &str| {
+                let ours: Vec<f64> = ours.iter::<f64>().collect();
+                assert_eq!(ours.len(), theirs.len());
+                for (a, b) in ours.iter().zip(theirs) {
+                    assert!((a - b).abs() < 1e-5 * b.abs().max(1.0), "{} {what}: {ours:?} {theirs:?}", case.name);
+                }
+            };
+            close(losses.into_data(), &case.losses, "values");
+            close(gradient.into_data(), &case.gradient, "gradient");
+        }
+    }
+
+    #[test]
+    fn extreme_logits_have_finite_losses_and_gradients() {
+        let device = Device::default().autodiff();
+        for name in [LossName::CrossEntropy, LossName::Bce, LossName::Focal] {
+            for gamma in [0.5, 2.0] {
+                let logits = Tensor::<2>::from_floats([[300.0, -300.0], [-90.0, 90.0]], &device).require_grad();
+                let labels = Tensor::<1, Int>::from_ints([0, 0], &device);
+                let shares = Some(Tensor::from_floats([[0.7, 0.3], [1.0, 0.0]], &device));
+                let loss = Loss::new(&LossConfig { name, gamma, ..Default::default() }, 0.0, &[1, 1], &device).unwrap();
+                let losses = loss.each(logits.clone(), &Targets { labels, shares });
+                let gradient = logits.grad(&losses.clone().mean().backward()).unwrap();
+                let all: Vec<f32> = losses.into_data().iter().chain(gradient.into_data().iter()).collect();
+                assert!(all.iter().all(|value: &f32| value.is_finite()), "{name:?} {gamma} {all:?}");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use burn::data::dataloader::DataLoader;
 use mbconv_train::data::{
     Batch, BurnLoader, Crop, DataError, Dataset, Interpolation, Loader, LoaderConfig, OnBadImage, OpenOptions,
-    Preprocess, RgbPixels, Sample, Source, StoredImage, TrainTransform, Transform, open,
+    Preprocess, RgbPixels, Sample, Sampling, Source, StoredImage, TrainTransform, Transform, open,
 };
 
 /// Images whose red value is their index; those in `bad` are no images.
@@ -59,7 +59,13 @@ fn plain() -> Transform {
 
 fn random(size: usize) -> Transform {
     let crop = Crop::RandomResized { scale: (0.2, 1.0), ratio: (0.75, 4.0 / 3.0) };
-    Transform::Train(TrainTransform { size, interpolation: Interpolation::Bicubic, crop, horizontal_flip: 0.5 })
+    Transform::Train(TrainTransform {
+        size,
+        interpolation: Interpolation::Bicubic,
+        crop,
+        horizontal_flip: 0.5,
+        ..TrainTransform::default()
+    })
 }
 
 fn config(batch_size: usize) -> LoaderConfig {
@@ -69,6 +75,7 @@ fn config(batch_size: usize) -> LoaderConfig {
         prefetch: 2,
         seed: 7,
         shuffle: true,
+        sampling: Sampling::Once,
         drop_last: true,
         on_bad_image: OnBadImage::Skip,
     }

@@ -51,7 +51,7 @@ fn stretching_is_pillows_down_and_up() {
             let image = load(&folder.join(format!("{photo}.png")));
             let shape = image.width as f64 / image.height as f64;
             let whole = Crop::RandomResized { scale: (1.0, 1.0), ratio: (shape, shape) };
-            let transform = TrainTransform { size, interpolation, crop: whole, horizontal_flip: 0.0 };
+            let transform = TrainTransform { size, interpolation, crop: whole, ..TrainTransform::default() };
             let ours = transform.apply(image, &mut sample_rng(0, 0, 0));
             let theirs = load(&folder.join(format!("{photo}_stretch{size}_{filter}.png")));
             assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {size} {filter}");
@@ -170,7 +170,8 @@ proptest! {
         for kind in [
             Crop::Centre, Crop::PadAndCrop { padding }, Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) },
         ] {
-            let transform = TrainTransform { size: crop, interpolation, crop: kind, horizontal_flip: 0.5 };
+            let transform =
+                TrainTransform { size: crop, interpolation, crop: kind, horizontal_flip: 0.5, ..TrainTransform::default() };
             let out = transform.apply(image.clone(), &mut sample_rng(seed, 0, 0));
             prop_assert_eq!((out.width, out.height, out.data.len()), (crop, crop, crop * crop * 3));
             if !matches!(kind, Crop::PadAndCrop { .. }) {

@@ -1,11 +1,15 @@
 //! `mbconv eval`
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::Model;
-use mbconv_train::data::{self, Loader, LoaderConfig, OnBadImage, OpenOptions, Transform};
+use mbconv_train::data::{self, Loader, LoaderConfig, OnBadImage, OpenOptions, Source, Transform};
 use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
+use mbconv_train::recipe::RecipeFile;
+use mbconv_train::report::{Evaluated, REPORT, Report};
+use mbconv_train::run_folder::RECIPE;
 
 use super::{percent, print_json, print_text};
 use crate::args::Eval;
@@ -41,6 +45,10 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     for (name, why) in &evaluation.skipped {
         eprintln!("skipped {name}: {why}");
     }
+    if let Some(folder) = &args.report {
+        let name = format!("{} · split {}", args.data, args.split);
+        report(&args.model, &model, &evaluation, loader.source().as_ref(), &name, folder)?;
+    }
     if args.json.json {
         let json = serde_json::to_value(&evaluation).map_err(std::io::Error::from)?;
         return print_json(&json);
@@ -48,10 +56,33 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     print_text(&table(&evaluation, &args.split))
 }
 
+/// Writes the page, with the curves of the run that the model belongs to, if it lies in a run's folder.
+fn report(
+    given: &Path,
+    model: &Model,
+    evaluation: &Evaluation,
+    source: &dyn Source,
+    name: &str,
+    folder: &Path,
+) -> Result<(), Failure> {
+    let run = model.path.parent().filter(|run| run.join(RECIPE).is_file());
+    let report = match run {
+        Some(run) => Report::of_run(run)?,
+        None => Report { recipe: model.card.recipe.as_ref().map(RecipeFile::to_toml), ..Report::default() },
+    };
+    let title = given.file_name().unwrap_or(given.as_os_str()).to_string_lossy().into_owned();
+    let evaluated = Some(Evaluated { evaluation, source, name });
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join(REPORT);
+    Report { title, card: Some(&model.card), evaluated, ..report }.write(&path)?;
+    eprintln!("report: {}", path.display());
+    Ok(())
+}
+
 /// The results for people: the worst classes last, where the eye rests.
 fn table(evaluation: &Evaluation, split: &str) -> String {
     const CLASSES_SHOWN: usize = 20;
-    let Evaluation { scores, top1_interval, top5_interval, images, classes, skipped } = evaluation;
+    let Evaluation { scores, top1_interval, top5_interval, images, classes, skipped, .. } = evaluation;
     let interval = |[low, high]: [f64; 2]| format!("(95 % interval {:.2}–{:.2})", 100.0 * low, 100.0 * high);
     let mut text = String::new();
     let _ = writeln!(

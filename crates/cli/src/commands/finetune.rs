@@ -9,7 +9,7 @@ use mbconv_train::recipe::DataConfig;
 use mbconv_train::{Recipe, Run, finetune};
 
 use super::fetch::resolve;
-use super::train::finish;
+use super::train::{finish, watched};
 use crate::args::Finetune;
 use crate::failure::Failure;
 use crate::terminal::Progress;
@@ -34,8 +34,7 @@ pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
     }
     progress.line(&format!("run folder {}", args.out.display()));
     let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, resume: args.resume, stop };
-    let outcome = mbconv_train::train(run, &mut |event| progress.event(event));
-    progress.finish();
+    let outcome = watched(run, &mut progress);
     finish(outcome?, &data, &args.data, &args.out, &repeat(&args))
 }
 

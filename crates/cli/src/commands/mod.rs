@@ -2,10 +2,12 @@
 
 pub mod average;
 pub mod bench;
+pub mod compare;
 pub mod devices;
 pub mod eval;
 pub mod export;
 pub mod fetch;
+pub mod find_lr;
 pub mod finetune;
 pub mod import;
 pub mod info;

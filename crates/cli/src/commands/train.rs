@@ -5,8 +5,12 @@ use std::sync::atomic::AtomicBool;
 
 use mbconv_train::checkpoint::CHECKPOINT;
 use mbconv_train::data::{self, DataSet, Form, OpenOptions, Source};
+use mbconv_train::engine::TrainError;
 use mbconv_train::model_file::LAST;
+use mbconv_train::observe::Observers;
 use mbconv_train::recipe::RecipeFile;
+use mbconv_train::report::{self, ReportWriter};
+use mbconv_train::tensorboard::TensorBoard;
 use mbconv_train::{Outcome, Recipe, Run};
 
 use super::percent;
@@ -33,8 +37,7 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
     let mut progress = Progress::new();
     progress.line(&format!("run folder {}", out.display()));
     let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, resume: args.resume, stop };
-    let outcome = mbconv_train::train(run, &mut |event| progress.event(event));
-    progress.finish();
+    let outcome = watched(run, &mut progress);
     let set: String = settings.iter().map(|setting| format!(" --set '{setting}'")).collect();
     let given = args.data.map(|data| format!(" --data {data}")).unwrap_or_default();
     let repeat = format!("train {} --out {}{given}{set} --resume", args.recipe.display(), out.display());
@@ -68,6 +71,34 @@ pub fn finish(outcome: Outcome, data: &DataSet, path: &str, out: &Path, repeat: 
             Ok(())
         }
     }
+}
+
+/// Trains, with everything that watches a run, and completes its page.
+pub fn watched(run: Run, progress: &mut Progress) -> Result<Outcome, TrainError> {
+    let mut observers = Observers::default();
+    observers.add("progress", &mut *progress);
+    observers.add("TensorBoard curves", TensorBoard::new(run.out, &run.recipe.to_toml()));
+    observers.add("report", ReportWriter::new(run.out));
+    let outcome = mbconv_train::train(run, &mut |event| observers.event(&event));
+    drop(observers);
+    if let Ok(Outcome::Finished { best: Some(_) }) = outcome {
+        // A run is none the worse for a page that could not be written.
+        if let Err(Failure::Failed { message, .. }) = finish_report(&run, progress) {
+            progress.line(&format!("note: no complete report: {message}"));
+        }
+    }
+    progress.finish();
+    outcome
+}
+
+/// Writes the run's page anew, with what the best model makes of the validation images.
+fn finish_report(run: &Run, progress: &mut Progress) -> Result<(), Failure> {
+    let Run { recipe, data, out, device, stop, .. } = *run;
+    let total = data.val.as_ref().map_or(0, |val| val.len());
+    let mut advance = |images| progress.advance("report", images, total, String::new());
+    let path = report::complete(out, data, recipe, device, stop, &mut advance)?;
+    progress.line(&format!("report: {}", path.display()));
+    Ok(())
 }
 
 /// `runs/NAME` after the recipe; the first free of `NAME`, `NAME-2`, … for a new run, the last taken one to resume.

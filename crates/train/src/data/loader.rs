@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::Device;
-use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
+use super::order::{Draw, Sampling, epoch_order};
 use super::{DataError, DecodeError, Sample, Source, Transform, seed};
 
 /// Samples that a worker takes at a time: enough to make taking cheap, few enough to spread a batch over the workers.
@@ -55,6 +55,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Whether each epoch has an order of its own, or that of the source.
     pub shuffle: bool,
+    /// Which samples an epoch takes, and how often.
+    pub sampling: Sampling,
     /// Whether every batch has exactly `batch_size` images, the rest being left out. Then every epoch has exactly
     /// [`Loader::batches`] batches: for skipped images, others are taken from the rest and, if need be, from the epoch's start.
     pub drop_last: bool,
@@ -70,6 +72,7 @@ impl Default for LoaderConfig {
             prefetch: 2,
             seed: 0,
             shuffle: false,
+            sampling: Sampling::Once,
             drop_last: false,
             on_bad_image: OnBadImage::Fail,
         }
@@ -163,7 +166,7 @@ struct Shared {
     source: Arc<dyn Source>,
     transform: Arc<Transform>,
     /// The epoch's order of samples; positions beyond its end wrap around.
-    order: Vec<usize>,
+    order: Vec<Draw>,
     seed: u64,
     epoch: usize,
     queue: Mutex<Queue>,
@@ -195,8 +198,8 @@ impl Shared {
                 if self.stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let index = self.order[position % self.order.len()];
-                chunk.push((index, self.make(index)));
+                let draw = self.order[position % self.order.len()];
+                chunk.push((draw.index, self.make(draw)));
             }
             lock(&self.queue).done.insert(start, chunk);
             self.finished.notify_one();
@@ -220,13 +223,13 @@ impl Shared {
     }
 
     /// Reads, decodes and transforms one sample.
-    fn make(&self, index: usize) -> Result<(Vec<u8>, usize), DataError> {
+    fn make(&self, Draw { index, repeat }: Draw) -> Result<(Vec<u8>, usize), DataError> {
         let failed = |source: DecodeError| DataError::Image { name: self.source.name(index), source };
         // Decoders are other people's code and are fed whatever lies on the disk: a panic in one is a bad image, not the end.
         let made = catch_unwind(AssertUnwindSafe(|| {
             let Sample { image, label } = self.source.get(index)?;
             let pixels = image.into_pixels().map_err(failed)?;
-            let mut rng = seed::sample_rng(self.seed, self.epoch, index);
+            let mut rng = seed::repeat_rng(self.seed, self.epoch, index, repeat);
             Ok((self.transform.apply(pixels, &mut rng).data, label))
         }));
         made.unwrap_or_else(|_| Err(failed(DecodeError::Damaged("the decoder panicked".into()))))
@@ -269,10 +272,10 @@ impl Epoch {
     fn start(loader: &Loader, epoch: usize, position: Position) -> Epoch {
         let config = loader.config.clone();
         let (samples, batches) = (loader.source.len(), loader.batches());
-        let mut order: Vec<usize> = (0..samples).collect();
-        if config.shuffle {
-            order.shuffle(&mut seed::order_rng(config.seed, epoch));
-        }
+        let label = |index| loader.source.label(index);
+        let order = epoch_order(samples, label, config.sampling, config.shuffle, config.seed, epoch);
+        let transform = Arc::new(loader.transform.at_epoch(epoch));
+        let side = transform.size();
         let start = position.samples;
         let end = match config.drop_last {
             true => start + batches.saturating_sub(position.batches) * config.batch_size,
@@ -281,7 +284,7 @@ impl Epoch {
         let limit = start + config.prefetch * config.batch_size;
         let shared = Arc::new(Shared {
             source: loader.source.clone(),
-            transform: loader.transform.clone(),
+            transform,
             order,
             seed: config.seed,
             epoch,
@@ -293,7 +296,7 @@ impl Epoch {
         let mut this = Epoch {
             shared,
             workers: Vec::new(),
-            side: loader.transform.size(),
+            side,
             batches,
             position,
             waiting: Vec::new().into_iter(),

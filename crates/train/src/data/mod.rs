@@ -8,12 +8,14 @@
 //! Decoding and resizing agree with Pillow, and crops with torchvision, because that is what published accuracies were
 //! measured with: see [`decode_rgb`] and [`Preprocess`].
 
+pub mod augment;
 mod cifar;
 mod decode;
 mod digits;
 mod error;
 mod folder;
 mod loader;
+mod order;
 mod resize;
 mod seed;
 mod transform;
@@ -28,9 +30,11 @@ pub use decode::{MAX_PIXELS, decode_rgb};
 pub use error::{DataError, DecodeError};
 pub use folder::list_images;
 pub use loader::{Batch, BurnLoader, Epoch, Loader, LoaderConfig, OnBadImage, Position};
+pub use order::Sampling;
 pub use resize::Interpolation;
+pub(crate) use seed::mix_rng;
 pub use seed::sample_rng;
-pub use transform::{Crop, Preprocess, TrainTransform, Transform};
+pub use transform::{Crop, Preprocess, Progressive, TrainTransform, Transform};
 
 /// One sample as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

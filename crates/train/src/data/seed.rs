@@ -9,6 +9,7 @@ enum Purpose {
     Augment = 1,
     Order = 2,
     Split = 3,
+    Mix = 4,
 }
 
 fn rng(purpose: Purpose, seed: u64, a: u64, b: u64) -> ChaCha8Rng {
@@ -21,7 +22,17 @@ fn rng(purpose: Purpose, seed: u64, a: u64, b: u64) -> ChaCha8Rng {
 
 /// The generator that a training transform draws from: it depends on nothing but these three.
 pub fn sample_rng(seed: u64, epoch: usize, index: usize) -> ChaCha8Rng {
-    rng(Purpose::Augment, seed, epoch as u64, index as u64)
+    repeat_rng(seed, epoch, index, 0)
+}
+
+/// The same for a sample that comes several times in an epoch.
+pub(super) fn repeat_rng(seed: u64, epoch: usize, index: usize, repeat: usize) -> ChaCha8Rng {
+    rng(Purpose::Augment, seed, epoch as u64, index as u64 | (repeat as u64) << 40)
+}
+
+/// The generator that mixes the batch of a step.
+pub(crate) fn mix_rng(seed: u64, epoch: usize, step: usize) -> ChaCha8Rng {
+    rng(Purpose::Mix, seed, epoch as u64, step as u64)
 }
 
 /// The generator that shuffles an epoch.

@@ -4,6 +4,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::RgbPixels;
+use super::augment::Augmentation;
 use super::resize::{Interpolation, Region, crop, resize, resize_region};
 
 /// The evaluation preprocessing that a model file describes: the shorter side resized to `resize`, the central
@@ -62,10 +63,52 @@ pub struct TrainTransform {
     pub crop: Crop,
     /// Probability of mirroring left and right.
     pub horizontal_flip: f64,
+    /// Smaller squares in the first epochs.
+    pub progressive: Option<Progressive>,
+    /// What happens after that.
+    pub augmentation: Augmentation,
+}
+
+impl Default for TrainTransform {
+    /// The central 224×224 pixels.
+    fn default() -> Self {
+        Self {
+            size: 224,
+            interpolation: Interpolation::Bilinear,
+            crop: Crop::Centre,
+            horizontal_flip: 0.0,
+            progressive: None,
+            augmentation: Augmentation::default(),
+        }
+    }
+}
+
+/// Sizes that grow with the epochs (Tan and Le 2021): the side goes from `start` to the full size in equal steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progressive {
+    /// Side in the first epochs, in pixels.
+    pub start: usize,
+    /// Number of sizes, the first and the full one included; each is kept equally long.
+    pub stages: usize,
+    /// Epochs of all stages together; later ones have the full size.
+    pub epochs: usize,
+}
+
+impl Progressive {
+    /// Side in an epoch, from 0; a multiple of 8 before the last stage, where the full size is taken.
+    pub fn size(&self, full: usize, epoch: usize) -> usize {
+        let stages = self.stages.max(1);
+        let stage = epoch * stages / self.epochs.max(1);
+        if stage + 1 >= stages {
+            return full;
+        }
+        let side = self.start as f64 + (full as f64 - self.start as f64) * stage as f64 / (stages - 1) as f64;
+        ((side / 8.0).round() as usize * 8).clamp(self.start.min(full), full.max(self.start))
+    }
 }
 
 impl TrainTransform {
-    /// Cuts a square out and perhaps mirrors it: `size`×`size` pixels.
+    /// Cuts a square out, perhaps mirrors it, and augments it: `size`×`size` pixels.
     pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
         let size = self.size.max(1);
         let mut out = match self.crop {
@@ -91,7 +134,7 @@ impl TrainTransform {
         if rng.random::<f64>() < self.horizontal_flip {
             mirror(&mut out);
         }
-        out
+        self.augmentation.apply(out, rng)
     }
 }
 
@@ -110,6 +153,17 @@ impl Transform {
         match self {
             Transform::Train(train) => train.apply(image, rng),
             Transform::Eval(preprocess) => preprocess.apply(image),
+        }
+    }
+
+    /// What it is in an epoch, from 0: a progressive one has that epoch's size.
+    pub fn at_epoch(&self, epoch: usize) -> Self {
+        match self {
+            Transform::Train(train) => {
+                let size = train.progressive.map_or(train.size, |progressive| progressive.size(train.size, epoch));
+                Transform::Train(TrainTransform { size, progressive: None, ..train.clone() })
+            }
+            Transform::Eval(_) => self.clone(),
         }
     }
 
@@ -260,7 +314,7 @@ mod tests {
             size: 4,
             interpolation: Interpolation::Bilinear,
             crop: Crop::PadAndCrop { padding: 1 },
-            horizontal_flip: 0.0,
+            ..TrainTransform::default()
         };
         let mut seen = [false; 9];
         for index in 0..200 {
@@ -272,11 +326,21 @@ mod tests {
     }
 
     #[test]
+    fn progressive_sizes_grow_in_equal_stages() {
+        let progressive = Progressive { start: 128, stages: 4, epochs: 100 };
+        let size = |epoch| progressive.size(224, epoch);
+        assert_eq!([0, 24, 25, 50, 74, 75, 99, 100, 1000].map(size), [128, 128, 160, 192, 192, 224, 224, 224, 224]);
+        let one = Progressive { start: 64, stages: 1, epochs: 10 };
+        assert_eq!(one.size(224, 0), 224);
+    }
+
+    #[test]
     fn mirroring_is_as_frequent_as_asked_for() {
         let image = RgbPixels { width: 2, height: 2, data: [1, 2, 3, 4, 5, 6].repeat(2) };
         let mirrored = |horizontal_flip| {
             let (interpolation, crop) = (Interpolation::Bilinear, Crop::Centre);
-            let transform = TrainTransform { size: 2, interpolation, crop, horizontal_flip };
+            let transform =
+                TrainTransform { size: 2, interpolation, crop, horizontal_flip, ..TrainTransform::default() };
             let first = |index| transform.apply(image.clone(), &mut sample_rng(3, 0, index)).data[0];
             (0..400).filter(|&index| first(index) == 4).count()
         };

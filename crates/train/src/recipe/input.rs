@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure, ensure_count};
-use crate::data::{Crop, Interpolation, Preprocess, TrainTransform};
+use crate::data::{Crop, Interpolation, Preprocess, Progressive, TrainTransform};
 
 /// `[input]`: sizes in pixels of the square that the network sees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +11,9 @@ use crate::data::{Crop, Interpolation, Preprocess, TrainTransform};
 pub struct InputConfig {
     /// Side of the training image.
     pub size: usize,
+    /// Smaller training images in the first epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progressive: Option<ProgressiveConfig>,
     /// How the training image is cut out.
     #[serde(default)]
     pub crop: CropKind,
@@ -43,6 +46,20 @@ pub struct InputConfig {
     pub std: [f32; 3],
 }
 
+/// `[input.progressive]`: training images that grow from `start` to `input.size` (Tan and Le 2021).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgressiveConfig {
+    /// Side in the first epochs.
+    pub start: usize,
+    /// Number of sizes, the first and the full one included, each kept equally long.
+    #[serde(default = "default_stages")]
+    pub stages: usize,
+    /// Share of the epochs that the stages take together; the rest has the full size.
+    #[serde(default = "one")]
+    pub until: f64,
+}
+
 /// Ways to cut out a training image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,6 +78,12 @@ fn default_scale() -> [f64; 2] {
 }
 fn default_ratio() -> [f64; 2] {
     [3.0 / 4.0, 4.0 / 3.0]
+}
+fn default_stages() -> usize {
+    4
+}
+fn one() -> f64 {
+    1.0
 }
 fn default_padding() -> usize {
     4
@@ -83,6 +106,7 @@ impl InputConfig {
     pub fn of_size(size: usize) -> Self {
         Self {
             size,
+            progressive: None,
             crop: CropKind::default(),
             scale: default_scale(),
             ratio: default_ratio(),
@@ -96,7 +120,7 @@ impl InputConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), RecipeError> {
+    pub(super) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
         ensure_count("input.size", self.size, 8192)?;
         ensure_count("input.eval_size", self.eval_size(), 8192)?;
         ensure_count("input.eval_resize", self.eval_resize(), 8192)?;
@@ -109,6 +133,11 @@ impl InputConfig {
         };
         range("input.scale", self.scale, 1.0)?;
         range("input.ratio", self.ratio, 100.0)?;
+        if let Some(ProgressiveConfig { start, stages, until }) = self.progressive {
+            ensure_count("input.progressive.start", start, self.size)?;
+            ensure_count("input.progressive.stages", stages, epochs)?;
+            ensure(until > 0.0 && until <= 1.0, "input.progressive.until", until, "above 0 and at most 1")?;
+        }
         for (mean, std) in self.mean.iter().zip(self.std) {
             ensure(mean.is_finite(), "input.mean", mean, "finite")?;
             ensure(std.is_finite() && std > 0.0, "input.std", std, "above 0")?;
@@ -124,15 +153,20 @@ impl InputConfig {
         self.eval_resize.unwrap_or(self.eval_size())
     }
 
-    /// What becomes of a training image.
-    pub fn train_transform(&self) -> TrainTransform {
+    /// What becomes of a training image, before it is augmented, in a run of `epochs` epochs.
+    pub fn train_transform(&self, epochs: usize) -> TrainTransform {
         let Self { size, crop, scale, ratio, padding, horizontal_flip, interpolation, .. } = *self;
         let crop = match crop {
             CropKind::RandomResized => Crop::RandomResized { scale: scale.into(), ratio: ratio.into() },
             CropKind::Pad => Crop::PadAndCrop { padding },
             CropKind::Centre => Crop::Centre,
         };
-        TrainTransform { size, interpolation, crop, horizontal_flip }
+        let progressive = self.progressive.map(|ProgressiveConfig { start, stages, until }| Progressive {
+            start,
+            stages,
+            epochs: (until * epochs as f64).ceil() as usize,
+        });
+        TrainTransform { size, interpolation, crop, horizontal_flip, progressive, ..TrainTransform::default() }
     }
 
     /// What becomes of an image in evaluation, and what the model file will say of it.

@@ -3,11 +3,14 @@
 //! A recipe arrives as a [`RecipeFile`], whose keys are checked by name, and becomes a [`Recipe`], whose values are
 //! checked too. Nothing runs on an unchecked one. Each section is a module, which also checks its values.
 
+mod augment;
 mod checkpoint;
 mod data;
 mod error;
 mod finetune;
 mod input;
+mod loss;
+mod mix;
 mod model;
 mod setting;
 
@@ -21,9 +24,12 @@ pub use self::data::DataConfig;
 pub use self::error::RecipeError;
 pub(crate) use self::error::{ensure, ensure_count};
 pub use self::finetune::{FinetuneConfig, Freeze};
-pub use self::input::{CropKind, InputConfig};
+pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
+pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};
+pub use self::mix::{MixConfig, MixMode};
 pub use self::model::ModelConfig;
-use crate::data::{Preprocess, TrainTransform};
+use crate::data::augment::{AugmentConfig, Augmentation};
+use crate::data::{Preprocess, Sampling, TrainTransform};
 use crate::ema::EmaConfig;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
@@ -56,6 +62,9 @@ pub struct RecipeFile {
     /// work.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Which training images an epoch takes: `"once"`, `{ repeated = 3 }` or `"balanced"`.
+    #[serde(default)]
+    pub sampling: Sampling,
     /// The network.
     pub model: ModelConfig,
     /// Where images come from.
@@ -63,6 +72,18 @@ pub struct RecipeFile {
     pub data: DataConfig,
     /// What becomes of an image on its way to the network.
     pub input: InputConfig,
+    /// What happens to a training image thereafter.
+    #[serde(default)]
+    pub augment: AugmentConfig,
+    /// How the images of a batch are mixed.
+    #[serde(default)]
+    pub mix: MixConfig,
+    /// What is minimised.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// A network to learn from besides the labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<DistillationConfig>,
     /// How weights are updated.
     pub optimizer: OptimizerConfig,
     /// How the learning rate moves.
@@ -159,7 +180,14 @@ impl TryFrom<RecipeFile> for Recipe {
         ensure_count("accumulate", file.accumulate, 1 << 20)?;
         ensure((0.0..1.0).contains(&file.label_smoothing), "label_smoothing", file.label_smoothing, "in [0, 1)")?;
         data.check()?;
-        input.check()?;
+        input.check(file.epochs)?;
+        augment::check(&file.augment)?;
+        file.mix.check(file.epochs)?;
+        file.loss.check()?;
+        file.distillation.as_ref().map_or(Ok(()), DistillationConfig::check)?;
+        if let Sampling::Repeated(times) = file.sampling {
+            ensure_count("sampling.repeated", times, 100)?;
+        }
         optimizer.check()?;
         schedule.check(file.epochs)?;
         file.ema.as_ref().map_or(Ok(()), EmaConfig::check)?;
@@ -191,7 +219,9 @@ impl Recipe {
 
     /// What becomes of a training image.
     pub fn train_transform(&self) -> TrainTransform {
-        self.0.input.train_transform()
+        let input = &self.0.input;
+        let augmentation = Augmentation::new(self.0.augment.clone(), input.interpolation, input.mean, input.std);
+        TrainTransform { augmentation, ..input.train_transform(self.0.epochs) }
     }
 
     /// What becomes of an image in evaluation, and what the model file will say of it.
@@ -272,6 +302,30 @@ mod tests {
             ("checkpoint.minutes=-1", "checkpoint.minutes"),
             ("finetune.freeze=9", "finetune.freeze"),
             ("finetune.freeze=head", "freeze"),
+            ("sampling.repeated=0", "sampling.repeated"),
+            ("sampling=twice", "sampling"),
+            ("input.progressive.start=64", "input.progressive.start"),
+            ("input.progressive={start=16,stages=9}", "input.progressive.stages"),
+            ("augment.policy=rand-x9", "`x9`"),
+            ("augment.vertical_flip=2", "augment.vertical_flip"),
+            ("augment.color_jitter=[0.1,0.1,0.1,0.6]", "augment.color_jitter"),
+            ("augment.erasing.probability=-1", "augment.erasing.probability"),
+            ("augment.erasing.area=[0.5,0.1]", "augment.erasing.area"),
+            ("augment.erasing.aspect=[0,1]", "augment.erasing.aspect"),
+            ("augment.erasing.count=[2,1]", "augment.erasing.count"),
+            ("mix.mixup=-1", "mix.mixup"),
+            ("mix.cutmix=nan", "mix.cutmix"),
+            ("mix.cutmix_range=[0.9,0.1]", "mix.cutmix_range"),
+            ("mix.mode=half", "half"),
+            ("mix.off_epochs=4", "mix.off_epochs"),
+            ("loss.name=hinge", "hinge"),
+            ("loss.gamma=-1", "loss.gamma"),
+            ("loss.target_threshold=2", "loss.target_threshold"),
+            ("loss.class_weights=[1,-1]", "loss.class_weights"),
+            ("loss.class_weights=fair", "class_weights"),
+            ("distillation.alpha=0.5", "teacher"),
+            ("distillation={teacher='x',alpha=2}", "distillation.alpha"),
+            ("distillation={teacher='x',temperature=0}", "distillation.temperature"),
             ("epochs", "key=value"),
             ("epochs.x=1", "`epochs` is a value"),
             ("=3", "key is empty"),

@@ -1,0 +1,109 @@
+//! What one sees of a run: its page, its curves, runs side by side, the learning-rate test.
+
+mod common;
+
+use std::fs;
+
+use common::{error, json, path, run, tiny_recipe, trained};
+
+/// Everything that a page of today would fetch from elsewhere.
+const FOREIGN: [&str; 5] = ["http://", "https://", "<script", "<link", "@import"];
+
+#[test]
+fn a_run_leaves_a_page_and_curves() {
+    let page = fs::read_to_string(trained().join("report.html")).unwrap();
+    for words in ["Confusion", "Worst mistakes", "Learning rate", "mobilenet_v2_0.1", "data:image/png;base64"] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(FOREIGN.iter().all(|word| !page.contains(word)), "the page needs something from elsewhere");
+    let events = fs::read_dir(trained())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents."));
+    assert_eq!(events.count(), 1);
+}
+
+#[test]
+fn evaluation_writes_a_page_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new/page");
+    let model = trained().join("best.safetensors");
+    let arguments = ["eval", path(&model), "--data", "digits", "--report", path(&out), "--json", "--device", "cpu"];
+    let results = json(&arguments);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    let top1 = format!("{:.2} %", 100.0 * results["top1"].as_f64().unwrap());
+    assert!(page.contains(&top1) && page.contains("split val"), "{top1}");
+}
+
+#[test]
+fn runs_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let other = folder.path().join("other");
+    let set = ["--set", "epochs=1", "--set", "augment.policy=ta_wide", "--set", "mix.mixup=0.2"];
+    let mut arguments = vec!["train", path(&recipe), "--out", path(&other), "--device", "cpu"];
+    arguments.extend(set);
+    run(0, &arguments);
+    let both = ["compare", path(trained()), path(&other)];
+    let (text, _) = run(0, &both);
+    for words in ["top-1", "2/2", "1/1", "augment.policy", "\"ta_wide\"", "mix.mixup"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let document = json(&[&both[..], &["--json"]].concat());
+    assert_eq!(document["runs"][0]["epochs"], 2);
+    assert_eq!(document["differences"]["epochs"], serde_json::json!(["2", "1"]));
+    assert!(error(&["compare", path(folder.path())]).contains("is no training run"));
+}
+
+#[test]
+fn learning_rates_are_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let svg = folder.path().join("curve.svg");
+    let arguments = ["find-lr", path(&recipe), "--steps", "40", "--out", path(&svg), "--device", "cpu"];
+    let document = json(&[&arguments[..], &["--json"]].concat());
+    let points = document["points"].as_array().unwrap();
+    assert!(points.len() > 10 && document["suggestion"].as_f64().unwrap() > 1e-5);
+    assert!(fs::read_to_string(&svg).unwrap().contains("</svg>"));
+    let (text, _) = run(0, &arguments);
+    assert!(text.contains("--set optimizer.learning_rate="), "{text}");
+    assert!(error(&["find-lr", path(&recipe), "--from", "1", "--to", "0.1"]).contains("--from"));
+}
+
+/// Every part of augmentation, mixing, loss and distillation works in one run, and what is wrong is named.
+#[test]
+fn everything_at_once_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let teacher = format!("distillation.teacher='{}'", path(trained()));
+    let settings = [
+        "epochs=2",
+        "augment.policy=rand-m9-mstd0.5-inc1",
+        "augment.color_jitter=0.2",
+        "augment.erasing.probability=0.25",
+        "augment.erasing.mode=pixel",
+        "mix.mixup=0.2",
+        "mix.cutmix=1.0",
+        "mix.mode=pair",
+        "mix.off_epochs=1",
+        "label_smoothing=0.1",
+        "loss.name=bce",
+        "loss.target_threshold=0.2",
+        "loss.class_weights=balanced",
+        "sampling=balanced",
+        "input.progressive={start=7,stages=2}",
+        &teacher,
+        "distillation.alpha=0.3",
+        "distillation.temperature=2.0",
+    ];
+    let out = folder.path().join("run");
+    let mut arguments = vec!["train", path(&recipe), "--out", path(&out), "--device", "cpu"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    run(0, &arguments);
+    assert_eq!(fs::read_to_string(out.join("metrics.csv")).unwrap().lines().count(), 3);
+
+    let other = folder.path().join("other");
+    let wrong = |setting: &str| error(&["train", path(&recipe), "--out", path(&other), "--set", setting]);
+    assert!(wrong("distillation.teacher=nothing.safetensors").contains("the teacher: cannot read"));
+    assert!(wrong("loss.class_weights=[1, 2]").contains("one a class"));
+    assert!(!other.exists(), "nothing was begun");
+}

@@ -1,0 +1,59 @@
+//! Gaussian blur as Pillow's: three box blurs of fractional radius (Gwosdek et al. 2011).
+
+use super::super::RgbPixels;
+
+const PASSES: i32 = 3;
+
+pub(super) fn gaussian(image: &mut RgbPixels, radius: f64) {
+    let radius = box_radius(radius as f32);
+    if radius.is_nan() || radius <= 0.0 {
+        return;
+    }
+    let (width, height) = (image.width, image.height);
+    let (pixels, _) = image.data.as_chunks_mut::<3>();
+    for row in pixels.chunks_exact_mut(width) {
+        blur_line(row, radius);
+    }
+    let mut column = vec![[0; 3]; height];
+    for x in 0..width {
+        column.iter_mut().zip(pixels[x..].iter().step_by(width)).for_each(|(to, from)| *to = *from);
+        blur_line(&mut column, radius);
+        pixels[x..].iter_mut().step_by(width).zip(&column).for_each(|(to, from)| *to = *from);
+    }
+}
+
+/// Radius of a box which, applied [`PASSES`] times, spreads as a Gaussian of that standard deviation.
+fn box_radius(radius: f32) -> f32 {
+    let variance = radius * radius / PASSES as f32;
+    let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;
+    let whole = ((f64::from(length) - 1.0) / 2.0).floor() as f32;
+    let fraction = (2.0 * whole + 1.0) * (whole * (whole + 1.0) - 3.0 * variance);
+    whole + fraction / (6.0 * (variance - (whole + 1.0) * (whole + 1.0)))
+}
+
+fn blur_line(line: &mut [[u8; 3]], radius: f32) {
+    let whole = radius as usize;
+    let weight = ((1u32 << 24) as f32 / (radius * 2.0 + 1.0)) as u32;
+    let edge_weight = ((1u32 << 24).saturating_sub((whole as u32 * 2 + 1).wrapping_mul(weight))) / 2;
+    let last = line.len() - 1;
+    let mut source = vec![[0; 3]; line.len()];
+    for _ in 0..PASSES {
+        source.copy_from_slice(line);
+        let at = |i: isize| source[i.clamp(0, last as isize) as usize].map(u32::from);
+        let whole = whole as isize;
+        let mut sum = [0u32; 3];
+        for i in -whole - 1..whole {
+            sum = std::array::from_fn(|c| sum[c] + at(i)[c]);
+        }
+        for (x, pixel) in line.iter_mut().enumerate() {
+            let x = x as isize;
+            let (old, new) = (at(x - whole - 1), at(x + whole));
+            sum = std::array::from_fn(|c| sum[c] + new[c] - old[c]);
+            let beyond = at(x + whole + 1);
+            *pixel = std::array::from_fn(|c| {
+                let total = sum[c].wrapping_mul(weight).wrapping_add((old[c] + beyond[c]).wrapping_mul(edge_weight));
+                (total.wrapping_add(1 << 23) >> 24) as u8
+            });
+        }
+    }
+}

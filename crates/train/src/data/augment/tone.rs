@@ -1,0 +1,89 @@
+//! Operations that map each value by a table, as Pillow's `ImageOps`.
+
+use super::super::RgbPixels;
+
+/// Maps the values of each channel by its table.
+fn map_channels(image: &mut RgbPixels, tables: &[[u8; 256]; 3]) {
+    let (pixels, _) = image.data.as_chunks_mut::<3>();
+    for pixel in pixels {
+        for (value, table) in pixel.iter_mut().zip(tables) {
+            *value = table[usize::from(*value)];
+        }
+    }
+}
+
+/// Maps all values by one function.
+pub(super) fn map(image: &mut RgbPixels, function: impl Fn(u8) -> u8) {
+    let mut table = [0; 256];
+    for (value, out) in (0..=255).zip(&mut table) {
+        *out = function(value);
+    }
+    for value in &mut image.data {
+        *value = table[usize::from(*value)];
+    }
+}
+
+fn histograms(image: &RgbPixels) -> [[usize; 256]; 3] {
+    let mut counts = [[0; 256]; 3];
+    let (pixels, _) = image.data.as_chunks::<3>();
+    for pixel in pixels {
+        for (value, counts) in pixel.iter().zip(&mut counts) {
+            counts[usize::from(*value)] += 1;
+        }
+    }
+    counts
+}
+
+fn identity() -> [u8; 256] {
+    std::array::from_fn(|value| value as u8)
+}
+
+pub(super) fn invert(image: &mut RgbPixels) {
+    image.data.iter_mut().for_each(|value| *value = !*value);
+}
+
+pub(super) fn posterize(image: &mut RgbPixels, bits: u32) {
+    let mask = 0xff00u32.wrapping_shr(bits.min(8)) as u8;
+    image.data.iter_mut().for_each(|value| *value &= mask);
+}
+
+pub(super) fn solarize(image: &mut RgbPixels, threshold: f64) {
+    map(image, |value| if f64::from(value) < threshold { value } else { !value });
+}
+
+pub(super) fn solarize_add(image: &mut RgbPixels, add: u8) {
+    map(image, |value| if value < 128 { value.saturating_add(add) } else { value });
+}
+
+pub(super) fn auto_contrast(image: &mut RgbPixels) {
+    let tables = histograms(image).map(|counts| {
+        let lowest = counts.iter().position(|&count| count > 0).unwrap_or(0);
+        let highest = counts.iter().rposition(|&count| count > 0).unwrap_or(0);
+        if highest <= lowest {
+            return identity();
+        }
+        let scale = 255.0 / (highest - lowest) as f64;
+        let offset = -(lowest as f64) * scale;
+        // A cast to a byte cuts off and saturates.
+        std::array::from_fn(|value| (value as f64 * scale + offset) as u8)
+    });
+    map_channels(image, &tables);
+}
+
+pub(super) fn equalize(image: &mut RgbPixels) {
+    let tables = histograms(image).map(|counts| {
+        let total: usize = counts.iter().sum();
+        let last = counts.iter().rev().find(|&&count| count > 0).copied().unwrap_or(0);
+        let step = (total - last) / 255;
+        if step == 0 {
+            return identity();
+        }
+        let mut below = step / 2;
+        counts.map(|count| {
+            let value = below / step;
+            below += count;
+            value.min(255) as u8
+        })
+    });
+    map_channels(image, &tables);
+}

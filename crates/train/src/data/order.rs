@@ -1,0 +1,135 @@
+//! In which order an epoch takes its samples, and how often.
+
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use super::seed;
+
+/// Which samples an epoch is made of; always as many as the source has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Each once.
+    #[default]
+    Once,
+    /// A share of them, each this often in a row with different augmentation (Hoffer et al. 2020; timm's `--aug-repeats`
+    /// on one device).
+    Repeated(usize),
+    /// Every class equally often: samples of rare classes come several times, of common ones in turn.
+    Balanced,
+}
+
+/// One sample of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Draw {
+    /// Index in the source.
+    pub index: usize,
+    /// How often it came before in this epoch; gives each time its own augmentation.
+    pub repeat: usize,
+}
+
+/// The samples of an epoch in order. `label` tells a sample's class.
+pub(super) fn epoch_order(
+    samples: usize,
+    label: impl Fn(usize) -> usize,
+    sampling: Sampling,
+    shuffle: bool,
+    seed: u64,
+    epoch: usize,
+) -> Vec<Draw> {
+    let mut rng = seed::order_rng(seed, epoch);
+    let mut shuffled = |indices: &mut Vec<usize>| {
+        if shuffle {
+            indices.shuffle(&mut rng);
+        }
+    };
+    let mut all: Vec<usize> = (0..samples).collect();
+    match sampling {
+        Sampling::Once => {
+            shuffled(&mut all);
+            all.into_iter().map(|index| Draw { index, repeat: 0 }).collect()
+        }
+        Sampling::Repeated(times) => {
+            shuffled(&mut all);
+            let times = times.max(1);
+            let repeated = all.into_iter().flat_map(|index| (0..times).map(move |repeat| Draw { index, repeat }));
+            repeated.take(samples).collect()
+        }
+        Sampling::Balanced => {
+            let mut members: Vec<Vec<usize>> = Vec::new();
+            for index in 0..samples {
+                let class = label(index);
+                members.resize_with(members.len().max(class + 1), Vec::new);
+                members[class].push(index);
+            }
+            members.retain(|members| !members.is_empty());
+            members.iter_mut().for_each(&mut shuffled);
+            // The epoch is dealt out to the classes in turn; which of them get one more changes with the epoch.
+            let classes = members.len().max(1);
+            let mut draws: Vec<Draw> = (0..samples)
+                .map(|position| {
+                    let members = &members[(position + epoch) % classes];
+                    let turn = position / classes;
+                    Draw { index: members[turn % members.len()], repeat: turn / members.len() }
+                })
+                .collect();
+            if shuffle {
+                draws.shuffle(&mut rng);
+            }
+            draws
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn order(labels: &[usize], sampling: Sampling, epoch: usize) -> Vec<Draw> {
+        epoch_order(labels.len(), |index| labels[index], sampling, true, 7, epoch)
+    }
+
+    #[test]
+    fn repeated_samples_stand_together() {
+        let draws = order(&[0; 10], Sampling::Repeated(3), 0);
+        for block in draws.chunks(3) {
+            assert!(block.iter().all(|draw| draw.index == block[0].index));
+            assert!(block.iter().enumerate().all(|(i, draw)| draw.repeat == i));
+        }
+        let firsts: std::collections::HashSet<usize> = draws.chunks(3).map(|block| block[0].index).collect();
+        assert_eq!((draws.len(), firsts.len()), (10, 4));
+    }
+
+    #[test]
+    fn balanced_epochs_show_every_class_equally() {
+        let labels: Vec<usize> = (0..100).map(|i| if i < 90 { 0 } else { 2 + i % 2 }).collect();
+        let draws = order(&labels, Sampling::Balanced, 0);
+        let count = |class| draws.iter().filter(|draw| labels[draw.index] == class).count();
+        assert_eq!((draws.len(), count(0), count(1)), (100, 34, 0));
+        assert_eq!((count(2), count(3)), (33, 33));
+        // The common class is sampled without repetition, and differently in the next epoch.
+        let common = |epoch| -> Vec<usize> {
+            let mut indices: Vec<usize> =
+                order(&labels, Sampling::Balanced, epoch).iter().map(|draw| draw.index).filter(|&i| i < 90).collect();
+            indices.sort_unstable();
+            indices
+        };
+        let (first, second) = (common(0), common(1));
+        assert!(first.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_ne!(first, second);
+    }
+
+    proptest! {
+        /// No draw comes twice, so no augmentation does.
+        #[test]
+        fn draws_are_unique(labels in prop::collection::vec(0usize..5, 0..60), times in 1usize..4) {
+            for sampling in [Sampling::Once, Sampling::Repeated(times), Sampling::Balanced] {
+                let draws = order(&labels, sampling, 3);
+                let unique: std::collections::HashSet<_> = draws.iter().map(|d| (d.index, d.repeat)).collect();
+                prop_assert_eq!((draws.len(), unique.len()), (labels.len(), labels.len()));
+            }
+        }
+    }
+}

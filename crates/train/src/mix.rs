@@ -1,0 +1,261 @@
+//! Mixup and cutmix of a batch's bytes, as timm's `FastCollateMixup`.
+
+use rand::Rng;
+use rand_distr::{Beta, Distribution};
+
+use crate::data::{Batch, mix_rng};
+use crate::recipe::{MixConfig, MixMode};
+
+/// What becomes of one image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mix {
+    /// Nothing.
+    None,
+    /// It keeps this share of every pixel; its partner gives the rest.
+    Blend(f32),
+    /// Its partner gives the rectangle; the image keeps the share of the area that is left.
+    Paste(Rectangle),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Rectangle {
+    top: usize,
+    bottom: usize,
+    left: usize,
+    right: usize,
+}
+
+/// Mixes the images of a batch in place and gives their targets, `[n, classes]` by rows: a share `smoothing` spread evenly
+/// over all classes, the rest on the labels in the proportion of the images. Draws from (seed, epoch, step) alone.
+pub(crate) fn mix(
+    batch: &mut Batch,
+    classes: usize,
+    smoothing: f64,
+    config: &MixConfig,
+    [seed, epoch, step]: [u64; 3],
+) -> Vec<f32> {
+    let mut rng = mix_rng(seed, epoch as usize, step as usize);
+    let size = (batch.width, batch.height);
+    let mixes = draw(batch.labels.len(), size, config, &mut rng);
+    let shares = blend_images(batch, &mixes);
+    targets(&batch.labels, &shares, classes, smoothing)
+}
+
+/// What becomes of each image.
+fn draw(n: usize, size: (usize, usize), config: &MixConfig, rng: &mut impl Rng) -> Vec<Mix> {
+    let mut one = || draw_one(size, config, rng);
+    match config.mode {
+        MixMode::Batch => vec![one(); n],
+        MixMode::Elem => (0..n).map(|_| one()).collect(),
+        MixMode::Pair => {
+            let half: Vec<Mix> = (0..n / 2).map(|_| one()).collect();
+            let middle = (n % 2 == 1).then_some(Mix::None);
+            half.iter().copied().chain(middle).chain(half.iter().rev().copied()).collect()
+        }
+    }
+}
+
+fn draw_one((width, height): (usize, usize), config: &MixConfig, rng: &mut impl Rng) -> Mix {
+    let MixConfig { mixup, cutmix, cutmix_range, probability, switch_probability, .. } = *config;
+    let cutmix = if cutmix_range.is_some() { 1.0 } else { cutmix };
+    if rng.random::<f64>() >= probability || (mixup <= 0.0 && cutmix <= 0.0) {
+        return Mix::None;
+    }
+    let cut = cutmix > 0.0 && (mixup <= 0.0 || rng.random::<f64>() < switch_probability);
+    let alpha = if cut { cutmix } else { mixup };
+    let share = Beta::new(alpha, alpha).map_or(1.0, |beta| beta.sample(rng));
+    if !cut {
+        return Mix::Blend(share as f32);
+    }
+    let below = |end: usize, rng: &mut _| if end > 0 { Rng::random_range(rng, 0..end) } else { 0 };
+    match cutmix_range {
+        None => {
+            let ratio = (1.0 - share).sqrt();
+            // A rectangle about any pixel; what lies outside of the image is left out.
+            let mut span = |length: usize| {
+                let cut = (length as f64 * ratio) as usize;
+                let centre = below(length, rng);
+                (centre.saturating_sub(cut / 2), (centre + cut.div_ceil(2)).min(length))
+            };
+            let ((top, bottom), (left, right)) = (span(height), span(width));
+            Mix::Paste(Rectangle { top, bottom, left, right })
+        }
+        Some([low, high]) => {
+            let mut span = |length: usize| {
+                let (least, most) = ((length as f64 * low) as usize, (length as f64 * high) as usize);
+                let cut = least + below(most.saturating_sub(least), rng);
+                let start = below(length - cut + 1, rng);
+                (start, start + cut)
+            };
+            let ((top, bottom), (left, right)) = (span(height), span(width));
+            Mix::Paste(Rectangle { top, bottom, left, right })
+        }
+    }
+}
+
+/// Mixes image `i` with image `n - 1 - i` in place; gives the share that each keeps.
+fn blend_images(batch: &mut Batch, mixes: &[Mix]) -> Vec<f32> {
+    let (width, height) = (batch.width, batch.height);
+    let length = width * height * 3;
+    let n = mixes.len();
+    let (first, second) = batch.images.split_at_mut(n / 2 * length);
+    for (i, (a, b)) in first.chunks_exact_mut(length).zip(second.rchunks_exact_mut(length)).enumerate() {
+        let (mix_a, mix_b) = (mixes[i], mixes[n - 1 - i]);
+        let original = if mix_b == Mix::None { Vec::new() } else { a.to_vec() };
+        mix_one(a, b, width, mix_a);
+        mix_one(b, &original, width, mix_b);
+    }
+    let share = |mix: &Mix| match *mix {
+        Mix::None => 1.0,
+        Mix::Blend(share) => share,
+        Mix::Paste(Rectangle { top, bottom, left, right }) => {
+            (1.0 - ((bottom - top) * (right - left)) as f64 / (width * height) as f64) as f32
+        }
+    };
+    mixes.iter().map(share).collect()
+}
+
+fn mix_one(image: &mut [u8], partner: &[u8], width: usize, mix: Mix) {
+    match mix {
+        Mix::None => {}
+        Mix::Blend(share) => {
+            for (value, &other) in image.iter_mut().zip(partner) {
+                let mixed = f32::from(*value) * share + f32::from(other) * (1.0 - share);
+                *value = mixed.round_ties_even() as u8;
+            }
+        }
+        Mix::Paste(Rectangle { top, bottom, left, right }) => {
+            for y in top..bottom {
+                let row = (y * width + left) * 3..(y * width + right) * 3;
+                image[row.clone()].copy_from_slice(&partner[row]);
+            }
+        }
+    }
+}
+
+/// Smoothed targets by rows, mixed as the images are.
+fn targets(labels: &[usize], shares: &[f32], classes: usize, smoothing: f64) -> Vec<f32> {
+    let off = (smoothing / classes as f64) as f32;
+    let on = (1.0 - smoothing + smoothing / classes as f64) as f32;
+    let one_hot = |class: usize, label: usize| if class == label { on } else { off };
+    let mut targets = Vec::with_capacity(labels.len() * classes);
+    for ((&label, &other), &share) in labels.iter().zip(labels.iter().rev()).zip(shares) {
+        targets.extend((0..classes).map(|class| one_hot(class, label) * share + one_hot(class, other) * (1.0 - share)));
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Fixture {
+        images: Vec<u8>,
+        labels: Vec<usize>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        mode: String,
+        cut: bool,
+        lam: Vec<f32>,
+        boxes: Vec<[usize; 4]>,
+        images: Vec<u8>,
+        targets: Vec<f64>,
+    }
+
+    /// Given timm's draws, images and targets are timm's to the last bit of a byte.
+    #[test]
+    fn agrees_with_timm() {
+        let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/augment/mixes.json")).unwrap();
+        assert_eq!(fixture.cases.len(), 6);
+        for case in fixture.cases {
+            let draws: Vec<Mix> = case
+                .lam
+                .iter()
+                .zip(&case.boxes)
+                .map(
+                    |(&lam, &[top, bottom, left, right])| {
+                        if case.cut { Mix::Paste(Rectangle { top, bottom, left, right }) } else { Mix::Blend(lam) }
+                    },
+                )
+                .collect();
+            let mixes: Vec<Mix> = match case.mode.as_str() {
+                "batch" => vec![draws[0]; 4],
+                "pair" => vec![draws[0], draws[1], draws[1], draws[0]],
+                _ => draws,
+            };
+            let mut batch = Batch {
+                images: fixture.images.clone(),
+                labels: fixture.labels.clone(),
+                height: 6,
+                width: 5,
+                indices: vec![0; 4],
+            };
+            let shares = blend_images(&mut batch, &mixes);
+            assert_eq!(batch.images, case.images, "{} {}", case.mode, case.cut);
+            for (ours, theirs) in targets(&batch.labels, &shares, 3, 0.1).iter().zip(&case.targets) {
+                assert!((f64::from(*ours) - theirs).abs() < 1e-6, "{} {}", case.mode, case.cut);
+            }
+        }
+    }
+
+    fn config(mixup: f64, cutmix: f64, mode: MixMode) -> MixConfig {
+        MixConfig { mixup, cutmix, mode, ..MixConfig::default() }
+    }
+
+    #[test]
+    fn cutmix_and_mixup_take_turns() {
+        let both = config(0.2, 1.0, MixMode::Elem);
+        let mixes = draw(2000, (32, 32), &both, &mut mix_rng(0, 0, 0));
+        let cut = mixes.iter().filter(|mix| matches!(mix, Mix::Paste(_))).count();
+        assert!((900..1100).contains(&cut), "{cut}");
+        let rare = MixConfig { probability: 0.1, ..both };
+        let kept = draw(2000, (32, 32), &rare, &mut mix_rng(0, 0, 0)).iter().filter(|mix| **mix == Mix::None).count();
+        assert!((1740..1860).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn the_last_epochs_are_not_mixed() {
+        let mix = MixConfig { off_epochs: 3, ..config(0.2, 0.0, MixMode::Batch) };
+        assert!(mix.is_on(6, 10) && !mix.is_on(7, 10) && !MixConfig::default().is_on(0, 10));
+    }
+
+    proptest! {
+        /// Any batch, odd ones too: targets add up to 1, the same draws give the same bytes.
+        #[test]
+        fn targets_add_up(n in 0usize..7, side in 1usize..6, mode in 0usize..3, seed in any::<u64>(), range in any::<bool>()) {
+            let mode = [MixMode::Batch, MixMode::Pair, MixMode::Elem][mode];
+            let cutmix_range = range.then_some([0.2, 0.9]);
+            let config = MixConfig { cutmix_range, ..config(0.8, 1.0, mode) };
+            let batch = Batch {
+                images: (0..n * side * side * 3).map(|i| (seed.wrapping_mul(i as u64 + 7) >> 40) as u8).collect(),
+                labels: (0..n).map(|i| i % 4).collect(),
+                height: side,
+                width: side,
+                indices: vec![0; n],
+            };
+            let run = || {
+                let mut batch = batch.clone();
+                let targets = mix(&mut batch, 4, 0.1, &config, [seed, 1, 2]);
+                (batch, targets)
+            };
+            let (mixed, targets) = run();
+            prop_assert_eq!(targets.len(), n * 4);
+            for row in targets.chunks(4) {
+                prop_assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            }
+            if n % 2 == 1 {
+                let middle = n / 2 * side * side * 3..(n / 2 + 1) * side * side * 3;
+                prop_assert_eq!(&mixed.images[middle.clone()], &batch.images[middle]);
+            }
+            let again = run();
+            prop_assert_eq!((mixed, targets), again);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a training step minimises: mixed targets, the loss, a teacher.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use mbconv_nets::Network;
+
+use crate::batch::{images, targets};
+use crate::data::{Batch, Preprocess, Source};
+use crate::evaluate::EvaluateError;
+use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
+use crate::mix::mix;
+use crate::model_file::{Model, ModelError};
+use crate::recipe::{DistillationConfig, DistillationKind, Recipe, RecipeError};
+
+/// Why a run has no objective.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectiveError {
+    /// Class weights that do not fit the data.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// A teacher that cannot be opened.
+    #[error("the teacher: {0}")]
+    Teacher(#[from] ModelError),
+    /// A teacher that lacks a class.
+    #[error("the teacher: {0}")]
+    Classes(#[from] EvaluateError),
+}
+
+impl ObjectiveError {
+    /// What would mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Teacher(error) => error.hint(),
+            Self::Classes(_) => Some("a teacher must know every class of the data, by name".into()),
+            Self::Recipe(_) => None,
+        }
+    }
+}
+
+/// What a training step minimises.
+pub(crate) struct Objective<'a> {
+    recipe: &'a Recipe,
+    classes: usize,
+    loss: Loss,
+    teacher: Option<Teacher<'a>>,
+    /// Where gradients are taken.
+    device: Device,
+}
+
+impl<'a> Objective<'a> {
+    /// The recipe's objective for training on `source`; `device` is one that takes gradients.
+    pub(crate) fn new(
+        recipe: &'a Recipe,
+        classes: &[String],
+        source: &dyn Source,
+        device: &Device,
+    ) -> Result<Self, ObjectiveError> {
+        let mut counts = vec![0; classes.len()];
+        (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+        let loss = Loss::new(&recipe.loss, recipe.label_smoothing, &counts, device)?;
+        let teacher =
+            recipe.distillation.as_ref().map(|config| Teacher::open(config, classes, &device.clone().inner()));
+        Ok(Self { recipe, classes: classes.len(), loss, teacher: teacher.transpose()?, device: device.clone() })
+    }
+
+    /// Mixes the batch in place where the recipe says so, and gives its targets. Draws from (seed, epoch, step) alone.
+    pub(crate) fn prepare(&self, batch: &mut Batch, epoch: usize, step: usize) -> Targets {
+        let labels = targets(batch, &self.device);
+        if !self.recipe.mix.is_on(epoch, self.recipe.epochs) {
+            return Targets { labels, shares: None };
+        }
+        let place = [self.recipe.seed, epoch as u64, step as u64];
+        let shares = mix(batch, self.classes, self.recipe.label_smoothing, &self.recipe.mix, place);
+        let shares = TensorData::new(shares, [batch.labels.len(), self.classes]);
+        Targets { labels, shares: Some(Tensor::from_data(shares, &self.device)) }
+    }
+
+    /// The loss of each image of a prepared batch, `[N]`, whose `logits` `[N, C]` the network gave.
+    pub(crate) fn losses(&self, logits: Tensor<2>, targets: &Targets, batch: &Batch) -> Tensor<1> {
+        let labels = self.loss.each(logits.clone(), targets);
+        let Some(teacher) = &self.teacher else { return labels };
+        let alpha = teacher.config.alpha;
+        labels.mul_scalar(1.0 - alpha) + teacher.losses(logits, batch).mul_scalar(alpha)
+    }
+}
+
+/// A network to learn from.
+struct Teacher<'a> {
+    config: &'a DistillationConfig,
+    network: Network,
+    preprocess: Preprocess,
+    /// Where the data's classes stand among the teacher's, `[C]`.
+    columns: Tensor<1, Int>,
+    device: Device,
+}
+
+impl<'a> Teacher<'a> {
+    fn open(config: &'a DistillationConfig, classes: &[String], device: &Device) -> Result<Self, ObjectiveError> {
+        let Model { card, network, .. } = Model::open(&config.teacher, device)?;
+        let find = |class: &String| {
+            let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: card.classes.len() };
+            card.classes.iter().position(|known| known == class).map(|index| index as i64).ok_or_else(unknown)
+        };
+        let columns: Vec<i64> = classes.iter().map(find).collect::<Result<_, _>>()?;
+        let columns = Tensor::from_data(columns.as_slice(), device);
+        Ok(Self { config, network, preprocess: card.preprocess, columns, device: device.clone() })
+    }
+
+    /// The distance of each image's logits from the teacher's, `[N]`. The teacher sees the same pixels as the student, at the
+    /// student's size, but normalised as it is used to.
+    fn losses(&self, student: Tensor<2>, batch: &Batch) -> Tensor<1> {
+        let logits = self.network.forward_channels_last(images(batch, &self.preprocess, &self.device));
+        let logits = logits.select(1, self.columns.clone());
+        match self.config.kind {
+            DistillationKind::Soft => soft_distillation(student, Tensor::from_inner(logits), self.config.temperature),
+            DistillationKind::Hard => {
+                let chosen: Vec<i64> = logits.argmax(1).into_data().iter().collect();
+                let chosen = Tensor::<1, Int>::from_data(chosen.as_slice(), &student.device());
+                cross_entropy(student, chosen, 0.0)
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! `[augment]`: see [`AugmentConfig`].
+
+use super::{RecipeError, ensure};
+use crate::data::augment::AugmentConfig;
+
+pub(super) fn check(augment: &AugmentConfig) -> Result<(), RecipeError> {
+    match augment.fault() {
+        Some((key, value, expected)) => ensure(false, key, value, expected),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,79 @@
+//! `[mix]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{RecipeError, ensure};
+
+/// `[mix]`: mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), as timm's `Mixup`.
+///
+/// Image `i` of a batch is mixed with image `n - 1 - i`; their targets are mixed in the same proportion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MixConfig {
+    /// Both parameters of mixup's Beta distribution; 0 turns it off.
+    pub mixup: f64,
+    /// Both parameters of cutmix's Beta distribution; 0 turns it off.
+    pub cutmix: f64,
+    /// Range of the pasted rectangle's sides, as parts of the image's, instead of the Beta distribution; turns cutmix on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cutmix_range: Option<[f64; 2]>,
+    /// Probability that a batch, pair or image is mixed.
+    pub probability: f64,
+    /// Probability of cutmix where both are on.
+    pub switch_probability: f64,
+    /// What shares its proportion and rectangle.
+    pub mode: MixMode,
+    /// Number of last epochs without mixing.
+    pub off_epochs: usize,
+}
+
+/// What shares its proportion and rectangle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixMode {
+    /// The whole batch.
+    #[default]
+    Batch,
+    /// The two images of a pair.
+    Pair,
+    /// Nothing: each image has its own.
+    Elem,
+}
+
+impl Default for MixConfig {
+    fn default() -> Self {
+        Self {
+            mixup: 0.0,
+            cutmix: 0.0,
+            cutmix_range: None,
+            probability: 1.0,
+            switch_probability: 0.5,
+            mode: MixMode::Batch,
+            off_epochs: 0,
+        }
+    }
+}
+
+impl MixConfig {
+    pub(super) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
+        for (key, value) in [("mix.mixup", self.mixup), ("mix.cutmix", self.cutmix)] {
+            ensure((0.0..=100.0).contains(&value), key, value, "between 0 and 100")?;
+        }
+        for (key, value) in [("mix.probability", self.probability), ("mix.switch_probability", self.switch_probability)]
+        {
+            ensure((0.0..=1.0).contains(&value), key, value, "in [0, 1]")?;
+        }
+        if let Some([low, high]) = self.cutmix_range {
+            let holds = 0.0 <= low && low < high && high <= 1.0;
+            ensure(holds, "mix.cutmix_range", format!("[{low}, {high}]"), "[low, high] with 0 ≤ low < high ≤ 1")?;
+        }
+        let fits = self.off_epochs <= epochs;
+        ensure(fits, "mix.off_epochs", self.off_epochs, &format!("at most epochs ({epochs})"))
+    }
+
+    /// Whether an epoch, from 0, is mixed at all.
+    pub fn is_on(&self, epoch: usize, epochs: usize) -> bool {
+        let any = self.mixup > 0.0 || self.cutmix > 0.0 || self.cutmix_range.is_some();
+        any && self.probability > 0.0 && epoch + self.off_epochs < epochs
+    }
+}

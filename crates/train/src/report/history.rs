@@ -1,0 +1,114 @@
+//! The rows of a run's `metrics.csv`, by the names of its columns.
+
+use std::path::Path;
+
+/// A table of numbers, one row an epoch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    columns: Vec<String>,
+    rows: Vec<Vec<Option<f64>>>,
+}
+
+/// The best validation of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    /// Its epoch, from 1.
+    pub epoch: usize,
+    /// Top-1.
+    pub top1: f64,
+    /// Top-5.
+    pub top5: Option<f64>,
+    /// Loss.
+    pub loss: Option<f64>,
+    /// Whether it is that of the weights' moving average.
+    pub averaged: bool,
+}
+
+impl History {
+    /// Reads the file; nothing where there is none or it is empty.
+    ///
+    /// # Errors
+    /// A file that is there but cannot be read.
+    pub fn read(path: &Path) -> std::io::Result<Self> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut lines = text.lines().map(|line| line.split(',').map(str::trim));
+        let columns = lines.next().map(|cells| cells.map(String::from).collect()).unwrap_or_default();
+        let rows = lines.map(|cells| cells.map(|cell| cell.parse().ok().filter(|v: &f64| v.is_finite())).collect());
+        Self { columns, rows: rows.collect() }
+    }
+
+    /// Number of epochs.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no epochs.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// A column's values with their epochs; rows without a value are left out, and an unknown column has none.
+    pub fn column(&self, name: &str) -> Vec<(f64, f64)> {
+        let position = |name: &str| self.columns.iter().position(|column| column == name);
+        let (Some(epoch), Some(column)) = (position("epoch"), position(name)) else { return Vec::new() };
+        let cell = |row: &Vec<Option<f64>>, i: usize| row.get(i).copied().flatten();
+        self.rows.iter().filter_map(|row| Some((cell(row, epoch)?, cell(row, column)?))).collect()
+    }
+
+    /// The best validation, of the network or of its moving average: as in training, the greatest top-1, of those the least
+    /// loss, of those the earliest.
+    pub fn best(&self) -> Option<Best> {
+        let mut best: Option<Best> = None;
+        for kind in ["val", "ema"] {
+            let [top1, top5, loss] = ["top1", "top5", "loss"].map(|name| self.column(&format!("{kind}_{name}")));
+            let at =
+                |column: &[(f64, f64)], epoch: f64| column.iter().find(|point| point.0 == epoch).map(|point| point.1);
+            for &(epoch, top1) in &top1 {
+                let (top5, loss) = (at(&top5, epoch), at(&loss, epoch));
+                let new = Best { epoch: epoch as usize, top1, top5, loss, averaged: kind == "ema" };
+                let score = |best: &Best| (best.top1, -best.loss.unwrap_or(f64::INFINITY), -(best.epoch as f64));
+                if best.as_ref().is_none_or(|old| score(&new) > score(old)) {
+                    best = Some(new);
+                }
+            }
+        }
+        best
+    }
+
+    /// A column's last value.
+    pub fn last(&self, name: &str) -> Option<f64> {
+        self.column(name).last().map(|point| point.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_found_by_name_and_gaps_left_out() {
+        let history = History::parse("epoch,train_loss,val_top1\n1,2.5,\n2,nan,0.5\n3,1.5,0.75\n");
+        assert_eq!(history.len(), 3);
+        assert_eq!(history.column("train_loss"), [(1.0, 2.5), (3.0, 1.5)]);
+        assert_eq!(history.column("val_top1"), [(2.0, 0.5), (3.0, 0.75)]);
+        assert_eq!(history.column("ema_top1"), []);
+        assert_eq!(history.last("val_top1"), Some(0.75));
+        assert!(History::parse("").is_empty() && History::parse("").best().is_none());
+    }
+
+    #[test]
+    fn the_best_may_be_the_averages() {
+        let head = "epoch,val_loss,val_top1,val_top5,ema_loss,ema_top1,ema_top5\n";
+        let best = |rows: &str| History::parse(&format!("{head}{rows}")).best().unwrap();
+        let of = |rows| (best(rows).epoch, best(rows).top1, best(rows).averaged);
+        assert_eq!(of("1,1.0,0.5,0.9,1.2,0.4,0.9\n2,0.9,0.6,0.9,0.8,0.7,0.9\n"), (2, 0.7, true));
+        assert_eq!(of("1,1.0,0.5,0.9,,,\n2,0.9,0.5,0.9,,,\n3,0.9,0.5,0.9,,,\n"), (2, 0.5, false));
+    }
+}

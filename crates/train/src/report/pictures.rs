@@ -1,0 +1,44 @@
+//! Pictures in the page itself.
+
+use std::io::Cursor;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::FilterType;
+use image::{ExtendedColorType, RgbImage};
+
+use crate::data::{RgbPixels, Source};
+
+/// Longer side of a picture, in pixels.
+const SIDE: u32 = 144;
+/// Pictures below this are enlarged pixel by pixel by the browser.
+const SMALL: u32 = 64;
+
+/// An image of a source as an `<img>` element, or nothing where it cannot be read.
+pub(super) fn picture(source: &dyn Source, index: usize, description: &str) -> Option<String> {
+    let RgbPixels { width, height, data } = source.get(index).ok()?.image.into_pixels().ok()?;
+    let image = RgbImage::from_raw(width as u32, height as u32, data)?;
+    let longer = image.width().max(image.height());
+    let (kind, bytes) = if longer <= SMALL {
+        // Small images are kept to the bit.
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, image::ImageFormat::Png).ok()?;
+        ("png", bytes.into_inner())
+    } else {
+        let scale = f64::from(SIDE) / f64::from(longer);
+        let side = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
+        let small = match longer > SIDE {
+            true => image::imageops::resize(&image, side(image.width()), side(image.height()), FilterType::Triangle),
+            false => image,
+        };
+        let mut bytes = Vec::new();
+        let encoder = JpegEncoder::new_with_quality(&mut bytes, 82);
+        let (width, height) = small.dimensions();
+        image::ImageEncoder::write_image(encoder, &small, width, height, ExtendedColorType::Rgb8).ok()?;
+        ("jpeg", bytes)
+    };
+    let class = if longer <= SMALL { " class=small" } else { "" };
+    let (bytes, description) = (STANDARD.encode(bytes), super::escape(description));
+    Some(format!(r#"<img{class} alt="{description}" src="data:image/{kind};base64,{bytes}">"#))
+}
