@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Training and inference on the CPU: mbconv beside PyTorch, ONNX Runtime and OpenVINO, in one run, in single precision.
+
+    python scripts/bench_peers.py --mbconv target/release/mbconv [--threads 2] [--rounds 3] [--seconds 5] [--only train|infer]
+
+Every measurement is a process of its own with the same number of threads; the programs take turns, and the median of the
+rounds counts. Training is forward, cross-entropy, backward and SGD with Nesterov momentum on one batch that is already there;
+inference takes images that are already there to logits. PyTorch runs torchvision's networks channels-last; ONNX Runtime and
+OpenVINO run their ONNX export with a fixed batch. Peak memory is the whole process's, and in brackets what a step adds to what the
+program held before it had a network. Prints Markdown tables. Needs torch, torchvision, onnx, onnxruntime and openvino.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+NETWORKS = ["mobilenet_v2", "efficientnet_b0"]
+TRAINING = [(32, 128), (224, 16)]
+INFERENCE = [(224, 1), (224, 16)]
+PEERS = {"train": ["pytorch"], "infer": ["pytorch", "onnxruntime", "openvino"]}
+
+
+def resident(name):
+    """VmRSS or VmHWM of this process in bytes."""
+    for line in open("/proc/self/status"):
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+
+
+def repeat(body, seconds):
+    for _ in range(2):
+        body()
+    times, started = [], time.perf_counter()
+    while not times or time.perf_counter() - started < seconds:
+        began = time.perf_counter()
+        body()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def pytorch(mode, network, size, batch, threads, seconds):
+    import torch
+    import torchvision
+
+    torch.set_num_threads(threads)
+    before = resident("VmRSS")
+    model = getattr(torchvision.models, network)().to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    if mode == "infer":
+        model.eval()
+        with torch.inference_mode():
+            return {"seconds": repeat(lambda: model(images), seconds)}
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    labels = torch.arange(batch) % 1000
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    took = repeat(step, seconds)
+    return {"seconds": took, "peak": resident("VmHWM"), "added": resident("VmHWM") - before}
+
+
+def onnx_file(network, batch, folder):
+    """torchvision's network as ONNX with a fixed batch."""
+    import torch
+    import torchvision
+
+    path = pathlib.Path(folder) / f"{network}-{batch}.onnx"
+    if not path.exists():
+        model = getattr(torchvision.models, network)().eval()
+        torch.onnx.export(model, (torch.randn(batch, 3, 224, 224),), str(path), input_names=["input"], dynamo=False)
+    return path
+
+
+def onnxruntime(network, size, batch, threads, seconds, folder):
+    import numpy
+    import onnxruntime as runtime
+
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(onnx_file(network, batch, folder)), options, providers=["CPUExecutionProvider"])
+    images = numpy.random.default_rng(0).standard_normal((batch, 3, size, size), dtype=numpy.float32)
+    return {"seconds": repeat(lambda: session.run(None, {"input": images}), seconds)}
+
+
+def openvino(network, size, batch, threads, seconds, folder):
+    import numpy
+    import openvino as runtime
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    model = runtime.Core().compile_model(str(onnx_file(network, batch, folder)), "CPU", settings)
+    request = model.create_infer_request()
+    images = numpy.random.default_rng(0).standard_normal((batch, 3, size, size), dtype=numpy.float32)
+    return {"seconds": repeat(lambda: request.infer({0: images}), seconds)}
+
+
+def work(args):
+    program, mode, network, size, batch = args.worker.split(":")
+    size, batch = int(size), int(batch)
+    if program == "pytorch":
+        result = pytorch(mode, network, size, batch, args.threads, args.seconds)
+    else:
+        result = globals()[program](network, size, batch, args.threads, args.seconds, args.folder)
+    print(json.dumps(result))
+
+
+def measure(program, mode, network, size, batch, args):
+    if program.startswith("mbconv"):
+        command = [args.mbconv, "bench", network, "--mode", mode, "--input-size", size, "--batch-size", batch]
+        command += ["--threads", args.threads, "--seconds", args.seconds, "--device", "cpu", "--json"]
+        command += ["--gradient-checkpointing"] if program == "mbconv, checkpointing" else []
+    else:
+        command = [sys.executable, __file__, "--worker", f"{program}:{mode}:{network}:{size}:{batch}"]
+        command += ["--threads", args.threads, "--seconds", args.seconds, "--folder", args.folder]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+    output = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE,
+                            stderr=None if args.verbose else subprocess.DEVNULL, env=environment)
+    result = json.loads(output.stdout.decode().strip().splitlines()[-1] if program in PEERS["infer"] else output.stdout)
+    if "images_per_second" in result:
+        result = {"seconds": result["median_ms"] / 1e3, "peak": result["peak_memory_bytes"]}
+    return result
+
+
+def table(mode, sizes, args):
+    ours = ["mbconv", "mbconv, checkpointing"] if mode == "train" else ["mbconv"]
+    programs = PEERS[mode] + ours
+    what = {"train": "training", "infer": "inference"}[mode]
+    print(f"| {what}, images per second | " + " | ".join(programs) + " | mbconv / best peer |")
+    print("|---|" + "---:|" * (len(programs) + 1), flush=True)
+    memory = []
+    for network in NETWORKS:
+        for size, batch in sizes:
+            results = {program: [] for program in programs}
+            for _ in range(args.rounds):
+                for program in programs:
+                    results[program].append(measure(program, mode, network, size, batch, args))
+            speed = {p: batch / statistics.median(r["seconds"] for r in results[p]) for p in programs}
+            best = max(speed[p] for p in PEERS[mode])
+            case = f"{network} {size} px, batch {batch}"
+            print(f"| {case} | " + " | ".join(f"{speed[p]:.1f}" for p in programs) + f" | {speed['mbconv'] / best:.2f} |", flush=True)
+            memory.append((case, {p: results[p][0] for p in programs}))
+    if mode == "train":
+        print("\n| training, peak memory in MB | " + " | ".join(programs) + " |")
+        print("|---|" + "---:|" * len(programs))
+        for case, row in memory:
+            cells = []
+            for program in programs:
+                added = row[program].get("added")
+                cells.append(f"{row[program]['peak'] / 1e6:.0f}" + (f" ({added / 1e6:.0f})" if added else ""))
+            print(f"| {case} | " + " | ".join(cells) + " |")
+    print(flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mbconv", default="target/release/mbconv")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--only", choices=["train", "infer"])
+    parser.add_argument("--verbose", action="store_true", help="show what the programs say")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return work(args)
+    with tempfile.TemporaryDirectory() as args.folder:
+        for mode, sizes in [("train", TRAINING), ("infer", INFERENCE)]:
+            if args.only in (None, mode):
+                table(mode, sizes, args)
+
+
+if __name__ == "__main__":
+    main()
