@@ -68,7 +68,7 @@ pub struct TensorRef {
 #[derive(Clone, Debug)]
 pub enum Node {
     None,
-    Bool(bool),
+    Bool,
     Int(i64),
     Text(String),
     List(Vec<Id>),
@@ -237,8 +237,8 @@ impl<'a> Machine<'a> {
                 self.stack.push(top);
             }
             b'N' => self.push(Node::None)?,
-            0x88 => self.push(Node::Bool(true))?,
-            0x89 => self.push(Node::Bool(false))?,
+            0x88 => self.push(Node::Bool)?,
+            0x89 => self.push(Node::Bool)?,
             b'K' => self.integer(1)?,
             b'M' => self.integer(2)?,
             b'J' => {

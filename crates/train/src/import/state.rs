@@ -257,7 +257,7 @@ fn weights_of(pickle: &Pickle) -> Result<(Option<&str>, &[(Id, Id)]), Wrong> {
 }
 
 fn contiguous(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
     }
