@@ -54,7 +54,7 @@ mod tests {
     fn parts_freeze_and_thaw() {
         let device = Device::default().autodiff();
         let network = MobileNetV2Config::new(2).with_width(0.1).init(&device);
-        let all = 3 * (2 + 1 * 2 + 16 * 3) + 2;
+        let all = 3 * (2 + 2 + 16 * 3) + 2;
         let config = |freeze| FinetuneConfig { freeze, ..Default::default() };
         let probe = FinetuneConfig { head_epochs: 1, ..config(Freeze::None) };
         let (network, count, moved) = trained(network, &probe, 0);

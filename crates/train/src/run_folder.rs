@@ -300,7 +300,7 @@ fn balance(source: &dyn Source, classes: &[String]) -> String {
     (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
     let by_count = |class: &usize| counts[*class];
     let extremes = (0..classes.len()).min_by_key(by_count).zip((0..classes.len()).max_by_key(by_count));
-    let Some((few, many)) = extremes.map(|(few, many)| (few, many)) else { return "no classes".into() };
+    let Some((few, many)) = extremes else { return "no classes".into() };
     let named = |class: usize| format!("{} ({})", counts[class], classes[class]);
     match (counts[few], counts[many]) {
         (few, many) if few == many => format!("{many} training images a class"),
@@ -311,7 +311,7 @@ fn balance(source: &dyn Source, classes: &[String]) -> String {
             "note: the classes are uneven: {} to {} training images a class{}",
             named(few),
             named(many),
-            if least == 0 { String::new() } else { format!(", {} times as many", most / least) }
+            most.checked_div(least).map_or_else(String::new, |times| format!(", {times} times as many"))
         ),
     }
 }

@@ -119,8 +119,8 @@ impl<A: Curve> DepthwiseRow<'_, A> {
                 let source = self.sources.get_unchecked(row).as_ptr().add(pixel * S * channels + channel);
                 let weight = self.weight.as_ptr().add(row * K * channels + channel);
                 let mut weights = [[0.0; L]; K];
-                for tap in 0..K {
-                    weights[tap] = lanes::<L>(weight.add(tap * channels));
+                for (tap, weights) in weights.iter_mut().enumerate() {
+                    *weights = lanes::<L>(weight.add(tap * channels));
                 }
                 // Each source pixel is loaded once and meets all the taps that see it.
                 for column in 0..(P - 1) * S + K {

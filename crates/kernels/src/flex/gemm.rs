@@ -185,7 +185,7 @@ impl<F: Finish> Product<'_, F> {
 
     fn write(&self, out: &mut [MaybeUninit<f32>], threads: usize) {
         let (runs, apart) = self.runs;
-        assert!(runs > 0 && self.b.depth % runs == 0, "the runs of a product");
+        assert!(runs > 0 && self.b.depth.is_multiple_of(runs), "the runs of a product");
         let reach = (runs - 1) * apart + self.b.depth / runs;
         assert!(self.a.len() >= self.a_rows.extent(self.rows, reach), "the rows of a product");
         assert!(out.len() >= self.out_rows.extent(self.rows, self.b.columns), "the result of a product");

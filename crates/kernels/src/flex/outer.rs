@@ -27,10 +27,10 @@ const SMALL: usize = 1 << 18;
 pub fn outer_products(left: &[f32], right: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let length = rows * columns;
     let pixels = if length == 0 { 0 } else { left.len() / rows };
-    assert_eq!((left.len(), right.len()), (pixels * rows, pixels * columns), "the factors of a gradient");
     if pixels == 0 {
         return vec![0.0; length];
     }
+    assert_eq!((left.len(), right.len()), (pixels * rows, pixels * columns), "the factors of a gradient");
     let small = pixels * length < SMALL;
     let parts = if small { 1 } else { (pixels / PART).clamp(1, (MAX_PARTIALS / length).clamp(1, 32)) };
     let strip = if small || parts > 8 { rows } else { STRIP.min(rows) };
@@ -155,10 +155,10 @@ impl Strip<'_> {
             let mut right = self.right.as_ptr().add(start * self.columns + column);
             for _ in start..end {
                 let values = right.cast::<[f32; LANES]>().read();
-                for i in 0..ROWS {
+                for (i, sums) in sums.iter_mut().enumerate() {
                     let factor = *left.add(i);
                     for lane in 0..LANES {
-                        sums[i][lane] = multiply_add::<M>(factor, values[lane], sums[i][lane]);
+                        sums[lane] = multiply_add::<M>(factor, values[lane], sums[lane]);
                     }
                 }
                 left = left.wrapping_add(self.rows);

@@ -140,6 +140,8 @@ impl TrainTransform {
 
 /// What a [`Loader`](super::Loader) does to each image.
 #[derive(Clone, Debug, PartialEq)]
+// One a loader: its size costs nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum Transform {
     /// Random, for training.
     Train(TrainTransform),

@@ -234,8 +234,11 @@ impl StateFile {
 const OUTSIDE: Wrong = "a tensor reaches beyond its storage";
 const CUT: Wrong = "it was cut short";
 
+/// A dictionary's keys and values.
+type Pairs = [(Id, Id)];
+
 /// The dictionary of tensors, and its key in the checkpoint.
-fn weights_of(pickle: &Pickle) -> Result<(Option<&str>, &[(Id, Id)]), Wrong> {
+fn weights_of(pickle: &Pickle) -> Result<(Option<&str>, &Pairs), Wrong> {
     let tensors = |id: Id| match pickle.get(id) {
         Node::Dict(dict) if dict.iter().any(|&(_, value)| matches!(pickle.get(value), Node::Tensor(_))) => Some(dict),
         _ => None,

@@ -52,7 +52,8 @@ impl From<ColorJitter> for [f64; 4] {
 impl ColorJitter {
     /// Applies the four in random order.
     pub fn apply(&self, mut image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
-        let makers: [(f64, fn(f64) -> Operation); 3] = [
+        type Maker = fn(f64) -> Operation;
+        let makers: [(f64, Maker); 3] = [
             (self.brightness, Operation::Brightness),
             (self.contrast, Operation::Contrast),
             (self.saturation, Operation::Colour),
