@@ -1,7 +1,7 @@
 //! Every tensor of an architecture: where it lives in [`Network`](crate::Network), what other projects call it, its
 //! shape. Computed, not allocated; counting, saving, loading and exporting all read this one list.
 //!
-//! What differs between projects is one table a file: [`Layout`] names them, and each gives the two keys of a [`Layer`].
+//! What differs between projects is one table a file: [`Layout`] names them, and each gives the two keys of a layer.
 
 mod flat;
 mod hugging_face;

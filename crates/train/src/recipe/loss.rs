@@ -158,7 +158,7 @@ mod tests {
         // sklearn.utils.class_weight.compute_class_weight("balanced", classes=[0, 1, 2], y=[0] * 6 + [1] * 3 + [2])
         let balanced = LossConfig { class_weights: ClassWeights::Named(NamedWeights::Balanced), ..Default::default() };
         let weights = balanced.weights(&[6, 3, 1]).unwrap().unwrap();
-        assert!(weights.iter().zip([0.555_555_6, 1.111_111_1, 3.333_333]).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert!(weights.iter().zip([5.0 / 9.0, 10.0 / 9.0, 10.0 / 3.0]).all(|(a, b)| (a - b).abs() < 1e-6));
         // A class without images takes no part.
         assert_eq!(balanced.weights(&[5, 5, 0]).unwrap().unwrap()[..2], [1.0, 1.0]);
         let listed = LossConfig { class_weights: ClassWeights::Listed(vec![1.0, 2.0]), ..Default::default() };
