@@ -333,9 +333,7 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// The device, with the threads set. Once, before any computation.
     pub fn open(&self) -> Result<Device, DeviceError> {
-        if let Some(threads) = self.threads {
-            device::set_threads(threads);
-        }
+        device::set_threads(self.threads);
         device::parse(&self.device)
     }
 }

@@ -91,11 +91,12 @@ pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()
 }
 
-/// Has the CPU's kernels run on so many threads, rather than on one for each core. Once, before any computation: later
-/// calls change nothing.
-pub fn set_threads(threads: usize) {
+/// Has the CPU's kernels run on so many threads, by default one for each core, of which the calling thread is one: were it
+/// not, every operation would put it to sleep and wake it again, which costs more than many an operation. Once, before any
+/// computation: later calls change nothing.
+pub fn set_threads(threads: Option<usize>) {
     // It fails only where the threads are there already.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).use_current_thread().build_global();
 }
 
 /// The name of a device's kind.

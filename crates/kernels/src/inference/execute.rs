@@ -155,6 +155,10 @@ pub fn run(
 ) -> (Vec<f32>, [usize; 4]) {
     let map = Map { height, width, channels };
     assert_eq!(images.len(), count * map.len(), "the images of a network");
+    if rayon::current_thread_index().is_none() {
+        // Once into the pool, rather than anew for every stage.
+        return rayon::scope(|_| run(stages, images, [count, height, width, channels], times));
+    }
     // What follows the pool sees one pixel an image: all images together are one map.
     let pooled = stages.iter().position(|stage| matches!(stage, Stage::Pool)).map_or(stages.len(), |pool| pool + 1);
     let (spatial, tail) = stages.split_at(pooled);
