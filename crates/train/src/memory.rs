@@ -17,11 +17,10 @@ pub fn forget_peak() {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     #[test]
-    fn the_peak_grows_with_what_is_held() {
-        super::forget_peak();
-        let before = super::peak().unwrap();
+    fn the_peak_counts_what_is_held() {
         let held = std::hint::black_box(vec![1u8; 64 << 20]);
-        assert!(super::peak().unwrap() >= before + (48 << 20));
+        // Other tests may hold more at the same time, and begin to watch anew.
+        assert!(super::peak().unwrap() >= 64 << 20);
         drop(held);
     }
 }
