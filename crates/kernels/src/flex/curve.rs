@@ -1,6 +1,6 @@
 //! Activations and their derivatives, for one element, to be compiled into loops.
 
-use super::simd::{Machine, multiply_add, sigmoid};
+use super::simd::{Machine, exp, multiply_add, sigmoid};
 use crate::{Activation, activation::RELU6_MAX};
 
 /// An activation as a type, so that each loop is compiled for each.
@@ -81,7 +81,7 @@ impl Curve for Relu6 {
 impl Curve for Silu {
     #[inline(always)]
     fn value<M: Machine>(self, z: f32) -> f32 {
-        z * sigmoid::<M>(z)
+        z / (1.0 + exp::<M>(-z))
     }
     #[inline(always)]
     fn slope<M: Machine>(self, z: f32) -> f32 {

@@ -5,8 +5,8 @@ use super::{
     simd::{Loop, Machine, multiply_add},
 };
 
-/// Channels that are computed together.
-const LANES: usize = 8;
+/// Channels that are computed together: with seven pixels, fourteen vectors of eight sums.
+const LANES: usize = 16;
 
 /// One row of the result: `activation(bias + Σ weight * source)`.
 pub struct DepthwiseRow<'a, A> {
@@ -95,6 +95,10 @@ impl<A: Curve> DepthwiseRow<'_, A> {
                 self.block::<K, S, P, LANES, M>(pixel, channel);
                 channel += LANES;
             }
+            while channel + LANES / 2 <= channels {
+                self.block::<K, S, P, { LANES / 2 }, M>(pixel, channel);
+                channel += LANES / 2;
+            }
             while channel < channels {
                 self.block::<K, S, P, 1, M>(pixel, channel);
                 channel += 1;
@@ -118,19 +122,15 @@ impl<A: Curve> DepthwiseRow<'_, A> {
             for row in 0..K {
                 let source = self.sources.get_unchecked(row).as_ptr().add(pixel * S * channels + channel);
                 let weight = self.weight.as_ptr().add(row * K * channels + channel);
-                let mut weights = [[0.0; L]; K];
-                for (tap, weights) in weights.iter_mut().enumerate() {
-                    *weights = lanes::<L>(weight.add(tap * channels));
-                }
-                // Each source pixel is loaded once and meets all the taps that see it.
-                for column in 0..(P - 1) * S + K {
-                    let values = lanes::<L>(source.add(column * channels));
-                    for tap in 0..K {
-                        if column >= tap && (column - tap) % S == 0 && (column - tap) / S < P {
-                            let sums = &mut sums[(column - tap) / S];
-                            for lane in 0..L {
-                                sums[lane] = multiply_add::<M>(values[lane], weights[tap][lane], sums[lane]);
-                            }
+                for tap in 0..K {
+                    // The sources are operands in memory: the registers are for the sums, enough of them to hide the
+                    // latency of an addition.
+                    let weights = lanes::<L>(weight.add(tap * channels));
+                    let source = source.add(tap * channels);
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let values = lanes::<L>(source.add(i * S * channels));
+                        for lane in 0..L {
+                            sums[lane] = multiply_add::<M>(values[lane], weights[lane], sums[lane]);
                         }
                     }
                 }

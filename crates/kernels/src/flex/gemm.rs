@@ -109,12 +109,43 @@ impl Rows {
         row / self.width * self.line + row % self.width * self.step
     }
 
+    /// Where the rows from `row` on stand, one after another: a division here costs as much as half a tile.
+    fn from(self, row: usize) -> Walk {
+        let Self { width, line, step } = self;
+        let column = row % width;
+        Walk { rows: self, at: row / width * line + column * step, left: width - column }
+    }
+
     /// Elements up to the end of row `rows - 1`, each row `length` long.
     fn extent(self, rows: usize, length: usize) -> usize {
         // The last row of the last full line may stand further than the last row.
         let last = rows.saturating_sub(1);
         let full = (rows / self.width).checked_mul(self.width).and_then(|full| full.checked_sub(1));
         if rows == 0 { 0 } else { self.at(last).max(full.map_or(0, |row| self.at(row))) + length }
+    }
+}
+
+/// A walk over [`Rows`].
+struct Walk {
+    rows: Rows,
+    at: usize,
+    /// Rows left in this line.
+    left: usize,
+}
+
+impl Walk {
+    /// Where this row stands; then goes on to the next.
+    #[inline(always)]
+    fn next(&mut self) -> usize {
+        let Rows { width, line, step } = self.rows;
+        let at = self.at;
+        self.at += step;
+        self.left -= 1;
+        if self.left == 0 {
+            self.at = self.at.wrapping_add(line).wrapping_sub(width.wrapping_mul(step));
+            self.left = width;
+        }
+        at
     }
 }
 
@@ -291,14 +322,18 @@ impl<F: Finish> Piece<'_, F> {
         end: usize,
     ) {
         let Product { a, a_rows, b, out_rows, .. } = self.product;
+        if *row + ROWS > self.rows[1] {
+            return;
+        }
+        let (mut sources, mut targets) = (a_rows.from(*row), out_rows.from(*row));
         while *row + ROWS <= self.rows[1] {
             let mut from = [a.as_ptr(); ROWS];
             let mut to = [self.out.0; ROWS];
             for i in 0..ROWS {
                 // SAFETY: `compute` checked that all rows lie inside the map and the result.
                 unsafe {
-                    from[i] = a.as_ptr().add(a_rows.at(*row + i));
-                    to[i] = self.out.0.add(out_rows.at(*row + i));
+                    from[i] = a.as_ptr().add(sources.next());
+                    to[i] = self.out.0.add(targets.next());
                 }
             }
             for panel in first..end {

@@ -189,8 +189,9 @@ pub fn exp<M: Machine>(x: f32) -> f32 {
     // ln 2 in two parts: the first is exact in few bits.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Cephes: exp(r) = 1 + r + r^2 * polynomial(r) for |r| < ln 2 / 2, from the highest power down.
-    const POLYNOMIAL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    // exp(r) for |r| < ln 2 / 2 within 5e-9, from the highest power down; the last two are 1.
+    const POLYNOMIAL: [f32; 7] =
+        [1.39464578e-03, 8.36915895e-03, 4.16662619e-02, 1.66665167e-01, 5.00000000e-01, 1.0, 1.0];
 
     let x = x.clamp(-BOUND, BOUND);
     let shifted = multiply_add::<M>(x, std::f32::consts::LOG2_E, ROUNDER);
@@ -201,9 +202,8 @@ pub fn exp<M: Machine>(x: f32) -> f32 {
     for coefficient in &POLYNOMIAL[1..] {
         p = multiply_add::<M>(p, r, *coefficient);
     }
-    let mantissa = multiply_add::<M>(p, r * r, r) + 1.0;
-    let exponent = shifted.to_bits().wrapping_sub(ROUNDER.to_bits()).wrapping_add(127) << 23;
-    mantissa * f32::from_bits(exponent)
+    // The integer that stands in the low bits goes into the exponent; ROUNDER's own low bits are zeros.
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
 #[cfg(test)]
