@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{buffer::sum_in_order, depthwise::Size, gemm::Packed, outer::outer_products, pointwise};
+use super::{buffer::sum_in_order, depthwise::Size, gemm::Packed, outer::outer_products, pointwise, team::Team};
 use crate::Window;
 
 /// Elements of the patch matrix that are laid out at a time.
@@ -71,7 +71,7 @@ pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: S
     let mut out = vec![0.0; length];
     out.par_chunks_mut(cut.pixels() * outputs).enumerate().for_each(|(chunk, out)| {
         let pixels = out.len() / outputs;
-        pointwise::product(&cut.patches(x, chunk, pixels), pixels, &weight, &bias).compute(out, 1);
+        pointwise::product(&cut.patches(x, chunk, pixels), pixels, &weight, &bias).compute(out, Team::Alone);
     });
     out
 }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::buffer::filled;
 use super::simd::{self, Loop, Machine, multiply_add};
+use super::team::Team;
 
 /// Products smaller than this many multiply-adds are not worth a second thread.
 const SMALL: usize = 1 << 17;
@@ -200,21 +201,21 @@ impl<'a> Product<'a, ()> {
 }
 
 impl<F: Finish> Product<'_, F> {
-    /// Computes it into `out` on `threads` threads. Elements of `out` between the rows stay as they are.
-    pub fn compute(&self, out: &mut [f32], threads: usize) {
+    /// Computes it into `out` with a team. Elements of `out` between the rows stay as they are.
+    pub fn compute(&self, out: &mut [f32], team: Team) {
         // SAFETY: numbers are only written, so that none is uninitialised afterwards that was not before.
         let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
-        self.write(out, threads);
+        self.write(out, team);
     }
 
     /// Computes it into new memory, where its rows stand one after another.
-    pub fn computed(&self, threads: usize) -> Vec<f32> {
+    pub fn computed(&self, team: Team) -> Vec<f32> {
         assert_eq!((self.out_rows.width, self.out_rows.step), (usize::MAX, self.b.columns), "a dense result");
         // SAFETY: the rows cover everything.
-        unsafe { filled(self.rows * self.b.columns, |out| self.write(out, threads)) }
+        unsafe { filled(self.rows * self.b.columns, |out| self.write(out, team)) }
     }
 
-    fn write(&self, out: &mut [MaybeUninit<f32>], threads: usize) {
+    fn write(&self, out: &mut [MaybeUninit<f32>], team: Team) {
         let (runs, apart) = self.runs;
         assert!(runs > 0 && self.b.depth.is_multiple_of(runs), "the runs of a product");
         let reach = (runs - 1) * apart + self.b.depth / runs;
@@ -228,6 +229,7 @@ impl<F: Finish> Product<'_, F> {
         let out = Target(out.as_mut_ptr().cast());
         let panels = self.b.panels().count();
         let work = self.rows * self.b.columns * self.b.depth;
+        let threads = team.threads();
         if threads == 1 || work < SMALL {
             return simd::run(Piece { product: self, out, rows: [0, self.rows], panels: [0, panels] });
         }
@@ -235,13 +237,13 @@ impl<F: Finish> Product<'_, F> {
         let pieces = 4 * threads;
         if self.rows >= 8 * simd::lanes() * threads / 16 {
             let height = self.rows.div_ceil(pieces).next_multiple_of(12);
-            (0..self.rows.div_ceil(height)).into_par_iter().for_each(|piece| {
+            team.each(self.rows.div_ceil(height), |piece| {
                 let rows = [piece * height, self.rows.min((piece + 1) * height)];
                 simd::run(Piece { product: self, out, rows, panels: [0, panels] });
             });
         } else {
             let width = panels.div_ceil(pieces);
-            (0..panels.div_ceil(width)).into_par_iter().for_each(|piece| {
+            team.each(panels.div_ceil(width), |piece| {
                 let panels = [piece * width, panels.min((piece + 1) * width)];
                 simd::run(Piece { product: self, out, rows: [0, self.rows], panels });
             });
@@ -468,7 +470,7 @@ mod tests {
         ] {
             let (a, b, bias) = (integers(rows * depth, 1), integers(depth * columns, 2), integers(columns + 64, 3));
             let packed = Packed::from_rows(&b, depth, columns);
-            for threads in [1, 3] {
+            for team in [Team::Alone, Team::Pool] {
                 let product = Product {
                     a: &a,
                     a_rows: Rows::dense(depth),
@@ -481,7 +483,7 @@ mod tests {
                     out_rows: Rows { width: 3, line: 3 * columns + 5, step: columns },
                 };
                 let mut out = vec![9.0; rows.div_ceil(3) * (3 * columns + 5)];
-                product.compute(&mut out, threads);
+                product.compute(&mut out, team);
                 for (index, found) in out.iter().enumerate() {
                     let (line, rest) = (index / (3 * columns + 5), index % (3 * columns + 5));
                     let (i, j) = (line * 3 + rest / columns, rest % columns);
@@ -490,7 +492,7 @@ mod tests {
                     } else {
                         bias[j] + (0..depth).map(|k| a[i * depth + k] * b[k * columns + j]).sum::<f32>()
                     };
-                    assert_eq!(*found, exact, "({rows}, {columns}, {depth}) at ({i}, {j}), {threads} threads");
+                    assert_eq!(*found, exact, "({rows}, {columns}, {depth}) at ({i}, {j})");
                 }
             }
         }

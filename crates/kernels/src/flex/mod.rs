@@ -1,6 +1,6 @@
 //! Fast kernels for Burn's CPU backend, in single precision; other precisions run the default bodies.
 //!
-//! - [`simd`]: loops compiled for the instructions of the machine; [`buffer`]: memory that is written once;
+//! - [`simd`]: loops compiled for the instructions of the machine; [`buffer`]: memory that is written once; [`team`]: threads;
 //! - [`gemm`], [`outer`]: matrix products, and with them [`pointwise`] convolutions;
 //! - [`depthwise`], [`depthwise_rows`], [`dense`]: the other convolutions; [`curve`]: activations;
 //! - [`batch_norm`]: normalisation with activation.
@@ -17,6 +17,7 @@ pub(crate) mod gemm;
 mod outer;
 mod pointwise;
 pub(crate) mod simd;
+pub(crate) mod team;
 
 use burn::{
     backend::{TensorMetadata, tensor::FloatTensor},

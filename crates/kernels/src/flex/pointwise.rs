@@ -4,6 +4,7 @@ use super::{
     gemm::{Finish, Packed, Product, Rows},
     outer::outer_products,
     simd::Machine,
+    team::Team,
 };
 
 /// `x` [pixels, Ci] and `weight` [Co, Ci] → [pixels, Co].
@@ -24,7 +25,7 @@ pub fn weight_gradient(x: &[f32], gradient: &[f32], inputs: usize, outputs: usiz
 /// `a` [rows, depth] times `b`.
 fn multiply(a: &[f32], depth: usize, b: &Packed) -> Vec<f32> {
     let bias = vec![0.0; b.padded()];
-    product(a, a.len() / depth.max(1), b, &bias).computed(rayon::current_num_threads())
+    product(a, a.len() / depth.max(1), b, &bias).computed(Team::Pool)
 }
 
 /// The plain product of a dense `a` [rows, depth] with `b`; the bias must be zeros.

@@ -24,6 +24,7 @@ use crate::{
         depthwise_rows::DepthwiseRow,
         gemm::{self, Finish, Rows},
         simd::{self, Loop, Machine, sigmoid},
+        team::Team,
     },
 };
 
@@ -164,37 +165,59 @@ pub fn run(
     let (spatial, tail) = stages.split_at(pooled);
     let last = spatial.iter().fold(map, |map, stage| stage.output(map));
     let mut features = vec![0.0; count * last.len()];
-    if !features.is_empty() {
-        let threads = rayon::current_num_threads();
-        let rest = if count % threads * 2 > threads { 0 } else { count % threads };
-        let (each, together) = (count - rest, features.split_at_mut((count - rest) * last.len()));
-        let one = |(out, image): (&mut [f32], &[f32]), threads| run_image(spatial, image, map, out, threads, times);
-        let images = images.split_at(each * map.len());
-        together.0.par_chunks_mut(last.len()).zip(images.0.par_chunks(map.len())).for_each(|pair| one(pair, 1));
-        together.1.chunks_mut(last.len()).zip(images.1.chunks(map.len())).for_each(|pair| one(pair, threads));
+    let threads = rayon::current_num_threads();
+    let rest = if count % threads * 2 > threads { 0 } else { count % threads };
+    let each = count - rest;
+    let (own, shared) = images.split_at(each * map.len());
+    if each * last.len() > 0 {
+        features[..each * last.len()].par_chunks_mut(last.len()).zip(own.par_chunks(map.len())).for_each(
+            |(out, image)| {
+                run_image(spatial, image, map, out, Team::Alone, times);
+            },
+        );
     }
-    let mut map = last;
-    for (index, stage) in tail.iter().enumerate() {
+    let tail_times = &times[pooled.min(times.len())..];
+    if rest * last.len() == 0 {
+        return run_tail(tail, features, count, last, Team::Pool, tail_times);
+    }
+    Team::gathered(|team| {
+        for (out, image) in features[each * last.len()..].chunks_mut(last.len()).zip(shared.chunks(map.len())) {
+            run_image(spatial, image, map, out, team, times);
+        }
+        run_tail(tail, features, count, last, team, tail_times)
+    })
+}
+
+/// The layers that follow the pool: one pixel an image.
+fn run_tail(
+    stages: &[Stage],
+    mut features: Vec<f32>,
+    count: usize,
+    mut map: Map,
+    team: Team,
+    times: &[AtomicU64],
+) -> (Vec<f32>, [usize; 4]) {
+    for (index, stage) in stages.iter().enumerate() {
         let Stage::Layer(layer) = stage else { panic!("only layers may follow the pool") };
-        let (started, threads) = (Instant::now(), rayon::current_num_threads());
+        let started = Instant::now();
         let all = Map { height: count, ..map };
         let mut out = vec![0.0; count * layer.outputs];
-        layer_rows(layer, &features, all, 0..count, &mut out, threads);
-        count_time(times, pooled + index, started, threads);
+        layer_rows(layer, &features, all, 0..count, &mut out, team);
+        count_time(times, index, started, team);
         (features, map) = (out, Map { channels: layer.outputs, ..map });
     }
     (features, [count, map.height, map.width, map.channels])
 }
 
 /// Adds the time since `started`, of so many threads, to that of a stage.
-fn count_time(times: &[AtomicU64], stage: usize, started: Instant, threads: usize) {
+fn count_time(times: &[AtomicU64], stage: usize, started: Instant, team: Team) {
     if let Some(time) = times.get(stage) {
-        time.fetch_add(started.elapsed().as_nanos() as u64 * threads as u64, Ordering::Relaxed);
+        time.fetch_add(started.elapsed().as_nanos() as u64 * team.threads() as u64, Ordering::Relaxed);
     }
 }
 
 /// One image through all stages.
-fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], threads: usize, times: &[AtomicU64]) {
+fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], team: Team, times: &[AtomicU64]) {
     Scratch::with(|scratch| {
         let [mut from, mut to] = std::mem::take(&mut scratch.maps);
         for (index, stage) in stages.iter().enumerate() {
@@ -203,8 +226,8 @@ fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], thr
             let target = if index + 1 == stages.len() { &mut *out } else { room(&mut to, next.len()) };
             let started = Instant::now();
             match stage {
-                Stage::Layer(layer) => run_layer(layer, x, map, target, threads),
-                Stage::Block(block) => run_block(block, x, map, target, threads, scratch),
+                Stage::Layer(layer) => run_layer(layer, x, map, target, team),
+                Stage::Block(block) => run_block(block, x, map, target, team, scratch),
                 Stage::Pool => {
                     target.fill(0.0);
                     simd::run(AddPixels { sums: target, pixels: x });
@@ -212,7 +235,7 @@ fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], thr
                     target.iter_mut().for_each(|sum| *sum *= share);
                 }
             }
-            count_time(times, index, started, threads);
+            count_time(times, index, started, team);
             std::mem::swap(&mut from, &mut to);
             map = next;
         }
@@ -221,39 +244,28 @@ fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], thr
 }
 
 /// Calls `body` with a range of `rows` and that part of `out`: once, or for several ranges at a time.
-fn share_rows(rows: usize, out: &mut [f32], threads: usize, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
-    if threads == 1 {
-        return body(0..rows, out);
-    }
-    let height = rows.div_ceil(threads);
-    let line = out.len() / rows;
-    out.par_chunks_mut(height * line).enumerate().for_each(|(index, out)| {
+fn share_rows(rows: usize, out: &mut [f32], team: Team, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    let height = rows.div_ceil(team.pieces());
+    let line = out.len() / rows.max(1);
+    team.chunks(out, (height * line).max(1), |index, out| {
         body(index * height..rows.min((index + 1) * height), out);
     });
 }
 
-fn run_layer(layer: &Product, x: &[f32], map: Map, out: &mut [f32], threads: usize) {
+fn run_layer(layer: &Product, x: &[f32], map: Map, out: &mut [f32], team: Team) {
     let rows = Geometry::of(layer, map).out.height;
     if layer.is_pointwise() {
-        return layer_rows(layer, x, map, 0..rows, out, threads);
+        return layer_rows(layer, x, map, 0..rows, out, team);
     }
-    share_rows(rows, out, threads, |rows, out| layer_rows(layer, x, map, rows, out, 1));
+    share_rows(rows, out, team, |rows, out| layer_rows(layer, x, map, rows, out, Team::Alone));
 }
 
 /// Some rows of a layer's map.
-fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out: &mut [f32], threads: usize) {
+fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out: &mut [f32], team: Team) {
     let geometry = Geometry::of(layer, map);
     if layer.is_pointwise() {
         let x = &x[rows.start * map.line()..rows.end * map.line()];
-        return product(
-            layer,
-            x,
-            Rows::dense(map.channels),
-            (1, 0),
-            rows.len() * map.width,
-            Pixels::dense(out),
-            threads,
-        );
+        return product(layer, x, Rows::dense(map.channels), (1, 0), rows.len() * map.width, Pixels::dense(out), team);
     }
     Scratch::with(|scratch| {
         let mut lines = std::mem::take(&mut scratch.lines);
@@ -269,7 +281,7 @@ fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out: &mu
             }
             let step = geometry.stride * map.channels;
             let from = Rows { width: geometry.out.width, line: geometry.stride * line, step };
-            product(layer, padded, from, (layer.kernel, line), count * geometry.out.width, Pixels::dense(out), threads);
+            product(layer, padded, from, (layer.kernel, line), count * geometry.out.width, Pixels::dense(out), team);
         }
         scratch.lines = lines;
     });
@@ -298,8 +310,8 @@ impl<'a> Pixels<'a> {
 }
 
 /// A layer's product with its own activation.
-fn product(layer: &Product, a: &[f32], a_rows: Rows, runs: (usize, usize), rows: usize, to: Pixels, threads: usize) {
-    struct Body<'a>(gemm::Product<'a, ()>, &'a mut [f32], usize);
+fn product(layer: &Product, a: &[f32], a_rows: Rows, runs: (usize, usize), rows: usize, to: Pixels, team: Team) {
+    struct Body<'a>(gemm::Product<'a, ()>, &'a mut [f32], Team<'a>);
     impl WithCurve for Body<'_> {
         type Output = ();
         fn with<A: Curve>(self, curve: A) {
@@ -308,7 +320,7 @@ fn product(layer: &Product, a: &[f32], a_rows: Rows, runs: (usize, usize), rows:
     }
     let out_rows = to.rows.unwrap_or(Rows::dense(layer.outputs));
     let product = gemm::Product { a, a_rows, runs, rows, b: &layer.weight, bias: &layer.bias, finish: (), out_rows };
-    curve::with(layer.activation, Body(product, to.out, threads));
+    curve::with(layer.activation, Body(product, to.out, team));
 }
 
 /// An activation after a product.
@@ -413,12 +425,12 @@ impl Loop for ScalePixels<'_> {
     }
 }
 
-fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], threads: usize, scratch: &mut Scratch) {
+fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team, scratch: &mut Scratch) {
     let hidden = block.hidden(map);
-    let shared = if threads > 1 { expand_together(block, x, map, threads, scratch) } else { None };
+    let shared = if team.threads() > 1 { expand_together(block, x, map, team, scratch) } else { None };
     let expanded = shared.as_deref();
     if block.gate.is_none() {
-        share_rows(hidden.height, out, threads, |rows, out| {
+        share_rows(hidden.height, out, team, |rows, out| {
             Scratch::with(|scratch| {
                 let mut memory = std::mem::take(&mut scratch.hidden);
                 let mut lines = std::mem::take(&mut scratch.lines);
@@ -430,7 +442,7 @@ fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], threads: usize
                     let rows = start..rows.end.min(start + band);
                     let values = room(&mut memory, rows.len() * hidden.line());
                     source.rows(rows.clone(), values, None);
-                    project(block, x, map, values, rows.start * hidden.width, out, 1);
+                    project(block, x, map, values, rows.start * hidden.width, out, Team::Alone);
                 }
                 (scratch.hidden, scratch.lines) = (memory, lines);
             });
@@ -439,7 +451,7 @@ fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], threads: usize
         let mut memory = std::mem::take(&mut scratch.hidden);
         let mut vectors = std::mem::take(&mut scratch.vectors);
         let values = room(&mut memory, hidden.len());
-        gated(block, x, map, expanded, values, &mut vectors, out, threads);
+        gated(block, x, map, expanded, values, &mut vectors, out, team);
         (scratch.hidden, scratch.vectors) = (memory, vectors);
     }
     if let Some(memory) = shared {
@@ -448,12 +460,12 @@ fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], threads: usize
 }
 
 /// The expanded map with its borders, computed by all threads together, where bands of rows would overlap too much.
-fn expand_together(block: &Block, x: &[f32], map: Map, threads: usize, scratch: &mut Scratch) -> Option<Vec<f32>> {
+fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut Scratch) -> Option<Vec<f32>> {
     let (expand, depthwise) = (block.expand.as_ref()?, block.depthwise.as_ref()?);
     let expanded = Map { channels: expand.outputs, ..map };
     let geometry = Geometry::of_depthwise(depthwise, expanded);
     let overlap = geometry.kernel.saturating_sub(geometry.stride);
-    if map.height.div_ceil(threads) >= 16 * overlap {
+    if map.height.div_ceil(team.threads()) >= 16 * overlap {
         return None;
     }
     let mut memory = std::mem::take(&mut scratch.lines);
@@ -468,7 +480,7 @@ fn expand_together(block: &Block, x: &[f32], map: Map, threads: usize, scratch: 
     let inner = &mut inner[geometry.sides[0] * expanded.channels..];
     let rows = Rows { width: map.width, line, step: expanded.channels };
     let to = Pixels { out: inner, rows: Some(rows) };
-    product(expand, x, Rows::dense(map.channels), (1, 0), map.pixels(), to, threads);
+    product(expand, x, Rows::dense(map.channels), (1, 0), map.pixels(), to, team);
     Some(memory)
 }
 
@@ -491,34 +503,31 @@ fn gated(
     values: &mut [f32],
     [sums, means, gate]: &mut [Vec<f32>; 3],
     out: &mut [f32],
-    threads: usize,
+    team: Team,
 ) {
     let Some([reduce, expand]) = &block.gate else { return };
     let hidden = block.hidden(map);
     // A sum for each line, added up in order: the same bits however the lines are shared.
-    let sums = room(sums, hidden.height * hidden.channels);
+    let sums = &mut *room(sums, hidden.height * hidden.channels);
     sums.fill(0.0);
-    let lines = hidden.height.div_ceil(threads);
-    values
-        .par_chunks_mut(lines * hidden.line())
-        .zip(sums.par_chunks_mut(lines * hidden.channels))
-        .enumerate()
-        .for_each(|(index, (values, sums))| {
-            let rows = index * lines..hidden.height.min((index + 1) * lines);
-            Scratch::with(|scratch| {
-                let mut lines = std::mem::take(&mut scratch.lines);
-                let mut source = Source::new(block, x, map, expanded, &mut lines);
-                let band = source.band;
-                for start in rows.clone().step_by(band) {
-                    let part = start..rows.end.min(start + band);
-                    let skip = start - rows.start;
-                    let values = &mut values[skip * hidden.line()..][..part.len() * hidden.line()];
-                    let sums = &mut sums[skip * hidden.channels..][..part.len() * hidden.channels];
-                    source.rows(part, values, Some(sums));
-                }
-                scratch.lines = lines;
-            });
+    let lines = hidden.height.div_ceil(team.pieces());
+    let (values_of, sums_of) = ((&mut *values, lines * hidden.line()), (&mut *sums, lines * hidden.channels));
+    team.chunk_pairs(values_of, sums_of, |index, values, sums| {
+        let rows = index * lines..hidden.height.min((index + 1) * lines);
+        Scratch::with(|scratch| {
+            let mut lines = std::mem::take(&mut scratch.lines);
+            let mut source = Source::new(block, x, map, expanded, &mut lines);
+            let band = source.band;
+            for start in rows.clone().step_by(band) {
+                let part = start..rows.end.min(start + band);
+                let skip = start - rows.start;
+                let values = &mut values[skip * hidden.line()..][..part.len() * hidden.line()];
+                let sums = &mut sums[skip * hidden.channels..][..part.len() * hidden.channels];
+                source.rows(part, values, Some(sums));
+            }
+            scratch.lines = lines;
         });
+    });
     let mean = room(means, hidden.channels);
     mean.fill(0.0);
     simd::run(AddPixels { sums: mean, pixels: sums });
@@ -526,7 +535,7 @@ fn gated(
     mean.iter_mut().for_each(|sum| *sum *= share);
     let squeezed = room(gate, reduce.outputs + expand.outputs);
     let (squeezed, gate) = squeezed.split_at_mut(reduce.outputs);
-    product(reduce, mean, Rows::dense(hidden.channels), (1, 0), 1, Pixels::dense(squeezed), 1);
+    product(reduce, mean, Rows::dense(hidden.channels), (1, 0), 1, Pixels::dense(squeezed), Team::Alone);
     gemm::Product {
         a: squeezed,
         a_rows: Rows::dense(reduce.outputs),
@@ -537,27 +546,24 @@ fn gated(
         finish: Gated,
         out_rows: Rows::dense(expand.outputs),
     }
-    .compute(gate, 1);
+    .compute(gate, Team::Alone);
 
     // Few enough pixels to be still in the first-level cache when they are projected.
     let pixels = (4096 / hidden.channels.max(1)).max(1).next_multiple_of(12);
     let outputs = block.project.outputs;
-    let pieces =
-        if threads == 1 { hidden.pixels() } else { hidden.pixels().div_ceil(threads).next_multiple_of(pixels) };
+    let pieces = hidden.pixels().div_ceil(team.pieces()).next_multiple_of(pixels);
     let gate = &*gate;
-    values.par_chunks_mut(pieces * hidden.channels).zip(out.par_chunks_mut(pieces * outputs)).enumerate().for_each(
-        |(index, (values, out))| {
-            let parts = values.chunks_mut(pixels * hidden.channels).zip(out.chunks_mut(pixels * outputs));
-            for (part, (values, out)) in parts.enumerate() {
-                simd::run(ScalePixels { pixels: values, gate });
-                project(block, x, map, values, index * pieces + part * pixels, out, 1);
-            }
-        },
-    );
+    team.chunk_pairs((values, pieces * hidden.channels), (out, pieces * outputs), |index, values, out| {
+        let parts = values.chunks_mut(pixels * hidden.channels).zip(out.chunks_mut(pixels * outputs));
+        for (part, (values, out)) in parts.enumerate() {
+            simd::run(ScalePixels { pixels: values, gate });
+            project(block, x, map, values, index * pieces + part * pixels, out, Team::Alone);
+        }
+    });
 }
 
 /// The projection of the pixels from `first` on, plus the input where the block has a residual.
-fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out: &mut [f32], threads: usize) {
+fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out: &mut [f32], team: Team) {
     let layer = &block.project;
     let product = gemm::Product {
         a: values,
@@ -571,10 +577,10 @@ fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out
     };
     if block.residual {
         let added = Added { residual: &x[first * map.channels..], channels: map.channels };
-        product.finishing(added).compute(out, threads);
+        product.finishing(added).compute(out, team);
     } else {
         debug_assert_eq!(layer.activation, Activation::Identity);
-        product.finishing(Activated(Identity)).compute(out, threads);
+        product.finishing(Activated(Identity)).compute(out, team);
     }
 }
 
@@ -624,7 +630,7 @@ impl<'a> Source<'a> {
         match &self.block.depthwise {
             None => {
                 if let Some(expand) = &self.block.expand {
-                    layer_rows(expand, self.x, self.map, rows, out, 1);
+                    layer_rows(expand, self.x, self.map, rows, out, Team::Alone);
                 }
             }
             Some(depthwise) => {
@@ -693,7 +699,7 @@ impl<'a> Source<'a> {
                     let rows = Rows { width: self.map.width, line: self.line, step: expand.outputs };
                     let to = Pixels { out: &mut to[sides[0] * expand.outputs..], rows: Some(rows) };
                     let pixels = count * self.map.width;
-                    product(expand, x, Rows::dense(self.map.channels), (1, 0), pixels, to, 1);
+                    product(expand, x, Rows::dense(self.map.channels), (1, 0), pixels, to, Team::Alone);
                 }
                 None => {
                     for (x, to) in x.chunks_exact(self.map.line()).zip(to.chunks_exact_mut(self.line)) {
