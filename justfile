@@ -14,6 +14,10 @@ test:
 test-all:
     cargo test --release --workspace -- --include-ignored
 
+# The kernels' unsafe loops under AddressSanitizer
+sanitize:
+    scripts/sanitize.sh
+
 lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings

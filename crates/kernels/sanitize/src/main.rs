@@ -1,0 +1,144 @@
+//! Runs every loop over odd shapes, in memory that is exactly as long as it must be.
+#![allow(dead_code, unused_imports)]
+
+/// As in the crate, less what needs Burn.
+mod activation {
+    pub const RELU6_MAX: f64 = 6.0;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Activation {
+        Identity,
+        Relu,
+        Relu6,
+        Silu,
+    }
+}
+#[path = "../../src/window.rs"]
+mod window;
+#[path = "../../src"]
+mod flex {
+    #[path = "flex/buffer.rs"]
+    pub mod buffer;
+    #[path = "flex/curve.rs"]
+    pub mod curve;
+    #[path = "flex/depthwise_rows.rs"]
+    pub mod depthwise_rows;
+    #[path = "flex/gemm.rs"]
+    pub mod gemm;
+    #[path = "flex/outer.rs"]
+    pub mod outer;
+    #[path = "flex/pointwise.rs"]
+    pub mod pointwise;
+    #[path = "flex/simd.rs"]
+    pub mod simd;
+    #[path = "flex/team.rs"]
+    pub mod team;
+}
+#[path = "../../src/inference/mod.rs"]
+mod inference;
+
+use activation::Activation;
+use flex::{curve::Silu, depthwise_rows::DepthwiseRow, outer, pointwise, simd};
+use inference::{Block, Chain, Gate, Kind, Layer, Padding, Stage};
+use window::Window;
+
+/// Numbers in (-1, 1), in a block of exactly their size.
+fn numbers(count: usize) -> Box<[f32]> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn layer(kind: Kind, inputs: usize, outputs: usize, kernel: usize, stride: usize, activation: Activation) -> Layer {
+    let depth = if kind == Kind::Depthwise { 1 } else { inputs } * kernel * kernel;
+    let (weight, bias) = (numbers(outputs * depth).into(), numbers(outputs).into());
+    Layer { kind, inputs, outputs, kernel, stride, padding: Padding::Even(kernel / 2), weight, bias, activation }
+}
+
+fn rows_of_depthwise_convolutions() {
+    for (channels, kernel, stride, width) in [
+        (1, 3, 1, 1),
+        (3, 3, 2, 5),
+        (8, 3, 1, 7),
+        (16, 3, 2, 13),
+        (17, 5, 1, 4),
+        (24, 5, 2, 8),
+        (31, 3, 1, 11),
+        (40, 5, 1, 7),
+        (5, 7, 1, 3),
+        (33, 1, 1, 6),
+    ] {
+        let sources: Vec<_> = (0..kernel).map(|_| numbers(((width - 1) * stride + kernel) * channels)).collect();
+        let sources: Vec<_> = sources.iter().map(|row| &row[..]).collect();
+        let (weight, bias, mut out) =
+            (numbers(kernel * kernel * channels), numbers(channels), numbers(width * channels));
+        let activation = Silu;
+        simd::run(DepthwiseRow {
+            out: &mut out,
+            sources: &sources,
+            weight: &weight,
+            bias: &bias,
+            kernel,
+            stride,
+            activation,
+        });
+        assert!(out.iter().all(|value| value.is_finite()));
+    }
+}
+
+fn products() {
+    for rows in [0, 1, 2, 3, 5, 6, 7, 11, 12, 13, 25] {
+        for inputs in [1, 2, 3, 4, 5, 7, 16, 33] {
+            for outputs in [1, 3, 8, 9, 15, 16, 17, 24, 31, 33, 40] {
+                let (x, gradient) = (numbers(rows * inputs), numbers(rows * outputs));
+                let weight = numbers(outputs * inputs);
+                assert_eq!(pointwise::forward(&x, &weight, inputs, outputs).len(), rows * outputs);
+                assert_eq!(pointwise::input_gradient(&gradient, &weight, inputs, outputs).len(), rows * inputs);
+                outer::outer_products(&gradient, &x, outputs, inputs);
+            }
+        }
+    }
+}
+
+fn networks() {
+    use Activation::{Identity, Relu, Relu6, Silu};
+    for activation in [Identity, Relu, Relu6, Silu] {
+        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)] {
+            for [inputs, hidden, outputs] in [[3, 7, 5], [8, 16, 8], [5, 33, 17]] {
+                for gated in [false, true] {
+                    let gate = gated.then(|| Gate {
+                        reduce: layer(Kind::Pointwise, hidden, 3, 1, 1, activation),
+                        expand: layer(Kind::Pointwise, 3, hidden, 1, 1, Identity),
+                    });
+                    let chain = Chain::new(&[
+                        Stage::Layer(layer(Kind::Dense, 3, inputs, 3, 2, activation)),
+                        Stage::Block(Box::new(Block {
+                            expand: Some(layer(Kind::Pointwise, inputs, hidden, 1, 1, activation)),
+                            depthwise: Some(layer(Kind::Depthwise, hidden, hidden, kernel, stride, activation)),
+                            gate,
+                            project: layer(Kind::Pointwise, hidden, outputs, 1, 1, Identity),
+                            residual: stride == 1 && inputs == outputs,
+                        })),
+                        Stage::Pool,
+                        Stage::Layer(layer(Kind::Pointwise, outputs, 11, 1, 1, Identity)),
+                    ]);
+                    for [count, height, width] in [[1, 1, 1], [1, 7, 5], [2, 9, 16], [3, 33, 20], [5, 2, 40]] {
+                        let (logits, _) = chain.run(&numbers(count * height * width * 3), [count, height, width, 3]);
+                        assert_eq!(logits.len(), count * 11);
+                        assert!(logits.iter().all(|logit| logit.is_finite()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn main() {
+    rows_of_depthwise_convolutions();
+    products();
+    networks();
+    println!("{}: no error", inference::instructions());
+}

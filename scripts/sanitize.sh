@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs the kernels' unsafe loops under AddressSanitizer, with every set of instructions this machine has.
+# Needs a toolchain with the sanitizer's runtime, which rustup's have on x86-64 Linux.
+set -euo pipefail
+cd "$(dirname "$0")/../crates/kernels/sanitize"
+export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+host=$(rustc -vV | sed -n 's/^host: //p')
+cargo build --release --target "$host"
+for instructions in portable avx2 best; do
+    MBCONV_CPU=$instructions RAYON_NUM_THREADS=3 ASAN_OPTIONS=detect_leaks=0 "$CARGO_TARGET_DIR/$host/release/sanitize"
+done
