@@ -190,8 +190,7 @@ pub fn exp<M: Machine>(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // exp(r) for |r| < ln 2 / 2 within 5e-9, from the highest power down; the last two are 1.
-    const POLYNOMIAL: [f32; 7] =
-        [1.39464578e-03, 8.36915895e-03, 4.16662619e-02, 1.66665167e-01, 5.00000000e-01, 1.0, 1.0];
+    const POLYNOMIAL: [f32; 7] = [1.394_645_8e-3, 8.369_159e-3, 4.166_626e-2, 1.666_651_7e-1, 0.5, 1.0, 1.0];
 
     let x = x.clamp(-BOUND, BOUND);
     let shifted = multiply_add::<M>(x, std::f32::consts::LOG2_E, ROUNDER);

@@ -71,7 +71,7 @@ impl Team<'_> {
         match self {
             Team::Gathered(board) if pieces > 1 => board.each(pieces, body),
             Team::Pool if pieces > 1 => (0..pieces).into_par_iter().for_each(body),
-            _ => (0..pieces).for_each(|piece| body(piece)),
+            _ => (0..pieces).for_each(body),
         }
     }
 
