@@ -6,7 +6,7 @@
 Each network is built in its home with random weights and random running statistics, written as its home would, imported
 with `mbconv import`, and fed the photographs by both: the home with its own preprocessing, mbconv with
 `predict --logits --json`. The photographs are converted to PNG first, so that both see the same pixels. Status 1 where the
-largest difference exceeds 1e-4 of the logits' size.
+largest difference exceeds 1e-4 of the logits' size. The document keeps the rows of networks that were not run.
 """
 import argparse
 import json
@@ -28,8 +28,11 @@ CLASSES = {"transformers": 1001}
 COLUMNS = ("source", "network", "file", "found", "preprocessing", "size of the logits", "largest difference", "relative")
 
 
-def randomise(model, seed):
-    """Random weights, batch-norms and running statistics near those of real ones: taken from noise, then disturbed."""
+def randomise(model, seed, images):
+    """Random weights, batch-norms and running statistics near those of real ones: taken from images, then disturbed.
+
+    Statistics that do not fit the images would let activations grow from block to block, and rounding errors with them.
+    """
     torch.manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -47,7 +50,7 @@ def randomise(model, seed):
             nn.init.normal_(module.bias, 0.0, 0.1)
     model.train()
     with torch.no_grad():
-        logits(model, torch.randn(4, 3, 96, 96))
+        logits(model, images)
         for norm in norms:
             deviation = norm.running_var.sqrt()
             norm.running_mean += 0.2 * deviation * torch.randn_like(deviation)
@@ -66,13 +69,15 @@ def run(*command):
 
 def compare(peer, images, mbconv, folder):
     """One row of the table."""
-    model = randomise(peer.build(CLASSES.get(peer.source, 1000)), seed=0)
+    model = peer.build(CLASSES.get(peer.source, 1000))
+    preprocess = peer.preprocess(model)
+    batch = torch.stack([preprocess(Image.open(image).convert("RGB")) for image in images])
+    model = randomise(model, 0, torch.cat([batch, batch.flip(-1), batch.flip(-2)]))
     path = peer.write(model, folder)
     imported = folder / "imported.safetensors"
     _, told = run(mbconv, "import", path, imported, *peer.options)
-    preprocess = peer.preprocess(model)
     with torch.no_grad():
-        expected = torch.cat([logits(model, preprocess(Image.open(image).convert("RGB"))[None]) for image in images])
+        expected = torch.cat([logits(model, image[None]) for image in batch])
     out, _ = run(mbconv, "predict", imported, *images, "--logits", "--json", "--device", "cpu")
     found = torch.tensor([prediction["logits"] for prediction in json.loads(out)])
     size = expected.abs().max().item()
@@ -83,6 +88,17 @@ def compare(peer, images, mbconv, folder):
     return (peer.source, peer.name, peer.file, name, applied, size, difference, difference / size)
 
 
+def write(document, row):
+    """Puts a row into the document's table: in the place of the same comparison, or at the end."""
+    line = f"| {' | '.join(row[:5])} | {row[5]:.3g} | {row[6]:.1e} | {row[7]:.1e} |"
+    before, rest = document.read_text().split(BEGIN)
+    table, after = rest.split(END)
+    lines = {tuple(line.split(" | ")[:5]): line for line in table.strip().split("\n")[2:]}
+    lines[tuple(line.split(" | ")[:5])] = line
+    head = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|---|---:|---:|---:|"]
+    document.write_text(f"{before}{BEGIN}\n" + "\n".join([*head, *lines.values()]) + f"\n{END}{after}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mbconv", required=True)
@@ -91,7 +107,7 @@ def main():
     parser.add_argument("--skip", nargs="*", default=[], help="peers whose source and name contain one of these")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    rows, worst = [], 0.0
+    worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
         images = []
         for index, image in enumerate(arguments.images):
@@ -108,16 +124,10 @@ def main():
                     print(f"{called}: {error}", file=sys.stderr)
                     worst = float("inf")
                     continue
-            rows.append(row)
             worst = max(worst, row[-1])
+            if arguments.out:
+                write(arguments.out, row)
             print(*row[:5], f"{row[5]:.3g} {row[6]:.1e} {row[7]:.1e}", sep=" | ", flush=True)
-    if arguments.out:
-        lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|---|---:|---:|---:|"]
-        for row in rows:
-            lines.append(f"| {' | '.join(row[:5])} | {row[5]:.3g} | {row[6]:.1e} | {row[7]:.1e} |")
-        before, rest = arguments.out.read_text().split(BEGIN)
-        after = rest.split(END)[1]
-        arguments.out.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
     sys.exit(worst > LIMIT)
 
 

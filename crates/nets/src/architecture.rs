@@ -27,12 +27,14 @@ pub struct Stage {
     pub fused: bool,
     /// Channels at width 1 that the first block's expansion multiplies, where they are not the block's input.
     pub expanded_from: Option<usize>,
+    /// Do inputs join outputs of the same shape?
+    pub residual: bool,
 }
 
 impl Stage {
     /// Inverted residuals.
     pub const fn new(expansion: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Self {
-        Self { expansion, kernel, stride, channels, repeats, fused: false, expanded_from: None }
+        Self { expansion, kernel, stride, channels, repeats, fused: false, expanded_from: None, residual: true }
     }
 
     /// The same with expansion and depthwise convolution fused.
@@ -111,17 +113,14 @@ pub struct Block {
     pub squeeze: Option<usize>,
     /// Probability that training drops the residual branch of a sample.
     pub drop_path: f64,
+    /// Does the input join the output? Only where both have the same shape.
+    pub residual: bool,
 }
 
 impl Block {
     /// Does the block begin with an expansion, pointwise or fused?
     pub fn expands(&self) -> bool {
         self.fused || self.hidden != self.input
-    }
-
-    /// Does the input join the output? Only where both have the same shape.
-    pub fn is_residual(&self) -> bool {
-        self.stride == 1 && self.input == self.output
     }
 }
 
@@ -276,6 +275,7 @@ impl Architecture {
         for (stage, (row, &stride)) in blueprint.stages.iter().zip(&strides[1..]).enumerate() {
             let output = widened(row.channels);
             for index in 0..repeats(stage, row) {
+                let stride = if index == 0 { stride } else { 1 };
                 let expanded = row.expanded_from.filter(|_| index == 0).map_or(input, widened);
                 blocks.push(Block {
                     stage,
@@ -284,10 +284,11 @@ impl Architecture {
                     hidden: expanded * row.expansion,
                     output,
                     kernel: row.kernel,
-                    stride: if index == 0 { stride } else { 1 },
+                    stride,
                     fused: row.fused,
                     squeeze: blueprint.squeeze_divisor.map(|divisor| (input / divisor).max(1)),
                     drop_path: choices.drop_path * blocks.len() as f64 / total as f64,
+                    residual: row.residual && stride == 1 && input == output,
                 });
                 input = output;
             }

@@ -20,9 +20,10 @@ const STAGES: [Stage; 7] = [
 ];
 /// EfficientNet-EdgeTPU's table, searched for another processor: fused blocks first, no squeeze-excitation
 /// (<https://research.google/blog/efficientnet-edgetpu-creating-accelerator-optimized-neural-networks-with-automl/>).
-/// The published code expands its first block from the stage's 24 channels instead of the stem's 32.
+/// The published code expands its first block from the stage's 24 channels instead of the stem's 32, and its first stage
+/// has no residuals, also where depth scaling repeats it.
 const EDGETPU_STAGES: [Stage; 6] = [
-    Stage { expanded_from: Some(24), ..stage(4, 3, 1, 24, 1).fused() },
+    Stage { expanded_from: Some(24), residual: false, ..stage(4, 3, 1, 24, 1).fused() },
     stage(8, 3, 2, 32, 2).fused(),
     stage(8, 3, 2, 48, 4).fused(),
     stage(8, 5, 2, 96, 5),

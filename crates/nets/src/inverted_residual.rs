@@ -57,7 +57,7 @@ impl InvertedResidual {
                 .squeeze
                 .map(|squeezed| SqueezeExcitation::new(block.hidden, squeezed, architecture, device)),
             project: layer(pointwise(block.hidden, block.output, Activation::Identity)),
-            residual: block.is_residual(),
+            residual: block.residual,
             drop_path: block.drop_path,
         }
     }
