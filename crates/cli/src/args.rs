@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mbconv_nets::weights::Precision;
+use mbconv_train::Group;
 use mbconv_train::device::{self, Device, DeviceError};
 
 /// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
@@ -67,6 +68,9 @@ pub struct Train {
     /// Continue the run in the folder exactly where it stopped
     #[arg(long)]
     pub resume: bool,
+    /// Show Burn's dashboard with live curves instead of a progress line (q stops the run)
+    #[arg(long)]
+    pub tui: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -105,6 +109,9 @@ pub struct Finetune {
     /// Continue the run in the folder exactly where it stopped
     #[arg(long)]
     pub resume: bool,
+    /// Show Burn's dashboard with live curves instead of a progress line (q stops the run)
+    #[arg(long)]
+    pub tui: bool,
 }
 
 impl Finetune {
@@ -335,6 +342,13 @@ impl DeviceArgs {
     pub fn open(&self) -> Result<Device, DeviceError> {
         device::set_threads(self.threads);
         device::parse(&self.device)
+    }
+
+    /// The device of one of several processes, with its share of the threads.
+    pub fn open_in(&self, group: &Group) -> Result<Device, DeviceError> {
+        device::set_threads(self.threads.or_else(|| (group.size() > 1).then(|| group.threads())));
+        let name = if self.device == "auto" { device::automatic() } else { &self.device };
+        device::parse(&group.device(name))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a command can end with besides success.
 
+use std::fmt;
+
 use mbconv_hub::HubError;
 use mbconv_nets::ArchitectureError;
 use mbconv_train::average::AverageError;
@@ -9,6 +11,7 @@ use mbconv_train::data::DataError;
 use mbconv_train::device::DeviceError;
 use mbconv_train::engine::TrainError;
 use mbconv_train::evaluate::EvaluateError;
+use mbconv_train::group::{Group, GroupError};
 use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
@@ -19,6 +22,8 @@ use mbconv_train::report::ReportError;
 pub enum Failure {
     /// The user stopped it.
     Interrupted,
+    /// Another process tells of it.
+    Told,
     /// An error to show.
     Failed {
         /// What happened.
@@ -29,6 +34,33 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Shows an error on standard error.
+    pub fn tell(&self) {
+        if let Self::Failed { message, hint } = self {
+            eprintln!("error: {message}");
+            if let Some(hint) = hint {
+                eprintln!("hint: {hint}");
+            }
+        }
+    }
+
+    /// Of one of several processes: only one of them tells of what made all fail, and one that fails by itself ends the
+    /// others, which would wait for it.
+    pub fn among(self, group: &Group) -> Self {
+        let Self::Failed { message, hint } = self else { return self };
+        group.give_way();
+        if !group.tells() {
+            return Self::Told;
+        }
+        let who = if group.leads() { String::new() } else { format!("{}: ", group.who()) };
+        let failure = Self::Failed { message: format!("{who}{message}"), hint };
+        if group.fails_alone() {
+            failure.tell();
+            group.abandon();
+        }
+        failure
+    }
+
     /// An error of the command line's own.
     pub fn new(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
         Self::Failed { message: message.into(), hint: hint.into() }
@@ -45,7 +77,17 @@ macro_rules! with_hint {
     )+};
 }
 
-with_hint!(ArchitectureError, DataError, DeviceError, ImportError, ModelError, OnnxError, TrainError);
+with_hint!(ArchitectureError, DataError, DeviceError, GroupError, ImportError, ModelError, OnnxError, TrainError);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::Told => f.write_str("failed"),
+            Self::Failed { message, .. } => f.write_str(message),
+        }
+    }
+}
 
 impl From<BurnpackError> for Failure {
     fn from(error: BurnpackError) -> Self {

@@ -2,6 +2,8 @@
 
 mod args;
 mod commands;
+#[cfg(feature = "tui")]
+mod dashboard;
 mod failure;
 mod terminal;
 
@@ -37,11 +39,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(Failure::Failed { message, hint }) => {
-            eprintln!("error: {message}");
-            if let Some(hint) = hint {
-                eprintln!("hint: {hint}");
-            }
+        Err(failure) => {
+            failure.tell();
             ExitCode::FAILURE
         }
     }

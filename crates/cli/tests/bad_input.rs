@@ -117,3 +117,15 @@ fn places_that_cannot_be_written() {
     run(0, &["export", path(trained()), path(&file)]);
     run(0, &["info", path(&file)]);
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_program_without_mpi_says_so_when_it_is_started_several_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = common::tiny_recipe(folder.path());
+    let output =
+        common::mbconv().args(["train", common::path(&recipe)]).env("OMPI_COMM_WORLD_SIZE", "2").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("started as 2 processes") && text.contains("--features mpi"), "{text}");
+}

@@ -8,7 +8,8 @@
 //!   parameters;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
-//!   backward passes; `flex`: fast kernels for the CPU; [`memory`]: a setting of the allocator that they profit from.
+//!   backward passes; `flex`: fast kernels for the CPU; [`memory`]: a setting of the allocator that they profit from;
+//! - [`synchronise`](mod@synchronise): batch-norm over several processes.
 #![deny(missing_docs)]
 
 pub mod activation;
@@ -21,6 +22,7 @@ pub mod inference;
 pub mod memory;
 pub mod normalisation;
 pub mod reference;
+pub mod synchronise;
 pub mod window;
 
 pub use activation::Activation;

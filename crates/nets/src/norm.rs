@@ -2,7 +2,7 @@
 
 use burn::module::{Flag, Module, Param, RunningState};
 use burn::tensor::{Device, Tensor};
-use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics};
+use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics, synchronise};
 
 /// Which statistics normalise, and whether they move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl BatchNorm {
     /// Moves the running statistics towards the batch's: `mean` and biased `var` of `x`.
     fn update(&self, mean: &Tensor<1>, var: &Tensor<1>, x: &Tensor<4>) {
         let [n, h, w, _] = x.dims();
-        let count = (n * h * w) as f64;
+        let count = synchronise::total(n * h * w);
         // A single value has no unbiased variance; PyTorch refuses it, we keep the biased one.
         let unbiased = var.clone().mul_scalar(count / (count - 1.0).max(1.0));
         for (state, new) in [(&self.running_mean, mean.clone()), (&self.running_var, unbiased)] {

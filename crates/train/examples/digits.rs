@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use mbconv_train::data::{self, OpenOptions};
-use mbconv_train::{Event, Recipe, Run, train};
+use mbconv_train::{Event, Group, Recipe, Run, train};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let recipe = Recipe::parse(include_str!("digits.toml"), &["epochs=4".into()])?;
@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         data: &data,
         out: Path::new(&out),
         device: &Device::default(),
+        group: &Group::alone(),
         resume: false,
         stop: &AtomicBool::new(false),
     };

@@ -32,6 +32,9 @@ pub struct Progress {
     pub classes: Vec<String>,
     /// Number of training images.
     pub train_images: usize,
+    /// Number of processes that train together.
+    #[serde(default = "one")]
+    pub processes: usize,
     /// Epochs completed.
     pub epoch: usize,
     /// Updates made, those left out for want of a number not counted.
@@ -45,6 +48,10 @@ pub struct Progress {
     pub best: Option<Results>,
     /// One row an epoch.
     pub rows: Vec<EpochRow>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Sums over the steps of an unfinished epoch.
@@ -115,6 +122,12 @@ pub(crate) struct Learner {
 
 /// Writes everything to `path`, whole or not at all.
 pub(crate) fn save(path: &Path, learner: &Learner, progress: &Progress) -> Result<(), CheckpointError> {
+    let bytes = to_bytes(path, learner, progress)?;
+    write_atomically(path, &bytes).map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
+}
+
+/// What stands in the checkpoint at `path`, which only messages name.
+pub(crate) fn to_bytes(path: &Path, learner: &Learner, progress: &Progress) -> Result<Vec<u8>, CheckpointError> {
     let damaged = |message: String| CheckpointError::Damaged { path: path.display().to_string(), message };
     let weights = |network| match weights::to_safetensors(network, Precision::F32, None) {
         Err(WeightsError::NotFinite { key, .. }) => Err(CheckpointError::NotFinite { key }),
@@ -128,27 +141,25 @@ pub(crate) fn save(path: &Path, learner: &Learner, progress: &Progress) -> Resul
     let mut json = serde_json::to_value(progress).map_err(|error| damaged(error.to_string()))?;
     json["checksum"] = checksum(parts.iter().map(|(_, bytes)| bytes.as_slice())).into();
     let views = parts.iter().map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::U8, vec![bytes.len()], bytes)?)));
-    let bytes = views
+    views
         .collect::<Result<Vec<_>, SafeTensorError>>()
         .and_then(|views| {
             let metadata = HashMap::from([(METADATA_KEY.to_string(), json.to_string())]);
             safetensors::serialize(views, Some(metadata))
         })
-        .map_err(|error| damaged(error.to_string()))?;
-    write_atomically(path, &bytes).map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
+        .map_err(|error| damaged(error.to_string()))
 }
 
-/// Reads a checkpoint into `learner`.
-pub(crate) fn load(path: &Path, learner: Learner) -> Result<(Learner, Progress), CheckpointError> {
-    let bytes = read(path)?;
+/// Puts what stands in the checkpoint at `path`, which only messages name, into `learner`.
+pub(crate) fn from_bytes(path: &Path, bytes: &[u8], learner: Learner) -> Result<(Learner, Progress), CheckpointError> {
     let damaged = |message: String| CheckpointError::Damaged { path: path.display().to_string(), message };
-    let progress = progress_of(&bytes, path)?;
+    let progress = progress_of(bytes, path)?;
     let parse = || -> Result<Learner, Box<dyn std::error::Error>> {
-        let file = SafeTensors::deserialize(&bytes)?;
+        let file = SafeTensors::deserialize(bytes)?;
         let names = [Some(WEIGHTS), Some(OPTIMIZER), learner.average.is_some().then_some(AVERAGE)];
         let parts = names.into_iter().flatten().map(|name| file.tensor(name).map(|view| view.data()));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let json: serde_json::Value = metadata(&bytes)?;
+        let json: serde_json::Value = metadata(bytes)?;
         // Burn trusts what it reads of an optimizer, so nothing damaged may reach it.
         if json["checksum"].as_str() != Some(checksum(parts.iter().copied()).as_str()) {
             return Err("its checksum does not fit its contents".into());
@@ -171,7 +182,8 @@ pub(crate) fn read_progress(path: &Path) -> Result<Progress, CheckpointError> {
     progress_of(&read(path)?, path)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+/// Everything that stands in the file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     std::fs::read(path).map_err(|source| CheckpointError::Read { path: path.display().to_string(), source })
 }
 

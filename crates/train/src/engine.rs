@@ -11,14 +11,15 @@ use mbconv_nets::Network;
 use mbconv_nets::weights::WeightsError;
 
 use crate::batch::images;
-use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner};
+use crate::checkpoint::{CheckpointError, Learner};
 use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Transform};
 use crate::device::is_host;
 use crate::ema;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::finetune::{FinetuneError, load_body};
 use crate::freeze;
-use crate::metrics::Scores;
+use crate::group::{Group, GroupError, Traffic};
+use crate::metrics::{Scores, Tally};
 use crate::model_file::{ModelCard, ModelError, Results};
 use crate::objective::{Objective, ObjectiveError};
 use crate::optimizer::{global_norm, scale, with_stable_ids};
@@ -42,6 +43,8 @@ pub struct Run<'a> {
     pub out: &'a Path,
     /// Where to compute.
     pub device: &'a Device,
+    /// The processes that train together.
+    pub group: &'a Group,
     /// Continue the run in the folder rather than begin one.
     pub resume: bool,
     /// Set it, and the run ends with a checkpoint after the current step.
@@ -159,6 +162,12 @@ pub enum TrainError {
         /// Step of the epoch, from 1.
         step: usize,
     },
+    /// The processes cannot train together, or another of them failed.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Batch-norm over several processes on a device that cannot.
+    #[error("sync_batch_norm needs the CPU as its device")]
+    Unsynchronised,
     /// Weights are no longer numbers.
     #[error("{what} in epoch {epoch}, by step {step}; the last good checkpoint is kept")]
     WeightsDiverged {
@@ -195,6 +204,8 @@ impl TrainError {
             Self::NothingToResume { .. } => Some("leave --resume away to begin a run there".into()),
             Self::TooFewImages { images, .. } => Some(format!("--set batch_size={}", (images / 4).max(1))),
             Self::Finetune(error) => error.hint(),
+            Self::Group(error) => error.hint(),
+            Self::Unsynchronised => Some("--device cpu, or --set sync_batch_norm=false".into()),
             Self::Diverged { .. } | Self::WeightsDiverged { .. } | Self::TooManyLeftOut { .. } => Some(
                 "try a lower optimizer.learning_rate, a longer schedule.warmup_epochs or optimizer.clip_norm=1; \
                  --on-nan skip leaves single bad updates out"
@@ -211,12 +222,17 @@ impl TrainError {
 /// Trains as the recipe says, telling `observer` what happens.
 ///
 /// Everything random follows from the recipe's seed, the epoch and the sample or step, so a run that was stopped and
-/// resumed takes the same path as one that was not.
+/// resumed takes the same path as one that was not. Of several processes, each computes its part of every batch.
 ///
 /// # Errors
 /// See [`TrainError`].
 pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
-    let Run { recipe, data, device, stop, .. } = run;
+    let Run { recipe, data, device, group, stop, .. } = run;
+    group.compare(recipe, data)?;
+    let synchronised = recipe.sync_batch_norm && group.size() > 1;
+    if synchronised && !is_host(device) {
+        return Err(TrainError::Unsynchronised);
+    }
     let source = data.split("train")?;
     let loader = |source, transform, batch_size, train: bool| {
         let config = LoaderConfig {
@@ -228,6 +244,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             sampling: if train { recipe.sampling } else { Sampling::Once },
             drop_last: train,
             on_bad_image: OnBadImage::Skip,
+            part: group.part(batch_size),
         };
         Loader::new(source, transform, config)
     };
@@ -253,17 +270,19 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     if recipe.gradient_checkpointing {
         device = device.gradient_checkpointing();
     }
-    let mut folder = RunFolder::open(&run, train_images)?;
+    let mut folder = group.agree(RunFolder::open(&run, train_images))?;
     device.seed(recipe.seed);
     let mut network = with_stable_ids(Network::new(&architecture, &device));
-    if let (Some(weights), false) = (&finetune.weights, folder.begun) {
-        network = load_body(network, &options.name, &data.classes, weights)?;
+    if let Some(weights) = finetune.weights.as_ref().filter(|_| !folder.begun) {
+        let loaded = match group.leads() {
+            true => load_body(network, &options.name, &data.classes, weights).map_err(TrainError::from),
+            false => Ok(network),
+        };
+        network = group.agree(loaded)?;
     }
     let average = recipe.ema.as_ref().map(|_| network.valid());
-    let mut learner = Learner { network, optimizer: recipe.optimizer.init(&architecture), average };
-    if folder.begun {
-        (learner, folder.progress) = checkpoint::load(&folder.path(CHECKPOINT), learner)?;
-    }
+    let learner = Learner { network, optimizer: recipe.optimizer.init(&architecture), average };
+    let mut learner = folder.beginning(learner, group)?;
     for line in folder.introduction(&run, &options, train_images) {
         folder.say(&line, observer)?;
     }
@@ -293,40 +312,54 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         };
         learner.network = freeze::apply(learner.network, &finetune, epoch);
 
+        group.take_traffic();
         let mut batches = train_loader.epoch_from(epoch, position);
         let mut step = position.batches;
         while step < steps {
             // One update, from the mean gradient of as many batches as it takes or as are left.
             let update = step / recipe.accumulate;
-            let group = recipe.accumulate.min(steps - step);
-            let expected = group * recipe.batch_size;
+            let parts = recipe.accumulate.min(steps - step);
+            let expected = parts * recipe.batch_size;
             let unspoilt = (recipe.on_nan == OnNan::Skip).then(|| (Statistics::of(&learner.network), running.len()));
             let mut gradients = GradientsAccumulator::new();
             let mut images_seen = 0;
-            for batch in batches.by_ref().take(group) {
+            for batch in batches.by_ref().take(parts) {
                 let mut batch = batch?;
                 let targets = objective.prepare(&mut batch, epoch, step);
-                device.seed(step_seed(recipe.seed, epoch * steps + step));
+                device.seed(step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step));
 
+                let synchronisation = synchronised.then(|| group.synchronise());
                 let logits = learner.network.forward_channels_last(images(&batch, &preprocess, &device));
                 let losses = objective.losses(logits.clone(), &targets, &batch);
                 running.add(step + 1, &logits, &targets.labels, &losses);
                 let part = batch.labels.len() as f64 / expected as f64;
                 let backward = losses.mean().mul_scalar(part).backward();
+                drop(synchronisation);
                 gradients.accumulate(&learner.network, GradientsParams::from_grads(backward, &learner.network));
                 images_seen += batch.labels.len();
                 step += 1;
             }
+            // What all processes have to know of each other, with the gradients.
+            let minutes = recipe.checkpoint.minutes;
+            let due = minutes > 0.0 && group.leads() && saved.elapsed().as_secs_f64() >= 60.0 * minutes;
+            // Where the loss is at hand, before it can spoil anything.
+            let bad = (is_host(run.device) || unspoilt.is_some()) && running.first_bad().is_some();
+            let flags = [stop.load(Ordering::Relaxed), due, bad].map(|flag| f64::from(u8::from(flag)));
+            let mut sums = [images_seen as f64, flags[0], flags[1], flags[2]];
+            group.sum_f64(&mut sums);
+            let images_seen = sums[0] as usize;
+            let [stopped, due, bad] = [sums[1], sums[2], sums[3]].map(|count| count > 0.0);
             if images_seen == 0 {
                 break;
             }
             let mut gradients = gradients.grads();
+            group.sum_gradients(&learner.network, &mut gradients);
             if images_seen < expected {
                 scale(&learner.network, &mut gradients, expected as f64 / images_seen as f64);
             }
 
             if let Some((statistics, counted)) = unspoilt
-                && !(running.first_bad().is_none() && global_norm(&learner.network, &gradients).is_finite())
+                && (bad || !global_norm(&learner.network, &gradients).is_finite())
             {
                 running.truncate(counted);
                 learner.network = statistics.restore(learner.network);
@@ -339,9 +372,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                     return Err(TrainError::TooManyLeftOut { count: left_out, epoch: epoch + 1, step });
                 }
             } else {
-                // Where the loss is at hand, before it can spoil anything.
-                if is_host(run.device) {
-                    check(&mut running, epoch)?;
+                if bad {
+                    group.agree(check(&mut running, epoch))?;
                 }
                 left_out = 0;
                 clipping.apply(&learner.network, &mut gradients);
@@ -353,12 +385,9 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                 folder.progress.updates += 1;
             }
 
-            let stopped = stop.load(Ordering::Relaxed);
-            let minutes = recipe.checkpoint.minutes;
-            let due = minutes > 0.0 && saved.elapsed().as_secs_f64() >= 60.0 * minutes;
-            if step / BATCHES_PER_REPORT > (step - group) / BATCHES_PER_REPORT || step >= steps || stopped || due {
-                check(&mut running, epoch)?;
-                partial = running.take(partial);
+            if step / BATCHES_PER_REPORT > (step - parts) / BATCHES_PER_REPORT || step >= steps || stopped || due {
+                group.agree(check(&mut running, epoch))?;
+                partial.count(&mut running, group);
                 partial.seconds = before + started.elapsed().as_secs_f64();
                 let (images, total) = (partial.images, steps * recipe.batch_size);
                 let scores = partial.tally().scores();
@@ -366,6 +395,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                 observer(Event::Train { epoch: epoch + 1, images, total, scores, learning_rate, step: done });
             }
             if stopped || due {
+                learner = averaged(learner, group);
                 (folder.progress.position, folder.progress.partial) = (batches.position(), partial);
                 folder.save_checkpoint(&learner).map_err(|error| diverged(error, epoch, step))?;
                 saved = Instant::now();
@@ -378,6 +408,13 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
 
         let position = batches.position();
         drop(batches);
+        if group.size() > 1 {
+            let Traffic { bytes, time } = group.take_traffic();
+            let each = 1.0 / updates as f64;
+            let (time, bytes) = (1e3 * time.as_secs_f64() * each, 1e-6 * bytes as f64 * each);
+            folder.log(&format!("communication: {time:.2} ms, waiting included, and {bytes:.2} MB an update"))?;
+        }
+        learner = averaged(learner, group);
         let mut validate = |network: &Network| match validate(network, val_loader.as_ref(), &run, &preprocess, observer)
         {
             Ok(scores) => Ok(Some(scores.map(|(scores, images)| Results::new(epoch + 1, scores, images)))),
@@ -425,6 +462,13 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     Ok(Outcome::Finished { best: folder.progress.best })
 }
 
+/// With the running statistics that all processes have on average.
+fn averaged(learner: Learner, group: &Group) -> Learner {
+    let Learner { network, optimizer, average } = learner;
+    let average = average.map(|average| group.average_statistics(average));
+    Learner { network: group.average_statistics(network), optimizer, average }
+}
+
 /// Ends the run at the first loss that is no number.
 fn check(running: &mut Running, epoch: usize) -> Result<(), TrainError> {
     match running.first_bad() {
@@ -455,9 +499,18 @@ fn validate(
     let total = loader.len();
     let classes = &run.data.classes;
     let labelled = Labelled { loader, labels: (0..classes.len()).collect() };
-    let mut progress = |images| observer(Event::Validate { images, total });
-    let evaluation = evaluate(network, &labelled, preprocess, classes, run.device, run.stop, &mut progress)?;
-    Ok(Some((evaluation.scores, evaluation.images)))
+    let processes = run.group.size();
+    let mut progress = |images: usize| observer(Event::Validate { images: total.min(images * processes), total });
+    let evaluation = match evaluate(network, &labelled, preprocess, classes, run.device, run.stop, &mut progress) {
+        Err(EvaluateError::Interrupted) => None,
+        other => Some(other?),
+    };
+    if run.group.any(evaluation.is_none()) {
+        return Err(EvaluateError::Interrupted);
+    }
+    let here = evaluation.map_or(Tally::default(), |evaluation| Tally::of(evaluation.scores, evaluation.images));
+    let all = run.group.sum_tally(here);
+    Ok(Some((all.scores(), all.images)))
 }
 
 /// Seed of what a step draws on the device: dropout and stochastic depth.

@@ -84,6 +84,7 @@ pub fn find_lr(
         sampling: recipe.sampling,
         drop_last: true,
         on_bad_image: OnBadImage::Skip,
+        part: 0..usize::MAX,
     };
     let train_images = source.len();
     let loader = Loader::new(source, Transform::Train(recipe.train_transform()), config);

@@ -112,6 +112,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         on_nan: OnNan::Stop,
         early_stopping: epochs.div_ceil(3),
         gradient_checkpointing: false,
+        sync_batch_norm: false,
         sampling: Sampling::Once,
         model: ModelConfig {
             name: architecture.name.clone(),

@@ -10,7 +10,7 @@
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
-//! 6. [`device`]: where to do it, [`mod@bench`]: how fast.
+//! 6. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
 #![deny(missing_docs)]
 
 pub mod average;
@@ -28,6 +28,7 @@ pub mod files;
 pub mod find_lr;
 pub mod finetune;
 pub mod freeze;
+pub mod group;
 pub mod import;
 pub mod loss;
 pub mod memory;
@@ -47,5 +48,6 @@ pub mod schedule;
 pub mod tensorboard;
 
 pub use engine::{Event, Outcome, Run, train};
+pub use group::Group;
 pub use model_file::{Model, ModelCard};
 pub use recipe::Recipe;

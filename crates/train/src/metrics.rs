@@ -38,6 +38,19 @@ pub struct Scores {
     pub loss: f64,
 }
 
+impl std::ops::Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            images: self.images + other.images,
+            top1: self.top1 + other.top1,
+            top5: self.top5 + other.top5,
+            loss: self.loss + other.loss,
+        }
+    }
+}
+
 impl Tally {
     /// Adds samples by their target's rank.
     pub fn add(&mut self, ranks: &[usize], loss: f64) {
@@ -45,6 +58,13 @@ impl Tally {
         self.top1 += ranks.iter().filter(|&&rank| rank < 1).count();
         self.top5 += ranks.iter().filter(|&&rank| rank < 5).count();
         self.loss += loss;
+    }
+
+    /// The sums that `images` samples with these means have.
+    pub fn of(scores: Scores, images: usize) -> Self {
+        let Scores { top1, top5, loss } = scores;
+        let n = images as f64;
+        Self { images, top1: (top1 * n).round() as usize, top5: (top5 * n).round() as usize, loss: loss * n }
     }
 
     /// The means; zeros where nothing was counted.

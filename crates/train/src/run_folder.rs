@@ -15,6 +15,7 @@ use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PartialEpoch
 use crate::data::{Loader, Position, Source};
 use crate::engine::{Event, Run, TrainError};
 use crate::files::write_atomically;
+use crate::group::Group;
 use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
 use crate::recipe::{CheckpointConfig, RecipeFile};
 
@@ -88,6 +89,10 @@ pub(crate) struct RunFolder {
     pub(crate) progress: Progress,
     /// There is a checkpoint to continue from.
     pub(crate) begun: bool,
+    /// This process writes and talks.
+    leads: bool,
+    /// Processes that trained before the run was continued.
+    before: usize,
     /// Unreadable images that were named already.
     skipped: HashSet<String>,
 }
@@ -98,10 +103,12 @@ impl RunFolder {
         let folder = run.out.to_path_buf();
         let shown = folder.display().to_string();
         let checkpoint = folder.join(CHECKPOINT);
+        let (recipe, last) = (folder.join(RECIPE), folder.join(LAST));
         let progress = Progress {
             recipe: run.recipe.to_toml(),
             classes: run.data.classes.clone(),
             train_images,
+            processes: run.group.size(),
             epoch: 0,
             updates: 0,
             position: Position::default(),
@@ -109,23 +116,28 @@ impl RunFolder {
             best: None,
             rows: Vec::new(),
         };
+        let mut this =
+            Self { folder, progress, begun: false, leads: run.group.leads(), before: 0, skipped: HashSet::new() };
+        if !this.leads {
+            return Ok(this);
+        }
         // A run that was killed before its first checkpoint begins anew.
         let begun = checkpoint.is_file();
-        if run.resume && !begun && !folder.join(RECIPE).is_file() {
+        if run.resume && !begun && !recipe.is_file() {
             return Err(TrainError::NothingToResume { path: shown });
         }
         if run.resume && begun {
             let old = checkpoint::read_progress(&checkpoint)?;
-            if let Some(message) = difference(&old, &progress) {
+            if let Some(message) = difference(&old, &this.progress) {
                 return Err(CheckpointError::Changed { path: shown, message }.into());
             }
         } else {
-            if begun || folder.join(LAST).exists() {
+            if begun || last.exists() {
                 return Err(TrainError::OutExists { path: shown });
             }
-            std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
+            std::fs::create_dir_all(&this.folder).map_err(|source| TrainError::Write { path: shown, source })?;
         }
-        let this = Self { folder, progress, begun, skipped: HashSet::new() };
+        this.begun = begun;
         this.write(RECIPE, this.progress.recipe.as_bytes())?;
         Ok(this)
     }
@@ -135,12 +147,18 @@ impl RunFolder {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
+        if !self.leads {
+            return Ok(());
+        }
         let path = self.path(name);
         write_atomically(&path, bytes).map_err(|source| TrainError::Write { path: path.display().to_string(), source })
     }
 
     /// Adds a line to the log.
     pub(crate) fn log(&self, line: &str) -> Result<(), TrainError> {
+        if !self.leads {
+            return Ok(());
+        }
         let path = self.path(LOG);
         let append = || writeln!(OpenOptions::new().create(true).append(true).open(&path)?, "{line}");
         append().map_err(|source| TrainError::Write { path: path.display().to_string(), source })
@@ -173,10 +191,41 @@ impl RunFolder {
                 false => "there is no checkpoint yet: begun anew".into(),
             });
         }
+        let (now, batch_size) = (run.group.size(), recipe.batch_size);
+        if now > 1 {
+            let norms = if recipe.sync_batch_norm { "all images of a batch" } else { "each process's images" };
+            let each = batch_size.div_ceil(now);
+            lines.push(format!("{now} processes, {each} of {batch_size} images each; batch-norm over {norms}"));
+        }
+        if self.begun && self.before != now {
+            let norms = if recipe.sync_batch_norm { "" } else { ", which changes batch-norm's statistics" };
+            lines.push(format!("note: the run had {} processes before and has {now} now{norms}", self.before));
+        }
         lines
     }
 
+    /// What all processes begin with: what the checkpoint holds if the run goes on, else `learner` as it is.
+    pub(crate) fn beginning(&mut self, learner: Learner, group: &Group) -> Result<Learner, TrainError> {
+        let path = self.path(CHECKPOINT);
+        let bytes = match (self.leads, self.begun) {
+            (true, true) => checkpoint::read(&path),
+            (true, false) if group.size() > 1 => checkpoint::to_bytes(&path, &learner, &self.progress),
+            _ => Ok(Vec::new()),
+        };
+        let bytes = group.broadcast(group.agree(bytes.map_err(TrainError::from))?);
+        if bytes.is_empty() {
+            return Ok(learner);
+        }
+        let (learner, progress) = checkpoint::from_bytes(&path, &bytes, learner)?;
+        self.progress = progress;
+        self.before = std::mem::replace(&mut self.progress.processes, group.size());
+        Ok(learner)
+    }
+
     pub(crate) fn save_checkpoint(&self, learner: &Learner) -> Result<(), TrainError> {
+        if !self.leads {
+            return Ok(());
+        }
         Ok(checkpoint::save(&self.path(CHECKPOINT), learner, &self.progress)?)
     }
 
@@ -190,7 +239,11 @@ impl RunFolder {
         keep: &CheckpointConfig,
     ) -> Result<(), TrainError> {
         let Learner { network, average, .. } = learner;
+        let leads = self.leads;
         let save = |averaged: bool, path: PathBuf| -> Result<(), TrainError> {
+            if !leads {
+                return Ok(());
+            }
             let results = if averaged { row.ema } else { row.val };
             let network = average.as_ref().filter(|_| averaged).unwrap_or(network);
             Ok(Model::save(network, &ModelCard { results, averaged, ..card.clone() }, Precision::F32, &path)?)
@@ -207,7 +260,7 @@ impl RunFolder {
         let epoch = row.epoch;
         self.progress.rows.push(row.clone());
         let kept = kept_epochs(&self.progress.rows, keep);
-        if kept.contains(&epoch) {
+        if kept.contains(&epoch) && leads {
             let folder = self.path(EPOCHS);
             let shown = folder.display().to_string();
             std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
@@ -218,7 +271,7 @@ impl RunFolder {
         self.progress.epoch = epoch;
         self.write(METRICS, self.metrics().as_bytes())?;
         self.save_checkpoint(learner)?;
-        for old in (1..epoch).filter(|old| !kept.contains(old)) {
+        for old in (1..epoch).filter(|old| leads && !kept.contains(old)) {
             // It may have been removed before, or never written.
             let _ = std::fs::remove_file(self.path(EPOCHS).join(epoch_file(old)));
         }

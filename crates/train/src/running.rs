@@ -6,6 +6,7 @@ use burn::tensor::{Int, Tensor};
 use mbconv_nets::Network;
 
 use crate::checkpoint::PartialEpoch;
+use crate::group::Group;
 use crate::metrics::{Tally, target_ranks};
 
 /// Ranks and losses that stay on the device until asked for, so that the loop does not wait for it every step.
@@ -53,21 +54,29 @@ impl Running {
         self.checked = self.checked.min(kept);
     }
 
-    /// Adds what was counted to `partial` and starts afresh.
-    pub(crate) fn take(&mut self, mut partial: PartialEpoch) -> PartialEpoch {
+    /// Adds what was counted to `tally` and starts afresh.
+    pub(crate) fn take(&mut self, mut tally: Tally) -> Tally {
         self.checked = 0;
         for Counted { ranks, losses, .. } in self.batches.drain(..) {
             let ranks: Vec<usize> = ranks.into_data().iter::<i64>().map(|rank| rank as usize).collect();
-            let mut tally = partial.tally();
             tally.add(&ranks, losses.into_data().iter::<f64>().sum());
-            let Tally { images, top1, top5, loss } = tally;
-            partial = PartialEpoch { images, top1, top5, loss, ..partial };
         }
-        partial
+        tally
     }
 }
 
 impl PartialEpoch {
+    /// Adds what all processes counted.
+    pub(crate) fn count(&mut self, running: &mut Running, group: &Group) {
+        // By itself, a process adds batch to batch, whenever it is asked: a resumed run has the same bits.
+        let before = self.tally();
+        let Tally { images, top1, top5, loss } = match group.size() {
+            1 => running.take(before),
+            _ => before + group.sum_tally(running.take(Tally::default())),
+        };
+        *self = Self { images, top1, top5, loss, seconds: self.seconds };
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         Tally { images: self.images, top1: self.top1, top5: self.top5, loss: self.loss }
     }
@@ -141,7 +150,7 @@ mod tests {
         assert_eq!(running.first_bad(), Some((9, f64::INFINITY)));
         running.truncate(2);
         assert_eq!(running.first_bad(), None);
-        let partial = running.take(PartialEpoch::default());
-        assert_eq!((partial.images, partial.loss, running.len()), (4, 5.0, 0));
+        let tally = running.take(Tally::default());
+        assert_eq!((tally.images, tally.loss, running.len()), (4, 5.0, 0));
     }
 }

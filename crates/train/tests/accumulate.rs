@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use mbconv_train::data::{self, OpenOptions};
 use mbconv_train::model_file::LAST;
-use mbconv_train::{Model, Recipe, Run, train};
+use mbconv_train::{Group, Model, Recipe, Run, train};
 
 const RECIPE: &str = r#"
 epochs = 3
@@ -33,7 +33,15 @@ fn weights(folder: &Path, data: &str, batch_size: usize, accumulate: usize) -> V
     let out = folder.join(format!("{batch_size}-{accumulate}"));
     let stop = AtomicBool::new(false);
     let device = Device::default();
-    let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, resume: false, stop: &stop };
+    let run = Run {
+        recipe: &recipe,
+        data: &data,
+        out: &out,
+        device: &device,
+        group: &Group::alone(),
+        resume: false,
+        stop: &stop,
+    };
     train(run, &mut |_| ()).unwrap();
     let network = Model::open(&out.join(LAST), &device).unwrap().network;
     let [classifier, stem] =

@@ -78,6 +78,7 @@ fn config(batch_size: usize) -> LoaderConfig {
         sampling: Sampling::Once,
         drop_last: true,
         on_bad_image: OnBadImage::Skip,
+        part: 0..usize::MAX,
     }
 }
 
@@ -262,4 +263,50 @@ fn burns_data_loader_counts_epochs() {
         epoch(&*part).iter().flat_map(|b| b.images.chunks(48).map(|i| i[0]).collect::<Vec<_>>()).collect();
     seen.sort_unstable();
     assert_eq!(seen, (5..13).collect::<Vec<u8>>());
+}
+
+#[test]
+fn parts_make_up_the_batches() {
+    for drop_last in [true, false] {
+        let config = LoaderConfig { drop_last, ..config(10) };
+        let whole = collect(&Loader::new(Numbered::new(53, &[]), random(4), config.clone()), 1);
+        let source = Numbered::new(53, &[]);
+        let part = |part| Loader::new(source.clone(), random(4), LoaderConfig { part, ..config.clone() });
+        let parts = [0..3, 3..6, 6..10].map(|range| collect(&part(range), 1));
+        for (index, batch) in whole.iter().enumerate() {
+            // Of the last three images, two parts have none.
+            let parts: Vec<&Batch> = parts.iter().filter_map(|part| part.get(index)).collect();
+            let joined: Vec<usize> = parts.iter().flat_map(|part| part.indices.clone()).collect();
+            assert_eq!(joined, batch.indices);
+            let pixels: Vec<u8> = parts.iter().flat_map(|part| part.images.clone()).collect();
+            assert_eq!(pixels, batch.images);
+        }
+        assert_eq!(source.reads.load(Ordering::Relaxed), if drop_last { 50 } else { 53 }, "each image is read once");
+    }
+}
+
+#[test]
+fn a_part_continues_where_another_division_stopped() {
+    let loader = |part| Loader::new(Numbered::new(60, &[]), random(4), LoaderConfig { part, ..config(10) });
+    let whole = collect(&loader(0..10), 2);
+    let mut first = loader(5..10).epoch(2);
+    first.by_ref().take(2).for_each(drop);
+    assert_eq!((first.position().batches, first.position().samples), (2, 20));
+    let rest: Vec<Batch> = loader(0..10).epoch_from(2, first.position()).map(Result::unwrap).collect();
+    assert_eq!(rest, whole[2..]);
+}
+
+#[test]
+fn nothing_makes_up_for_a_bad_image_of_a_part() {
+    let loader = |bad: &[usize], drop_last| {
+        let config = LoaderConfig { shuffle: false, drop_last, part: 2..4, ..config(6) };
+        Loader::new(Numbered::new(12, bad), plain(), config)
+    };
+    let indices = |batches: &[Batch]| batches.iter().map(|batch| batch.indices.clone()).collect::<Vec<_>>();
+    assert_eq!(indices(&collect(&loader(&[3], true), 0)), [vec![2], vec![8, 9]]);
+    // Without any image there is no update in which the other parts could have theirs.
+    let error = loader(&[2, 3], true).epoch(0).next().unwrap().unwrap_err();
+    assert!(matches!(error, DataError::NoImages { samples: 2, first: Some(_) }), "{error}");
+    // Evaluation goes on.
+    assert_eq!(indices(&collect(&loader(&[2, 3], false), 0)), [vec![8, 9]]);
 }

@@ -6,36 +6,45 @@ use std::sync::atomic::AtomicBool;
 use mbconv_train::data::{self, OpenOptions};
 use mbconv_train::import::{ImportOptions, load_weights};
 use mbconv_train::recipe::DataConfig;
-use mbconv_train::{Recipe, Run, finetune};
+use mbconv_train::{Group, Recipe, Run, finetune};
 
 use super::fetch::resolve;
-use super::train::{finish, watched};
+use super::train::{Watch, finish};
 use crate::args::Finetune;
 use crate::failure::Failure;
 use crate::terminal::Progress;
 
 pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
-    let device = args.device.open()?;
-    let weights = resolve(&args.weights.to_string_lossy(), stop)?;
-    let loaded = load_weights(&weights, &ImportOptions::default(), &device)?;
-    let card = loaded.model.card;
-    // The preset follows from the number of images, and how many are left to train on from the recipe.
-    let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };
-    let shape = finetune::recipe(&card, &weights, 1000, &args.settings())?;
-    let data = data::open(&args.data, &split(&shape.data, shape.seed))?;
-    let images = data.split("train")?.len();
-    let mut file = finetune::recipe(&card, &weights, images, &args.settings())?;
-    file.data.path = Some(args.data.clone());
-    let recipe = Recipe::try_from(file)?;
+    let group = Group::join()?;
+    finetune(args, stop, &group).map_err(|failure| failure.among(&group))
+}
+
+fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
+    let watch = group.agree(Watch::new(args.tui, group))?;
+    let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
+    let prepare = || -> Result<_, Failure> {
+        let weights = resolve(&args.weights.to_string_lossy(), stop)?;
+        let loaded = load_weights(&weights, &ImportOptions::default(), &device)?;
+        let card = loaded.model.card;
+        // The preset follows from the number of images, and how many are left to train on from the recipe.
+        let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };
+        let shape = finetune::recipe(&card, &weights, 1000, &args.settings())?;
+        let data = data::open(&args.data, &split(&shape.data, shape.seed))?;
+        let images = data.split("train")?.len();
+        let mut file = finetune::recipe(&card, &weights, images, &args.settings())?;
+        file.data.path = Some(args.data.clone());
+        Ok((Recipe::try_from(file)?, data, loaded.origin))
+    };
+    let (recipe, data, origin) = group.agree(prepare())?;
 
     let mut progress = Progress::new();
-    if !loaded.origin.is_empty() {
-        progress.line(&loaded.origin);
+    if !origin.is_empty() {
+        watch.line(&progress, &origin);
     }
-    progress.line(&format!("run folder {}", args.out.display()));
-    let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, resume: args.resume, stop };
-    let outcome = watched(run, &mut progress);
-    finish(outcome?, &data, &args.data, &args.out, &repeat(&args))
+    watch.line(&progress, &format!("run folder {}", args.out.display()));
+    let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, group, resume: args.resume, stop };
+    let outcome = watch.train(run, &mut progress);
+    finish(outcome?, group, &data, &args.data, &args.out, &repeat(&args))
 }
 
 /// The command that continues the run.

@@ -14,7 +14,7 @@ use super::{
     curve::{self, Curve, WithCurve},
     simd::{self, Loop, Machine, multiply_add},
 };
-use crate::{Normalisation, Statistics};
+use crate::{Normalisation, Statistics, synchronise};
 
 /// Elements that a period should have at least.
 const PERIOD: usize = 128;
@@ -55,7 +55,7 @@ impl Cut {
 pub fn statistics(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
     let cut = Cut::new(channels);
     let moments: Vec<Moments> = x.par_chunks(cut.chunk).map(|chunk| Moments::of(chunk, cut)).collect();
-    let total = moments.into_iter().reduce(Moments::join).unwrap_or_else(|| Moments::of(&[], cut));
+    let total = moments.into_iter().reduce(Moments::join).unwrap_or_else(|| Moments::of(&[], cut)).synchronise();
     let mean = total.mean.iter().map(|mean| *mean as f32).collect();
     let variance = total.deviations.iter().map(|squares| (*squares / total.count.max(1.0)) as f32).collect();
     (mean, variance)
@@ -99,6 +99,22 @@ impl Moments {
         }
         self.count = count;
         self
+    }
+
+    /// Those of all processes.
+    fn synchronise(mut self) -> Self {
+        if !synchronise::is_on() {
+            return self;
+        }
+        let mut sums: Vec<f64> = std::iter::once(self.count).chain(self.mean.iter().map(|m| m * self.count)).collect();
+        synchronise::sum(&mut sums);
+        let (count, mean) = (sums[0], &mut sums[1..]);
+        mean.iter_mut().for_each(|mean| *mean /= count.max(1.0));
+        for ((deviation, here), all) in self.deviations.iter_mut().zip(&self.mean).zip(&*mean) {
+            *deviation += (here - all) * (here - all) * self.count;
+        }
+        synchronise::sum(&mut self.deviations);
+        Self { count, mean: mean.to_vec(), deviations: self.deviations }
     }
 }
 
@@ -277,12 +293,16 @@ fn gradients_with<A: Curve>(
     let [gamma, beta] = sums;
 
     // Of training, what the gradient owes to the mean and variance of the input: its own mean, and its slope over x.
-    let share = match normalisation.statistics {
-        Statistics::Batch => 1.0 / (x.len() / channels.max(1)).max(1) as f64,
-        Statistics::Fixed => 0.0,
-    };
-    let offset = cut.repeat(beta.iter().map(|beta| (beta * share) as f32));
-    let tilt = cut.repeat(gamma.iter().map(|gamma| (gamma * share) as f32));
+    let mut owed = vec![0.0; 2 * channels];
+    if normalisation.statistics == Statistics::Batch {
+        let count = (x.len() / channels.max(1)) as f64;
+        let mut sums: Vec<f64> = beta.iter().chain(&gamma).copied().chain([count]).collect();
+        synchronise::sum(&mut sums);
+        let count = sums[2 * channels].max(1.0);
+        owed.iter_mut().zip(sums).for_each(|(owed, sum)| *owed = sum / count);
+    }
+    let offset = cut.repeat(owed[..channels].iter().map(|owed| *owed as f32));
+    let tilt = cut.repeat(owed[channels..].iter().map(|owed| *owed as f32));
     let x = gradient.for_each_chunk(cut.chunk, |index, gradient| {
         let x = &x[index * cut.chunk..][..gradient.len()];
         simd::run(InputGradient { x, gradient, periods: &periods, offset: &offset, tilt: &tilt, curve });

@@ -24,6 +24,10 @@ pub struct Relu6;
 #[derive(Clone, Copy)]
 pub struct Silu;
 
+/// The gate of squeeze-and-excitation, which is no activation of a layer.
+#[derive(Clone, Copy)]
+pub struct Sigmoid;
+
 /// Something to be done with any activation.
 pub trait WithCurve {
     /// What it leaves behind.
@@ -87,5 +91,17 @@ impl Curve for Silu {
     fn slope<M: Machine>(self, z: f32) -> f32 {
         let s = sigmoid::<M>(z);
         s * multiply_add::<M>(z, 1.0 - s, 1.0)
+    }
+}
+
+impl Curve for Sigmoid {
+    #[inline(always)]
+    fn value<M: Machine>(self, z: f32) -> f32 {
+        sigmoid::<M>(z)
+    }
+    #[inline(always)]
+    fn slope<M: Machine>(self, z: f32) -> f32 {
+        let s = sigmoid::<M>(z);
+        s * (1.0 - s)
     }
 }

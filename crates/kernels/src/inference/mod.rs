@@ -3,8 +3,12 @@
 //!
 //! A [`Chain`] is built from a description ([`Stage`], [`Block`], [`Layer`]) and runs on slices; `execute` does the work.
 
+mod block;
 mod execute;
+mod layer;
+mod map;
 mod plan;
+mod scratch;
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 

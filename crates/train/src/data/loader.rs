@@ -62,6 +62,16 @@ pub struct LoaderConfig {
     pub drop_last: bool,
     /// What to do about bad images.
     pub on_bad_image: OnBadImage,
+    /// Which images of every batch are wanted, by their place in it; all of them by default. The other images are not even
+    /// read, and none makes up for one that is skipped, so that several loaders deal an epoch out among them.
+    pub part: Range<usize>,
+}
+
+impl LoaderConfig {
+    /// Which images of every batch are wanted, or nothing if all are.
+    fn wanted(&self) -> Option<Range<usize>> {
+        (self.part.start > 0 || self.part.end < self.batch_size).then(|| self.part.clone())
+    }
 }
 
 impl Default for LoaderConfig {
@@ -75,6 +85,7 @@ impl Default for LoaderConfig {
             sampling: Sampling::Once,
             drop_last: false,
             on_bad_image: OnBadImage::Fail,
+            part: 0..usize::MAX,
         }
     }
 }
@@ -263,6 +274,8 @@ pub struct Epoch {
     all_skipped: Arc<Mutex<Skipped>>,
     /// Samples skipped in a row: when they are as many as there are, none is left.
     failures: usize,
+    /// Where the epoch was begun and images of a whole batch, if only a part of each is wanted.
+    dealt: Option<(Position, usize)>,
     /// Why no worker could be started.
     failed: Option<DataError>,
     over: bool,
@@ -270,17 +283,25 @@ pub struct Epoch {
 
 impl Epoch {
     fn start(loader: &Loader, epoch: usize, position: Position) -> Epoch {
-        let config = loader.config.clone();
+        let mut config = loader.config.clone();
         let (samples, batches) = (loader.source.len(), loader.batches());
         let label = |index| loader.source.label(index);
-        let order = epoch_order(samples, label, config.sampling, config.shuffle, config.seed, epoch);
+        let mut order = epoch_order(samples, label, config.sampling, config.shuffle, config.seed, epoch);
         let transform = Arc::new(loader.transform.at_epoch(epoch));
         let side = transform.size();
-        let start = position.samples;
-        let end = match config.drop_last {
-            true => start + batches.saturating_sub(position.batches) * config.batch_size,
+        let whole = config.batch_size;
+        let dealt = config.wanted().map(|_| (position, whole));
+        let mut start = position.samples;
+        let mut end = match config.drop_last {
+            true => start + batches.saturating_sub(position.batches) * whole,
             false => samples.max(start),
         };
+        if let Some(part) = config.wanted() {
+            let all = (start..end).filter(|place| part.contains(&((place - start) % whole)));
+            order = all.map(|place| order[place % samples.max(1)]).collect();
+            (start, end) = (0, order.len());
+            config.batch_size = part.len();
+        }
         let limit = start + config.prefetch * config.batch_size;
         let shared = Arc::new(Shared {
             source: loader.source.clone(),
@@ -304,6 +325,7 @@ impl Epoch {
             skipped: Vec::new(),
             all_skipped: loader.skipped.clone(),
             failures: 0,
+            dealt,
             failed: None,
             over: start == end,
             config,
@@ -324,7 +346,13 @@ impl Epoch {
 
     /// Where the epoch stands: after the batch that came last.
     pub fn position(&self) -> Position {
-        self.position
+        match self.dealt {
+            None => self.position,
+            Some((begun, whole)) => {
+                let batches = self.position.batches;
+                Position { batches, samples: begun.samples + (batches - begun.batches) * whole }
+            }
+        }
     }
 
     /// The images of this epoch that were left out so far, with the reason.
@@ -341,7 +369,7 @@ impl Epoch {
             }
             let mut queue = lock(&self.shared.queue);
             if self.chunk >= queue.end {
-                if !self.config.drop_last {
+                if !self.config.drop_last || self.dealt.is_some() {
                     return Ok(None);
                 }
                 // Samples were skipped: others make up for them.
@@ -415,7 +443,8 @@ impl Epoch {
             width: self.side,
             indices: Vec::with_capacity(size),
         };
-        while batch.labels.len() < size {
+        let mut skipped = 0;
+        while batch.labels.len() + skipped < size {
             match self.sample(size - batch.labels.len())? {
                 None => break,
                 Some((index, Ok((pixels, label)))) => {
@@ -424,13 +453,25 @@ impl Epoch {
                     batch.labels.push(label);
                     batch.indices.push(index);
                 }
-                Some((index, Err(error))) => self.skip(index, error)?,
+                Some((index, Err(error))) => {
+                    self.skip(index, error)?;
+                    skipped += usize::from(self.dealt.is_some());
+                }
             }
         }
-        if batch.labels.is_empty() {
+        if batch.labels.is_empty() && skipped == 0 {
             return Ok(None);
         }
         self.position.batches += 1;
+        if batch.labels.is_empty() {
+            // The other parts of the batch are elsewhere, so an update cannot do without this one.
+            let first = self.skipped.last().map(|(name, why)| format!("{name}: {why}"));
+            return if self.config.drop_last {
+                Err(DataError::NoImages { samples: skipped, first })
+            } else {
+                self.batch()
+            };
+        }
         Ok(Some(batch))
     }
 

@@ -62,6 +62,9 @@ pub struct RecipeFile {
     /// work.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Of several processes, take batch-norm's statistics over the images of all of them.
+    #[serde(default)]
+    pub sync_batch_norm: bool,
     /// Which training images an epoch takes: `"once"`, `{ repeated = 3 }` or `"balanced"`.
     #[serde(default)]
     pub sampling: Sampling,

@@ -126,6 +126,7 @@ pub fn complete(
         batch_size: recipe.batch_size,
         workers: recipe.workers(),
         on_bad_image: OnBadImage::Skip,
+        part: 0..usize::MAX,
         ..LoaderConfig::default()
     };
     let loader = Loader::new(source.clone(), Transform::Eval(card.preprocess.clone()), config);

@@ -1,0 +1,160 @@
+//! Training in several processes that MPI connects. Needs `mpirun`: `cargo test --release --features mbconv/mpi --test mpi`.
+#![cfg(all(unix, feature = "mpi"))]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{json, mbconv, path, tiny_recipe};
+
+/// What the tests change of the recipe: no augmentation, statistics over all images.
+const SAME: [&str; 5] =
+    ["sync_batch_norm=true", "input.crop=centre", "model.dropout=0", "model.drop_path=0", "schedule.warmup_epochs=1"];
+
+/// `mpirun -np PROCESSES mbconv …`, on any machine and for any user.
+fn mpirun(processes: usize, arguments: &[&str]) -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["-np", &processes.to_string(), "--oversubscribe", "--bind-to", "none"]);
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    command.arg(env!("CARGO_BIN_EXE_mbconv")).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn train<'a>(recipe: &'a Path, out: &'a Path, settings: &[&'a str]) -> Vec<&'a str> {
+    let begin = ["train", path(recipe), "--device", "cpu", "--out", path(out)];
+    begin.into_iter().chain(settings.iter().flat_map(|set| ["--set", set])).collect()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A column of metrics.csv.
+fn column(run: &Path, index: usize) -> Vec<f64> {
+    let csv = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+    csv.lines().skip(1).map(|line| line.split(',').nth(index).unwrap().parse().unwrap()).collect()
+}
+
+/// Waits for a process to end by itself.
+fn end_of(mut child: Child, limit: Duration) -> Output {
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > limit {
+            let _ = child.kill();
+            panic!("still running after {limit:?}\n{}", text(&child.wait_with_output().unwrap()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// Waits until a run has a checkpoint within an epoch.
+fn begun(run: &Path) {
+    let started = Instant::now();
+    while !run.join("metrics.csv").is_file() {
+        assert!(started.elapsed() < Duration::from_secs(120), "no epoch was completed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Process ids of the ranks of `run`, whose folder stands on their command lines.
+fn ranks(run: &Path) -> Vec<String> {
+    let pattern = format!("^{}.*{}", env!("CARGO_BIN_EXE_mbconv"), path(run));
+    let found = Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
+    String::from_utf8(found.stdout).unwrap().lines().map(str::to_string).collect()
+}
+
+#[test]
+fn two_processes_train_as_one_and_one_of_them_talks() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+    mbconv().args(train(&recipe, &one, &SAME)).assert().success();
+    let output = mpirun(2, &train(&recipe, &two, &SAME)).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("epoch   1")).count(), 1, "{said}");
+    assert!(said.contains("2 processes, 32 of 64 images each"), "{said}");
+    for (a, b) in column(&one, 2).iter().zip(column(&two, 2)) {
+        assert!((a - b).abs() < 1e-4 * a, "training losses {a} and {b}");
+    }
+    for index in [5, 6, 7] {
+        for (a, b) in column(&one, index).iter().zip(column(&two, index)) {
+            assert!((a - b).abs() < 0.01, "validation, column {index}: {a} and {b}");
+        }
+    }
+    let eval = json(&["eval", path(&two), "--data", "digits", "--json"]);
+    assert!((eval["top1"].as_f64().unwrap() - column(&two, 6).into_iter().fold(0.0, f64::max)).abs() < 1e-6);
+}
+
+#[test]
+fn a_dead_process_ends_the_run_which_then_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let out = folder.path().join("run");
+    let settings = ["epochs=40", "checkpoint.minutes=0.001"];
+    let child = mpirun(3, &train(&recipe, &out, &settings)).spawn().unwrap();
+    begun(&out);
+    let victim = ranks(&out).pop().unwrap();
+    assert!(Command::new("kill").args(["-9", &victim]).status().unwrap().success());
+    let output = end_of(child, Duration::from_secs(15));
+    assert!(!output.status.success());
+    assert!(ranks(&out).is_empty(), "processes are left");
+    // Whole, and good for another number of processes.
+    let before = column(&out, 0).len();
+    let mut resumed = train(&recipe, &out, &settings);
+    resumed.push("--resume");
+    let child = mpirun(2, &resumed).spawn().unwrap();
+    let started = Instant::now();
+    while column(&out, 0).len() <= before && started.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Interrupting `mpirun` ends it the same way.
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    end_of(child, Duration::from_secs(15));
+    assert!(ranks(&out).is_empty(), "processes are left");
+    assert!(column(&out, 0).len() > before);
+    let log = std::fs::read_to_string(out.join("log.txt")).unwrap();
+    assert!(log.contains("the run had 3 processes before and has 2 now"), "{log}");
+    assert!(mbconv().args(["info", path(&out)]).output().unwrap().status.success(), "the model is whole");
+}
+
+#[test]
+fn errors_are_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let out = folder.path().join("run");
+    // Everyone meets this one.
+    let output = mpirun(3, &train(&recipe, &out, &["optimizer.learning_rat=1"])).output().unwrap();
+    let said = text(&output);
+    assert!(!output.status.success());
+    assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    // The first alone meets this one.
+    std::fs::create_dir_all(&out).unwrap();
+    std::fs::write(out.join("last.safetensors"), b"").unwrap();
+    let said = text(&mpirun(3, &train(&recipe, &out, &[])).output().unwrap());
+    assert!(said.contains("already holds a run"), "{said}");
+    assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    // And one that comes up in the midst of training.
+    let other = folder.path().join("other");
+    let wild = ["optimizer.learning_rate=1e30", "schedule.warmup_epochs=0", "epochs=4"];
+    let child = mpirun(3, &train(&recipe, &other, &wild)).spawn().unwrap();
+    let said = text(&end_of(child, Duration::from_secs(60)));
+    assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    assert!(said.contains("step 2"), "{said}");
+}
+
+#[test]
+fn processes_that_differ_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let out = folder.path().join("run");
+    // Two programs in one launch, of which the second has another seed.
+    let mut command = mpirun(1, &train(&recipe, &out, &[]));
+    command.args([":", "-np", "1", env!("CARGO_BIN_EXE_mbconv")]).args(train(&recipe, &out, &["seed=9"]));
+    let said = text(&command.output().unwrap());
+    assert!(said.contains("rank 1 on ") && said.contains("has another recipe than rank 0"), "{said}");
+    assert_eq!(said.matches("error: ").count(), 1, "{said}");
+}

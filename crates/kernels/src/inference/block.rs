@@ -1,0 +1,311 @@
+//! Inverted residuals, band by band.
+//!
+//! A band of the expanded map lives in a ring of lines just long enough for the windows of the depthwise convolution.
+
+use std::ops::Range;
+
+use super::{
+    layer::{Activated, AddPixels, Added, BAND, Pixels, ScalePixels, copy_line, layer_rows, product, share_rows},
+    map::{Geometry, Map},
+    plan::{Block, Depthwise},
+    scratch::{Scratch, room},
+};
+use crate::{
+    Activation,
+    flex::{
+        curve::{self, Curve, Identity, Sigmoid, WithCurve},
+        depthwise_rows::DepthwiseRow,
+        gemm::{self, Rows},
+        simd,
+        team::Team,
+    },
+};
+
+/// A block for the rows of one image.
+pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team, scratch: &mut Scratch) {
+    let hidden = block.hidden(map);
+    let shared = if team.threads() > 1 { expand_together(block, x, map, team, scratch) } else { None };
+    let expanded = shared.as_deref();
+    if block.gate.is_none() {
+        share_rows(hidden.height, out, team, |rows, out| {
+            Scratch::with(|scratch| {
+                let mut memory = std::mem::take(&mut scratch.hidden);
+                let mut lines = std::mem::take(&mut scratch.lines);
+                let mut source = Source::new(block, x, map, expanded, &mut lines);
+                let band = source.band;
+                for (start, out) in
+                    rows.clone().step_by(band).zip(out.chunks_mut(band * hidden.width * block.project.outputs))
+                {
+                    let rows = start..rows.end.min(start + band);
+                    let values = room(&mut memory, rows.len() * hidden.line());
+                    source.rows(rows.clone(), values, None);
+                    project(block, x, map, values, rows.start * hidden.width, out, Team::Alone);
+                }
+                (scratch.hidden, scratch.lines) = (memory, lines);
+            });
+        });
+    } else {
+        let mut memory = std::mem::take(&mut scratch.hidden);
+        let mut vectors = std::mem::take(&mut scratch.vectors);
+        let values = room(&mut memory, hidden.len());
+        gated(block, x, map, expanded, values, &mut vectors, out, team);
+        (scratch.hidden, scratch.vectors) = (memory, vectors);
+    }
+    if let Some(memory) = shared {
+        scratch.lines = memory;
+    }
+}
+
+/// The expanded map with its borders, computed by all threads together, where bands of rows would overlap too much.
+fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut Scratch) -> Option<Vec<f32>> {
+    let (expand, depthwise) = (block.expand.as_ref()?, block.depthwise.as_ref()?);
+    let expanded = Map { channels: expand.outputs, ..map };
+    let geometry = Geometry::of_depthwise(depthwise, expanded);
+    let overlap = geometry.kernel.saturating_sub(geometry.stride);
+    if map.height.div_ceil(team.threads()) >= 16 * overlap {
+        return None;
+    }
+    let mut memory = std::mem::take(&mut scratch.lines);
+    let line = (map.width + geometry.sides.iter().sum::<usize>()) * expanded.channels;
+    let lines = geometry.lines(geometry.out.height).max(geometry.top + map.height);
+    let padded = room(&mut memory, lines * line);
+    let (above, inner) = padded.split_at_mut(geometry.top * line);
+    let (inner, below) = inner.split_at_mut(map.height * line);
+    above.fill(0.0);
+    below.fill(0.0);
+    clear_sides(inner, line, geometry.sides, expanded.channels);
+    let inner = &mut inner[geometry.sides[0] * expanded.channels..];
+    let rows = Rows { width: map.width, line, step: expanded.channels };
+    let to = Pixels { out: inner, rows: Some(rows) };
+    product(expand, x, Rows::dense(map.channels), (1, 0), map.pixels(), to, team);
+    Some(memory)
+}
+
+/// Zeros left and right of each line.
+fn clear_sides(lines: &mut [f32], line: usize, [left, right]: [usize; 2], channels: usize) {
+    for line in lines.chunks_exact_mut(line) {
+        let end = line.len() - right * channels;
+        line[..left * channels].fill(0.0);
+        line[end..].fill(0.0);
+    }
+}
+
+/// A block with squeeze-and-excitation: the whole hidden map, its means, the gate, the projection.
+#[allow(clippy::too_many_arguments)]
+fn gated(
+    block: &Block,
+    x: &[f32],
+    map: Map,
+    expanded: Option<&[f32]>,
+    values: &mut [f32],
+    [sums, means, gate]: &mut [Vec<f32>; 3],
+    out: &mut [f32],
+    team: Team,
+) {
+    let Some([reduce, expand]) = &block.gate else { return };
+    let hidden = block.hidden(map);
+    // A sum for each line, added up in order: the same bits however the lines are shared.
+    let sums = &mut *room(sums, hidden.height * hidden.channels);
+    sums.fill(0.0);
+    let lines = hidden.height.div_ceil(team.pieces());
+    let (values_of, sums_of) = ((&mut *values, lines * hidden.line()), (&mut *sums, lines * hidden.channels));
+    team.chunk_pairs(values_of, sums_of, |index, values, sums| {
+        let rows = index * lines..hidden.height.min((index + 1) * lines);
+        Scratch::with(|scratch| {
+            let mut lines = std::mem::take(&mut scratch.lines);
+            let mut source = Source::new(block, x, map, expanded, &mut lines);
+            let band = source.band;
+            for start in rows.clone().step_by(band) {
+                let part = start..rows.end.min(start + band);
+                let skip = start - rows.start;
+                let values = &mut values[skip * hidden.line()..][..part.len() * hidden.line()];
+                let sums = &mut sums[skip * hidden.channels..][..part.len() * hidden.channels];
+                source.rows(part, values, Some(sums));
+            }
+            scratch.lines = lines;
+        });
+    });
+    let mean = room(means, hidden.channels);
+    mean.fill(0.0);
+    simd::run(AddPixels { sums: mean, pixels: sums });
+    let share = 1.0 / hidden.pixels() as f32;
+    mean.iter_mut().for_each(|sum| *sum *= share);
+    let squeezed = room(gate, reduce.outputs + expand.outputs);
+    let (squeezed, gate) = squeezed.split_at_mut(reduce.outputs);
+    product(reduce, mean, Rows::dense(hidden.channels), (1, 0), 1, Pixels::dense(squeezed), Team::Alone);
+    gemm::Product {
+        a: squeezed,
+        a_rows: Rows::dense(reduce.outputs),
+        runs: (1, 0),
+        rows: 1,
+        b: &expand.weight,
+        bias: &expand.bias,
+        finish: Activated(Sigmoid),
+        out_rows: Rows::dense(expand.outputs),
+    }
+    .compute(gate, Team::Alone);
+
+    // Few enough pixels to be still in the first-level cache when they are projected.
+    let pixels = (4096 / hidden.channels.max(1)).max(1).next_multiple_of(12);
+    let outputs = block.project.outputs;
+    let pieces = hidden.pixels().div_ceil(team.pieces()).next_multiple_of(pixels);
+    let gate = &*gate;
+    team.chunk_pairs((values, pieces * hidden.channels), (out, pieces * outputs), |index, values, out| {
+        let parts = values.chunks_mut(pixels * hidden.channels).zip(out.chunks_mut(pixels * outputs));
+        for (part, (values, out)) in parts.enumerate() {
+            simd::run(ScalePixels { pixels: values, gate });
+            project(block, x, map, values, index * pieces + part * pixels, out, Team::Alone);
+        }
+    });
+}
+
+/// The projection of the pixels from `first` on, plus the input where the block has a residual.
+fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out: &mut [f32], team: Team) {
+    let layer = &block.project;
+    let product = gemm::Product {
+        a: values,
+        a_rows: Rows::dense(layer.inputs),
+        runs: (1, 0),
+        rows: values.len() / layer.inputs,
+        b: &layer.weight,
+        bias: &layer.bias,
+        finish: (),
+        out_rows: Rows::dense(layer.outputs),
+    };
+    if block.residual {
+        let added = Added { residual: &x[first * map.channels..], channels: map.channels };
+        product.finishing(added).compute(out, team);
+    } else {
+        debug_assert_eq!(layer.activation, Activation::Identity);
+        product.finishing(Activated(Identity)).compute(out, team);
+    }
+}
+
+/// The hidden map of a block, line by line from top to bottom.
+struct Source<'a> {
+    block: &'a Block,
+    x: &'a [f32],
+    map: Map,
+    /// The whole expanded map with its borders, if it is there.
+    expanded: Option<&'a [f32]>,
+    geometry: Geometry,
+    /// A ring of lines with their borders, and a line of zeros.
+    ring: &'a mut [f32],
+    capacity: usize,
+    line: usize,
+    /// Lines of the input up to which the ring was filled.
+    filled: usize,
+    /// Lines of the hidden map that are best asked for at a time.
+    band: usize,
+}
+
+impl<'a> Source<'a> {
+    fn new(block: &'a Block, x: &'a [f32], map: Map, expanded: Option<&'a [f32]>, memory: &'a mut Vec<f32>) -> Self {
+        let inner = block.expanded(map);
+        let hidden = block.hidden(map);
+        let affordable = |line: usize| (BAND / line.max(1)).clamp(1, hidden.height.max(1));
+        let Some(depthwise) = &block.depthwise else {
+            let geometry = Geometry { kernel: 1, stride: 1, out: inner, top: 0, sides: [0; 2] };
+            let band = affordable(hidden.line());
+            return Self { block, x, map, expanded, geometry, ring: &mut [], capacity: 0, line: 0, filled: 0, band };
+        };
+        let geometry = Geometry::of_depthwise(depthwise, inner);
+        let line = (inner.width + geometry.sides.iter().sum::<usize>()) * inner.channels;
+        let band = affordable(line * geometry.stride);
+        let capacity = geometry.lines(band);
+        let ring = if expanded.is_some() { &mut [] } else { room(memory, (capacity + 1) * line) };
+        if !ring.is_empty() {
+            clear_sides(ring, line, geometry.sides, inner.channels);
+            ring[capacity * line..].fill(0.0);
+        }
+        Self { block, x, map, expanded, geometry, ring, capacity, line, filled: 0, band }
+    }
+
+    /// The lines `rows` of the hidden map, at most a band, and the sum of each over its pixels, added to `sums`.
+    fn rows(&mut self, rows: Range<usize>, out: &mut [f32], mut sums: Option<&mut [f32]>) {
+        let hidden = self.geometry.out;
+        match &self.block.depthwise {
+            None => {
+                if let Some(expand) = &self.block.expand {
+                    layer_rows(expand, self.x, self.map, rows, out, Team::Alone);
+                }
+            }
+            Some(depthwise) => {
+                if self.expanded.is_none() {
+                    self.fill(rows.clone());
+                }
+                struct Body<'a>(&'a mut [f32], &'a [&'a [f32]], &'a Depthwise);
+                impl WithCurve for Body<'_> {
+                    type Output = ();
+                    fn with<A: Curve>(self, activation: A) {
+                        let Self(out, sources, Depthwise { weight, bias, kernel, stride, .. }) = self;
+                        simd::run(DepthwiseRow {
+                            out,
+                            sources,
+                            weight,
+                            bias,
+                            kernel: *kernel,
+                            stride: *stride,
+                            activation,
+                        });
+                    }
+                }
+                let mut sources = [&self.x[..0]; 16];
+                assert!(depthwise.kernel <= sources.len(), "a window of more than {} pixels", sources.len());
+                for (row, out) in rows.zip(out.chunks_exact_mut(hidden.line())) {
+                    let sources = &mut sources[..depthwise.kernel];
+                    for (tap, source) in sources.iter_mut().enumerate() {
+                        *source = self.source(row * self.geometry.stride + tap);
+                    }
+                    curve::with(depthwise.activation, Body(out, sources, depthwise));
+                }
+            }
+        }
+        if let Some(sums) = &mut sums {
+            for (sums, line) in sums.chunks_exact_mut(hidden.channels).zip(out.chunks_exact(hidden.line())) {
+                simd::run(AddPixels { sums, pixels: line });
+            }
+        }
+    }
+
+    /// The line of the expanded map, with its borders, that stands at `padded` from the top of the border above.
+    fn source(&self, padded: usize) -> &[f32] {
+        let start = match self.expanded {
+            Some(expanded) => return &expanded[padded * self.line..][..self.line],
+            None => match padded.checked_sub(self.geometry.top).filter(|row| *row < self.map.height) {
+                Some(row) => row % self.capacity,
+                None => self.capacity,
+            },
+        };
+        &self.ring[start * self.line..][..self.line]
+    }
+
+    /// Puts into the ring what the lines `rows` see of the expanded map.
+    fn fill(&mut self, rows: Range<usize>) {
+        let Geometry { stride, top, sides, .. } = self.geometry;
+        let first = (rows.start * stride).saturating_sub(top).max(self.filled);
+        let end = ((rows.end - 1) * stride + self.geometry.kernel).saturating_sub(top).min(self.map.height);
+        let mut row = first;
+        while row < end {
+            let slot = row % self.capacity;
+            let count = (end - row).min(self.capacity - slot);
+            let to = &mut self.ring[slot * self.line..][..count * self.line];
+            let x = &self.x[row * self.map.line()..][..count * self.map.line()];
+            match &self.block.expand {
+                Some(expand) => {
+                    let rows = Rows { width: self.map.width, line: self.line, step: expand.outputs };
+                    let to = Pixels { out: &mut to[sides[0] * expand.outputs..], rows: Some(rows) };
+                    let pixels = count * self.map.width;
+                    product(expand, x, Rows::dense(self.map.channels), (1, 0), pixels, to, Team::Alone);
+                }
+                None => {
+                    for (x, to) in x.chunks_exact(self.map.line()).zip(to.chunks_exact_mut(self.line)) {
+                        copy_line(Some(x), sides, self.map.channels, to);
+                    }
+                }
+            }
+            row += count;
+        }
+        self.filled = self.filled.max(end);
+    }
+}

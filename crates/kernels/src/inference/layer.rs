@@ -1,0 +1,180 @@
+//! Single layers: a product over pixels or windows, with what follows it.
+
+use std::ops::Range;
+
+use super::{
+    map::{Geometry, Map},
+    plan::Product,
+    scratch::{Scratch, room},
+};
+use crate::flex::{
+    curve::{self, Curve, WithCurve},
+    gemm::{self, Finish, Rows},
+    simd::{Loop, Machine},
+    team::Team,
+};
+
+/// Elements of a band of a map that shall stay in a second-level cache together with what is computed from it.
+pub const BAND: usize = 40 << 10;
+
+/// Calls `body` with a range of `rows` and that part of `out`: once, or for several ranges at a time.
+pub fn share_rows(rows: usize, out: &mut [f32], team: Team, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    let height = rows.div_ceil(team.pieces());
+    let line = out.len() / rows.max(1);
+    team.chunks(out, (height * line).max(1), |index, out| {
+        body(index * height..rows.min((index + 1) * height), out);
+    });
+}
+
+pub fn run_layer(layer: &Product, x: &[f32], map: Map, out: &mut [f32], team: Team) {
+    let rows = Geometry::of(layer, map).out.height;
+    if layer.is_pointwise() {
+        return layer_rows(layer, x, map, 0..rows, out, team);
+    }
+    share_rows(rows, out, team, |rows, out| layer_rows(layer, x, map, rows, out, Team::Alone));
+}
+
+/// Some rows of a layer's map.
+pub fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out: &mut [f32], team: Team) {
+    let geometry = Geometry::of(layer, map);
+    if layer.is_pointwise() {
+        let x = &x[rows.start * map.line()..rows.end * map.line()];
+        return product(layer, x, Rows::dense(map.channels), (1, 0), rows.len() * map.width, Pixels::dense(out), team);
+    }
+    Scratch::with(|scratch| {
+        let mut lines = std::mem::take(&mut scratch.lines);
+        let line = (map.width + geometry.sides.iter().sum::<usize>()) * map.channels;
+        let band = (BAND / (line * geometry.stride)).clamp(1, rows.len().max(1));
+        for (start, out) in rows.clone().step_by(band).zip(out.chunks_mut(band * geometry.out.line())) {
+            let count = band.min(rows.end - start);
+            let padded = room(&mut lines, geometry.lines(count) * line);
+            for (index, to) in padded.chunks_exact_mut(line).enumerate() {
+                let source =
+                    (start * geometry.stride + index).checked_sub(geometry.top).filter(|row| *row < map.height);
+                copy_line(source.map(|row| &x[row * map.line()..][..map.line()]), geometry.sides, map.channels, to);
+            }
+            let step = geometry.stride * map.channels;
+            let from = Rows { width: geometry.out.width, line: geometry.stride * line, step };
+            product(layer, padded, from, (layer.kernel, line), count * geometry.out.width, Pixels::dense(out), team);
+        }
+        scratch.lines = lines;
+    });
+}
+
+/// A line with its borders; zeros where there is no source.
+pub fn copy_line(source: Option<&[f32]>, sides: [usize; 2], channels: usize, to: &mut [f32]) {
+    let Some(source) = source else { return to.fill(0.0) };
+    let (left, rest) = to.split_at_mut(sides[0] * channels);
+    let (inner, right) = rest.split_at_mut(source.len());
+    left.fill(0.0);
+    inner.copy_from_slice(source);
+    right.fill(0.0);
+}
+
+/// Where a product goes.
+pub struct Pixels<'a> {
+    pub out: &'a mut [f32],
+    pub rows: Option<Rows>,
+}
+
+impl<'a> Pixels<'a> {
+    pub fn dense(out: &'a mut [f32]) -> Self {
+        Self { out, rows: None }
+    }
+}
+
+/// A layer's product with its own activation.
+pub fn product(layer: &Product, a: &[f32], a_rows: Rows, runs: (usize, usize), rows: usize, to: Pixels, team: Team) {
+    struct Body<'a>(gemm::Product<'a, ()>, &'a mut [f32], Team<'a>);
+    impl WithCurve for Body<'_> {
+        type Output = ();
+        fn with<A: Curve>(self, curve: A) {
+            self.0.finishing(Activated(curve)).compute(self.1, self.2);
+        }
+    }
+    let out_rows = to.rows.unwrap_or(Rows::dense(layer.outputs));
+    let product = gemm::Product { a, a_rows, runs, rows, b: &layer.weight, bias: &layer.bias, finish: (), out_rows };
+    curve::with(layer.activation, Body(product, to.out, team));
+}
+
+/// An activation after a product.
+#[derive(Clone, Copy)]
+pub struct Activated<A>(pub A);
+
+impl<A: Curve> Finish for Activated<A> {
+    #[inline(always)]
+    fn finish<M: Machine, const LANES: usize>(
+        self,
+        mut sums: [f32; LANES],
+        _: usize,
+        _: usize,
+        _: usize,
+    ) -> [f32; LANES] {
+        for sum in &mut sums {
+            *sum = self.0.value::<M>(*sum);
+        }
+        sums
+    }
+}
+
+/// A residual added to a product.
+#[derive(Clone, Copy)]
+pub struct Added<'a> {
+    pub residual: &'a [f32],
+    pub channels: usize,
+}
+
+impl Finish for Added<'_> {
+    #[inline(always)]
+    fn finish<M: Machine, const LANES: usize>(
+        self,
+        mut sums: [f32; LANES],
+        row: usize,
+        column: usize,
+        valid: usize,
+    ) -> [f32; LANES] {
+        let residual = &self.residual[row * self.channels + column..][..valid];
+        if let Ok(residual) = <&[f32; LANES]>::try_from(residual) {
+            for lane in 0..LANES {
+                sums[lane] += residual[lane];
+            }
+        } else {
+            sums.iter_mut().zip(residual).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    }
+}
+
+/// Adds each pixel's channels to the sums.
+pub struct AddPixels<'a> {
+    pub sums: &'a mut [f32],
+    pub pixels: &'a [f32],
+}
+
+impl Loop for AddPixels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        for pixel in self.pixels.chunks_exact(self.sums.len()) {
+            self.sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += value);
+        }
+    }
+}
+
+/// Multiplies each pixel's channels by the gate.
+pub struct ScalePixels<'a> {
+    pub pixels: &'a mut [f32],
+    pub gate: &'a [f32],
+}
+
+impl Loop for ScalePixels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        for pixel in self.pixels.chunks_exact_mut(self.gate.len()) {
+            pixel.iter_mut().zip(self.gate).for_each(|(value, gate)| *value *= gate);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Maps and the windows over them.
+
+use super::{
+    Padding,
+    plan::{Block, Depthwise, Product, Stage},
+};
+
+/// The sides and channels of one image's map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Map {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+}
+
+impl Map {
+    pub fn pixels(self) -> usize {
+        self.height * self.width
+    }
+
+    pub fn len(self) -> usize {
+        self.pixels() * self.channels
+    }
+
+    /// Elements of a line.
+    pub fn line(self) -> usize {
+        self.width * self.channels
+    }
+}
+
+/// A window over a map: the map that it gives, and the zeros around the one that it sees.
+#[derive(Clone, Copy)]
+pub struct Geometry {
+    pub kernel: usize,
+    pub stride: usize,
+    pub out: Map,
+    pub top: usize,
+    /// Zeros left and right of a line, in pixels.
+    pub sides: [usize; 2],
+}
+
+impl Geometry {
+    pub fn new(map: Map, kernel: usize, stride: usize, padding: Padding, channels: usize) -> Self {
+        let (height, [top, _]) = padding.along(map.height, kernel, stride);
+        let (width, sides) = padding.along(map.width, kernel, stride);
+        Self { kernel, stride, out: Map { height, width, channels }, top, sides }
+    }
+
+    pub fn of(layer: &Product, map: Map) -> Self {
+        Self::new(map, layer.kernel, layer.stride, layer.padding, layer.outputs)
+    }
+
+    pub fn of_depthwise(layer: &Depthwise, map: Map) -> Self {
+        Self::new(map, layer.kernel, layer.stride, layer.padding, layer.channels)
+    }
+
+    /// Lines of the input that `rows` lines of the result see.
+    pub fn lines(self, rows: usize) -> usize {
+        (rows.max(1) - 1) * self.stride + self.kernel
+    }
+}
+
+impl Block {
+    /// The map between the expansion and the depthwise convolution.
+    pub fn expanded(&self, map: Map) -> Map {
+        match &self.expand {
+            Some(expand) => Geometry::of(expand, map).out,
+            None => map,
+        }
+    }
+
+    /// The map that is projected.
+    pub fn hidden(&self, map: Map) -> Map {
+        let expanded = self.expanded(map);
+        match &self.depthwise {
+            Some(depthwise) => Geometry::of_depthwise(depthwise, expanded).out,
+            None => expanded,
+        }
+    }
+}
+
+impl Stage {
+    pub fn output(&self, map: Map) -> Map {
+        match self {
+            Self::Layer(layer) => Geometry::of(layer, map).out,
+            Self::Block(block) => Map { channels: block.project.outputs, ..block.hidden(map) },
+            Self::Pool => Map { height: 1, width: 1, ..map },
+        }
+    }
+}

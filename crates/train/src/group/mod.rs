@@ -1,0 +1,405 @@
+//! The processes that train one network together.
+//!
+//! The global batch is dealt out to the processes, their gradients are added up, and everyone makes the same update. So the
+//! recipe means the same for any number of processes; only the first of them writes and talks.
+
+#[cfg(feature = "mpi")]
+mod mpi;
+mod reduce;
+mod threads;
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mbconv_nets::synchronise::{Synchronised, synchronise};
+use sha2::{Digest, Sha256};
+
+use crate::data::DataSet;
+use crate::metrics::Tally;
+use crate::recipe::{Recipe, RecipeFile};
+
+pub use threads::in_threads;
+
+/// What connects the processes. Everything but the first two is collective: all processes call it at the same point.
+pub trait Link {
+    /// Number of this process, from 0.
+    fn rank(&self) -> usize;
+    /// Number of processes.
+    fn size(&self) -> usize;
+    /// This process's number among those on its machine, and how many those are.
+    fn local(&self) -> (usize, usize);
+    /// Adds up the numbers of all processes, element by element; everyone has the same sums.
+    fn sum(&self, values: &mut [f32]);
+    /// The same in double precision.
+    fn sum_f64(&self, values: &mut [f64]);
+    /// Everyone's bytes, by rank.
+    fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>>;
+    /// The first process's bytes, for everyone.
+    fn broadcast(&self, bytes: &mut Vec<u8>);
+    /// Ends all processes. Not collective.
+    fn abort(&self) -> !;
+}
+
+/// Why processes cannot train together.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum GroupError {
+    /// The launcher started several processes of a program that cannot connect them.
+    #[error("started as {processes} processes, but this program was built without MPI")]
+    NotBuilt {
+        /// How many.
+        processes: usize,
+    },
+    /// MPI does not start.
+    #[error("MPI did not start: {message}")]
+    Start {
+        /// What is wrong.
+        message: String,
+    },
+    /// Another process failed.
+    #[error("{who}: {message}")]
+    Elsewhere {
+        /// Which, by rank and host.
+        who: String,
+        /// Its error.
+        message: String,
+    },
+    /// The processes do not do the same.
+    #[error("{who} has another {what} than rank 0 on {first}")]
+    Differs {
+        /// What is not the same.
+        what: &'static str,
+        /// Whose is another, by rank and host.
+        who: String,
+        /// The first process's host.
+        first: String,
+    },
+    /// Less than one image a process.
+    #[error("a batch of {batch_size} images cannot be dealt out to {processes} processes")]
+    SmallBatch {
+        /// The recipe's batch size.
+        batch_size: usize,
+        /// How many processes there are.
+        processes: usize,
+    },
+}
+
+impl GroupError {
+    /// What would mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotBuilt { .. } => Some("build it with: cargo build --release --features mpi".into()),
+            Self::Start { .. } | Self::Elsewhere { .. } => None,
+            Self::Differs { what: "program version", .. } => {
+                Some("all machines need the same program; a shared file system is the easy way".into())
+            }
+            Self::Differs { .. } => Some("all processes must be given the same recipe, settings and data".into()),
+            Self::SmallBatch { processes, .. } => {
+                Some(format!("--set batch_size={} or more, or fewer processes", 32 * processes))
+            }
+        }
+    }
+}
+
+/// What went over the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    /// Bytes that this process gave.
+    pub bytes: u64,
+    /// Time that it took, waiting for the others included.
+    pub time: Duration,
+}
+
+/// The processes that train together, seen from one of them; by itself, a process is a group of one.
+#[derive(Clone, Default)]
+pub struct Group {
+    link: Option<Rc<dyn Link>>,
+    traffic: Rc<Cell<Traffic>>,
+    /// Everyone knows of the failure that ends the run.
+    told: Rc<Cell<bool>>,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank(), self.size())
+    }
+}
+
+impl Group {
+    /// One process by itself.
+    pub fn alone() -> Self {
+        Self::default()
+    }
+
+    /// The processes that `link` connects.
+    pub fn new(link: Rc<dyn Link>) -> Self {
+        Self { link: Some(link), ..Self::default() }
+    }
+
+    /// The processes that a launcher (`mpirun`, `srun`) started together with this one; alone without such.
+    ///
+    /// # Errors
+    /// MPI that does not start, or a program without it that was started several times.
+    pub fn join() -> Result<Self, GroupError> {
+        match launched() {
+            None => Ok(Self::alone()),
+            #[cfg(feature = "mpi")]
+            Some(_) => Ok(Self::new(Rc::new(mpi::Mpi::start()?))),
+            #[cfg(not(feature = "mpi"))]
+            Some(1) => Ok(Self::alone()),
+            #[cfg(not(feature = "mpi"))]
+            Some(processes) => Err(GroupError::NotBuilt { processes }),
+        }
+    }
+
+    /// Number of this process, from 0.
+    pub fn rank(&self) -> usize {
+        self.link.as_ref().map_or(0, |link| link.rank())
+    }
+
+    /// Number of processes.
+    pub fn size(&self) -> usize {
+        self.link.as_ref().map_or(1, |link| link.size())
+    }
+
+    /// This process's number among those on its machine, and how many those are.
+    pub fn local(&self) -> (usize, usize) {
+        self.link.as_ref().map_or((0, 1), |link| link.local())
+    }
+
+    /// Whether this process writes and talks.
+    pub fn leads(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// How users know this process.
+    pub fn who(&self) -> String {
+        format!("rank {} on {}", self.rank(), host())
+    }
+
+    /// Threads for this process to compute with: its share of the cores that it may use together with others.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let Some(link) = &self.link else { return cores };
+        // A launcher may bind each process to cores of its own, or several to a socket.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let allowed = status.lines().find(|line| line.starts_with("Cpus_allowed_list")).unwrap_or_default();
+        let mine = format!("{} {allowed}", host());
+        let sharing = link.gather(mine.as_bytes()).iter().filter(|theirs| *theirs == mine.as_bytes()).count();
+        (cores / sharing.max(1)).max(1)
+    }
+
+    /// The device called `name`; of several GPUs, this process's own.
+    pub fn device(&self, name: &str) -> String {
+        let (number, processes) = self.local();
+        let numbered = processes > 1 && ["cuda", "vulkan", "wgpu"].contains(&name);
+        if numbered { format!("{name}:{number}") } else { name.into() }
+    }
+
+    /// The part of a batch that is this process's.
+    pub fn part(&self, batch_size: usize) -> Range<usize> {
+        let share = |rank| rank * batch_size / self.size();
+        share(self.rank())..share(self.rank() + 1)
+    }
+
+    fn timed<R>(&self, bytes: usize, exchange: impl FnOnce() -> R) -> R {
+        let started = Instant::now();
+        let result = exchange();
+        let Traffic { bytes: before, time } = self.traffic.get();
+        self.traffic.set(Traffic { bytes: before + bytes as u64, time: time + started.elapsed() });
+        result
+    }
+
+    /// What went over the link since this was asked last.
+    pub fn take_traffic(&self) -> Traffic {
+        self.traffic.take()
+    }
+
+    /// Adds up the numbers of all processes, element by element.
+    pub fn sum(&self, values: &mut [f32]) {
+        if let Some(link) = &self.link {
+            self.timed(size_of_val(values), || link.sum(values));
+        }
+    }
+
+    /// The same in double precision.
+    pub fn sum_f64(&self, values: &mut [f64]) {
+        if let Some(link) = &self.link {
+            self.timed(size_of_val(values), || link.sum_f64(values));
+        }
+    }
+
+    /// The tallies of all processes together.
+    pub fn sum_tally(&self, tally: Tally) -> Tally {
+        let Tally { images, top1, top5, loss } = tally;
+        let mut sums = [images as f64, top1 as f64, top5 as f64, loss];
+        self.sum_f64(&mut sums);
+        let [images, top1, top5, loss] = sums;
+        Tally { images: images as usize, top1: top1 as usize, top5: top5 as usize, loss }
+    }
+
+    /// Whether any process says so.
+    pub fn any(&self, here: bool) -> bool {
+        let mut count = [f64::from(u8::from(here))];
+        self.sum_f64(&mut count);
+        count[0] > 0.0
+    }
+
+    /// The first process's bytes, for everyone.
+    pub fn broadcast(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        if let Some(link) = &self.link {
+            link.broadcast(&mut bytes);
+        }
+        bytes
+    }
+
+    /// The result where everyone has one. A failure of any process becomes one of all: its own there, and elsewhere an
+    /// account of the first.
+    ///
+    /// # Errors
+    /// This process's, or [`GroupError::Elsewhere`].
+    pub fn agree<T, E: fmt::Display + From<GroupError>>(&self, result: Result<T, E>) -> Result<T, E> {
+        let Some(link) = &self.link else { return result };
+        let account = result.as_ref().err().map(|error| [self.who(), error.to_string()].join("\n"));
+        let accounts = link.gather(account.unwrap_or_default().as_bytes());
+        let Some(first) = accounts.iter().find(|account| !account.is_empty()) else { return result };
+        self.told.set(true);
+        let first = String::from_utf8_lossy(first);
+        let (who, message) = first.split_once('\n').unwrap_or((&first, ""));
+        Err(result.err().unwrap_or_else(|| GroupError::Elsewhere { who: who.into(), message: message.into() }.into()))
+    }
+
+    /// Whether an error that ends the run is this process's to tell. One that no other process knows of is.
+    pub fn tells(&self) -> bool {
+        self.leads() || !self.told.get()
+    }
+
+    /// Whether the other processes do not know of this one's failure; they would wait forever.
+    pub fn fails_alone(&self) -> bool {
+        self.size() > 1 && !self.told.get()
+    }
+
+    /// Ends all processes.
+    pub fn abandon(&self) {
+        if let Some(link) = &self.link {
+            link.abort();
+        }
+    }
+
+    /// Waits a moment before a failure is told, if it is one that all processes may have met: the first one tells it, and ends
+    /// the others meanwhile.
+    pub fn give_way(&self) {
+        if !self.leads() && self.fails_alone() {
+            std::thread::sleep(Duration::from_millis(300 + 20 * self.rank().min(50) as u64));
+        }
+    }
+
+    /// Makes sure that all processes are about to do the same.
+    ///
+    /// # Errors
+    /// The first process that differs from rank 0, and in what.
+    pub fn compare(&self, recipe: &Recipe, data: &DataSet) -> Result<(), GroupError> {
+        let Some(link) = &self.link else { return Ok(()) };
+        let (size, batch_size) = (self.size(), recipe.batch_size);
+        if batch_size < size {
+            self.told.set(true);
+            return Err(GroupError::SmallBatch { batch_size, processes: size });
+        }
+        let mut listing = Sha256::new();
+        for split in [&data.train, &data.val].into_iter().flatten() {
+            for index in 0..split.len() {
+                listing.update(split.name(index).rsplit(['/', '\\']).next().unwrap_or_default());
+                listing.update(split.label(index).to_le_bytes());
+            }
+            listing.update(split.len().to_le_bytes());
+        }
+        let digest = |text: &str| format!("{:x}", Sha256::digest(text));
+        // Where the data lies, and how many threads read it, may differ from machine to machine.
+        let mut same = RecipeFile::clone(recipe);
+        same.data = Default::default();
+        let mine = [
+            host(),
+            env!("CARGO_PKG_VERSION").into(),
+            digest(&same.to_toml()),
+            digest(&data.classes.join("\n")),
+            format!("{:x}", listing.finalize()),
+        ];
+        let all: Vec<Vec<String>> = link
+            .gather(mine.join("\n").as_bytes())
+            .iter()
+            .map(|bytes| String::from_utf8_lossy(bytes).split('\n').map(str::to_string).collect())
+            .collect();
+        const WHAT: [&str; 4] = ["program version", "recipe", "set of classes", "listing of the data"];
+        for (rank, of) in all.iter().enumerate() {
+            if let Some(index) = (1..mine.len()).find(|&index| of.get(index) != all[0].get(index)) {
+                self.told.set(true);
+                let who = format!("rank {rank} on {}", of[0]);
+                return Err(GroupError::Differs { what: WHAT[index - 1], who, first: all[0][0].clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// While the result lives, batch-norms that train in this thread take their statistics over all processes.
+    pub fn synchronise(&self) -> Synchronised {
+        let group = self.clone();
+        synchronise(move |sums| group.sum_f64(sums))
+    }
+}
+
+/// Processes that a launcher says it started.
+fn launched() -> Option<usize> {
+    /// Open MPI, MPICH and Intel MPI, MVAPICH, Slurm's own.
+    const SIZES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
+    SIZES.iter().find_map(|name| std::env::var(name).ok()?.parse().ok())
+}
+
+/// Name of this machine.
+fn host() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let name = read("/proc/sys/kernel/hostname").or_else(|| std::env::var("HOSTNAME").ok());
+    name.map_or("this machine".into(), |name| name.trim().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_dealt_out_whole() {
+        let parts = in_threads(3, |group| group.part(64));
+        assert_eq!(parts, [0..21, 21..42, 42..64]);
+        assert_eq!(Group::alone().part(64), 0..64);
+    }
+
+    #[test]
+    fn everyone_has_the_sums() {
+        let sums = in_threads(4, |group| {
+            let mut values = [1.0, group.rank() as f32];
+            group.sum(&mut values);
+            (values, group.any(group.rank() == 2), group.any(false))
+        });
+        assert!(sums.iter().all(|sum| *sum == ([4.0, 6.0], true, false)), "{sums:?}");
+    }
+
+    #[test]
+    fn a_failure_of_one_is_a_failure_of_all() {
+        let results = in_threads(3, |group| {
+            let mine = if group.rank() == 1 { Err(GroupError::NotBuilt { processes: 3 }) } else { Ok(()) };
+            (group.agree(mine).unwrap_err(), group.tells())
+        });
+        assert!(matches!(&results[1], (GroupError::NotBuilt { .. }, false)));
+        let (elsewhere, tells) = &results[0];
+        assert!(elsewhere.to_string().starts_with("rank 1 on "), "{elsewhere}");
+        assert!(elsewhere.to_string().contains("built without MPI") && *tells);
+        assert!(in_threads(2, |group| group.agree::<_, GroupError>(Ok(7)).unwrap()).iter().all(|value| *value == 7));
+    }
+
+    #[test]
+    fn the_first_ones_bytes_reach_everyone() {
+        let all = in_threads(3, |group| group.broadcast(vec![group.rank() as u8; group.rank() + 1]));
+        assert!(all.iter().all(|bytes| *bytes == [0]));
+    }
+}

@@ -1,0 +1,103 @@
+//! Gradients and running statistics over all processes.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Tensor, TensorData};
+use mbconv_nets::Network;
+
+use super::Group;
+
+/// Numbers that go over the link at a time: enough to make latency cheap, few enough to need little memory (PyTorch's
+/// buckets are as large).
+const BUCKET: usize = 25 << 18;
+
+impl Group {
+    /// Adds up the gradients of all processes, which must be there for the same parameters everywhere.
+    pub(crate) fn sum_gradients(&self, network: &Network, gradients: &mut GradientsParams) {
+        if self.size() == 1 {
+            return;
+        }
+        let mut flat = Flatten { gradients, values: Vec::new() };
+        network.visit(&mut flat);
+        let mut values = flat.values;
+        values.chunks_mut(BUCKET).for_each(|bucket| self.sum(bucket));
+        network.visit(&mut Spread { gradients, values: values.as_slice() });
+    }
+
+    /// Averages the running statistics of all processes.
+    pub(crate) fn average_statistics(&self, network: Network) -> Network {
+        if self.size() == 1 {
+            return network;
+        }
+        let mut gathered = Statistics { values: Vec::new() };
+        network.visit(&mut gathered);
+        let mut values = gathered.values;
+        values.chunks_mut(BUCKET).for_each(|bucket| self.sum(bucket));
+        let share = 1.0 / self.size() as f32;
+        values.iter_mut().for_each(|value| *value *= share);
+        network.map(&mut Averaged { values: values.as_slice() })
+    }
+}
+
+/// All gradients in the network's order.
+struct Flatten<'a> {
+    gradients: &'a GradientsParams,
+    values: Vec<f32>,
+}
+
+impl ModuleVisitor for Flatten<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.values.extend(gradient.into_data().iter::<f32>());
+        }
+    }
+}
+
+/// Puts them back.
+struct Spread<'a> {
+    gradients: &'a mut GradientsParams,
+    values: &'a [f32],
+}
+
+impl ModuleVisitor for Spread<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            let values = take(&mut self.values, &gradient);
+            self.gradients.register(param.id, values);
+        }
+    }
+}
+
+/// What learns by moving, not by gradients.
+struct Statistics {
+    values: Vec<f32>,
+}
+
+impl ModuleVisitor for Statistics {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() {
+            self.values.extend(param.val().into_data().iter::<f32>());
+        }
+    }
+}
+
+/// Puts the means in its place.
+struct Averaged<'a> {
+    values: &'a [f32],
+}
+
+impl ModuleMapper for Averaged<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.is_require_grad() {
+            return param;
+        }
+        param.map(|before| take(&mut self.values, &before))
+    }
+}
+
+/// The next values, in the shape of `like`.
+fn take<const D: usize>(values: &mut &[f32], like: &Tensor<D>) -> Tensor<D> {
+    let (mine, rest) = values.split_at(like.shape().num_elements());
+    *values = rest;
+    Tensor::from_data(TensorData::new(mine.to_vec(), like.shape()), &like.device())
+}

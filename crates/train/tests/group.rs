@@ -1,0 +1,173 @@
+//! Several processes train as one does; here each is a thread.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::Device;
+use mbconv_train::data::{self, DataSet, OpenOptions};
+use mbconv_train::engine::{Outcome, TrainError};
+use mbconv_train::group::{GroupError, in_threads};
+use mbconv_train::model_file::LAST;
+use mbconv_train::{Event, Group, Model, Recipe, Run, train};
+
+const RECIPE: &str = r#"
+epochs = 1
+batch_size = 64
+sync_batch_norm = true
+[model]
+name = "mobilenet_v2_0.1"
+strides = [1, 1, 2, 2, 1, 1, 1, 1]
+dropout = 0.0
+[data]
+workers = 1
+[input]
+size = 8
+crop = "centre"
+horizontal_flip = 0.0
+[optimizer]
+name = "sgd"
+learning_rate = 0.05
+momentum = 0.9
+clip_norm = 5.0
+[schedule]
+warmup_epochs = 0.5
+[ema]
+decay = 0.9
+"#;
+
+fn digits() -> DataSet {
+    data::open("digits", &OpenOptions { val_fraction: 0.2, seed: 0 }).unwrap()
+}
+
+/// Trains in `processes` threads, all in the same folder, and gives each one's outcome; losses go to `losses`.
+fn run(
+    out: &Path,
+    processes: usize,
+    settings: &[&str],
+    resume: bool,
+    losses: &Mutex<Vec<f64>>,
+    stop_after: usize,
+) -> Vec<Result<Outcome, TrainError>> {
+    let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+    let recipe = Recipe::parse(RECIPE, &settings).unwrap();
+    let data = digits();
+    in_threads(processes, |group: Group| {
+        let stop = AtomicBool::new(false);
+        let device = Device::flex();
+        let run = Run { recipe: &recipe, data: &data, out, device: &device, group: &group, resume, stop: &stop };
+        train(run, &mut |event| {
+            if let Event::Train { scores, step, .. } = event
+                && group.leads()
+            {
+                losses.lock().unwrap().push(scores.loss);
+                // Only one of them is asked to stop.
+                stop.store(step as usize >= stop_after, Ordering::Relaxed);
+            }
+        })
+    })
+}
+
+fn train_alone_or_not(out: &Path, processes: usize, settings: &[&str]) -> Vec<f64> {
+    let losses = Mutex::default();
+    for outcome in run(out, processes, settings, false, &losses, usize::MAX) {
+        assert!(matches!(outcome.unwrap(), Outcome::Finished { best: Some(_) }));
+    }
+    losses.into_inner().unwrap()
+}
+
+fn results(out: &Path) -> mbconv_train::model_file::Results {
+    Model::open(&out.join(LAST), &Device::flex()).unwrap().card.results.unwrap()
+}
+
+#[test]
+fn four_parts_of_a_batch_train_as_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, four, three] = ["one", "four", "three"].map(|name| folder.path().join(name));
+    // 22 steps; every process counts what all saw.
+    let alone = train_alone_or_not(&one, 1, &[]);
+    assert!(alone.len() >= 3 && alone[0] > alone[alone.len() - 1], "{alone:?}");
+    // Three processes have parts of 21, 21 and 22 images.
+    for (out, processes) in [(&four, 4), (&three, 3)] {
+        let together = train_alone_or_not(out, processes, &[]);
+        assert_eq!(alone.len(), together.len());
+        for (a, b) in alone.iter().zip(&together) {
+            assert!((a - b).abs() < 1e-5 * a, "{processes}: {a} {b}");
+        }
+        let (a, b) = (results(&one), results(out));
+        assert_eq!(a.images, b.images, "every image is evaluated once");
+        assert!((a.loss - b.loss).abs() < 1e-4 * a.loss, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn accumulation_means_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    // Frozen statistics, so that the size of a batch says nothing.
+    let settings = ["finetune.freeze_norms=true", "batch_size=16", "accumulate=4"];
+    let alone = train_alone_or_not(&folder.path().join("one"), 1, &settings);
+    let together = train_alone_or_not(&folder.path().join("two"), 2, &settings);
+    let (a, b) = (alone[alone.len() - 1], together[together.len() - 1]);
+    assert!((a - b).abs() < 1e-5 * a, "{a} {b}");
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let alone = train_alone_or_not(&whole, 1, &[]);
+    let losses = Mutex::default();
+    for outcome in run(&parts, 1, &[], false, &losses, 8) {
+        assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+    }
+    // One of them is asked to stop, and both do.
+    for outcome in run(&parts, 2, &[], true, &losses, 16) {
+        assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+    }
+    for outcome in run(&parts, 4, &[], true, &losses, usize::MAX) {
+        assert!(matches!(outcome.unwrap(), Outcome::Finished { .. }));
+    }
+    let continued = losses.into_inner().unwrap();
+    let (a, b) = (alone[alone.len() - 1], continued[continued.len() - 1]);
+    assert!((a - b).abs() < 1e-5 * a, "{a} {b}");
+    let log = std::fs::read_to_string(parts.join("log.txt")).unwrap();
+    assert!(log.contains("the run had 1 processes before and has 2 now"), "{log}");
+    assert!(log.contains("the run had 2 processes before and has 4 now"), "{log}");
+}
+
+#[test]
+fn processes_that_differ_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = digits();
+    let errors = in_threads(3, |group| {
+        let other = if group.rank() == 2 { vec!["seed=5".to_string()] } else { Vec::new() };
+        let recipe = Recipe::parse(RECIPE, &other).unwrap();
+        let (stop, device) = (AtomicBool::new(false), Device::flex());
+        let run = Run {
+            recipe: &recipe,
+            data: &data,
+            out: folder.path(),
+            device: &device,
+            group: &group,
+            resume: false,
+            stop: &stop,
+        };
+        (train(run, &mut |_| ()).unwrap_err(), group.tells())
+    });
+    for (rank, (error, tells)) in errors.iter().enumerate() {
+        let TrainError::Group(GroupError::Differs { what: "recipe", who, .. }) = error else { panic!("{error}") };
+        assert!(who.starts_with("rank 2 on "), "{who}");
+        assert_eq!(*tells, rank == 0);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was begun");
+}
+
+#[test]
+fn a_batch_smaller_than_the_group_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for outcome in run(folder.path(), 3, &["batch_size=2"], false, &Mutex::default(), usize::MAX) {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.to_string(), "a batch of 2 images cannot be dealt out to 3 processes");
+        assert!(error.hint().is_some());
+    }
+}
