@@ -16,9 +16,11 @@ epochs = 1
 batch_size = 64
 sync_batch_norm = true
 [model]
-name = "mobilenet_v2_0.1"
-strides = [1, 1, 2, 2, 1, 1, 1, 1]
+# Smooth activations: at the kinks of ReLU6, rounding decides.
+name = "efficientnet_b0"
+strides = [2, 1, 2, 1, 1, 1, 1, 1]
 dropout = 0.0
+drop_path = 0.0
 [data]
 workers = 1
 [input]
@@ -27,8 +29,8 @@ crop = "centre"
 horizontal_flip = 0.0
 [optimizer]
 name = "sgd"
-learning_rate = 0.05
-momentum = 0.9
+learning_rate = 0.001
+momentum = 0.5
 clip_norm = 5.0
 [schedule]
 warmup_epochs = 0.5
@@ -68,9 +70,21 @@ fn run(
     })
 }
 
-fn train_alone_or_not(out: &Path, processes: usize, settings: &[&str]) -> Vec<f64> {
+/// The same beginning for every number of processes: threads would draw their weights from one stream of numbers.
+fn beginning(out: &Path, settings: &[&str]) {
+    for outcome in run(out, 1, settings, false, &Mutex::default(), 0) {
+        assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+    }
+}
+
+/// Continues the run in `begun` in a folder of its own, and gives the losses.
+fn go_on(begun: &Path, out: &Path, processes: usize, settings: &[&str]) -> Vec<f64> {
+    std::fs::create_dir_all(out).unwrap();
+    for file in ["recipe.toml", "checkpoint.safetensors"] {
+        std::fs::copy(begun.join(file), out.join(file)).unwrap();
+    }
     let losses = Mutex::default();
-    for outcome in run(out, processes, settings, false, &losses, usize::MAX) {
+    for outcome in run(out, processes, settings, true, &losses, usize::MAX) {
         assert!(matches!(outcome.unwrap(), Outcome::Finished { best: Some(_) }));
     }
     losses.into_inner().unwrap()
@@ -83,13 +97,15 @@ fn results(out: &Path) -> mbconv_train::model_file::Results {
 #[test]
 fn four_parts_of_a_batch_train_as_the_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let [one, four, three] = ["one", "four", "three"].map(|name| folder.path().join(name));
-    // 22 steps; every process counts what all saw.
-    let alone = train_alone_or_not(&one, 1, &[]);
-    assert!(alone.len() >= 3 && alone[0] > alone[alone.len() - 1], "{alone:?}");
+    let [begun, one, four, three] = ["begun", "one", "four", "three"].map(|name| folder.path().join(name));
+    let settings = [];
+    beginning(&begun, &settings);
+    // Every process counts what all saw.
+    let alone = go_on(&begun, &one, 1, &settings);
+    assert!(alone.len() >= 2 && alone[0] > alone[alone.len() - 1], "{alone:?}");
     // Three processes have parts of 21, 21 and 22 images.
     for (out, processes) in [(&four, 4), (&three, 3)] {
-        let together = train_alone_or_not(out, processes, &[]);
+        let together = go_on(&begun, out, processes, &settings);
         assert_eq!(alone.len(), together.len());
         for (a, b) in alone.iter().zip(&together) {
             assert!((a - b).abs() < 1e-5 * a, "{processes}: {a} {b}");
@@ -105,8 +121,10 @@ fn accumulation_means_the_same() {
     let folder = tempfile::tempdir().unwrap();
     // Frozen statistics, so that the size of a batch says nothing.
     let settings = ["finetune.freeze_norms=true", "batch_size=16", "accumulate=4"];
-    let alone = train_alone_or_not(&folder.path().join("one"), 1, &settings);
-    let together = train_alone_or_not(&folder.path().join("two"), 2, &settings);
+    let begun = folder.path().join("begun");
+    beginning(&begun, &settings);
+    let alone = go_on(&begun, &folder.path().join("one"), 1, &settings);
+    let together = go_on(&begun, &folder.path().join("two"), 2, &settings);
     let (a, b) = (alone[alone.len() - 1], together[together.len() - 1]);
     assert!((a - b).abs() < 1e-5 * a, "{a} {b}");
 }
@@ -115,12 +133,10 @@ fn accumulation_means_the_same() {
 fn a_run_goes_on_with_another_number_of_processes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
-    let alone = train_alone_or_not(&whole, 1, &[]);
-    let losses = Mutex::default();
-    for outcome in run(&parts, 1, &[], false, &losses, 8) {
-        assert_eq!(outcome.unwrap(), Outcome::Interrupted);
-    }
+    beginning(&parts, &[]);
+    let alone = go_on(&parts, &whole, 1, &[]);
     // One of them is asked to stop, and both do.
+    let losses = Mutex::default();
     for outcome in run(&parts, 2, &[], true, &losses, 16) {
         assert_eq!(outcome.unwrap(), Outcome::Interrupted);
     }
@@ -170,4 +186,31 @@ fn a_batch_smaller_than_the_group_is_refused() {
         assert_eq!(error.to_string(), "a batch of 2 images cannot be dealt out to 3 processes");
         assert!(error.hint().is_some());
     }
+}
+
+#[test]
+fn batch_norm_sees_all_images() {
+    use burn::tensor::Tensor;
+    let device = Device::flex().autodiff();
+    device.seed(3);
+    let network = mbconv_nets::MobileNetV2Config::new(4).with_width(0.1).with_dropout(0.0).init(&device);
+    let images = Tensor::<4>::random([8, 3, 32, 32], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
+    let values = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
+    let whole = network.clone().forward(images.clone());
+    let gradient = network.stem.weight.val().grad(&whole.clone().square().sum().backward()).unwrap();
+    let (whole, gradient) = (values(whole), gradient.into_data().iter::<f32>().collect::<Vec<_>>());
+    let parts = in_threads(2, |group| {
+        let _synchronised = group.synchronise();
+        let part = images.clone().slice([4 * group.rank()..4 * group.rank() + 4]);
+        let logits = network.clone().forward(part);
+        let gradients = logits.clone().square().sum().backward();
+        let mut gradient: Vec<f32> = network.stem.weight.val().grad(&gradients).unwrap().into_data().iter().collect();
+        group.sum(&mut gradient);
+        (values(logits), gradient)
+    });
+    let joined: Vec<f32> = parts.iter().flat_map(|(logits, _)| logits.clone()).collect();
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart(&whole, &joined) < 1e-4, "{whole:?} {joined:?}");
+    let size = gradient.iter().fold(0.0f32, |size, value| size.max(value.abs()));
+    assert!(apart(&gradient, &parts[0].1) < 1e-4 * size, "{size}: {gradient:?} {:?}", parts[0].1);
 }
