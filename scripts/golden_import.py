@@ -39,6 +39,8 @@ NETWORKS = {
     "hugging_face_mobilenet_v2": (hf_mobilenet_peer(0.35), "model", "tf_mobilenet_v2_0.35"),
     "hugging_face_efficientnet": (hf_efficientnet_peer(0), "model", "tf_efficientnet_b0"),
     "flat_mobilenet_v2": (flat_peer(0.25), "mobilenetv2_0.25-b61d2159", "mobilenet_v2_0.25"),
+    "flat_mobilenet_v2_0.1": (flat_peer(0.1), "mobilenetv2_0.1-7d1d638a", "mobilenet_v2_0.1_round4"),
+    "timm_edgetpu_medium": (timm_peer("efficientnet_em"), "efficientnet_em_ra2-66250f76", "efficientnet_em"),
 }
 
 

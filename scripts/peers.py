@@ -175,9 +175,11 @@ class FlatMobileNetV2(nn.Module):
     def __init__(self, classes, width):
         super().__init__()
 
+        divisor = 4 if width == 0.1 else 8
+
         def rounded(channels):
-            new = max(8, int(channels + 4) // 8 * 8)
-            return new + 8 if new < 0.9 * channels else new
+            new = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+            return new + divisor if new < 0.9 * channels else new
 
         def activated(inputs, outputs, kernel, stride):
             convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
@@ -247,5 +249,5 @@ def peers():
         yield hf_mobilenet_peer(width)
     for number in HF_EFFICIENTNET:
         yield hf_efficientnet_peer(number)
-    for width in (0.25, 0.35, 0.5, 0.75, 1.0):
+    for width in (0.1, 0.25, 0.35, 0.5, 0.75, 1.0):
         yield flat_peer(width)

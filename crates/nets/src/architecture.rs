@@ -204,6 +204,8 @@ pub(crate) struct Blueprint<'a> {
     pub family: Family,
     pub stages: &'a [Stage],
     pub width: f64,
+    /// Channels are multiples of this.
+    pub divisor: usize,
     pub depth: f64,
     /// The stem keeps its width, the first and the last stage their depth.
     pub fixed_ends: bool,
@@ -257,12 +259,13 @@ impl Architecture {
         let reasonable = |scale: f64| (0.01..=20.0).contains(&scale);
         check(reasonable(blueprint.width), "width", blueprint.width, "between 0.01 and 20")?;
         check(reasonable(blueprint.depth), "depth", blueprint.depth, "between 0.01 and 20")?;
+        check((1..=64).contains(&blueprint.divisor), "round_nearest", blueprint.divisor, "between 1 and 64")?;
         let share = |value: f64| (0.0..=1.0).contains(&value);
         check(share(blueprint.norm_epsilon), "norm_epsilon", blueprint.norm_epsilon, "in [0, 1]")?;
         check(share(blueprint.norm_momentum), "norm_momentum", blueprint.norm_momentum, "in [0, 1]")?;
 
         let strides = resolve_strides(choices.strides, blueprint.stages)?;
-        let widened = |channels: usize| round_channels(channels as f64 * blueprint.width);
+        let widened = |channels: usize| round_channels_to(channels as f64 * blueprint.width, blueprint.divisor);
         let stem = if blueprint.fixed_ends { blueprint.stem } else { widened(blueprint.stem) };
         let last = blueprint.stages.len() - 1;
         let repeats = |stage: usize, row: &Stage| {
@@ -315,8 +318,13 @@ impl Architecture {
 /// Channels rounded to a multiple of 8, never below 0.9 of what was asked
 /// (`_make_divisible` of the MobileNet authors' code, which every peer copies).
 pub fn round_channels(channels: f64) -> usize {
-    let rounded = ((channels + 4.0) as usize / 8 * 8).max(8);
-    if (rounded as f64) < 0.9 * channels { rounded + 8 } else { rounded }
+    round_channels_to(channels, 8)
+}
+
+/// [`round_channels`] with multiples of `divisor`, which is positive.
+pub fn round_channels_to(channels: f64, divisor: usize) -> usize {
+    let rounded = ((channels + divisor as f64 / 2.0) as usize / divisor * divisor).max(divisor);
+    if (rounded as f64) < 0.9 * channels { rounded + divisor } else { rounded }
 }
 
 /// Repeats of a stage at a depth multiplier: ⌈depth · repeats⌉.

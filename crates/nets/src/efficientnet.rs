@@ -190,6 +190,7 @@ impl EfficientNetConfig {
             family: Family::EfficientNet,
             stages,
             width: self.width,
+            divisor: 8,
             depth: self.depth,
             fixed_ends: lite,
             stem: STEM,
@@ -218,5 +219,24 @@ impl EfficientNetConfig {
     /// Where [`architecture`](Self::architecture) gives an error; call that first on values you did not write yourself.
     pub fn init(&self, device: &Device) -> Network {
         self.architecture().unwrap_or_else(|error| panic!("EfficientNetConfig: {error}")).init(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edgetpus_first_stage_has_no_residuals() {
+        // timm marks that stage `noskip`; in M and L its depth is 2.
+        for (suffix, first) in [("es", 1), ("em", 2), ("el", 2)] {
+            let blocks = EfficientNetConfig::named(suffix, 10).unwrap().architecture().unwrap().blocks;
+            assert_eq!(blocks.iter().filter(|block| block.stage == 0).count(), first, "{suffix}");
+            for block in &blocks {
+                assert_eq!(block.residual, block.stage > 0 && block.index > 0, "{suffix}: {block:?}");
+            }
+        }
+        let b1 = EfficientNetConfig::named("b1", 10).unwrap().architecture().unwrap();
+        assert!(b1.blocks.iter().all(|block| block.residual == (block.index > 0)));
     }
 }

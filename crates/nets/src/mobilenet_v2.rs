@@ -4,7 +4,7 @@ use burn::config::Config;
 use burn::tensor::Device;
 use mbconv_kernels::Activation;
 
-use crate::architecture::{Blueprint, Choices, round_channels};
+use crate::architecture::{Blueprint, Choices, round_channels_to};
 use crate::{Architecture, ArchitectureError, Family, Initialisation, Network, Padding, Stage, Strides};
 
 /// Table 2 of the paper: `(t, c, n, s)`, every kernel 3×3.
@@ -40,6 +40,9 @@ pub struct MobileNetV2Config {
     /// Width multiplier: scales every layer's channels; the head stays at 1280 below 1 (paper, section 4.1).
     #[config(default = 1.0)]
     pub width: f64,
+    /// Channels are multiples of this (torchvision's `round_nearest`).
+    #[config(default = 8)]
+    pub round_nearest: usize,
     /// Depth multiplier: scales every stage's repeats.
     #[config(default = 1.0)]
     pub depth: f64,
@@ -75,14 +78,19 @@ impl MobileNetV2Config {
     /// # Errors
     /// An option outside its range.
     pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        let head = match self.fixed_ends {
+            true => HEAD,
+            false => round_channels_to(HEAD as f64 * self.width.max(1.0), self.round_nearest.max(1)),
+        };
         let blueprint = Blueprint {
             family: Family::MobileNetV2,
             stages: &STAGES,
             width: self.width,
+            divisor: self.round_nearest,
             depth: self.depth,
             fixed_ends: self.fixed_ends,
             stem: STEM,
-            head: if self.fixed_ends { HEAD } else { round_channels(HEAD as f64 * self.width.max(1.0)) },
+            head,
             squeeze_divisor: None,
             activation: Activation::Relu6,
             norm_epsilon: self.norm_epsilon,

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Architecture, ArchitectureError, EfficientNetConfig, MobileNetV2Config, Padding, Strides};
 
 /// Names of the architectures to list: those with published weights.
-pub const NAMES: [&str; 52] = [
+pub const NAMES: [&str; 53] = [
     "mobilenet_v2_0.1",
+    "mobilenet_v2_0.1_round4",
     "mobilenet_v2_0.25",
     "mobilenet_v2_0.35",
     "mobilenet_v2_0.5",
@@ -63,8 +64,8 @@ pub const NAMES: [&str; 52] = [
 /// An architecture by name with the usual changes: the `[model]` table of a recipe, and how a model file names its
 /// network.
 ///
-/// Names are `mobilenet_v2` (width 1), `mobilenet_v2_<width>` with any number, `mobilenet_v2_110d` and `_120d`, and
-/// `efficientnet_` with `b0` to `b8`, `l2`, `lite0` to `lite4`, `es`, `em` or `el`. A leading `tf_` means the conventions of
+/// Names are `mobilenet_v2` (width 1), `mobilenet_v2_<width>` with any number, the same with `_round<n>` for channels that are
+/// multiples of n instead of 8 (d-li14's 0.1 is `mobilenet_v2_0.1_round4`), `mobilenet_v2_110d` and `_120d`, and `efficientnet_` with `b0` to `b8`, `l2`, `lite0` to `lite4`, `es`, `em` or `el`. A leading `tf_` means the conventions of
 /// weights that were trained with TensorFlow: [`Padding::Same`], ε 1e-3 and momentum 0.01.
 ///
 /// ```
@@ -106,6 +107,8 @@ pub const TENSORFLOW: &str = "tf_";
 const TENSORFLOW_NORM: [f64; 2] = [1e-3, 0.01];
 /// timm's MobileNetV2s that are scaled in depth: name, width, depth. Their ends are not scaled.
 const DEEPENED: [(&str, f64, f64); 2] = [("110d", 1.1, 1.2), ("120d", 1.2, 1.4)];
+/// What follows the width and precedes the number that channels are multiples of.
+const ROUND: &str = "_round";
 
 fn three() -> usize {
     3
@@ -157,6 +160,11 @@ impl ArchitectureOptions {
         }
         let suffix = name.strip_prefix("mobilenet_v2").ok_or_else(|| self.unknown())?;
         let deepened = DEEPENED.into_iter().find(|(name, ..)| suffix.strip_prefix('_') == Some(name));
+        let config = MobileNetV2Config::new(self.classes);
+        let (suffix, round_nearest) = match suffix.split_once(ROUND) {
+            Some((width, number)) => (width, number.parse().map_err(|_| self.unknown())?),
+            None => (suffix, config.round_nearest),
+        };
         let (width, depth) = match (suffix, deepened) {
             ("", _) => (1.0, 1.0),
             (_, Some((_, width, depth))) => (width, depth),
@@ -165,10 +173,10 @@ impl ArchitectureOptions {
                 (width.ok_or_else(|| self.unknown())?, 1.0)
             }
         };
-        let config = MobileNetV2Config::new(self.classes);
         let [norm_epsilon, norm_momentum] = norm([config.norm_epsilon, config.norm_momentum]);
         MobileNetV2Config {
             width,
+            round_nearest,
             depth,
             fixed_ends: deepened.is_some(),
             input_channels: self.input_channels,
@@ -207,7 +215,7 @@ mod tests {
             let error = ArchitectureOptions::new(name, 10).architecture().unwrap_err();
             assert_eq!(error, ArchitectureError::UnknownName { name: name.into() });
         }
-        for width in ["nan", "inf", "0", "-1", "1e9"] {
+        for width in ["nan", "inf", "0", "-1", "1e9", "0.1_round", "0.1_round0", "0.1_round-4", "1_round99", "round4"] {
             assert!(ArchitectureOptions::new(format!("mobilenet_v2_{width}"), 10).architecture().is_err(), "{width}");
         }
     }

@@ -115,6 +115,7 @@ fn agrees(fixture_name: &str) {
 fn torchvisions_and_the_flat_mobilenet_agree() {
     agrees("torchvision_mobilenet_v2");
     agrees("flat_mobilenet_v2");
+    agrees("flat_mobilenet_v2_0.1");
 }
 
 #[test]
@@ -128,6 +129,8 @@ fn timms_agree() {
 fn fused_blocks_agree() {
     agrees("timm_edgetpu");
     agrees("timm_tf_edgetpu");
+    // Its first stage has two blocks, without residuals.
+    agrees("timm_edgetpu_medium");
 }
 
 #[test]
