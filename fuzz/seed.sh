@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fills fuzz/corpus/ with small model files of every layout and precision, their headers, and names of weights.
+# Fills fuzz/corpus/ with small model files of every layout and precision, their headers, weights of other projects, and names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 corpus=fuzz/corpus
-mkdir -p "$corpus"/{model_file,model_header,weights_name}
+mkdir -p "$corpus"/{model_file,model_header,weights_file,weights_name}
 run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 mbconv() { cargo run --release --quiet -- "$@"; }
@@ -17,8 +17,11 @@ for layout in torchvision timm; do
         # The header's length is the file's first eight bytes, little-endian.
         length=$(od -An -t u8 -N 8 "$file" | tr -d ' ')
         tail -c +9 "$file" | head -c "$length" > "$corpus/model_header/$layout-$dtype.json"
+        # Without its card it is anybody's.
+        sed 's/"mbconv":/"nobody":/' "$file" > "$corpus/weights_file/$layout-$dtype.safetensors"
     done
 done
+cp crates/train/tests/fixtures/import/*.pth "$corpus/weights_file/"
 printf '%s' 'hf:google/mobilenet_v2_1.0_224@main/model.safetensors' > "$corpus/weights_name/repository"
 printf '%s' 'https://example.org/models/net-0123abcd.pth#sha256=0123abcd' > "$corpus/weights_name/url"
 printf '%s' 'timm/mobilenetv2_100.ra_in1k' > "$corpus/weights_name/timm"

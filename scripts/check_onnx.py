@@ -8,10 +8,10 @@ For every model it writes, with the program, ONNX files of f32 and f16, with and
 passes them through `onnx.checker` (with shape inference), runs them in ONNX Runtime on the images as the file's own
 metadata say they are prepared, one by one and all in one batch, and compares with the logits of `mbconv predict`. It also
 loads `export --layout timm` strictly into timm's network of the same name, where timm has it, and compares its logits.
-The second form first makes a model of each architecture with random weights *and random running statistics*.
+The second form first makes each network in its home with random weights *and random running statistics*, and imports it.
 
 Prints one row a model for docs/parity.md. Status 1 where f32 logits differ by more than 1e-4 of the logits' scale.
-Needs torch, torchvision, timm, onnx, onnxruntime, safetensors, Pillow and numpy.
+Needs onnx, onnxruntime and what peers.py needs.
 """
 import argparse
 import json
@@ -30,8 +30,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from peers import randomise
+
 LIMIT = 1e-4
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "nearest")}
 
 
 def run(program, *arguments):
@@ -43,24 +45,28 @@ def run(program, *arguments):
 
 
 def prepare(path, preprocess):
-    """Bytes [H, W, 3]: the shorter side resized, the centre cropped, as torchvision does both."""
+    """Bytes [H, W, C]: the shorter side resized or both, the centre cropped, as torchvision does; grey where C is 1."""
     image = Image.open(path).convert("RGB")
     size, crop = preprocess["resize"], preprocess["crop"]
     width, height = image.size
     short, long = min(width, height), max(width, height)
-    if short != size:
+    if preprocess.get("resize_mode") == "squash":
+        image = image.resize((size, size), FILTERS[preprocess["interpolation"]])
+    elif short != size:
         target = int(size * long / short)
         image = image.resize((size, target) if width <= height else (target, size), FILTERS[preprocess["interpolation"]])
     width, height = image.size
     canvas = Image.new("RGB", (max(width, crop), max(height, crop)))
     canvas.paste(image, ((canvas.width - width) // 2, (canvas.height - height) // 2))
-    left, top = round((canvas.width - crop) / 2), round((canvas.height - crop) / 2)
-    return np.asarray(canvas.crop((left, top, left + crop, top + crop)))
+    half = (lambda rest: rest // 2) if preprocess.get("crop_rounding") == "down" else (lambda rest: round(rest / 2))
+    left, top = half(canvas.width - crop), half(canvas.height - crop)
+    cropped = canvas.crop((left, top, left + crop, top + crop))
+    return np.asarray(cropped) if preprocess.get("channels", 3) == 3 else np.asarray(cropped.convert("L"))[..., None]
 
 
 def normalise(pixels, preprocess):
-    """f32 [N, 3, H, W] of bytes [N, H, W, 3]."""
-    mean, std = (np.asarray(preprocess[key], np.float32) for key in ("mean", "std"))
+    """f32 [N, C, H, W] of bytes [N, H, W, C]."""
+    mean, std = (np.asarray(preprocess[key][: pixels.shape[-1]], np.float32) for key in ("mean", "std"))
     return ((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
 
 
@@ -75,65 +81,44 @@ def softmax(x):
     return e / e.sum(1, keepdims=True)
 
 
-def randomise(model, images, preprocess):
-    """Random weights, and running statistics that are near enough to the images' that no layer explodes, yet random too."""
-    generator = torch.Generator().manual_seed(1)
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            noise = torch.randn(value.shape, generator=generator)
-            if value.ndim == 4:
-                value.copy_(noise * (2 / value[0].numel()) ** 0.5)
-            elif value.ndim == 2:
-                # Logits of the size that trained networks have.
-                value.copy_(2 * noise * value.shape[1] ** -0.5)
-            else:
-                value.copy_(0.2 * noise + (1 if name.endswith("weight") else 0))
-        model.eval()
-        for norm in norms:
-            norm.train()
-            norm.momentum = None
-        model(torch.from_numpy(normalise(np.stack([prepare(image, preprocess) for image in images]), preprocess)))
-        for norm in norms:
-            uniform, normal = (f(norm.running_var.shape, generator=generator) for f in (torch.rand, torch.randn))
-            norm.running_mean += 0.05 * norm.running_var.sqrt() * normal
-            norm.running_var *= 0.9 + 0.2 * uniform
-    return model.eval()
-
-
-def fresh(name, classes, images, folder):
-    """A model file with a card for the architecture, made without training."""
-    resolution = {"b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
-    size = resolution.get(name.removeprefix("efficientnet_"), 224)
-    preprocess = {
-        "resize": size * 8 // 7,
-        "crop": size,
-        "interpolation": "bicubic" if name.startswith("efficientnet") else "bilinear",
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-    }
-    card = {
-        "format": 1,
-        "program": "check_onnx.py",
-        "architecture": {"name": name, "classes": classes},
-        "classes": [f"class {index}" for index in range(classes)],
-        "preprocess": preprocess,
-    }
-    if name.startswith("mobilenet_v2"):
+def fresh(program, name, classes, images, folder):
+    """A model file of the architecture: its home's network with random weights, imported."""
+    torchvisions = name.startswith(("mobilenet_v2", "efficientnet_b")) and not name.endswith(("0d", "b8"))
+    if name.startswith("mobilenet_v2") and torchvisions:
         width = float(name.removeprefix("mobilenet_v2").removeprefix("_") or 1)
         model = torchvision.models.mobilenet_v2(num_classes=classes, width_mult=width)
-    else:
+    elif torchvisions:
         model = torchvision.models.get_model(name, num_classes=classes)
-    out = folder / f"{name}.safetensors"
-    save_file(randomise(model, images, preprocess).state_dict(), out, {"mbconv": json.dumps(card)})
+    else:
+        model = timm.create_model(timm_name(name), num_classes=classes)
+    weights, out = folder / "weights.safetensors", folder / f"{name}.safetensors"
+
+    def write():
+        save_file(model.state_dict(), weights)
+        run(program, "import", weights, out, "--arch", name)
+
+    # What it is fed comes with the import.
+    write()
+    preprocess = card_of(out)["preprocess"]
+    pixels = np.stack([prepare(image, preprocess) for image in images])
+    randomise(model, 0, torch.from_numpy(np.concatenate([normalise(pixels, preprocess), normalise(pixels[:, ::-1], preprocess)])))
+    write()
     return out
+
+
+def card_of(path):
+    """What a model file says of itself."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["mbconv"])
 
 
 def timm_name(name):
     """timm's name of a torchvision-style architecture, if it has one of that shape."""
-    widths = {"mobilenet_v2_0.35": "mobilenetv2_035", "mobilenet_v2_0.5": "mobilenetv2_050",
-              "mobilenet_v2_0.75": "mobilenetv2_075", "mobilenet_v2": "mobilenetv2_100", "mobilenet_v2_1.4": "mobilenetv2_140"}
-    return widths.get(name, name if name.startswith("efficientnet_b") else None)
+    widths = {"": "100", "_0.35": "035", "_0.5": "050", "_0.75": "075", "_1.4": "140", "_110d": "110d", "_120d": "120d"}
+    if name.startswith("mobilenet_v2"):
+        width = widths.get(name.removeprefix("mobilenet_v2"))
+        return width and f"mobilenetv2_{width}"
+    return None if name.startswith("tf_mobilenet") else name
 
 
 def check_timm(program, path, card, pixels, expected, folder):
@@ -143,10 +128,12 @@ def check_timm(program, path, card, pixels, expected, folder):
         return None
     out = folder / "timm.safetensors"
     run(program, "export", path, out, "--layout", "timm")
-    # From B5 on the weights follow torchvision, which has the original's epsilon there.
-    number = name.removeprefix("efficientnet_b")
-    epsilon = 1e-3 if number in "567" else 1e-5
-    model = timm.create_model(name, num_classes=card["architecture"]["classes"], bn_eps=epsilon).eval()
+    # From B5 on the weights follow torchvision, which has the original's epsilon there; so have those trained with TensorFlow.
+    original = name.startswith("tf_") or name in {f"efficientnet_b{number}" for number in (5, 6, 7)}
+    architecture = card["architecture"]
+    epsilon = architecture.get("norm_epsilon", 1e-3 if original else 1e-5)
+    shape = {"num_classes": architecture["classes"], "in_chans": architecture.get("input_channels", 3)}
+    model = timm.create_model(name, **shape, bn_eps=epsilon).eval()
     model.load_state_dict(load_file(out), strict=True)
     with torch.inference_mode():
         rows = [model(torch.from_numpy(normalise(image[None], card["preprocess"]))) for image in pixels]
@@ -154,8 +141,7 @@ def check_timm(program, path, card, pixels, expected, folder):
 
 
 def check(program, path, images, folder):
-    with safe_open(path, framework="pt") as file:
-        card = json.loads(file.metadata()["mbconv"])
+    card = card_of(path)
     rows = json.loads(run(program, "predict", path, *images, "--logits", "--json"))
     expected = np.asarray([row["logits"] for row in rows], np.float32)
     pixels = np.stack([prepare(image, card["preprocess"]) for image in images])
@@ -199,16 +185,18 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(2)
 
-    print("| architecture | largest logit | ONNX f32 | with preprocessing | softmax (probabilities) | ONNX f16 | timm, strict |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    columns = ["architecture", "largest logit", "ONNX f32", "relative", "with preprocessing", "softmax (probabilities)"]
+    print("|", " | ".join([*columns, "ONNX f16", "timm, strict"]), "|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     agree = True
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         models = [Path(model) for model in options.models]
         for subject in [*models, *options.random]:
-            path = subject if isinstance(subject, Path) else fresh(subject, options.classes, options.images, folder)
+            path = subject if isinstance(subject, Path) else fresh(options.mbconv, subject, options.classes, options.images, folder)
             name, scale, worst = check(options.mbconv, path, options.images, folder)
-            cells = [f"{value:.1e}" if value is not None else "–" for value in worst.values()]
+            first, *rest = worst.values()
+            cells = [f"{value:.1e}" if value is not None else "–" for value in (first, first / scale, *rest)]
             print(f"| `{name}` | {scale:.2f} | {' | '.join(cells)} |", flush=True)
             for label in ("f32", "f32, preprocessing", "f32, softmax", "timm"):
                 agree &= worst[label] is None or worst[label] <= LIMIT * max(scale, 1)

@@ -23,6 +23,7 @@ FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "train" / "tests"
 FILTERS = {
     "bilinear": (Image.BILINEAR, InterpolationMode.BILINEAR),
     "bicubic": (Image.BICUBIC, InterpolationMode.BICUBIC),
+    "nearest": (Image.NEAREST, InterpolationMode.NEAREST),
 }
 
 

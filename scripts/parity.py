@@ -17,46 +17,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import nn
 
-from peers import logits, peers
+from peers import logits, peers, randomise
 
 LIMIT = 1e-4
 # Where in the document the table stands.
 BEGIN, END = "<!-- imports -->", "<!-- end of imports -->"
 CLASSES = {"transformers": 1001}
 COLUMNS = ("source", "network", "file", "found", "preprocessing", "size of the logits", "largest difference", "relative")
-
-
-def randomise(model, seed, images):
-    """Random weights, batch-norms and running statistics near those of real ones: taken from images, then disturbed.
-
-    Statistics that do not fit the images would let activations grow from block to block, and rounding errors with them.
-    """
-    torch.manual_seed(seed)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        nn.init.uniform_(norm.weight, 0.6, 1.4)
-        nn.init.normal_(norm.bias, 0.0, 0.2)
-        norm.momentum_before, norm.momentum = norm.momentum, 1.0
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_in = module.weight[0].numel()
-            nn.init.normal_(module.weight, 0.0, (2.0 / fan_in) ** 0.5)
-            if module.bias is not None:
-                nn.init.normal_(module.bias, 0.0, 0.1)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, module.in_features**-0.5)
-            nn.init.normal_(module.bias, 0.0, 0.1)
-    model.train()
-    with torch.no_grad():
-        logits(model, images)
-        for norm in norms:
-            deviation = norm.running_var.sqrt()
-            norm.running_mean += 0.2 * deviation * torch.randn_like(deviation)
-            norm.running_var *= torch.empty_like(deviation).uniform_(0.6, 1.6)
-            norm.momentum = norm.momentum_before
-    return model.eval()
 
 
 def run(*command):
@@ -70,10 +38,12 @@ def run(*command):
 def compare(peer, images, mbconv, folder):
     """One row of the table."""
     model = peer.build(CLASSES.get(peer.source, 1000))
-    preprocess = peer.preprocess(model)
+    preprocess = peer.preprocess(folder)
     batch = torch.stack([preprocess(Image.open(image).convert("RGB")) for image in images])
-    model = randomise(model, 0, torch.cat([batch, batch.flip(-1), batch.flip(-2)]))
+    colour = batch.expand(-1, 3, -1, -1)
+    model = randomise(model, 0, torch.cat([colour, colour.flip(-1), colour.flip(-2)]))
     path = peer.write(model, folder)
+    model = peer.finish(model)
     imported = folder / "imported.safetensors"
     _, told = run(mbconv, "import", path, imported, *peer.options)
     with torch.no_grad():

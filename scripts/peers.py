@@ -4,7 +4,7 @@ Needs torch, torchvision, timm, transformers, efficientnet_pytorch (the package 
 and safetensors.
 """
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -14,13 +14,16 @@ import torch
 import torchvision
 import transformers
 from efficientnet_pytorch import EfficientNet
+from PIL import Image
 from safetensors.torch import save_file
+from timm.models import adapt_input_conv
 from torch import nn
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
+from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
+from transformers.models.mobilenet_v2.image_processing_pil_mobilenet_v2 import MobileNetV2ImageProcessorPil
 
 IMAGENET = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = transforms.Normalize((0.5,) * 3, (0.5,) * 3)
 
 
 @dataclass
@@ -32,16 +35,19 @@ class Peer:
     build: Callable[[int], nn.Module]
     # Below a folder of its own.
     file: str
-    # Of the network after `build`.
-    preprocess: Callable[[nn.Module], Callable]
+    # From an image to what the network takes; may put files into the folder that the weights will be in.
+    preprocess: Callable[[Path], Callable]
     # More for `mbconv import`.
     options: tuple = ()
+    # What becomes of the network after it was written, where mbconv is told to change it.
+    finish: Callable[[nn.Module], nn.Module] = lambda model: model
 
     def write(self, model, folder):
         """Writes the weights as the peer does; the path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file
         if self.source == "transformers":
+            # Beside preprocessor_config.json.
             model.save_pretrained(folder)
         elif path.suffix == ".safetensors":
             save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
@@ -49,7 +55,7 @@ class Peer:
             torch.save(model.state_dict(), path)
         if self.source == "timm" and path.name == "model.safetensors":
             # As in timm's repositories on the Hugging Face hub.
-            config = {"architecture": self.name.split(".")[0], "pretrained_cfg": pretrained_cfg(self.name)}
+            config = {"architecture": self.name.split(".")[0], "pretrained_cfg": pretrained_cfg(self.name.split(",")[0])}
             (folder / "config.json").write_text(json.dumps(config))
         return path
 
@@ -58,6 +64,37 @@ def logits(model, images):
     """Of a network of any peer."""
     output = model(images)
     return output if isinstance(output, torch.Tensor) else output.logits
+
+
+def randomise(model, seed, images):
+    """Random weights and running statistics. Each batch-norm's are those of what it is given for `images`, disturbed; the layers
+    after it see what it then gives. So activations neither grow nor vanish, however deep the network is."""
+    torch.manual_seed(seed)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.6, 1.4)
+            nn.init.normal_(module.bias, 0.0, 0.2)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0.0, (2.0 / module.weight[0].numel()) ** 0.5)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, 0.0, 0.1)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, module.in_features**-0.5)
+            nn.init.normal_(module.bias, 0.0, 0.1)
+
+    def settle(norm, inputs):
+        mean, variance = (value.float() for value in (inputs[0].double().mean((0, 2, 3)), inputs[0].double().var((0, 2, 3))))
+        norm.running_mean.copy_(mean + 0.2 * variance.sqrt() * torch.randn_like(mean))
+        norm.running_var.copy_(variance * torch.empty_like(variance).uniform_(0.6, 1.6))
+
+    hooks = [norm.register_forward_pre_hook(settle) for norm in norms]
+    model.eval()
+    with torch.inference_mode():
+        logits(model, images)
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 def torchvision_peer(name, weights, file, **options):
@@ -70,7 +107,7 @@ def torchvision_peer(name, weights, file, **options):
 
 def pretrained_cfg(name):
     cfg = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(name.split(".")[0])
-    keep = ("tag", "input_size", "crop_pct", "interpolation", "mean", "std")
+    keep = ("tag", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     return {key: value for key, value in cfg.to_dict().items() if key in keep}
 
 
@@ -82,6 +119,25 @@ def timm_peer(name, file="model.safetensors", options=()):
         return timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg(name)))
 
     return Peer("timm", name, build, file, preprocess, options)
+
+
+def timm_grey_peer(name):
+    """timm's network for colour, made one for grey as `timm.create_model(name, pretrained=True, in_chans=1)` does."""
+    colour = timm_peer(name, options=("--input-channels", "1"))
+
+    def preprocess(folder):
+        resize, crop, tensor, _ = colour.preprocess(folder).transforms
+        # The averages of ImageNet's.
+        normalise = transforms.Normalize((0.449,), (0.226,))
+        return transforms.Compose([resize, crop, transforms.Grayscale(1), tensor, normalise])
+
+    def finish(model):
+        stem = model.conv_stem
+        model.conv_stem = nn.Conv2d(1, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=False)
+        model.conv_stem.weight.data = adapt_input_conv(1, stem.weight.data)
+        return model
+
+    return replace(colour, name=f"{name}, grey", preprocess=preprocess, finish=finish)
 
 
 def lukemelas_peer(number):
@@ -99,17 +155,31 @@ def lukemelas_peer(number):
     return Peer("lukemelas", name, build, f"{name}.pth", preprocess)
 
 
+def hf_preprocess(processor):
+    """An image processor of transformers, with its preprocessor_config.json. Its Pillow backend, for the other's resize is
+    torchvision's for tensors, whose pixels differ by one from Pillow's."""
+
+    def preprocess(folder):
+        processor.save_pretrained(folder)
+        return lambda image: processor(image, return_tensors="pt")["pixel_values"][0]
+
+    return preprocess
+
+
 def hf_mobilenet_peer(width):
     def build(classes):
         config = transformers.MobileNetV2Config(depth_multiplier=width, num_labels=classes)
         return transformers.MobileNetV2ForImageClassification(config)
 
-    def preprocess(_):
-        # google/mobilenet_v2_*: shortest edge 256, bilinear, centre crop 224, 0.5 and 0.5.
-        resize = transforms.Resize(256, interpolation=InterpolationMode.BILINEAR)
-        return transforms.Compose([resize, transforms.CenterCrop(224), transforms.ToTensor(), HALF])
-
-    return Peer("transformers", f"MobileNetV2 {width}", build, "model.safetensors", preprocess)
+    # As in google/mobilenet_v2_*.
+    processor = MobileNetV2ImageProcessorPil(
+        size={"shortest_edge": 256},
+        crop_size={"height": 224, "width": 224},
+        resample=Image.Resampling.BILINEAR,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    return Peer("transformers", f"MobileNetV2 {width}", build, "model.safetensors", hf_preprocess(processor))
 
 
 # google/efficientnet-b*'s config.json: width, depth, side, hidden, depthwise_padding.
@@ -139,13 +209,15 @@ def hf_efficientnet_peer(number):
         )
         return transformers.EfficientNetForImageClassification(config)
 
-    def preprocess(_):
-        # The deviation of the published processors divides twice, which is ImageNet's; their stretching of the image to a
-        # square with the nearest pixel is left out: both sides see mbconv's resize.
-        resize = transforms.Resize(size, interpolation=InterpolationMode.BICUBIC)
-        return transforms.Compose([resize, transforms.CenterCrop(size), transforms.ToTensor(), IMAGENET])
-
-    return Peer("transformers", f"EfficientNet B{number}", build, "model.safetensors", preprocess)
+    # As in google/efficientnet-b*: squashed to a square by the nearest pixel, divided by the deviation twice.
+    processor = EfficientNetImageProcessorPil(
+        size={"height": size, "width": size},
+        do_center_crop=False,
+        resample=Image.Resampling.NEAREST,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.47853944, 0.4732864, 0.47434163],
+    )
+    return Peer("transformers", f"EfficientNet B{number}", build, "model.safetensors", hf_preprocess(processor))
 
 
 class FlatBlock(nn.Module):
@@ -229,6 +301,9 @@ def peers():
     yield timm_peer("efficientnet_b0.ra_in1k", "efficientnet_b0_ra-3dd342df.pth")
     yield timm_peer("tf_efficientnet_b0.ap_in1k", "tf_efficientnet_b0_ap-f262efe1.pth")
     yield timm_peer("tf_efficientnet_b3.ns_jft_in1k", "tf_efficientnet_b3_ns-9d44bf68.pth")
+    # Changed on the way in.
+    for name in ("mobilenetv2_100.ra_in1k", "efficientnet_b0.ra_in1k"):
+        yield timm_grey_peer(name)
     # By what the user says.
     yield timm_peer("tf_efficientnet_b1.in1k", "checkpoint.pth", ("--arch", "tf_efficientnet_b1"))
     for number in range(6):

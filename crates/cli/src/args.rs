@@ -83,9 +83,15 @@ pub enum OnNan {
 
 #[derive(Args)]
 pub struct Finetune {
-    /// Model file, or folder of a run (its best model), to begin with
+    /// Model file, folder of a run (its best model), or published weights, to begin with
     #[arg(long, value_name = "MODEL")]
     pub weights: PathBuf,
+    /// Network, where the keys, shapes and name of a file of published weights leave it open
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// Channels of the images: 1 for grey, 3 for colour; another number than the model's adapts its stem
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub input_channels: Option<usize>,
     /// Data set; its classes get a new classifier
     #[arg(long)]
     pub data: String,
@@ -247,6 +253,9 @@ pub struct Import {
     /// Network, where keys, shapes and file name leave it open; timm's names will do
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
+    /// Channels of the images: another number than the file's adapts the stem, summing its weights for 1 (grey)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub input_channels: Option<usize>,
     /// Text file with one class name a line; another number than the file's makes the classifier new
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
@@ -257,7 +266,7 @@ pub struct Import {
 
 #[derive(Args)]
 pub struct Fetch {
-    /// Name of weights: torchvision/…, timm/…, lukemelas/…, hf:owner/name, https://… (see `mbconv list --pretrained`)
+    /// Name of weights: torchvision/…, timm/…, lukemelas/…, d-li14/…, hf:owner/name, https://… (see `mbconv list --pretrained`)
     pub weights: String,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ImageNet-1k validation, in per cent, as the publisher measured it at the resolution given: torchvision's from its
 //! `Weights` classes, timm's from its `results-imagenet.csv` (rows without numbers are newer than the table), Google's
-//! MobileNetV2 from the table in TensorFlow's `slim/nets/mobilenet`.
+//! MobileNetV2 from the table in TensorFlow's `slim/nets/mobilenet`, d-li14's from its README.
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,7 +41,7 @@ const fn hub(
 
 /// The table. The first row of an architecture is its home's default, which the name without a tag means.
 #[rustfmt::skip]
-pub const PRETRAINED: [Pretrained; 84] = [
+pub const PRETRAINED: [Pretrained; 90] = [
     url("torchvision/mobilenet_v2.imagenet1k_v2", "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth", 224, Some((72.154, 90.822))),
     url("torchvision/mobilenet_v2.imagenet1k_v1", "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth", 224, Some((71.878, 90.286))),
     url("torchvision/efficientnet_b0.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth", 224, Some((77.692, 93.532))),
@@ -162,6 +162,12 @@ pub const PRETRAINED: [Pretrained; 84] = [
         600,
         None,
     ),
+    url("d-li14/mobilenetv2_1.0", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_1.0-0c6065bc.pth", 224, Some((72.192, 90.534))),
+    url("d-li14/mobilenetv2_0.75", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_0.75-dace9791.pth", 224, Some((69.952, 88.986))),
+    url("d-li14/mobilenetv2_0.5", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_0.5-eaa6f9ad.pth", 224, Some((64.592, 85.392))),
+    url("d-li14/mobilenetv2_0.35", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_0.35-b2e15951.pth", 224, Some((60.092, 82.172))),
+    url("d-li14/mobilenetv2_0.25", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_0.25-b61d2159.pth", 224, Some((52.352, 75.932))),
+    url("d-li14/mobilenetv2_0.1", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_0.1-7d1d638a.pth", 224, Some((34.896, 56.564))),
     hub("hf:google/mobilenet_v2_1.4_224", "google/mobilenet_v2_1.4_224", 224, Some((75.0, 92.5))),
     hub("hf:google/mobilenet_v2_1.0_224", "google/mobilenet_v2_1.0_224", 224, Some((71.8, 91.0))),
     hub("hf:google/mobilenet_v2_0.75_160", "google/mobilenet_v2_0.75_160", 160, Some((66.4, 87.3))),
@@ -191,7 +197,7 @@ mod tests {
                 (found, place) => panic!("{found:?} {place:?}"),
             }
             if let Some((top1, top5)) = row.accuracy {
-                assert!(40.0 < top1 && top1 < top5 && top5 < 100.0, "{}", row.name);
+                assert!(30.0 < top1 && top1 < top5 && top5 < 100.0, "{}", row.name);
             }
             assert!((96..=800).contains(&row.resolution));
         }

@@ -39,6 +39,7 @@ impl Spec {
     /// | `torchvision/mobilenet_v2`, `torchvision/mobilenet_v2.imagenet1k_v1` | torchvision's default weights, or others |
     /// | `timm/mobilenetv2_100.ra_in1k`, `timm/mobilenetv2_100` | timm's, with their tag or its default |
     /// | `lukemelas/efficientnet-b0` | EfficientNet-PyTorch's |
+    /// | `d-li14/mobilenetv2_0.5` | d-li14/mobilenetv2.pytorch's |
     /// | `hf:owner/name`, `hf:owner/name@revision/file` | any repository |
     /// | `https://…`, `https://…#sha256=…` | any URL, and its hash |
     /// | anything else, and whatever exists as a file | a path |
@@ -52,11 +53,17 @@ impl Spec {
         if is_url(text) {
             return address(text);
         }
-        let home = ["torchvision/", "timm/", "lukemelas/"].into_iter().find_map(|home| text.strip_prefix(home));
+        let home =
+            ["torchvision/", "timm/", "lukemelas/", "d-li14/"].into_iter().find_map(|home| text.strip_prefix(home));
         let Some(name) = home.filter(|_| !Path::new(text).exists()) else { return Ok(Self::Path(text.into())) };
         let wanted = text.to_ascii_lowercase();
-        // The first row of an architecture is its default.
-        let known = PRETRAINED.iter().find(|row| row.name == wanted || row.name.split('.').next() == Some(&wanted));
+        // The first row of an architecture is its default. A tag begins with a letter, what follows a point in a width does not.
+        let untagged = |name: &'static str| {
+            let tagged =
+                name.split_once('.').filter(|(_, tag)| tag.starts_with(|first: char| first.is_ascii_alphabetic()));
+            tagged.map_or(name, |(architecture, _)| architecture)
+        };
+        let known = PRETRAINED.iter().find(|row| row.name == wanted || untagged(row.name) == wanted);
         match known.map(|row| row.place) {
             Some(Place::Url(url)) => Ok(Self::Url { url: url.into(), sha256: hash_in_name(url) }),
             Some(Place::HuggingFace(repository)) => Ok(Self::repository(repository)),
@@ -215,6 +222,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_a_path() {
+        assert_eq!(url("d-li14/mobilenetv2_0.1").1.as_deref(), Some("7d1d638a"));
+        assert!(Spec::parse("d-li14/mobilenetv2_0").is_err());
         for path in ["model.safetensors", "runs/pets", "/a/b", "C:\\x", "", "timmy/x"] {
             assert_eq!(Spec::parse(path).unwrap(), Spec::Path(path.into()));
             assert!(!Spec::is_remote(path));

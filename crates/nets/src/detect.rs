@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::layout::{Layout, TensorInfo};
 use crate::registry::{NAMES, TENSORFLOW};
+use crate::weights::shown;
 use crate::{ArchitectureError, ArchitectureOptions};
 
 /// Shapes of a state dictionary's tensors, by key.
@@ -120,7 +121,9 @@ pub fn detect(shapes: &Shapes, name: Option<&str>) -> Result<Detected, DetectErr
         }
     }
     match nearest {
-        None => Err(DetectError::UnknownLayout { tensors: shapes.len(), first: shapes.keys().next().cloned() }),
+        None => {
+            Err(DetectError::UnknownLayout { tensors: shapes.len(), first: shapes.keys().next().map(|key| shown(key)) })
+        }
         Some((difference, Detected { layout, options })) => {
             Err(DetectError::Unfit { name: options.name, layout, nearest: name.is_none(), difference })
         }
@@ -146,7 +149,7 @@ fn compare(shapes: &Shapes, list: &[TensorInfo]) -> Difference {
     }
     let known: std::collections::HashSet<&str> = list.iter().map(|info| info.key.as_str()).collect();
     let unused = shapes.keys().filter(|key| !known.contains(key.as_str()) && !key.ends_with(BATCH_COUNTER));
-    difference.unused = unused.cloned().collect();
+    difference.unused = unused.map(|key| shown(key)).collect();
     difference
 }
 
@@ -198,6 +201,17 @@ mod tests {
         let error = detect(&Shapes::from([("layer1.weight".into(), vec![2])]), None).unwrap_err();
         assert_eq!(error.to_string(), "its 1 tensors have keys of no known layout, such as `layer1.weight`");
         assert!(detect(&Shapes::new(), Some("resnet50")).is_err());
+    }
+
+    #[test]
+    fn keys_of_strangers_are_shown_short_and_plain() {
+        let key = format!("\x1b[2J{}", "x".repeat(1 << 20));
+        let error = detect(&Shapes::from([(key.clone(), vec![1])]), None).unwrap_err().to_string();
+        assert!(error.len() < 300 && error.contains("\\u{1b}[2Jxxx") && !error.contains('\x1b'), "{error}");
+        let mut b0 = shapes("efficientnet_b0", 10, Layout::Timm);
+        b0.insert(key, vec![1]);
+        let error = detect(&b0, None).unwrap_err().to_string();
+        assert!(error.len() < 400 && error.contains("1 unused"), "{error}");
     }
 
     #[test]

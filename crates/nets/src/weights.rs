@@ -79,6 +79,13 @@ pub enum WeightsError {
     },
 }
 
+/// A key from a stranger's file, for people: of reasonable length, and without what would move a terminal's cursor.
+pub(crate) fn shown(key: &str) -> String {
+    const LONGEST: usize = 120;
+    let escaped: String = key.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if key.chars().nth(LONGEST).is_some() { escaped + "…" } else { escaped }
+}
+
 /// The tensors of `network` as f32 with torchvision's keys, in [`tensors`](crate::layout::tensors)' order: parameters and running statistics.
 pub fn state_dict(network: &Network) -> Vec<(TensorInfo, TensorData)> {
     state_dict_in(network, Layout::Torchvision)
@@ -208,7 +215,7 @@ fn compare<T>(
     let mut foreign: Vec<&String> = found.keys().filter(|key| !known.contains(key.as_str())).collect();
     foreign.sort();
     match foreign.first() {
-        Some(&first) => Err(WeightsError::Unexpected { first: first.clone(), count: foreign.len() }),
+        Some(&first) => Err(WeightsError::Unexpected { first: shown(first), count: foreign.len() }),
         None => Ok(()),
     }
 }
@@ -223,13 +230,12 @@ pub fn from_safetensors(network: Network, bytes: &[u8]) -> Result<Network, Weigh
         if key.ends_with(BATCH_COUNTER) {
             continue;
         }
-        let key = key.to_string();
         let values = decode(view.dtype(), view.data())
-            .ok_or_else(|| WeightsError::Type { key: key.clone(), dtype: view.dtype() })?;
+            .ok_or_else(|| WeightsError::Type { key: shown(key), dtype: view.dtype() })?;
         if values.iter().any(|value| !value.is_finite()) {
-            return Err(WeightsError::NotFinite { key, written: Precision::F32 });
+            return Err(WeightsError::NotFinite { key: shown(key), written: Precision::F32 });
         }
-        state.insert(key, TensorData::new(values, view.shape().to_vec()));
+        state.insert(key.to_string(), TensorData::new(values, view.shape().to_vec()));
     }
     load_state_dict(network, state)
 }

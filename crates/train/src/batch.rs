@@ -4,14 +4,30 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::data::{Batch, Preprocess};
 
-/// Images as the network takes them, `[N, H, W, 3]`: bytes travel to the device and are normalised there,
-/// `(byte / 255 - mean) / std`.
+/// Images as the network takes them, `[N, H, W, channels]`: bytes travel to the device and are normalised there,
+/// `(byte / 255 - mean) / std`. One channel is grey; any other number is colour, whatever the network takes:
+/// [`Preprocess::takes_pictures`] says whether it does.
 pub fn images(batch: &Batch, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
     let n = batch.labels.len();
-    let data = TensorData::new(batch.images.clone(), [n, batch.height, batch.width, 3]);
+    let (bytes, channels) = match preprocess.channels {
+        1 => (grey(&batch.images), 1),
+        _ => (batch.images.clone(), 3),
+    };
+    let data = TensorData::new(bytes, [n, batch.height, batch.width, channels]);
     let bytes = Tensor::<4, Int>::from_data(data, (device, DType::U8)).float();
-    let channels = |values: [f32; 3]| Tensor::<1>::from_floats(values.map(|v| v * 255.0), device).reshape([1, 1, 1, 3]);
-    (bytes - channels(preprocess.mean)) / channels(preprocess.std)
+    let constants = |values: [f32; 3]| {
+        Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..channels], device).reshape([1, 1, 1, channels])
+    };
+    (bytes - constants(preprocess.mean)) / constants(preprocess.std)
+}
+
+/// Red, green and blue to grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point.
+fn grey(rgb: &[u8]) -> Vec<u8> {
+    const LUMA: [u32; 3] = [19595, 38470, 7471];
+    let (pixels, _) = rgb.as_chunks::<3>();
+    let weighed =
+        |pixel: &[u8; 3]| pixel.iter().zip(LUMA).map(|(&value, weight)| u32::from(value) * weight).sum::<u32>();
+    pixels.iter().map(|pixel| ((weighed(pixel) + (1 << 15)) >> 16) as u8).collect()
 }
 
 /// Class indices, `[N]`.
@@ -23,17 +39,11 @@ pub fn targets(batch: &Batch, device: &Device) -> Tensor<1, Int> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Interpolation;
 
     #[test]
     fn bytes_are_normalised_by_channel() {
-        let preprocess = Preprocess {
-            resize: 1,
-            crop: 1,
-            interpolation: Interpolation::Bilinear,
-            mean: [0.0, 0.5, 1.0],
-            std: [1.0, 0.5, 0.25],
-        };
+        let preprocess =
+            Preprocess { resize: 1, crop: 1, mean: [0.0, 0.5, 1.0], std: [1.0, 0.5, 0.25], ..Preprocess::default() };
         let batch = Batch { images: vec![255, 0, 51], labels: vec![3], height: 1, width: 1, indices: vec![0] };
         for device in [Device::default(), Device::default().autodiff()] {
             let values: Vec<f32> = images(&batch, &preprocess, &device).into_data().try_to_vec().unwrap();
@@ -42,5 +52,17 @@ mod tests {
             }
             assert_eq!(targets(&batch, &device).into_scalar::<i64>(), 3);
         }
+    }
+
+    #[test]
+    fn grey_is_pillows() {
+        // PIL.Image.fromarray(pixels).convert("L")
+        let pixels = [[255, 0, 51], [0, 0, 0], [255; 3], [1, 2, 3], [200, 100, 7], [7, 7, 7], [0, 128, 255]];
+        assert_eq!(grey(pixels.as_flattened()), [82, 0, 255, 2, 119, 7, 104]);
+        let preprocess = Preprocess { mean: [0.5; 3], std: [0.5; 3], ..Preprocess::default() }.with_channels(1);
+        let batch = Batch { images: vec![255; 6], labels: vec![0], height: 1, width: 2, indices: vec![0] };
+        let images = images(&batch, &preprocess, &Device::default());
+        assert_eq!(images.dims(), [1, 1, 2, 1]);
+        assert_eq!(images.into_data().try_to_vec::<f32>().unwrap(), [1.0, 1.0]);
     }
 }

@@ -53,19 +53,13 @@ mod tests {
     use mbconv_nets::ArchitectureOptions;
 
     use super::*;
-    use crate::data::{Interpolation, Preprocess};
+    use crate::data::Preprocess;
 
     fn network(seed: u64) -> (Network, ModelCard) {
         let device = Device::default();
         device.seed(seed);
         let options = ArchitectureOptions::new("efficientnet_b0", 3);
-        let preprocess = Preprocess {
-            resize: 40,
-            crop: 32,
-            interpolation: Interpolation::Bicubic,
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-        };
+        let preprocess = Preprocess { resize: 40, crop: 32, ..Preprocess::default() };
         let classes = ["a", "b", "c"].map(String::from).into();
         (options.architecture().unwrap().init(&device), ModelCard::new(options, classes, preprocess))
     }

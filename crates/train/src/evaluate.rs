@@ -123,7 +123,7 @@ impl<'a> Labelled<'a> {
 /// Evaluates `network` on everything that `data` holds, telling `progress` how many images are done.
 ///
 /// # Errors
-/// An image that cannot be read, unless the loader passes over those; a set `stop`.
+/// An image that cannot be read, unless the loader passes over those; a network that takes no pictures; a set `stop`.
 pub fn evaluate(
     network: &Network,
     data: &Labelled,
@@ -133,6 +133,7 @@ pub fn evaluate(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, EvaluateError> {
+    preprocess.takes_pictures()?;
     let network = Inference::new(network);
     let mut tallies = vec![Tally::default(); class_names.len()];
     let mut total = Tally::default();

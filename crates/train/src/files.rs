@@ -1,7 +1,25 @@
-//! Writing files so that nobody ever sees half of one.
+//! Writing files so that nobody ever sees half of one, and reading those of strangers.
 
 use std::io::Write;
 use std::path::Path;
+
+/// Largest file of weights that is read, in bytes: twice a checkpoint of EfficientNet-L2 with averages and Adam's state.
+const MAX_WEIGHTS: u64 = 16 << 30;
+
+/// The contents of a file of weights: of a regular file, at the end of whatever links, that a network can fill.
+///
+/// # Errors
+/// A folder, a device, a pipe; a larger file; whatever the system says.
+pub(crate) fn read_weights(path: &Path) -> std::io::Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > MAX_WEIGHTS {
+        return Err(std::io::Error::other(format!("it has {} bytes, more than any network's weights", metadata.len())));
+    }
+    std::fs::read(path)
+}
 
 /// Writes `bytes` to `path` through a temporary file beside it, which is renamed when complete.
 ///

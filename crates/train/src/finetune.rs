@@ -53,12 +53,20 @@ impl FinetuneError {
 }
 
 /// Puts the weights and running statistics of the model at `path` into `network`, whose classes are `classes` and which
-/// the recipe calls `name`. The classifier stays as it is, freshly drawn, unless the model's classes are the same.
+/// the recipe calls `name`. The classifier stays as it is, freshly drawn, unless the model's classes are the same; the stem is
+/// adapted where the network takes another number of channels.
 ///
 /// # Errors
 /// A model that cannot be read or has another architecture.
 pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) -> Result<Network, FinetuneError> {
-    let model = load_weights(path, &ImportOptions::default(), &Device::flex())?.model;
+    let load = |arch| load_weights(path, &ImportOptions { arch, preprocess: None }, &Device::flex());
+    // What the file leaves open the recipe decides.
+    let loaded = match load(None) {
+        Err(ImportError::Ambiguous { .. }) => load(Some(name.into())),
+        loaded => loaded,
+    };
+    let channels = network.architecture().input_channels;
+    let (model, _) = loaded?.model.with_input_channels(channels).map_err(ImportError::from)?;
     let same_classes = model.card.classes == classes;
     let by_key = |network: &Network| -> HashMap<String, TensorData> {
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect()
@@ -116,6 +124,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         sampling: Sampling::Once,
         model: ModelConfig {
             name: architecture.name.clone(),
+            input_channels: architecture.input_channels,
             strides: architecture.strides.clone(),
             dropout: architecture.dropout,
             drop_path: architecture.drop_path,
@@ -130,6 +139,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
             interpolation: card.preprocess.interpolation,
             eval_size: Some(crop),
             eval_resize: Some(card.preprocess.resize),
+            resize_mode: card.preprocess.resize_mode,
             mean: card.preprocess.mean,
             std: card.preprocess.std,
             ..InputConfig::of_size(crop)

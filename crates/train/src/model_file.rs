@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Preprocess;
-use crate::files::write_atomically;
+use crate::files::{read_weights, write_atomically};
 use crate::metrics::Scores;
 use crate::recipe::RecipeFile;
 use crate::run_folder::Score;
@@ -256,7 +256,7 @@ impl Model {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    std::fs::read(path).map_err(|source| ModelError::Read { path: path.display().to_string(), source })
+    read_weights(path).map_err(|source| ModelError::Read { path: path.display().to_string(), source })
 }
 
 fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
@@ -272,6 +272,9 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
         format!("it was written in form {} by {}, newer than this program", card.format, card.program)
     } else if card.classes.len() != architecture.classes {
         format!("{} class names for {} classes", card.classes.len(), architecture.classes)
+    } else if card.preprocess.channels != architecture.input_channels {
+        let (given, taken) = (card.preprocess.channels, architecture.input_channels);
+        format!("preprocessing gives {given} channels to a network of {taken}")
     } else if !is_possible(&card.preprocess) {
         format!("impossible preprocessing {:?}", card.preprocess)
     } else {

@@ -60,7 +60,7 @@ pub fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
 /// The `top_k` likeliest classes of each file, preprocessed as the model file says.
 ///
 /// # Errors
-/// The first file that cannot be read or decoded.
+/// The first file that cannot be read or decoded; a network that takes no pictures.
 pub fn predict(
     model: &Model,
     files: &[PathBuf],
@@ -68,6 +68,7 @@ pub fn predict(
     with_logits: bool,
     device: &Device,
 ) -> Result<Vec<Prediction>, DataError> {
+    model.card.preprocess.takes_pictures()?;
     let network = Inference::new(&model.network);
     let mut results = Vec::with_capacity(files.len());
     let preprocess = &model.card.preprocess;

@@ -53,8 +53,7 @@ impl Source for Numbered {
 }
 
 fn plain() -> Transform {
-    let interpolation = Interpolation::Bilinear;
-    Transform::Eval(Preprocess { resize: 4, crop: 4, interpolation, mean: [0.0; 3], std: [1.0; 3] })
+    Transform::Eval(Preprocess { resize: 4, crop: 4, ..Preprocess::default() })
 }
 
 fn random(size: usize) -> Transform {

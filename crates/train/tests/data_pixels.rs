@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mbconv_train::data::{
-    Crop, DecodeError, Interpolation, Preprocess, RgbPixels, TrainTransform, decode_rgb, sample_rng,
+    Crop, CropRounding, DecodeError, Interpolation, Preprocess, ResizeMode, RgbPixels, TrainTransform, decode_rgb,
+    sample_rng,
 };
 use proptest::prelude::*;
 
@@ -27,19 +28,29 @@ fn difference(a: &RgbPixels, b: &RgbPixels) -> (u8, f64) {
     (differences.max().unwrap_or(0), sum as f64 / a.data.len() as f64)
 }
 
-const FILTERS: [(Interpolation, &str); 2] =
-    [(Interpolation::Bilinear, "bilinear"), (Interpolation::Bicubic, "bicubic")];
+const FILTERS: [(Interpolation, &str); 3] =
+    [(Interpolation::Bilinear, "bilinear"), (Interpolation::Bicubic, "bicubic"), (Interpolation::Nearest, "nearest")];
 
 #[test]
 fn evaluation_preprocessing_is_torchvisions() {
     let folder = fixtures("resize");
     for (photo, resize, crop) in [("landscape", 57, 48), ("portrait", 57, 48), ("portrait", 86, 97)] {
         for (interpolation, filter) in FILTERS {
-            let preprocess = Preprocess { resize, crop, interpolation, mean: [0.0; 3], std: [1.0; 3] };
+            let preprocess = Preprocess { resize, crop, interpolation, ..Preprocess::default() };
             let ours = preprocess.apply(load(&folder.join(format!("{photo}.png"))));
             let theirs = load(&folder.join(format!("{photo}_resize{resize}_crop{crop}_{filter}.png")));
             assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {resize} {crop} {filter}");
         }
+    }
+}
+
+#[test]
+fn half_a_pixel_is_rounded_as_the_source_of_the_weights_does() {
+    // Five columns, one cut out of the middle three: torchvision's round(1.5) is 2, transformers' 3 // 2 is 1.
+    let image = RgbPixels { width: 5, height: 2, data: (0..5).flat_map(|x| [x; 3]).collect::<Vec<u8>>().repeat(2) };
+    for (crop_rounding, first) in [(CropRounding::Even, 2), (CropRounding::Down, 1)] {
+        let preprocess = Preprocess { resize: 2, crop: 2, crop_rounding, ..Preprocess::default() };
+        assert_eq!(preprocess.apply(image.clone()).data[0], first);
     }
 }
 
@@ -54,6 +65,10 @@ fn stretching_is_pillows_down_and_up() {
             let transform = TrainTransform { size, interpolation, crop: whole, ..TrainTransform::default() };
             let ours = transform.apply(image, &mut sample_rng(0, 0, 0));
             let theirs = load(&folder.join(format!("{photo}_stretch{size}_{filter}.png")));
+            assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {size} {filter}");
+            let (resize_mode, resize, crop) = (ResizeMode::Squash, size, size);
+            let squash = Preprocess { resize_mode, resize, crop, interpolation, ..Preprocess::default() };
+            let ours = squash.apply(load(&folder.join(format!("{photo}.png"))));
             assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {size} {filter}");
         }
     }
@@ -160,7 +175,7 @@ proptest! {
     ) {
         let image = RgbPixels { width, height, data: vec![200; width * height * 3] };
         let interpolation = Interpolation::Bicubic;
-        let preprocess = Preprocess { resize, crop, interpolation, mean: [0.0; 3], std: [1.0; 3] };
+        let preprocess = Preprocess { resize, crop, interpolation, ..Preprocess::default() };
         let out = preprocess.apply(image.clone());
         prop_assert_eq!((out.width, out.height, out.data.len()), (crop, crop, crop * crop * 3));
         if crop <= resize {

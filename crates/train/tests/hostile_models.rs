@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 use mbconv_nets::ArchitectureOptions;
 use mbconv_nets::weights::{Precision, WeightsError};
-use mbconv_train::data::{Interpolation, Preprocess};
+use mbconv_train::data::Preprocess;
 use mbconv_train::model_file::{Model, ModelCard, ModelError};
 use proptest::prelude::*;
 
@@ -16,8 +16,7 @@ fn whole() -> &'static [u8] {
     BYTES.get_or_init(|| {
         let options = ArchitectureOptions::new("mobilenet_v2_0.1", 2);
         let network = options.architecture().unwrap().init(&Device::default());
-        let preprocess =
-            Preprocess { resize: 8, crop: 8, interpolation: Interpolation::Bilinear, mean: [0.5; 3], std: [0.5; 3] };
+        let preprocess = Preprocess { resize: 8, crop: 8, ..Preprocess::default() };
         let card = ModelCard::new(options, vec!["a".into(), "b".into()], preprocess);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");

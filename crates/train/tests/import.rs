@@ -5,11 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use mbconv_nets::ArchitectureOptions;
 use mbconv_nets::weights::Precision;
+use mbconv_train::finetune::load_body;
 use mbconv_train::import::{ImportError, ImportOptions, Loaded, load_weights};
 use mbconv_train::model_file::Model;
+use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 
@@ -208,7 +212,7 @@ fn another_number_of_classes_or_channels_is_said_aloud() {
     assert_eq!(note.unwrap(), "the classifier is new, for 4 classes instead of 10: train it");
     assert_eq!((fewer.card.architecture.classes, logits(&fewer).len()), (4, 8));
     let (grey, note) = fewer.with_input_channels(1).unwrap();
-    assert_eq!(note.unwrap(), "the stem's weights are summed, for 1 input channels instead of 3");
+    assert_eq!(note.unwrap(), "the stem's weights are summed, for 1 input channel instead of 3");
     assert_eq!(grey.network.stem.weight.dims()[1], 1);
     assert!(grey.with_classes(vec![]).is_err());
 }
@@ -240,4 +244,102 @@ fn what_is_no_file_of_weights_is_said_to_be_none() {
         assert!(fails(&at("circle.pth")).contains("cannot read"));
         assert!(fails(&at("endless.pth")).contains("not a file"));
     }
+}
+
+/// A network's weights and PyTorch's forms of files, as they left home.
+fn whole_files() -> &'static [(String, Vec<u8>)] {
+    static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let network = fixture("flat_mobilenet_v2_0.1").write(folder.path(), |_| ());
+        let name = network.file_name().unwrap().to_str().unwrap().to_string();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import");
+        let forms =
+            ["zip.pth", "protocol_4.pth", "legacy.pth", "checkpoint.pth", "legacy_checkpoint.pth", "module.pth"];
+        let forms = forms.map(|form| (form.to_string(), std::fs::read(fixtures.join(form)).unwrap()));
+        std::iter::once((name, std::fs::read(&network).unwrap())).chain(forms).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever the damage: an error that names the file, or a model.
+    #[test]
+    fn damaged_files_are_errors_or_models(
+        which in any::<prop::sample::Index>(),
+        // Damage lies where it matters more often than where weights are.
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<u8>()), 0..6),
+        end in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        const HEADERS: usize = 16 << 10;
+        let (name, whole) = &whole_files()[which.index(whole_files().len())];
+        let mut bytes = whole.clone();
+        for (at, anywhere, byte) in changes {
+            let length = if anywhere { bytes.len() } else { bytes.len().min(HEADERS) };
+            bytes[at.index(length)] = byte;
+        }
+        if let Some(end) = end {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, &bytes).unwrap();
+        match load(&path) {
+            Ok(loaded) => prop_assert_eq!(loaded.model.card.architecture.name, "mobilenet_v2_0.1_round4"),
+            Err(error) => {
+                let error = error.to_string();
+                prop_assert!(error.contains(name.as_str()) && error.len() < 5000, "{}", error);
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn claims_of_files_allocate_nothing() {
+    let peak = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let header = |shape: &str, end: u64| {
+        let header =
+            format!("{{\"conv.0.weight\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[0,{end}]}}}}");
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 64]].concat()
+    };
+    for (name, bytes) in [
+        ("length.safetensors", [&(1u64 << 60).to_le_bytes()[..], b"{}"].concat()),
+        ("offsets.safetensors", header("[4503599627370496,64]", 1 << 60)),
+        ("shape.safetensors", header("[4294967296,4294967296]", 64)),
+        ("small.safetensors", header("[1099511627776]", 64)),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("not a usable weights file"), "{error}");
+    }
+    // In KiB, with all that the other tests of this file take.
+    assert!(peak() < 4 << 20, "{} KiB", peak());
+}
+
+#[test]
+fn a_recipe_decides_what_its_weights_leave_open() {
+    let fixture = Fixture { file: "weights".into(), ..fixture("timm_tf_efficientnet") };
+    let folder = tempfile::tempdir().unwrap();
+    let path = fixture.write(folder.path(), |_| ());
+    let mut options = ArchitectureOptions::new("tf_efficientnet_b0", 3);
+    options.input_channels = 1;
+    let network = options.architecture().unwrap().init(&Device::default());
+    let classes = ["a", "b", "c"].map(String::from);
+    let tuned = load_body(network, "tf_efficientnet_b0", &classes, &path).unwrap();
+    let stem: Vec<f32> = tuned.stem.weight.val().into_data().iter().collect();
+    let sums: Vec<f32> = fixture
+        .values("conv_stem.weight")
+        .chunks(27)
+        .flat_map(|colours| (0..9).map(|at| colours[at] + colours[at + 9] + colours[at + 18]).collect::<Vec<f32>>())
+        .collect();
+    assert!(stem.iter().zip(&sums).all(|(a, b)| (a - b).abs() < 1e-6) && stem.len() == sums.len());
+    assert_eq!(tuned.classifier.weight.dims()[0], 3);
 }

@@ -10,10 +10,10 @@ use interpreter::{Value, run};
 use mbconv_nets::layout::Role;
 use mbconv_nets::weights::{Precision, load_state_dict, state_dict};
 use mbconv_nets::{ArchitectureOptions, Network, Strides};
-use mbconv_train::ModelCard;
-use mbconv_train::data::{Interpolation, Preprocess};
+use mbconv_train::data::Preprocess;
 use mbconv_train::onnx::proto::{self, FLOAT, FLOAT16, Size, UINT8};
 use mbconv_train::onnx::{OPSET, OnnxError, OnnxOptions, to_onnx};
+use mbconv_train::{Model, ModelCard};
 use prost::Message;
 
 const SIDE: usize = 32;
@@ -38,13 +38,7 @@ fn model(name: &str, strides: Strides) -> (Network, ModelCard) {
         (info.key, TensorData::new(values, info.shape))
     });
     let network = load_state_dict(network.clone(), state.collect()).unwrap();
-    let preprocess = Preprocess {
-        resize: 40,
-        crop: SIDE,
-        interpolation: Interpolation::Bicubic,
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
-    };
+    let preprocess = Preprocess { resize: 40, crop: SIDE, ..Preprocess::default() };
     let classes = ["cat", "dog", "\"quoted\"", "größer", "e"].map(String::from).into();
     (network, ModelCard::new(options, classes, preprocess))
 }
@@ -111,6 +105,27 @@ fn files_compute_what_the_network_does() {
             .collect();
         assert_near(&run(&whole, "image", bytes)["probabilities"].data, &softmax, 1e-5);
     }
+}
+
+#[test]
+fn grey_networks_take_one_channel() {
+    let (network, card) = model("mobilenet_v2_0.1", Strides::Imagenet);
+    let (Model { network, card, .. }, _) =
+        Model { network, card, path: "model".into() }.with_input_channels(1).unwrap();
+    let bytes: Vec<f32> = pixels()[..IMAGES * SIDE * SIDE].iter().map(|&p| f32::from(p)).collect();
+    let (mean, std) = (card.preprocess.mean[0], card.preprocess.std[0]);
+    assert!((mean - 0.449).abs() < 1e-6 && (std - 0.226).abs() < 1e-6);
+    let values: Vec<f32> = bytes.iter().map(|value| (value / 255.0 - mean) / std).collect();
+    // One channel: the order of the dimensions makes no difference.
+    let images = Tensor::<1>::from_floats(values.as_slice(), &Device::default()).reshape([IMAGES, 1, SIDE, SIDE]);
+    let expected = numbers(network.forward(images));
+    let plain = decode(&to_onnx(&network, &card, OnnxOptions::default()).unwrap());
+    let input = Value::new([IMAGES, 1, SIDE, SIDE], values);
+    assert_near(&run(&plain, "input", input)["logits"].data, &expected, 1e-5);
+    let options = OnnxOptions { preprocessing: true, ..OnnxOptions::default() };
+    let whole = decode(&to_onnx(&network, &card, options).unwrap());
+    let input = Value::new([IMAGES, SIDE, SIDE, 1], bytes);
+    assert_near(&run(&whole, "image", input)["logits"].data, &expected, 1e-5);
 }
 
 #[test]
@@ -220,8 +235,8 @@ fn what_cannot_be_written_is_refused() {
     assert!(to_onnx(&steep, &card, OnnxOptions::default()).is_ok());
 
     let mut options = ArchitectureOptions::new("mobilenet_v2_0.1", 5);
-    options.input_channels = 1;
-    let grey = options.architecture().unwrap().init(&Device::default());
-    assert_eq!(error(&grey, Precision::F32, true), OnnxError::Channels(1));
-    assert!(to_onnx(&grey, &card, OnnxOptions::default()).is_ok());
+    options.input_channels = 4;
+    let depth = options.architecture().unwrap().init(&Device::default());
+    assert_eq!(error(&depth, Precision::F32, true), OnnxError::Channels(4));
+    assert!(to_onnx(&depth, &card, OnnxOptions::default()).is_ok());
 }

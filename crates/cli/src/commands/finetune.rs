@@ -24,8 +24,13 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
     let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
     let prepare = || -> Result<_, Failure> {
         let weights = resolve(&args.weights.to_string_lossy(), stop)?;
-        let loaded = load_weights(&weights, &ImportOptions::default(), &device)?;
-        let card = loaded.model.card;
+        let options = ImportOptions { arch: args.arch.clone(), preprocess: None };
+        let loaded = load_weights(&weights, &options, &device)?;
+        let (model, adapted) = match args.input_channels {
+            Some(channels) => loaded.model.with_input_channels(channels)?,
+            None => (loaded.model, None),
+        };
+        let card = model.card;
         // The preset follows from the number of images, and how many are left to train on from the recipe.
         let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };
         let shape = finetune::recipe(&card, &weights, 1000, &args.settings())?;
@@ -33,13 +38,14 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
         let images = data.split("train")?.len();
         let mut file = finetune::recipe(&card, &weights, images, &args.settings())?;
         file.data.path = Some(args.data.clone());
-        Ok((Recipe::try_from(file)?, data, loaded.origin))
+        let told = [Some(loaded.origin), adapted].into_iter().flatten().filter(|line| !line.is_empty());
+        Ok((Recipe::try_from(file)?, data, told.collect::<Vec<_>>()))
     };
-    let (recipe, data, origin) = group.agree(prepare())?;
+    let (recipe, data, told) = group.agree(prepare())?;
 
     let mut progress = Progress::new();
-    if !origin.is_empty() {
-        watch.line(&progress, &origin);
+    for line in &told {
+        watch.line(&progress, line);
     }
     watch.line(&progress, &format!("run folder {}", args.out.display()));
     let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, group, resume: args.resume, stop };
@@ -50,6 +56,8 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
 /// The command that continues the run.
 fn repeat(args: &Finetune) -> String {
     let [weights, out] = [&args.weights, &args.out].map(|path| Path::display(path));
+    let arch = args.arch.as_ref().map(|name| format!(" --arch {name}")).unwrap_or_default();
+    let channels = args.input_channels.map(|channels| format!(" --input-channels {channels}")).unwrap_or_default();
     let set: String = args.settings().iter().map(|setting| format!(" --set '{setting}'")).collect();
-    format!("finetune --weights {weights} --data {} --out {out}{set} --resume", args.data)
+    format!("finetune --weights {weights}{arch}{channels} --data {} --out {out}{set} --resume", args.data)
 }

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 const MAX_BYTES: u64 = 64 << 20;
 
 pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
-    let Import { file, out, arch, classes, preprocess } = args;
+    let Import { file, out, arch, input_channels, classes, preprocess } = args;
     if out.is_dir() {
         let example = out.join("model.safetensors");
         return Err(Failure::new(
@@ -31,11 +31,15 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
         return Err(Failure::new(message, "use it as it is; `mbconv export` writes it in other forms".to_string()));
     }
     eprintln!("{}", loaded.origin);
-    let (model, note) = match classes {
-        Some(classes) => loaded.model.with_classes(classes)?,
+    let (model, stem) = match input_channels {
+        Some(channels) => loaded.model.with_input_channels(channels)?,
         None => (loaded.model, None),
     };
-    if let Some(note) = note {
+    let (model, head) = match classes {
+        Some(classes) => model.with_classes(classes)?,
+        None => (model, None),
+    };
+    for note in [stem, head].into_iter().flatten() {
         eprintln!("{note}");
     }
     Model::save(&model.network, &model.card, Precision::F32, &out)?;

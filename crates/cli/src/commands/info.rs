@@ -75,6 +75,7 @@ fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, la
     let mut json = json!({
         "name": subject.options.name,
         "classes": architecture.classes,
+        "input_channels": architecture.input_channels,
         "parameters": summary.parameters,
         "size_bytes": summary.size_bytes,
         "macs": summary.macs,
@@ -100,6 +101,9 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, la
     let strides: Vec<String> = architecture.strides().iter().map(usize::to_string).collect();
     row("architecture", subject.options.name.clone());
     row("classes", architecture.classes.to_string());
+    if architecture.input_channels != 3 {
+        row("channels", architecture.input_channels.to_string());
+    }
     row("parameters", thousands(summary.parameters as u64));
     row("size", format!("{:.3} MB as f32", summary.size_bytes as f64 / 1e6));
     row("MACs", format!("{} at {1}×{1} px", thousands(summary.macs), summary.input_size));
@@ -107,12 +111,7 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, la
     row("blocks", architecture.blocks.len().to_string());
     if let Some(card) = &subject.card {
         row("class names", shortened(&card.classes));
-        let p = &card.preprocess;
-        let filter = format!("{:?}", p.interpolation).to_lowercase();
-        row(
-            "preprocessing",
-            format!("resize {} ({filter}), crop {}, mean {:?}, std {:?}", p.resize, p.crop, p.mean, p.std),
-        );
+        row("preprocessing", card.preprocess.to_string());
         if let Some(results) = &card.results {
             let (top1, top5) = (percent(results.top1), percent(results.top5));
             row("measured", format!("top-1 {top1}, top-5 {top5} of {} validation images", results.images));

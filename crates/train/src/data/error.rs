@@ -50,6 +50,12 @@ pub enum DataError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// A network for other images than pictures.
+    #[error("the network takes images of {channels} channels, but pictures have 3 (colour) or 1 (grey)")]
+    Channels {
+        /// The network's input channels.
+        channels: usize,
+    },
     /// The folder holds none of the layouts that are known.
     #[error("{} holds no data set of a known form: {found}", path.display())]
     UnknownForm {

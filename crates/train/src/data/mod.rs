@@ -34,7 +34,7 @@ pub use order::Sampling;
 pub use resize::Interpolation;
 pub(crate) use seed::mix_rng;
 pub use seed::sample_rng;
-pub use transform::{Crop, Preprocess, Progressive, TrainTransform, Transform};
+pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
 
 /// One sample as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Resizing as Pillow does it: separable convolution whose kernel widens when the image shrinks.
+//! Resizing as Pillow does it: separable convolution whose kernel widens when the image shrinks, or the nearest pixel.
 //!
 //! Its arithmetic is Pillow's too (`Resample.c`): horizontal before vertical, 8 bits between, weights in fixed point. So
 //! the pixels are those of Pillow up to version 12, to the last bit. Pillow 13 goes vertically first where it finds that
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RgbPixels;
 
-/// The kernel of a resize; each is antialiased and gives the pixels of Pillow's filter of that name.
+/// The kernel of a resize; each gives the pixels of Pillow's filter of that name, and all but the nearest are antialiased.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
@@ -18,6 +18,8 @@ pub enum Interpolation {
     Bilinear,
     /// Cubic of four pixels with a = -0.5 (Catmull–Rom).
     Bicubic,
+    /// The one pixel under each new pixel's centre.
+    Nearest,
 }
 
 /// A rectangle in pixels.
@@ -69,11 +71,36 @@ pub(super) fn resize_region(
     if (width, height) == (image.width, image.height) {
         return crop(image, left as isize, top as isize, columns, rows);
     }
-    let across = Weights::new(image.width, width, left, columns, interpolation);
-    let down = Weights::new(image.height, height, top, rows, interpolation);
+    let (filter, support): (fn(f64) -> f64, f64) = match interpolation {
+        Interpolation::Bilinear => (triangle, 1.0),
+        Interpolation::Bicubic => (cubic, 2.0),
+        Interpolation::Nearest => return nearest(image, width, height, region),
+    };
+    let across = Weights::new(image.width, width, left, columns, filter, support);
+    let down = Weights::new(image.height, height, top, rows, filter, support);
     let used = down.used();
     let between = horizontal(image, &across, used.clone());
     RgbPixels { width: columns, height: rows, data: vertical(&between, columns * 3, &down, used.start) }
+}
+
+/// The source pixel under each centre of the pixels `start..start + count` of a line resized from `from` to `to` pixels: one
+/// step added after another, as Pillow's `ImagingScaleAffine` does, rounding and all.
+fn under(from: usize, to: usize, start: usize, count: usize) -> Vec<usize> {
+    let step = from as f64 / to as f64;
+    let centres = std::iter::successors(Some(0.5 * step), |centre| Some(centre + step));
+    centres.skip(start).take(count).map(|centre| (centre as usize).min(from - 1)).collect()
+}
+
+fn nearest(image: &RgbPixels, width: usize, height: usize, region: Region) -> RgbPixels {
+    let Region { left, top, width: columns, height: rows } = region;
+    let across = under(image.width, width, left, columns);
+    let (source, _) = image.data.as_chunks::<3>();
+    let mut data = Vec::with_capacity(columns * rows * 3);
+    for y in under(image.height, height, top, rows) {
+        let line = &source[y * image.width..][..image.width];
+        data.extend(across.iter().flat_map(|&x| line[x]));
+    }
+    RgbPixels { width: columns, height: rows, data }
 }
 
 /// Bits behind the point of a weight: Pillow's, such that a weighted sum of bytes and a sign fit 32 bits.
@@ -88,15 +115,11 @@ struct Weights {
 
 impl Weights {
     /// Weights for the pixels `start..start + count` of a line resized from `from` to `to` pixels.
-    fn new(from: usize, to: usize, start: usize, count: usize, interpolation: Interpolation) -> Weights {
+    fn new(from: usize, to: usize, start: usize, count: usize, filter: fn(f64) -> f64, support: f64) -> Weights {
         if from == to {
             let spans = (0..count).map(|i| (start + i, i..i + 1)).collect();
             return Weights { spans, weights: vec![1 << PRECISION; count] };
         }
-        let (filter, support): (fn(f64) -> f64, f64) = match interpolation {
-            Interpolation::Bilinear => (triangle, 1.0),
-            Interpolation::Bicubic => (cubic, 2.0),
-        };
         let scale = from as f64 / to as f64;
         let widening = scale.max(1.0);
         let reach = support * widening;
@@ -208,7 +231,7 @@ mod tests {
     #[test]
     fn a_region_is_that_part_of_the_whole() {
         let image = gradient(50, 41);
-        for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic] {
+        for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Nearest] {
             for (width, height) in [(20, 30), (70, 80), (50, 60), (50, 41)] {
                 let whole = resize(&image, width, height, interpolation);
                 let region = Region { left: 3, top: 7, width: 11, height: 13 };

@@ -1,34 +1,132 @@
 //! What is done to an image before a network sees it.
 
+use std::fmt;
+
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::RgbPixels;
 use super::augment::Augmentation;
 use super::resize::{Interpolation, Region, crop, resize, resize_region};
+use super::{DataError, RgbPixels};
 
-/// The evaluation preprocessing that a model file describes: the shorter side resized to `resize`, the central
-/// `crop`×`crop` pixels cut out (black beyond the image's edge), and, on the device, `(x / 255 - mean) / std`.
+/// The evaluation preprocessing that a model file describes: the image resized to `resize`, the central `crop`×`crop` pixels
+/// cut out (black beyond the image's edge), and, on the device, `(x / 255 - mean) / std`.
 ///
 /// Sizes and positions round as torchvision's `Resize(int)` and `CenterCrop` do, pixels as Pillow's `resize`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Preprocess {
-    /// What the shorter side becomes, in pixels; positive.
+    /// What becomes `resize` pixels long.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resize_mode: ResizeMode,
+    /// What the shorter side becomes, or both, in pixels; positive.
     pub resize: usize,
     /// Side of the square that is cut out, in pixels; positive.
     pub crop: usize,
+    /// Where the square lies if as many pixels cannot be left on either side.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub crop_rounding: CropRounding,
     /// Kernel of the resize.
     pub interpolation: Interpolation,
+    /// The network's input channels. 3: red, green and blue. 1: grey, as Pillow's `convert("L")` weighs them; it takes the
+    /// first mean and deviation. Images have no other number.
+    #[serde(default = "three", skip_serializing_if = "is_three")]
+    pub channels: usize,
     /// What to subtract from red, green and blue, scaled to 0..1.
     pub mean: [f32; 3],
     /// What to divide red, green and blue by thereafter.
     pub std: [f32; 3],
 }
 
+/// What becomes of an image's shape.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeMode {
+    /// The shorter side becomes as long as asked for and the proportions stay.
+    #[default]
+    Shorter,
+    /// Both sides become as long as asked for: the image is squashed to a square.
+    Squash,
+}
+
+/// How half a pixel is rounded where the centre is cut out.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CropRounding {
+    /// To the even neighbour: torchvision, timm.
+    #[default]
+    Even,
+    /// To the upper left: Hugging Face transformers.
+    Down,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn three() -> usize {
+    3
+}
+
+fn is_three(value: &usize) -> bool {
+    *value == 3
+}
+
+impl Default for Preprocess {
+    /// ImageNet's usual: 224 of 256 pixels, bilinear.
+    fn default() -> Self {
+        Self {
+            resize_mode: ResizeMode::default(),
+            resize: 256,
+            crop: 224,
+            crop_rounding: CropRounding::default(),
+            interpolation: Interpolation::Bilinear,
+            channels: three(),
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+}
+
 impl Preprocess {
     /// Resizes and crops: `crop`×`crop` pixels, not yet normalized.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
-        resize_and_centre(image, self.resize, self.crop, self.interpolation)
+        let side = self.resize.max(1);
+        let size = match self.resize_mode {
+            ResizeMode::Shorter => shorter_side(image.width, image.height, side),
+            ResizeMode::Squash => (side, side),
+        };
+        centre(&image, size, self.crop, self.interpolation, self.crop_rounding)
+    }
+
+    /// The same for a network of so many input channels. Where they become one, or were, it is normalised by the averages of
+    /// the three.
+    pub fn with_channels(self, channels: usize) -> Self {
+        let average = |values: [f32; 3]| [values.iter().sum::<f32>() / 3.0; 3];
+        match channels {
+            1 => Self { channels, mean: average(self.mean), std: average(self.std), ..self },
+            _ => Self { channels, ..self },
+        }
+    }
+
+    /// Can pictures be preprocessed so?
+    ///
+    /// # Errors
+    /// The network takes a number of channels that pictures do not have.
+    pub fn takes_pictures(&self) -> Result<(), DataError> {
+        match self.channels {
+            1 | 3 => Ok(()),
+            channels => Err(DataError::Channels { channels }),
+        }
+    }
+}
+
+impl fmt::Display for Preprocess {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { resize_mode, resize, crop, interpolation, channels, mean, std, .. } = self;
+        let mode = if *resize_mode == ResizeMode::Squash { "squash to" } else { "resize" };
+        let kernel = format!("{interpolation:?}").to_lowercase();
+        let grey = if *channels == 1 { "grey, " } else { "" };
+        write!(f, "{grey}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
     }
 }
 
@@ -128,7 +226,10 @@ impl TrainTransform {
                 let top = below(height + 2 * padding - size + 1, rng) as isize - padding as isize;
                 padded_crop(&image, (width, height), (left, top), size, self.interpolation)
             }
-            Crop::Centre => resize_and_centre(image, size, size, self.interpolation),
+            Crop::Centre => {
+                let resized = shorter_side(image.width, image.height, size);
+                centre(&image, resized, size, self.interpolation, CropRounding::Even)
+            }
         };
         // Drawn even when the probability is 0 or 1, so that changing it leaves the crops as they were.
         if rng.random::<f64>() < self.horizontal_flip {
@@ -190,14 +291,22 @@ fn half_to_even(x: usize) -> usize {
     if x % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
 }
 
-fn resize_and_centre(image: RgbPixels, shorter: usize, size: usize, interpolation: Interpolation) -> RgbPixels {
+/// Resizes to `width`×`height` and cuts the central square out.
+fn centre(
+    image: &RgbPixels,
+    (width, height): (usize, usize),
+    size: usize,
+    interpolation: Interpolation,
+    rounding: CropRounding,
+) -> RgbPixels {
     let size = size.max(1);
-    let (width, height) = shorter_side(image.width, image.height, shorter.max(1));
     // Where the image is too small, CenterCrop pads: the smaller half of the border comes first.
-    let start = |length: usize| {
-        if length < size { -(((size - length) / 2) as isize) } else { half_to_even(length - size) as isize }
+    let start = |length: usize| match (length.checked_sub(size), rounding) {
+        (None, _) => -(((size - length) / 2) as isize),
+        (Some(rest), CropRounding::Even) => half_to_even(rest) as isize,
+        (Some(rest), CropRounding::Down) => (rest / 2) as isize,
     };
-    padded_crop(&image, (width, height), (start(width), start(height)), size, interpolation)
+    padded_crop(image, (width, height), (start(width), start(height)), size, interpolation)
 }
 
 /// Resizes to `width`×`height` and cuts out the square at `(left, top)`, black beyond the edges.

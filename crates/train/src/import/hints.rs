@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::data::{Interpolation, Preprocess};
+use crate::data::{CropRounding, Interpolation, Preprocess, ResizeMode};
 
 /// Longest file that is read: class names of ImageNet-21k take two megabytes.
 const MAX_BYTES: u64 = 8 << 20;
@@ -22,6 +22,8 @@ pub struct Hints {
     crop: Option<usize>,
     fraction: Option<f64>,
     interpolation: Option<Interpolation>,
+    resize_mode: Option<ResizeMode>,
+    crop_rounding: Option<CropRounding>,
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
 }
@@ -32,11 +34,14 @@ impl Hints {
         let crop = self.crop.unwrap_or(published.crop);
         let fraction = self.fraction.map(|fraction| (crop as f64 / fraction) as usize);
         let said = Preprocess {
+            resize_mode: self.resize_mode.unwrap_or(published.resize_mode),
+            crop_rounding: self.crop_rounding.unwrap_or(published.crop_rounding),
             resize: self.resize.or(fraction).unwrap_or(if self.crop.is_some() { crop } else { published.resize }),
             crop,
             interpolation: self.interpolation.unwrap_or(published.interpolation),
             mean: self.mean.unwrap_or(published.mean),
             std: self.std.unwrap_or(published.std),
+            channels: published.channels,
         };
         (self.crop.is_some() || self.mean.is_some()).then_some(said)
     }
@@ -73,6 +78,12 @@ impl Hints {
         self.interpolation = match pretrained["interpolation"].as_str() {
             Some("bilinear") => Some(Interpolation::Bilinear),
             Some("bicubic") => Some(Interpolation::Bicubic),
+            Some("nearest") => Some(Interpolation::Nearest),
+            _ => None,
+        };
+        self.resize_mode = match pretrained["crop_mode"].as_str() {
+            Some("center") => Some(ResizeMode::Shorter),
+            Some("squash") => Some(ResizeMode::Squash),
             _ => None,
         };
         (self.mean, self.std) = (channels(&pretrained["mean"]), channels(&pretrained["std"]).filter(positive));
@@ -84,8 +95,12 @@ impl Hints {
         let crops = processor["do_center_crop"].as_bool().unwrap_or(true);
         self.resize = edge;
         self.crop = if crops { crop.or(edge) } else { edge };
+        let shorter = processor["size"]["shortest_edge"].is_u64();
+        self.resize_mode = edge.map(|_| if shorter { ResizeMode::Shorter } else { ResizeMode::Squash });
+        self.crop_rounding = Some(CropRounding::Down);
         // Pillow's numbers of its filters.
         self.interpolation = match processor["resample"].as_u64() {
+            Some(0) => Some(Interpolation::Nearest),
             Some(2) => Some(Interpolation::Bilinear),
             Some(3) => Some(Interpolation::Bicubic),
             _ => None,
@@ -110,6 +125,8 @@ fn side(value: &Value) -> Option<usize> {
 
 fn channels(value: &Value) -> Option<[f32; 3]> {
     let list: Vec<f32> = value.as_array()?.iter().filter_map(|value| Some(value.as_f64()? as f32)).collect();
+    // Of a grey image's one channel.
+    let list = if let [only] = list[..] { vec![only; 3] } else { list };
     <[f32; 3]>::try_from(list).ok().filter(|values| values.iter().all(|value| value.is_finite()))
 }
 

@@ -144,9 +144,9 @@ impl ImportError {
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Ambiguous { name, .. } => Some(format!(
-                "`mbconv import` with `--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"
-            )),
+            Self::Ambiguous { name, .. } => {
+                Some(format!("`--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"))
+            }
             Self::Unknown { source, .. } => match &**source {
                 DetectError::Unfit { nearest: false, .. } => Some("leave --arch away to have the network found".into()),
                 DetectError::Architecture(error) => error.hint(),
@@ -171,9 +171,21 @@ impl ImportError {
 /// # Errors
 /// See [`ImportError`]: tensors that are missing, unused or of another shape are listed. Nothing is loaded by halves.
 pub fn load_weights(path: &Path, options: &ImportOptions, device: &Device) -> Result<Loaded, ImportError> {
-    let path = &resolve(path)?;
+    let path = resolve(path)?;
+    from_bytes(state::read(&path)?, &path, options, device)
+}
+
+/// The same of a file's contents; `path` is where it came from.
+///
+/// # Errors
+/// As [`load_weights`].
+pub fn from_bytes(
+    bytes: Vec<u8>,
+    path: &Path,
+    options: &ImportOptions,
+    device: &Device,
+) -> Result<Loaded, ImportError> {
     let shown = || path.display().to_string();
-    let bytes = state::read(path)?;
     if state::is_safetensors(&bytes) {
         match Model::from_bytes(&bytes, path, device) {
             Ok(model) => return Ok(Loaded { model, origin: String::new() }),
@@ -201,7 +213,7 @@ pub fn load_weights(path: &Path, options: &ImportOptions, device: &Device) -> Re
         .ok_or_else(|| ImportError::UnknownPreset { name: preset.into() })?;
     let beside = hints.preprocess(&published).filter(|_| options.preprocess.is_none());
     let preset = if beside.is_some() { "its configuration's" } else { preset };
-    let preprocess = beside.unwrap_or(published);
+    let preprocess = beside.unwrap_or(published).with_channels(architecture.input_channels);
 
     // The weights, under torchvision's keys.
     let mut state = HashMap::new();
@@ -219,7 +231,7 @@ pub fn load_weights(path: &Path, options: &ImportOptions, device: &Device) -> Re
     let classes = hints.classes.filter(|names| names.len() == architecture.classes);
     let classes = classes.unwrap_or_else(|| class_names(architecture.classes));
     let card = ModelCard::new(found.options, classes, preprocess);
-    Ok(Loaded { model: Model { card, network, path: path.clone() }, origin })
+    Ok(Loaded { model: Model { card, network, path: path.into() }, origin })
 }
 
 impl Model {
@@ -248,15 +260,13 @@ impl Model {
         if before == input_channels {
             return Ok((self, None));
         }
-        let model = self.adapted_to_channels(input_channels)?;
-        let how = if input_channels == 1 { "summed" } else { "repeated and scaled" };
-        let note = format!("the stem's weights are {how}, for {input_channels} input channels instead of {before}");
-        Ok((model, Some(note)))
-    }
-
-    fn adapted_to_channels(self, input_channels: usize) -> Result<Self, ModelError> {
         let options = ArchitectureOptions { input_channels, ..self.card.architecture.clone() };
-        self.adapted(options)
+        let mut model = self.adapted(options)?;
+        model.card.preprocess = model.card.preprocess.with_channels(input_channels);
+        let (how, channels) =
+            if input_channels == 1 { ("summed", "channel") } else { ("repeated and scaled", "channels") };
+        let note = format!("the stem's weights are {how}, for {input_channels} input {channels} instead of {before}");
+        Ok((model, Some(note)))
     }
 
     fn adapted(self, options: ArchitectureOptions) -> Result<Self, ModelError> {
@@ -297,10 +307,5 @@ fn origin(
     };
     let ArchitectureOptions { name, classes, .. } = options;
     let holder = file.holder.as_ref().map(|holder| format!(" (`{holder}` of a checkpoint)")).unwrap_or_default();
-    let Preprocess { resize, crop, interpolation, mean, std, .. } = preprocess;
-    let kernel = format!("{interpolation:?}").to_lowercase();
-    format!(
-        "{name} with {classes} classes in {source} layout{holder}; preprocessing {preset}: resize {resize} ({kernel}), \
-         crop {crop}, mean {mean:?}, std {std:?}"
-    )
+    format!("{name} with {classes} classes in {source} layout{holder}; preprocessing {preset}: {preprocess}")
 }

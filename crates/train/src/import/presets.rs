@@ -3,9 +3,9 @@
 use mbconv_nets::registry::TENSORFLOW;
 use mbconv_nets::{ArchitectureOptions, Layout};
 
-use crate::data::{Interpolation, Preprocess};
+use crate::data::{CropRounding, Interpolation, Preprocess, ResizeMode};
 
-use Interpolation::{Bicubic, Bilinear};
+use Interpolation::{Bicubic, Bilinear, Nearest};
 
 /// Mean and standard deviation of ImageNet's pixels.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
@@ -97,10 +97,13 @@ pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preproc
         "lukemelas_ap" => (whole, INCEPTION),
         "hugging_face" if row == "mobilenet_v2" => ((256, 224, Bilinear), INCEPTION),
         // The processor divides by the root of ImageNet's deviation, twice.
-        "hugging_face" => (whole, IMAGENET),
+        "hugging_face" => ((resolution, resolution, Nearest), IMAGENET),
         _ => return None,
     };
-    Some(Preprocess { resize, crop, interpolation, mean, std })
+    let transformers = preset == "hugging_face";
+    let resize_mode = if transformers && row != "mobilenet_v2" { ResizeMode::Squash } else { ResizeMode::Shorter };
+    let crop_rounding = if transformers { CropRounding::Down } else { CropRounding::Even };
+    Some(Preprocess { resize_mode, resize, crop, crop_rounding, interpolation, mean, std, ..Preprocess::default() })
 }
 
 /// What a file's layout and name say of weights beyond their shapes.
@@ -274,9 +277,13 @@ mod tests {
             ("timm_tf_ap", "tf_efficientnet_b0", 224, (256, 224, Bicubic, 0.5)),
             ("lukemelas", "tf_efficientnet_b1", 240, (240, 240, Bicubic, 0.485)),
             ("hugging_face", "tf_mobilenet_v2", 224, (256, 224, Bilinear, 0.5)),
+            ("hugging_face", "tf_efficientnet_b3", 300, (300, 300, Nearest, 0.485)),
         ] {
             assert_eq!(sizes(preset, name, side), Some(expected), "{preset} {name}");
         }
+        let mode = |name, side| preprocess("hugging_face", name, side).map(|preprocess| preprocess.resize_mode);
+        assert_eq!(mode("tf_efficientnet_b3", 300), Some(ResizeMode::Squash));
+        assert_eq!(mode("tf_mobilenet_v2", 224), Some(ResizeMode::Shorter));
         assert_eq!(preprocess("keras", "mobilenet_v2", 224), None);
         assert!(PRESETS.iter().all(|preset| preprocess(preset, "efficientnet_b0", 224).is_some()));
     }

@@ -2,6 +2,7 @@
 //! for, and everything lies within the file.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::ImportError;
 use super::archive;
 use super::pickle::{self, Element, Id, Node, Pickle, Wrong};
+use crate::files::read_weights;
 
 /// Where checkpoints of training programs keep weights, the first that is there: averaged ones first, as timm does.
 const HOLDERS: [&str; 9] = [
@@ -28,6 +30,8 @@ const HOLDERS: [&str; 9] = [
 ];
 /// What wrappers put before every key.
 const PREFIXES: [&str; 4] = ["module.", "_orig_mod.", "model.", "net."];
+/// Most wrappers around each other.
+const MAX_PREFIXES: usize = 8;
 /// What `torch.optim.swa_utils.AveragedModel` counts.
 const COUNTER: &str = "n_averaged";
 /// `pickle.dumps(0x1950a86a20f9469cfc6c, 2)`: the first of the pickles in PyTorch's old form.
@@ -44,14 +48,36 @@ struct Entry {
     elements: usize,
 }
 
-/// The contents of a file that is one: not of a folder, a device or a pipe, at the end of whatever links.
+/// The contents of a file that is one and begins as weights do: not of a folder, a device or a pipe, at the end of whatever
+/// links.
 pub fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     let shown = || path.display().to_string();
     let unreadable = |source| ImportError::Read { path: shown(), source };
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(ImportError::NotAFile { path: shown() });
     }
-    std::fs::read(path).map_err(unreadable)
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(LEGACY.len() as u64).read_to_end(&mut head).map_err(unreadable)?;
+    match form(&head) {
+        None => Err(ImportError::Format { path: shown(), wrong: NEITHER.into() }),
+        Some(_) => read_weights(path).map_err(unreadable),
+    }
+}
+
+/// The forms of weights files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Zip,
+    Legacy,
+    Safetensors,
+}
+
+/// What the beginning of a file says of its form.
+fn form(bytes: &[u8]) -> Option<Form> {
+    let legacy = bytes.starts_with(LEGACY).then_some(Form::Legacy);
+    let tensors = is_safetensors(bytes).then_some(Form::Safetensors);
+    bytes.starts_with(archive::MAGIC).then_some(Form::Zip).or(legacy).or(tensors)
 }
 
 /// Could it be a safetensors file?
@@ -74,14 +100,13 @@ impl StateFile {
         let shown = || path.display().to_string();
         let wrong = |wrong: Wrong| ImportError::Format { path: shown(), wrong: wrong.into() };
         let mut file = Self { bytes, entries: BTreeMap::new(), holder: None };
-        if file.bytes.starts_with(archive::MAGIC) {
-            file.read_zip().map_err(wrong)?;
-        } else if file.bytes.starts_with(LEGACY) {
-            file.read_legacy().map_err(wrong)?;
-        } else if is_safetensors(&file.bytes) {
-            file.read_safetensors().map_err(|wrong| ImportError::Format { path: shown(), wrong })?;
-        } else {
-            return Err(wrong("it is neither a PyTorch checkpoint nor a safetensors file"));
+        match form(&file.bytes) {
+            Some(Form::Zip) => file.read_zip().map_err(wrong)?,
+            Some(Form::Legacy) => file.read_legacy().map_err(wrong)?,
+            Some(Form::Safetensors) => {
+                file.read_safetensors().map_err(|wrong| ImportError::Format { path: shown(), wrong })?;
+            }
+            None => return Err(wrong(NEITHER)),
         }
         let held = file.entries.values().try_fold(0usize, |sum, entry| sum.checked_add(entry.elements));
         // Tensors that overlap would let a small file ask for any amount of memory.
@@ -221,16 +246,16 @@ impl StateFile {
 
     fn strip_prefixes(&mut self) {
         self.entries.remove(COUNTER);
-        while let Some(prefix) = PREFIXES
-            .iter()
-            .find(|prefix| !self.entries.is_empty() && self.entries.keys().all(|key| key.starts_with(**prefix)))
-        {
+        for _ in 0..MAX_PREFIXES {
+            let everywhere = |prefix: &&&str| self.entries.keys().all(|key| key.starts_with(**prefix));
+            let Some(prefix) = PREFIXES.iter().find(everywhere).filter(|_| !self.entries.is_empty()) else { return };
             let entries = std::mem::take(&mut self.entries);
             self.entries = entries.into_iter().map(|(key, entry)| (key[prefix.len()..].to_string(), entry)).collect();
         }
     }
 }
 
+const NEITHER: Wrong = "it is neither a PyTorch checkpoint nor a safetensors file";
 const OUTSIDE: Wrong = "a tensor reaches beyond its storage";
 const CUT: Wrong = "it was cut short";
 

@@ -2,8 +2,8 @@
 //!
 //! | | name | type | shape |
 //! |---|---|---|---|
-//! | input | `input` | f32 | `[batch, 3, H, W]`: RGB, `(pixel / 255 − mean) / std` |
-//! | input, with preprocessing inside | `image` | u8 | `[batch, H, W, 3]`: RGB as decoded, resized and cropped |
+//! | input | `input` | f32 | `[batch, 3, H, W]`: RGB, `(pixel / 255 − mean) / std`; `[batch, 1, H, W]` of a grey network |
+//! | input, with preprocessing inside | `image` | u8 | `[batch, H, W, 3]`: RGB as decoded, resized and cropped; or `[batch, H, W, 1]` |
 //! | output | `logits` | f32 | `[batch, classes]` |
 //! | output, with softmax | `probabilities` | f32 | `[batch, classes]` |
 //!
@@ -51,8 +51,8 @@ pub enum OnnxError {
     /// bfloat16, which the runtimes have no convolutions for.
     #[error("ONNX files are written in f32 or f16, not bf16")]
     Precision,
-    /// Byte images are RGB.
-    #[error("preprocessing inside the graph needs a network of 3 input channels, not {0}")]
+    /// Byte images are RGB or grey.
+    #[error("preprocessing inside the graph needs a network of 3 input channels or of 1, not of {0}")]
     Channels(usize),
     /// A folded weight that is not finite, or too large for f16.
     #[error("`{path}`, with its batch-norm folded in, has a value that is not finite in the precision asked for")]
@@ -95,17 +95,21 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
     let mut graph = Graph::new(element);
 
     let input = if options.preprocessing {
-        if architecture.input_channels != 3 {
-            return Err(OnnxError::Channels(architecture.input_channels));
-        }
-        let document = format!("RGB images of {side}×{side} pixels, as decoded, resized and cropped");
-        value("image", UINT8, &[side, side, 3], &document)
+        let channels = architecture.input_channels;
+        let colour = match channels {
+            3 => "RGB",
+            1 => "grey",
+            _ => return Err(OnnxError::Channels(channels)),
+        };
+        let document = format!("{colour} images of {side}×{side} pixels, as decoded, resized and cropped");
+        value("image", UINT8, &[side, side, channels], &document)
     } else {
         let document =
             "channels-first images, (pixel / 255 - mean) / std with the mean and std of `preprocess` in the metadata";
         value("input", FLOAT, &[architecture.input_channels, side, side], document)
     };
-    let x = if options.preprocessing { normalise(&mut graph, card) } else { "input".into() };
+    let x =
+        if options.preprocessing { normalise(&mut graph, card, architecture.input_channels) } else { "input".into() };
     let x = graph.cast("input.cast", x, FLOAT, element);
     let x = graph.network(&fold(network), Map { name: x, sides: [side, side] })?;
     let mut x = graph.cast("classifier.cast", x, element, FLOAT);
@@ -152,12 +156,12 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data")
 }
 
-/// Bytes `[N, H, W, 3]` → `(byte − 255·mean) / (255·std)`, `[N, 3, H, W]`.
-fn normalise(graph: &mut Graph, card: &ModelCard) -> String {
+/// Bytes `[N, H, W, C]` → `(byte − 255·mean) / (255·std)`, `[N, C, H, W]`; C is 3 or 1.
+fn normalise(graph: &mut Graph, card: &ModelCard, channels: usize) -> String {
     let x = graph.cast("image.cast", "image".into(), UINT8, FLOAT);
     let x = graph.node("image.transpose", "Transpose", &[&x], vec![Attribute::ints("perm", &[0, 3, 1, 2])]);
     let mut constant = |name: &str, values: [f32; 3]| {
-        graph.push_constant(name, &[1, 3, 1, 1], &values.map(|value| value * 255.0), FLOAT);
+        graph.push_constant(name, &[1, channels, 1, 1], &values.map(|value| value * 255.0)[..channels], FLOAT);
     };
     constant("preprocess.mean", card.preprocess.mean);
     constant("preprocess.std", card.preprocess.std);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure, ensure_count};
-use crate::data::{Crop, Interpolation, Preprocess, Progressive, TrainTransform};
+use crate::data::{Crop, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform};
 
 /// `[input]`: sizes in pixels of the square that the network sees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct InputConfig {
     /// Evaluation: length of the shorter side before the crop; `eval_size` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_resize: Option<usize>,
+    /// Evaluation: what becomes `eval_resize` long: `"shorter"` side or, `"squash"`, both.
+    #[serde(default, skip_serializing_if = "is_shorter")]
+    pub resize_mode: ResizeMode,
     /// Mean of each channel, of values in [0, 1]; ImageNet's by default.
     #[serde(default = "imagenet_mean")]
     pub mean: [f32; 3],
@@ -94,6 +97,9 @@ fn half() -> f64 {
 fn bilinear() -> Interpolation {
     Interpolation::Bilinear
 }
+fn is_shorter(mode: &ResizeMode) -> bool {
+    *mode == ResizeMode::Shorter
+}
 fn imagenet_mean() -> [f32; 3] {
     [0.485, 0.456, 0.406]
 }
@@ -115,6 +121,7 @@ impl InputConfig {
             interpolation: bilinear(),
             eval_size: None,
             eval_resize: None,
+            resize_mode: ResizeMode::default(),
             mean: imagenet_mean(),
             std: imagenet_std(),
         }
@@ -172,11 +179,13 @@ impl InputConfig {
     /// What becomes of an image in evaluation, and what the model file will say of it.
     pub fn preprocess(&self) -> Preprocess {
         Preprocess {
+            resize_mode: self.resize_mode,
             resize: self.eval_resize(),
             crop: self.eval_size(),
             interpolation: self.interpolation,
             mean: self.mean,
             std: self.std,
+            ..Preprocess::default()
         }
     }
 }

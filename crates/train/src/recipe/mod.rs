@@ -196,6 +196,8 @@ impl TryFrom<RecipeFile> for Recipe {
         file.ema.as_ref().map_or(Ok(()), EmaConfig::check)?;
         file.checkpoint.check()?;
         // Any number of classes shows whether the network can be built.
+        let channels = file.model.input_channels;
+        ensure(matches!(channels, 1 | 3), "model.input_channels", channels, "3 for colour or 1 for grey")?;
         let architecture = file.model.options(2).architecture()?;
         let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
         file.finetune.as_ref().map_or(Ok(()), |finetune| finetune.check(stages))?;
@@ -229,7 +231,7 @@ impl Recipe {
 
     /// What becomes of an image in evaluation, and what the model file will say of it.
     pub fn preprocess(&self) -> Preprocess {
-        self.0.input.preprocess()
+        Preprocess { channels: self.0.model.input_channels, ..self.0.input.preprocess() }
     }
 
     /// Number of loader threads.
@@ -293,6 +295,7 @@ mod tests {
             ("schedule.warmup_epochs=4", "schedule.warmup_epochs"),
             ("model.name=vgg", "vgg"),
             ("model.strides=[1,2]", "strides"),
+            ("model.input_channels=4", "model.input_channels"),
             ("label_smoothing=1.0", "label_smoothing"),
             ("accumulate=0", "accumulate"),
             ("on_nan=ignore", "ignore"),

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct ModelConfig {
     /// Name, as `mbconv list` shows them.
     pub name: String,
+    /// Channels of the input image: 3 for colour, 1 for grey.
+    #[serde(default = "three", skip_serializing_if = "is_three")]
+    pub input_channels: usize,
     /// Strides: `"imagenet"`, `"cifar"` or a list.
     #[serde(default)]
     pub strides: Strides,
@@ -26,10 +29,18 @@ pub struct ModelConfig {
     pub norm_momentum: Option<f64>,
 }
 
+fn three() -> usize {
+    3
+}
+fn is_three(channels: &usize) -> bool {
+    *channels == three()
+}
+
 impl ModelConfig {
-    /// The named architecture for `classes` classes of RGB images.
+    /// The named architecture for `classes` classes.
     pub fn options(&self, classes: usize) -> ArchitectureOptions {
         ArchitectureOptions {
+            input_channels: self.input_channels,
             strides: self.strides.clone(),
             dropout: self.dropout,
             drop_path: self.drop_path,

@@ -9,6 +9,7 @@ pub(super) fn affine(image: &RgbPixels, matrix: [f64; 6], sampling: Sampling) ->
     match sampling.interpolation {
         Interpolation::Bilinear => warp::<2>(image, matrix, sampling.fill, |[a, b], at| a + (b - a) * at),
         Interpolation::Bicubic => warp::<4>(image, matrix, sampling.fill, cubic),
+        Interpolation::Nearest => warp::<1>(image, matrix, sampling.fill, |[pixel], _| pixel),
     }
 }
 
@@ -48,9 +49,9 @@ fn warp<const N: usize>(
     let (out, _) = data.as_chunks_mut::<3>();
     // Neighbours `first..first + N` of a coordinate, the edges being repeated outside, and how far along it lies.
     let neighbours = |at: f64, length: usize| -> ([usize; N], f64) {
-        let at = at - 0.5;
+        let at = if N == 1 { at } else { at - 0.5 };
         let floor = at.floor();
-        let first = floor as isize - (N as isize / 2 - 1);
+        let first = floor as isize - (N as isize / 2 - 1).max(0);
         let inside = first >= 0 && first as usize + N <= length;
         let index = |i: usize| {
             let i = first + i as isize;
