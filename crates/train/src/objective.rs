@@ -20,7 +20,7 @@ pub enum ObjectiveError {
     /// A teacher that cannot be opened.
     #[error("the teacher: {0}")]
     Teacher(#[from] ModelError),
-    /// A teacher that lacks a class.
+    /// A teacher that lacks a class, or takes other images.
     #[error("the teacher: {0}")]
     Classes(#[from] EvaluateError),
 }
@@ -30,7 +30,10 @@ impl ObjectiveError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Teacher(error) => error.hint(),
-            Self::Classes(_) => Some("a teacher must know every class of the data, by name".into()),
+            Self::Classes(EvaluateError::UnknownClass { .. }) => {
+                Some("a teacher must know every class of the data, by name".into())
+            }
+            Self::Classes(error) => error.hint(),
             Self::Recipe(_) => None,
         }
     }
@@ -96,6 +99,7 @@ struct Teacher<'a> {
 impl<'a> Teacher<'a> {
     fn open(config: &'a DistillationConfig, classes: &[String], device: &Device) -> Result<Self, ObjectiveError> {
         let Model { card, network, .. } = Model::open(&config.teacher, device)?;
+        card.preprocess.takes_pictures().map_err(EvaluateError::from)?;
         let find = |class: &String| {
             let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: card.classes.len() };
             card.classes.iter().position(|known| known == class).map(|index| index as i64).ok_or_else(unknown)

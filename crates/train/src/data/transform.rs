@@ -27,8 +27,8 @@ pub struct Preprocess {
     pub crop_rounding: CropRounding,
     /// Kernel of the resize.
     pub interpolation: Interpolation,
-    /// The network's input channels. 3: red, green and blue. 1: grey, as Pillow's `convert("L")` weighs them; it takes the
-    /// first mean and deviation. Images have no other number.
+    /// The network's input channels. 3: red, green and blue. 1: grey, as Pillow's `convert("L")` weighs them, normalised by the
+    /// first mean and deviation. Pictures have no other number.
     #[serde(default = "three", skip_serializing_if = "is_three")]
     pub channels: usize,
     /// What to subtract from red, green and blue, scaled to 0..1.
@@ -98,10 +98,12 @@ impl Preprocess {
         centre(&image, size, self.crop, self.interpolation, self.crop_rounding)
     }
 
-    /// The same for a network of so many input channels. Where they become one, or were, it is normalised by the averages of
-    /// the three.
+    /// The same for a network of so many input channels. One is normalised by the averages of the three means and deviations.
     pub fn with_channels(self, channels: usize) -> Self {
-        let average = |values: [f32; 3]| [values.iter().sum::<f32>() / 3.0; 3];
+        // Equal values stay as they are, to the last bit.
+        let average = |[red, green, blue]: [f32; 3]| {
+            if red == green && green == blue { [red; 3] } else { [(red + green + blue) / 3.0; 3] }
+        };
         match channels {
             1 => Self { channels, mean: average(self.mean), std: average(self.std), ..self },
             _ => Self { channels, ..self },

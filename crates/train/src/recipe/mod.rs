@@ -231,7 +231,7 @@ impl Recipe {
 
     /// What becomes of an image in evaluation, and what the model file will say of it.
     pub fn preprocess(&self) -> Preprocess {
-        Preprocess { channels: self.0.model.input_channels, ..self.0.input.preprocess() }
+        self.0.input.preprocess().with_channels(self.0.model.input_channels)
     }
 
     /// Number of loader threads.
