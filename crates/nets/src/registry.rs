@@ -215,7 +215,7 @@ mod tests {
             let error = ArchitectureOptions::new(name, 10).architecture().unwrap_err();
             assert_eq!(error, ArchitectureError::UnknownName { name: name.into() });
         }
-        for width in ["nan", "inf", "0", "-1", "1e9", "0.1_round", "0.1_round0", "0.1_round-4", "1_round99", "round4"] {
+        for width in ["nan", "inf", "0", "-1", "1e9", "0.1_round", "0.1_round0", "0.1_round-4", "1_round99"] {
             assert!(ArchitectureOptions::new(format!("mobilenet_v2_{width}"), 10).architecture().is_err(), "{width}");
         }
     }
