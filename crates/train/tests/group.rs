@@ -201,7 +201,7 @@ fn batch_norm_sees_all_images() {
     let (whole, gradient) = (values(whole), gradient.into_data().iter::<f32>().collect::<Vec<_>>());
     let parts = in_threads(2, |group| {
         let _synchronised = group.synchronise();
-        let part = images.clone().slice([4 * group.rank()..4 * group.rank() + 4]);
+        let part = images.clone().narrow(0, 4 * group.rank(), 4);
         let logits = network.clone().forward(part);
         let gradients = logits.clone().square().sum().backward();
         let mut gradient: Vec<f32> = network.stem.weight.val().grad(&gradients).unwrap().into_data().iter().collect();
