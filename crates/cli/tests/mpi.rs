@@ -9,9 +9,20 @@ use std::time::{Duration, Instant};
 
 use common::{json, mbconv, path, tiny_recipe};
 
-/// What the tests change of the recipe: no augmentation, statistics over all images.
-const SAME: [&str; 5] =
-    ["sync_batch_norm=true", "input.crop=centre", "model.dropout=0", "model.drop_path=0", "schedule.warmup_epochs=1"];
+/// What a comparison changes of the recipe: no augmentation, statistics over all images, and smooth activations and small
+/// steps, so that rounding stays what it is.
+const SAME: [&str; 10] = [
+    "sync_batch_norm=true",
+    "input.crop=centre",
+    "model.name=efficientnet_b0",
+    "model.strides=[2, 1, 2, 1, 1, 1, 1, 1]",
+    "model.dropout=0",
+    "model.drop_path=0",
+    "optimizer.learning_rate=0.001",
+    "optimizer.momentum=0.5",
+    "optimizer.clip_norm=5",
+    "epochs=1",
+];
 
 /// `mpirun -np PROCESSES mbconv …`, on any machine and for any user.
 fn mpirun(processes: usize, arguments: &[&str]) -> Command {
@@ -67,26 +78,23 @@ fn ranks(run: &Path) -> Vec<String> {
 }
 
 #[test]
-fn two_processes_train_as_one_and_one_of_them_talks() {
+fn four_processes_train_as_one_and_one_of_them_talks() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
-    let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+    let [one, four] = ["one", "four"].map(|name| folder.path().join(name));
     mbconv().args(train(&recipe, &one, &SAME)).assert().success();
-    let output = mpirun(2, &train(&recipe, &two, &SAME)).output().unwrap();
+    let output = mpirun(4, &train(&recipe, &four, &SAME)).output().unwrap();
     let said = text(&output);
     assert!(output.status.success(), "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with("epoch   1")).count(), 1, "{said}");
-    assert!(said.contains("2 processes, 32 of 64 images each"), "{said}");
-    for (a, b) in column(&one, 2).iter().zip(column(&two, 2)) {
-        assert!((a - b).abs() < 1e-4 * a, "training losses {a} and {b}");
+    assert!(said.contains("4 processes, 16 of 64 images each"), "{said}");
+    // 22 updates; losses of training and validation, and accuracies.
+    for (index, tolerance) in [(2, 1e-5), (5, 1e-4), (6, 0.01), (7, 0.01)] {
+        let [a, b] = [&one, &four].map(|run| column(run, index)[0]);
+        assert!((a - b).abs() <= tolerance * a, "column {index}: {a} and {b}");
     }
-    for index in [5, 6, 7] {
-        for (a, b) in column(&one, index).iter().zip(column(&two, index)) {
-            assert!((a - b).abs() < 0.01, "validation, column {index}: {a} and {b}");
-        }
-    }
-    let eval = json(&["eval", path(&two), "--data", "digits", "--json"]);
-    assert!((eval["top1"].as_f64().unwrap() - column(&two, 6).into_iter().fold(0.0, f64::max)).abs() < 1e-6);
+    let eval = json(&["eval", path(&four), "--data", "digits", "--json"]);
+    assert!((eval["top1"].as_f64().unwrap() - column(&four, 6)[0]).abs() < 1e-6);
 }
 
 #[test]

@@ -60,8 +60,10 @@ impl Link for Mpi {
     }
 
     fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        // One byte more than there are: Rust's pointer to no bytes is what Open MPI calls MPI_IN_PLACE.
+        let mine = [bytes, &[0]].concat();
         let mut counts: Vec<Count> = vec![0; self.size()];
-        self.world.all_gather_into(&(bytes.len() as Count), &mut counts[..]);
+        self.world.all_gather_into(&(mine.len() as Count), &mut counts[..]);
         let starts: Vec<Count> = counts
             .iter()
             .scan(0, |end, count| {
@@ -71,8 +73,8 @@ impl Link for Mpi {
             .collect();
         let mut all = vec![0u8; counts.iter().sum::<Count>() as usize];
         let mut partition = mpi::datatype::PartitionMut::new(&mut all[..], &counts[..], &starts[..]);
-        self.world.all_gather_varcount_into(bytes, &mut partition);
-        let part = |(start, count): (&Count, &Count)| all[*start as usize..(start + count) as usize].to_vec();
+        self.world.all_gather_varcount_into(&mine[..], &mut partition);
+        let part = |(start, count): (&Count, &Count)| all[*start as usize..(start + count - 1) as usize].to_vec();
         starts.iter().zip(&counts).map(part).collect()
     }
 
