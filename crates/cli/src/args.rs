@@ -341,7 +341,7 @@ pub struct DeviceArgs {
     /// Where to compute: cpu, ndarray, wgpu:N, vulkan:N, cuda:N or auto
     #[arg(long, value_name = "DEV", default_value = "auto")]
     pub device: String,
-    /// Threads of the processor to compute with [default: one a core]
+    /// Threads of the processor to compute with, at most four a core [default: one a core]
     #[arg(long, value_parser = positive)]
     pub threads: Option<usize>,
 }

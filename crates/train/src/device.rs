@@ -92,11 +92,13 @@ pub fn is_host(device: &Device) -> bool {
 }
 
 /// Has the CPU's kernels run on so many threads, by default one for each core, of which the calling thread is one: were it
-/// not, every operation would put it to sleep and wake it again, which costs more than many an operation. Once, before any
-/// computation: later calls change nothing.
+/// not, every operation would put it to sleep and wake it again, which costs more than many an operation. More than four a core
+/// count as four: they wait for each other awake. Once, before any computation: later calls change nothing.
 pub fn set_threads(threads: Option<usize>) {
+    let most = 4 * std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.map_or(0, |threads| threads.min(most));
     // It fails only where the threads are there already.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).use_current_thread().build_global();
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global();
 }
 
 /// The name of a device's kind.
