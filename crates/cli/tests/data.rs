@@ -398,7 +398,6 @@ fn bad_images_end_packing_or_are_left_out() {
     assert!(manifest.contains("bad.jpg") && !names(&out).iter().any(|name| name.ends_with(".partial")), "{manifest}");
 }
 
-#[cfg(feature = "parquet")]
 #[test]
 fn parquet_shards_are_named_as_datasets_names_them() {
     let top = tempfile::tempdir().unwrap();

@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -85,7 +84,9 @@ fn a_fetch_is_resumed_checked_and_unpacked_whole() {
         let search = format!("{}:{}", path(&programs), std::env::var("PATH").unwrap());
         let mut command = Command::new("sh");
         command.arg(SCRIPT).args(names).args(["--to", path(&to)]).env("PATH", search).env("MBCONV_DATA_URL", &url);
-        ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].iter().for_each(|name| drop(command.env_remove(name)));
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
         let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))

@@ -76,9 +76,6 @@ pub enum CurateError {
         /// What to ask for instead.
         hint: String,
     },
-    /// This program was built without a form of data sets.
-    #[error("this build cannot write {0} files")]
-    NotBuilt(&'static str),
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -97,7 +94,6 @@ impl CurateError {
             }
             Self::Exists { .. } => Some("give a folder that does not exist yet, or an empty one".into()),
             Self::OtherShards { .. } => Some("give another folder, or remove this one".into()),
-            Self::NotBuilt(feature) => Some(format!("build with `--features {feature}`")),
             Self::Request { hint, .. } => Some(hint.clone()),
             _ => None,
         }

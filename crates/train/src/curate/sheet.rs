@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_sheet_has_a_row_a_class_and_depends_on_the_seed() {
-        let data = open("digits", &OpenOptions { val_fraction: 0.0, seed: 0 }).unwrap();
+        let data = open("digits", &OpenOptions { val_fraction: 0.0, ..OpenOptions::default() }).unwrap();
         let sheet = |classes, seed| contact_sheet(&data, &SheetOptions { classes, images: 3, seed }).unwrap();
         let all = sheet(100, 0);
         assert_eq!((all.width, all.height), (12 * 8 + 8 + 3 * 100, 4 + 10 * 100));

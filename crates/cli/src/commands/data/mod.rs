@@ -26,7 +26,7 @@ pub fn run(args: Data, stop: &AtomicBool) -> Result<(), Failure> {
 
 /// Opens the data set, whole: nothing is held out of a split.
 fn open(args: &DataArgs) -> Result<DataSet, Failure> {
-    open_with(args, &OpenOptions { val_fraction: 0.0, seed: 0 })
+    open_with(args, &OpenOptions { val_fraction: 0.0, ..OpenOptions::default() })
 }
 
 fn open_with(args: &DataArgs, options: &OpenOptions) -> Result<DataSet, Failure> {

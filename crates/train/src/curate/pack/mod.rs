@@ -1,7 +1,6 @@
 //! Packing a data set into shards: few large files instead of many small ones.
 
 mod manifest;
-#[cfg(feature = "parquet")]
 mod parquet;
 mod tar;
 
@@ -75,9 +74,6 @@ pub fn pack(
     work: &mut Work,
     shard: &mut dyn FnMut(&Shard, bool),
 ) -> Result<Manifest, CurateError> {
-    if options.format == PackFormat::Parquet && cfg!(not(feature = "parquet")) {
-        return Err(CurateError::NotBuilt("parquet"));
-    }
     let packing = Packing::new(data, options);
     let old = Manifest::read(out)?;
     if let Some(old) = &old {
@@ -186,10 +182,7 @@ impl<'a> SplitPacking<'a> {
         let hashed = Hashed::create(&partial).map_err(failed())?;
         let mut writer: Box<dyn Writer> = match self.options.format {
             PackFormat::Wds => Box::new(tar::Tar::new(hashed, self.order.len())),
-            #[cfg(feature = "parquet")]
             PackFormat::Parquet => Box::new(parquet::Parquet::new(hashed, &self.data.classes).map_err(failed())?),
-            #[cfg(not(feature = "parquet"))]
-            PackFormat::Parquet => return Err(CurateError::NotBuilt("parquet")),
         };
         let (mut images, mut skipped) = (0, Vec::new());
         work.map(
