@@ -160,6 +160,20 @@ mod tests {
         assert_eq!(perceptual_hash(&picture(30, 20, |_, _| 0.4)), None);
     }
 
+    /// What `imagehash.phash` 4.3.2 says of the same 32×32 pixels, which need no resizing.
+    #[test]
+    fn hashes_are_those_of_imagehash() {
+        for (k, expected) in [(0, 0xd200_0200_afff_f57f_u64), (1, 0xde42_f612_00a7_a7b7), (2, 0xe6f9_c2ff_d2a0_8209)] {
+            let pixel = |i: usize| {
+                let (x, y) = (i % 32, i / 32);
+                let v = (x * x * 3 / (k + 1) + y * 7 + x * y * 5 / 4 + k * 31) % 256;
+                [v as u8, (v * 2 % 256) as u8, 255 - v as u8]
+            };
+            let image = RgbPixels { width: 32, height: 32, data: (0..32 * 32).flat_map(pixel).collect() };
+            assert_eq!(perceptual_hash(&image), Some(expected));
+        }
+    }
+
     proptest! {
         /// What the search finds holds the same images together as comparing all pairs does.
         #[test]

@@ -376,9 +376,11 @@ impl Check<'_> {
 /// decide: which label is right, whether two images that look alike are one.
 ///
 /// Of copies one is kept, in the test split before the validation split before the training split, so that what is measured
-/// on does not change.
+/// on does not change, and there the one of the shortest name.
 pub fn surplus(finding: &Finding) -> Vec<&FileOf> {
-    let rank = |file: &FileOf| ["test", "val", "train"].iter().position(|split| *split == file.split);
+    // "1 (copy).jpg" goes before "1.jpg" in order of name, but is hardly the original.
+    let rank =
+        |file: &FileOf| (["test", "val", "train"].iter().position(|split| *split == file.split), file.name.len());
     match finding.kind {
         Kind::Empty | Kind::NotAnImage | Kind::Truncated | Kind::Corrupt | Kind::TooLarge => {
             finding.files.iter().collect()
@@ -414,6 +416,7 @@ mod tests {
         let leak = vec![file("train", "1"), file("train", "2"), file("val", "3"), file("val", "4")];
         assert_eq!(names(Kind::Leak, leak.clone()), ["1", "2", "4"]);
         assert_eq!(names(Kind::Copy, leak[..2].to_vec()), ["2"]);
+        assert_eq!(names(Kind::Copy, vec![file("val", "1 (copy).jpg"), file("val", "1.jpg")]), ["1 (copy).jpg"]);
         assert_eq!(names(Kind::Truncated, leak[..1].to_vec()), ["1"]);
         assert!(names(Kind::Conflict, leak.clone()).is_empty());
         assert!(names(Kind::Near, leak).is_empty());
