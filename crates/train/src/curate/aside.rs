@@ -42,7 +42,11 @@ pub fn default_folder(data: &Path) -> PathBuf {
 /// in the log.
 pub fn move_aside(root: &Path, aside: &Path, findings: &[Finding]) -> Result<(Vec<Moved>, Vec<usize>), CurateError> {
     let absolute = |path: &Path| fs::canonicalize(path).map_err(CurateError::file("find", path));
-    let root = absolute(root)?;
+    // Of a list or an archive it is the folder that it lies in; what is no path at all has no files.
+    let root = if root.is_file() { root.parent().unwrap_or(root) } else { root };
+    let Ok(root) = fs::canonicalize(if root.as_os_str().is_empty() { Path::new(".") } else { root }) else {
+        return Ok((Vec::new(), Vec::new()));
+    };
     let mut log = None;
     let (mut moved, mut settled) = (Vec::new(), Vec::new());
     for (index, finding) in findings.iter().enumerate() {

@@ -323,12 +323,12 @@ mod tests {
     use crate::data::{OpenOptions, open};
 
     fn options(val: f64, test: f64) -> SplitOptions {
-        SplitOptions { val, test, seed: 3, way: None, pool: false }
+        SplitOptions { val, test, seed: 0, way: None, pool: false }
     }
 
     #[test]
     fn every_class_gives_its_part_and_training_would_hold_out_the_same() {
-        let data = |val_fraction| open("digits", &OpenOptions { val_fraction, seed: 3 }).unwrap();
+        let data = |val_fraction| open("digits", &OpenOptions { val_fraction, ..OpenOptions::default() }).unwrap();
         let whole = data(0.0);
         let parts = divide(&whole, Path::new("digits"), &options(0.2, 0.0)).unwrap();
         let held_out = data(0.2);

@@ -14,7 +14,9 @@ use crate::failure::Failure;
 use crate::terminal::Progress;
 
 pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
-    let data = open_with(&args.data, &OpenOptions { val_fraction: args.val, seed: args.seed })?;
+    let mut held_out = OpenOptions { val_fraction: args.val, ..OpenOptions::default() };
+    held_out.seed = args.seed;
+    let data = open_with(&args.data, &held_out)?;
     let options = PackOptions {
         format: args.format.into(),
         size: args.size,
