@@ -260,6 +260,8 @@ fn split_divides_every_class_and_overwrites_nothing() {
     assert!(error(&["data", "split", path(&root), path(&out("no")), "--val", "1.5"]).contains("1.5"));
     assert!(fs::read_dir(top.path()).unwrap().all(|entry| !path(&entry.unwrap().path()).contains(".mbconv")));
 
+    assert!(error(&["data", "split", path(&root), path(&root.join("x"))]).contains("inside of the data set"));
+
     // What has splits keeps them: training images are divided, and `test/` stays what it is.
     let again = out("again");
     fs::rename(out("copied").join("val"), top.path().join("unused")).unwrap();
@@ -276,6 +278,21 @@ fn split_divides_every_class_and_overwrites_nothing() {
     assert_eq!(moved.iter().filter(|name| *name != "moved.jsonl").count(), 20);
     run(0, &["data", "verify", path(&root), &format!("--undo={}", path(&out("moved")))]);
     assert_eq!(files(&root), before);
+
+    // Through links, the files they lead to are taken.
+    #[cfg(unix)]
+    {
+        let links = top.path().join("links");
+        for (class, name) in [("cat", "0.png"), ("cat", "1.png"), ("dog", "2.png")] {
+            fs::create_dir_all(links.join(class)).unwrap();
+            std::os::unix::fs::symlink(Path::new("../../flat").join(class).join(name), links.join(class).join(name))
+                .unwrap();
+        }
+        let through = top.path().join("through");
+        run(0, &["data", "split", path(&links), path(&through), "--val", "0.5"]);
+        assert!(files(&through).iter().all(|(path, _)| !through.join(path).is_symlink()) && files(&through).len() == 3);
+        assert!(error(&["data", "split", path(&links), path(&out("not")), "--move"]).contains("is a link"));
+    }
 }
 
 #[test]

@@ -68,6 +68,13 @@ pub fn split(
     if out.symlink_metadata().is_ok() && !fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
         return Err(CurateError::Exists { path: out.into() });
     }
+    let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
+    if root.is_dir() && absolute(out)?.starts_with(absolute(root)?) {
+        return Err(CurateError::Request {
+            message: format!("{} is inside of the data set, which would hold its images twice", out.display()),
+            hint: "choose a folder outside of it".into(),
+        });
+    }
     let sources: Vec<Arc<dyn Source>> = splits(data).into_iter().map(|(_, source)| source).collect();
     let files = parts.iter().flatten().all(|&(split, index)| sources[split].path(index).is_some());
     let way = options.way.unwrap_or(if files { Way::Link } else { Way::Copy });
@@ -77,7 +84,7 @@ pub fn split(
             hint: "--copy writes each to a file".into(),
         });
     }
-    let folders = class_folders(&data.classes)?;
+    let folders = if way == Way::List { Vec::new() } else { class_folders(&data.classes)? };
     let place = Place { root, classes: &data.classes, folders, sources, way };
     let counts =
         NAMES.into_iter().zip(&parts).map(|(name, part)| (name, part.len())).filter(|part| part.1 > 0).collect();
@@ -279,6 +286,12 @@ impl Place<'_> {
     }
 
     fn move_file(&self, from: &Path, to: &Path, log: &mut File) -> Result<(), CurateError> {
+        if from.is_symlink() {
+            return Err(CurateError::Request {
+                message: format!("{} is a link, which might lead nowhere from another place", from.display()),
+                hint: "use --link or --copy, which take the file itself; --undo moves back what was moved".into(),
+            });
+        }
         let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
         let entry = Moved { from: absolute(from)?, to: absolute(to)?, why: "split".into() };
         aside::note(log, &entry).map_err(CurateError::file("write", to))?;
