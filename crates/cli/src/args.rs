@@ -37,6 +37,9 @@ pub enum Command {
     Import(Import),
     /// Fetch published weights into the cache and print their path
     Fetch(Fetch),
+    /// Look into a data set, check it, pack it into shards or split it
+    #[command(subcommand)]
+    Data(Data),
     /// Show an architecture's parameters, size, multiply-accumulates and layers
     Info(Info),
     /// List the architectures, or published weights
@@ -270,6 +273,162 @@ pub struct Fetch {
     pub weights: String,
 }
 
+#[derive(Subcommand)]
+pub enum Data {
+    /// Show what is in a data set: splits, classes, sizes and formats of images, and pictures of each class
+    Inspect(Inspect),
+    /// Find files that cannot be read, duplicates and leaks between splits; exit status 1 if there are any
+    Verify(Verify),
+    /// Pack a data set into shards, with a manifest of checksums; done again, it goes on where it stopped
+    Pack(Pack),
+    /// Divide a data set into training, validation and test images
+    Split(Split),
+}
+
+#[derive(Args)]
+pub struct DataArgs {
+    /// Data set
+    pub data: String,
+    /// Threads that read and decode images [default: one a processor core]
+    #[arg(long, value_parser = positive)]
+    pub workers: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Draw a contact sheet into this PNG file
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// Classes on the contact sheet, at most
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
+    pub sheet_classes: usize,
+    /// Images of each class on the contact sheet, at most
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
+    pub sheet_images: usize,
+    /// Seed of the contact sheet's choice
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Look for images that look alike too: whose perceptual hashes differ in at most so many of 64 bits
+    #[arg(long, value_name = "BITS", num_args = 0..=1, require_equals = true, default_missing_value = "4", value_parser = distance)]
+    pub near: Option<u32>,
+    /// Mention classes with fewer training images than this
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub few: usize,
+    /// Move bad files and surplus copies aside, into DIR [default: beside the data set, NAME-aside]; nothing is deleted
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub fix: Option<Option<PathBuf>>,
+    /// Only move back what --fix moved into DIR
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with_all = ["fix", "near", "report", "strict"])]
+    pub undo: Option<Option<PathBuf>>,
+    /// Write all findings into this file: as JSON or CSV if it is called so, as text otherwise
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Let warnings end with exit status 1 too
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Pack {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Folder to write to
+    pub out: PathBuf,
+    /// Form of the shards
+    #[arg(long, value_enum)]
+    pub format: ShardFormat,
+    /// Shrink images whose shorter side is longer, to so many pixels; the others keep their bytes
+    #[arg(long, value_name = "PIXELS", value_parser = positive)]
+    pub size: Option<usize>,
+    /// JPEG quality of the images that are shrunk
+    #[arg(long, default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub quality: u8,
+    /// Images a shard, at most
+    #[arg(long, value_name = "IMAGES", default_value_t = 5000, value_parser = positive)]
+    pub shard_size: usize,
+    /// Part of each class to hold out for validation, where the data set has no splits
+    #[arg(long, value_name = "PART", default_value_t = 0.2)]
+    pub val: f64,
+    /// Seed of the order of training images, and of what is held out
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Leave images out that cannot be read, instead of ending with an error
+    #[arg(long)]
+    pub skip_bad_images: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ShardFormat {
+    /// WebDataset's .tar files
+    Wds,
+    /// Hugging Face's .parquet files
+    Parquet,
+}
+
+impl From<ShardFormat> for mbconv_train::curate::pack::PackFormat {
+    fn from(format: ShardFormat) -> Self {
+        match format {
+            ShardFormat::Wds => Self::Wds,
+            ShardFormat::Parquet => Self::Parquet,
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Split {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Folder to write to
+    pub out: PathBuf,
+    /// Part of each class for validation
+    #[arg(long, value_name = "PART", default_value_t = 0.2)]
+    pub val: f64,
+    /// Part of each class for testing
+    #[arg(long, value_name = "PART", default_value_t = 0.0)]
+    pub test: f64,
+    /// Seed of the choice
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Put the splits there are together first, instead of dividing the training split and keeping the others
+    #[arg(long)]
+    pub pool: bool,
+    #[command(flatten)]
+    pub way: WayArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+#[group(multiple = false)]
+pub struct WayArgs {
+    /// Make hard links to the files, which take no space (the default)
+    #[arg(long)]
+    pub link: bool,
+    /// Copy; the default where images are no files of their own
+    #[arg(long)]
+    pub copy: bool,
+    /// Move the files; `mbconv data verify DATA --undo=OUT` moves them back
+    #[arg(long = "move")]
+    pub moving: bool,
+    /// Only list paths and labels, in train.csv, val.csv and test.csv
+    #[arg(long)]
+    pub list: bool,
+}
+
 #[derive(Args)]
 pub struct Info {
     /// Name of an architecture, a model file, a run's folder or a recipe
@@ -411,6 +570,13 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..1e6).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number of seconds".into()),
+    }
+}
+
+fn distance(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(bits @ 0..=mbconv_train::curate::perceptual::MAX_DISTANCE) => Ok(bits),
+        _ => Err(format!("expected a number of bits from 0 to {}", mbconv_train::curate::perceptual::MAX_DISTANCE)),
     }
 }
 

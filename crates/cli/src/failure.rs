@@ -7,6 +7,7 @@ use mbconv_nets::ArchitectureError;
 use mbconv_train::average::AverageError;
 use mbconv_train::burnpack::BurnpackError;
 use mbconv_train::compare::CompareError;
+use mbconv_train::curate::CurateError;
 use mbconv_train::data::DataError;
 use mbconv_train::device::DeviceError;
 use mbconv_train::engine::TrainError;
@@ -22,7 +23,7 @@ use mbconv_train::report::ReportError;
 pub enum Failure {
     /// The user stopped it.
     Interrupted,
-    /// Another process tells of it.
+    /// It was told of already, here or by another process.
     Told,
     /// An error to show.
     Failed {
@@ -99,6 +100,15 @@ impl From<EvaluateError> for Failure {
     fn from(error: EvaluateError) -> Self {
         match error {
             EvaluateError::Interrupted => Self::Interrupted,
+            error => Self::Failed { message: error.to_string(), hint: error.hint() },
+        }
+    }
+}
+
+impl From<CurateError> for Failure {
+    fn from(error: CurateError) -> Self {
+        match error {
+            CurateError::Interrupted => Self::Interrupted,
             error => Self::Failed { message: error.to_string(), hint: error.hint() },
         }
     }

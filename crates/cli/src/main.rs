@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args, stop),
         Command::Fetch(args) => commands::fetch::run(args, stop),
+        Command::Data(args) => commands::data::run(args, stop),
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Bench(args) => commands::bench::run(args),

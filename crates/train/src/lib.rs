@@ -10,7 +10,8 @@
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
-//! 6. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
+//! 6. [`curate`]: what is in a data set, what is wrong with it, and other forms of it;
+//! 7. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
 #![deny(missing_docs)]
 
 pub mod average;
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod burnpack;
 pub mod checkpoint;
 pub mod compare;
+pub mod curate;
 pub mod data;
 pub mod device;
 pub mod ema;

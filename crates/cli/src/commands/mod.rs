@@ -3,6 +3,7 @@
 pub mod average;
 pub mod bench;
 pub mod compare;
+pub mod data;
 pub mod devices;
 pub mod eval;
 pub mod export;
@@ -50,8 +51,24 @@ fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
+/// 43210000 → `43.2 MB`.
+fn bytes(number: u64) -> String {
+    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.into_iter().find(|(size, _)| number as f64 >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", number as f64 / size),
+        None => format!("{number} bytes"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn bytes_have_units() {
+        for (number, text) in [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (43_210_000, "43.2 MB")] {
+            assert_eq!(super::bytes(number), text);
+        }
+    }
+
     #[test]
     fn thousands_are_grouped() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (2_236_682, "2,236,682")] {

@@ -1,7 +1,7 @@
 //! What can go wrong between a path and a batch.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the bytes of an image gave no pixels.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +187,9 @@ impl DataError {
     /// What would mend it, where there is something to say beyond the message.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            DataError::NotFound { path } if fetched_by(path).is_some() => {
+                format!("`{}` fetches it", fetched_by(path).unwrap_or_default())
+            }
             DataError::NotFound { .. } => "check the spelling and the working directory; `digits` names the embedded data set".into(),
             DataError::NotAFolder { path } => {
                 let name = path.to_string_lossy();
@@ -220,5 +223,43 @@ impl DataError {
             _ => return None,
         };
         Some(hint)
+    }
+}
+
+/// The command that fetches the public data set that a path is named after, to that place.
+fn fetched_by(path: &Path) -> Option<String> {
+    const SETS: [(&[&str], &str); 5] = [
+        (&["cifar-100", "cifar100", "cifar_100"], "cifar100"),
+        (&["cifar-10", "cifar10", "cifar_10"], "cifar10"),
+        (&["imagenette2-160", "imagenette-160"], "imagenette-160"),
+        (&["imagenette2-320", "imagenette-320"], "imagenette-320"),
+        (&["imagenette"], "imagenette"),
+    ];
+    let name = path.file_name()?.to_str()?.to_lowercase();
+    let (_, set) = SETS.iter().find(|(names, _)| names.iter().any(|known| name.contains(known)))?;
+    let folder = match path.parent()?.to_str()? {
+        "" => " --to .".into(),
+        "data" => String::new(),
+        folder => format!(" --to {folder}"),
+    };
+    Some(format!("scripts/fetch_data.sh {set}{folder}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_public_data_set_says_what_fetches_it() {
+        for (path, command) in [
+            ("data/cifar-10-batches-bin", Some("scripts/fetch_data.sh cifar10")),
+            ("data/cifar-100-binary", Some("scripts/fetch_data.sh cifar100")),
+            ("/sets/CIFAR10", Some("scripts/fetch_data.sh cifar10 --to /sets")),
+            ("imagenette2-160", Some("scripts/fetch_data.sh imagenette-160 --to .")),
+            ("imagenette2", Some("scripts/fetch_data.sh imagenette --to .")),
+            ("photos", None),
+        ] {
+            assert_eq!(fetched_by(Path::new(path)).as_deref(), command, "{path}");
+        }
     }
 }

@@ -21,7 +21,7 @@ mod seed;
 mod transform;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use burn::data::dataset::Dataset;
@@ -32,8 +32,10 @@ pub use folder::list_images;
 pub use loader::{Batch, BurnLoader, Epoch, Loader, LoaderConfig, OnBadImage, Position};
 pub use order::Sampling;
 pub use resize::Interpolation;
-pub(crate) use seed::mix_rng;
+pub(crate) use resize::resize;
 pub use seed::sample_rng;
+pub(crate) use seed::{mix_rng, order_rng, split_rng};
+pub(crate) use transform::shorter_side;
 pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
 
 /// One sample as stored.
@@ -91,6 +93,11 @@ pub trait Source: Dataset<Sample, DataError> {
 
     /// The sample's class, without reading its image. Panics like `get` beyond the end.
     fn label(&self, index: usize) -> usize;
+
+    /// The file that holds this sample and nothing else, if there is one. Panics like `get` beyond the end.
+    fn path(&self, _index: usize) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// The form in which a data set was found.

@@ -51,7 +51,7 @@ pub(super) fn crop(image: &RgbPixels, left: isize, top: isize, width: usize, hei
 }
 
 /// Resizes the whole image to `width`×`height`.
-pub(super) fn resize(image: &RgbPixels, width: usize, height: usize, interpolation: Interpolation) -> RgbPixels {
+pub(crate) fn resize(image: &RgbPixels, width: usize, height: usize, interpolation: Interpolation) -> RgbPixels {
     let whole = Region { left: 0, top: 0, width, height };
     resize_region(image, width, height, whole, interpolation)
 }

@@ -36,11 +36,11 @@ pub(crate) fn mix_rng(seed: u64, epoch: usize, step: usize) -> ChaCha8Rng {
 }
 
 /// The generator that shuffles an epoch.
-pub(super) fn order_rng(seed: u64, epoch: usize) -> ChaCha8Rng {
+pub(crate) fn order_rng(seed: u64, epoch: usize) -> ChaCha8Rng {
     rng(Purpose::Order, seed, epoch as u64, 0)
 }
 
 /// The generator that decides which samples of a class are held out.
-pub(super) fn split_rng(seed: u64, class: usize) -> ChaCha8Rng {
+pub(crate) fn split_rng(seed: u64, class: usize) -> ChaCha8Rng {
     rng(Purpose::Split, seed, class as u64, 0)
 }

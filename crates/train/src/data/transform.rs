@@ -282,7 +282,7 @@ impl Transform {
 }
 
 /// The size after the shorter side has become `size`; the longer one is rounded down, as torchvision does.
-fn shorter_side(width: usize, height: usize, size: usize) -> (usize, usize) {
+pub(crate) fn shorter_side(width: usize, height: usize, size: usize) -> (usize, usize) {
     let longer = |long: usize, short: usize| (size as u128 * long as u128 / short.max(1) as u128) as usize;
     if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) }
 }

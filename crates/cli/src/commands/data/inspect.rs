@@ -1,0 +1,151 @@
+//! `mbconv data inspect`
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::AtomicBool;
+
+use mbconv_train::curate::inspect::{ClassCount, Inspection, SplitSummary, inspect};
+use mbconv_train::curate::sheet::{SheetOptions, contact_sheet, png};
+use mbconv_train::files::write_atomically;
+
+use super::{open, with_progress};
+use crate::args::Inspect;
+use crate::commands::{bytes, print_json, print_text, thousands};
+use crate::failure::Failure;
+
+/// Of more classes than this, the largest and the smallest are shown.
+const CLASSES_SHOWN: usize = 24;
+/// Of other lists, the first.
+const SHOWN: usize = 5;
+/// Length of the longest bar of the histogram.
+const BAR: usize = 40;
+
+pub fn run(args: Inspect, stop: &AtomicBool) -> Result<(), Failure> {
+    let data = open(&args.data)?;
+    let inspection = with_progress("inspecting", &data, stop, |work| inspect(&data, work))?;
+    if let Some(path) = &args.sheet {
+        let options = SheetOptions { classes: args.sheet_classes, images: args.sheet_images, seed: args.seed };
+        let sheet = contact_sheet(&data, &options)?;
+        let failed = |why: String| Failure::new(format!("cannot write {}: {why}", path.display()), None);
+        write_atomically(path, &png(&sheet).map_err(failed)?).map_err(|error| failed(error.to_string()))?;
+        eprintln!("contact sheet: {} ({}×{} pixels)", path.display(), sheet.width, sheet.height);
+    }
+    if args.json.json {
+        return print_json(&serde_json::to_value(&inspection).map_err(std::io::Error::from)?);
+    }
+    print_text(&text(&inspection))
+}
+
+fn text(inspection: &Inspection) -> String {
+    let Inspection { form, images, classes, splits, sizes, .. } = inspection;
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<9} {value}");
+    };
+    row("form", form.clone());
+    row("images", format!("{} of {} classes, {}", count(*images), count(classes.len()), bytes(inspection.bytes)));
+    for (name, summary) in in_order(splits) {
+        row(name, split(summary, classes.len()));
+    }
+    row("formats", shares(&inspection.formats));
+    row("pixels", shares(&inspection.colours));
+    if let Some(sizes) = sizes {
+        let [[w0, h0], [w1, h1]] = [sizes.smallest, sizes.largest];
+        if sizes.different == 1 {
+            row("size", format!("all {w0}×{h0}"));
+        } else {
+            let median = sizes.median_shorter_side;
+            row(
+                "sizes",
+                format!(
+                    "{w0}×{h0} to {w1}×{h1}, median shorter side {median}, shape up to {:.1}:1",
+                    sizes.longest_shape
+                ),
+            );
+            let common =
+                sizes.common.iter().map(|size| format!("{}×{} ({})", size.width, size.height, count(size.images)));
+            row(
+                "commonest",
+                format!("{}; {} different", common.collect::<Vec<_>>().join(", "), count(sizes.different)),
+            );
+        }
+    }
+    if inspection.turned > 0 {
+        row("turned", format!("{} with an EXIF orientation, which is not applied", count(inspection.turned)));
+    }
+    for note in &inspection.notes {
+        row("note", note.clone());
+    }
+    if let Some(sizes) = sizes.as_ref().filter(|sizes| sizes.different > 1) {
+        let _ = writeln!(text, "\nshorter side      images");
+        let most = sizes.shorter_side.iter().map(|bar| bar.images).max().unwrap_or(1).max(1);
+        for bar in sizes.shorter_side.iter().filter(|bar| bar.images > 0) {
+            let range = match bar.to {
+                Some(to) => format!("{}–{}", bar.from, to - 1),
+                None => format!("{} and more", bar.from),
+            };
+            let length = (bar.images * BAR).div_ceil(most);
+            let _ = writeln!(text, "{range:>14} {:>9}  {}", count(bar.images), "█".repeat(length));
+        }
+    }
+    if inspection.unreadable > 0 {
+        let _ = writeln!(text, "\n{} unreadable (`mbconv data verify` tells more):", count(inspection.unreadable));
+        for image in inspection.unreadable_images.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {}: {}", image.name, image.why);
+        }
+    }
+    text + &class_table(classes, splits)
+}
+
+fn count(number: usize) -> String {
+    thousands(number as u64)
+}
+
+/// The splits in the order in which they are used.
+fn in_order<'a, T>(splits: &'a BTreeMap<&'static str, T>) -> impl Iterator<Item = (&'static str, &'a T)> {
+    ["train", "val", "test"].into_iter().filter_map(|name| splits.get(name).map(|split| (name, split)))
+}
+
+fn split(summary: &SplitSummary, classes: usize) -> String {
+    let SplitSummary { images, smallest, largest, evenness, .. } = summary;
+    let each = match smallest == largest {
+        true => format!("{} a class", count(*largest)),
+        false => format!("{} to {} a class, evenness {evenness:.3}", count(*smallest), count(*largest)),
+    };
+    let missing = classes - summary.classes;
+    let missing = if missing > 0 { format!(", {} without any", count(missing)) } else { String::new() };
+    format!("{} images, {each}{missing}", count(*images))
+}
+
+fn shares(counts: &BTreeMap<&'static str, usize>) -> String {
+    let mut sorted: Vec<_> = counts.iter().collect();
+    sorted.sort_by_key(|(_, images)| Reverse(**images));
+    sorted.iter().map(|(name, images)| format!("{name} {}", count(**images))).collect::<Vec<_>>().join(", ")
+}
+
+fn class_table(classes: &[ClassCount], splits: &BTreeMap<&'static str, SplitSummary>) -> String {
+    let names: Vec<&str> = in_order(splits).map(|(name, _)| name).collect();
+    let mut sorted: Vec<&ClassCount> = classes.iter().collect();
+    let hidden = classes.len().saturating_sub(CLASSES_SHOWN);
+    if hidden > 0 {
+        sorted.sort_by_key(|class| (Reverse(class.images.values().sum::<usize>()), class.index));
+    }
+    let half = if hidden > 0 { CLASSES_SHOWN / 2 } else { sorted.len() };
+    let shown = || sorted.iter().take(half).chain(sorted.iter().skip(half + hidden));
+    let width = shown().map(|class| class.label.chars().count()).max().unwrap_or(0).max(5);
+    let mut text = format!("\n{:>5}  {:<width$}", "label", "class");
+    names.iter().for_each(|name| text += &format!("{name:>10}"));
+    text.push('\n');
+    for (place, class) in shown().enumerate() {
+        if hidden > 0 && place == half {
+            let _ = writeln!(text, "       … {} classes between (all of them with --json)", count(hidden));
+        }
+        let _ = write!(text, "{:>5}  {:<width$}", class.index, class.label);
+        for name in &names {
+            let _ = write!(text, "{:>10}", count(class.images.get(name).copied().unwrap_or(0)));
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,53 @@
+//! `mbconv data`
+
+mod inspect;
+mod pack;
+mod split;
+mod verify;
+
+use std::sync::atomic::AtomicBool;
+
+use mbconv_train::curate::{self, Work};
+use mbconv_train::data::{self, DataSet, OpenOptions};
+use mbconv_train::device;
+
+use crate::args::{Data, DataArgs};
+use crate::failure::Failure;
+use crate::terminal::Progress;
+
+pub fn run(args: Data, stop: &AtomicBool) -> Result<(), Failure> {
+    match args {
+        Data::Inspect(args) => inspect::run(args, stop),
+        Data::Verify(args) => verify::run(args, stop),
+        Data::Pack(args) => pack::run(args, stop),
+        Data::Split(args) => split::run(args, stop),
+    }
+}
+
+/// Opens the data set, whole: nothing is held out of a split.
+fn open(args: &DataArgs) -> Result<DataSet, Failure> {
+    open_with(args, &OpenOptions { val_fraction: 0.0, ..OpenOptions::default() })
+}
+
+fn open_with(args: &DataArgs, options: &OpenOptions) -> Result<DataSet, Failure> {
+    device::set_threads(args.workers);
+    Ok(data::open(&args.data, options)?)
+}
+
+/// Does long work on the images of a data set, with a progress line.
+fn with_progress<T, E>(
+    doing: &str,
+    data: &DataSet,
+    stop: &AtomicBool,
+    work: impl FnOnce(&mut Work) -> Result<T, E>,
+) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    let mut progress = Progress::new();
+    let total = curate::images(data);
+    let mut advance = |images| progress.advance(doing, images, total, String::new());
+    let result = work(&mut Work { stop, progress: &mut advance });
+    progress.finish();
+    Ok(result?)
+}

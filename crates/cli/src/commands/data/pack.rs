@@ -1,0 +1,59 @@
+//! `mbconv data pack`
+
+use std::sync::atomic::AtomicBool;
+
+use mbconv_train::curate;
+use mbconv_train::curate::pack::{MANIFEST, Manifest, PackOptions, pack};
+use mbconv_train::curate::{CurateError, Work};
+use mbconv_train::data::{OnBadImage, OpenOptions};
+
+use super::open_with;
+use crate::args::Pack;
+use crate::commands::{bytes, print_json, print_text, thousands};
+use crate::failure::Failure;
+use crate::terminal::Progress;
+
+pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
+    let mut held_out = OpenOptions { val_fraction: args.val, ..OpenOptions::default() };
+    held_out.seed = args.seed;
+    let data = open_with(&args.data, &held_out)?;
+    let options = PackOptions {
+        format: args.format.into(),
+        size: args.size,
+        quality: args.quality,
+        shard_size: args.shard_size,
+        seed: args.seed,
+        on_bad_image: if args.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
+    };
+    let mut progress = Progress::new();
+    let total = curate::images(&data);
+    let mut kept = 0;
+    let mut advance = |images| progress.advance("packing", images, total, String::new());
+    let mut work = Work { stop, progress: &mut advance };
+    let result = pack(&data, &args.out, &options, &mut work, &mut |_, was_there| kept += usize::from(was_there));
+    progress.finish();
+    let out = args.out.display();
+    if let Err(CurateError::Interrupted) = result {
+        eprintln!("finished shards are kept in {out}; the same command goes on");
+    }
+    let manifest = result?;
+    for skipped in manifest.splits.iter().flat_map(|split| &split.shards).flat_map(|shard| &shard.skipped) {
+        eprintln!("skipped {}: {}", skipped.name, skipped.why);
+    }
+    if args.json.json {
+        return print_json(&serde_json::to_value(&manifest).map_err(std::io::Error::from)?);
+    }
+    let kept =
+        if kept > 0 { format!(" ({} of them were there already)", thousands(kept as u64)) } else { String::new() };
+    print_text(&format!("{}{out}/{MANIFEST} lists them with their checksums{kept}\n", table(&manifest)))
+}
+
+fn table(manifest: &Manifest) -> String {
+    let row = |split: &curate::pack::SplitShards| {
+        let images: usize = split.shards.iter().map(|shard| shard.images).sum();
+        let size = bytes(split.shards.iter().map(|shard| shard.bytes).sum());
+        let shards = split.shards.len();
+        format!("{:<6} {:>9} images in {shards} shard(s), {size}\n", split.split, thousands(images as u64))
+    };
+    manifest.splits.iter().map(row).collect()
+}

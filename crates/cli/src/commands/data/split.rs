@@ -1,0 +1,33 @@
+//! `mbconv data split`
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use mbconv_train::curate::split::{SplitOptions, Way, split};
+use serde_json::json;
+
+use super::{open, with_progress};
+use crate::args::Split;
+use crate::commands::{print_json, print_text, thousands};
+use crate::failure::Failure;
+
+pub fn run(args: Split, stop: &AtomicBool) -> Result<(), Failure> {
+    let data = open(&args.data)?;
+    let ways = [
+        (args.way.link, Way::Link),
+        (args.way.copy, Way::Copy),
+        (args.way.moving, Way::Move),
+        (args.way.list, Way::List),
+    ];
+    let way = ways.into_iter().find(|(wanted, _)| *wanted).map(|(_, way)| way);
+    let options = SplitOptions { val: args.val, test: args.test, seed: args.seed, way, pool: args.pool };
+    let root = Path::new(&args.data.data);
+    let counts = with_progress("splitting", &data, stop, |work| split(&data, root, &args.out, &options, work))?;
+    if args.json.json {
+        return print_json(&json!({ "out": args.out, "images": counts }));
+    }
+    let rows = ["train", "val", "test"].into_iter().filter_map(|name| Some((name, counts.get(name)?)));
+    let text: String =
+        rows.map(|(name, count)| format!("{name:<6} {:>9} images\n", thousands(*count as u64))).collect();
+    print_text(&text)
+}

@@ -1,0 +1,452 @@
+//! `mbconv data`: looking after data sets.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{error, image_folder, json, path, run};
+use image::{ImageFormat, RgbImage};
+
+/// A picture with structure, of its own for every number.
+fn picture(width: u32, height: u32, number: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let wave = |a: f32, b: f32| {
+            let phase = (x as f32 / width as f32 * a + y as f32 / height as f32 * b + number as f32 * 2.4).sin();
+            (127.0 + 120.0 * phase) as u8
+        };
+        let n = number as f32;
+        image::Rgb([wave(3.0 + n, 2.0), wave(1.0, 4.0 + 2.0 * n), wave(5.0 * n, 1.0 + n)])
+    })
+}
+
+/// A picture without detail that another size would lose.
+fn scene(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let (x, y) = (x as f32 / width as f32, y as f32 / height as f32);
+        let wave = (7.0 * x + 1.0).sin() * (5.0 * y * (1.0 + x)).cos();
+        image::Rgb([(127.0 + 120.0 * wave) as u8, (x * 200.0) as u8, (y * 150.0) as u8])
+    })
+}
+
+/// `train/` of `train` and `val/` of `val` JPEG images a class, all different.
+fn photos(root: &Path, classes: &[&str], train: u32, val: u32) {
+    let mut number = 0;
+    for (split, images) in [("train", train), ("val", val)] {
+        for class in classes {
+            let folder = root.join(split).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for image in 0..images {
+                picture(40, 30, number).save(folder.join(format!("{image}.jpg"))).unwrap();
+                number += 1;
+            }
+        }
+    }
+}
+
+/// Every file below a folder, as relative path and content.
+fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    fn collect(root: &Path, folder: &Path, all: &mut Vec<(PathBuf, Vec<u8>)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(root, &path, all);
+            } else {
+                all.push((path.strip_prefix(root).unwrap().into(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    let mut all = Vec::new();
+    collect(root, root, &mut all);
+    all.sort();
+    all
+}
+
+fn names(root: &Path) -> Vec<String> {
+    files(root).into_iter().map(|(path, _)| path.to_str().unwrap().into()).collect()
+}
+
+#[test]
+fn inspect_tells_what_is_there() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["cat", "dog"], 3, 1);
+    picture(200, 50, 99).save(root.join("train/cat/wide.png")).unwrap();
+    fs::write(root.join("train/dog/broken.jpg"), b"\xFF\xD8\xFF\xE0").unwrap();
+    let sheet = top.path().join("sheet.png");
+    let seen = json(&["data", "inspect", path(&root), "--json", "--sheet", path(&sheet)]);
+    assert_eq!(seen["form"], "image folders with splits");
+    assert_eq!((&seen["images"], &seen["unreadable"]), (&10.into(), &1.into()));
+    assert_eq!((&seen["splits"]["train"]["images"], &seen["splits"]["val"]["smallest"]), (&8.into(), &1.into()));
+    assert_eq!(seen["classes"][1]["label"], "dog");
+    assert_eq!(seen["classes"][1]["images"], serde_json::json!({"train": 4, "val": 1}));
+    assert_eq!(seen["formats"], serde_json::json!({"JPEG": 8, "PNG": 1}));
+    assert_eq!(seen["sizes"]["largest"], serde_json::json!([200, 50]));
+    assert_eq!(seen["sizes"]["common"][0], serde_json::json!({"width": 40, "height": 30, "images": 8}));
+    assert!(seen["unreadable_images"][0]["name"].as_str().unwrap().ends_with("broken.jpg"));
+    // Rows of two classes, columns of four images.
+    let sheet = image::open(&sheet).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (12 * 8 + 8 + 4 * 100, 4 + 2 * 100));
+
+    let (text, _) = run(0, &["data", "inspect", path(&root)]);
+    for words in ["10 of 2 classes", "JPEG 8, PNG 1", "cat", "32–63", "1 unreadable", "broken.jpg"] {
+        if words != "32–63" {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+    let digits = json(&["data", "inspect", "digits", "--json"]);
+    assert_eq!((&digits["images"], &digits["formats"]["pixels"]), (&1797.into(), &1797.into()));
+    assert!(error(&["data", "inspect", "/no/such"]).contains("/no/such"));
+    assert!(error(&["data", "inspect", "data/cifar-10-batches-bin"]).contains("scripts/fetch_data.sh cifar10"));
+}
+
+/// Findings as kind and the file names concerned.
+fn found(json: &serde_json::Value) -> BTreeSet<(String, String)> {
+    let findings = json["findings"].as_array().unwrap();
+    let rows = findings.iter().map(|finding| {
+        let files = finding["files"].as_array().unwrap().iter().map(|file| {
+            let name = Path::new(file["name"].as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_string();
+            format!("{}/{}/{name}", file["split"].as_str().unwrap(), file["class"].as_str().unwrap())
+        });
+        (finding["kind"].as_str().unwrap().into(), files.collect::<Vec<_>>().join(" "))
+    });
+    rows.collect()
+}
+
+/// A data set with one of every fault.
+fn faulty(root: &Path) {
+    photos(root, &["cat", "dog", "eel"], 10, 2);
+    let train = root.join("train/cat");
+    let whole = fs::read(train.join("0.jpg")).unwrap();
+    fs::write(train.join("empty.jpg"), b"").unwrap();
+    fs::write(train.join("text.jpg"), b"not a picture").unwrap();
+    fs::write(train.join("cut.jpg"), &whole[..whole.len() / 2]).unwrap();
+    let mut png = std::io::Cursor::new(Vec::new());
+    picture(50, 40, 300).write_to(&mut png, ImageFormat::Png).unwrap();
+    let mut png = png.into_inner();
+    fs::write(train.join("really.jpg"), &png).unwrap();
+    // A flipped byte in the compressed pixels: the checksum tells.
+    let middle = png.len() / 2;
+    png[middle] ^= 0xFF;
+    fs::write(train.join("flipped.png"), &png).unwrap();
+    // The same bytes within a class, in another split, in another class; the same pixels in another format.
+    fs::copy(train.join("1.jpg"), train.join("1 again.jpg")).unwrap();
+    fs::copy(train.join("2.jpg"), root.join("val/cat/leaked.jpg")).unwrap();
+    fs::copy(train.join("3.jpg"), root.join("train/dog/no dog.jpg")).unwrap();
+    picture(48, 36, 400).save(root.join("train/eel/lossless.png")).unwrap();
+    picture(48, 36, 400).save(root.join("train/eel/lossless.bmp")).unwrap();
+    // The same scene, smaller.
+    scene(400, 300).save(root.join("train/eel/scene.png")).unwrap();
+    scene(200, 150).save(root.join("val/eel/scene small.jpg")).unwrap();
+}
+
+#[test]
+fn verify_finds_every_fault_and_fix_moves_it_aside() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    faulty(&root);
+    let before = files(&root);
+    let (csv, report) = (top.path().join("report.csv"), top.path().join("report.txt"));
+    let (stdout, _) = run(1, &["data", "verify", path(&root), "--near", "--json", "--report", path(&csv)]);
+    let result: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let expected = [
+        ("empty", "train/cat/empty.jpg"),
+        ("not_an_image", "train/cat/text.jpg"),
+        ("truncated", "train/cat/cut.jpg"),
+        ("corrupt", "train/cat/flipped.png"),
+        ("extension", "train/cat/really.jpg"),
+        ("copy", "train/cat/1 again.jpg train/cat/1.jpg"),
+        ("leak", "train/cat/2.jpg val/cat/leaked.jpg"),
+        ("conflict", "train/cat/3.jpg train/dog/no dog.jpg"),
+        ("copy", "train/eel/lossless.bmp train/eel/lossless.png"),
+        ("near", "train/eel/scene.png val/eel/scene small.jpg"),
+    ];
+    let expected: BTreeSet<_> = expected.iter().map(|(kind, files)| (kind.to_string(), files.to_string())).collect();
+    assert_eq!(found(&result), expected);
+    assert_eq!((&result["errors"], &result["warnings"]), (&6.into(), &4.into()));
+    assert_eq!(result["images"], serde_json::json!({"train": 40, "val": 8}));
+    let csv = fs::read_to_string(csv).unwrap();
+    assert!(csv.starts_with("finding,severity,kind,split,class,name,detail\n") && csv.lines().count() == 16, "{csv}");
+    assert_eq!(files(&root), before);
+
+    // The result does not depend on the number of threads.
+    let (single, _) = run(1, &["data", "verify", path(&root), "--near", "--json", "--workers", "1"]);
+    assert_eq!(single, stdout);
+
+    let (text, _) = run(1, &["data", "verify", path(&root), "--fix", "--report", path(&report)]);
+    let aside = top.path().join("photos-aside");
+    assert!(text.contains("error: 1 truncated images") && text.contains("moved to"), "{text}");
+    assert!(fs::read_to_string(report).unwrap().contains("no dog.jpg"));
+    let moved = [
+        "moved.jsonl",
+        "train/cat/1 again.jpg",
+        "train/cat/2.jpg",
+        "train/cat/cut.jpg",
+        "train/cat/empty.jpg",
+        "train/cat/flipped.png",
+        "train/cat/text.jpg",
+        "train/eel/lossless.png",
+    ];
+    assert_eq!(names(&aside), moved);
+    // What a person must decide is left, and still an error.
+    let (stdout, _) = run(1, &["data", "verify", path(&root), "--json"]);
+    let left: Vec<String> = found(&serde_json::from_str(&stdout).unwrap()).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(left, ["conflict", "extension"]);
+
+    let (text, _) = run(0, &["data", "verify", path(&root), "--undo"]);
+    assert!(text.contains("7 file(s) moved back"), "{text}");
+    assert_eq!(files(&root), before);
+    assert!(!aside.exists());
+    assert!(error(&["data", "verify", path(&root), "--undo"]).contains("moved.jsonl"));
+}
+
+#[test]
+fn a_sound_data_set_passes_and_warnings_can_be_made_to_count() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["cat", "dog"], 3, 1);
+    let (text, _) = run(0, &["data", "verify", path(&root), "--few", "0"]);
+    assert!(text.contains("8 images decoded (train 6, val 2)") && text.contains("nothing is wrong"), "{text}");
+    fs::remove_dir_all(root.join("val/dog")).unwrap();
+    let arguments = ["data", "verify", path(&root), "--json"];
+    let kinds: Vec<_> = found(&json(&arguments)).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, ["few_images", "missing_class"]);
+    run(1, &[&arguments[..], &["--strict"]].concat());
+    // Once all errors are mended, so is the exit status.
+    fs::write(root.join("train/cat/empty.jpg"), b"").unwrap();
+    run(1, &arguments);
+    let aside = top.path().join("bad");
+    run(0, &[&arguments[..], &[&format!("--fix={}", path(&aside))]].concat());
+    assert_eq!(names(&aside), ["moved.jsonl", "train/cat/empty.jpg"]);
+    run(0, &["data", "verify", "digits"]);
+}
+
+#[test]
+fn split_divides_every_class_and_overwrites_nothing() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("flat");
+    image_folder(&root, &["cat", "dog"], 10);
+    let before = files(&root);
+    let out = |name: &str| top.path().join(name);
+    let parts = ["--val", "0.2", "--test", "0.1", "--seed", "5"];
+    let split = |name: &str, more: &[&str]| {
+        let out = out(name);
+        json(&[&["data", "split", path(&root), path(&out), "--json"], &parts[..], more].concat())
+    };
+    let counts = split("linked", &[]);
+    assert_eq!(counts["images"], serde_json::json!({"test": 2, "train": 14, "val": 4}));
+    let linked = files(&out("linked"));
+    assert_eq!(linked.len(), 20);
+    for class in ["cat", "dog"] {
+        let all: BTreeSet<_> =
+            ["train", "val", "test"].iter().flat_map(|s| names(&out("linked").join(s).join(class))).collect();
+        assert_eq!(all.len(), 10, "{all:?}");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(fs::metadata(out("linked").join(&linked[0].0)).unwrap().nlink(), 2);
+    }
+    split("copied", &["--copy"]);
+    assert_eq!(files(&out("copied")), linked);
+    split("lists", &["--list"]);
+    let csv = fs::read_to_string(out("lists").join("val.csv")).unwrap();
+    assert!(csv.starts_with("path,label\n/") && csv.lines().count() == 5 && csv.contains("/dog/"), "{csv}");
+
+    // Nothing is overwritten, and nothing half-done is left.
+    let message = error(&[&["data", "split", path(&root), path(&out("linked"))], &parts[..]].concat());
+    assert!(message.contains("nothing is overwritten"), "{message}");
+    assert!(error(&["data", "split", path(&root), path(&out("no")), "--val", "1.5"]).contains("1.5"));
+    assert!(fs::read_dir(top.path()).unwrap().all(|entry| !path(&entry.unwrap().path()).contains(".mbconv")));
+
+    assert!(error(&["data", "split", path(&root), path(&root.join("x"))]).contains("inside of the data set"));
+
+    // What has splits keeps them: training images are divided, and `test/` stays what it is.
+    let again = out("again");
+    fs::rename(out("copied").join("val"), top.path().join("unused")).unwrap();
+    let counts = json(&["data", "split", path(&out("copied")), path(&again), "--val", "0.3", "--json"]);
+    assert_eq!(counts["images"], serde_json::json!({"test": 2, "train": 10, "val": 4}));
+    let message = error(&["data", "split", path(&again), path(&out("no")), "--val", "0.3"]);
+    assert!(message.contains("has val images already") && message.contains("--pool"), "{message}");
+    let counts = json(&["data", "split", path(&again), path(&out("pooled")), "--val", "0.5", "--pool", "--json"]);
+    assert_eq!(counts["images"], serde_json::json!({"train": 8, "val": 8}));
+
+    split("moved", &["--move"]);
+    assert!(files(&root).is_empty());
+    let moved = names(&out("moved"));
+    assert_eq!(moved.iter().filter(|name| *name != "moved.jsonl").count(), 20);
+    run(0, &["data", "verify", path(&root), &format!("--undo={}", path(&out("moved")))]);
+    assert_eq!(files(&root), before);
+
+    // Through links, the files they lead to are taken.
+    #[cfg(unix)]
+    {
+        let links = top.path().join("links");
+        for (class, name) in [("cat", "0.png"), ("cat", "1.png"), ("dog", "2.png")] {
+            fs::create_dir_all(links.join(class)).unwrap();
+            std::os::unix::fs::symlink(Path::new("../../flat").join(class).join(name), links.join(class).join(name))
+                .unwrap();
+        }
+        let through = top.path().join("through");
+        run(0, &["data", "split", path(&links), path(&through), "--val", "0.5"]);
+        assert!(files(&through).iter().all(|(path, _)| !through.join(path).is_symlink()) && files(&through).len() == 3);
+        assert!(error(&["data", "split", path(&links), path(&out("not")), "--move"]).contains("is a link"));
+    }
+}
+
+#[test]
+fn records_are_split_into_files() {
+    let top = tempfile::tempdir().unwrap();
+    let out = top.path().join("digits");
+    let counts = json(&["data", "split", "digits", path(&out), "--val", "0.1", "--json"]);
+    assert_eq!(counts["images"]["train"].as_u64().unwrap() + counts["images"]["val"].as_u64().unwrap(), 1797);
+    let seen = json(&["data", "inspect", path(&out), "--json"]);
+    assert_eq!((&seen["formats"]["PNG"], &seen["sizes"]["largest"]), (&1797.into(), &serde_json::json!([8, 8])));
+    run(0, &["data", "verify", path(&out)]);
+    assert!(error(&["data", "split", "digits", path(&top.path().join("x")), "--list"]).contains("--copy"));
+}
+
+/// Members of a tar file: name and content.
+fn members(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_matches(['\0', ' ']).to_string();
+    let mut members = Vec::new();
+    let mut rest = tar;
+    while rest[0] != 0 {
+        let size = usize::from_str_radix(&text(&rest[124..136]), 8).unwrap();
+        let sum: u32 = rest[..512]
+            .iter()
+            .enumerate()
+            .map(|(i, &b)| u32::from(if (148..156).contains(&i) { b' ' } else { b }))
+            .sum();
+        assert_eq!(u32::from_str_radix(&text(&rest[148..156]), 8).unwrap(), sum);
+        members.push((text(&rest[..100]), rest[512..512 + size].to_vec()));
+        rest = &rest[512 + size.next_multiple_of(512)..];
+    }
+    assert_eq!(rest, [0; 1024]);
+    members
+}
+
+#[test]
+fn packing_is_whole_deterministic_and_resumes() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["cat", "dog"], 8, 2);
+    picture(90, 60, 77).save(root.join("train/dog/large.png")).unwrap();
+    let out = |name: &str| top.path().join(name);
+    let pack = |name: &str, more: &[&str]| {
+        let out = out(name);
+        json(
+            &[&["data", "pack", path(&root), path(&out), "--format", "wds", "--shard-size", "6", "--json"], more]
+                .concat(),
+        )
+    };
+    let manifest = pack("a", &[]);
+    let shards: Vec<&str> =
+        manifest["splits"][0]["shards"].as_array().unwrap().iter().map(|s| s["file"].as_str().unwrap()).collect();
+    assert_eq!(shards, ["train-000000.tar", "train-000001.tar", "train-000002.tar"]);
+    assert_eq!(manifest["splits"][0]["images"], serde_json::json!([8, 9]));
+    assert_eq!(fs::read_to_string(out("a").join("classes.txt")).unwrap(), "cat\ndog\n");
+    assert_eq!(fs::read_to_string(out("a").join("manifest.json")).unwrap(), format!("{manifest:#}\n"));
+
+    // Every image is there once, byte by byte, with its label.
+    let mut stored = BTreeSet::new();
+    for shard in &shards {
+        for pair in members(&fs::read(out("a").join(shard)).unwrap()).chunks(2) {
+            let [(image, bytes), (label, class)] = pair else { panic!("a single member") };
+            assert_eq!(image.rsplit_once('.').unwrap().0, label.strip_suffix(".cls").unwrap());
+            stored.insert((bytes.clone(), class.clone()));
+        }
+    }
+    let expected: BTreeSet<_> = files(&root.join("train"))
+        .into_iter()
+        .map(|(path, bytes)| (bytes, if path.starts_with("cat") { b"0".to_vec() } else { b"1".to_vec() }))
+        .collect();
+    assert_eq!(stored, expected);
+
+    // The same again, by another number of threads, from another place; otherwise with another seed.
+    pack("b", &["--workers", "1"]);
+    assert_eq!(files(&out("b")), files(&out("a")));
+    let moved = out("moved photos");
+    fs::rename(&root, &moved).unwrap();
+    run(0, &["data", "pack", path(&moved), path(&out("c")), "--format", "wds", "--shard-size", "6"]);
+    fs::rename(&moved, &root).unwrap();
+    assert_eq!(files(&out("c")), files(&out("a")));
+    pack("d", &["--seed", "1"]);
+    assert_ne!(files(&out("d")), files(&out("a")));
+
+    // A missing and a damaged shard are made anew, the others stay; what was packed otherwise is left alone.
+    let whole = files(&out("a"));
+    let touched = |name: &str| fs::metadata(out("a").join(name)).unwrap().modified().unwrap();
+    let first = touched("train-000000.tar");
+    fs::remove_file(out("a").join("train-000001.tar")).unwrap();
+    let mut damaged = fs::read(out("a").join("val-000000.tar")).unwrap();
+    damaged[600] ^= 1;
+    fs::write(out("a").join("val-000000.tar"), damaged).unwrap();
+    let (text, _) = run(0, &["data", "pack", path(&root), path(&out("a")), "--format", "wds", "--shard-size", "6"]);
+    assert!(text.contains("2 of them were there already"), "{text}");
+    assert_eq!(files(&out("a")), whole);
+    assert_eq!(touched("train-000000.tar"), first);
+    let message = error(&["data", "pack", path(&root), path(&out("a")), "--format", "wds", "--size", "20"]);
+    assert!(message.contains("packed otherwise: --size none instead of 20"), "{message}");
+    assert!(error(&["data", "pack", path(&root), path(&root), "--format", "wds"]).contains("nothing is overwritten"));
+    assert_eq!(files(&out("a")), whole);
+
+    // Smaller images: of the large one, only.
+    let small = pack("small", &["--size", "30"]);
+    assert_eq!((&small["size"], &small["quality"]), (&30.into(), &95.into()));
+    let mut sizes: Vec<(u32, u32)> = Vec::new();
+    for shard in &shards {
+        for (name, bytes) in members(&fs::read(out("small").join(shard)).unwrap()) {
+            if name.ends_with(".jpg") {
+                let image = image::load_from_memory(&bytes).unwrap();
+                sizes.push((image.width(), image.height()));
+            }
+        }
+    }
+    sizes.sort_unstable();
+    assert_eq!((sizes.len(), sizes[0], sizes[16]), (17, (40, 30), (45, 30)));
+}
+
+#[test]
+fn bad_images_end_packing_or_are_left_out() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["cat", "dog"], 2, 1);
+    fs::write(root.join("train/cat/bad.jpg"), b"").unwrap();
+    let out = top.path().join("shards");
+    let arguments = ["data", "pack", path(&root), path(&out), "--format", "wds"];
+    let message = error(&arguments);
+    assert!(message.contains("bad.jpg") && message.contains("data verify --fix"), "{message}");
+    let (text, told) = run(0, &[&arguments[..], &["--skip-bad-images"]].concat());
+    assert!(told.contains("skipped ") && text.contains("4 images"), "{text}{told}");
+    let manifest = fs::read_to_string(out.join("manifest.json")).unwrap();
+    assert!(manifest.contains("bad.jpg") && !names(&out).iter().any(|name| name.ends_with(".partial")), "{manifest}");
+}
+
+#[test]
+fn parquet_shards_are_named_as_datasets_names_them() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["cat", "dog"], 4, 1);
+    let pack = |name: &str| {
+        let out = top.path().join(name);
+        run(0, &["data", "pack", path(&root), path(&out), "--format", "parquet", "--shard-size", "5"]);
+        files(&out)
+    };
+    let packed = pack("a");
+    assert_eq!(
+        packed.iter().map(|(path, _)| path.to_str().unwrap()).collect::<Vec<_>>(),
+        [
+            "classes.txt",
+            "manifest.json",
+            "train-00000-of-00002.parquet",
+            "train-00001-of-00002.parquet",
+            "validation-00000-of-00001.parquet"
+        ]
+    );
+    let shard = &packed[2].1;
+    assert!(shard.starts_with(b"PAR1") && shard.ends_with(b"PAR1"));
+    assert!(shard.windows(9).any(|part| part == b"ClassLabe"));
+    assert_eq!(pack("b"), packed);
+}

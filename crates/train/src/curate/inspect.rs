@@ -1,0 +1,318 @@
+//! What is in a data set.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Cursor};
+
+use serde::Serialize;
+
+use super::{CurateError, Work, header, splits};
+use crate::data::{DataError, DataSet, Source, StoredImage};
+
+/// Least shorter side of each bar of the histogram, in pixels: the sizes that networks take, and what lies between.
+const SIDES: [u32; 12] = [0, 32, 64, 128, 224, 256, 320, 384, 512, 768, 1024, 2048];
+
+/// How many of the commonest sizes are listed.
+const COMMON: usize = 5;
+
+/// How many unreadable headers are listed; all are counted.
+const UNREADABLE_LISTED: usize = 100;
+
+/// What a data set is made of.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    /// The form in which it is stored.
+    pub form: String,
+    /// Images in all splits.
+    pub images: usize,
+    /// Bytes of all images as stored.
+    pub bytes: u64,
+    /// Each split's.
+    pub splits: BTreeMap<&'static str, SplitSummary>,
+    /// Every class, in order of label.
+    pub classes: Vec<ClassCount>,
+    /// Images of each file format, told from the content.
+    pub formats: BTreeMap<&'static str, usize>,
+    /// Images of each kind of pixel.
+    pub colours: BTreeMap<&'static str, usize>,
+    /// JPEG images whose EXIF data say that they are to be turned.
+    pub turned: usize,
+    /// Sizes; none where no header could be read.
+    pub sizes: Option<Sizes>,
+    /// Images whose header could not be read.
+    pub unreadable: usize,
+    /// The first of them.
+    pub unreadable_images: Vec<Unreadable>,
+    /// What was noticed when it was opened.
+    pub notes: Vec<String>,
+}
+
+/// A split in numbers.
+#[derive(Debug, Serialize)]
+pub struct SplitSummary {
+    /// Its images.
+    pub images: usize,
+    /// Classes that have any.
+    pub classes: usize,
+    /// Images of the largest class.
+    pub largest: usize,
+    /// Images of the smallest class, which may be none.
+    pub smallest: usize,
+    /// Entropy of the classes' shares over that of equal shares: 1 if all classes are equally large, 0 if there is one.
+    pub evenness: f64,
+}
+
+/// A class and its images.
+#[derive(Debug, Serialize)]
+pub struct ClassCount {
+    /// Its name.
+    pub label: String,
+    /// Its index.
+    pub index: usize,
+    /// Images in each split.
+    pub images: BTreeMap<&'static str, usize>,
+}
+
+/// Sizes of images, in pixels as stored: width, height.
+#[derive(Debug, Serialize)]
+pub struct Sizes {
+    /// That of the fewest pixels.
+    pub smallest: [u32; 2],
+    /// That of the most.
+    pub largest: [u32; 2],
+    /// Half of the images have no longer a shorter side.
+    pub median_shorter_side: u32,
+    /// Greatest ratio of longer to shorter side.
+    pub longest_shape: f64,
+    /// The commonest sizes, commonest first.
+    pub common: Vec<CommonSize>,
+    /// Number of different sizes.
+    pub different: usize,
+    /// Histogram of the shorter side.
+    pub shorter_side: Vec<Bar>,
+}
+
+/// A size that many images have.
+#[derive(Debug, Serialize)]
+pub struct CommonSize {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// How many.
+    pub images: usize,
+}
+
+/// A bar of a histogram.
+#[derive(Debug, Serialize)]
+pub struct Bar {
+    /// From so many pixels.
+    pub from: u32,
+    /// To so many, or to any.
+    pub to: Option<u32>,
+    /// How many images.
+    pub images: usize,
+}
+
+/// An image whose header could not be read.
+#[derive(Debug, Serialize)]
+pub struct Unreadable {
+    /// Its split.
+    pub split: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What is read of an image.
+struct Seen {
+    format: &'static str,
+    colour: &'static str,
+    size: (u32, u32),
+    turned: bool,
+    bytes: u64,
+}
+
+/// Looks at every image's header. Of files only their beginning is read.
+///
+/// # Errors
+/// [`CurateError::Interrupted`]; bad images are counted, not errors.
+pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateError> {
+    let mut result = Inspection {
+        form: data.form.to_string(),
+        images: 0,
+        bytes: 0,
+        splits: BTreeMap::new(),
+        classes: Vec::new(),
+        formats: BTreeMap::new(),
+        colours: BTreeMap::new(),
+        turned: 0,
+        sizes: None,
+        unreadable: 0,
+        unreadable_images: Vec::new(),
+        notes: data.notes.clone(),
+    };
+    result.classes = data
+        .classes
+        .iter()
+        .enumerate()
+        .map(|(index, label)| ClassCount { label: label.clone(), index, images: BTreeMap::new() })
+        .collect();
+    let mut sizes = BTreeMap::new();
+    for (name, source) in splits(data) {
+        let mut counts = vec![0; data.classes.len()];
+        (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+        for (class, &count) in result.classes.iter_mut().zip(&counts) {
+            class.images.insert(name, count);
+        }
+        result.splits.insert(name, SplitSummary::of(&counts));
+        work.map(
+            0..source.len(),
+            result.images,
+            |index| look(source.as_ref(), index),
+            |index, seen| {
+                match seen {
+                    Ok(seen) => {
+                        result.bytes += seen.bytes;
+                        result.turned += usize::from(seen.turned);
+                        *result.formats.entry(seen.format).or_default() += 1;
+                        *result.colours.entry(seen.colour).or_default() += 1;
+                        *sizes.entry(seen.size).or_default() += 1;
+                    }
+                    Err(why) => {
+                        result.unreadable += 1;
+                        if result.unreadable_images.len() < UNREADABLE_LISTED {
+                            result.unreadable_images.push(Unreadable { split: name, name: source.name(index), why });
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        result.images += source.len();
+    }
+    result.sizes = Sizes::of(&sizes);
+    Ok(result)
+}
+
+fn look(source: &dyn Source, index: usize) -> Result<Seen, String> {
+    let (header, bytes) = if let Some(path) = source.path(index) {
+        let open = || -> std::io::Result<_> {
+            let file = File::open(&path)?;
+            let bytes = file.metadata()?.len();
+            Ok((file, bytes))
+        };
+        let (file, bytes) = open().map_err(|error| error.to_string())?;
+        (header::read(&mut BufReader::new(file)), bytes)
+    } else {
+        match source.get(index) {
+            Ok(sample) => match sample.image {
+                StoredImage::Encoded(bytes) => (header::read(&mut Cursor::new(&bytes)), bytes.len() as u64),
+                StoredImage::Pixels(pixels) => {
+                    let size = (pixels.width as u32, pixels.height as u32);
+                    let bytes = pixels.data.len() as u64;
+                    return Ok(Seen { format: "pixels", colour: "RGB", size, turned: false, bytes });
+                }
+            },
+            Err(DataError::Image { source, .. }) => return Err(source.to_string()),
+            Err(error) => return Err(error.to_string()),
+        }
+    };
+    let header = header.map_err(|error| error.to_string())?;
+    Ok(Seen {
+        format: header::format_name(header.format),
+        colour: header.colour,
+        size: (header.width, header.height),
+        turned: header.orientation != 1,
+        bytes,
+    })
+}
+
+impl SplitSummary {
+    fn of(counts: &[usize]) -> Self {
+        let images: usize = counts.iter().sum();
+        let shares = counts.iter().filter(|&&count| count > 0).map(|&count| count as f64 / images as f64);
+        let entropy: f64 = shares.map(|share| -share * share.ln()).sum();
+        let evenness = if counts.len() > 1 { entropy / (counts.len() as f64).ln() } else { 1.0 };
+        Self {
+            images,
+            classes: counts.iter().filter(|&&count| count > 0).count(),
+            largest: counts.iter().copied().max().unwrap_or(0),
+            smallest: counts.iter().copied().min().unwrap_or(0),
+            evenness,
+        }
+    }
+}
+
+impl Sizes {
+    /// From the number of images of each width and height.
+    fn of(counts: &BTreeMap<(u32, u32), usize>) -> Option<Self> {
+        let pixels = |size: &&(u32, u32)| u64::from(size.0) * u64::from(size.1);
+        let smallest = *counts.keys().min_by_key(pixels)?;
+        let largest = *counts.keys().max_by_key(pixels)?;
+        let mut sides = BTreeMap::new();
+        for (&(width, height), &images) in counts {
+            *sides.entry(width.min(height)).or_insert(0) += images;
+        }
+        let images: usize = counts.values().sum();
+        let mut below = 0;
+        let median = sides.iter().find(|(_, count)| {
+            below += **count;
+            2 * below >= images
+        });
+        let median_shorter_side = median.map_or(0, |(&side, _)| side);
+        let longest_shape = counts
+            .keys()
+            .map(|&(width, height)| f64::from(width.max(height)) / f64::from(width.min(height).max(1)))
+            .fold(1.0, f64::max);
+        let mut common: Vec<CommonSize> =
+            counts.iter().map(|(&(width, height), &images)| CommonSize { width, height, images }).collect();
+        common.sort_by_key(|size| std::cmp::Reverse(size.images));
+        common.truncate(COMMON);
+        let ends = SIDES[1..].iter().map(|&side| Some(side)).chain([None]);
+        let shorter_side = SIDES
+            .into_iter()
+            .zip(ends)
+            .map(|(from, to)| {
+                let images = sides.range(from..to.unwrap_or(u32::MAX)).map(|(_, images)| images).sum();
+                Bar { from, to, images }
+            })
+            .collect();
+        Some(Self {
+            smallest: smallest.into(),
+            largest: largest.into(),
+            median_shorter_side,
+            longest_shape,
+            common,
+            different: counts.len(),
+            shorter_side,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_in_numbers() {
+        let counts = BTreeMap::from([((500, 375), 6), ((32, 32), 2), ((100, 4000), 1), ((1, 1), 1)]);
+        let sizes = Sizes::of(&counts).unwrap();
+        assert_eq!((sizes.smallest, sizes.largest, sizes.different), ([1, 1], [100, 4000], 4));
+        assert_eq!((sizes.median_shorter_side, sizes.longest_shape), (375, 40.0));
+        assert_eq!((sizes.common[0].width, sizes.common[0].images), (500, 6));
+        let bars: Vec<usize> = sizes.shorter_side.iter().map(|bar| bar.images).collect();
+        assert_eq!(bars, [1, 2, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0]);
+        assert!(Sizes::of(&BTreeMap::new()).is_none());
+    }
+
+    #[test]
+    fn evenness_of_classes() {
+        let even = SplitSummary::of(&[5, 5, 5]);
+        assert!((even.evenness - 1.0).abs() < 1e-12 && even.classes == 3);
+        let one = SplitSummary::of(&[9, 0]);
+        assert_eq!((one.evenness, one.classes, one.smallest, one.largest), (0.0, 1, 0, 9));
+        assert_eq!(SplitSummary::of(&[4]).evenness, 1.0);
+    }
+}

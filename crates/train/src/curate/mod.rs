@@ -1,0 +1,157 @@
+//! Looking after data sets: what is in one ([`inspect`], [`sheet`]), what is wrong with it ([`verify`]), moving that aside
+//! ([`aside`]), other forms of it ([`pack`]), and dividing it ([`split`]).
+//!
+//! All of it goes through [`Source`], so it works on every form that can be opened. Samples are worked on in windows: all
+//! threads share one, and its results are taken in the samples' order before the next begins. So memory is bounded by the
+//! window, and results do not depend on the number of threads.
+
+pub mod aside;
+pub mod header;
+pub mod inspect;
+pub mod pack;
+pub mod perceptual;
+pub mod sheet;
+pub mod split;
+pub mod verify;
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use crate::data::{DataError, DataSet, Source};
+
+/// Why a data set could not be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum CurateError {
+    /// The data set, or a sample of it, could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A file could not be written, moved or read back.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was tried: `write`, `move`, `read`.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The folder to write to holds something.
+    #[error("{} is there already; nothing is overwritten", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds shards of something else.
+    #[error("{} holds shards that were packed otherwise: {difference}", path.display())]
+    OtherShards {
+        /// The folder.
+        path: PathBuf,
+        /// What differs, with both values.
+        difference: String,
+    },
+    /// Log or manifest does not have the expected form.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A file is not where the log says it was moved.
+    #[error("{} is not there any more, so it cannot be moved back", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A request that the data set cannot fulfil.
+    #[error("{message}")]
+    Request {
+        /// What was asked for, and why it cannot be.
+        message: String,
+        /// What to ask for instead.
+        hint: String,
+    },
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl CurateError {
+    /// What would mend it, where there is something to say beyond the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Data(DataError::Image { .. }) => {
+                Some("`mbconv data verify --fix` finds all bad images and moves them aside".into())
+            }
+            Self::Data(error) => error.hint(),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::CrossesDevices => {
+                Some("hard links cannot lead to another file system: use --copy".into())
+            }
+            Self::Exists { .. } => Some("give a folder that does not exist yet, or an empty one".into()),
+            Self::OtherShards { .. } => Some("give another folder, or remove this one".into()),
+            Self::Request { hint, .. } => Some(hint.clone()),
+            _ => None,
+        }
+    }
+
+    /// The variant of an error of the operating system.
+    fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { what, path: path.into(), source }
+    }
+}
+
+/// What long work is told, and tells.
+pub struct Work<'a> {
+    /// Ends the work when set.
+    pub stop: &'a AtomicBool,
+    /// Called now and then with the number of samples done so far.
+    pub progress: &'a mut dyn FnMut(usize),
+}
+
+/// Samples worked on between two reports; what bounds the memory.
+const WINDOW: usize = 256;
+
+impl Work<'_> {
+    /// Applies `each` to every index on all threads and hands the results to `take` in order; `done` samples came before.
+    fn map<T: Send>(
+        &mut self,
+        indices: Range<usize>,
+        done: usize,
+        each: impl Fn(usize) -> T + Sync,
+        mut take: impl FnMut(usize, T) -> Result<(), CurateError>,
+    ) -> Result<(), CurateError> {
+        let start = indices.start;
+        for first in indices.clone().step_by(WINDOW) {
+            let window = first..(first + WINDOW).min(indices.end);
+            let results: Vec<T> = window
+                .clone()
+                .into_par_iter()
+                .map(|index| (!self.stop.load(Ordering::Relaxed)).then(|| each(index)))
+                .collect::<Option<_>>()
+                .ok_or(CurateError::Interrupted)?;
+            for (index, result) in window.clone().zip(results) {
+                take(index, result)?;
+            }
+            (self.progress)(done + window.end - start);
+        }
+        Ok(())
+    }
+}
+
+/// The splits there are, with what to call them.
+pub fn splits(data: &DataSet) -> Vec<(&'static str, Arc<dyn Source>)> {
+    [("train", &data.train), ("val", &data.val), ("test", &data.test)]
+        .into_iter()
+        .filter_map(|(name, split)| split.clone().map(|split| (name, split)))
+        .collect()
+}
+
+/// Number of images in all splits.
+pub fn images(data: &DataSet) -> usize {
+    splits(data).iter().map(|(_, split)| split.len()).sum()
+}

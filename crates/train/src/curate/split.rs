@@ -1,0 +1,406 @@
+//! Dividing a data set into training, validation and test images.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rand::seq::SliceRandom;
+
+use super::aside::{self, Moved};
+use super::pack::{extension, lossless};
+use super::{CurateError, Work, splits};
+use crate::data::{DataError, DataSet, Form, Source, StoredImage, split_rng};
+
+/// Names of the splits that are written, as [`open`](crate::data::open) knows them.
+const NAMES: [&str; 3] = ["train", "val", "test"];
+
+/// What a folder of a split may be called.
+const SPLIT_FOLDERS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
+
+/// How images come to their new place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A hard link, which takes no space.
+    Link,
+    /// A copy; the only way for images that are no files of their own, such as records and members of archives.
+    Copy,
+    /// The file itself, with a log that [`aside::undo`] reads.
+    Move,
+    /// Not at all: `train.csv`, `val.csv` and `test.csv` list paths and labels.
+    List,
+}
+
+/// How to divide.
+#[derive(Clone, Copy, Debug)]
+pub struct SplitOptions {
+    /// Part of each class for validation.
+    pub val: f64,
+    /// Part of each class for testing.
+    pub test: f64,
+    /// Decides which images.
+    pub seed: u64,
+    /// How images come to their place; hard links, or copies where there are no files, unless said otherwise.
+    pub way: Option<Way>,
+    /// Put all splits together first, instead of dividing the training split and keeping the others.
+    pub pool: bool,
+}
+
+/// An image: number of the split that it is in now, and index there.
+type Member = (usize, usize);
+
+/// Writes the divided data set to `out`: a folder a split of a folder a class, or lists. `root` is where `data` was opened.
+///
+/// Every class gives its parts, rounded, but at least one image to each split as long as one is left for training. With the
+/// same seed the validation images are those that training on the undivided set would hold out.
+///
+/// # Errors
+/// `out` is there and not empty; a split that exists already; class names that are no folder names; whatever the system says.
+pub fn split(
+    data: &DataSet,
+    root: &Path,
+    out: &Path,
+    options: &SplitOptions,
+    work: &mut Work,
+) -> Result<BTreeMap<&'static str, usize>, CurateError> {
+    let parts = divide(data, root, options)?;
+    if out.symlink_metadata().is_ok() && !fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Err(CurateError::Exists { path: out.into() });
+    }
+    let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
+    if root.is_dir() && absolute(out)?.starts_with(absolute(root)?) {
+        return Err(CurateError::Request {
+            message: format!("{} is inside of the data set, which would hold its images twice", out.display()),
+            hint: "choose a folder outside of it".into(),
+        });
+    }
+    let sources: Vec<Arc<dyn Source>> = splits(data).into_iter().map(|(_, source)| source).collect();
+    let files = parts.iter().flatten().all(|&(split, index)| sources[split].path(index).is_some());
+    let way = options.way.unwrap_or(if files { Way::Link } else { Way::Copy });
+    if way != Way::Copy && !files {
+        return Err(CurateError::Request {
+            message: format!("the images of this data set ({}) are no files of their own", data.form),
+            hint: "--copy writes each to a file".into(),
+        });
+    }
+    let folders = if way == Way::List { Vec::new() } else { class_folders(&data.classes)? };
+    let place = Place { root, classes: &data.classes, folders, sources, way };
+    let counts =
+        NAMES.into_iter().zip(&parts).map(|(name, part)| (name, part.len())).filter(|part| part.1 > 0).collect();
+    if way == Way::Move {
+        // In place at once: what is moved is in the log.
+        place.fill(out, &parts, work)?;
+        return Ok(counts);
+    }
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".mbconv-split-");
+    // Temporary folders are private by default; a data set should get the permissions any new folder gets.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let unfinished = builder.tempdir_in(parent).map_err(CurateError::file("write", parent))?;
+    place.fill(unfinished.path(), &parts, work)?;
+    // An empty folder may be there; not every system replaces one.
+    let _ = fs::remove_dir(out);
+    fs::rename(unfinished.path(), out).map_err(CurateError::file("write", out))?;
+    // Gone already, under this name.
+    let _ = unfinished.keep();
+    Ok(counts)
+}
+
+/// The images of train, val and test.
+fn divide(data: &DataSet, root: &Path, options: &SplitOptions) -> Result<[Vec<Member>; 3], CurateError> {
+    let SplitOptions { val, test, seed, pool, .. } = *options;
+    let part = |part: f64| (0.0..1.0).contains(&part);
+    if !part(val) || !part(test) || val + test >= 1.0 || val + test == 0.0 {
+        return Err(CurateError::Request {
+            message: format!("parts of {val} and {test} cannot be taken for validation and testing"),
+            hint: "give parts above 0 that leave something for training, such as --val 0.1 --test 0.1".into(),
+        });
+    }
+    let present = splits(data);
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    let mut divided = Vec::new();
+    for (split, (name, source)) in present.iter().enumerate() {
+        let members = (0..source.len()).map(|index| (split, index));
+        if pool || *name == "train" || present.len() == 1 {
+            divided.extend(members);
+            continue;
+        }
+        let name = if *name == "val" && is_really_test(data, source.as_ref(), root) { "test" } else { name };
+        let wanted = if name == "val" { val } else { test };
+        if wanted > 0.0 {
+            return Err(CurateError::Request {
+                message: format!("the data set has {name} images already"),
+                hint: format!("--{name} 0 keeps them and divides the others; --pool puts all together first"),
+            });
+        }
+        parts[if name == "val" { 1 } else { 2 }].extend(members);
+    }
+    let mut classes = vec![Vec::new(); data.classes.len()];
+    for member in divided {
+        classes[present[member.0].1.label(member.1)].push(member);
+    }
+    for (class, mut members) in classes.into_iter().enumerate() {
+        members.shuffle(&mut split_rng(seed, class));
+        let all = members.len();
+        let share = |part: f64, left: usize| match part {
+            0.0 => 0,
+            part => ((all as f64 * part).round() as usize).max(1).min(left.saturating_sub(1)),
+        };
+        let first = share(val, all);
+        let second = share(test, all - first);
+        parts[1].extend_from_slice(&members[..first]);
+        parts[2].extend_from_slice(&members[first..first + second]);
+        parts[0].extend_from_slice(&members[first + second..]);
+    }
+    parts.iter_mut().for_each(|part| part.sort_unstable());
+    Ok(parts)
+}
+
+/// Whether what serves for validation is called the test images where it lies.
+fn is_really_test(data: &DataSet, source: &dyn Source, root: &Path) -> bool {
+    let path = if source.len() > 0 { source.path(0) } else { None };
+    let folder = path.as_ref().and_then(|path| path.strip_prefix(root).ok()?.components().next());
+    matches!(data.form, Form::Cifar10 | Form::Cifar100) || folder == Some(Component::Normal("test".as_ref()))
+}
+
+/// A folder name for each class.
+fn class_folders(classes: &[String]) -> Result<Vec<String>, CurateError> {
+    let mut taken = HashSet::new();
+    classes
+        .iter()
+        .map(|class| {
+            let mut name = class.replace(['/', '\\', '\0'], "_");
+            if name.is_empty() || name.starts_with('.') {
+                name.insert(0, '_');
+            }
+            // Not every file system tells cases apart.
+            if taken.insert(name.to_lowercase()) {
+                return Ok(name);
+            }
+            Err(CurateError::Request {
+                message: format!("two classes would share the folder {name:?}"),
+                hint: "rename one of them, or use --list".into(),
+            })
+        })
+        .collect()
+}
+
+/// Where images come from and go to.
+struct Place<'a> {
+    root: &'a Path,
+    classes: &'a [String],
+    folders: Vec<String>,
+    sources: Vec<Arc<dyn Source>>,
+    way: Way,
+}
+
+impl Place<'_> {
+    fn fill(&self, out: &Path, parts: &[Vec<Member>; 3], work: &mut Work) -> Result<(), CurateError> {
+        fs::create_dir_all(out).map_err(CurateError::file("make", out))?;
+        let mut done = 0;
+        for (name, part) in NAMES.into_iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+            match self.way {
+                Way::List => self.list(&out.join(format!("{name}.csv")), part)?,
+                _ => self.place(out, name, part, done, work)?,
+            }
+            done += part.len();
+        }
+        Ok(())
+    }
+
+    fn list(&self, path: &Path, part: &[Member]) -> Result<(), CurateError> {
+        let failed = || CurateError::file("write", path);
+        let mut file = BufWriter::new(File::create_new(path).map_err(failed())?);
+        writeln!(file, "path,label").map_err(failed())?;
+        for &(split, index) in part {
+            let source = &self.sources[split];
+            let image = source.path(index).unwrap_or_default();
+            let image = std::path::absolute(&image).map_err(CurateError::file("find", &image))?;
+            let Some(image) = image.to_str() else {
+                return Err(CurateError::Request {
+                    message: format!("the name of {} is not valid UTF-8, so no list can hold it", image.display()),
+                    hint: "rename the file, or use --link or --copy".into(),
+                });
+            };
+            let label = &self.classes[source.label(index)];
+            writeln!(file, "{},{}", quoted(image), quoted(label)).map_err(failed())?;
+        }
+        file.into_inner().map_err(|error| failed()(error.into_error()))?.sync_all().map_err(failed())
+    }
+
+    fn place(&self, out: &Path, name: &str, part: &[Member], done: usize, work: &mut Work) -> Result<(), CurateError> {
+        let log = out.join(aside::LOG);
+        let mut log = match self.way {
+            Way::Move => {
+                let file = OpenOptions::new().create(true).append(true).open(&log);
+                Some(file.map_err(CurateError::file("write", &log))?)
+            }
+            _ => None,
+        };
+        let read = |place: usize| -> Result<Option<(Vec<u8>, &'static str)>, CurateError> {
+            let (split, index) = part[place];
+            let source = &self.sources[split];
+            if source.path(index).is_some() {
+                return Ok(None);
+            }
+            Ok(Some(match source.get(index)?.image {
+                StoredImage::Encoded(bytes) => {
+                    let extension = extension(&bytes);
+                    (bytes, extension)
+                }
+                StoredImage::Pixels(pixels) => {
+                    let image = |source| DataError::Image { name: self.sources[split].name(index), source };
+                    (lossless(&pixels).map_err(image)?, "png")
+                }
+            }))
+        };
+        work.map(0..part.len(), done, read, |place, read| {
+            let (split, index) = part[place];
+            let source = &self.sources[split];
+            let label = source.label(index);
+            let folder = out.join(name).join(&self.folders[label]);
+            let (from, content) = match read? {
+                Some((bytes, extension)) => (PathBuf::from(format!("{index:06}.{extension}")), Some(bytes)),
+                None => (source.path(index).unwrap_or_default(), None),
+            };
+            let wanted = match content {
+                Some(_) => folder.join(&from),
+                None => folder.join(below_class(&from, self.root, &self.classes[label])),
+            };
+            // Of files of one name, of different folders, the later ones get a number.
+            let to = aside::free(&wanted);
+            let parent = to.parent().unwrap_or(out);
+            fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
+            let failed = CurateError::file("write", &to);
+            match (content, &mut log) {
+                (Some(bytes), _) => fs::write(&to, bytes).map_err(failed),
+                (None, Some(log)) => self.move_file(&from, &to, log),
+                (None, None) if self.way == Way::Copy => fs::copy(&from, &to).map(|_| ()).map_err(failed),
+                (None, None) => link(&from, &to).map_err(failed),
+            }
+        })
+    }
+
+    fn move_file(&self, from: &Path, to: &Path, log: &mut File) -> Result<(), CurateError> {
+        if from.is_symlink() {
+            return Err(CurateError::Request {
+                message: format!("{} is a link, which might lead nowhere from another place", from.display()),
+                hint: "use --link or --copy, which take the file itself; --undo moves back what was moved".into(),
+            });
+        }
+        let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
+        let entry = Moved { from: absolute(from)?, to: absolute(to)?, why: "split".into() };
+        aside::note(log, &entry).map_err(CurateError::file("write", to))?;
+        aside::rename(&entry.from, &entry.to).map_err(CurateError::file("move", from))
+    }
+}
+
+/// A hard link to the file itself, where the path is a symbolic link.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(fs::canonicalize(from)?, to)
+}
+
+/// What a path is below the folders of split and class.
+fn below_class(path: &Path, root: &Path, class: &str) -> PathBuf {
+    let name = || path.file_name().map(PathBuf::from).unwrap_or_default();
+    let Ok(below) = path.strip_prefix(root) else { return name() };
+    let mut components = below.components().peekable();
+    let is = |component: &Component, names: &[&str]| names.iter().any(|name| component.as_os_str() == *name);
+    // A class may be called `train`, so a split's folder is not at the end.
+    if below.components().count() > 2 {
+        components.next_if(|component| is(component, &SPLIT_FOLDERS));
+    }
+    if components.clone().count() > 1 {
+        components.next_if(|component| is(component, &[class]));
+    }
+    let below: PathBuf = components.collect();
+    // Never out of the class's folder.
+    if below.components().all(|component| matches!(component, Component::Normal(_))) { below } else { name() }
+}
+
+/// A field of a CSV file.
+fn quoted(field: &str) -> String {
+    match field.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{OpenOptions, open};
+
+    fn options(val: f64, test: f64) -> SplitOptions {
+        SplitOptions { val, test, seed: 0, way: None, pool: false }
+    }
+
+    #[test]
+    fn every_class_gives_its_part_and_training_would_hold_out_the_same() {
+        let data = |val_fraction| open("digits", &OpenOptions { val_fraction, ..OpenOptions::default() }).unwrap();
+        let whole = data(0.0);
+        let parts = divide(&whole, Path::new("digits"), &options(0.2, 0.0)).unwrap();
+        let held_out = data(0.2);
+        let source = whole.train.as_ref().unwrap();
+        let names = |part: &[Member]| part.iter().map(|&(_, index)| source.name(index)).collect::<Vec<_>>();
+        for (part, split) in parts.iter().zip([&held_out.train, &held_out.val]) {
+            let split = split.as_ref().unwrap();
+            assert_eq!(names(part), (0..split.len()).map(|index| split.name(index)).collect::<Vec<_>>());
+        }
+        let parts = divide(&whole, Path::new("digits"), &options(0.2, 0.1)).unwrap();
+        let mut all: Vec<Member> = parts.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..source.len()).map(|index| (0, index)).collect::<Vec<_>>());
+        for class in 0..10 {
+            let count = |part: &[Member]| part.iter().filter(|(_, index)| source.label(*index) == class).count();
+            let total: usize = parts.iter().map(|part| count(part)).sum();
+            assert_eq!(count(&parts[1]), (total as f64 * 0.2).round() as usize);
+            assert_eq!(count(&parts[2]), (total as f64 * 0.1).round() as usize);
+        }
+    }
+
+    #[test]
+    fn impossible_parts_are_refused() {
+        let data = open("digits", &OpenOptions::default()).unwrap();
+        for (val, test) in [(0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (-0.1, 0.2), (f64::NAN, 0.1)] {
+            assert!(matches!(divide(&data, Path::new(""), &options(val, test)), Err(CurateError::Request { .. })));
+        }
+        // Here validation images are held out already.
+        assert!(matches!(divide(&data, Path::new(""), &options(0.1, 0.0)), Err(CurateError::Request { .. })));
+        assert!(divide(&data, Path::new(""), &SplitOptions { pool: true, ..options(0.1, 0.0) }).is_ok());
+    }
+
+    #[test]
+    fn places_below_the_class() {
+        for (path, class, expected) in [
+            ("data/cat/1.jpg", "cat", "1.jpg"),
+            ("data/train/cat/x/1.jpg", "cat", "x/1.jpg"),
+            ("data/train/1.jpg", "train", "1.jpg"),
+            ("data/train/train/1.jpg", "train", "1.jpg"),
+            ("data/train/n01440764/1.jpg", "tench", "n01440764/1.jpg"),
+            ("data/1.jpg", "cat", "1.jpg"),
+            ("elsewhere/cat/1.jpg", "cat", "1.jpg"),
+            ("data/cat/../../1.jpg", "cat", "1.jpg"),
+        ] {
+            assert_eq!(below_class(Path::new(path), Path::new("data"), class), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn class_folders_are_safe_and_never_shared() {
+        let folders = |names: &[&str]| class_folders(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(folders(&["a/b", "..", "c", ""]).unwrap(), ["a_b", "_..", "c", "_"]);
+        assert!(folders(&["crane", "crane"]).is_err());
+        assert!(folders(&["a/b", "a_b"]).is_err());
+    }
+
+    #[test]
+    fn fields_of_lists_are_quoted() {
+        assert_eq!(quoted("a b"), "a b");
+        assert_eq!(quoted("say \"a, b\""), "\"say \"\"a, b\"\"\"");
+    }
+}

@@ -1,0 +1,426 @@
+//! What is wrong with a data set.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use image::ImageFormat;
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+use super::perceptual::{self, Groups, perceptual_hash};
+use super::{CurateError, Work, header, images, splits};
+use crate::data::{DataError, DataSet, DecodeError, RgbPixels, Sample, Source, StoredImage};
+
+/// What to look for besides.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    /// Look for images whose perceptual hashes differ in at most so many of their 64 bits.
+    pub near: Option<u32>,
+    /// Classes with fewer training images than this are mentioned.
+    pub few: usize,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self { near: None, few: 10 }
+    }
+}
+
+/// What can be wrong. The first kinds are errors: they stop training, or make its result mean less than it says. The others
+/// are warnings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The file has no bytes.
+    Empty,
+    /// The bytes are of no known image format.
+    NotAnImage,
+    /// The file ends before its image.
+    Truncated,
+    /// The decoder refuses it.
+    Corrupt,
+    /// It has too many pixels.
+    TooLarge,
+    /// The file could not be read at all.
+    Unreadable,
+    /// The same image in two splits, of the same class.
+    Leak,
+    /// The same image under two classes.
+    Conflict,
+    /// The same image several times in a class of a split.
+    Copy,
+    /// Images that look alike.
+    Near,
+    /// The extension announces another format than the content has.
+    Extension,
+    /// A split has no images of a class.
+    Missing,
+    /// A class has few training images.
+    Few,
+}
+
+/// Kind, name, whether it is an error, and what people read.
+const KINDS: [(Kind, &str, bool, &str); 13] = [
+    (Kind::Empty, "empty", true, "files without a byte"),
+    (Kind::NotAnImage, "not_an_image", true, "files that are no images"),
+    (Kind::Truncated, "truncated", true, "truncated images"),
+    (Kind::Corrupt, "corrupt", true, "corrupt images"),
+    (Kind::TooLarge, "too_large", true, "images of too many pixels"),
+    (Kind::Unreadable, "unreadable", true, "images that could not be read"),
+    (Kind::Leak, "leak", true, "images that are in several splits"),
+    (Kind::Conflict, "conflict", true, "images that are in several classes"),
+    (Kind::Copy, "copy", false, "images that a class has several times"),
+    (Kind::Near, "near", false, "groups of images that look alike"),
+    (Kind::Extension, "extension", false, "files with another format's extension"),
+    (Kind::Missing, "missing_class", false, "splits that lack a class"),
+    (Kind::Few, "few_images", false, "classes with few images"),
+];
+
+impl Kind {
+    /// All kinds, errors first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        KINDS.iter().map(|row| row.0)
+    }
+
+    fn row(self) -> &'static (Self, &'static str, bool, &'static str) {
+        // The table has a row for each, in order.
+        &KINDS[self as usize]
+    }
+
+    /// Its name in JSON and CSV.
+    pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Whether the data should not be used so.
+    pub fn is_error(self) -> bool {
+        self.row().2
+    }
+
+    /// What people read: a heading over several of them.
+    pub fn title(self) -> &'static str {
+        self.row().3
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Something that is wrong.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: Kind,
+    /// More about it.
+    pub detail: String,
+    /// The files concerned; none where a class is.
+    pub files: Vec<FileOf>,
+}
+
+/// A sample of a split.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileOf {
+    /// Its split.
+    pub split: &'static str,
+    /// Its class.
+    pub class: String,
+    /// Its name: its file's path, where it has one of its own.
+    pub name: String,
+    /// The file itself.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
+}
+
+impl fmt::Display for FileOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {})", self.name, self.split, self.class)
+    }
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Verification {
+    /// The form of the data set.
+    pub form: String,
+    /// Images of each split.
+    pub images: BTreeMap<&'static str, usize>,
+    /// Findings that are errors.
+    pub errors: usize,
+    /// Findings that are not.
+    pub warnings: usize,
+    /// Findings of each kind.
+    pub counts: BTreeMap<&'static str, usize>,
+    /// All findings, ordered by kind, split and class.
+    pub findings: Vec<Finding>,
+    /// What was noticed when the data set was opened.
+    pub notes: Vec<String>,
+}
+
+/// The first half of a SHA-256: two different images with the same are not to be expected.
+type Fingerprint = [u8; 16];
+
+/// What is kept of every sound image.
+struct Kept {
+    split: usize,
+    index: usize,
+    stored: Fingerprint,
+    pixels: Fingerprint,
+    hash: Option<u64>,
+}
+
+/// What a worker says of an image.
+struct Checked {
+    stored: Fingerprint,
+    pixels: Fingerprint,
+    hash: Option<u64>,
+    /// The format told from the bytes.
+    format: Option<ImageFormat>,
+}
+
+/// Reads and decodes every image. In memory are, besides the images being worked on and the findings, less than 100 bytes an
+/// image, or 300 with a look for near ones.
+///
+/// # Errors
+/// [`CurateError::Interrupted`]; what is wrong with the data is the result.
+pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Result<Verification, CurateError> {
+    let mut check = Check { splits: splits(data), classes: &data.classes, findings: Vec::new() };
+    let mut kept: Vec<Kept> = Vec::with_capacity(images(data));
+    let mut done = 0;
+    for (split, (_, source)) in check.splits.clone().iter().enumerate() {
+        let each = |index| examine(source.as_ref(), index, options.near.is_some());
+        work.map(0..source.len(), done, each, |index, checked| {
+            match checked {
+                Ok(Checked { stored, pixels, hash, format }) => {
+                    check.extension(split, index, format);
+                    kept.push(Kept { split, index, stored, pixels, hash });
+                }
+                Err((kind, detail)) => check.add(kind, detail, &[(split, index)]),
+            }
+            Ok(())
+        })?;
+        done += source.len();
+    }
+    let unique = check.copies(&kept);
+    if let Some(distance) = options.near {
+        check.near(&kept, &unique, distance);
+    }
+    check.classes(options.few);
+
+    let mut findings = check.findings;
+    findings.sort_by_key(|finding| finding.kind);
+    let mut counts = BTreeMap::new();
+    for finding in &findings {
+        *counts.entry(finding.kind.name()).or_default() += 1;
+    }
+    let errors = findings.iter().filter(|finding| finding.kind.is_error()).count();
+    Ok(Verification {
+        form: data.form.to_string(),
+        images: check.splits.iter().map(|(name, source)| (*name, source.len())).collect(),
+        errors,
+        warnings: findings.len() - errors,
+        counts,
+        findings,
+        notes: data.notes.clone(),
+    })
+}
+
+/// Reads and decodes one image.
+fn examine(source: &dyn Source, index: usize, near: bool) -> Result<Checked, (Kind, String)> {
+    // Decoders are other people's code: a panic in one is a corrupt image.
+    let examined = catch_unwind(AssertUnwindSafe(|| {
+        let Sample { image, .. } = source.get(index).map_err(|error| match error {
+            DataError::Image { source, .. } => fault(&source),
+            error => (Kind::Unreadable, error.to_string()),
+        })?;
+        let (stored, format, pixels) = match image {
+            StoredImage::Pixels(pixels) => (None, None, pixels),
+            StoredImage::Encoded(bytes) if bytes.is_empty() => return Err((Kind::Empty, "0 bytes".into())),
+            StoredImage::Encoded(bytes) => {
+                let pixels = crate::data::decode_rgb(&bytes).map_err(|error| fault(&error))?;
+                (Some(fingerprint(&[&bytes])), image::guess_format(&bytes).ok(), pixels)
+            }
+        };
+        let RgbPixels { width, height, data } = &pixels;
+        let decoded = fingerprint(&[&(*width as u64).to_le_bytes(), &(*height as u64).to_le_bytes(), data]);
+        let hash = near.then(|| perceptual_hash(&pixels)).flatten();
+        Ok(Checked { stored: stored.unwrap_or(decoded), pixels: decoded, hash, format })
+    }));
+    examined.unwrap_or_else(|_| Err((Kind::Corrupt, "the decoder panicked".into())))
+}
+
+fn fault(error: &DecodeError) -> (Kind, String) {
+    let kind = match error {
+        DecodeError::UnknownFormat => Kind::NotAnImage,
+        DecodeError::Truncated => Kind::Truncated,
+        DecodeError::TooLarge { .. } => Kind::TooLarge,
+        DecodeError::Damaged(_) => Kind::Corrupt,
+    };
+    (kind, error.to_string())
+}
+
+fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
+    let mut sha = Sha256::new();
+    parts.iter().for_each(|part| sha.update(part));
+    let mut half = Fingerprint::default();
+    half.copy_from_slice(&sha.finalize()[..16]);
+    half
+}
+
+/// Findings, as they are collected.
+struct Check<'a> {
+    splits: Vec<(&'static str, Arc<dyn Source>)>,
+    classes: &'a [String],
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn file(&self, (split, index): (usize, usize)) -> FileOf {
+        let (name, source) = &self.splits[split];
+        let class = self.classes[source.label(index)].clone();
+        FileOf { split: name, class, name: source.name(index), path: source.path(index) }
+    }
+
+    fn add(&mut self, kind: Kind, detail: String, samples: &[(usize, usize)]) {
+        let files = samples.iter().map(|&sample| self.file(sample)).collect();
+        self.findings.push(Finding { kind, detail, files });
+    }
+
+    /// Compares a file's extension with its content.
+    fn extension(&mut self, split: usize, index: usize, format: Option<ImageFormat>) {
+        let path = self.splits[split].1.path(index);
+        let extension = path.as_ref().and_then(|path| path.extension()?.to_str());
+        let (Some(extension), Some(format)) = (extension, format) else { return };
+        if header::announced(extension) != Some(format) {
+            let detail = format!("the content is {}", header::format_name(format));
+            self.add(Kind::Extension, detail, &[(split, index)]);
+        }
+    }
+
+    /// Finds samples of the same pixels; gives the first of each.
+    fn copies(&mut self, kept: &[Kept]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..kept.len()).collect();
+        order.sort_unstable_by_key(|&place| (kept[place].pixels, place));
+        let same = || order.chunk_by(|&a, &b| kept[a].pixels == kept[b].pixels);
+        let mut groups: Vec<&[usize]> = same().filter(|group| group.len() > 1).collect();
+        groups.sort_unstable();
+        for group in groups {
+            let members: Vec<&Kept> = group.iter().map(|&place| &kept[place]).collect();
+            let labels: Vec<usize> = members.iter().map(|one| self.splits[one.split].1.label(one.index)).collect();
+            let kind = if labels.iter().any(|label| *label != labels[0]) {
+                Kind::Conflict
+            } else if members.iter().any(|one| one.split != members[0].split) {
+                Kind::Leak
+            } else {
+                Kind::Copy
+            };
+            let identical = members.iter().all(|one| one.stored == members[0].stored);
+            let what = if identical { "the same bytes" } else { "the same pixels" };
+            let samples: Vec<(usize, usize)> = members.iter().map(|one| (one.split, one.index)).collect();
+            self.add(kind, format!("{what}, {} times", members.len()), &samples);
+        }
+        let mut unique: Vec<usize> = same().map(|group| group[0]).collect();
+        unique.sort_unstable();
+        unique
+    }
+
+    /// Finds images that look alike among those of different pixels.
+    fn near(&mut self, kept: &[Kept], unique: &[usize], distance: u32) {
+        let hashed: Vec<(usize, u64)> = unique.iter().filter_map(|&place| Some((place, kept[place].hash?))).collect();
+        let hashes: Vec<u64> = hashed.iter().map(|&(_, hash)| hash).collect();
+        let mut together = Groups::new(hashes.len());
+        let pairs = perceptual::near(&hashes, distance);
+        for &(a, b, _) in &pairs {
+            together.join(a, b);
+        }
+        let mut groups: BTreeMap<usize, (Vec<usize>, u32)> = BTreeMap::new();
+        for (a, b, apart) in pairs {
+            let (members, furthest) = groups.entry(together.root(a)).or_default();
+            members.extend([a, b]);
+            *furthest = apart.max(*furthest);
+        }
+        for (mut members, furthest) in groups.into_values() {
+            members.sort_unstable();
+            members.dedup();
+            let samples: Vec<&Kept> = members.iter().map(|&member| &kept[hashed[member].0]).collect();
+            let across = samples.iter().any(|one| one.split != samples[0].split);
+            let detail = match across {
+                true => format!("up to {furthest} of 64 bits apart, in several splits"),
+                false => format!("up to {furthest} of 64 bits apart"),
+            };
+            let samples: Vec<(usize, usize)> = samples.iter().map(|one| (one.split, one.index)).collect();
+            self.add(Kind::Near, detail, &samples);
+        }
+    }
+
+    /// Finds classes that a split lacks, or that have few images to train on.
+    fn classes(&mut self, few: usize) {
+        for (name, source) in self.splits.clone() {
+            let mut counts = vec![0; self.classes.len()];
+            (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+            for (class, &count) in self.classes.iter().zip(&counts) {
+                let (kind, detail) = match count {
+                    0 => (Kind::Missing, format!("{name} has no images of {class}")),
+                    _ if name == "train" && count < few => (Kind::Few, format!("{class} has {count} in {name}")),
+                    _ => continue,
+                };
+                self.findings.push(Finding { kind, detail, files: Vec::new() });
+            }
+        }
+    }
+}
+
+/// The files of a finding that a sound data set can do without: bad images, the surplus copies. None where a person must
+/// decide: which label is right, whether two images that look alike are one.
+///
+/// Of copies one is kept, in the test split before the validation split before the training split, so that what is measured
+/// on does not change, and there the one of the shortest name.
+pub fn surplus(finding: &Finding) -> Vec<&FileOf> {
+    // "1 (copy).jpg" goes before "1.jpg" in order of name, but is hardly the original.
+    let rank =
+        |file: &FileOf| (["test", "val", "train"].iter().position(|split| *split == file.split), file.name.len());
+    match finding.kind {
+        Kind::Empty | Kind::NotAnImage | Kind::Truncated | Kind::Corrupt | Kind::TooLarge => {
+            finding.files.iter().collect()
+        }
+        Kind::Leak | Kind::Copy => {
+            let keep = (0..finding.files.len()).min_by_key(|&place| rank(&finding.files[place]));
+            finding.files.iter().enumerate().filter(|(place, _)| Some(*place) != keep).map(|(_, file)| file).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_kinds_is_in_order() {
+        for (row, kind) in Kind::all().enumerate() {
+            assert_eq!(kind as usize, row);
+        }
+        // Errors come first.
+        assert!(KINDS.is_sorted_by_key(|row| !row.2));
+    }
+
+    #[test]
+    fn one_copy_is_kept_where_it_is_measured_on() {
+        let file = |split, name: &str| FileOf { split, class: "a".into(), name: name.into(), path: None };
+        let names = |kind, files| {
+            let finding = Finding { kind, detail: String::new(), files };
+            surplus(&finding).iter().map(|file| file.name.clone()).collect::<Vec<_>>()
+        };
+        let leak = vec![file("train", "1"), file("train", "2"), file("val", "3"), file("val", "4")];
+        assert_eq!(names(Kind::Leak, leak.clone()), ["1", "2", "4"]);
+        assert_eq!(names(Kind::Copy, leak[..2].to_vec()), ["2"]);
+        assert_eq!(names(Kind::Copy, vec![file("val", "1 (copy).jpg"), file("val", "1.jpg")]), ["1 (copy).jpg"]);
+        assert_eq!(names(Kind::Truncated, leak[..1].to_vec()), ["1"]);
+        assert!(names(Kind::Conflict, leak.clone()).is_empty());
+        assert!(names(Kind::Near, leak).is_empty());
+    }
+}
