@@ -97,6 +97,9 @@ fn of_split(split: &str) -> Vec<Photo> {
     photos().into_iter().filter(|photo| photo.split == split).collect()
 }
 
+/// The extension and the contents of a sample's label file.
+type Label = dyn Fn(&Photo) -> (&'static str, String);
+
 /// Image and label files of a shard.
 fn shard(photos: &[Photo], label: impl Fn(&Photo) -> (&'static str, String)) -> Vec<u8> {
     let files = photos.iter().flat_map(|photo| {
@@ -196,7 +199,7 @@ fn webdataset_shards() {
         ("json", format!("{{\"label\": {}, \"class_name\": \"{}\"}}", photo.label, CLASSES[photo.label]))
     };
     let name = |photo: &Photo| ("cls", CLASSES[photo.label].to_string());
-    let labels: [&dyn Fn(&Photo) -> (&'static str, String); 3] = [&cls, &json, &name];
+    let labels: [&Label; 3] = [&cls, &json, &name];
     for (number, label) in labels.into_iter().enumerate() {
         let root = TempDir::new().unwrap();
         let train = of_split("train");

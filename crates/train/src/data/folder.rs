@@ -287,4 +287,8 @@ impl Source for Folder {
     fn label(&self, index: usize) -> usize {
         self.images[index].0 as usize
     }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        Some(self.path(index))
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -609,5 +610,9 @@ impl Source for Part {
 
     fn label(&self, index: usize) -> usize {
         self.source.label(self.index(index))
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.source.path(self.index(index))
     }
 }

@@ -33,6 +33,7 @@ mod table;
 mod transform;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use burn::data::dataset::Dataset;
@@ -103,6 +104,11 @@ pub trait Source: Dataset<Sample, DataError> {
 
     /// The sample's class, without reading its image. Panics like `get` beyond the end.
     fn label(&self, index: usize) -> usize;
+
+    /// The file that holds this sample and nothing else, if there is one. Panics like `get` beyond the end.
+    fn path(&self, _index: usize) -> Option<PathBuf> {
+        None
+    }
 
     /// Which samples are best read one soon after another. None by default: any order is as good.
     fn runs(&self) -> Runs {

@@ -78,7 +78,7 @@ fn braces(text: &str) -> Result<Vec<String>, &'static str> {
 
 /// The numbers of `first..last`, as wide as the wider of them where it begins with a zero.
 fn range(text: &str) -> Result<Option<Vec<String>>, &'static str> {
-    let Some((first, last)) = text.split_once("..") else { return Ok(None) };
+    let Some((first, last)) = text.split_once("..").filter(|_| !text.contains(['{', ','])) else { return Ok(None) };
     let number = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
         true => text.parse::<usize>().map_err(|_| "a range needs two numbers, as in {000..146}"),
         false => Err("a range needs two numbers, as in {000..146}"),

@@ -1,5 +1,6 @@
 //! Some samples of a source.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::data::dataset::Dataset;
@@ -41,6 +42,10 @@ impl Source for Subset {
 
     fn label(&self, index: usize) -> usize {
         self.source.label(self.member(index))
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.source.path(self.member(index))
     }
 
     fn runs(&self) -> Runs {

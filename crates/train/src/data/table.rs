@@ -259,6 +259,10 @@ impl Source for Files {
     fn label(&self, index: usize) -> usize {
         self.images[index].0 as usize
     }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        Some(self.path(index))
+    }
 }
 
 #[cfg(test)]
