@@ -24,6 +24,8 @@ pub(super) struct Vocabulary {
     codes: HashMap<Box<str>, u32>,
     /// Names that stand beside numbers, by code.
     names: HashMap<u32, Box<str>>,
+    /// Whether one number had different names: then they are none of the class.
+    ambiguous: bool,
 }
 
 /// What an image without a label is labelled with, as in the test split of ImageNet.
@@ -47,7 +49,8 @@ impl Vocabulary {
 
     /// Notes the class name that stands beside a number.
     pub fn name(&mut self, code: u32, name: &str) {
-        self.names.entry(code).or_insert_with(|| name.trim().into());
+        let name = name.trim();
+        self.ambiguous |= **self.names.entry(code).or_insert_with(|| name.into()) != *name;
     }
 
     /// The class names, and the label of every code.
@@ -94,7 +97,7 @@ impl Vocabulary {
             return Err(wrong(&most, why));
         }
         let mut names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
-        for (&code, name) in &self.names {
+        for (&code, name) in self.names.iter().filter(|_| !self.ambiguous) {
             names[numbers[code as usize] as usize] = name.to_string();
         }
         Ok((unique(names), numbers))
@@ -172,6 +175,16 @@ mod tests {
         let (vocabulary, _) = vocabulary(&["dog", "cat", "7"]);
         let (classes, labels) = vocabulary.classes(None, Path::new("x")).unwrap();
         assert_eq!((classes.join(" ").as_str(), labels), ("7 cat dog", vec![2, 1, 0]));
+    }
+
+    #[test]
+    fn names_beside_numbers_are_taken_unless_they_contradict() {
+        let (mut vocabulary, _) = vocabulary(&["1", "0"]);
+        vocabulary.name(0, "dog");
+        vocabulary.name(0, " dog");
+        assert_eq!(vocabulary.classes(None, Path::new("x")).unwrap().0, ["0", "dog"]);
+        vocabulary.name(0, "cat");
+        assert_eq!(vocabulary.classes(None, Path::new("x")).unwrap().0, ["0", "1"]);
     }
 
     #[test]

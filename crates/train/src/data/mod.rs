@@ -126,6 +126,27 @@ pub struct Runs {
     pub abreast: usize,
 }
 
+impl Runs {
+    /// How many classes occur in a run on average, and how many would if the samples were mixed well.
+    fn classes(&self, label: impl Fn(usize) -> usize) -> (f64, f64) {
+        let samples = self.ends.last().copied().unwrap_or(0);
+        let classes = (0..samples).map(|index| label(index) + 1).max().unwrap_or(0);
+        let mut last = vec![usize::MAX; classes];
+        let (mut found, mut mixed, mut start) = (0, 0.0, 0);
+        for (run, &end) in self.ends.iter().enumerate() {
+            for class in (start..end).map(&label) {
+                found += usize::from(last[class] != run);
+                last[class] = run;
+            }
+            // A class is missed by every one of as many draws.
+            mixed += classes as f64 * (1.0 - (1.0 - 1.0 / classes as f64).powi((end - start) as i32));
+            start = end;
+        }
+        let runs = self.ends.len().max(1) as f64;
+        (found as f64 / runs, mixed / runs)
+    }
+}
+
 /// The form in which a data set was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {

@@ -25,7 +25,7 @@ const LABELS: [&str; 4] = ["cls", "label", "class", "json"];
 /// Keys of a `json` member that hold a class: a number, or a name.
 const LABEL_KEYS: [&str; 8] = ["label", "cls", "class", "target", "class_id", "label_id", "fine_label", "category"];
 /// Keys that hold the class's name where the former holds its number.
-const NAME_KEYS: [&str; 6] = ["class_name", "label_name", "classname", "name", "synset", "wnid"];
+const NAME_KEYS: [&str; 5] = ["class_name", "label_name", "classname", "synset", "wnid"];
 
 /// Shards, and the folder that names are told against.
 struct Shards {
@@ -77,6 +77,8 @@ struct Sample<'a> {
     image: Option<&'a super::archive::Member>,
     /// Which of [`LABELS`], and the text.
     label: Option<(usize, &'a str)>,
+    /// What its `json` says, if it has one besides.
+    json: Option<&'a str>,
 }
 
 /// Neighbouring files of one name but for the extension.
@@ -94,7 +96,8 @@ impl<'a> Iterator for Samples<'a> {
         self.members = rest;
         let image = files.iter().find(|file| extension_of(&file.name, &IMAGES).is_some());
         let labels = files.iter().filter_map(|file| Some((extension_of(&file.name, &LABELS)?, file.text.as_deref()?)));
-        Some(Sample { key, image, label: labels.min_by_key(|(kind, _)| *kind) })
+        let json = labels.clone().find(|(kind, _)| LABELS[*kind] == "json").map(|(_, text)| text);
+        Some(Sample { key, image, label: labels.min_by_key(|(kind, _)| *kind), json })
     }
 }
 
@@ -157,7 +160,8 @@ impl Found for Shards {
                         unlabelled += 1;
                         continue;
                     };
-                    if let Some(name) = name {
+                    let beside = || sample.json.and_then(|json| class_of(LABELS.len() - 1, json).ok()?.1);
+                    if let Some(name) = name.or_else(beside) {
                         vocabulary.name(code, &name);
                     }
                     codes.push((image.name.clone(), code, number, image.offset, image.size));

@@ -158,29 +158,10 @@ impl Source for Members {
             length += 1;
         }
         ends.push(self.places.len());
-        if self.is_sorted(&ends) { Runs::default() } else { Runs { ends, abreast: ABREAST } }
-    }
-}
-
-impl Members {
-    /// Whether images of a class lie together, so that those of a few runs would be of a few classes: then an epoch had
-    /// better go anywhere.
-    fn is_sorted(&self, ends: &[usize]) -> bool {
-        let classes = self.places.iter().map(|place| place.label as usize + 1).max().unwrap_or(0);
-        let mut last_run = vec![usize::MAX; classes];
-        let (mut found, mut expected) = (0, 0.0);
-        let mut start = 0;
-        for (run, &end) in ends.iter().enumerate() {
-            for place in &self.places[start..end] {
-                found += usize::from(last_run[place.label as usize] != run);
-                last_run[place.label as usize] = run;
-            }
-            // Of as many drawn at random.
-            let missed = (1.0 - 1.0 / classes as f64).powi((end - start) as i32);
-            expected += classes as f64 * (1.0 - missed);
-            start = end;
-        }
-        (found as f64) < 0.5 * expected
+        let runs = Runs { ends, abreast: ABREAST };
+        // Where images of a class lie together, those of a few runs are of a few classes: then an epoch had better go anywhere.
+        let (found, mixed) = runs.classes(|index| self.label(index));
+        if found < 0.5 * mixed { Runs::default() } else { runs }
     }
 }
 

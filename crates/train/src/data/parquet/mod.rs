@@ -225,6 +225,15 @@ impl Found for Shards {
         let (classes, labels) = vocabulary.classes(listed.as_ref(), &self.root)?;
         let splits = splits.into_iter().map(|(role, mut rows)| {
             rows.rows.iter_mut().for_each(|(_, _, label)| *label = labels[*label as usize]);
+            let runs = rows.runs();
+            let (found, mixed) = runs.classes(|index| rows.label(index));
+            if role <= Role::Train && found < 0.5 * mixed && found * (runs.abreast as f64) < 0.5 * classes.len() as f64
+            {
+                notes.push(format!(
+                    "the shards of {} are sorted by class, so that batches hold few classes: write them shuffled",
+                    role.name()
+                ));
+            }
             (role, Arc::new(rows) as Arc<dyn Source>)
         });
         let splits = splits.collect();
