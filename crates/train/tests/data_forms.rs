@@ -327,6 +327,21 @@ fn ilsvrc_as_downloaded() {
 }
 
 #[test]
+fn ilsvrc_unpacked_once() {
+    let expected: Contents = expected().into_iter().filter(|(split, ..)| *split == "train").collect();
+    for folder in ["", "train", "ILSVRC2012_img_train"] {
+        let root = TempDir::new().unwrap();
+        for photo in of_split("train") {
+            let name = format!("{}.tar", IDS[photo.label]);
+            write(root.path().join(folder).join(name), tar(&[(format!("{}.JPEG", photo.name), photo.bytes)]));
+        }
+        let set = open_at(root.path()).unwrap();
+        assert_eq!((set.form, contents(&set)), (Form::Ilsvrc, expected.clone()), "{folder}");
+        assert!(noted(&set, "no validation split"));
+    }
+}
+
+#[test]
 fn ilsvrc_as_kaggle_gives_it() {
     let root = TempDir::new().unwrap();
     let images = root.path().join("ILSVRC/Data/CLS-LOC");

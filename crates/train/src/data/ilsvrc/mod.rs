@@ -109,7 +109,11 @@ fn find_train(base: &Path) -> Result<Option<Train>, DataError> {
         }
     }
     let archive = base.join(TRAIN_ARCHIVE);
-    Ok(archive.is_file().then_some(Train::Archive(archive)))
+    if archive.is_file() {
+        return Ok(Some(Train::Archive(archive)));
+    }
+    let archives = if base.is_dir() { class_archives(base)? } else { Vec::new() };
+    Ok((!archives.is_empty()).then_some(Train::Archives(archives)))
 }
 
 fn find_val(base: &Path) -> Result<Option<Val>, DataError> {
