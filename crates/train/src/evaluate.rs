@@ -1,5 +1,6 @@
 //! Accuracy of a network on a split.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::activation::softmax;
@@ -8,7 +9,7 @@ use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
 use crate::batch::{images, targets};
-use crate::data::{DataError, Loader, Preprocess};
+use crate::data::{DataError, DataSet, Loader, Preprocess};
 use crate::loss::cross_entropy;
 use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};
 
@@ -107,16 +108,19 @@ pub struct Labelled<'a> {
 }
 
 impl<'a> Labelled<'a> {
-    /// Finds the data's classes among the model's by name, so that a data set without some of them shifts none.
+    /// Finds the data's classes among the model's by name, or by another name of theirs, so that a data set without some of
+    /// them shifts none.
     ///
     /// # Errors
     /// A class that the model does not have.
-    pub fn by_name(loader: &'a Loader, data: &[String], model: &[String]) -> Result<Self, EvaluateError> {
-        let find = |class: &String| {
+    pub fn by_name(loader: &'a Loader, data: &DataSet, model: &[String]) -> Result<Self, EvaluateError> {
+        let known: HashMap<&str, usize> = model.iter().map(String::as_str).zip(0..).collect();
+        let find = |(label, class): (usize, &String)| {
             let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: model.len() };
-            model.iter().position(|known| known == class).ok_or_else(unknown)
+            let aliases = data.aliases.get(label).map(Vec::as_slice).unwrap_or_default();
+            [class].into_iter().chain(aliases).find_map(|name| known.get(name.as_str()).copied()).ok_or_else(unknown)
         };
-        Ok(Self { loader, labels: data.iter().map(find).collect::<Result<_, _>>()? })
+        Ok(Self { loader, labels: data.classes.iter().enumerate().map(find).collect::<Result<_, _>>()? })
     }
 }
 

@@ -29,7 +29,7 @@ freeze_norms = true   # statistics of a batch would depend on its size
 fn weights(folder: &Path, data: &str, batch_size: usize, accumulate: usize) -> Vec<f32> {
     let settings = [format!("batch_size={batch_size}"), format!("accumulate={accumulate}")];
     let recipe = Recipe::parse(RECIPE, &settings).unwrap();
-    let data = data::open(data, &OpenOptions { val_fraction: 0.5, seed: 0 }).unwrap();
+    let data = data::open(data, &OpenOptions { val_fraction: 0.5, ..OpenOptions::default() }).unwrap();
     let out = folder.join(format!("{batch_size}-{accumulate}"));
     let stop = AtomicBool::new(false);
     let device = Device::default();

@@ -238,7 +238,7 @@ fn a_text_file_called_png_is_named() {
     }
     fs::write(root.path().join("a/letter.png"), "Dear reader").unwrap();
     fs::write(root.path().join("b/letter.png"), "Dear reader").unwrap();
-    let options = OpenOptions { val_fraction: 0.0, seed: 0 };
+    let options = OpenOptions { val_fraction: 0.0, ..OpenOptions::default() };
     let set = open(root.path().to_str().unwrap(), &options).unwrap();
     let config = LoaderConfig { on_bad_image: OnBadImage::Fail, shuffle: false, drop_last: false, ..config(2) };
     let error = Loader::new(set.split("train").unwrap(), plain(), config).epoch(0).next().unwrap().unwrap_err();

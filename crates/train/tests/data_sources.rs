@@ -63,7 +63,12 @@ fn split_folders() {
             ".cache/x/1.jpg",
         ],
     );
-    let set = open_at(root.path()).unwrap();
+    let error = refused(root.path(), "val has no images of Zebra");
+    assert!(
+        matches!(&error, DataError::ClassesDiffer { missing, unknown, .. } if missing == &["Zebra"] && unknown.is_empty())
+    );
+    let allowed = OpenOptions { classes_may_differ: true, ..options() };
+    let set = open(root.path().to_str().unwrap(), &allowed).unwrap();
     assert_eq!(set.form, Form::SplitFolders);
     // Byte order: capitals first.
     assert_eq!(set.classes, ["Zebra", "cat", "dog"]);
@@ -75,7 +80,7 @@ fn split_folders() {
     assert_eq!(labels(&*train), [0, 1, 1, 1, 2]);
     // Zebra is missing in val, and no label moves.
     assert_eq!(labels(&*set.split("valid").unwrap()), [1, 2]);
-    assert!(noted(&set, "no images of Zebra"), "{:?}", set.notes);
+    assert!(noted(&set, "val has no images of Zebra"), "{:?}", set.notes);
     assert!(noted(&set, "passed over 2"), "{:?}", set.notes);
     // With a validation folder beside it, test/ is a split of its own.
     assert_eq!(names(&*set.split("test").unwrap(), root.path()), ["test/dog/2.jpg"]);
@@ -86,12 +91,12 @@ fn split_folders() {
 fn every_name_of_the_validation_folder() {
     for name in ["val", "valid", "validation", "test"] {
         let root = TempDir::new().unwrap();
-        touch(root.path(), &["train/a/1.png", "train/b/1.png", &format!("{name}/a/2.png")]);
+        touch(root.path(), &["train/a/1.png", "train/b/1.png", &format!("{name}/a/2.png"), &format!("{name}/b/2.png")]);
         let set = open_at(root.path()).unwrap();
         for alias in ["val", "valid", "validation", "test"] {
-            assert_eq!(set.split(alias).unwrap().len(), 1, "{name} {alias}");
+            assert_eq!(set.split(alias).unwrap().len(), 2, "{name} {alias}");
         }
-        assert_eq!(noted(&set, "test/ is the validation split"), name == "test");
+        assert_eq!(noted(&set, "test is the validation split"), name == "test");
     }
 }
 
@@ -102,6 +107,11 @@ fn an_unknown_class_in_validation_is_refused() {
     let error = refused(root.path(), "val/c");
     assert!(matches!(&error, DataError::UnknownClass { class, .. } if class == "c"));
     assert!(error.hint().is_some());
+    let allowed = OpenOptions { classes_may_differ: true, ..options() };
+    let set = open(root.path().to_str().unwrap(), &allowed).unwrap();
+    assert_eq!(set.classes, ["a", "b", "c"]);
+    assert_eq!((labels(&*set.train.clone().unwrap()), labels(&*set.val.clone().unwrap())), (vec![0, 1], vec![0, 2]));
+    assert!(noted(&set, "val has no images of b") && noted(&set, "train has no images of c"), "{:?}", set.notes);
 }
 
 #[test]
@@ -156,7 +166,9 @@ fn broken_folders_say_what_is_wrong() {
 
     touch(root.path(), &["cifar-10-binary.tar.gz"]);
     let file = root.path().join("cifar-10-binary.tar.gz");
-    assert!(refused(&file, "is a file").hint().unwrap().contains("unpack"));
+    assert!(refused(&file, "is a compressed file").hint().unwrap().contains("gunzip"));
+    touch(root.path(), &["notes.pdf"]);
+    assert!(matches!(refused(&root.path().join("notes.pdf"), "no known form"), DataError::NotAFolder { .. }));
 
     let empty = root.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -177,6 +189,29 @@ fn a_link_to_a_folder_above_is_not_followed() {
     std::os::unix::fs::symlink(root.path(), root.path().join("a/loop")).unwrap();
     let set = open(root.path().to_str().unwrap(), &OpenOptions { val_fraction: 0.0, ..options() }).unwrap();
     assert_eq!(set.split("train").unwrap().len(), 2);
+}
+
+/// Two folders that link to each other, a link to a class, and one to nowhere.
+#[cfg(unix)]
+#[test]
+fn links_are_followed_once() {
+    use std::os::unix::fs::symlink;
+
+    let root = TempDir::new().unwrap();
+    touch(root.path(), &["data/a/1.jpg", "data/b/1.jpg", "elsewhere/more/1.JPG", "elsewhere/1.jpg"]);
+    let data = root.path().join("data");
+    symlink(data.join("b"), data.join("a/to_b")).unwrap();
+    symlink(data.join("a"), data.join("b/to_a")).unwrap();
+    symlink(root.path().join("elsewhere"), data.join("c")).unwrap();
+    symlink(root.path().join("nowhere"), data.join("c/gone.jpg")).unwrap();
+    symlink(data.join("a/1.jpg"), data.join("b/2.jpg")).unwrap();
+    let set = open(data.to_str().unwrap(), &OpenOptions { val_fraction: 0.0, ..options() }).unwrap();
+    assert_eq!(set.classes, ["a", "b", "c"]);
+    let train = set.split("train").unwrap();
+    let expected =
+        ["a/1.jpg", "a/to_b/1.jpg", "a/to_b/2.jpg", "b/1.jpg", "b/2.jpg", "b/to_a/1.jpg", "c/1.jpg", "c/more/1.JPG"];
+    assert_eq!(names(&*train, &data), expected);
+    assert!(noted(&set, "passed over 3"), "{:?}", set.notes);
 }
 
 #[test]

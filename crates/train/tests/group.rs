@@ -39,7 +39,7 @@ decay = 0.9
 "#;
 
 fn digits() -> DataSet {
-    data::open("digits", &OpenOptions { val_fraction: 0.2, seed: 0 }).unwrap()
+    data::open("digits", &OpenOptions { val_fraction: 0.2, ..OpenOptions::default() }).unwrap()
 }
 
 /// Trains in `processes` threads, all in the same folder, and gives each one's outcome; losses go to `losses`.

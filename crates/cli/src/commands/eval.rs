@@ -21,10 +21,9 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     let model = Model::open(&args.model, &device)?;
     let card = &model.card;
     // A folder without splits is divided as it was for training, so that no training image is counted.
-    let split = card.recipe.as_ref().map_or_else(OpenOptions::default, |recipe| OpenOptions {
-        val_fraction: recipe.data.val_fraction,
-        seed: recipe.seed,
-    });
+    let split = card.recipe.as_ref().map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
+    // Classes are matched by name, so that a split may have any of them.
+    let split = OpenOptions { classes_may_differ: true, ..split };
     let data = data::open(&args.data, &split)?;
     let default = LoaderConfig::default();
     let config = LoaderConfig {
@@ -34,7 +33,7 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
         ..default
     };
     let loader = Loader::new(data.split(&args.split)?, Transform::Eval(card.preprocess.clone()), config);
-    let labelled = Labelled::by_name(&loader, &data.classes, &card.classes)?;
+    let labelled = Labelled::by_name(&loader, &data, &card.classes)?;
 
     let mut progress = Progress::new();
     let total = loader.len();

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::Recipe;
-use mbconv_train::data::{self, OpenOptions};
+use mbconv_train::data;
 use mbconv_train::files::write_atomically;
 use mbconv_train::find_lr::{Sweep, find_lr};
 use mbconv_train::recipe::RecipeFile;
@@ -25,7 +25,7 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     let path = recipe.data.path.clone().ok_or_else(|| {
         Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())
     })?;
-    let data = data::open(&path, &OpenOptions { val_fraction: recipe.data.val_fraction, seed: recipe.seed })?;
+    let data = data::open(&path, &recipe.data.open_options(recipe.seed))?;
 
     let mut progress = Progress::new();
     let sweep = Sweep { steps: args.steps, from: args.from, to: args.to };

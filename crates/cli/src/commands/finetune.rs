@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::data::{self, OpenOptions};
+use mbconv_train::data;
 use mbconv_train::import::{ImportOptions, load_weights};
-use mbconv_train::recipe::DataConfig;
 use mbconv_train::{Group, Recipe, Run, finetune};
 
 use super::fetch::resolve;
@@ -32,9 +31,8 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
         };
         let card = model.card;
         // The preset follows from the number of images, and how many are left to train on from the recipe.
-        let split = |data: &DataConfig, seed| OpenOptions { val_fraction: data.val_fraction, seed };
         let shape = finetune::recipe(&card, &weights, 1000, &args.settings())?;
-        let data = data::open(&args.data, &split(&shape.data, shape.seed))?;
+        let data = data::open(&args.data, &shape.data.open_options(shape.seed))?;
         let images = data.split("train")?.len();
         let mut file = finetune::recipe(&card, &weights, images, &args.settings())?;
         file.data.path = Some(args.data.clone());

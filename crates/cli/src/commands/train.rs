@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::checkpoint::CHECKPOINT;
-use mbconv_train::data::{self, DataSet, Form, OpenOptions, Source};
+use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
 use mbconv_train::model_file::LAST;
 use mbconv_train::observe::Observers;
@@ -42,7 +42,7 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
         let path = recipe.data.path.clone().ok_or_else(|| {
             Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())
         })?;
-        let data = data::open(&path, &OpenOptions { val_fraction: recipe.data.val_fraction, seed: recipe.seed })?;
+        let data = data::open(&path, &recipe.data.open_options(recipe.seed))?;
         Ok((recipe, path, data))
     };
     let (recipe, path, data) = group.agree(prepare())?;
@@ -185,7 +185,7 @@ fn example_image(data: &DataSet) -> String {
     let first = data.val.as_ref().or(data.train.as_ref()).and_then(files);
     match (data.form, first) {
         (Form::Digits, _) => "datasets/digits/examples".into(),
-        (Form::SplitFolders | Form::FlatFolder, Some(file)) => file,
+        (_, Some(file)) if Path::new(&file).is_file() => file,
         _ => "PHOTO.jpg".into(),
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use burn::data::dataset::Dataset;
 
-use super::{DataError, DataSet, Form, RgbPixels, Sample, Source, StoredImage};
+use super::forms::{Found, Place, Recognised};
+use super::{DataError, DataSet, Form, OpenOptions, RgbPixels, Sample, Source, StoredImage};
 
 const SIDE: usize = 32;
 const PIXELS: usize = SIDE * SIDE;
@@ -165,8 +166,22 @@ impl Layout {
     }
 }
 
+/// CIFAR's files, of either form, in a folder.
+struct Binary(Form, PathBuf);
+
+pub(super) fn recognise(place: &Place) -> Recognised {
+    let found = place.is_folder().then(|| detect(&place.path)).flatten();
+    Ok(found.map(|(form, folder)| Box::new(Binary(form, folder)) as Box<dyn Found>))
+}
+
+impl Found for Binary {
+    fn open(&self, _: &OpenOptions) -> Result<DataSet, DataError> {
+        open(self.0, &self.1)
+    }
+}
+
 /// Finds CIFAR's files in a folder, or in the folder that its archive unpacks to.
-pub(super) fn detect(path: &Path) -> Option<(Form, PathBuf)> {
+fn detect(path: &Path) -> Option<(Form, PathBuf)> {
     let holds = |folder: &Path, layout: Layout| layout.files().any(|file| folder.join(file).is_file());
     let candidates = [(Form::Cifar10, CIFAR10, "cifar-10-batches-bin"), (Form::Cifar100, CIFAR100, "cifar-100-binary")];
     for (form, layout, unpacked) in candidates {
@@ -192,7 +207,7 @@ struct Cifar {
     records: Vec<(u32, u32)>,
 }
 
-pub(super) fn open(form: Form, folder: &Path) -> Result<DataSet, DataError> {
+fn open(form: Form, folder: &Path) -> Result<DataSet, DataError> {
     let layout = Layout::of(form);
     let mut notes = Vec::new();
     let classes = class_names(&layout, folder)?;
@@ -210,7 +225,7 @@ pub(super) fn open(form: Form, folder: &Path) -> Result<DataSet, DataError> {
         notes.push(format!("no {} in {}, so no validation split", layout.test, folder.display()));
         None
     };
-    Ok(DataSet { form, classes, train, val, test: None, notes })
+    Ok(DataSet { form, classes, aliases: Vec::new(), train, val, test: None, notes })
 }
 
 fn class_names(layout: &Layout, folder: &Path) -> Result<Vec<String>, DataError> {

@@ -32,6 +32,7 @@ pub(super) fn open(options: &OpenOptions) -> Result<DataSet, DataError> {
     Ok(DataSet {
         form: Form::Digits,
         classes: (0..10).map(|digit| digit.to_string()).collect(),
+        aliases: Vec::new(),
         train: split(train),
         val: split(val),
         test: None,

@@ -36,11 +36,61 @@ pub enum DataError {
         /// The path as given.
         path: PathBuf,
     },
-    /// A file stands where a folder was expected.
-    #[error("{} is a file; a data set is a folder", path.display())]
+    /// A file that is no data set by its name.
+    #[error("{} is a file of no known form", path.display())]
     NotAFolder {
         /// The path as given.
         path: PathBuf,
+    },
+    /// A compressed archive: no image in it can be found without decompressing all before it.
+    #[error("{} is a compressed file, in which no image can be read without all those before it", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A pattern of paths cannot be expanded.
+    #[error("the pattern {pattern}: {why}")]
+    Pattern {
+        /// The pattern as given.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file is not what its name says, or is damaged.
+    #[error("{}: {why}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A label that is none.
+    #[error("label {label:?} of {}: {why}", path.display())]
+    Label {
+        /// Where it stands.
+        path: PathBuf,
+        /// The label.
+        label: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// ImageNet's validation images lie in one folder, and no file tells their classes.
+    #[error("nothing tells the classes of the validation images in {}", path.display())]
+    NoTruth {
+        /// Where the images are.
+        path: PathBuf,
+    },
+    /// Two splits have images of different classes.
+    #[error("{split} and {train} have different classes:{}", differences(split, train, missing, unknown))]
+    ClassesDiffer {
+        /// The split that is compared.
+        split: String,
+        /// The one that it is compared with.
+        train: String,
+        /// Classes that only `train` has.
+        missing: Vec<String>,
+        /// Classes that only `split` has.
+        unknown: Vec<String>,
     },
     /// The operating system refused to read a file or folder.
     #[error("cannot read {}: {source}", path.display())]
@@ -174,6 +224,17 @@ pub enum DataError {
     Thread(io::Error),
 }
 
+/// Names the classes by which two splits differ.
+fn differences(split: &str, train: &str, missing: &[String], unknown: &[String]) -> String {
+    let lacks = |name: &str, classes: &[String]| {
+        let classes: Vec<&str> = classes.iter().map(String::as_str).collect();
+        let listed = super::enumerate(&classes);
+        if classes.is_empty() { String::new() } else { format!(" {name} has no images of {listed};") }
+    };
+    let text = lacks(split, missing) + &lacks(train, unknown);
+    text.trim_end_matches(';').to_string()
+}
+
 impl DataError {
     /// Builds the variant that fits an error of the operating system at `path`.
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
@@ -191,19 +252,34 @@ impl DataError {
                 format!("`{}` fetches it", fetched_by(path).unwrap_or_default())
             }
             DataError::NotFound { .. } => "check the spelling and the working directory; `digits` names the embedded data set".into(),
-            DataError::NotAFolder { path } => {
+            DataError::NotAFolder { .. } => {
+                "give a folder, a .csv, .tsv or .txt list, .tar or .parquet shards, or a .zip or .tar archive".into()
+            }
+            DataError::Compressed { path } => {
                 let name = path.to_string_lossy();
-                if [".tar.gz", ".tgz", ".zip", ".tar"].iter().any(|end| name.ends_with(end)) {
-                    "unpack the archive and give the folder it holds".into()
+                if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+                    format!("unpack it and give the folder it holds, or `gunzip {name}` and give the .tar")
                 } else {
-                    "give the folder that holds train/ and val/, or class folders, or CIFAR's .bin files".into()
+                    "unpack it and give the folder it holds".into()
                 }
+            }
+            DataError::Pattern { .. } => {
+                "such as 'shards/train-{000..146}.tar', 'shards/*.tar', or 'train.tar::val.tar'; in quotes, so that the shell leaves it".into()
+            }
+            DataError::Label { .. } => {
+                "labels are class names, or numbers from 0; names of numbered classes can stand in classes.txt beside the data, one a line".into()
+            }
+            DataError::NoTruth { .. } => {
+                "place ImageNet's devkit (ILSVRC2012_devkit_t12.tar.gz or its data/ folder), Kaggle's LOC_val_solution.csv or a val.txt of lines `ILSVRC2012_val_00000001.JPEG 65` beside them".into()
+            }
+            DataError::ClassesDiffer { .. } => {
+                "check that nothing is missing; if it is meant so, set data.classes_may_differ = true".into()
             }
             DataError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "the file or folder exists but may not be read: check its owner and mode".into()
             }
             DataError::UnknownForm { .. } => {
-                "expected train/ and val/ folders of class folders, one folder of class folders, or CIFAR's binary files (the archive named \"binary version\", not \"python version\")".into()
+                "expected train/ and val/ folders of class folders, one folder of class folders, .tar or .parquet shards, a table of paths and labels, ImageNet's archives, or CIFAR's binary files (the archive named \"binary version\", not \"python version\")".into()
             }
             DataError::NoClassFolders { .. } => "make one folder a class and move its images there, as in DATA/cat/1.jpg".into(),
             DataError::EmptyClass { .. } => "remove the folder if the class is not wanted, or put its images there".into(),

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use burn::data::dataset::Dataset;
 use rayon::prelude::*;
 
-use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, stratified};
+use super::assembly::{Assembly, Role};
+use super::forms::{Found, Place, Recognised};
+use super::listing::{Listing, Tree};
+use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, ilsvrc};
 
 /// What the validation folder may be called, the first found being taken.
 const VALIDATION: [&str; 4] = ["val", "valid", "validation", "test"];
@@ -19,151 +22,140 @@ const EXTENSIONS: [&str; 17] = [
     "qoi",
 ];
 
-/// Images of class folders.
-struct Folder {
-    /// The class folders, by label.
-    folders: Vec<PathBuf>,
-    /// Label and path below the class folder: millions of these are held, so the common part is not repeated.
-    images: Vec<(u32, Box<OsStr>)>,
+/// A folder of class folders, or of splits of those.
+struct Folders(PathBuf);
+
+pub(super) fn recognise(place: &Place) -> Recognised {
+    Ok(place.is_folder().then(|| Box::new(Folders(place.path.clone())) as Box<dyn Found>))
 }
 
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<DataSet, DataError> {
-    let is_folder = |name: &&str| path.join(name).is_dir();
-    let train = Some("train").filter(is_folder);
-    let mut others = VALIDATION.into_iter().filter(is_folder);
-    match (train, others.next()) {
-        (None, None) => open_flat(path, options),
-        // `train` may be the class of that name, beside others; so may `val` or `test`.
-        (Some(train), None) if has_other_folders(path)? && !has_folders(&path.join(train))? => open_flat(path, options),
-        (None, Some(_)) if has_other_folders(path)? => open_flat(path, options),
-        (train, val) => open_split(path, train, val, others.next_back().filter(|name| *name == "test")),
+impl Found for Folders {
+    fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
+        let path = &self.0;
+        let is_folder = |name: &&str| path.join(name).is_dir();
+        let train = Some("train").filter(is_folder);
+        let mut others = VALIDATION.into_iter().filter(is_folder);
+        match (train, others.next()) {
+            (None, None) => open_flat(path, options),
+            // `train` may be the class of that name, beside others; so may `val` or `test`.
+            (Some(train), None) if has_other_folders(path)? && !has_folders(&path.join(train))? => {
+                open_flat(path, options)
+            }
+            (None, Some(_)) if has_other_folders(path)? => open_flat(path, options),
+            (train, val) => {
+                let test = others.next_back().filter(|name| *name == "test");
+                open_split(path, [(Role::Train, train), (Role::Val, val), (Role::Test, test)], options)
+            }
+        }
     }
 }
 
-fn has_folders(path: &Path) -> Result<bool, DataError> {
-    Ok(!Listing::read(path)?.folders.is_empty())
+/// Whether there are folders in a folder.
+pub(super) fn has_folders(path: &Path) -> Result<bool, DataError> {
+    Ok(!Listing::read(path)?.all_folders(path).is_empty())
+}
+
+/// Whether there are images directly in a folder.
+pub(super) fn has_images(path: &Path) -> Result<bool, DataError> {
+    let mut entries = fs::read_dir(path).map_err(|source| DataError::io(path, source))?;
+    Ok(entries.any(|entry| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            is_image(Path::new(&name)) && !name.as_encoded_bytes().starts_with(b".")
+        })
+    }))
+}
+
+/// Whether there are class folders with images in them, with or without splits.
+pub(super) fn holds_image_folders(path: &Path) -> Result<bool, DataError> {
+    /// Class folders that are looked into.
+    const LOOKED_AT: usize = 16;
+    let folders = |path: &Path| -> Result<Vec<PathBuf>, DataError> {
+        Ok(Listing::read(path)?.all_folders(path).into_iter().map(|name| path.join(name)).collect())
+    };
+    let mut classes = 0;
+    for folder in folders(path)?.into_iter().take(LOOKED_AT) {
+        let name = folder.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if Role::of_name(name).is_some() {
+            for class in folders(&folder)?.iter().take(LOOKED_AT) {
+                if has_images(class)? {
+                    return Ok(true);
+                }
+            }
+        } else {
+            classes += usize::from(has_images(&folder)?);
+        }
+    }
+    // A single one may be where a table's images lie.
+    Ok(classes > 1)
 }
 
 /// Whether there are folders that are no split's by their names.
 fn has_other_folders(path: &Path) -> Result<bool, DataError> {
     let is_split = |name: &OsString| name == "train" || VALIDATION.iter().any(|known| name == known);
-    Ok(!Listing::read(path)?.folders.iter().all(is_split))
+    Ok(!Listing::read(path)?.all_folders(path).iter().all(is_split))
 }
 
-fn open_split(path: &Path, train: Option<&str>, val: Option<&str>, test: Option<&str>) -> Result<DataSet, DataError> {
+fn open_split(path: &Path, splits: [(Role, Option<&str>); 3], options: &OpenOptions) -> Result<DataSet, DataError> {
+    let tree = Tree::open(path);
     let mut notes = Vec::new();
-    let main = train.or(val).unwrap_or("train");
-    let classes = class_names(&path.join(main), &mut notes)?;
-    let mut read = |name: Option<&str>| -> Result<Option<Arc<dyn Source>>, DataError> {
-        let Some(name) = name else { return Ok(None) };
-        let folder = path.join(name);
-        if name != main {
-            check_classes(&folder, &classes, &mut notes)?;
+    let folders: Vec<(Role, PathBuf)> =
+        splits.into_iter().filter_map(|(role, name)| Some((role, path.join(name?)))).collect();
+    let (_, main) = &folders[0];
+    let mut classes = class_folders(&tree, main, &mut notes)?;
+    for (_, folder) in &folders[1..] {
+        if options.classes_may_differ {
+            classes.extend(class_folders(&tree, folder, &mut Vec::new())?);
+        } else {
+            check_classes(&tree, folder, &classes, options)?;
         }
-        Ok(Some(Arc::new(Folder::read(&folder, &classes, &mut notes)?)))
+    }
+    classes.sort_unstable();
+    classes.dedup();
+    let mut read = |(role, folder): &(Role, PathBuf)| -> Result<(Role, Arc<dyn Source>), DataError> {
+        Ok((*role, Arc::new(Folder::read(&tree, folder, &classes, &mut notes)?)))
     };
-    let (train_split, val_split, test_split) = (read(train)?, read(val)?, read(test)?);
-    match val {
-        None => notes.push(format!("no validation split: {} has none of {}", path.display(), VALIDATION.join(", "))),
-        Some("test") => notes.push("test/ is the validation split".into()),
-        Some(_) => {}
+    let mut splits = folders.iter().map(&mut read).collect::<Result<Vec<_>, _>>()?;
+    tree.keep();
+    // `test/` alone is for validation, and a note will say so.
+    for ((role, _), (_, folder)) in splits.iter_mut().zip(&folders) {
+        if folder.ends_with("test") {
+            *role = Role::Test;
+        }
     }
-    if train.is_none() {
-        notes.push(format!("no train/ in {}: classes are those of {main}/", path.display()));
-    }
-    Ok(DataSet { form: Form::SplitFolders, classes, train: train_split, val: val_split, test: test_split, notes })
+    let (classes, aliases) = ilsvrc::named(classes, &near(path))?;
+    Assembly { form: Form::SplitFolders, classes, aliases, splits, notes }.finish(path, options)
+}
+
+/// Where a list of class names may lie.
+fn near(path: &Path) -> [&Path; 2] {
+    [path, path.parent().unwrap_or(path)]
 }
 
 fn open_flat(path: &Path, options: &OpenOptions) -> Result<DataSet, DataError> {
+    let tree = Tree::open(path);
     let mut notes = Vec::new();
-    let classes = class_names(path, &mut notes)?;
-    let Folder { folders, images } = Folder::read(path, &classes, &mut notes)?;
-    let labels: Vec<usize> = images.iter().map(|(label, _)| *label as usize).collect();
-    let (train, val) = stratified(&labels, classes.len(), options);
-    if options.val_fraction > 0.0 {
-        notes.push(format!(
-            "no split folders: {} of {} images are held out for validation, chosen in each class by seed {}",
-            val.len(),
-            images.len(),
-            options.seed
-        ));
-    }
-    let split = |members: Vec<usize>| -> Option<Arc<dyn Source>> {
-        let images = members.into_iter().map(|index| images[index].clone()).collect::<Vec<_>>();
-        (!images.is_empty()).then(|| Arc::new(Folder { folders: folders.clone(), images }) as Arc<dyn Source>)
-    };
-    Ok(DataSet { form: Form::FlatFolder, classes, train: split(train), val: split(val), test: None, notes })
+    let classes = class_folders(&tree, path, &mut notes)?;
+    let whole: Arc<dyn Source> = Arc::new(Folder::read(&tree, path, &classes, &mut notes)?);
+    tree.keep();
+    let (classes, aliases) = ilsvrc::named(classes, &near(path))?;
+    let splits = vec![(Role::Whole, whole)];
+    Assembly { form: Form::FlatFolder, classes, aliases, splits, notes }.finish(path, options)
 }
 
-/// What lies directly in a folder, hidden entries apart.
-#[derive(Default)]
-struct Listing {
-    folders: Vec<OsString>,
-    images: Vec<OsString>,
-    /// Number of files of other kinds and of hidden entries.
-    passed_over: usize,
-}
-
-impl Listing {
-    fn read(path: &Path) -> Result<Listing, DataError> {
-        let mut listing = Listing::default();
-        let failed = |source| DataError::io(path, source);
-        for entry in fs::read_dir(path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            // `__MACOSX` is what macOS leaves in archives: shadows of the images, under the same names.
-            if name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX" {
-                listing.passed_over += 1;
-                continue;
-            }
-            let mut kind = entry.file_type().map_err(failed)?;
-            if kind.is_symlink() {
-                match fs::metadata(entry.path()) {
-                    // A link to a folder above would be followed for ever.
-                    Ok(target) if target.is_dir() && leads_back(&entry.path()) => {
-                        listing.passed_over += 1;
-                        continue;
-                    }
-                    Ok(target) => kind = target.file_type(),
-                    Err(_) => {
-                        listing.passed_over += 1;
-                        continue;
-                    }
-                }
-            }
-            if kind.is_dir() {
-                listing.folders.push(name);
-            } else if kind.is_file() && is_image(Path::new(&name)) {
-                listing.images.push(name);
-            } else {
-                listing.passed_over += 1;
-            }
-        }
-        // The order of a listing is the file system's own.
-        listing.folders.sort_unstable();
-        listing.images.sort_unstable();
-        Ok(listing)
-    }
-}
-
-/// Whether a link points to a folder that it lies in.
-fn leads_back(link: &Path) -> bool {
-    match (fs::canonicalize(link), link.parent().map(fs::canonicalize)) {
-        (Ok(target), Some(Ok(parent))) => parent.starts_with(target),
-        _ => true,
-    }
-}
-
-fn is_image(name: &Path) -> bool {
-    name.extension()
-        .and_then(OsStr::to_str)
-        .is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+/// Whether a file is an image by its name.
+pub(super) fn is_image(name: &Path) -> bool {
+    super::forms::has_extension(name, &EXTENSIONS)
 }
 
 /// The class folders' names, in byte order.
-fn class_names(path: &Path, notes: &mut Vec<String>) -> Result<Vec<String>, DataError> {
-    let listing = Listing::read(path)?;
-    if listing.folders.is_empty() {
+///
+/// # Errors
+/// [`DataError::UnknownForm`], [`DataError::NoClassFolders`], [`DataError::ClassName`].
+pub(super) fn class_folders(tree: &Tree, path: &Path, notes: &mut Vec<String>) -> Result<Vec<String>, DataError> {
+    let listing = tree.read(path)?;
+    let folders = listing.all_folders(path);
+    if folders.is_empty() {
         return Err(if listing.images.is_empty() {
             let found = match listing.passed_over {
                 0 => "it is empty".into(),
@@ -181,24 +173,28 @@ fn class_names(path: &Path, notes: &mut Vec<String>) -> Result<Vec<String>, Data
             path.display()
         ));
     }
-    if listing.folders.len() == 1 {
+    if folders.len() == 1 {
         notes.push(format!("{} has a single class folder", path.display()));
     }
     let name = |name: OsString| name.into_string().map_err(|name| DataError::ClassName { path: path.join(name) });
-    listing.folders.into_iter().map(name).collect()
+    folders.into_iter().map(name).collect()
 }
 
-/// Compares a validation folder's classes with those of training, so that no label can shift.
-fn check_classes(folder: &Path, classes: &[String], notes: &mut Vec<String>) -> Result<(), DataError> {
-    let found = class_names(folder, &mut Vec::new())?;
-    if let Some(class) = found.iter().find(|class| !classes.contains(class)) {
-        return Err(DataError::UnknownClass { path: folder.join(class), class: class.clone() });
+/// Refuses a validation folder of a class that is not among these, sorted, unless that is allowed. What it lacks is for
+/// [`Assembly::finish`] to say.
+pub(super) fn check_classes(
+    tree: &Tree,
+    folder: &Path,
+    classes: &[String],
+    options: &OpenOptions,
+) -> Result<(), DataError> {
+    let found = class_folders(tree, folder, &mut Vec::new())?;
+    match found.iter().find(|class| classes.binary_search(class).is_err()) {
+        Some(class) if !options.classes_may_differ => {
+            Err(DataError::UnknownClass { path: folder.join(class), class: class.clone() })
+        }
+        _ => Ok(()),
     }
-    let missing: Vec<&str> = classes.iter().filter(|class| !found.contains(class)).map(String::as_str).collect();
-    if !missing.is_empty() {
-        notes.push(format!("{} has no images of {}", folder.display(), enumerate(&missing)));
-    }
-    Ok(())
 }
 
 /// The image files in a folder and the folders below it, by their extensions; sorted, hidden files left out.
@@ -207,27 +203,41 @@ fn check_classes(folder: &Path, classes: &[String], notes: &mut Vec<String>) -> 
 /// [`DataError::NotFound`] and [`DataError::Io`].
 pub fn list_images(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut images = Vec::new();
-    list(path, Path::new(""), &mut images, &mut 0)?;
+    Tree::bare(path).images(path, &mut images)?;
     Ok(images.into_iter().map(|image| path.join(image)).collect())
 }
 
-/// The first few names, and how many more.
-fn enumerate(names: &[&str]) -> String {
-    const SHOWN: usize = 5;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+/// The images directly in a folder and below, as paths below it.
+pub(super) fn list_flat(tree: &Tree, folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>, DataError> {
+    let mut images = Vec::new();
+    let passed_over = tree.images(folder, &mut images)?;
+    if passed_over > 0 {
+        notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {}", folder.display()));
+    }
+    Ok(images)
+}
+
+/// Images of class folders.
+pub(super) struct Folder {
+    /// The class folders, by label.
+    folders: Vec<PathBuf>,
+    /// Label and path below the class folder: millions of these are held, so the common part is not repeated.
+    images: Vec<(u32, Box<OsStr>)>,
 }
 
 impl Folder {
     /// Lists the images of the classes' folders; a class without a folder has none.
-    fn read(path: &Path, classes: &[String], notes: &mut Vec<String>) -> Result<Folder, DataError> {
+    ///
+    /// # Errors
+    /// [`DataError::EmptyClass`], and what the system says.
+    pub fn read(tree: &Tree, path: &Path, classes: &[String], notes: &mut Vec<String>) -> Result<Folder, DataError> {
         let folders: Vec<PathBuf> = classes.iter().map(|class| path.join(class)).collect();
         let listings: Vec<(Vec<PathBuf>, usize)> = folders
             .par_iter()
             .map(|folder| {
                 let (mut images, mut passed_over) = (Vec::new(), 0);
                 if folder.is_dir() {
-                    list(folder, Path::new(""), &mut images, &mut passed_over)?;
+                    passed_over = tree.images(folder, &mut images)?;
                     if images.is_empty() {
                         return Err(DataError::EmptyClass { path: folder.clone(), passed_over });
                     }
@@ -239,31 +249,22 @@ impl Folder {
         if passed_over > 0 {
             notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {}", path.display()));
         }
-        let images = listings
-            .into_iter()
-            .enumerate()
-            .flat_map(|(label, (images, _))| {
-                images.into_iter().map(move |image| (label as u32, image.into_os_string().into_boxed_os_str()))
-            })
-            .collect();
+        let labelled =
+            (0..).zip(listings).flat_map(|(label, (images, _))| images.into_iter().map(move |image| (label, image)));
+        let images = labelled.map(|(label, image)| (label, image.into_os_string().into_boxed_os_str())).collect();
         Ok(Folder { folders, images })
+    }
+
+    /// Images of one folder, with the label of each.
+    pub fn flat(folder: &Path, classes: usize, images: impl Iterator<Item = (u32, PathBuf)>) -> Folder {
+        let images = images.map(|(label, image)| (label, image.into_os_string().into_boxed_os_str())).collect();
+        Folder { folders: vec![folder.into(); classes], images }
     }
 
     fn path(&self, index: usize) -> PathBuf {
         let (label, image) = &self.images[index];
         self.folders[*label as usize].join(image.as_ref())
     }
-}
-
-/// Collects the images below `root`/`below`, as paths below `root`, sorted folder by folder.
-fn list(root: &Path, below: &Path, images: &mut Vec<PathBuf>, passed_over: &mut usize) -> Result<(), DataError> {
-    let listing = Listing::read(&root.join(below))?;
-    *passed_over += listing.passed_over;
-    images.extend(listing.images.iter().map(|name| below.join(name)));
-    for name in &listing.folders {
-        list(root, &below.join(name), images, passed_over)?;
-    }
-    Ok(())
 }
 
 impl Dataset<Sample, DataError> for Folder {

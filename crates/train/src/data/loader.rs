@@ -287,7 +287,8 @@ impl Epoch {
         let mut config = loader.config.clone();
         let (samples, batches) = (loader.source.len(), loader.batches());
         let label = |index| loader.source.label(index);
-        let mut order = epoch_order(samples, label, config.sampling, config.shuffle, config.seed, epoch);
+        let runs = loader.source.runs();
+        let mut order = epoch_order(samples, label, &runs, config.sampling, config.shuffle, config.seed, epoch);
         let transform = Arc::new(loader.transform.at_epoch(epoch));
         let side = transform.size();
         let whole = config.batch_size;

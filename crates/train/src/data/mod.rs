@@ -1,27 +1,39 @@
 //! From a path to batches of pixels.
 //!
-//! [`open`] finds out what is at a path and gives a [`DataSet`]: class names and the splits there are, each a [`Source`],
-//! which is a [`burn::data::dataset::Dataset`] of encoded images and labels. A [`Loader`] takes a source and a
+//! [`open`] finds out what is at a path, by the table in `forms`, and gives a [`DataSet`]: class names and the splits there
+//! are, each a [`Source`], which is a [`burn::data::dataset::Dataset`] of encoded images and labels. A [`Loader`] takes a source and a
 //! [`Transform`], and decodes, crops and collects on worker threads. What it delivers depends on the seed, the epoch and the
 //! sample's index alone, so it is the same for any number of workers.
 //!
 //! Decoding and resizing agree with Pillow, and crops with torchvision, because that is what published accuracies were
 //! measured with: see [`decode_rgb`] and [`Preprocess`].
 
+mod archive;
+mod assembly;
 pub mod augment;
+mod cache;
 mod cifar;
 mod decode;
 mod digits;
 mod error;
 mod folder;
+mod forms;
+mod ilsvrc;
+mod labels;
+mod listing;
 mod loader;
 mod order;
+mod parquet;
+mod pattern;
 mod resize;
 mod seed;
+mod shards;
+mod subset;
+mod table;
 mod transform;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use burn::data::dataset::Dataset;
@@ -35,6 +47,7 @@ pub use resize::Interpolation;
 pub(crate) use resize::resize;
 pub use seed::sample_rng;
 pub(crate) use seed::{mix_rng, order_rng, split_rng};
+pub use subset::Subset;
 pub(crate) use transform::shorter_side;
 pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
 
@@ -98,6 +111,42 @@ pub trait Source: Dataset<Sample, DataError> {
     fn path(&self, _index: usize) -> Option<PathBuf> {
         None
     }
+
+    /// Which samples are best read one soon after another. None by default: any order is as good.
+    fn runs(&self) -> Runs {
+        Runs::default()
+    }
+}
+
+/// Samples that lie together, of sources that are read from large files. A shuffled epoch takes the runs in random order,
+/// some side by side, and the samples of those in random order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// Where each run ends, ascending; the last is the number of samples. None if it does not matter.
+    pub ends: Vec<usize>,
+    /// How many are read side by side, at least 1.
+    pub abreast: usize,
+}
+
+impl Runs {
+    /// How many classes occur in a run on average, and how many would if the samples were mixed well.
+    fn classes(&self, label: impl Fn(usize) -> usize) -> (f64, f64) {
+        let samples = self.ends.last().copied().unwrap_or(0);
+        let classes = (0..samples).map(|index| label(index) + 1).max().unwrap_or(0);
+        let mut last = vec![usize::MAX; classes];
+        let (mut found, mut mixed, mut start) = (0, 0.0, 0);
+        for (run, &end) in self.ends.iter().enumerate() {
+            for class in (start..end).map(&label) {
+                found += usize::from(last[class] != run);
+                last[class] = run;
+            }
+            // A class is missed by every one of as many draws.
+            mixed += classes as f64 * (1.0 - (1.0 - 1.0 / classes as f64).powi((end - start) as i32));
+            start = end;
+        }
+        let runs = self.ends.len().max(1) as f64;
+        (found as f64 / runs, mixed / runs)
+    }
 }
 
 /// The form in which a data set was found.
@@ -111,6 +160,16 @@ pub enum Form {
     SplitFolders,
     /// One folder of class folders, split by seed.
     FlatFolder,
+    /// ImageNet as its makers give it: archives of archives, and a flat folder or archive of validation images.
+    Ilsvrc,
+    /// WebDataset: `.tar` shards of images and labels.
+    Shards,
+    /// Hugging Face's `.parquet` shards.
+    Parquet,
+    /// A CSV or TSV table, or a list, of paths and labels.
+    Table,
+    /// One `.zip` or `.tar` archive of image folders.
+    Archive,
     /// The embedded set of handwritten digits.
     Digits,
 }
@@ -122,6 +181,11 @@ impl fmt::Display for Form {
             Form::Cifar100 => "CIFAR-100 (binary)",
             Form::SplitFolders => "image folders with splits",
             Form::FlatFolder => "image folders",
+            Form::Ilsvrc => "ImageNet (ILSVRC2012)",
+            Form::Shards => "WebDataset shards",
+            Form::Parquet => "Parquet shards",
+            Form::Table => "table of paths and labels",
+            Form::Archive => "archive of image folders",
             Form::Digits => "digits (embedded)",
         })
     }
@@ -134,6 +198,9 @@ pub struct DataSet {
     pub form: Form,
     /// Class names; a label is an index into them.
     pub classes: Vec<String>,
+    /// Other names of each class, under which a model may know it; empty if no class has any. Of ImageNet's classes these are
+    /// WordNet's number and the words of other lists.
+    pub aliases: Vec<Vec<String>>,
     /// What to train on.
     pub train: Option<Arc<dyn Source>>,
     /// What to validate on.
@@ -182,22 +249,26 @@ impl fmt::Debug for DataSet {
     }
 }
 
-/// How to open a data set that does not come split.
+/// How to open a data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenOptions {
     /// The part of each class to hold out for validation, in `[0, 1)`; 0 makes no validation split.
     pub val_fraction: f64,
     /// Decides which samples are held out.
     pub seed: u64,
+    /// Whether splits may have different classes, which is otherwise an error. Labels never shift by it: a class that is
+    /// missing from a split has no images there.
+    pub classes_may_differ: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { val_fraction: 0.2, seed: 0 }
+        OpenOptions { val_fraction: 0.2, seed: 0, classes_may_differ: false }
     }
 }
 
-/// Opens the data set at a path, or the embedded one that is named `digits`.
+/// Opens the data set at a path, the files of a pattern such as `shards/train-{000..146}.tar` or of several joined by `::`, or
+/// the embedded set that is named `digits`.
 ///
 /// # Errors
 /// Every [`DataError`] that concerns files, folders and class names; images are not decoded here.
@@ -208,15 +279,14 @@ pub fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
     if data == "digits" {
         return digits::open(options);
     }
-    let path = Path::new(data);
-    let metadata = std::fs::metadata(path).map_err(|source| DataError::io(path, source))?;
-    if !metadata.is_dir() {
-        return Err(DataError::NotAFolder { path: path.into() });
-    }
-    match cifar::detect(path) {
-        Some((form, folder)) => cifar::open(form, &folder),
-        None => folder::open(path, options),
-    }
+    forms::open(data, options)
+}
+
+/// The first few names, and how many more.
+fn enumerate(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
 /// Divides samples into training and validation so that each class gives its part: the indices of both, ascending.

@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::seed;
+use super::{Runs, seed};
 
 /// Which samples an epoch is made of; always as many as the source has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,10 +28,12 @@ pub(super) struct Draw {
     pub repeat: usize,
 }
 
-/// The samples of an epoch in order. `label` tells a sample's class.
+/// The samples of an epoch in order. `label` tells a sample's class; `runs` are kept together as far as they are told to be,
+/// except where the classes are balanced.
 pub(super) fn epoch_order(
     samples: usize,
     label: impl Fn(usize) -> usize,
+    runs: &Runs,
     sampling: Sampling,
     shuffle: bool,
     seed: u64,
@@ -43,14 +45,31 @@ pub(super) fn epoch_order(
             indices.shuffle(&mut rng);
         }
     };
-    let mut all: Vec<usize> = (0..samples).collect();
+    let mut each = || {
+        let mut all: Vec<usize> = (0..samples).collect();
+        if runs.ends.is_empty() || !shuffle {
+            shuffled(&mut all);
+            return all;
+        }
+        // The order of runs, then that within as many as are read side by side.
+        let mut order: Vec<usize> = (0..runs.ends.len()).collect();
+        shuffled(&mut order);
+        let start = |run: usize| if run == 0 { 0 } else { runs.ends[run - 1] };
+        all.clear();
+        for abreast in order.chunks(runs.abreast.max(1)) {
+            let mut window: Vec<usize> = abreast.iter().flat_map(|&run| start(run)..runs.ends[run]).collect();
+            shuffled(&mut window);
+            all.extend(window);
+        }
+        all
+    };
     match sampling {
         Sampling::Once => {
-            shuffled(&mut all);
+            let all = each();
             all.into_iter().map(|index| Draw { index, repeat: 0 }).collect()
         }
         Sampling::Repeated(times) => {
-            shuffled(&mut all);
+            let all = each();
             let times = times.max(1);
             let repeated = all.into_iter().flat_map(|index| (0..times).map(move |repeat| Draw { index, repeat }));
             repeated.take(samples).collect()
@@ -88,7 +107,29 @@ mod tests {
     use super::*;
 
     fn order(labels: &[usize], sampling: Sampling, epoch: usize) -> Vec<Draw> {
-        epoch_order(labels.len(), |index| labels[index], sampling, true, 7, epoch)
+        epoch_order(labels.len(), |index| labels[index], &Runs::default(), sampling, true, 7, epoch)
+    }
+
+    #[test]
+    fn runs_are_read_side_by_side() {
+        let runs = Runs { ends: (1..=10).map(|run| run * 20).collect(), abreast: 3 };
+        let order = |epoch| -> Vec<usize> {
+            let draws = epoch_order(200, |_| 0, &runs, Sampling::Once, true, 7, epoch);
+            draws.iter().map(|draw| draw.index).collect()
+        };
+        let first = order(0);
+        assert_eq!(first, order(0));
+        assert_ne!(first, order(1));
+        let mut sorted = first.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..200).collect::<Vec<_>>());
+        for window in first.chunks(60) {
+            let touched: std::collections::BTreeSet<usize> = window.iter().map(|index| index / 20).collect();
+            assert_eq!(touched.len(), window.len() / 20);
+            assert!(window.windows(2).filter(|pair| pair[0] / 20 != pair[1] / 20).count() > 20 || window.len() == 20);
+        }
+        let in_order = epoch_order(200, |_| 0, &runs, Sampling::Once, false, 7, 0);
+        assert!(in_order.iter().map(|draw| draw.index).eq(0..200));
     }
 
     #[test]

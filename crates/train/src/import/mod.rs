@@ -40,7 +40,7 @@ pub use presets::{PRESETS, canonical_name, preprocess};
 use state::StateFile;
 
 /// ImageNet's class names, one a line, in torchvision's words and order.
-const IMAGENET_CLASSES: &str = include_str!("imagenet.txt");
+pub(crate) const IMAGENET_CLASSES: &str = include_str!("imagenet.txt");
 /// Class 0 of weights with 1001 classes.
 const BACKGROUND: &str = "background";
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure, ensure_count};
+use crate::data::OpenOptions;
 
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +14,8 @@ pub struct DataConfig {
     pub path: Option<String>,
     /// Share of the images kept for validation where the data does not come split.
     pub val_fraction: f64,
+    /// Whether splits may have images of different classes; otherwise that is an error which names them.
+    pub classes_may_differ: bool,
     /// Threads that decode and transform; 0 means one a processor core.
     pub workers: usize,
     /// Batches ready ahead of the training step.
@@ -21,7 +24,7 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { path: None, val_fraction: 0.2, workers: 0, prefetch: 4 }
+        Self { path: None, val_fraction: 0.2, classes_may_differ: false, workers: 0, prefetch: 4 }
     }
 }
 
@@ -32,6 +35,11 @@ impl DataConfig {
         ensure(inside, "data.val_fraction", val_fraction, "between 0 and 1, both excluded")?;
         ensure(workers <= 1024, "data.workers", workers, "at most 1024")?;
         ensure_count("data.prefetch", prefetch, 1024)
+    }
+
+    /// How to open the data set in a run of this seed.
+    pub fn open_options(&self, seed: u64) -> OpenOptions {
+        OpenOptions { val_fraction: self.val_fraction, seed, classes_may_differ: self.classes_may_differ }
     }
 
     /// Number of loader threads.

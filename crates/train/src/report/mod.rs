@@ -130,7 +130,7 @@ pub fn complete(
         ..LoaderConfig::default()
     };
     let loader = Loader::new(source.clone(), Transform::Eval(card.preprocess.clone()), config);
-    let labelled = Labelled::by_name(&loader, &data.classes, &card.classes)?;
+    let labelled = Labelled::by_name(&loader, data, &card.classes)?;
     let evaluation = evaluate(&network, &labelled, &card.preprocess, &card.classes, device, stop, progress)?;
     let name = format!("{} · validation", data.form);
     let evaluated = Some(Evaluated { evaluation: &evaluation, source: &*source, name: &name });

@@ -1,0 +1,87 @@
+//! Listings kept beside the data, so that a large data set is listed once.
+//!
+//! They stand in a folder `.mbconv` that may be deleted at any time. Each begins with a stamp of what it was made from; one
+//! that does not fit, or that is damaged, is made anew. Where nothing may be written, nothing is kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::files::write_atomically;
+
+const FOLDER: &str = ".mbconv";
+const MAGIC: &[u8] = b"mbconv listing 1\n";
+
+/// Fewer entries than this are listed anew every time: that is as fast.
+pub(super) const MANY: usize = 10_000;
+
+/// What was kept under this name in `folder`, if it was made from what `stamp` says.
+pub(super) fn load(folder: &Path, name: &str, stamp: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(file(folder, name)).ok()?;
+    let begins = bytes.strip_prefix(MAGIC)?.strip_prefix(stamp)?.len();
+    bytes.drain(..bytes.len() - begins);
+    Some(bytes)
+}
+
+/// Keeps `contents` if that is allowed.
+pub(super) fn store(folder: &Path, name: &str, stamp: &[u8], contents: &[u8]) {
+    let path = file(folder, name);
+    let bytes = [MAGIC, stamp, contents].concat();
+    // A cache that cannot be written is only slower.
+    let _ = fs::create_dir_all(path.parent().unwrap_or(folder)).and_then(|()| write_atomically(&path, &bytes));
+}
+
+fn file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(FOLDER).join(name)
+}
+
+/// When a file or folder was changed last, in seconds and nanoseconds; none if that is too short ago to tell a further
+/// change by it.
+pub(super) fn changed(metadata: &fs::Metadata) -> Option<[u64; 2]> {
+    const SETTLED: Duration = Duration::from_secs(2);
+    let modified = metadata.modified().ok()?;
+    SystemTime::now().duration_since(modified).ok().filter(|age| *age > SETTLED)?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    Some([since.as_secs(), since.subsec_nanos().into()])
+}
+
+/// Appends numbers and texts.
+#[derive(Default)]
+pub(super) struct Writer(pub Vec<u8>);
+
+impl Writer {
+    pub fn number(&mut self, number: u64) {
+        self.0.extend(number.to_le_bytes());
+    }
+
+    pub fn text(&mut self, text: &str) {
+        self.0.extend((text.len() as u32).to_le_bytes());
+        self.0.extend(text.as_bytes());
+    }
+}
+
+/// Reads what a [`Writer`] wrote; gives nothing beyond the end.
+pub(super) struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub fn number(&mut self) -> Option<u64> {
+        self.take(8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes)
+    }
+
+    pub fn text(&mut self) -> Option<&'a str> {
+        let length = self.take(4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)?;
+        std::str::from_utf8(self.take(length as usize)?).ok()
+    }
+
+    /// A number of things that take at least `least` bytes each, so that no damage asks for more memory than the file has.
+    pub fn count(&mut self, least: usize) -> Option<usize> {
+        let count = usize::try_from(self.number()?).ok()?;
+        (count <= self.0.len() / least).then_some(count)
+    }
+}

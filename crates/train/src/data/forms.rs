@@ -1,0 +1,166 @@
+//! What is at a path: a table of the forms that data sets come in, each with the function that recognises it.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use super::{DataError, DataSet, OpenOptions, archive, cifar, folder, ilsvrc, parquet, pattern, shards, table};
+
+/// What a user gave as a data set, after a first look.
+pub(super) struct Place {
+    /// The path; of several files, the folder that all of them lie in.
+    pub path: PathBuf,
+    pub kind: Kind,
+    image_folders: OnceCell<bool>,
+}
+
+/// What lies at a [`Place`].
+pub(super) enum Kind {
+    Folder,
+    File,
+    /// The files of a pattern, such as `train-{000..146}.tar`.
+    Files(Vec<PathBuf>),
+}
+
+/// A data set whose form has been recognised.
+pub(super) trait Found {
+    /// Lists the samples; images are not decoded.
+    fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError>;
+}
+
+/// What recognising gives: the data set if it is of the form, nothing if of another, an error if of none.
+pub(super) type Recognised = Result<Option<Box<dyn Found>>, DataError>;
+
+/// The forms, each asked in turn by names and at most the beginning of a file: what is told more surely comes first.
+const FORMS: [fn(&Place) -> Recognised; 7] = [
+    cifar::recognise,
+    ilsvrc::recognise,
+    parquet::recognise,
+    shards::recognise,
+    table::recognise,
+    archive::recognise,
+    folder::recognise,
+];
+
+/// Opens what is at `data`, a path or a pattern of paths.
+pub(super) fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
+    let place = Place::find(data)?;
+    for recognise in FORMS {
+        if let Some(layout) = recognise(&place)? {
+            return layout.open(options);
+        }
+    }
+    Err(match place.kind {
+        _ if place.compressed() => DataError::Compressed { path: place.path },
+        Kind::File => DataError::NotAFolder { path: place.path },
+        _ => DataError::UnknownForm { path: place.path, found: "files of different kinds".into() },
+    })
+}
+
+impl Place {
+    fn new(path: PathBuf, kind: Kind) -> Self {
+        Place { path, kind, image_folders: OnceCell::new() }
+    }
+
+    /// Whether it is a folder that has class folders in it, with or without splits: whatever else lies there, it is a data
+    /// set of image folders.
+    pub fn holds_image_folders(&self) -> Result<bool, DataError> {
+        if let Some(&known) = self.image_folders.get() {
+            return Ok(known);
+        }
+        let found = self.is_folder() && folder::holds_image_folders(&self.path)?;
+        Ok(*self.image_folders.get_or_init(|| found))
+    }
+
+    fn find(data: &str) -> Result<Place, DataError> {
+        let path = PathBuf::from(data);
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_dir() => Ok(Place::new(path, Kind::Folder)),
+            Ok(_) => Ok(Place::new(path, Kind::File)),
+            Err(_) if pattern::is_pattern(data) => {
+                let files = pattern::expand(data)?;
+                let path = common_folder(&files);
+                Ok(Place::new(path, Kind::Files(files)))
+            }
+            Err(source) => Err(DataError::io(path, source)),
+        }
+    }
+
+    pub fn is_folder(&self) -> bool {
+        matches!(self.kind, Kind::Folder)
+    }
+
+    /// The file, if it is one and its name ends so, in whatever case.
+    pub fn file(&self, extensions: &[&str]) -> Option<&Path> {
+        (matches!(self.kind, Kind::File) && has_extension(&self.path, extensions)).then_some(&self.path)
+    }
+
+    /// The files of this extension: the one given, those of the pattern if all are, or those in the folder and in its
+    /// folders of splits, as paths below [`root`](Self::root).
+    pub fn files(&self, extension: &str) -> Result<Vec<PathBuf>, DataError> {
+        match &self.kind {
+            Kind::File => Ok(self.file(&[extension]).into_iter().map(Path::to_path_buf).collect()),
+            Kind::Files(files) if files.iter().all(|file| has_extension(file, &[extension])) => Ok(files.clone()),
+            Kind::Files(_) => Ok(Vec::new()),
+            Kind::Folder => {
+                let mut files = Vec::new();
+                find_files(&self.path, extension, FOLDER_DEPTH, &mut files)?;
+                Ok(files)
+            }
+        }
+    }
+
+    /// The folder against which names are told: that given, or that of the files.
+    pub fn root(&self) -> &Path {
+        match self.kind {
+            Kind::File => self.path.parent().unwrap_or(Path::new("")),
+            _ => &self.path,
+        }
+    }
+
+    fn compressed(&self) -> bool {
+        const COMPRESSED: [&str; 7] = ["gz", "tgz", "bz2", "xz", "zst", "7z", "rar"];
+        has_extension(&self.path, &COMPRESSED)
+    }
+}
+
+/// How deep below the given folder shards may lie: Hugging Face's converted sets have them at `default/train/0000.parquet`.
+const FOLDER_DEPTH: usize = 2;
+
+fn find_files(folder: &Path, extension: &str, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let failed = |source| DataError::io(folder, source);
+    let mut folders = Vec::new();
+    let first = files.len();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if has_extension(&path, &[extension]) && path.is_file() {
+            files.push(path);
+        } else if depth > 0 && entry.file_type().map_err(failed)?.is_dir() {
+            folders.push(path);
+        }
+    }
+    // A folder of shards has few folders in it, one of classes or photographs may have thousands.
+    const MANY_FOLDERS: usize = 32;
+    folders.sort_unstable();
+    if folders.len() <= MANY_FOLDERS {
+        folders.iter().try_for_each(|folder| find_files(folder, extension, depth - 1, files))?;
+    }
+    files[first..].sort_unstable();
+    Ok(())
+}
+
+/// Whether a file's extension is one of these, lower case.
+pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let found = path.extension().and_then(|extension| extension.to_str());
+    found.is_some_and(|found| extensions.iter().any(|known| known.eq_ignore_ascii_case(found)))
+}
+
+/// The innermost folder above all files.
+fn common_folder(files: &[PathBuf]) -> PathBuf {
+    let mut folder = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("")).to_path_buf();
+    while !files.iter().all(|file| file.starts_with(&folder)) && folder.pop() {}
+    folder
+}

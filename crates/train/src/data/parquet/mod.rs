@@ -1,0 +1,344 @@
+//! Hugging Face's `.parquet` shards: a column of images, as bytes or as a struct `{bytes, path}`, and one of labels, whose
+//! class names stand in the schema's notes.
+//!
+//! Rows are decoded some megabytes at a time and kept until the order of the epoch has gone past them (see
+//! [`Runs`](super::Runs)).
+
+mod file;
+mod page;
+mod thrift;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use burn::data::dataset::Dataset;
+use rayon::prelude::*;
+use serde_json::Value as Json;
+
+use self::file::{Description, Part};
+use self::page::{Kind, Values};
+use super::assembly::{Assembly, Role};
+use super::forms::{Found, Place, Recognised};
+use super::labels::{Vocabulary, listed_names, unique};
+use super::{DataError, DataSet, DecodeError, Form, OpenOptions, Runs, Sample, Source, StoredImage, enumerate};
+
+/// Names of columns, the likeliest first.
+const IMAGES: [&str; 10] = ["image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "pixel_values"];
+const LABELS: [&str; 9] =
+    ["label", "labels", "fine_label", "cls", "class", "target", "category", "label_id", "class_id"];
+
+/// What is decoded at a time, in bytes, unless a single page is larger.
+const PART: usize = 16 << 20;
+
+/// What is kept of decoded rows, in bytes; half of it holds the runs that are read side by side.
+const KEPT: usize = 512 << 20;
+
+/// Shards, and the folder that names are told against.
+struct Shards {
+    root: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+pub(super) fn recognise(place: &Place) -> Recognised {
+    if place.holds_image_folders()? {
+        return Ok(None);
+    }
+    let files = place.files("parquet")?;
+    let found = Shards { root: place.root().into(), files };
+    Ok((!found.files.is_empty()).then(|| Box::new(found) as Box<dyn Found>))
+}
+
+/// Which columns of a file are images and labels, and the class names.
+struct Columns {
+    image: usize,
+    label: usize,
+    names: Option<Vec<String>>,
+}
+
+impl Columns {
+    fn find(description: &Description) -> Result<Columns, String> {
+        let Description { leaves, huggingface, .. } = description;
+        let noted: Json = huggingface.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let features = &noted["info"]["features"];
+        let of_type = |kind: &str| -> Vec<&str> {
+            let all = features.as_object().into_iter().flatten();
+            all.filter(|(_, feature)| feature["_type"] == kind).map(|(name, _)| name.as_str()).collect()
+        };
+        // Those that the notes tell go before those whose names are usual.
+        let choose = |told: Vec<&str>, usual: &[&str], fits: &dyn Fn(&str) -> Option<usize>| {
+            let told_and_usual = usual.iter().copied().filter(|name| told.contains(name));
+            told_and_usual.chain(told.iter().copied()).chain(usual.iter().copied()).find_map(fits)
+        };
+        let image_leaf = |name: &str| {
+            leaves.iter().position(|leaf| {
+                leaf.kind() == Some(Kind::Bytes)
+                    && match &leaf.path[..] {
+                        [column] => column == name,
+                        [column, field] => column == name && field == "bytes",
+                        _ => false,
+                    }
+            })
+        };
+        let label_leaf = |name: &str| {
+            leaves.iter().position(|leaf| leaf.kind().is_some() && leaf.path.len() == 1 && leaf.path[0] == name)
+        };
+        let columns = || {
+            let mut names: Vec<&str> = leaves.iter().map(|leaf| leaf.path[0].as_str()).collect();
+            names.dedup();
+            enumerate(&names)
+        };
+        let image = choose(of_type("Image"), &IMAGES, &image_leaf)
+            .ok_or_else(|| format!("none of its columns is known to hold images: {}", columns()))?;
+        let label = choose(of_type("ClassLabel"), &LABELS, &label_leaf)
+            .filter(|label| *label != image)
+            .ok_or_else(|| format!("none of its columns is known to hold labels: {}", columns()))?;
+        let names = match &features[&leaves[label].path[0]]["names"] {
+            Json::Array(names) => Some(names.iter().filter_map(|name| name.as_str().map(String::from)).collect()),
+            // Written so by some: `{"0": "cat", "1": "dog"}`.
+            Json::Object(names) => {
+                let all = (0..names.len()).map(|label| names.get(&label.to_string())?.as_str().map(String::from));
+                all.collect::<Option<Vec<String>>>()
+            }
+            _ => None,
+        };
+        Ok(Columns { image, label, names: names.map(unique) })
+    }
+}
+
+/// What one file holds.
+struct Shard {
+    parts: Vec<Part>,
+    /// What every row's label says.
+    labels: Labels,
+    names: Option<Vec<String>>,
+}
+
+enum Labels {
+    Numbers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+}
+
+impl Shard {
+    fn read(path: &PathBuf) -> Result<Shard, DataError> {
+        let malformed = |why: String| DataError::Malformed { path: path.clone(), why };
+        let file = file::open(path)?;
+        let description = Description::read(path, &file)?;
+        let columns = Columns::find(&description).map_err(malformed)?;
+        let mut parts = Vec::new();
+        for chunk in description.chunks(columns.image) {
+            parts.extend(chunk.parts(&file, PART).map_err(malformed)?);
+        }
+        let mut labels = match description.leaves[columns.label].kind() {
+            Some(Kind::Bytes) => Labels::Texts(Vec::new()),
+            _ => Labels::Numbers(Vec::new()),
+        };
+        for chunk in description.chunks(columns.label) {
+            match (chunk.read(&file).map_err(malformed)?, &mut labels) {
+                (Values::Numbers(read), Labels::Numbers(labels)) => labels.extend(read),
+                (Values::Bytes { data, ranges }, Labels::Texts(labels)) => labels
+                    .extend(ranges.into_iter().map(|range| Some(String::from_utf8_lossy(&data[range?]).into_owned()))),
+                _ => return Err(malformed("its labels change their type".into())),
+            }
+        }
+        let (rows, labelled) = (parts.iter().map(|part| part.rows).sum::<usize>(), labels.len());
+        if rows != labelled {
+            return Err(malformed(format!("it has {rows} images but {labelled} labels")));
+        }
+        Ok(Shard { parts, labels, names: columns.names })
+    }
+}
+
+impl Labels {
+    fn len(&self) -> usize {
+        match self {
+            Labels::Numbers(numbers) => numbers.len(),
+            Labels::Texts(texts) => texts.len(),
+        }
+    }
+
+    /// What a row's says; nothing where it is absent.
+    fn text(&self, row: usize) -> String {
+        match self {
+            Labels::Numbers(numbers) => numbers[row].map_or_else(String::new, |number| number.to_string()),
+            Labels::Texts(texts) => texts[row].clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Found for Shards {
+    fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
+        let mut by_role: BTreeMap<Role, Vec<&PathBuf>> = BTreeMap::new();
+        for file in &self.files {
+            let relative = file.strip_prefix(&self.root).unwrap_or(file);
+            by_role.entry(Role::of_path(relative)).or_default().push(file);
+        }
+        let mut vocabulary = Vocabulary::default();
+        let mut names: Option<(PathBuf, Vec<String>)> = None;
+        let mut notes = Vec::new();
+        let mut splits = Vec::new();
+        for (role, files) in by_role {
+            let shards: Vec<Shard> = files.par_iter().map(|file| Shard::read(file)).collect::<Result<_, _>>()?;
+            let mut rows = Rows::default();
+            let mut unlabelled = 0;
+            for (file, shard) in files.into_iter().zip(shards) {
+                let Shard { parts, labels, names: here } = shard;
+                match (&names, here) {
+                    (None, Some(here)) => names = Some((file.clone(), here)),
+                    (Some((first, names)), Some(here)) if *names != here => {
+                        let why = format!("it names other classes than {}", first.display());
+                        return Err(DataError::Malformed { path: file.clone(), why });
+                    }
+                    _ => {}
+                }
+                let number = rows.files.len() as u32;
+                rows.files.push(file.clone());
+                let mut row = 0;
+                for part in parts {
+                    for within in 0..part.rows {
+                        match vocabulary.code(&labels.text(row)) {
+                            Some(code) => rows.rows.push((rows.parts.len() as u32, within as u32, code)),
+                            None => unlabelled += 1,
+                        }
+                        row += 1;
+                    }
+                    rows.first.push((row - part.rows) as u32);
+                    rows.parts.push((number, part));
+                }
+            }
+            if unlabelled > 0 {
+                notes.push(format!(
+                    "passed over {unlabelled} image(s) without a label, in the shards of {}",
+                    role.name()
+                ));
+            }
+            splits.push((role, rows));
+        }
+        if splits.iter().all(|(_, rows)| rows.rows.is_empty()) {
+            return Err(DataError::NoImagesIn { path: self.root.clone() });
+        }
+        let listed = match names {
+            None => listed_names(&[&self.root])?,
+            names => names,
+        };
+        let (classes, labels) = vocabulary.classes(listed.as_ref(), &self.root)?;
+        let splits = splits.into_iter().map(|(role, mut rows)| {
+            rows.rows.iter_mut().for_each(|(_, _, label)| *label = labels[*label as usize]);
+            let runs = rows.runs();
+            let (found, mixed) = runs.classes(|index| rows.label(index));
+            if role <= Role::Train && found < 0.5 * mixed && found * (runs.abreast as f64) < 0.5 * classes.len() as f64
+            {
+                notes.push(format!(
+                    "the shards of {} are sorted by class, so that batches hold few classes: write them shuffled",
+                    role.name()
+                ));
+            }
+            (role, Arc::new(rows) as Arc<dyn Source>)
+        });
+        let splits = splits.collect();
+        Assembly { form: Form::Parquet, classes, aliases: Vec::new(), splits, notes }.finish(&self.root, options)
+    }
+}
+
+/// A part's images, decoded from Parquet but not from JPEG.
+struct Images {
+    data: Vec<u8>,
+    ranges: Vec<Option<std::ops::Range<usize>>>,
+}
+
+/// A part's place among those that are kept; whoever comes first fills it, the others wait for that.
+type Slot = Arc<OnceLock<Result<Images, String>>>;
+
+/// Rows of a split's files.
+#[derive(Default)]
+struct Rows {
+    files: Vec<PathBuf>,
+    /// File of each, and the rows of it that are decoded together.
+    parts: Vec<(u32, Part)>,
+    /// The row in its file with which each begins.
+    first: Vec<u32>,
+    /// Part, row in it, and label of each sample.
+    rows: Vec<(u32, u32, u32)>,
+    /// Those decoded last.
+    kept: Mutex<VecDeque<(u32, Slot)>>,
+}
+
+impl Rows {
+    /// Runs that are read side by side.
+    fn abreast(&self) -> usize {
+        let largest = self.parts.iter().map(|(_, part)| part.size).max().unwrap_or(0);
+        (KEPT / 2 / largest.max(1)).max(1)
+    }
+
+    fn path(&self, part: u32) -> &Path {
+        &self.files[self.parts[part as usize].0 as usize]
+    }
+
+    /// The images of a part, decoded now or kept.
+    fn images(&self, part: u32) -> Slot {
+        let slot = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            match kept.iter().position(|(number, _)| *number == part) {
+                Some(place) => kept[place].1.clone(),
+                None => {
+                    if kept.len() >= 2 * self.abreast() {
+                        kept.pop_front();
+                    }
+                    kept.push_back((part, Slot::default()));
+                    kept[kept.len() - 1].1.clone()
+                }
+            }
+        };
+        slot.get_or_init(|| {
+            let file = File::open(self.path(part)).map_err(|error| error.to_string())?;
+            match self.parts[part as usize].1.read(&file)? {
+                Values::Bytes { data, ranges } => Ok(Images { data, ranges }),
+                Values::Numbers(_) => Err("its images are numbers".into()),
+            }
+        });
+        if let Some(Err(_)) = slot.get() {
+            // It may work the next time.
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.retain(|(number, _)| *number != part);
+        }
+        slot
+    }
+}
+
+impl Dataset<Sample, DataError> for Rows {
+    fn get(&self, index: usize) -> Result<Sample, DataError> {
+        let (part, row, label) = self.rows[index];
+        let wrong = |why: String| DataError::Image { name: self.name(index), source: DecodeError::Damaged(why) };
+        let slot = self.images(part);
+        let images = match slot.get() {
+            Some(Ok(images)) => images,
+            Some(Err(why)) => return Err(wrong(why.clone())),
+            None => return Err(wrong("it was not decoded".into())),
+        };
+        let range = images.ranges[row as usize].clone();
+        let range = range.ok_or_else(|| wrong("the row has no bytes, at most a path".into()))?;
+        Ok(Sample { image: StoredImage::Encoded(images.data[range].to_vec()), label: label as usize })
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+impl Source for Rows {
+    fn name(&self, index: usize) -> String {
+        let (part, row, _) = self.rows[index];
+        format!("{}[{}]", self.path(part).display(), self.first[part as usize] + row)
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.rows[index].2 as usize
+    }
+
+    fn runs(&self) -> Runs {
+        let ends =
+            (1..=self.rows.len()).filter(|&end| self.rows.get(end).map(|row| row.0) != Some(self.rows[end - 1].0));
+        Runs { ends: ends.collect(), abreast: self.abreast() }
+    }
+}
