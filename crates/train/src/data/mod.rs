@@ -9,13 +9,17 @@
 //! measured with: see [`decode_rgb`] and [`Preprocess`].
 
 pub mod augment;
+mod cache;
 mod cifar;
 mod decode;
 mod digits;
 mod error;
+mod fast;
 mod folder;
+mod jpeg;
 mod loader;
 mod order;
+mod resample;
 mod resize;
 mod seed;
 mod transform;
@@ -26,7 +30,8 @@ use std::sync::Arc;
 
 pub use burn::data::dataset::Dataset;
 
-pub use decode::{MAX_PIXELS, decode_rgb};
+pub use cache::{Auto, CACHE_BUDGET, Cache, keep};
+pub use decode::{Decoding, MAX_PIXELS, decode, decode_rgb};
 pub use error::{DataError, DecodeError};
 pub use folder::list_images;
 pub use loader::{Batch, BurnLoader, Epoch, Loader, LoaderConfig, OnBadImage, Position};
@@ -60,8 +65,16 @@ impl StoredImage {
     /// # Errors
     /// Those of [`decode_rgb`].
     pub fn into_pixels(self) -> Result<RgbPixels, DecodeError> {
+        self.into_pixels_as(&Decoding::default())
+    }
+
+    /// The pixels, decoded by [`decode()`] where necessary.
+    ///
+    /// # Errors
+    /// Those of [`decode()`].
+    pub fn into_pixels_as(self, decoding: &Decoding) -> Result<RgbPixels, DecodeError> {
         match self {
-            StoredImage::Encoded(bytes) => decode_rgb(&bytes),
+            StoredImage::Encoded(bytes) => decode(&bytes, decoding),
             StoredImage::Pixels(pixels) => Ok(pixels),
         }
     }
