@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use burn::data::dataloader::DataLoader;
 use mbconv_train::data::{
-    Batch, BurnLoader, Cache, Crop, DataError, Dataset, Decoding, Interpolation, Loader, LoaderConfig, OnBadImage, OpenOptions,
-    Preprocess, RgbPixels, Sample, Sampling, Source, StoredImage, TrainTransform, Transform, decode_rgb, keep, open,
+    Batch, BurnLoader, Cache, Crop, DataError, Dataset, Decoding, Interpolation, Loader, LoaderConfig, OnBadImage,
+    OpenOptions, Preprocess, RgbPixels, Sample, Sampling, Source, StoredImage, TrainTransform, Transform, decode_rgb,
+    keep, open,
 };
 
 /// Images whose red value is their index; those in `bad` are no images.
@@ -435,7 +436,8 @@ fn a_truncated_file_is_left_out_by_the_fast_decoder_too() {
     let file = &mut Arc::get_mut(&mut source).unwrap().files[4];
     file.truncate(file.len() - 2);
     let decoding = Decoding { fast: true, ..Decoding::default() };
-    let loader = Loader::new(source, random(16), LoaderConfig { drop_last: false, ..config(4) }).with_decoding(decoding);
+    let loader =
+        Loader::new(source, random(16), LoaderConfig { drop_last: false, ..config(4) }).with_decoding(decoding);
     assert_eq!(indices(&collect(&loader, 0)).len(), 7);
     assert!(loader.skipped()[0].1.contains("truncated"), "{:?}", loader.skipped());
 }

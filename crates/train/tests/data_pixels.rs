@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mbconv_train::data::{
-    Crop, CropRounding, DecodeError, Decoding, Interpolation, Preprocess, ResizeMode, RgbPixels, TrainTransform, decode, decode_rgb,
-    sample_rng,
+    Crop, CropRounding, DecodeError, Decoding, Interpolation, Preprocess, ResizeMode, RgbPixels, TrainTransform,
+    decode, decode_rgb, sample_rng,
 };
 use proptest::prelude::*;
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use burn::data::dataset::Dataset;
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, Decoding, RgbPixels, Sample, Source, StoredImage};
 use super::decode::dimensions;
+use super::{DataError, Decoding, RgbPixels, Sample, Source, StoredImage};
 
 /// `cache = "auto"` keeps decoded sets up to so many bytes.
 pub const CACHE_BUDGET: usize = 512 << 20;

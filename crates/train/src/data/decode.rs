@@ -101,11 +101,7 @@ fn damaged(error: ImageError) -> DecodeError {
     }
 }
 
-fn decode_other(
-    bytes: &[u8],
-    format: ImageFormat,
-    max_pixels: usize,
-) -> Result<(RgbPixels, Orientation), DecodeError> {
+fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize) -> Result<(RgbPixels, Orientation), DecodeError> {
     let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(damaged)?;
     check_size(width as usize, height as usize, max_pixels)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);

@@ -2,10 +2,10 @@
 
 use mbconv_nets::vectors::{Work, run};
 
+use super::RgbPixels;
 use super::jpeg::{self, Jpeg};
 use super::resample;
 use super::resize::{Filter, Region};
-use super::RgbPixels;
 
 /// Memory that one image after another is decoded and resized in; every worker has its own.
 #[derive(Default)]
@@ -57,8 +57,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::resize::{Interpolation, crop, resize};
     use super::super::decode_rgb;
+    use super::super::resize::{Interpolation, crop, resize};
     use super::*;
 
     /// A smooth colourful picture as a JPEG file, 4:4:4.
@@ -135,10 +135,8 @@ mod tests {
             for region in regions {
                 for size in [20, 48, 100, 224] {
                     for filter in [Interpolation::Bilinear, Interpolation::Bicubic] {
-                        let (ours, whole) = (
-                            made(bytes, region, size, filter, false).unwrap(),
-                            exact(bytes, region, size, filter),
-                        );
+                        let (ours, whole) =
+                            (made(bytes, region, size, filter, false).unwrap(), exact(bytes, region, size, filter));
                         let (distance, bias, shift) = compare(&ours, &whole);
                         let what = format!("{name} {region:?} to {size}, {filter:?}: {distance}, {bias}, {shift:?}");
                         assert!(distance < 2.5 && bias.abs() < 0.5, "{what}");
@@ -155,7 +153,8 @@ mod tests {
         let region = |left| Region { left, top: 0, width: 446, height: 446 };
         // A source pixel is half of one of the result.
         let (a, b) = (region(0), region(1));
-        let (_, _, shift) = compare(&exact(&bytes, a, 223, Interpolation::Bilinear), &exact(&bytes, b, 223, Interpolation::Bilinear));
+        let (_, _, shift) =
+            compare(&exact(&bytes, a, 223, Interpolation::Bilinear), &exact(&bytes, b, 223, Interpolation::Bilinear));
         assert!((shift[0] - 0.5).abs() < 0.05 && shift[1].abs() < 0.05, "{shift:?}");
     }
 

@@ -387,12 +387,8 @@ struct Huffman {
 impl Huffman {
     /// From the number of codes of each length and their symbols; nothing for tables that no sound file has.
     fn new(lengths: &[u8; 16], symbols: &[u8], runs: bool) -> Option<Self> {
-        let mut table = Huffman {
-            entries: Box::new([LONG; 1 << LOOKUP]),
-            limits: [0; 17],
-            offsets: [0; 17],
-            symbols: [0; 256],
-        };
+        let mut table =
+            Huffman { entries: Box::new([LONG; 1 << LOOKUP]), limits: [0; 17], offsets: [0; 17], symbols: [0; 256] };
         table.symbols.get_mut(..symbols.len())?.copy_from_slice(symbols);
         // A number has at most 10 bits, a difference of means 11: two codes and their numbers fit what one refill brings.
         let most = if runs { 10 } else { 11 };
@@ -478,7 +474,8 @@ impl Bits<'_> {
     /// Fills up to at least 56 bits, with zeros behind the end.
     #[inline(always)]
     fn refill(&mut self) {
-        let word = self.data.get(self.at..).and_then(|rest| rest.first_chunk()).map_or(0, |&word| u64::from_be_bytes(word));
+        let word =
+            self.data.get(self.at..).and_then(|rest| rest.first_chunk()).map_or(0, |&word| u64::from_be_bytes(word));
         self.bits |= word >> self.count;
         self.at += ((63 - self.count) >> 3) as usize;
         self.count |= 56;
@@ -573,9 +570,7 @@ impl Bits<'_> {
 }
 
 /// What the transform of Arai, Agui and Nakajima wants its input multiplied by: √2·cos(kπ/16).
-const AAN: [f32; 8] = [
-    1.0, 1.387_039_8, 1.306_563, 1.175_875_6, 1.0, 0.785_694_96, 0.541_196_1, 0.275_899_38,
-];
+const AAN: [f32; 8] = [1.0, 1.387_039_8, 1.306_563, 1.175_875_6, 1.0, 0.785_694_96, 0.541_196_1, 0.275_899_38];
 
 type Lines = [[f32; 8]; 8];
 
