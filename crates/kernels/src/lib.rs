@@ -9,7 +9,7 @@
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
 //!   backward passes; `flex`: fast kernels for the CPU; [`memory`]: a setting of the allocator that they profit from;
-//! - [`synchronise`](mod@synchronise): batch-norm over several processes.
+//! - [`synchronise`](mod@synchronise): batch-norm over several processes; [`vectors`]: other loops for the processor at hand.
 #![deny(missing_docs)]
 
 pub mod activation;
@@ -23,6 +23,7 @@ pub mod memory;
 pub mod normalisation;
 pub mod reference;
 pub mod synchronise;
+pub mod vectors;
 pub mod window;
 
 pub use activation::Activation;

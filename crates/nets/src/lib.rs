@@ -41,7 +41,7 @@ pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, 
 pub use efficientnet::EfficientNetConfig;
 pub use folded::Inference;
 pub use layout::Layout;
-pub use mbconv_kernels::{Activation, inference::instructions, memory::keep_freed_memory, synchronise};
+pub use mbconv_kernels::{Activation, inference::instructions, memory::keep_freed_memory, synchronise, vectors};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;
 pub use registry::ArchitectureOptions;

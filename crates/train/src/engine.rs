@@ -1,6 +1,7 @@
 //! The training loop.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -12,7 +13,9 @@ use mbconv_nets::weights::WeightsError;
 
 use crate::batch::images;
 use crate::checkpoint::{CheckpointError, Learner};
-use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Transform};
+use crate::data::{
+    DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Source, Transform, keep,
+};
 use crate::device::is_host;
 use crate::ema;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
@@ -234,7 +237,21 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         return Err(TrainError::Unsynchronised);
     }
     let source = data.split("train")?;
-    let loader = |source, transform, batch_size, train: bool| {
+    let mut lines = Vec::new();
+    let mut loader = |source: Arc<dyn Source>, transform, batch_size, train: bool| {
+        let decoding = recipe.data.decoding(train);
+        let split = if train { "training" } else { "validation" };
+        let source = match keep(&source, recipe.data.cache, decoding) {
+            Some((kept, bytes)) => {
+                lines.push(format!(
+                    "data: {} {split} images stay in memory once decoded, about {} MB (data.cache)",
+                    kept.len(),
+                    bytes.div_ceil(1_000_000)
+                ));
+                kept
+            }
+            None => source,
+        };
         let config = LoaderConfig {
             batch_size,
             workers: recipe.workers(),
@@ -246,7 +263,10 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             on_bad_image: OnBadImage::Skip,
             part: group.part(batch_size),
         };
-        Loader::new(source, transform, config)
+        let loader = Loader::new(source, transform, config).with_decoding(decoding);
+        let ahead = format!("{} batches ahead on {} threads", recipe.data.prefetch, recipe.workers());
+        lines.push(format!("data: {split} has {ahead}, at most {} MB", loader.memory().div_ceil(1_000_000)));
+        loader
     };
     let train_images = source.len();
     let objective = Objective::new(recipe, &data.classes, &*source, &device.clone().autodiff())?;
@@ -283,8 +303,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let average = recipe.ema.as_ref().map(|_| network.valid());
     let learner = Learner { network, optimizer: recipe.optimizer.init(&architecture), average };
     let mut learner = folder.beginning(learner, group)?;
-    for line in folder.introduction(&run, &options, train_images) {
-        folder.say(&line, observer)?;
+    for line in folder.introduction(&run, &options, train_images).iter().chain(&lines) {
+        folder.say(line, observer)?;
     }
     let done = folder.progress.epoch * steps + folder.progress.position.batches;
     observer(Event::Start { epoch: folder.progress.epoch, epochs: recipe.epochs, step: done as u64 });

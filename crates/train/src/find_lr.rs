@@ -8,7 +8,7 @@ use mbconv_nets::Network;
 use serde::Serialize;
 
 use crate::batch::images;
-use crate::data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform};
+use crate::data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform, keep};
 use crate::engine::TrainError;
 use crate::finetune::load_body;
 use crate::freeze;
@@ -87,7 +87,9 @@ pub fn find_lr(
         part: 0..usize::MAX,
     };
     let train_images = source.len();
-    let loader = Loader::new(source, Transform::Train(recipe.train_transform()), config);
+    let decoding = recipe.data.decoding(true);
+    let source = keep(&source, recipe.data.cache, decoding).map_or(source, |(kept, _)| kept);
+    let loader = Loader::new(source, Transform::Train(recipe.train_transform()), config).with_decoding(decoding);
     if loader.batches() == 0 {
         return Err(TrainError::TooFewImages { images: train_images, batch_size: recipe.batch_size });
     }

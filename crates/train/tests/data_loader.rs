@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use burn::data::dataloader::DataLoader;
 use mbconv_train::data::{
-    Batch, BurnLoader, Crop, DataError, Dataset, Interpolation, Loader, LoaderConfig, OnBadImage, OpenOptions,
-    Preprocess, RgbPixels, Sample, Sampling, Source, StoredImage, TrainTransform, Transform, open,
+    Batch, BurnLoader, Cache, Crop, DataError, Dataset, Decoding, Interpolation, Loader, LoaderConfig, OnBadImage,
+    OpenOptions, Preprocess, RgbPixels, Sample, Sampling, Source, StoredImage, TrainTransform, Transform, decode_rgb,
+    keep, open,
 };
 
 /// Images whose red value is their index; those in `bad` are no images.
@@ -308,4 +309,163 @@ fn nothing_makes_up_for_a_bad_image_of_a_part() {
     assert!(matches!(error, DataError::NoImages { samples: 2, first: Some(_) }), "{error}");
     // Evaluation goes on.
     assert_eq!(indices(&collect(&loader(&[2, 3], false), 0)), [vec![8, 9]]);
+}
+
+/// Photographs, some of which cannot be read at first, or ever.
+struct Files {
+    files: Vec<Vec<u8>>,
+    reads: Vec<AtomicUsize>,
+    /// How often a read of each fails before it succeeds.
+    failures: Vec<usize>,
+    kind: std::io::ErrorKind,
+}
+
+impl Files {
+    fn new(len: usize, failures: &[(usize, usize)], kind: std::io::ErrorKind) -> Arc<Self> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
+        let names = ["baseline_420.jpg", "baseline_444.jpg", "progressive.jpg", "rgb.png"];
+        let files = (0..len).map(|i| fs::read(folder.join(names[i % names.len()])).unwrap()).collect();
+        let mut times = vec![0; len];
+        failures.iter().for_each(|&(index, count)| times[index] = count);
+        Arc::new(Files { files, reads: (0..len).map(|_| AtomicUsize::new(0)).collect(), failures: times, kind })
+    }
+
+    fn reads(&self) -> Vec<usize> {
+        self.reads.iter().map(|reads| reads.load(Ordering::Relaxed)).collect()
+    }
+}
+
+impl Dataset<Sample, DataError> for Files {
+    fn get(&self, index: usize) -> Result<Sample, DataError> {
+        if self.reads[index].fetch_add(1, Ordering::Relaxed) < self.failures[index] {
+            return Err(DataError::Io { path: self.name(index).into(), source: self.kind.into() });
+        }
+        Ok(Sample { image: StoredImage::Encoded(self.files[index].clone()), label: index % 3 })
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+}
+
+impl Source for Files {
+    fn name(&self, index: usize) -> String {
+        format!("file {index}")
+    }
+
+    fn label(&self, index: usize) -> usize {
+        index % 3
+    }
+}
+
+const BROKEN: std::io::ErrorKind = std::io::ErrorKind::TimedOut;
+
+#[test]
+fn a_read_that_fails_once_is_tried_again() {
+    let sound = Files::new(12, &[], BROKEN);
+    let whole = collect(&Loader::new(sound, random(16), config(4)), 0);
+    // Twice is not too often either.
+    let source = Files::new(12, &[(3, 1), (7, 2)], BROKEN);
+    let loader = Loader::new(source.clone(), random(16), config(4));
+    assert_eq!(collect(&loader, 0), whole);
+    assert!(loader.skipped().is_empty());
+    let reads = source.reads();
+    assert_eq!((reads[3], reads[7], reads[0]), (2, 3, 1));
+}
+
+#[test]
+fn what_cannot_be_read_at_all_is_a_bad_image() {
+    let source = Files::new(12, &[(3, usize::MAX)], BROKEN);
+    let loader = Loader::new(source.clone(), random(16), LoaderConfig { drop_last: false, ..config(4) });
+    assert_eq!(indices(&collect(&loader, 0)).len(), 11);
+    assert_eq!((loader.skipped()[0].0.as_str(), source.reads()[3]), ("file 3", 3));
+    // But a disk that is gone is not left out image by image.
+    let all: Vec<(usize, usize)> = (0..40).map(|index| (index, usize::MAX)).collect();
+    let config = LoaderConfig { workers: 8, ..config(4) };
+    let error = Loader::new(Files::new(40, &all, BROKEN), random(16), config).epoch(0).next().unwrap().unwrap_err();
+    assert!(matches!(error, DataError::Io { .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_vanishes_is_reported_and_left_out() {
+    let root = tempfile::TempDir::new().unwrap();
+    let photograph = Files::new(1, &[], BROKEN).files[0].clone();
+    for name in ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"] {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, &photograph).unwrap();
+    }
+    let set = open(root.path().to_str().unwrap(), &OpenOptions { val_fraction: 0.0, seed: 0 }).unwrap();
+    let loader = Loader::new(set.split("train").unwrap(), random(16), LoaderConfig { drop_last: false, ..config(2) });
+    assert_eq!(indices(&collect(&loader, 0)).len(), 4);
+    fs::remove_file(root.path().join("b/1.jpg")).unwrap();
+    assert_eq!(indices(&collect(&loader, 1)).len(), 3);
+    assert!(loader.skipped()[0].0.ends_with("b/1.jpg"), "{:?}", loader.skipped());
+}
+
+#[test]
+fn fast_batches_do_not_depend_on_workers_and_are_near_the_exact_ones() {
+    let run = |workers, fast| {
+        let loader = Loader::new(Files::new(24, &[], BROKEN), random(20), LoaderConfig { workers, ..config(6) });
+        collect(&loader.with_decoding(Decoding { fast, ..Decoding::default() }), 1)
+    };
+    let (one, exact) = (run(1, true), run(1, false));
+    assert_eq!(one, run(7, true));
+    assert_ne!(one, exact, "the fast decoder was not used");
+    for (fast, exact) in one.iter().zip(&exact) {
+        assert_eq!((&fast.indices, &fast.labels), (&exact.indices, &exact.labels));
+        for ((index, fast), exact) in fast.indices.iter().zip(fast.images.chunks(1200)).zip(exact.images.chunks(1200)) {
+            let distance: u32 = fast.iter().zip(exact).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+            assert!(distance < 3 * 1200, "{index}: {distance}");
+            // Progressive files and PNG take the exact way.
+            assert!(index % 4 < 2 || distance == 0, "{index}: {distance}");
+        }
+    }
+    // Evaluation takes no notice.
+    let eval = |fast| {
+        let eval = Transform::Eval(Preprocess { resize: 20, crop: 20, ..Preprocess::default() });
+        let decoding = Decoding { fast, ..Decoding::default() };
+        collect(&Loader::new(Files::new(8, &[], BROKEN), eval, config(4)).with_decoding(decoding), 0)
+    };
+    assert_eq!(eval(true), eval(false));
+}
+
+#[test]
+fn a_truncated_file_is_left_out_by_the_fast_decoder_too() {
+    let mut source = Files::new(8, &[], BROKEN);
+    let file = &mut Arc::get_mut(&mut source).unwrap().files[4];
+    file.truncate(file.len() - 2);
+    let decoding = Decoding { fast: true, ..Decoding::default() };
+    let loader =
+        Loader::new(source, random(16), LoaderConfig { drop_last: false, ..config(4) }).with_decoding(decoding);
+    assert_eq!(indices(&collect(&loader, 0)).len(), 7);
+    assert!(loader.skipped()[0].1.contains("truncated"), "{:?}", loader.skipped());
+}
+
+#[test]
+fn kept_images_are_read_once_and_the_same() {
+    let files = Files::new(12, &[(5, 1)], BROKEN);
+    let source: Arc<dyn Source> = files.clone();
+    let (kept, bytes) = keep(&source, Cache::default(), Decoding::default()).unwrap();
+    let size = decode_rgb(&files.files[0]).unwrap().data.len();
+    assert!((12 * size..14 * size).contains(&bytes), "{bytes} for 12 of {size}");
+    let loader = |source| Loader::new(source, random(16), config(4));
+    let (kept, plain) = (loader(kept), loader(Files::new(12, &[], BROKEN)));
+    let probed = files.reads();
+    for epoch in 0..3 {
+        assert_eq!(collect(&kept, epoch), collect(&plain, epoch));
+    }
+    assert!(files.reads().iter().zip(&probed).all(|(now, probed)| now - probed <= 2), "{:?}", files.reads());
+    assert_eq!(files.reads()[0], probed[0] + 1);
+    assert!(keep(&source, Cache::Always(false), Decoding::default()).is_none());
+    // Pixels are in memory as they are.
+    let numbered: Arc<dyn Source> = Numbered::new(5, &[]);
+    assert!(keep(&numbered, Cache::Always(true), Decoding::default()).is_none());
+}
+
+#[test]
+fn memory_is_bounded_by_what_is_said() {
+    let loader = Loader::new(Numbered::new(9, &[]), plain(), config(16));
+    // Two ready, one in the making, one handed out, and eight images for each of three workers.
+    assert_eq!(loader.memory(), (4 * 16 + 3 * 8) * 4 * 4 * 3);
 }

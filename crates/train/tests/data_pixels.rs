@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mbconv_train::data::{
-    Crop, CropRounding, DecodeError, Interpolation, Preprocess, ResizeMode, RgbPixels, TrainTransform, decode_rgb,
-    sample_rng,
+    Crop, CropRounding, DecodeError, Decoding, Interpolation, Preprocess, ResizeMode, RgbPixels, TrainTransform,
+    decode, decode_rgb, sample_rng,
 };
 use proptest::prelude::*;
 
@@ -130,6 +130,50 @@ fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
     png[29..33].copy_from_slice(&checksum.to_be_bytes());
     let result = decode_rgb(&png);
     assert!(matches!(result, Err(DecodeError::TooLarge { width: 65535, height: 65535, .. })), "{result:?}");
+}
+
+#[test]
+fn the_limit_of_pixels_can_be_moved() {
+    for name in ["baseline_420.jpg", "progressive.jpg", "rgb.png"] {
+        let bytes = fs::read(fixtures("decode").join(name)).unwrap();
+        let pixels = load(&fixtures("decode").join(name)).data.len() / 3;
+        let with = |max_pixels| decode(&bytes, &Decoding { max_pixels, ..Decoding::default() });
+        assert!(with(pixels).is_ok(), "{name}");
+        let error = with(pixels - 1).unwrap_err();
+        assert!(matches!(error, DecodeError::TooLarge { limit, .. } if limit == pixels - 1), "{name}: {error}");
+    }
+}
+
+#[test]
+fn exif_orientation_is_applied_only_on_request() {
+    let bytes = fs::read(fixtures("decode").join("baseline_444.jpg")).unwrap();
+    let plain = decode_rgb(&bytes).unwrap();
+    let (w, h) = (plain.width, plain.height);
+    let pixel = |image: &RgbPixels, x: usize, y: usize| image.data[(y * image.width + x) * 3..][..3].to_vec();
+    for orientation in 1..=8u8 {
+        // A little-endian TIFF header, one entry: tag 0x0112, a SHORT.
+        let mut exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        let turned = [&bytes[..2], &exif, &bytes[2..]].concat();
+        assert_eq!(decode_rgb(&turned).unwrap(), plain, "{orientation}");
+        let image = decode(&turned, &Decoding { exif_orientation: true, ..Decoding::default() }).unwrap();
+        assert_eq!((image.width, image.height), if orientation < 5 { (w, h) } else { (h, w) }, "{orientation}");
+        for (x, y) in [(0, 0), (5, 3), (image.width - 1, 1)] {
+            // Where Pillow's exif_transpose takes a pixel from.
+            let (right, below) = (image.width - 1 - x, image.height - 1 - y);
+            let from = match orientation {
+                1 => (x, y),
+                2 => (right, y),
+                3 => (right, below),
+                4 => (x, below),
+                5 => (y, x),
+                6 => (y, right),
+                7 => (below, right),
+                _ => (below, x),
+            };
+            assert_eq!(pixel(&image, x, y), pixel(&plain, from.0, from.1), "{orientation} at {x}, {y}");
+        }
+    }
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

@@ -3,7 +3,8 @@
 use std::io::Cursor;
 
 use image::error::ImageError;
-use image::{DynamicImage, ImageFormat, ImageReader};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -14,10 +15,44 @@ use super::{DecodeError, RgbPixels};
 /// The most pixels that an image may have; above it Pillow raises `DecompressionBombError` too.
 pub const MAX_PIXELS: usize = 178_956_970;
 
+/// How image files become pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoding {
+    /// Whether an image is turned as its EXIF data says (Pillow's `ImageOps.exif_transpose`). torchvision does not.
+    pub exif_orientation: bool,
+    /// The most pixels that an image may have; what announces more is refused before memory is taken for it.
+    pub max_pixels: usize,
+    /// Whether a training crop may be made without the whole image, within a unit or so of 255 of the exact one. Concerns
+    /// baseline JPEG files under [`Crop::RandomResized`](super::Crop::RandomResized) in a [`Loader`](super::Loader) alone.
+    pub fast: bool,
+}
+
+impl Default for Decoding {
+    /// As Pillow: exact, not turned, up to [`MAX_PIXELS`].
+    fn default() -> Self {
+        Decoding { exif_orientation: false, max_pixels: MAX_PIXELS, fast: false }
+    }
+}
+
+/// [`decode()`] as Pillow does it without being asked for more.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode_rgb(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
+    decode(bytes, &Decoding::default())
+}
+
+/// Width and height, from the header alone.
+pub(super) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
+    let format = image::guess_format(bytes).map_err(|_| DecodeError::UnknownFormat)?;
+    let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(damaged)?;
+    Ok((width as usize, height as usize))
+}
+
 /// Decodes an image file's bytes; the format is recognised by its content.
 ///
 /// The result is that of Pillow's `Image.open(file).convert("RGB")`:
-/// - alpha is dropped, not blended; of an animation the first frame is taken; EXIF orientation is not applied;
+/// - alpha is dropped, not blended; of an animation the first frame is taken; EXIF orientation is applied only on request;
 /// - CMYK is converted by the naive formula; in JPEG it is taken to be inverted, as Adobe's programs write it;
 /// - 16-bit colour keeps its high byte, but 16-bit grey is *clipped* at 255, as Pillow 13 does;
 /// - a JPEG without its end is an error; damage inside of one is not, so long as the decoder finds its way.
@@ -27,35 +62,56 @@ pub const MAX_PIXELS: usize = 178_956_970;
 ///
 /// # Errors
 /// See [`DecodeError`]; no input makes it panic.
-pub fn decode_rgb(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
-    match image::guess_format(bytes) {
-        Ok(ImageFormat::Jpeg) => decode_jpeg(bytes),
-        Ok(format) => decode_other(bytes, format),
-        Err(_) => Err(DecodeError::UnknownFormat),
+pub fn decode(bytes: &[u8], decoding: &Decoding) -> Result<RgbPixels, DecodeError> {
+    let (image, orientation) = match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, decoding.max_pixels)?,
+        Ok(format) => decode_other(bytes, format, decoding.max_pixels)?,
+        Err(_) => return Err(DecodeError::UnknownFormat),
+    };
+    Ok(if decoding.exif_orientation { turn(image, orientation) } else { image })
+}
+
+/// Turns and mirrors an image as it is to be looked at.
+fn turn(image: RgbPixels, orientation: Orientation) -> RgbPixels {
+    let RgbPixels { width, height, data } = image;
+    let (across, down) = (width as u32, height as u32);
+    match image::RgbImage::from_raw(across, down, data) {
+        Some(image) => {
+            let mut image = DynamicImage::ImageRgb8(image);
+            image.apply_orientation(orientation);
+            from_dynamic(image)
+        }
+        // No decoder here gives another number of bytes.
+        None => RgbPixels { width, height, data: vec![0; width * height * 3] },
     }
 }
 
-fn check_size(width: usize, height: usize) -> Result<(), DecodeError> {
+fn check_size(width: usize, height: usize, limit: usize) -> Result<(), DecodeError> {
     match width.checked_mul(height) {
         Some(0) => Err(DecodeError::Damaged(format!("it has {width}×{height} pixels"))),
-        Some(pixels) if pixels <= MAX_PIXELS => Ok(()),
-        _ => Err(DecodeError::TooLarge { width, height, limit: MAX_PIXELS }),
+        Some(pixels) if pixels <= limit => Ok(()),
+        _ => Err(DecodeError::TooLarge { width, height, limit }),
     }
 }
 
-fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbPixels, DecodeError> {
-    let damaged = |error: ImageError| match error {
+fn damaged(error: ImageError) -> DecodeError {
+    match error {
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => DecodeError::Truncated,
         error => DecodeError::Damaged(error.to_string()),
-    };
+    }
+}
+
+fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize) -> Result<(RgbPixels, Orientation), DecodeError> {
     let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(damaged)?;
-    check_size(width as usize, height as usize)?;
+    check_size(width as usize, height as usize, max_pixels)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS as u64 * 8);
+    limits.max_alloc = Some((max_pixels as u64).saturating_mul(8));
     reader.limits(limits);
-    let image = reader.decode().map_err(damaged)?;
-    Ok(from_dynamic(image))
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    Ok((from_dynamic(image), orientation))
 }
 
 /// Keeps red, green and blue of pixels of `N` channels, or repeats grey.
@@ -86,7 +142,7 @@ fn from_dynamic(image: DynamicImage) -> RgbPixels {
     RgbPixels { width, height, data }
 }
 
-fn decode_jpeg(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
+fn decode_jpeg(bytes: &[u8], max_pixels: usize) -> Result<(RgbPixels, Orientation), DecodeError> {
     let layout = Layout::read(bytes)?;
     let damaged = |error: zune_jpeg::errors::DecodeErrors| DecodeError::Damaged(error.to_string());
     // zune-jpeg takes Adobe's transform 0 for CMYK even where there are three components, which are RGB then. Told that they
@@ -107,7 +163,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
     let Some((width, height)) = decoder.dimensions() else {
         return Err(DecodeError::Damaged("no size in its header".into()));
     };
-    check_size(width, height)?;
+    check_size(width, height, max_pixels)?;
     let wanted = match decoder.input_colorspace() {
         Some(space @ (ColorSpace::CMYK | ColorSpace::YCCK)) => space,
         Some(ColorSpace::YCbCr) if plain_rgb => ColorSpace::YCbCr,
@@ -115,6 +171,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
     };
     decoder.set_options(decoder.options().jpeg_set_out_colorspace(wanted));
     let data = decoder.decode().map_err(damaged)?;
+    let exif = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
     let data = match wanted {
         ColorSpace::CMYK | ColorSpace::YCCK => from_cmyk(&data, wanted == ColorSpace::YCCK),
         _ => data,
@@ -122,7 +179,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
     if data.len() != width * height * 3 {
         return Err(DecodeError::Damaged(format!("{} bytes for {width}×{height} pixels", data.len())));
     }
-    Ok(RgbPixels { width, height, data })
+    Ok((RgbPixels { width, height, data }, exif.unwrap_or(Orientation::NoTransforms)))
 }
 
 /// libjpeg's YCCK → CMYK where needed, then Pillow's CMYK → RGB.
@@ -144,13 +201,14 @@ fn from_cmyk(data: &[u8], ycck: bool) -> Vec<u8> {
 }
 
 /// libjpeg's conversion, in 16-bit fixed point.
-fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+#[inline(always)]
+pub(super) fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     let (y, cb, cr) = (y as i32, cb as i32 - 128, cr as i32 - 128);
     let half = 1 << 15;
     let red = y + ((91881 * cr + half) >> 16);
     let green = y + ((-22554 * cb - 46802 * cr + half) >> 16);
     let blue = y + ((116130 * cb + half) >> 16);
-    [red, green, blue].map(|v| v.clamp(0, 255) as u8)
+    [red.clamp(0, 255) as u8, green.clamp(0, 255) as u8, blue.clamp(0, 255) as u8]
 }
 
 /// What the markers of a JPEG file say.

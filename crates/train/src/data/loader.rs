@@ -7,17 +7,25 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::fast::Scratch;
 use super::order::{Draw, Sampling, epoch_order};
-use super::{DataError, DecodeError, Sample, Source, Transform, seed};
+use super::{DataError, DecodeError, Decoding, Sample, Source, StoredImage, Transform, seed};
 
 /// Samples that a worker takes at a time: enough to make taking cheap, few enough to spread a batch over the workers.
 const CHUNK: usize = 8;
+
+/// How long a worker waits before it tries a failed read again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
+/// Failed reads in a row after which it is not the images that are bad but what they lie on.
+const LOST: usize = 16;
 
 /// Images of one size and their labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +45,8 @@ pub struct Batch {
 /// What to do about an image that cannot be read or decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBadImage {
-    /// Leave it out, take the next one, and list it in [`Epoch::skipped`].
+    /// Leave it out, take the next one, and list it in [`Epoch::skipped`]. So too a file that has vanished, and one that still
+    /// cannot be read at the third try; but 16 of the latter in a row end the epoch with the error.
     Skip,
     /// End the epoch with the error.
     Fail,
@@ -97,6 +106,7 @@ pub struct Loader {
     source: Arc<dyn Source>,
     transform: Arc<Transform>,
     config: LoaderConfig,
+    decoding: Decoding,
     skipped: Arc<Mutex<Skipped>>,
 }
 
@@ -111,7 +121,21 @@ impl Loader {
     /// Starts nothing yet: threads live as long as an [`Epoch`].
     pub fn new(source: Arc<dyn Source>, transform: Transform, config: LoaderConfig) -> Self {
         let config = LoaderConfig { batch_size: config.batch_size.max(1), workers: config.workers.max(1), ..config };
-        Loader { source, transform: Arc::new(transform), config, skipped: Arc::default() }
+        let decoding = Decoding::default();
+        Loader { source, transform: Arc::new(transform), config, decoding, skipped: Arc::default() }
+    }
+
+    /// The same with other than the exact decoding.
+    pub fn with_decoding(self, decoding: Decoding) -> Self {
+        Loader { decoding, ..self }
+    }
+
+    /// The most bytes that pixels of ready and of half-made batches take: `prefetch` batches, the one that is put together, the
+    /// one that was handed out, and what the workers are at. Besides, each worker holds one file and its decoded image.
+    pub fn memory(&self) -> usize {
+        let LoaderConfig { batch_size, prefetch, workers, .. } = self.config;
+        let images = (prefetch + 2).saturating_mul(batch_size) + workers * CHUNK;
+        images.saturating_mul(self.transform.size().pow(2) * 3)
     }
 
     /// The batches of an epoch, from its start.
@@ -170,6 +194,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether the operating system failed to read, other than by finding nothing or being forbidden to.
+fn passing(error: &DataError) -> bool {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    matches!(error, DataError::Io { source, .. } if !matches!(source.kind(), NotFound | PermissionDenied))
+}
+
 /// A sample ready for a batch, or why there is none.
 type Ready = (usize, Result<(Vec<u8>, usize), DataError>);
 
@@ -177,6 +207,7 @@ type Ready = (usize, Result<(Vec<u8>, usize), DataError>);
 struct Shared {
     source: Arc<dyn Source>,
     transform: Arc<Transform>,
+    decoding: Decoding,
     /// The epoch's order of samples; positions beyond its end wrap around.
     order: Vec<Draw>,
     seed: u64,
@@ -203,6 +234,7 @@ struct Queue {
 impl Shared {
     /// A worker's life.
     fn work(&self) {
+        let mut scratch = Scratch::default();
         while let Some(positions) = self.take() {
             let start = positions.start;
             let mut chunk = Vec::with_capacity(positions.len());
@@ -211,7 +243,7 @@ impl Shared {
                     return;
                 }
                 let draw = self.order[position % self.order.len()];
-                chunk.push((draw.index, self.make(draw)));
+                chunk.push((draw.index, self.make(draw, &mut scratch)));
             }
             lock(&self.queue).done.insert(start, chunk);
             self.finished.notify_one();
@@ -235,16 +267,38 @@ impl Shared {
     }
 
     /// Reads, decodes and transforms one sample.
-    fn make(&self, Draw { index, repeat }: Draw) -> Result<(Vec<u8>, usize), DataError> {
+    fn make(&self, Draw { index, repeat }: Draw, scratch: &mut Scratch) -> Result<(Vec<u8>, usize), DataError> {
         let failed = |source: DecodeError| DataError::Image { name: self.source.name(index), source };
         // Decoders are other people's code and are fed whatever lies on the disk: a panic in one is a bad image, not the end.
         let made = catch_unwind(AssertUnwindSafe(|| {
-            let Sample { image, label } = self.source.get(index)?;
-            let pixels = image.into_pixels().map_err(failed)?;
-            let mut rng = seed::repeat_rng(self.seed, self.epoch, index, repeat);
-            Ok((self.transform.apply(pixels, &mut rng).data, label))
+            let Sample { image, label } = self.read(index)?;
+            let rng = || seed::repeat_rng(self.seed, self.epoch, index, repeat);
+            if let (Transform::Train(train), StoredImage::Encoded(bytes), true) =
+                (&*self.transform, &image, self.decoding.fast)
+                && let Some(out) = train.apply_jpeg(bytes, &self.decoding, &mut rng(), scratch)
+            {
+                return Ok((out.data, label));
+            }
+            let pixels = image.into_pixels_as(&self.decoding).map_err(failed)?;
+            Ok((self.transform.apply(pixels, &mut rng()).data, label))
         }));
         made.unwrap_or_else(|_| Err(failed(DecodeError::Damaged("the decoder panicked".into()))))
+    }
+
+    /// Reads a sample, again after a pause where another try may help: networks and disks have their moments.
+    fn read(&self, index: usize) -> Result<Sample, DataError> {
+        for pause in PAUSES {
+            match self.source.get(index) {
+                Err(error) if passing(&error) => {
+                    let end = Instant::now() + pause;
+                    while Instant::now() < end && !self.stop.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                }
+                read => return read,
+            }
+        }
+        self.source.get(index)
     }
 }
 
@@ -308,6 +362,7 @@ impl Epoch {
         let shared = Arc::new(Shared {
             source: loader.source.clone(),
             transform,
+            decoding: loader.decoding,
             order,
             seed: config.seed,
             epoch,
@@ -398,10 +453,8 @@ impl Epoch {
     /// Notes a sample that failed, or gives the error back where it is not to be skipped.
     fn skip(&mut self, index: usize, error: DataError) -> Result<(), DataError> {
         let of_one_image = match &error {
-            DataError::Image { .. } => true,
-            DataError::Io { source, .. } => {
-                matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied)
-            }
+            DataError::Image { .. } | DataError::NotFound { .. } => true,
+            DataError::Io { .. } => !passing(&error) || self.failures < LOST,
             _ => false,
         };
         if self.config.on_bad_image == OnBadImage::Fail || !of_one_image {

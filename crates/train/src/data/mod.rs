@@ -16,15 +16,19 @@ mod cifar;
 mod decode;
 mod digits;
 mod error;
+mod fast;
 mod folder;
 mod forms;
 mod ilsvrc;
+mod jpeg;
+mod kept;
 mod labels;
 mod listing;
 mod loader;
 mod order;
 mod parquet;
 mod pattern;
+mod resample;
 mod resize;
 mod seed;
 mod shards;
@@ -38,9 +42,10 @@ use std::sync::Arc;
 
 pub use burn::data::dataset::Dataset;
 
-pub use decode::{MAX_PIXELS, decode_rgb};
+pub use decode::{Decoding, MAX_PIXELS, decode, decode_rgb};
 pub use error::{DataError, DecodeError};
 pub use folder::list_images;
+pub use kept::{Auto, CACHE_BUDGET, Cache, keep};
 pub use loader::{Batch, BurnLoader, Epoch, Loader, LoaderConfig, OnBadImage, Position};
 pub use order::Sampling;
 pub use resize::Interpolation;
@@ -75,8 +80,16 @@ impl StoredImage {
     /// # Errors
     /// Those of [`decode_rgb`].
     pub fn into_pixels(self) -> Result<RgbPixels, DecodeError> {
+        self.into_pixels_as(&Decoding::default())
+    }
+
+    /// The pixels, decoded by [`decode()`] where necessary.
+    ///
+    /// # Errors
+    /// Those of [`decode()`].
+    pub fn into_pixels_as(self, decoding: &Decoding) -> Result<RgbPixels, DecodeError> {
         match self {
-            StoredImage::Encoded(bytes) => decode_rgb(&bytes),
+            StoredImage::Encoded(bytes) => decode(&bytes, decoding),
             StoredImage::Pixels(pixels) => Ok(pixels),
         }
     }

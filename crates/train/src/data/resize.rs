@@ -22,6 +22,20 @@ pub enum Interpolation {
     Nearest,
 }
 
+/// A filter and the distance, in pixels, from which on it is 0.
+pub(super) type Filter = (fn(f64) -> f64, f64);
+
+impl Interpolation {
+    /// Its filter; the nearest pixel has none.
+    pub(super) fn filter(self) -> Option<Filter> {
+        match self {
+            Interpolation::Bilinear => Some((triangle, 1.0)),
+            Interpolation::Bicubic => Some((cubic, 2.0)),
+            Interpolation::Nearest => None,
+        }
+    }
+}
+
 /// A rectangle in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Region {
@@ -71,11 +85,7 @@ pub(super) fn resize_region(
     if (width, height) == (image.width, image.height) {
         return crop(image, left as isize, top as isize, columns, rows);
     }
-    let (filter, support): (fn(f64) -> f64, f64) = match interpolation {
-        Interpolation::Bilinear => (triangle, 1.0),
-        Interpolation::Bicubic => (cubic, 2.0),
-        Interpolation::Nearest => return nearest(image, width, height, region),
-    };
+    let Some((filter, support)) = interpolation.filter() else { return nearest(image, width, height, region) };
     let across = Weights::new(image.width, width, left, columns, filter, support);
     let down = Weights::new(image.height, height, top, rows, filter, support);
     let used = down.used();

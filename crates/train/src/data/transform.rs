@@ -6,8 +6,10 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::augment::Augmentation;
+use super::fast::{Scratch, square};
+use super::jpeg::Jpeg;
 use super::resize::{Interpolation, Region, crop, resize, resize_region};
-use super::{DataError, RgbPixels};
+use super::{DataError, Decoding, RgbPixels};
 
 /// The evaluation preprocessing that a model file describes: the image resized to `resize`, the central `crop`×`crop` pixels
 /// cut out (black beyond the image's edge), and, on the device, `(x / 255 - mean) / std`.
@@ -238,6 +240,28 @@ impl TrainTransform {
             mirror(&mut out);
         }
         self.augmentation.apply(out, rng)
+    }
+
+    /// The same of a JPEG file of which no more is decoded than the crop needs, up to a unit or so of 255: the same crop, since
+    /// the same is drawn. Nothing where that cannot be done; `rng` is then spent.
+    pub(super) fn apply_jpeg(
+        &self,
+        bytes: &[u8],
+        decoding: &Decoding,
+        rng: &mut impl Rng,
+        scratch: &mut Scratch,
+    ) -> Option<RgbPixels> {
+        let (Crop::RandomResized { scale, ratio }, Some(filter)) = (self.crop, self.interpolation.filter()) else {
+            return None;
+        };
+        let jpeg = Jpeg::open(bytes)?;
+        if jpeg.width * jpeg.height > decoding.max_pixels || (decoding.exif_orientation && jpeg.has_exif) {
+            return None;
+        }
+        let region = random_region(jpeg.width, jpeg.height, scale, ratio, rng);
+        let mirrored = rng.random::<f64>() < self.horizontal_flip;
+        let out = square(&jpeg, region, self.size.max(1), filter, mirrored, scratch)?;
+        Some(self.augmentation.apply(out, rng))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure, ensure_count};
-use crate::data::OpenOptions;
+use crate::data::{Cache, Decoding, MAX_PIXELS, OpenOptions};
 
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,26 +20,52 @@ pub struct DataConfig {
     pub workers: usize,
     /// Batches ready ahead of the training step.
     pub prefetch: usize,
+    /// Whether a training crop is made without decoding the whole JPEG file, within a unit or so of 255 of the exact one.
+    /// Evaluation is exact always.
+    pub fast_decode: bool,
+    /// Whether decoded images are kept in memory: `"auto"` keeps sets that fit 512 MiB.
+    pub cache: Cache,
+    /// Whether images are turned as their EXIF data say; torchvision does not.
+    pub exif_orientation: bool,
+    /// The most pixels that an image may have.
+    pub max_pixels: usize,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { path: None, val_fraction: 0.2, classes_may_differ: false, workers: 0, prefetch: 4 }
+        Self {
+            path: None,
+            val_fraction: 0.2,
+            classes_may_differ: false,
+            workers: 0,
+            prefetch: 4,
+            fast_decode: true,
+            cache: Cache::default(),
+            exif_orientation: false,
+            max_pixels: MAX_PIXELS,
+        }
     }
 }
 
 impl DataConfig {
     pub(super) fn check(&self) -> Result<(), RecipeError> {
-        let Self { val_fraction, workers, prefetch, .. } = *self;
+        let Self { val_fraction, workers, prefetch, max_pixels, .. } = *self;
         let inside = val_fraction > 0.0 && val_fraction < 1.0;
         ensure(inside, "data.val_fraction", val_fraction, "between 0 and 1, both excluded")?;
         ensure(workers <= 1024, "data.workers", workers, "at most 1024")?;
+        ensure_count("data.max_pixels", max_pixels, u32::MAX as usize)?;
         ensure_count("data.prefetch", prefetch, 1024)
     }
 
     /// How to open the data set in a run of this seed.
     pub fn open_options(&self, seed: u64) -> OpenOptions {
         OpenOptions { val_fraction: self.val_fraction, seed, classes_may_differ: self.classes_may_differ }
+    }
+
+    /// How image files become pixels, for training or for evaluation.
+    pub fn decoding(&self, train: bool) -> Decoding {
+        let Self { fast_decode, exif_orientation, max_pixels, .. } = *self;
+        Decoding { exif_orientation, max_pixels, fast: train && fast_decode }
     }
 
     /// Number of loader threads.

@@ -129,7 +129,8 @@ pub fn complete(
         part: 0..usize::MAX,
         ..LoaderConfig::default()
     };
-    let loader = Loader::new(source.clone(), Transform::Eval(card.preprocess.clone()), config);
+    let loader = Loader::new(source.clone(), Transform::Eval(card.preprocess.clone()), config)
+        .with_decoding(recipe.data.decoding(false));
     let labelled = Labelled::by_name(&loader, data, &card.classes)?;
     let evaluation = evaluate(&network, &labelled, &card.preprocess, &card.classes, device, stop, progress)?;
     let name = format!("{} · validation", data.form);
