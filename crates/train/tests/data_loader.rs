@@ -395,7 +395,9 @@ fn a_file_that_vanishes_is_reported_and_left_out() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, &photograph).unwrap();
     }
-    let set = open(root.path().to_str().unwrap(), &OpenOptions { val_fraction: 0.0, seed: 0 }).unwrap();
+    let set =
+        open(root.path().to_str().unwrap(), &OpenOptions { val_fraction: 0.0, seed: 0, ..OpenOptions::default() })
+            .unwrap();
     let loader = Loader::new(set.split("train").unwrap(), random(16), LoaderConfig { drop_last: false, ..config(2) });
     assert_eq!(indices(&collect(&loader, 0)).len(), 4);
     fs::remove_file(root.path().join("b/1.jpg")).unwrap();
