@@ -127,6 +127,9 @@ impl From<RecipeError> for Failure {
             RecipeError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("recipes that come with mbconv are in configs/".into())
             }
+            RecipeError::Table { .. } => {
+                Some("the path is meant from the recipe's folder, or from the working folder".into())
+            }
             _ => None,
         };
         Self::Failed { message: error.to_string(), hint }
