@@ -17,6 +17,8 @@ use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
 use mbconv_train::recipe::RecipeError;
 use mbconv_train::report::ReportError;
+use mbconv_train::scale::ScaleError;
+use mbconv_train::scale::search::SearchError;
 
 /// Why a command did not succeed.
 pub enum Failure {
@@ -77,7 +79,18 @@ macro_rules! with_hint {
     )+};
 }
 
-with_hint!(ArchitectureError, DataError, DeviceError, GroupError, ImportError, ModelError, OnnxError, TrainError);
+with_hint!(
+    ArchitectureError,
+    DataError,
+    DeviceError,
+    GroupError,
+    ImportError,
+    ModelError,
+    OnnxError,
+    ScaleError,
+    SearchError,
+    TrainError
+);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,8 @@
 //! 4. [`model_file`]: one file that holds a model and says how to use it;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
-//! 6. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
+//! 6. [`scale`]: families of networks from one, by formula, by budget, by search;
+//! 7. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
 #![deny(missing_docs)]
 
 pub mod average;
@@ -44,6 +45,7 @@ pub mod recipe;
 pub mod report;
 pub mod run_folder;
 mod running;
+pub mod scale;
 pub mod schedule;
 pub mod tensorboard;
 

@@ -4,6 +4,7 @@ pub mod average;
 pub mod bench;
 pub mod compare;
 pub mod devices;
+pub mod draw;
 pub mod eval;
 pub mod export;
 pub mod fetch;
@@ -13,6 +14,7 @@ pub mod import;
 pub mod info;
 pub mod list;
 pub mod predict;
+pub mod scale;
 pub mod train;
 
 use std::io::Write;

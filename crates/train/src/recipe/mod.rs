@@ -378,7 +378,7 @@ mod tests {
         let wrong = parse(&inline.replace("stem = 8", "stm = 8")).unwrap_err().to_string();
         assert!(wrong.contains("stm") && wrong.contains("line"), "{wrong}");
         assert!(parse(&inline.replace("channels = 16", "channels = 0")).unwrap_err().to_string().contains("stage 2"));
-        let vanished = parse(&inline.replace("size = 32", "size = 1").replace("\"cifar\"", "[2, 1, 1]"));
+        let vanished = parse(&inline.replace("size = 32", "size = 4\npadding = 0").replace("\"cifar\"", "[4, 1, 2]"));
         assert!(vanished.unwrap_err().to_string().contains("1×1"));
         assert!(parse(&TEXT.replace("name = \"mobilenet", "# ")).unwrap_err().to_string().contains("model.name"));
     }

@@ -55,6 +55,10 @@ pub struct Chart<'a> {
     pub y_most: Option<f64>,
     /// A point to mark: `(x, y)` and what to call it.
     pub mark: Option<((f64, f64), String)>,
+    /// Points alone, without lines between them.
+    pub scattered: bool,
+    /// Words beside points: `(x, y)` and what to say there.
+    pub labels: Vec<((f64, f64), String)>,
 }
 
 impl Default for Chart<'_> {
@@ -69,6 +73,8 @@ impl Default for Chart<'_> {
             unit: Unit::Plain,
             y_most: None,
             mark: None,
+            scattered: false,
+            labels: Vec::new(),
         }
     }
 }
@@ -175,7 +181,8 @@ impl Chart<'_> {
         let (left, top, right, bottom) = MARGIN;
         let cut = |y: f64| self.y_most.map_or(y, |most| y.min(most));
         let points = || series.iter().flat_map(|series| series.points.iter());
-        let x = Axis::new(points().map(|p| p.0), self.x_scale, (left, width - right), true);
+        // Points without lines need room on both sides.
+        let x = Axis::new(points().map(|p| p.0), self.x_scale, (left, width - right), !self.scattered);
         let y = Axis::new(points().map(|p| cut(p.1)), self.y_scale, (height - bottom, top), false);
         let mut svg = format!(
             r#"<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{}">"#,
@@ -230,7 +237,9 @@ impl Chart<'_> {
                 series.points.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| p);
             let places: Vec<(f64, f64)> = chosen.filter(visible).map(|p| (x.at(p.0), y.at(cut(p.1)))).collect();
             let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            let _ = write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
+            if !self.scattered {
+                let _ = write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
+            }
             if series.points.len() <= 60 {
                 for (place, point) in places.iter().zip(series.points.iter().filter(visible)) {
                     let _ = write!(
@@ -257,6 +266,17 @@ impl Chart<'_> {
                 top + 10.0,
                 anchor.0,
                 super::escape(name)
+            );
+        }
+        for ((label_x, label_y), text) in &self.labels {
+            let (at_x, at_y) = (x.at(*label_x), y.at(cut(*label_y)));
+            let (anchor, aside) = if at_x > 0.75 * width { ("end", -6.0) } else { ("start", 6.0) };
+            let _ = write!(
+                svg,
+                r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
+                at_x + aside,
+                at_y - 4.0,
+                super::escape(text)
             );
         }
         svg += "</svg>";
