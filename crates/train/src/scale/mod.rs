@@ -247,7 +247,14 @@ impl Base {
 
     /// The published network that stands for φ in the base's family: its coefficients were rounded by hand.
     pub fn published(&self, phi: f64) -> Option<(&'static Published, ArchitectureOptions)> {
-        if self.options.table.is_some() || phi.fract() != 0.0 {
+        // Of the published base only, not of one that was changed; and the base itself needs no other beside it.
+        let ArchitectureOptions { name, classes, input_channels, .. } = self.options.clone();
+        let unchanged = ArchitectureOptions { input_channels, ..ArchitectureOptions::new(name, classes) };
+        if self.options != unchanged || phi.fract() != 0.0 || phi < 1.0 {
+            return None;
+        }
+        let published_side = self.options.architecture().is_ok_and(|base| base.resolution == self.resolution);
+        if !published_side {
             return None;
         }
         let (before, number) = [("efficientnet_b0", "b"), ("efficientnet_lite0", "lite")]
@@ -335,7 +342,11 @@ mod tests {
             assert_eq!(options, ArchitectureOptions::new(format!("efficientnet_b{number}"), 1000));
             assert_eq!(published.suffix, format!("b{number}"));
         }
-        assert!(b0.published(0.5).is_none() && b0.published(9.0).is_none());
+        assert!([-1.0, 0.0, 0.5, 9.0].iter().all(|&phi| b0.published(phi).is_none()));
+        let changed = ArchitectureOptions { width: Some(0.5), ..ArchitectureOptions::new("efficientnet_b0", 1000) };
+        assert!(Base::new(changed, None, SIDE_STEP).unwrap().published(1.0).is_none());
+        let small = Base::new(ArchitectureOptions::new("efficientnet_b0", 1000), Some(32), SIDE_STEP).unwrap();
+        assert!(small.published(1.0).is_none());
         assert!(base("mobilenet_v2").published(1.0).is_none());
         assert_eq!(base("tf_efficientnet_lite0").published(2.0).unwrap().1.name, "tf_efficientnet_lite2");
     }
