@@ -163,6 +163,7 @@ impl StageTable {
             family: self.family,
             stages: &self.stages,
             width,
+            divisor: 8,
             depth: options.depth.unwrap_or(self.depth),
             fixed_ends: self.fixed_ends,
             stem: self.stem,
@@ -232,7 +233,7 @@ impl StageTable {
             false => format!("{hidden}, the expanded width, as its k×k convolution is depthwise"),
         };
         match row.groups {
-            Some(found) if found == 0 || hidden % found != 0 => {
+            Some(found) if found == 0 || !hidden.is_multiple_of(found) => {
                 ensure(false, "groups", found, format!("a divisor of the expanded width {hidden}, and here {kind}"))
             }
             Some(found) => ensure(found == groups, "groups", found, kind),

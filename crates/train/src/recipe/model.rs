@@ -86,7 +86,16 @@ impl ModelConfig {
     /// The architecture of these options, but for its classes and resolution, which are the data's.
     pub fn of(options: &ArchitectureOptions) -> Self {
         let ArchitectureOptions {
-            name, input_channels, strides, width, depth, dropout, drop_path, norm_epsilon, norm_momentum, ..
+            name,
+            input_channels,
+            strides,
+            width,
+            depth,
+            dropout,
+            drop_path,
+            norm_epsilon,
+            norm_momentum,
+            ..
         } = options.clone();
         let table = options.table.clone().map(|table| TableSource::Inline(Box::new(table)));
         Self { name, input_channels, strides, width, depth, dropout, drop_path, norm_epsilon, norm_momentum, table }

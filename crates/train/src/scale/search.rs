@@ -15,6 +15,7 @@ use crate::checkpoint::CHECKPOINT;
 use crate::data::{DataError, DataSet, Dataset, Sample, Source};
 use crate::engine::{Event, Outcome, Run, TrainError, train};
 use crate::files::write_atomically;
+use crate::group::Group;
 use crate::model_file::{LAST, Results};
 use crate::recipe::{Recipe, RecipeFile};
 use crate::report::{Chart, Scale, Series, Unit};
@@ -164,7 +165,16 @@ impl Search<'_> {
         let recipe = Recipe::try_from(file).map_err(|error| fail(error.into()))?;
         let out = self.out.join(RUNS).join(&candidate.name);
         let resume = out.join(CHECKPOINT).exists() || out.join(LAST).exists();
-        let run = Run { recipe: &recipe, data: self.data, out: &out, device: self.device, resume, stop: self.stop };
+        let group = Group::alone();
+        let run = Run {
+            recipe: &recipe,
+            data: self.data,
+            out: &out,
+            device: self.device,
+            group: &group,
+            resume,
+            stop: self.stop,
+        };
         match train(run, &mut |event| observer(Progress::Training(event))).map_err(fail)? {
             Outcome::Interrupted => Ok(None),
             Outcome::Finished { best } => best.ok_or(SearchError::NoValidation).map(Some),
