@@ -376,9 +376,12 @@ pub struct Scale {
     /// Data set to train on
     #[arg(long, requires = "run")]
     pub data: Option<String>,
-    /// Share of each class's images to train and to validate on
+    /// Share of each class's training images to train on; validation stays whole
     #[arg(long, default_value_t = 1.0, value_parser = share, requires = "run")]
     pub share: f64,
+    /// How often each network is trained, with the recipe's seed and those that follow it: ranks are by the mean
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), requires = "run")]
+    pub seeds: u64,
     /// Template of the recipes that are written [default: EfficientNet's for ImageNet]
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<PathBuf>,

@@ -203,7 +203,7 @@ fn a_grid_is_searched_and_goes_on() {
     ];
     let trials = json(&arguments);
     assert_eq!(trials.as_array().unwrap().len(), count);
-    assert!(trials[0]["results"]["top1"].as_f64() >= trials[1]["results"]["top1"].as_f64());
+    assert!(trials[0]["top1"].as_f64() >= trials[1]["top1"].as_f64());
     assert!(out.join("search.svg").is_file() && out.join("search.csv").is_file());
     let started = std::time::Instant::now();
     assert_eq!(json(&arguments), trials, "complete runs are not trained again");

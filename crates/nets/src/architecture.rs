@@ -7,6 +7,9 @@ use crate::Network;
 
 /// Most classes a network may have.
 const MAX_CLASSES: usize = 1 << 20;
+/// Most channels of a layer, and most blocks, after scaling: so that everything can be counted.
+const MAX_WIDTH: usize = 1 << 20;
+const MAX_BLOCKS: usize = 8192;
 /// Most channels an input image may have.
 const MAX_INPUT_CHANNELS: usize = 1024;
 
@@ -378,7 +381,12 @@ impl Architecture {
             let fixed = blueprint.fixed_ends && (stage == 0 || stage == last);
             if fixed { row.repeats } else { round_repeats(row.repeats, blueprint.depth) }
         };
+        let of_row = |row: &Stage| widened(row.channels.max(row.expanded_from.unwrap_or(0)));
+        let widest = blueprint.stages.iter().map(of_row);
+        let widest = widest.chain([stem, blueprint.head]).max().unwrap_or(0);
+        check(widest <= MAX_WIDTH, "channels", widest, "at most 1048576, scaled")?;
         let total: usize = blueprint.stages.iter().enumerate().map(|(stage, row)| repeats(stage, row)).sum();
+        check(total <= MAX_BLOCKS, "repeats", total, "at most 8192 in all, scaled")?;
         let mut blocks = Vec::with_capacity(total);
         let mut input = stem;
         for (stage, (row, &stride)) in blueprint.stages.iter().zip(&strides[1..]).enumerate() {

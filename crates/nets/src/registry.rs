@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::check;
+use crate::summary::trainable_parameters;
 use crate::{Architecture, ArchitectureError, EfficientNetConfig, MobileNetV2Config, Padding, StageTable, Strides};
 
 /// Names of the architectures to list: those with published weights.
@@ -114,6 +115,8 @@ pub struct ArchitectureOptions {
     pub table: Option<StageTable>,
 }
 
+/// Most parameters of a stage table's network.
+const MAX_PARAMETERS: usize = 100_000_000_000;
 /// Largest side of an image that a network can be made for.
 const MAX_RESOLUTION: usize = 8192;
 
@@ -175,6 +178,9 @@ impl ArchitectureOptions {
         check(possible, "resolution", architecture.resolution, "between 1 and 8192")?;
         if self.table.is_some() {
             architecture.check_side(architecture.resolution)?;
+            // Far beyond any machine's memory: better said than tried.
+            let parameters = trainable_parameters(&architecture);
+            check(parameters <= MAX_PARAMETERS, "parameters", parameters, "at most 100000000000")?;
         }
         Ok(architecture)
     }

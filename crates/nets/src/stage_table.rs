@@ -21,7 +21,7 @@
 use mbconv_kernels::Activation;
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::{Blueprint, Choices, check, round_channels};
+use crate::architecture::{Blueprint, Choices, check, round_channels_to};
 use crate::{Architecture, ArchitectureError, ArchitectureOptions, Family, Initialisation, Padding, Stage};
 
 /// Most rows of a table.
@@ -32,6 +32,8 @@ const MAX_REPEATS: usize = 256;
 const MAX_CHANNELS: usize = 65_536;
 /// Largest expansion factor.
 const MAX_EXPANSION: usize = 64;
+/// Largest number that widths may be multiples of.
+const MAX_DIVISOR: usize = 64;
 /// Largest side of a kernel.
 const MAX_KERNEL: usize = 15;
 
@@ -54,6 +56,9 @@ pub struct StageTable {
     /// Multiplier of every stage's repeats.
     #[serde(default = "once")]
     pub depth: f64,
+    /// A multiplied width is rounded to a multiple of this (torchvision's `round_nearest`).
+    #[serde(default = "eight")]
+    pub divisor: usize,
     /// Stem and head keep their width, the first and the last stage their depth, as in EfficientNet-Lite.
     #[serde(default)]
     pub fixed_ends: bool,
@@ -123,6 +128,9 @@ fn resolution() -> usize {
 fn once() -> f64 {
     1.0
 }
+fn eight() -> usize {
+    8
+}
 fn stem() -> usize {
     32
 }
@@ -155,15 +163,15 @@ impl StageTable {
         let width = options.width.unwrap_or(self.width);
         let head = match self.head_width {
             _ if self.fixed_ends => self.head,
-            HeadWidth::Scaled => round_channels(self.head as f64 * width),
-            HeadWidth::Grown => round_channels(self.head as f64 * width.max(1.0)),
+            HeadWidth::Scaled => round_channels_to(self.head as f64 * width, self.divisor),
+            HeadWidth::Grown => round_channels_to(self.head as f64 * width.max(1.0), self.divisor),
             HeadWidth::Fixed => self.head,
         };
         let blueprint = Blueprint {
             family: self.family,
             stages: &self.stages,
             width,
-            divisor: 8,
+            divisor: self.divisor,
             depth: options.depth.unwrap_or(self.depth),
             fixed_ends: self.fixed_ends,
             stem: self.stem,
@@ -200,6 +208,7 @@ impl StageTable {
         channels("stem", self.stem)?;
         channels("head", self.head)?;
         check((1..=4).contains(&self.stem_stride), "stem_stride", self.stem_stride, "between 1 and 4")?;
+        check((1..=MAX_DIVISOR).contains(&self.divisor), "divisor", self.divisor, "between 1 and 64")?;
         check(self.squeeze_divisor <= MAX_CHANNELS, "squeeze_divisor", self.squeeze_divisor, "at most 65536")?;
         let mut input = self.stem;
         for (index, row) in self.stages.iter().enumerate() {
@@ -306,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn widths_are_multiples_of_the_tables_divisor() {
+        let [_, (_, table)] = published();
+        // d-li14's, whose head is no wider than the paper's.
+        let own = ArchitectureOptions::of_table(StageTable { width: 0.1, divisor: 4, ..table.clone() }, 10);
+        let named = ArchitectureOptions::new("mobilenet_v2_0.1_round4", 10);
+        assert_eq!(own.architecture().unwrap(), named.architecture().unwrap());
+        let wide = StageTable { width: 1.01, divisor: 1, ..table };
+        let wide = ArchitectureOptions::of_table(wide, 10).architecture().unwrap();
+        assert_eq!((wide.stem, wide.head, wide.blocks[16].output), (32, 1293, 323));
+    }
+
+    #[test]
     fn tables_survive_the_way_through_a_model_files_header() {
         for (_, table) in published() {
             let options = ArchitectureOptions::of_table(table, 7);
@@ -355,7 +376,8 @@ mod tests {
             change(&mut table);
             ArchitectureOptions::of_table(table, 5).architecture().unwrap_err().to_string()
         };
-        let cases: [(&dyn Fn(&mut StageTable), &str); 13] = [
+        type Change<'a> = &'a dyn Fn(&mut StageTable);
+        let cases: [(Change, &str); 19] = [
             (&|table| table.stages.clear(), "`stages` is 0, but must be 1 to 64 rows"),
             (&|table| table.stages[1].channels = 0, "stage 2 of the table: `channels` is 0"),
             (&|table| table.stages[2].kernel = 4, "stage 3 of the table: `kernel` is 4, but must be odd"),
@@ -369,7 +391,22 @@ mod tests {
                 "`groups` is 2, but must be 1, as its k×k convolution is fused",
             ),
             (&|table| table.stem = 0, "`stem` is 0"),
+            (
+                &|table| (table.width, table.stages[3].channels) = (20.0, 65_536),
+                "`channels` is 1310720, but must be at most 1048576, scaled",
+            ),
+            (
+                &|table| (table.depth, table.stages[3].repeats, table.stages[4].repeats) = (20.0, 256, 256),
+                "`repeats` is 10320, but must be at most 8192 in all, scaled",
+            ),
+            (
+                &|table| (table.stages[3].channels, table.stages[3].repeats) = (60_000, 200),
+                "but must be at most 100000000000",
+            ),
             (&|table| table.width = f64::NAN, "`width` is NaN"),
+            (&|table| table.depth = 0.0, "`depth` is 0, but must be between 0.01 and 20"),
+            (&|table| table.divisor = 0, "`divisor` is 0, but must be between 1 and 64"),
+            (&|table| table.drop_path = 1.0, "`drop_path` is 1"),
             (&|table| table.name = " ".into(), "`name`"),
             (&|table| table.resolution = 3, "stride 4 of stage 5 meets a map of 1×1 pixels: 12 strides in all"),
         ];

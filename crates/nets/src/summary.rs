@@ -70,9 +70,9 @@ impl Summary {
         Ok(Self {
             parameters,
             size_bytes: parameters * size_of::<f32>(),
-            macs: layers.iter().map(|layer| layer.macs).sum(),
+            macs: sum(layers.iter().map(|layer| layer.macs)),
             input_size,
-            activation_bytes: layers.iter().map(|layer| layer.activation_bytes).sum(),
+            activation_bytes: sum(layers.iter().map(|layer| layer.activation_bytes)),
             peak_activation_bytes: layers
                 .iter()
                 .map(|layer| bytes(layer.input) + bytes(layer.output))
@@ -88,12 +88,18 @@ impl Summary {
     /// computed again instead of kept.
     pub fn training_bytes(&self, batch: usize, optimizer_state: usize, checkpointing: bool) -> u64 {
         let parameters = (self.size_bytes * (2 + optimizer_state)) as u64;
-        let kept: u64 =
-            self.layers.iter().map(|layer| if checkpointing { layer.activation_bytes } else { layer.kept_bytes }).sum();
+        let kept = |layer: &Layer| if checkpointing { layer.activation_bytes } else { layer.kept_bytes };
+        let kept = sum(self.layers.iter().map(kept));
         let image = self.layers.first().map_or(0, |layer| bytes(layer.input));
         let largest = self.layers.iter().map(|layer| layer.activation_bytes).max().unwrap_or(0);
-        parameters + batch as u64 * (image + kept + 2 * largest)
+        let maps = sum([image, kept, largest, largest].into_iter());
+        parameters.saturating_add(maps.saturating_mul(batch as u64))
     }
+}
+
+/// The sum, or the largest number there is: of absurd networks for absurd images.
+fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 /// Bytes of a map `[C, H, W]` as f32.
@@ -104,7 +110,7 @@ fn bytes(shape: [usize; 3]) -> u64 {
 /// Number of trainable parameters: running statistics do not count.
 pub fn trainable_parameters(architecture: &Architecture) -> usize {
     let trained = tensors(architecture).into_iter().filter(|tensor| tensor.role != Role::Statistic);
-    trained.map(|tensor| tensor.elements()).sum()
+    trained.map(|tensor| tensor.elements()).fold(0, usize::saturating_add)
 }
 
 /// Walks the network's layers with the shape of the map that flows through them.
@@ -133,7 +139,7 @@ impl Walk {
             input: self.shape,
             output: shape,
             parameters: weights + 2 * output,
-            macs: (weights * shape[1] * shape[2]) as u64,
+            macs: (weights as u64).saturating_mul((shape[1] * shape[2]) as u64),
             activation_bytes: bytes(shape),
             // A linear bottleneck keeps what goes into its batch-norm and what comes out; the others what the
             // activation gives besides.

@@ -103,6 +103,28 @@ proptest! {
     }
 
     #[test]
+    fn every_layer_has_at_least_nine_tenths_of_the_width_that_is_asked(
+        base in prop::sample::select(BASES.to_vec()),
+        width in 0.1f64..4.0,
+        depth in 0.1f64..4.0,
+    ) {
+        // Of every stage, what it has at width 1.
+        let asked = |network: &Architecture| -> Vec<usize> {
+            let firsts = network.blocks.iter().filter(|block| block.index == 0);
+            std::iter::once(network.stem).chain(firsts.map(|block| block.output)).collect()
+        };
+        let (one, scaled) = (asked(&scaled(base, 1.0, 1.0)), asked(&scaled(base, width, depth)));
+        prop_assert_eq!(one.len(), scaled.len());
+        let fixed_stem = ["efficientnet_lite0", "mobilenet_v2_110d"].contains(&base);
+        for (layer, (one, scaled)) in one.into_iter().zip(scaled).enumerate() {
+            let width = if fixed_stem && layer == 0 { 1.0 } else { width };
+            let asked = one as f64 * width;
+            prop_assert_eq!(scaled % 8, 0);
+            prop_assert!(scaled as f64 >= 0.9 * asked && scaled as f64 <= asked + 8.0, "{} for {}", scaled, asked);
+        }
+    }
+
+    #[test]
     fn more_width_and_depth_never_cost_less(
         base in prop::sample::select(BASES.to_vec()),
         widths in (0.1f64..4.0, 0.1f64..4.0),

@@ -65,15 +65,17 @@ pub fn run(args: Draw) -> Result<(), Failure> {
 
 /// Accuracy as published over multiply-accumulates as counted.
 fn chart() -> Result<String, Failure> {
-    let mut series = Vec::new();
+    let (mut series, mut labels) = (Vec::new(), Vec::new());
     for (name, weights) in CURVES {
         let mut points = Vec::new();
         for weights in weights {
             let Some(row) = PRETRAINED.iter().find(|row| row.name == *weights) else { continue };
             let (Some((top1, _)), Some(name)) = (row.accuracy, architecture_of(row.name)) else { continue };
-            let architecture = ArchitectureOptions::new(name, 1000).architecture()?;
+            let architecture = ArchitectureOptions::new(&name, 1000).architecture()?;
             let macs = Summary::new(&architecture, row.resolution)?.macs;
-            points.push((macs as f64 / 1e9, top1 / 100.0));
+            let point = (macs as f64 / 1e9, top1 / 100.0);
+            labels.push((point, short_name(&name)));
+            points.push(point);
         }
         series.push(Series { name, points });
     }
@@ -84,6 +86,7 @@ fn chart() -> Result<String, Failure> {
         x_scale: Scale::Log,
         unit: Unit::Percent,
         series,
+        labels,
         ..Chart::default()
     };
     chart.to_svg_file().ok_or_else(|| Failure::new("there is nothing to draw", None))
@@ -96,6 +99,16 @@ fn architecture_of(weights: &str) -> Option<String> {
         // Google's: width, then resolution.
         Some(rest) => Some(format!("mobilenet_v2_{}", rest.split_once('_')?.0)),
         None => Some(name.split('.').next()?.into()),
+    }
+}
+
+/// What stands beside a point: `B1`, `Lite0`, `×1.4`.
+fn short_name(architecture: &str) -> String {
+    let suffix = architecture.rsplit('_').next().unwrap_or(architecture);
+    match suffix.strip_prefix("lite").or(suffix.strip_prefix('b')) {
+        Some(number) if suffix.starts_with('b') => format!("B{number}"),
+        Some(number) => format!("Lite{number}"),
+        None => format!("×{suffix}"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mbconv_nets::{Network, Summary};
 use mbconv_train::bench::{BenchConfig, Mode, bench};
-use mbconv_train::data::{self, OpenOptions};
+use mbconv_train::data::{self, DataSet, OpenOptions};
 use mbconv_train::device::Device;
 use mbconv_train::files::write_atomically;
 use mbconv_train::recipe::RecipeFile;
@@ -31,7 +31,7 @@ const LATENCY_TIME: Duration = Duration::from_secs(1);
 const BASE: &str = "efficientnet_b0";
 
 pub fn run(args: Scale, stop: &AtomicBool) -> Result<(), Failure> {
-    let plan = Plan::new(&args)?;
+    let mut plan = Plan::new(&args)?;
     let budget = Budget {
         macs: args.target_macs,
         parameters: args.target_params,
@@ -41,11 +41,17 @@ pub fn run(args: Scale, stop: &AtomicBool) -> Result<(), Failure> {
     if !budget.is_empty() {
         return plan.to_budget(&args, budget);
     }
-    let candidates = plan.candidates(&args)?;
-    if let Some(data) = args.run.as_ref().and(args.data.as_ref()) {
-        return plan.search(&args, data, candidates, stop);
+    if let Some(path) = args.run.as_ref().and(args.data.as_ref()) {
+        let options = OpenOptions { val_fraction: plan.template.data.val_fraction, seed: plan.template.seed };
+        let mut data = data::open(path, &options)?;
+        if args.share < 1.0 {
+            data = share_of(&data, args.share);
+        }
+        // What is shown is what is trained.
+        plan.base = plan.base.with_classes(data.classes.len());
+        return plan.search(&args, &data, plan.candidates(&args)?, stop);
     }
-    plan.show(&args, &candidates)
+    plan.show(&args, &plan.candidates(&args)?)
 }
 
 /// What is scaled, and the recipe for it.
@@ -203,7 +209,7 @@ impl Plan {
         let Fit { phi, scaled, latency_ms, spent } = &fit;
         let name = format!("{}_to_budget", self.base.name());
         let mut json = self.json(&name, scaled, args);
-        json["phi"] = json!(phi);
+        json["phi"] = json!({ "depth": phi[0], "width": phi[1], "resolution": phi[2] });
         json["coefficients"] = json!(coefficients);
         json["latency_ms"] = json!(latency_ms);
         json["budget"] = json!(budget);
@@ -212,13 +218,18 @@ impl Plan {
             .map(|(dimension, by)| (word(*dimension).to_string(), json!(by)))
             .collect::<serde_json::Map<_, _>>()
             .into();
-        let origin = format!("{} scaled to a budget: φ = {phi:.4}", self.base.name());
+        let [deep, wide, fine] = phi.map(|phi| format!("{phi:.4}"));
+        let reached = match deep == wide && wide == fine {
+            true => format!("φ = {deep}"),
+            false => format!("φ = {deep} of depth, {wide} of width, {fine} of resolution"),
+        };
+        let origin = format!("{} scaled to a budget: {reached}", self.base.name());
         self.write(args, &name, scaled, &origin, &mut json)?;
         if args.json.json {
             return print_json(&json);
         }
         let mut text = format!("{}\n{}\n\n", header(), self.row(&name, scaled, args));
-        let _ = writeln!(text, "φ = {phi:.4}; multiply-accumulates were spent on");
+        let _ = writeln!(text, "{reached}; multiply-accumulates were spent on");
         for (dimension, by) in spent {
             let factor = match dimension {
                 Dimension::Depth => scaled.factors.depth,
@@ -235,27 +246,24 @@ impl Plan {
     }
 
     /// Trains every network and prints them by rank.
-    fn search(&self, args: &Scale, path: &str, candidates: Vec<Candidate>, stop: &AtomicBool) -> Result<(), Failure> {
+    fn search(
+        &self,
+        args: &Scale,
+        data: &DataSet,
+        candidates: Vec<Candidate>,
+        stop: &AtomicBool,
+    ) -> Result<(), Failure> {
         let Some(out) = &args.out else { return Err(Failure::new("--run needs --out DIR", None)) };
         let device = args.device.open()?;
-        let options = OpenOptions { val_fraction: self.template.data.val_fraction, seed: self.template.seed };
-        let mut data = data::open(path, &options)?;
-        if args.share < 1.0 {
-            data = share_of(&data, args.share);
-        }
-        std::fs::create_dir_all(out)?;
-        let count = candidates.len();
+        std::fs::create_dir_all(out)
+            .map_err(|error| Failure::new(format!("cannot make {}: {error}", out.display()), None))?;
         let mut progress = Progress::new();
-        let search = Search { template: &self.template, data: &data, out, device: &device, stop };
+        let search = Search { template: &self.template, data, seeds: args.seeds, out, device: &device, stop };
         let trials = search.run(candidates, &mut |step| match step {
-            Step::Begin(index, candidate) => {
-                let macs = candidate.scaled.summary.macs as f64 / 1e6;
-                progress.line(&format!(
-                    "[{}/{count}] {}: {macs:.1} M MACs at {} px",
-                    index + 1,
-                    candidate.name,
-                    candidate.scaled.resolution
-                ));
+            Step::Begin { run, runs, candidate, seed } => {
+                let (macs, side) = (candidate.scaled.summary.macs as f64 / 1e6, candidate.scaled.resolution);
+                let name = &candidate.name;
+                progress.line(&format!("[{run}/{runs}] {name}: {macs:.1} M MACs at {side} px, seed {seed}"));
             }
             Step::Training(Event::Line(_)) => {}
             Step::Training(event) => progress.show(&event),
@@ -293,7 +301,7 @@ impl Plan {
             _ => (depth, width),
         };
         format!(
-            "{name:<24}{depth:>8}{width:>8}{:>6} px{:>11.3} M{:>10.4} G{batch:>7}{:>9.2} GB",
+            "{name:<28}{depth:>8}{width:>8}{:>6} px{:>11.3} M{:>10.4} G{batch:>7}{:>9.2} GB",
             scaled.resolution,
             parameters as f64 / 1e6,
             macs as f64 / 1e9,
@@ -330,7 +338,7 @@ impl Plan {
 
 fn header() -> String {
     format!(
-        "{:<24}{:>8}{:>8}{:>9}{:>13}{:>12}{:>7}{:>12}",
+        "{:<28}{:>8}{:>8}{:>9}{:>13}{:>12}{:>7}{:>12}",
         "network", "depth", "width", "image", "parameters", "MACs", "batch", "memory"
     )
 }
@@ -363,28 +371,35 @@ fn difference(formula: &Scaled, published: &Scaled) -> Result<String, Failure> {
 }
 
 fn ranking(trials: &[Trial]) -> String {
-    let mut by_efficiency: Vec<&str> = Vec::new();
     let mut order: Vec<&Trial> = trials.iter().collect();
     order.sort_by(|a, b| b.accuracy_per_macs.total_cmp(&a.accuracy_per_macs));
-    by_efficiency.extend(order.iter().map(|trial| trial.name.as_str()));
     let mut text = format!(
-        "{:>4}  {:<24}{:>10}{:>14}{:>13}{:>9}{:>18}{:>6}\n",
-        "rank", "network", "top-1", "MACs", "parameters", "image", "points a M MACs", "rank"
+        "{:>4}  {:<24}{:>10}{:>10}{:>14}{:>13}{:>9}{:>18}{:>6}\n",
+        "rank", "network", "top-1", "±", "MACs", "parameters", "image", "points a M MACs", "rank"
     );
     for (index, trial) in trials.iter().enumerate() {
-        let place = by_efficiency.iter().position(|name| *name == trial.name).map_or(0, |place| place + 1);
+        let place = order.iter().position(|other| other.name == trial.name).map_or(0, |place| place + 1);
         let _ = writeln!(
             text,
-            "{:>4}  {:<24}{:>10}{:>14}{:>13}{:>6} px{:>18.3}{place:>6}",
+            "{:>4}  {:<24}{:>10}{:>10}{:>14}{:>13}{:>6} px{:>18.3}{place:>6}",
             index + 1,
             trial.name,
-            percent(trial.results.top1),
+            percent(trial.top1),
+            trial.top1_deviation.map_or("–".into(), percent),
             thousands(trial.macs),
             thousands(trial.parameters as u64),
             trial.resolution,
             trial.accuracy_per_macs
         );
     }
+    let (seeds, images) = trials.first().map_or((0, 0), |trial| (trial.runs.len(), trial.runs[0].images));
+    let half = |p: f64| 1.96 * (p * (1.0 - p) / images as f64).sqrt();
+    let sampling = trials.first().map_or(0.0, |trial| half(trial.top1));
+    let _ = writeln!(
+        text,
+        "\nbest validation, mean of {seeds} seeds; ±: standard deviation between seeds. That these are {images} images only\nmakes each accuracy uncertain by {} (95 %)",
+        percent(sampling)
+    );
     text
 }
 

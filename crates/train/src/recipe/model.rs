@@ -147,7 +147,10 @@ pub fn read_table(path: &Path) -> Result<StageTable, RecipeError> {
         .map_err(|error| RecipeError::Parse { path: shown, message: error.to_string().trim_end().into() })
 }
 
-/// Is it a stage table, rather than a recipe, that the TOML text holds? Of text that is no TOML: no.
+/// Is it a stage table, rather than a recipe, that the TOML text holds? Of text that is no TOML: is one begun?
 pub fn is_table(text: &str) -> bool {
-    text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("stages"))
+    match text.parse::<toml::Table>() {
+        Ok(table) => table.contains_key("stages") || table.contains_key("name"),
+        Err(_) => text.lines().any(|line| line.trim_start().starts_with("[[stages")),
+    }
 }

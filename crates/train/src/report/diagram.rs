@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use mbconv_nets::{Architecture, Summary};
 
-use super::{STYLE, escape};
+use super::escape;
+use super::svg_file::svg_file;
 
 /// Height of the image's own map, in the picture's units.
 const TALL: f64 = 150.0;
@@ -45,7 +46,7 @@ pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary
         for width in &column.boxes {
             let _ = write!(
                 body,
-                r#"<rect class="s{}" x="{at:.1}" y="{:.1}" width="{width:.1}" height="{height:.1}" rx="2.5"/>"#,
+                r#"<rect class="block s{}" x="{at:.1}" y="{:.1}" width="{width:.1}" height="{height:.1}" rx="2.5"/>"#,
                 column.colour,
                 MIDDLE - height / 2.0
             );
@@ -75,18 +76,15 @@ pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary
         summary.parameters as f64 / 1e6,
         summary.macs as f64 / 1e9
     );
-    let mut svg = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0} 360" role="img" aria-label="{0}"><style>{STYLE}svg{{background:var(--card)}}rect{{stroke:none;opacity:.85}}svg .name{{font-weight:600;fill:var(--ink)}}</style><text class="title" x="{LEFT}" y="26">{0}</text>"#,
+    let mut content = format!(
+        r#"<text class="title" x="{LEFT}" y="26">{}</text><text class="tick" x="{LEFT}" y="44">a box a block; height: side of its map, width: channels; colour: kernel</text>{body}"#,
         escape(&heading)
     );
-    let _ = write!(
-        svg,
-        r#"<text class="tick" x="{LEFT}" y="44">a box a block; height: side of its map, width: channels; colour: kernel</text>{body}"#
-    );
     for (y, text) in [(326.0, "parameters"), (342.0, "MACs")] {
-        let _ = write!(svg, r#"<text class="tick" x="{:.1}" y="{y}" text-anchor="end">{text}</text>"#, width - 10.0);
+        let _ =
+            write!(content, r#"<text class="tick" x="{:.1}" y="{y}" text-anchor="end">{text}</text>"#, width - 10.0);
     }
-    svg + "</svg>\n"
+    svg_file((width.round(), 360.0), &heading, &content)
 }
 
 /// Width of a box of so many channels.

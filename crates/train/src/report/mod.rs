@@ -6,6 +6,7 @@ mod diagram;
 mod history;
 mod page;
 mod pictures;
+mod svg_file;
 
 use std::io;
 use std::path::{Path, PathBuf};

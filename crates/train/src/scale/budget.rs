@@ -1,5 +1,6 @@
 //! The largest network within a budget.
 
+use mbconv_nets::Summary;
 use serde::Serialize;
 
 use super::{Base, Coefficients, Dimension, Factors, ScaleError, Scaled};
@@ -20,8 +21,9 @@ pub struct Budget {
 /// The largest network within a budget.
 #[derive(Clone, Debug)]
 pub struct Fit {
-    /// Where it is.
-    pub phi: f64,
+    /// How far depth, width and resolution grew. They grow together until the next step would be too much; depth, whose steps
+    /// are whole blocks, then stops, and width, whose steps are finer, next.
+    pub phi: [f64; 3],
     /// The network.
     pub scaled: Scaled,
     /// Its latency, where that was asked for.
@@ -65,60 +67,122 @@ impl Budget {
         coefficients: Coefficients,
         latency: &mut dyn FnMut(&Scaled) -> Result<f64, E>,
     ) -> Result<Fit, E> {
-        let precision = if self.latency_ms.is_some() { MEASURED_PRECISION } else { PRECISION };
-        let mut known: Vec<(Scaled, Option<f64>)> = Vec::new();
-        let mut attempt = |phi: f64| -> Result<(bool, Scaled, Option<f64>), E> {
-            let scaled = base.scaled(coefficients.at(phi))?;
-            if !self.allows(&scaled, None) || self.latency_ms.is_none() {
-                return Ok((self.allows(&scaled, None), scaled, None));
-            }
-            // Rounding makes many φ one network.
-            let same = |other: &&(Scaled, Option<f64>)| other.0.summary == scaled.summary;
-            let measured = match known.iter().find(same) {
-                Some((_, measured)) => *measured,
-                None => Some(latency(&scaled)?),
-            };
-            known.push((scaled.clone(), measured));
-            Ok((self.allows(&scaled, measured), scaled, measured))
-        };
-        let (fits, mut last, _) = attempt(0.0)?;
-        let direction = if fits { 1.0 } else { -1.0 };
-        // `within` fits, or is yet to be found; `beyond` does not.
-        let (mut phi, mut step) = (0.0, FIRST_STEP);
-        let (mut within, mut beyond) = loop {
-            let next: f64 = phi + direction * step;
-            let tried = if next.abs() > FARTHEST { None } else { attempt(next).ok() };
-            let Some((now, scaled, _)) = tried else {
-                let cost = self.cost_of(&last);
-                return Err(match fits {
-                    true => ScaleError::TooLarge { phi, largest: cost }.into(),
-                    false => ScaleError::TooSmall { phi, smallest: cost }.into(),
-                });
-            };
-            if now != fits {
-                break if fits { (phi, next) } else { (next, phi) };
-            }
-            (phi, step, last) = (next, 2.0 * step, scaled);
-        };
-        while beyond - within > precision {
-            let middle = 0.5 * (within + beyond);
-            if attempt(middle)?.0 { within = middle } else { beyond = middle }
+        let known = Vec::new();
+        let mut trials = Trials { budget: self, base, coefficients, latency, known };
+        let start = trials.at([0.0; 3])?;
+        let (mut phi, outcome) = trials.farthest([0.0; 3], [true; 3], &start)?;
+        if let End::Unlimited(last) = outcome {
+            let (phi, cost) = (phi[0], self.cost_of(&last));
+            return Err(match start.fits {
+                true => ScaleError::TooLarge { phi, largest: cost }.into(),
+                false => ScaleError::TooSmall { phi, smallest: cost }.into(),
+            });
         }
-        let (_, scaled, latency_ms) = attempt(within)?;
+        let Coefficients { beta, gamma, .. } = coefficients;
+        for (grows, moving) in [(beta.min(gamma) >= 1.0, [false, true, true]), (gamma >= 1.0, [false, false, true])] {
+            let moves = moving.iter().zip([1.0, beta, gamma]).any(|(moves, by)| *moves && by > 1.0);
+            if grows && moves {
+                let now = trials.at(phi)?;
+                // What the budget does not count could grow for ever: it stays.
+                if let (further, End::Found) = trials.farthest(phi, moving, &now)? {
+                    phi = further;
+                }
+            }
+        }
+        let Trial { scaled, latency_ms, .. } = trials.at(phi)?;
         let spent = spent(base, &scaled)?;
-        Ok(Fit { phi: within, scaled, latency_ms, spent })
+        Ok(Fit { phi, scaled, latency_ms, spent })
     }
 
     /// What the budget counts, of a network.
-    fn cost_of(&self, scaled: &Scaled) -> String {
+    fn cost_of(&self, Trial { scaled, latency_ms, .. }: &Trial) -> String {
         let summary = &scaled.summary;
         let counted = [
-            (self.macs.is_some(), format!("{} MACs", summary.macs)),
-            (self.parameters.is_some(), format!("{} parameters", summary.parameters)),
-            (self.size_bytes.is_some(), format!("{} bytes", summary.size_bytes)),
-            (self.latency_ms.is_some(), format!("{} MACs, each of which takes time", summary.macs)),
+            self.macs.map(|_| format!("{} MACs", summary.macs)),
+            self.parameters.map(|_| format!("{} parameters", summary.parameters)),
+            self.size_bytes.map(|_| format!("{} bytes", summary.size_bytes)),
+            latency_ms.map(|latency| format!("{latency:.2} ms for one image")),
         ];
-        counted.into_iter().filter_map(|(asked, text)| asked.then_some(text)).collect::<Vec<_>>().join(", ")
+        counted.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A network that was looked at.
+#[derive(Clone)]
+struct Trial {
+    fits: bool,
+    scaled: Scaled,
+    /// Nothing where it was not asked for, or something else is too much already.
+    latency_ms: Option<f64>,
+}
+
+/// How a search for φ ended.
+enum End {
+    Found,
+    /// This network is the last that could be tried, and like the first one in being within the budget or not.
+    Unlimited(Trial),
+}
+
+/// Networks on the way to the budget's end.
+struct Trials<'a, E> {
+    budget: &'a Budget,
+    base: &'a Base,
+    coefficients: Coefficients,
+    latency: &'a mut dyn FnMut(&Scaled) -> Result<f64, E>,
+    /// Those whose latency was measured.
+    known: Vec<(Summary, f64)>,
+}
+
+impl<E: From<ScaleError>> Trials<'_, E> {
+    /// The network where depth, width and resolution have grown so far.
+    fn at(&mut self, phi: [f64; 3]) -> Result<Trial, E> {
+        let scaled = self.base.scaled(self.coefficients.at_each(phi))?;
+        if !self.budget.allows(&scaled, None) || self.budget.latency_ms.is_none() {
+            return Ok(Trial { fits: self.budget.allows(&scaled, None), scaled, latency_ms: None });
+        }
+        // Rounding makes many φ one network.
+        let same = self.known.iter().find(|(summary, _)| *summary == scaled.summary);
+        let latency = match same {
+            Some((_, latency)) => *latency,
+            None => {
+                let latency = (self.latency)(&scaled)?;
+                self.known.push((scaled.summary.clone(), latency));
+                latency
+            }
+        };
+        Ok(Trial { fits: self.budget.allows(&scaled, Some(latency)), scaled, latency_ms: Some(latency) })
+    }
+
+    /// The largest φ within the budget as the `moving` of depth, width and resolution go on from `start`, whose network is
+    /// `first`: upwards if that is within the budget, else downwards.
+    fn farthest(&mut self, start: [f64; 3], moving: [bool; 3], first: &Trial) -> Result<([f64; 3], End), E> {
+        let precision = if self.budget.latency_ms.is_some() { MEASURED_PRECISION } else { PRECISION };
+        let moved = |by: f64| {
+            let mut phi = start;
+            phi.iter_mut().zip(moving).for_each(|(phi, moves)| *phi += if moves { by } else { 0.0 });
+            phi
+        };
+        let direction = if first.fits { 1.0 } else { -1.0 };
+        let (mut by, mut step, mut last) = (0.0, FIRST_STEP, first.clone());
+        let (mut within, mut beyond) = loop {
+            let next: f64 = by + direction * step;
+            let here = moved(by);
+            let allowed = moved(next).iter().all(|phi| phi.abs() <= FARTHEST);
+            // Beyond some φ there are no networks.
+            if !allowed || self.base.scaled(self.coefficients.at_each(moved(next))).is_err() {
+                return Ok((here, End::Unlimited(last)));
+            }
+            let trial = self.at(moved(next))?;
+            if trial.fits != first.fits {
+                break if first.fits { (by, next) } else { (next, by) };
+            }
+            (by, step, last) = (next, 2.0 * step, trial);
+        };
+        while beyond - within > precision {
+            let middle = 0.5 * (within + beyond);
+            if self.at(moved(middle))?.fits { within = middle } else { beyond = middle }
+        }
+        Ok((moved(within), End::Found))
     }
 }
 
@@ -165,8 +229,18 @@ mod tests {
             for budget in budgets {
                 let fit = largest(budget, name, Coefficients::PUBLISHED).unwrap();
                 assert!(budget.allows(&fit.scaled, None));
-                let above = base(name).scaled(Coefficients::PUBLISHED.at(fit.phi + 2.0 * PRECISION)).unwrap();
-                assert!(!budget.allows(&above, None), "{name} {budget:?} at {}", fit.phi);
+                let above = |moving: [f64; 3]| {
+                    let phi = std::array::from_fn(|index| fit.phi[index] + moving[index] * 2.0 * PRECISION);
+                    base(name).scaled(Coefficients::PUBLISHED.at_each(phi)).unwrap()
+                };
+                assert!(!budget.allows(&above([1.0; 3]), None), "{name} {budget:?} at {:?}", fit.phi);
+                assert!(!budget.allows(&above([0.0, 1.0, 1.0]), None), "{name} {budget:?} at {:?}", fit.phi);
+                // Nothing that is counted is left over, but for a step of the finest dimension.
+                let summary = &fit.scaled.summary;
+                let used = budget.macs.map(|most| summary.macs as f64 / most as f64).into_iter();
+                let used = used.chain(budget.parameters.map(|most| summary.parameters as f64 / most as f64));
+                let used = used.chain(budget.size_bytes.map(|most| summary.size_bytes as f64 / most as f64));
+                assert!(used.fold(0.0, f64::max) > 0.9, "{name} {budget:?}: {} M MACs", summary.macs / 1_000_000);
                 let all: f64 = fit.spent.iter().map(|(_, by)| by).product();
                 let whole =
                     fit.scaled.summary.macs as f64 / base(name).scaled(Factors::NONE).unwrap().summary.macs as f64;
@@ -188,7 +262,7 @@ mod tests {
             .unwrap();
         let found = fit.latency_ms.unwrap();
         assert!(found <= 800.0 && found > 700.0, "{found}");
-        assert!(networks.len() < 12);
+        assert!(networks.len() < 20, "{}", networks.len());
     }
 
     #[test]

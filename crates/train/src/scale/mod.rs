@@ -81,7 +81,12 @@ impl Coefficients {
 
     /// The multipliers at φ.
     pub fn at(self, phi: f64) -> Factors {
-        Factors { depth: self.alpha.powf(phi), width: self.beta.powf(phi), resolution: self.gamma.powf(phi) }
+        self.at_each([phi; 3])
+    }
+
+    /// The multipliers where depth, width and resolution each have a φ of their own.
+    pub fn at_each(self, [depth, width, resolution]: [f64; 3]) -> Factors {
+        Factors { depth: self.alpha.powf(depth), width: self.beta.powf(width), resolution: self.gamma.powf(resolution) }
     }
 }
 
@@ -202,6 +207,12 @@ impl Base {
         let (width, depth, dropout) = (architecture.width, architecture.depth, architecture.dropout);
         let resolution = resolution.unwrap_or(architecture.resolution);
         Ok(Self { options, width, depth, resolution, dropout, side_step: side_step.max(1) })
+    }
+
+    /// The same network for `classes` classes.
+    pub fn with_classes(mut self, classes: usize) -> Self {
+        self.options.classes = classes;
+        self
     }
 
     /// The base's name.

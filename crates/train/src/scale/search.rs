@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -64,8 +64,12 @@ pub struct Trial {
     pub parameters: usize,
     /// Multiply-accumulates for one image.
     pub macs: u64,
-    /// Best validation.
-    pub results: Results,
+    /// Best validation of each run, one a seed.
+    pub runs: Vec<Results>,
+    /// Their mean top-1 accuracy.
+    pub top1: f64,
+    /// Its standard deviation between seeds, where there are several.
+    pub top1_deviation: Option<f64>,
     /// Top-1 accuracy in points for each million multiply-accumulates.
     pub accuracy_per_macs: f64,
 }
@@ -76,6 +80,8 @@ pub struct Search<'a> {
     pub template: &'a RecipeFile,
     /// The data; must have a validation split.
     pub data: &'a DataSet,
+    /// How often each network is trained: with the template's seed and those that follow it.
+    pub seeds: u64,
     /// Folder of the search.
     pub out: &'a Path,
     /// Where to compute.
@@ -93,7 +99,7 @@ pub enum SearchError {
         /// The candidate.
         name: String,
         /// Why.
-        source: TrainError,
+        source: Box<TrainError>,
     },
     /// There is nothing to rank by.
     #[error("the data has no validation images to rank networks by")]
@@ -121,15 +127,25 @@ impl SearchError {
 
 /// What a search is about to do, for whoever shows it.
 pub enum Progress<'a> {
-    /// The candidate of this index, from 0, begins.
-    Begin(usize, &'a Candidate),
+    /// A run begins, or is found complete.
+    Begin {
+        /// Its number, from 1.
+        run: usize,
+        /// Runs of the search.
+        runs: usize,
+        /// The network.
+        candidate: &'a Candidate,
+        /// The seed.
+        seed: u64,
+    },
     /// Its training goes on.
     Training(Event<'a>),
 }
 
 impl Search<'_> {
-    /// Trains every candidate in a folder of its own, the cheapest first, and writes results after each. Runs that are
-    /// there go on where they stopped; complete ones are not trained again. Without trials, it was interrupted.
+    /// Trains every network in a folder of its own, the cheapest first, with one seed after the other, and writes results
+    /// after each run. Candidates that rounding made one network share its runs. Runs that are there go on where they
+    /// stopped; complete ones are not trained again. Without trials, it was interrupted.
     ///
     /// # Errors
     /// See [`SearchError`].
@@ -142,28 +158,50 @@ impl Search<'_> {
             return Err(SearchError::NoValidation);
         }
         candidates.sort_by_key(|candidate| candidate.scaled.summary.macs);
+        let summary = |index: usize| &candidates[index].scaled.summary;
+        let first_alike = |index: usize| (0..index).find(|&other| summary(other) == summary(index)).unwrap_or(index);
+        let trained_as: Vec<usize> = (0..candidates.len()).map(first_alike).collect();
+        let networks: Vec<usize> = (0..candidates.len()).filter(|&index| trained_as[index] == index).collect();
+        let mut results: Vec<Vec<Results>> = vec![Vec::new(); candidates.len()];
         let mut trials = Vec::new();
-        for (index, candidate) in candidates.iter().enumerate() {
-            observer(Progress::Begin(index, candidate));
-            match self.train(candidate, observer)? {
-                None => return Ok(None),
-                Some(results) => trials.push(trial(candidate, self.data.classes.len(), results)),
+        let mut run = 0;
+        for seed in (0..self.seeds).map(|step| self.template.seed.wrapping_add(step)) {
+            for &index in &networks {
+                run += 1;
+                let runs = networks.len() * self.seeds as usize;
+                observer(Progress::Begin { run, runs, candidate: &candidates[index], seed });
+                match self.train(&candidates[index], seed, observer)? {
+                    None => return Ok(None),
+                    Some(best) => results[index].push(best),
+                }
+                let begun = candidates.iter().zip(&trained_as).filter(|(_, network)| !results[**network].is_empty());
+                let classes = self.data.classes.len();
+                trials = begun.map(|(candidate, network)| trial(candidate, classes, &results[*network])).collect();
+                rank(&mut trials);
+                self.write(&trials)?;
             }
-            rank(&mut trials);
-            self.write(&trials)?;
         }
         Ok(Some(trials))
     }
 
     /// Best validation of a candidate; nothing if it was interrupted.
-    fn train(&self, candidate: &Candidate, observer: &mut dyn FnMut(Progress)) -> Result<Option<Results>, SearchError> {
-        let fail = |source| SearchError::Train { name: candidate.name.clone(), source };
-        let mut file = with_network(&candidate.scaled, self.template);
+    fn train(
+        &self,
+        candidate: &Candidate,
+        seed: u64,
+        observer: &mut dyn FnMut(Progress),
+    ) -> Result<Option<Results>, SearchError> {
+        let fail = |source: TrainError| SearchError::Train { name: candidate.name.clone(), source: source.into() };
+        let mut file = RecipeFile { seed, ..with_network(&candidate.scaled, self.template) };
         // Networks are compared under one and the same regularisation, the template's.
         file.model.dropout = self.template.model.dropout;
         file.model.drop_path = self.template.model.drop_path;
         let recipe = Recipe::try_from(file).map_err(|error| fail(error.into()))?;
-        let out = self.out.join(RUNS).join(&candidate.name);
+        let folder = match seed == self.template.seed {
+            true => candidate.name.clone(),
+            false => format!("{}_seed{seed}", candidate.name),
+        };
+        let out = self.out.join(RUNS).join(folder);
         let resume = out.join(CHECKPOINT).exists() || out.join(LAST).exists();
         let group = Group::alone();
         let run = Run {
@@ -193,7 +231,7 @@ impl Search<'_> {
     }
 }
 
-fn trial(candidate: &Candidate, classes: usize, results: Results) -> Trial {
+fn trial(candidate: &Candidate, classes: usize, runs: &[Results]) -> Trial {
     let Candidate { name, series, coefficients, phi, scaled } = candidate.clone();
     let mut options = scaled.options;
     options.classes = classes;
@@ -202,7 +240,11 @@ fn trial(candidate: &Candidate, classes: usize, results: Results) -> Trial {
     let summary =
         architecture.and_then(|architecture| mbconv_nets::Summary::new(&architecture, scaled.resolution).ok());
     let macs = summary.map_or(0, |summary| summary.macs);
-    let accuracy_per_macs = 100.0 * results.top1 / (macs.max(1) as f64 / 1e6);
+    let count = runs.len() as f64;
+    let top1 = runs.iter().map(|run| run.top1).sum::<f64>() / count;
+    let squares: f64 = runs.iter().map(|run| (run.top1 - top1).powi(2)).sum();
+    let top1_deviation = (runs.len() > 1).then(|| (squares / (count - 1.0)).sqrt());
+    let accuracy_per_macs = 100.0 * top1 / (macs.max(1) as f64 / 1e6);
     Trial {
         name,
         series,
@@ -211,28 +253,31 @@ fn trial(candidate: &Candidate, classes: usize, results: Results) -> Trial {
         resolution: scaled.resolution,
         parameters,
         macs,
-        results,
+        runs: runs.to_vec(),
+        top1,
+        top1_deviation,
         accuracy_per_macs,
     }
 }
 
 /// The best first; among equals the cheapest.
 fn rank(trials: &mut [Trial]) {
-    let by_score = |a: &Trial, b: &Trial| b.results.top1.total_cmp(&a.results.top1);
-    trials.sort_by(|a, b| by_score(a, b).then(a.macs.cmp(&b.macs)));
+    trials.sort_by(|a, b| b.top1.total_cmp(&a.top1).then(a.macs.cmp(&b.macs)));
 }
 
 fn csv(trials: &[Trial]) -> String {
-    let mut csv =
-        "rank,name,series,alpha,beta,gamma,phi,resolution,parameters,macs,top1,top5,loss,epoch,top1_per_mmacs\n"
-            .to_string();
+    let mut csv = "rank,name,series,alpha,beta,gamma,phi,resolution,parameters,macs,seeds,top1,top1_deviation,top5,loss,top1_per_mmacs\n".to_string();
     for (index, trial) in trials.iter().enumerate() {
         let Trial { name, series, coefficients: Coefficients { alpha, beta, gamma }, phi, resolution, .. } = trial;
-        let Trial { parameters, macs, results: Results { top1, top5, loss, epoch, .. }, accuracy_per_macs, .. } = trial;
+        let Trial { parameters, macs, runs, top1, accuracy_per_macs, .. } = trial;
+        let mean = |of: fn(&Results) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
+        let (top5, loss) = (mean(|run| run.top5), mean(|run| run.loss));
+        let deviation = trial.top1_deviation.map_or(String::new(), |deviation| format!("{deviation:.6}"));
         let _ = writeln!(
             csv,
-            "{},{name},{series},{alpha},{beta},{gamma},{phi},{resolution},{parameters},{macs},{top1:.6},{top5:.6},{loss:.6},{epoch},{accuracy_per_macs:.4}",
-            index + 1
+            "{},{name},{series},{alpha},{beta},{gamma},{phi},{resolution},{parameters},{macs},{},{top1:.6},{deviation},{top5:.6},{loss:.6},{accuracy_per_macs:.4}",
+            index + 1,
+            runs.len()
         );
     }
     csv
@@ -244,7 +289,7 @@ fn chart(trials: &[Trial]) -> Chart<'static> {
     let mut by_cost: Vec<&Trial> = trials.iter().collect();
     by_cost.sort_by_key(|trial| trial.macs);
     for trial in &by_cost {
-        let point = (trial.macs as f64 / 1e6, trial.results.top1);
+        let point = (trial.macs as f64 / 1e6, trial.top1);
         match series.iter_mut().find(|series| series.name == trial.series) {
             Some(series) => series.points.push(point),
             None => series.push(Series { name: trial.series, points: vec![point] }),
@@ -252,9 +297,13 @@ fn chart(trials: &[Trial]) -> Chart<'static> {
     }
     series.sort_by_key(|series| series.name);
     let scattered = series.iter().all(|series| series.name == GRID);
+    let whisker = |trial: &&Trial| {
+        let deviation = trial.top1_deviation?;
+        Some((trial.macs as f64 / 1e6, trial.top1 - deviation, trial.top1 + deviation))
+    };
     let label = |trial: &&Trial| {
         let Coefficients { alpha, beta, gamma } = trial.coefficients;
-        ((trial.macs as f64 / 1e6, trial.results.top1), format!("{alpha}·{beta}·{gamma}"))
+        ((trial.macs as f64 / 1e6, trial.top1), format!("{alpha}·{beta}·{gamma}"))
     };
     Chart {
         title: "Top-1 accuracy after the proxy recipe",
@@ -263,20 +312,21 @@ fn chart(trials: &[Trial]) -> Chart<'static> {
         x_scale: if scattered { Scale::Linear } else { Scale::Log },
         unit: Unit::Percent,
         scattered,
+        whiskers: by_cost.iter().filter_map(whisker).collect(),
         labels: if scattered { by_cost.iter().map(label).collect() } else { Vec::new() },
         series,
         ..Chart::default()
     }
 }
 
-/// A share of each class's images, the first ones, of both splits: for searches on large data.
+/// A share of each class's training images, the first ones: for searches on large data. Validation stays whole, so that
+/// the ranks are no noisier than they must be.
 ///
-/// A class keeps at least one image of a split that it has any in.
+/// A class that has images keeps at least one.
 pub fn share_of(data: &DataSet, share: f64) -> DataSet {
-    let part = |split: &Option<Arc<dyn Source>>| {
-        split.as_ref().map(|source| Arc::new(Part::new(source.clone(), data.classes.len(), share)) as Arc<dyn Source>)
-    };
-    DataSet { train: part(&data.train), val: part(&data.val), ..data.clone() }
+    let part =
+        |source: &Arc<dyn Source>| Arc::new(Part::new(source.clone(), data.classes.len(), share)) as Arc<dyn Source>;
+    DataSet { train: data.train.as_ref().map(part), ..data.clone() }
 }
 
 /// Some samples of a split.
@@ -321,11 +371,6 @@ impl Source for Part {
     }
 }
 
-/// The folder of a candidate's run.
-pub fn run_folder(out: &Path, name: &str) -> PathBuf {
-    out.join(RUNS).join(name)
-}
-
 #[cfg(test)]
 mod tests {
     use mbconv_nets::ArchitectureOptions;
@@ -368,10 +413,10 @@ mod tests {
         let template = RecipeFile::parse(PROXY, "proxy", &[]).unwrap();
         let data = share_of(&open("digits", &OpenOptions::default()).unwrap(), 0.1);
         let lengths = [&data.train, &data.val].map(|split| split.as_ref().unwrap().len());
-        assert!(lengths[0] > 140 && lengths[0] < 160 && lengths[1] > 35 && lengths[1] < 50, "{lengths:?}");
+        assert!(lengths[0] > 140 && lengths[0] < 160 && lengths[1] > 350, "{lengths:?}");
         let device = Device::flex();
-        let search = |stop: &AtomicBool, candidates: Vec<Candidate>| {
-            let search = Search { template: &template, data: &data, out: folder.path(), device: &device, stop };
+        let search = |stop: &AtomicBool, candidates: Vec<Candidate>, seeds: u64| {
+            let search = Search { template: &template, data: &data, seeds, out: folder.path(), device: &device, stop };
             let mut epochs = 0;
             let trials = search.run(candidates, &mut |progress| {
                 epochs += usize::from(matches!(progress, Progress::Training(Event::Epoch(_))));
@@ -379,14 +424,26 @@ mod tests {
             (trials.unwrap(), epochs)
         };
         let going = AtomicBool::new(false);
-        assert!(search(&AtomicBool::new(true), candidates(2)).0.is_none(), "interrupted");
-        let (first, epochs) = search(&going, candidates(2));
+        assert!(search(&AtomicBool::new(true), candidates(2), 1).0.is_none(), "interrupted");
+        let (first, epochs) = search(&going, candidates(2), 1);
         let first = first.unwrap();
         assert_eq!((first.len(), epochs), (2, 2));
-        assert!(first[0].results.top1 >= first[1].results.top1);
+        assert!(first[0].top1 >= first[1].top1 && first[0].top1_deviation.is_none());
         // What is complete is not trained again, and gives the same results.
-        let (again, epochs) = search(&going, candidates(2));
-        assert_eq!((again.unwrap(), epochs), (first, 0));
+        let (again, epochs) = search(&going, candidates(2), 1);
+        assert_eq!((again.unwrap(), epochs), (first.clone(), 0));
+        // Nor is a network that comes by another name; further seeds are runs of their own.
+        let twin = Candidate { name: "twin".into(), ..candidates(1).remove(0) };
+        let (more, epochs) = search(&going, [candidates(2), vec![twin]].concat(), 2);
+        let more = more.unwrap();
+        assert_eq!((more.len(), epochs), (3, 2));
+        let named = |name: &str| more.iter().find(|trial| trial.name == name).unwrap();
+        let [one, twin] = ["c0", "twin"].map(named);
+        assert_eq!((one.runs.len(), &one.runs), (2, &twin.runs));
+        assert_eq!(one.runs[0], first.iter().find(|trial| trial.name == "c0").unwrap().runs[0]);
+        assert_ne!(one.runs[0], one.runs[1], "another seed");
+        let half = (one.runs[0].top1 - one.runs[1].top1).abs() / 2.0;
+        assert!((one.top1_deviation.unwrap() - half * 2f64.sqrt()).abs() < 1e-12);
         for (name, words) in [(JSON, "accuracy_per_macs"), (CSV, "1,c"), (CHART, "<svg")] {
             let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
             assert!(text.contains(words) && !text.contains("NaN"), "{name}: {text}");
