@@ -44,6 +44,10 @@ pub enum Command {
     Info(Info),
     /// List the architectures, or published weights
     List(List),
+    /// Draw a network's stages, or the published accuracy of the families over their cost, as SVG
+    Draw(Draw),
+    /// Scale a network in depth, width and resolution: by formula, to a budget, or by a search
+    Scale(Scale),
     /// Measure how fast a network runs here
     Bench(Bench),
     /// Show the devices this build can use
@@ -431,7 +435,7 @@ pub struct WayArgs {
 
 #[derive(Args)]
 pub struct Info {
-    /// Name of an architecture, a model file, a run's folder or a recipe
+    /// Name of an architecture, a model file, a run's folder, a recipe or a stage table (TOML)
     pub subject: String,
     /// Number of classes [default: 1000, or the model's]
     #[arg(long, value_parser = positive)]
@@ -445,6 +449,12 @@ pub struct Info {
     /// Show every layer
     #[arg(long)]
     pub layers: bool,
+    /// Images in a batch for which training memory is estimated
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub batch_size: usize,
+    /// Print the layers as comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
     #[command(flatten)]
     pub json: JsonArgs,
 }
@@ -459,8 +469,117 @@ pub struct List {
 }
 
 #[derive(Args)]
+pub struct Draw {
+    /// Name of an architecture, a model file, a run's folder, a recipe or a stage table (TOML)
+    #[arg(required_unless_present = "chart")]
+    pub subject: Option<String>,
+    /// Draw published ImageNet accuracy over multiply-accumulates instead, a curve for each family
+    #[arg(long, conflicts_with = "subject")]
+    pub chart: bool,
+    /// Number of classes [default: 1000, or the model's]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// Side of the input image in pixels [default: the one it was made for]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
+    /// File to write [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Scale {
+    /// What is scaled: name of an architecture, a stage table, a recipe (which is then the template too), a model file
+    /// [default: efficientnet_b0, or the recipe of --run]
+    #[arg(long, value_name = "ARCH|FILE")]
+    pub base: Option<String>,
+    /// How far: a number, several (0,0.5,1) or a range of whole ones (1..7) [default: 1]
+    #[arg(long, allow_hyphen_values = true)]
+    pub phi: Option<String>,
+    /// Growth of depth
+    #[arg(long, default_value_t = 1.2, value_parser = coefficient)]
+    pub alpha: f64,
+    /// Growth of width
+    #[arg(long, default_value_t = 1.1, value_parser = coefficient)]
+    pub beta: f64,
+    /// Growth of resolution
+    #[arg(long, default_value_t = 1.15, value_parser = coefficient)]
+    pub gamma: f64,
+    /// Scale in one dimension alone, doubling the cost with each φ; several make curves to compare
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["alpha", "beta", "gamma", "grid"])]
+    pub only: Vec<Only>,
+    /// The largest network with so many multiply-accumulates, such as 1G or 600M
+    #[arg(long, value_name = "N", value_parser = quantity, conflicts_with_all = ["phi", "grid"])]
+    pub target_macs: Option<u64>,
+    /// The largest network with so many parameters, such as 5M
+    #[arg(long, value_name = "N", value_parser = quantity, conflicts_with_all = ["phi", "grid"])]
+    pub target_params: Option<u64>,
+    /// The largest network whose parameters take so much as f32, such as 10MB
+    #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with_all = ["phi", "grid"])]
+    pub target_size: Option<u64>,
+    /// The largest network that takes so long for one image on --device, such as 20ms: measured
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, conflicts_with_all = ["phi", "grid"])]
+    pub target_latency: Option<f64>,
+    /// Every α, β, γ ≥ 1 with α·β²·γ² near 2, at φ = 1
+    #[arg(long, conflicts_with_all = ["phi", "alpha", "beta", "gamma"])]
+    pub grid: bool,
+    /// Step of the grid
+    #[arg(long, default_value_t = 0.05)]
+    pub step: f64,
+    /// How far α·β²·γ² may be from 2 in the grid
+    #[arg(long, default_value_t = 0.1)]
+    pub tolerance: f64,
+    /// Train every network with this recipe (its model aside) and rank them; run again, it goes on where it stopped
+    #[arg(long, value_name = "RECIPE", requires_all = ["data", "out"], conflicts_with = "recipe")]
+    pub run: Option<PathBuf>,
+    /// Data set to train on
+    #[arg(long, requires = "run")]
+    pub data: Option<String>,
+    /// Share of each class's training images to train on; validation stays whole
+    #[arg(long, default_value_t = 1.0, value_parser = share, requires = "run")]
+    pub share: f64,
+    /// How often each network is trained, with the recipe's seed and those that follow it: ranks are by the mean
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), requires = "run")]
+    pub seeds: u64,
+    /// Template of the recipes that are written [default: EfficientNet's for ImageNet]
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<PathBuf>,
+    /// Set any key of the template; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Memory for which batches are suggested
+    #[arg(long, default_value = "16GB", value_parser = bytes)]
+    pub memory: u64,
+    /// Number of classes of what is counted [default: 1000, or the data's]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// Side of the base's image in pixels [default: the one it was made for]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
+    /// Scaled sides are rounded to multiples of this
+    #[arg(long, default_value_t = mbconv_train::scale::SIDE_STEP, value_parser = positive)]
+    pub side_step: usize,
+    /// Folder for the recipes, and for the runs of --run
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Only {
+    Depth,
+    Width,
+    Resolution,
+    /// All three, with the published coefficients
+    Compound,
+}
+
+#[derive(Args)]
 pub struct Bench {
-    /// Name of an architecture, a model file or the folder of a run
+    /// Name of an architecture, a model file, the folder of a run, a recipe or a stage table (TOML)
     pub subject: String,
     /// What to measure: images to logits, or whole training steps
     #[arg(long, value_enum, default_value_t = BenchMode::Infer)]
@@ -584,5 +703,75 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".into()),
         Ok(number) => Ok(number),
+    }
+}
+
+fn coefficient(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.1..=10.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0.1 to 10".into()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
+        _ => Err("expected a number above 0 and at most 1".into()),
+    }
+}
+
+/// A whole number with an optional thousand (k), million (M) or billion (G or B).
+fn quantity(text: &str) -> Result<u64, String> {
+    with_unit(text, &[("", 1.0), ("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9), ("B", 1e9), ("T", 1e12)])
+        .filter(|value| (1.0..1e18).contains(value))
+        .map(|value| value as u64)
+        .ok_or_else(|| "expected a number such as 600M or 1.5G".into())
+}
+
+/// Bytes, with decimal and binary units.
+fn bytes(text: &str) -> Result<u64, String> {
+    const KIBI: f64 = 1024.0;
+    let units = [("", 1.0), ("B", 1.0), ("kB", 1e3), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)];
+    let binary = [("KiB", KIBI), ("MiB", KIBI * KIBI), ("GiB", KIBI * KIBI * KIBI)];
+    with_unit(text, &[&units[..], &binary].concat())
+        .filter(|value| (1.0..1e18).contains(value))
+        .map(|value| value as u64)
+        .ok_or_else(|| "expected a size such as 10MB or 16GB".into())
+}
+
+fn milliseconds(text: &str) -> Result<f64, String> {
+    with_unit(text, &[("ms", 1.0), ("s", 1e3), ("us", 1e-3), ("µs", 1e-3)])
+        .filter(|value| *value > 0.0 && value.is_finite())
+        .ok_or_else(|| "expected a time such as 20ms".into())
+}
+
+/// A number and its unit, which may stand apart.
+fn with_unit(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = (text[..end].parse::<f64>().ok()?, text[end..].trim());
+    units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| number * factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn quantities_have_units() {
+        assert_eq!(
+            ["1G", "600M", "1.5G", "42", "5 M"].map(|text| quantity(text).unwrap()),
+            [1_000_000_000, 600_000_000, 1_500_000_000, 42, 5_000_000]
+        );
+        assert_eq!(["10MB", "1KiB", "7"].map(|text| bytes(text).unwrap()), [10_000_000, 1024, 7]);
+        assert_eq!(["20ms", "1.5s"].map(|text| milliseconds(text).unwrap()), [20.0, 1500.0]);
+        assert!(["", "G", "-1", "1X", "0", "1e30", "nan"].iter().all(|text| quantity(text).is_err()));
+        assert!(["20", "0ms", "ms"].iter().all(|text| milliseconds(text).is_err()));
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
     }
 }

@@ -18,6 +18,8 @@ use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
 use mbconv_train::recipe::RecipeError;
 use mbconv_train::report::ReportError;
+use mbconv_train::scale::ScaleError;
+use mbconv_train::scale::search::SearchError;
 
 /// Why a command did not succeed.
 pub enum Failure {
@@ -78,7 +80,18 @@ macro_rules! with_hint {
     )+};
 }
 
-with_hint!(ArchitectureError, DataError, DeviceError, GroupError, ImportError, ModelError, OnnxError, TrainError);
+with_hint!(
+    ArchitectureError,
+    DataError,
+    DeviceError,
+    GroupError,
+    ImportError,
+    ModelError,
+    OnnxError,
+    ScaleError,
+    SearchError,
+    TrainError
+);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,6 +149,9 @@ impl From<RecipeError> for Failure {
             RecipeError::Model(error) => error.hint(),
             RecipeError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("recipes that come with mbconv are in configs/".into())
+            }
+            RecipeError::Table { .. } => {
+                Some("the path is meant from the recipe's folder, or from the working folder".into())
             }
             _ => None,
         };

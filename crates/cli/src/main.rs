@@ -5,6 +5,7 @@ mod commands;
 #[cfg(feature = "tui")]
 mod dashboard;
 mod failure;
+mod subject;
 mod terminal;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         Command::Data(args) => commands::data::run(args, stop),
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),
+        Command::Draw(args) => commands::draw::run(args),
+        Command::Scale(args) => commands::scale::run(args, stop),
         Command::Bench(args) => commands::bench::run(args),
         Command::Devices => commands::devices::run(),
     };

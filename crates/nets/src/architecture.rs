@@ -7,34 +7,73 @@ use crate::Network;
 
 /// Most classes a network may have.
 const MAX_CLASSES: usize = 1 << 20;
+/// Most channels of a layer, and most blocks, after scaling: so that everything can be counted.
+const MAX_WIDTH: usize = 1 << 20;
+const MAX_BLOCKS: usize = 8192;
 /// Most channels an input image may have.
 const MAX_INPUT_CHANNELS: usize = 1024;
 
-/// One row of a paper's stage table, before scaling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One row of a paper's stage table, before scaling; in TOML all but `channels` may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Expansion factor `t`: the hidden width is `t` times the block's input width.
+    #[serde(default = "one")]
     pub expansion: usize,
     /// Side of the depthwise kernel.
+    #[serde(default = "three")]
     pub kernel: usize,
     /// Stride of the stage's first block; the others have stride 1.
+    #[serde(default = "one")]
     pub stride: usize,
     /// Output channels at width 1.
     pub channels: usize,
     /// Blocks at depth 1.
+    #[serde(default = "one")]
     pub repeats: usize,
     /// Are expansion and depthwise convolution one dense k×k convolution?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fused: bool,
     /// Channels at width 1 that the first block's expansion multiplies, where they are not the block's input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expanded_from: Option<usize>,
     /// Do inputs join outputs of the same shape?
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub residual: bool,
+    /// Does the network's squeeze-excitation, if it has one, stand in this stage?
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub squeeze: bool,
+    /// Groups of the k×k convolution in the stage's first block, for those who want to say it: the expanded width, or 1
+    /// where it is fused. No other number is possible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<usize>,
+}
+
+fn one() -> usize {
+    1
+}
+fn three() -> usize {
+    3
+}
+fn yes() -> bool {
+    true
 }
 
 impl Stage {
     /// Inverted residuals.
     pub const fn new(expansion: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Self {
-        Self { expansion, kernel, stride, channels, repeats, fused: false, expanded_from: None, residual: true }
+        Self {
+            expansion,
+            kernel,
+            stride,
+            channels,
+            repeats,
+            fused: false,
+            expanded_from: None,
+            residual: true,
+            squeeze: true,
+            groups: None,
+        }
     }
 
     /// The same with expansion and depthwise convolution fused.
@@ -55,7 +94,7 @@ pub enum Padding {
 }
 
 /// The two families, which differ in key layout and initialisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     /// Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>.
@@ -63,7 +102,17 @@ pub enum Family {
     MobileNetV2,
     /// Tan and Le 2019, <https://arxiv.org/abs/1905.11946>.
     #[serde(rename = "efficientnet")]
+    #[default]
     EfficientNet,
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MobileNetV2 => "MobileNetV2",
+            Self::EfficientNet => "EfficientNet",
+        })
+    }
 }
 
 /// How convolution weights start: normal, with standard deviation √(2 / fan-out).
@@ -158,6 +207,10 @@ pub struct Architecture {
     pub initialisation: Initialisation,
     /// Side of the image the network was published for.
     pub resolution: usize,
+    /// Multiplier of the stage table's widths.
+    pub width: f64,
+    /// Multiplier of the stage table's repeats.
+    pub depth: f64,
 }
 
 /// What can be wrong with a described architecture.
@@ -187,6 +240,32 @@ pub enum ArchitectureError {
         /// Stages of the network.
         stages: usize,
     },
+    /// A row of a stage table that no network can have.
+    #[error("stage {stage} of the table: `{key}` is {value}, but must be {expected}")]
+    Stage {
+        /// Which row, from 1.
+        stage: usize,
+        /// The key at fault.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// A stride where nothing is left to stride over.
+    #[error(
+        "stride {stride} of {place} meets a map of 1×1 pixels: {strides} strides in all are too many for images of {side}×{side}"
+    )]
+    VanishedMap {
+        /// The stem or a stage.
+        place: String,
+        /// Its stride.
+        stride: usize,
+        /// Product of the strides of all layers.
+        strides: usize,
+        /// Side of the image.
+        side: usize,
+    },
 }
 
 impl ArchitectureError {
@@ -194,6 +273,9 @@ impl ArchitectureError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownName { .. } => Some("`mbconv list` shows the known architectures".into()),
+            Self::VanishedMap { .. } => {
+                Some("give larger images, or strides of 1: strides = \"cifar\", or a list".into())
+            }
             _ => None,
         }
     }
@@ -210,6 +292,7 @@ pub(crate) struct Blueprint<'a> {
     /// The stem keeps its width, the first and the last stage their depth.
     pub fixed_ends: bool,
     pub stem: usize,
+    pub stem_stride: usize,
     pub head: usize,
     /// Squeeze-excitation width = block input channels / this.
     pub squeeze_divisor: Option<usize>,
@@ -241,6 +324,32 @@ impl Architecture {
         self.stem_stride * self.blocks.iter().map(|block| block.stride).product::<usize>()
     }
 
+    /// Sides of the maps that the stem and each block give for an image of `side` pixels.
+    pub fn sides(&self, side: usize) -> Vec<usize> {
+        let strides = std::iter::once(self.stem_stride).chain(self.blocks.iter().map(|block| block.stride));
+        let shrink = |side: &mut usize, stride: usize| {
+            *side = side.div_ceil(stride);
+            Some(*side)
+        };
+        strides.scan(side, shrink).collect()
+    }
+
+    /// Is there something to stride over for every stride, in an image of `side` pixels?
+    ///
+    /// # Errors
+    /// [`ArchitectureError::VanishedMap`] names the first layer that strides over a single pixel.
+    pub fn check_side(&self, side: usize) -> Result<(), ArchitectureError> {
+        let before = std::iter::once(side).chain(self.sides(side));
+        let stem = std::iter::once(("the stem".to_string(), self.stem_stride));
+        let blocks = self.blocks.iter().map(|block| (format!("stage {}", block.stage + 1), block.stride));
+        match before.zip(stem.chain(blocks)).find(|(side, (_, stride))| *side <= 1 && *stride > 1) {
+            None => Ok(()),
+            Some((_, (place, stride))) => {
+                Err(ArchitectureError::VanishedMap { place, stride, strides: self.total_stride(), side })
+            }
+        }
+    }
+
     /// Strides of the stem and of each stage, as [`Strides::Custom`] takes them.
     pub fn strides(&self) -> Vec<usize> {
         let firsts = self.blocks.iter().filter(|block| block.index == 0);
@@ -264,7 +373,7 @@ impl Architecture {
         check(share(blueprint.norm_epsilon), "norm_epsilon", blueprint.norm_epsilon, "in [0, 1]")?;
         check(share(blueprint.norm_momentum), "norm_momentum", blueprint.norm_momentum, "in [0, 1]")?;
 
-        let strides = resolve_strides(choices.strides, blueprint.stages)?;
+        let strides = resolve_strides(choices.strides, blueprint.stem_stride, blueprint.stages)?;
         let widened = |channels: usize| round_channels_to(channels as f64 * blueprint.width, blueprint.divisor);
         let stem = if blueprint.fixed_ends { blueprint.stem } else { widened(blueprint.stem) };
         let last = blueprint.stages.len() - 1;
@@ -272,7 +381,12 @@ impl Architecture {
             let fixed = blueprint.fixed_ends && (stage == 0 || stage == last);
             if fixed { row.repeats } else { round_repeats(row.repeats, blueprint.depth) }
         };
+        let of_row = |row: &Stage| widened(row.channels.max(row.expanded_from.unwrap_or(0)));
+        let widest = blueprint.stages.iter().map(of_row);
+        let widest = widest.chain([stem, blueprint.head]).max().unwrap_or(0);
+        check(widest <= MAX_WIDTH, "channels", widest, "at most 1048576, scaled")?;
         let total: usize = blueprint.stages.iter().enumerate().map(|(stage, row)| repeats(stage, row)).sum();
+        check(total <= MAX_BLOCKS, "repeats", total, "at most 8192 in all, scaled")?;
         let mut blocks = Vec::with_capacity(total);
         let mut input = stem;
         for (stage, (row, &stride)) in blueprint.stages.iter().zip(&strides[1..]).enumerate() {
@@ -289,7 +403,7 @@ impl Architecture {
                     kernel: row.kernel,
                     stride,
                     fused: row.fused,
-                    squeeze: blueprint.squeeze_divisor.map(|divisor| (input / divisor).max(1)),
+                    squeeze: blueprint.squeeze_divisor.filter(|_| row.squeeze).map(|divisor| (input / divisor).max(1)),
                     drop_path: choices.drop_path * blocks.len() as f64 / total as f64,
                     residual: row.residual && stride == 1 && input == output,
                 });
@@ -311,6 +425,8 @@ impl Architecture {
             dropout: choices.dropout,
             initialisation: blueprint.initialisation,
             resolution: blueprint.resolution,
+            width: blueprint.width,
+            depth: blueprint.depth,
         })
     }
 }
@@ -332,8 +448,8 @@ pub fn round_repeats(repeats: usize, depth: f64) -> usize {
     (depth * repeats as f64).ceil() as usize
 }
 
-fn resolve_strides(strides: &Strides, stages: &[Stage]) -> Result<Vec<usize>, ArchitectureError> {
-    let published = || std::iter::once(2).chain(stages.iter().map(|stage| stage.stride));
+fn resolve_strides(strides: &Strides, stem: usize, stages: &[Stage]) -> Result<Vec<usize>, ArchitectureError> {
+    let published = || std::iter::once(stem).chain(stages.iter().map(|stage| stage.stride));
     match strides {
         Strides::Imagenet => Ok(published().collect()),
         Strides::Cifar => {
@@ -359,7 +475,7 @@ fn resolve_strides(strides: &Strides, stages: &[Stage]) -> Result<Vec<usize>, Ar
     }
 }
 
-fn check(
+pub(crate) fn check(
     holds: bool,
     key: &'static str,
     value: impl ToString,

@@ -194,6 +194,7 @@ impl EfficientNetConfig {
             depth: self.depth,
             fixed_ends: lite,
             stem: STEM,
+            stem_stride: 2,
             head: if lite { HEAD } else { round_channels(HEAD as f64 * self.width) },
             squeeze_divisor,
             activation,

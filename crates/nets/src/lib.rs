@@ -4,7 +4,7 @@
 //! Read the modules in this order:
 //!
 //! 1. [`architecture`]: a network as data, from which everything else follows;
-//! 2. [`mobilenet_v2`] and [`efficientnet`]: the two papers' tables;
+//! 2. [`mobilenet_v2`] and [`efficientnet`]: the two papers' tables; [`stage_table`]: a user's own;
 //! 3. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
 //! 4. [`folded`]: the network for inference;
 //! 5. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
@@ -34,6 +34,7 @@ pub mod network;
 pub mod norm;
 mod padding;
 pub mod registry;
+pub mod stage_table;
 pub mod summary;
 pub mod weights;
 
@@ -45,4 +46,5 @@ pub use mbconv_kernels::{Activation, inference::instructions, memory::keep_freed
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;
 pub use registry::ArchitectureOptions;
+pub use stage_table::StageTable;
 pub use summary::Summary;

@@ -91,6 +91,7 @@ impl MobileNetV2Config {
             fixed_ends: self.fixed_ends,
             stem: STEM,
             head,
+            stem_stride: 2,
             squeeze_divisor: None,
             activation: Activation::Relu6,
             norm_epsilon: self.norm_epsilon,

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Architecture, ArchitectureError, EfficientNetConfig, MobileNetV2Config, Padding, Strides};
+use crate::architecture::check;
+use crate::summary::trainable_parameters;
+use crate::{Architecture, ArchitectureError, EfficientNetConfig, MobileNetV2Config, Padding, StageTable, Strides};
 
 /// Names of the architectures to list: those with published weights.
 pub const NAMES: [&str; 53] = [
@@ -99,7 +101,24 @@ pub struct ArchitectureOptions {
     /// Momentum of batch-norm, in PyTorch's sense; the name's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm_momentum: Option<f64>,
+    /// Width multiplier; the name's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
+    /// Depth multiplier; the name's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<f64>,
+    /// Side of the image it is made for; the name's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<usize>,
+    /// A stage table instead of a known name, which is then only what the network is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<StageTable>,
 }
+
+/// Most parameters of a stage table's network.
+const MAX_PARAMETERS: usize = 100_000_000_000;
+/// Largest side of an image that a network can be made for.
+const MAX_RESOLUTION: usize = 8192;
 
 /// What precedes the names of networks with TensorFlow's conventions.
 pub const TENSORFLOW: &str = "tf_";
@@ -126,14 +145,47 @@ impl ArchitectureOptions {
             drop_path: None,
             norm_epsilon: None,
             norm_momentum: None,
+            width: None,
+            depth: None,
+            resolution: None,
+            table: None,
         }
     }
 
-    /// Resolves name and changes.
+    /// The network of a stage table, called as the table is.
+    pub fn of_table(table: StageTable, classes: usize) -> Self {
+        Self { name: table.name.clone(), table: Some(table), ..Self::new("", classes) }
+    }
+
+    /// What to call the network: its name, and the multipliers where they are not the name's.
+    pub fn title(&self) -> String {
+        let multipliers = [("width", self.width), ("depth", self.depth)];
+        let said = multipliers.iter().filter_map(|(what, by)| by.map(|by| format!(" {what} {by}")));
+        std::iter::once(self.name.clone()).chain(said).collect()
+    }
+
+    /// Resolves name or table, and changes.
     ///
     /// # Errors
-    /// An unknown name or an option outside its range.
+    /// An unknown name, an impossible table or an option outside its range.
     pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        let mut architecture = match &self.table {
+            Some(table) => table.architecture(self)?,
+            None => self.named()?,
+        };
+        architecture.resolution = self.resolution.unwrap_or(architecture.resolution);
+        let possible = (1..=MAX_RESOLUTION).contains(&architecture.resolution);
+        check(possible, "resolution", architecture.resolution, "between 1 and 8192")?;
+        if self.table.is_some() {
+            architecture.check_side(architecture.resolution)?;
+            // Far beyond any machine's memory: better said than tried.
+            let parameters = trainable_parameters(&architecture);
+            check(parameters <= MAX_PARAMETERS, "parameters", parameters, "at most 100000000000")?;
+        }
+        Ok(architecture)
+    }
+
+    fn named(&self) -> Result<Architecture, ArchitectureError> {
         let (name, tensorflow) = match self.name.strip_prefix(TENSORFLOW) {
             Some(name) => (name, true),
             None => (self.name.as_str(), false),
@@ -147,6 +199,8 @@ impl ArchitectureOptions {
             let config = EfficientNetConfig::named(suffix, self.classes).ok_or_else(|| self.unknown())?;
             let [norm_epsilon, norm_momentum] = norm([config.norm_epsilon, config.norm_momentum]);
             return EfficientNetConfig {
+                width: self.width.unwrap_or(config.width),
+                depth: self.depth.unwrap_or(config.depth),
                 input_channels: self.input_channels,
                 strides: self.strides.clone(),
                 dropout: self.dropout.unwrap_or(config.dropout),
@@ -175,9 +229,9 @@ impl ArchitectureOptions {
         };
         let [norm_epsilon, norm_momentum] = norm([config.norm_epsilon, config.norm_momentum]);
         MobileNetV2Config {
-            width,
+            width: self.width.unwrap_or(width),
             round_nearest,
-            depth,
+            depth: self.depth.unwrap_or(depth),
             fixed_ends: deepened.is_some(),
             input_channels: self.input_channels,
             strides: self.strides.clone(),

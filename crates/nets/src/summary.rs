@@ -20,6 +20,14 @@ pub struct Layer {
     pub parameters: usize,
     /// Multiply-accumulates of convolutions and the linear layer.
     pub macs: u64,
+    /// Bytes of the layer's output for one image, as f32.
+    pub activation_bytes: u64,
+    /// Bytes of maps that training keeps of the layer for the backward pass of one image, as f32: what goes into
+    /// batch-norm, and what comes out of the activation.
+    pub kept_bytes: u64,
+    /// Side in pixels of the part of the image that one position of the output is computed from. It may reach beyond the
+    /// image, and it leaves out squeeze-excitation's gates, which see all of their map.
+    pub receptive_field: usize,
 }
 
 /// What a network costs.
@@ -33,6 +41,11 @@ pub struct Summary {
     pub macs: u64,
     /// Side of the input image.
     pub input_size: usize,
+    /// Bytes of the outputs of all layers for one image, as f32.
+    pub activation_bytes: u64,
+    /// Bytes of the largest input and output of one layer together for one image, as f32: what computing layer by layer
+    /// needs at least.
+    pub peak_activation_bytes: u64,
     /// Every layer in order.
     pub layers: Vec<Layer>,
 }
@@ -57,28 +70,64 @@ impl Summary {
         Ok(Self {
             parameters,
             size_bytes: parameters * size_of::<f32>(),
-            macs: layers.iter().map(|layer| layer.macs).sum(),
+            macs: sum(layers.iter().map(|layer| layer.macs)),
             input_size,
+            activation_bytes: sum(layers.iter().map(|layer| layer.activation_bytes)),
+            peak_activation_bytes: layers
+                .iter()
+                .map(|layer| bytes(layer.input) + bytes(layer.output))
+                .max()
+                .unwrap_or(0),
             layers,
         })
     }
+
+    /// Estimated bytes that training holds at once with batches of `batch`, the program itself aside: for every
+    /// parameter its value, its gradient and `optimizer_state` numbers of the optimizer; for every image the maps that the
+    /// backward pass needs, and twice the largest map for what is under way. With `checkpointing`, activated maps are
+    /// computed again instead of kept.
+    pub fn training_bytes(&self, batch: usize, optimizer_state: usize, checkpointing: bool) -> u64 {
+        let parameters = (self.size_bytes * (2 + optimizer_state)) as u64;
+        let kept = |layer: &Layer| if checkpointing { layer.activation_bytes } else { layer.kept_bytes };
+        let kept = sum(self.layers.iter().map(kept));
+        let image = self.layers.first().map_or(0, |layer| bytes(layer.input));
+        let largest = self.layers.iter().map(|layer| layer.activation_bytes).max().unwrap_or(0);
+        let maps = sum([image, kept, largest, largest].into_iter());
+        parameters.saturating_add(maps.saturating_mul(batch as u64))
+    }
+}
+
+/// The sum, or the largest number there is: of absurd networks for absurd images.
+fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
+}
+
+/// Bytes of a map `[C, H, W]` as f32.
+fn bytes(shape: [usize; 3]) -> u64 {
+    shape.iter().map(|&side| side as u64).product::<u64>() * size_of::<f32>() as u64
 }
 
 /// Number of trainable parameters: running statistics do not count.
 pub fn trainable_parameters(architecture: &Architecture) -> usize {
     let trained = tensors(architecture).into_iter().filter(|tensor| tensor.role != Role::Statistic);
-    trained.map(|tensor| tensor.elements()).sum()
+    trained.map(|tensor| tensor.elements()).fold(0, usize::saturating_add)
 }
 
 /// Walks the network's layers with the shape of the map that flows through them.
 struct Walk {
     shape: [usize; 3],
+    /// Side of the part of the image that a position of the map is computed from.
+    field: usize,
+    /// Pixels of the image between two positions of the map.
+    jump: usize,
     layers: Vec<Layer>,
 }
 
 impl Walk {
     /// A convolution of `groups`, padded to keep the size, with its norm's (or, without norm, its bias's) parameters.
     fn convolution(&mut self, name: String, kind: &str, output: usize, kernel: usize, stride: usize, depthwise: bool) {
+        self.field = self.field.saturating_add((kernel - 1).saturating_mul(self.jump));
+        self.jump = self.jump.saturating_mul(stride);
         let [channels, h, w] = self.shape;
         let inputs_per_group = if depthwise { 1 } else { channels };
         let weights = output * inputs_per_group * kernel * kernel;
@@ -90,7 +139,12 @@ impl Walk {
             input: self.shape,
             output: shape,
             parameters: weights + 2 * output,
-            macs: (weights * shape[1] * shape[2]) as u64,
+            macs: (weights as u64).saturating_mul((shape[1] * shape[2]) as u64),
+            activation_bytes: bytes(shape),
+            // A linear bottleneck keeps what goes into its batch-norm and what comes out; the others what the
+            // activation gives besides.
+            kept_bytes: 2 * bytes(shape),
+            receptive_field: self.field,
         });
     }
 
@@ -105,6 +159,9 @@ impl Walk {
             output: self.shape,
             parameters: weights + channels + squeezed,
             macs: weights as u64,
+            activation_bytes: bytes(self.shape),
+            kept_bytes: bytes(self.shape),
+            receptive_field: self.field,
         });
     }
 
@@ -115,7 +172,8 @@ impl Walk {
 }
 
 fn layers(architecture: &Architecture, input_size: usize) -> Vec<Layer> {
-    let mut walk = Walk { shape: [architecture.input_channels, input_size, input_size], layers: Vec::new() };
+    let mut walk =
+        Walk { shape: [architecture.input_channels, input_size, input_size], field: 1, jump: 1, layers: Vec::new() };
     walk.convolution("stem".into(), "convolution", architecture.stem, 3, architecture.stem_stride, false);
     for (index, block) in architecture.blocks.iter().enumerate() {
         let name = |part: &str| format!("blocks.{index}.{part}");
@@ -141,6 +199,9 @@ fn layers(architecture: &Architecture, input_size: usize) -> Vec<Layer> {
         output: [classes, 1, 1],
         parameters: (features + 1) * classes,
         macs: (features * classes) as u64,
+        activation_bytes: bytes([classes, 1, 1]),
+        kept_bytes: bytes([features, 1, 1]) + bytes([classes, 1, 1]),
+        receptive_field: walk.field.saturating_add((walk.shape[1] - 1).saturating_mul(walk.jump)),
     });
     walk.layers
 }
@@ -157,6 +218,43 @@ mod tests {
         let head = &summary.layers[summary.layers.len() - 2];
         assert_eq!(head.output, [1280, 7, 7]);
         assert_eq!(summary.layers.iter().map(|layer| layer.parameters).sum::<usize>(), summary.parameters);
+    }
+
+    #[test]
+    fn maps_and_receptive_fields() {
+        let summary = Summary::new(&MobileNetV2Config::new(1000).architecture().unwrap(), 224).unwrap();
+        let layer = |name: &str| summary.layers.iter().find(|layer| layer.name == name).unwrap();
+        // 3, then + 2·2 by the first 3×3 at stride 2, then + 2·2 again.
+        assert_eq!(
+            ["stem", "blocks.0.depthwise", "blocks.1.depthwise"].map(|name| layer(name).receptive_field),
+            [3, 7, 11]
+        );
+        // Every 3×3 kernel adds two steps of the map that it looks at.
+        let architecture = MobileNetV2Config::new(1000).architecture().unwrap();
+        let strides = std::iter::once(2).chain(architecture.blocks.iter().map(|block| block.stride));
+        let by_kernels: usize = strides
+            .scan(1, |jump, stride| {
+                let add = 2 * *jump;
+                *jump *= stride;
+                Some(add)
+            })
+            .sum();
+        assert_eq!(layer("head").receptive_field, 1 + by_kernels);
+        assert_eq!(layer("classifier").receptive_field, 1 + by_kernels + 6 * 32);
+        assert_eq!(layer("stem").activation_bytes, 32 * 112 * 112 * 4);
+        // The first depthwise convolution of stride 2: 96 channels of 112×112 in, of 56×56 out.
+        assert_eq!(summary.peak_activation_bytes, 96 * (112 * 112 + 56 * 56) * 4);
+        let [one, two] = [1, 2].map(|batch| summary.training_bytes(batch, 1, false));
+        assert!(two - one > 2 * summary.activation_bytes && two < 2 * one);
+        assert!(summary.training_bytes(2, 1, true) < two && summary.training_bytes(2, 2, false) == two + 4 * 3_504_872);
+    }
+
+    #[test]
+    fn the_largest_network_is_counted_at_once() {
+        let started = std::time::Instant::now();
+        let l2 = crate::EfficientNetConfig::named("l2", 1000).unwrap().architecture().unwrap();
+        assert_eq!(Summary::new(&l2, 800).unwrap().parameters, 480_309_308);
+        assert!(started.elapsed() < std::time::Duration::from_millis(50), "{:?}", started.elapsed());
     }
 
     #[test]

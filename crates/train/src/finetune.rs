@@ -122,15 +122,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         gradient_checkpointing: false,
         sync_batch_norm: false,
         sampling: Sampling::Once,
-        model: ModelConfig {
-            name: architecture.name.clone(),
-            input_channels: architecture.input_channels,
-            strides: architecture.strides.clone(),
-            dropout: architecture.dropout,
-            drop_path: architecture.drop_path,
-            norm_epsilon: architecture.norm_epsilon,
-            norm_momentum: architecture.norm_momentum,
-        },
+        model: ModelConfig::of(architecture),
         data: DataConfig::default(),
         input: InputConfig {
             // Milder than ImageNet's 0.08: small sets need what is in the picture.

@@ -11,7 +11,8 @@
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
 //!    programs;
 //! 6. [`curate`]: what is in a data set, what is wrong with it, and other forms of it;
-//! 7. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
+//! 7. [`scale`]: families of networks from one, by formula, by budget, by search;
+//! 8. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
 #![deny(missing_docs)]
 
 pub mod average;
@@ -46,6 +47,7 @@ pub mod recipe;
 pub mod report;
 pub mod run_folder;
 mod running;
+pub mod scale;
 pub mod schedule;
 pub mod tensorboard;
 

@@ -4,27 +4,27 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use mbconv_nets::{ArchitectureOptions, Network};
+use mbconv_nets::Network;
 use mbconv_train::bench::{BenchConfig, BenchReport, Mode, bench};
 use mbconv_train::{Model, device};
 
 use super::{print_json, print_text};
 use crate::args::{Bench, BenchMode};
 use crate::failure::Failure;
-
-/// Classes of an architecture that is given by name only: ImageNet's.
-const CLASSES: usize = 1000;
+use crate::subject::Subject;
 
 pub fn run(args: Bench) -> Result<(), Failure> {
     let device = args.device.open()?;
     let path = Path::new(&args.subject);
-    let (network, size) = if path.exists() || args.subject.ends_with(".safetensors") {
+    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+    let (network, size) = if !is_toml && path.exists() || args.subject.ends_with(".safetensors") {
         let model = Model::open(path, &device)?;
         let size = model.card.preprocess.crop;
         (model.network, size)
     } else {
-        let architecture = ArchitectureOptions::new(&args.subject, args.classes.unwrap_or(CLASSES)).architecture()?;
-        (Network::new(&architecture, &device), architecture.resolution)
+        let Subject { options, input_size, .. } = Subject::find(&args.subject, args.classes)?;
+        let architecture = options.architecture()?;
+        (Network::new(&architecture, &device), input_size.unwrap_or(architecture.resolution))
     };
     let mode = match args.mode {
         BenchMode::Infer => Mode::Infer,

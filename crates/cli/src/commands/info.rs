@@ -1,58 +1,49 @@
 //! `mbconv info`
 
 use std::fmt::Write;
-use std::path::Path;
 
-use mbconv_nets::{Architecture, ArchitectureOptions, Strides, Summary};
-use mbconv_train::Recipe;
-use mbconv_train::model_file::{ModelCard, read_card};
-use mbconv_train::recipe::RecipeFile;
+use mbconv_nets::{Architecture, Strides, Summary};
 use serde_json::json;
 
 use super::{percent, print_json, print_text, thousands};
 use crate::args::Info;
 use crate::failure::Failure;
-
-/// Classes of an architecture that is given by name only: ImageNet's.
-const CLASSES: usize = 1000;
-
-/// What `info` was asked about.
-struct Subject {
-    options: ArchitectureOptions,
-    input_size: Option<usize>,
-    card: Option<ModelCard>,
-}
+use crate::subject::Subject;
 
 pub fn run(args: Info) -> Result<(), Failure> {
-    let subject = find(&args)?;
-    let architecture = subject.options.architecture()?;
-    let input_size = args.input_size.or(subject.input_size).unwrap_or(architecture.resolution);
-    let summary = Summary::new(&architecture, input_size)?;
-    if args.json.json {
-        return print_json(&to_json(&subject, &architecture, &summary, args.layers));
-    }
-    print_text(&to_text(&subject, &architecture, &summary, args.layers))
-}
-
-fn find(args: &Info) -> Result<Subject, Failure> {
-    let path = Path::new(&args.subject);
-    let is_recipe = path.extension().is_some_and(|extension| extension == "toml");
-    let mut subject = if is_recipe {
-        let recipe = Recipe::try_from(RecipeFile::read(path, &[])?)?;
-        let options = recipe.model.options(args.classes.unwrap_or(CLASSES));
-        Subject { options, input_size: Some(recipe.input.size), card: None }
-    } else if path.exists() || args.subject.ends_with(".safetensors") {
-        let card = read_card(path)?;
-        Subject { options: card.architecture.clone(), input_size: Some(card.preprocess.crop), card: Some(card) }
-    } else {
-        let options = ArchitectureOptions::new(&args.subject, CLASSES);
-        Subject { options, input_size: None, card: None }
-    };
-    subject.options.classes = args.classes.unwrap_or(subject.options.classes);
+    let mut subject = Subject::find(&args.subject, args.classes)?;
     if let Some(strides) = &args.strides {
         subject.options.strides = parse_strides(strides)?;
     }
-    Ok(subject)
+    let architecture = subject.options.architecture()?;
+    let input_size = args.input_size.or(subject.input_size).unwrap_or(architecture.resolution);
+    let summary = Summary::new(&architecture, input_size)?;
+    if args.csv {
+        return print_text(&to_csv(&summary));
+    }
+    if args.json.json {
+        return print_json(&to_json(&subject, &architecture, &summary, &args));
+    }
+    print_text(&to_text(&subject, &architecture, &summary, &args))
+}
+
+/// Bytes of training with SGD and momentum, and with Adam's two moments; with and without gradient checkpointing.
+fn training(summary: &Summary, batch: usize) -> [u64; 3] {
+    [(1, false), (2, false), (1, true)]
+        .map(|(state, checkpointing)| summary.training_bytes(batch, state, checkpointing))
+}
+
+fn to_csv(summary: &Summary) -> String {
+    let mut csv = "name,kind,in_channels,in_height,in_width,out_channels,out_height,out_width,parameters,macs,activation_bytes,receptive_field\n".to_string();
+    for layer in &summary.layers {
+        let ([c, h, w], [oc, oh, ow]) = (layer.input, layer.output);
+        let _ = writeln!(
+            csv,
+            "{},{},{c},{h},{w},{oc},{oh},{ow},{},{},{},{}",
+            layer.name, layer.kind, layer.parameters, layer.macs, layer.activation_bytes, layer.receptive_field
+        );
+    }
+    csv
 }
 
 fn parse_strides(text: &str) -> Result<Strides, Failure> {
@@ -71,18 +62,30 @@ fn parse_strides(text: &str) -> Result<Strides, Failure> {
     }
 }
 
-fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, layers: bool) -> serde_json::Value {
+fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, args: &Info) -> serde_json::Value {
+    let [sgd, adam, checkpointing] = training(summary, args.batch_size);
     let mut json = json!({
         "name": subject.options.name,
+        "family": architecture.family,
         "classes": architecture.classes,
         "input_channels": architecture.input_channels,
+        "width": architecture.width,
+        "depth": architecture.depth,
         "parameters": summary.parameters,
         "size_bytes": summary.size_bytes,
         "macs": summary.macs,
         "input_size": summary.input_size,
         "strides": architecture.strides(),
+        "activation_bytes": summary.activation_bytes,
+        "peak_activation_bytes": summary.peak_activation_bytes,
+        "training": {
+            "batch_size": args.batch_size,
+            "sgd_bytes": sgd,
+            "adam_bytes": adam,
+            "sgd_checkpointing_bytes": checkpointing,
+        },
     });
-    if layers {
+    if args.layers {
         json["layers"] = json!(summary.layers);
     }
     if let Some(card) = &subject.card {
@@ -93,13 +96,14 @@ fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, la
     json
 }
 
-fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, layers: bool) -> String {
+fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, args: &Info) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<14}{value}");
     };
     let strides: Vec<String> = architecture.strides().iter().map(usize::to_string).collect();
-    row("architecture", subject.options.name.clone());
+    row("architecture", subject.options.title());
+    row("family", architecture.family.to_string());
     row("classes", architecture.classes.to_string());
     if architecture.input_channels != 3 {
         row("channels", architecture.input_channels.to_string());
@@ -108,6 +112,21 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, la
     row("size", format!("{:.3} MB as f32", summary.size_bytes as f64 / 1e6));
     row("MACs", format!("{} at {1}×{1} px", thousands(summary.macs), summary.input_size));
     row("strides", format!("{} (stem, stages), {} in all", strides.join(" "), architecture.total_stride()));
+    let mega = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    row(
+        "activations",
+        format!(
+            "{} for one image, {} at most in and out of a layer",
+            mega(summary.activation_bytes),
+            mega(summary.peak_activation_bytes)
+        ),
+    );
+    let [sgd, adam, checkpointing] =
+        training(summary, args.batch_size).map(|bytes| format!("{:.2} GB", bytes as f64 / 1e9));
+    row(
+        "training",
+        format!("about {sgd} for batches of {} (Adam {adam}, checkpointing {checkpointing})", args.batch_size),
+    );
     row("blocks", architecture.blocks.len().to_string());
     if let Some(card) = &subject.card {
         row("class names", shortened(&card.classes));
@@ -118,25 +137,41 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, la
         }
         row("written by", card.program.clone());
     }
-    if layers {
-        let width = summary.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
-        let _ = writeln!(
-            text,
-            "\n{:<width$}  {:<22}{:>16}{:>16}{:>12}{:>16}",
-            "layer", "kind", "in", "out", "parameters", "MACs"
-        );
-        for layer in &summary.layers {
-            let shape = |[c, h, w]: [usize; 3]| format!("{c}×{h}×{w}");
-            let (input, output) = (shape(layer.input), shape(layer.output));
-            let (parameters, macs) = (thousands(layer.parameters as u64), thousands(layer.macs));
-            let _ = writeln!(
-                text,
-                "{:<width$}  {:<22}{input:>16}{output:>16}{parameters:>12}{macs:>16}",
-                layer.name, layer.kind
-            );
-        }
+    if args.layers {
+        text.push('\n');
+        text += &layer_table(summary);
     }
     text
+}
+
+/// Every layer, and the totals.
+fn layer_table(summary: &Summary) -> String {
+    let width = summary.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    let mut row = |[name, kind, input, output, parameters, macs, map, field]: [&str; 8]| {
+        let _ = writeln!(
+            text,
+            "{name:<width$}  {kind:<22}{input:>16}{output:>16}{parameters:>14}{macs:>18}{map:>12}{field:>10}"
+        );
+    };
+    row(["layer", "kind", "in", "out", "parameters", "MACs", "map, kB", "field, px"]);
+    let kilo = |bytes: u64| thousands(bytes.div_ceil(1000));
+    for layer in &summary.layers {
+        let shape = |[c, h, w]: [usize; 3]| format!("{c}×{h}×{w}");
+        row([
+            &layer.name,
+            &layer.kind,
+            &shape(layer.input),
+            &shape(layer.output),
+            &thousands(layer.parameters as u64),
+            &thousands(layer.macs),
+            &kilo(layer.activation_bytes),
+            &thousands(layer.receptive_field as u64),
+        ]);
+    }
+    let (parameters, macs) = (thousands(summary.parameters as u64), thousands(summary.macs));
+    row(["total", "", "", "", &parameters, &macs, &kilo(summary.activation_bytes), ""]);
+    text + "\nmap: the output for one image as f32; field: side of the part of the image that an output is computed from\n"
 }
 
 fn shortened(names: &[String]) -> String {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use mbconv_hub::PRETRAINED;
-use mbconv_nets::registry::NAMES;
+use mbconv_nets::registry::{NAMES, TENSORFLOW};
 use mbconv_nets::{ArchitectureOptions, Summary};
 use serde_json::json;
 
@@ -34,17 +34,34 @@ fn pretrained(as_json: bool) -> Result<(), Failure> {
     if as_json { print_json(&json!(rows)) } else { print_text(&text) }
 }
 
+/// The family that a listed name belongs to.
+fn family(name: &str) -> &'static str {
+    let plain = name.strip_prefix(TENSORFLOW).unwrap_or(name);
+    match plain.strip_prefix("efficientnet_") {
+        None => "MobileNetV2",
+        Some(suffix) if suffix.starts_with("lite") => "EfficientNet-Lite",
+        Some("es" | "em" | "el") => "EfficientNet-EdgeTPU",
+        Some(_) => "EfficientNet",
+    }
+}
+
 fn architectures(as_json: bool) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut text = format!("{:<24}{:>14}{:>12}{:>12}\n", "architecture", "parameters", "MACs", "resolution");
+    let mut last = "";
     for name in NAMES {
+        if family(name) != last {
+            last = family(name);
+            let _ = writeln!(text, "\n{last}");
+        }
         let architecture = ArchitectureOptions::new(name, 1000).architecture()?;
         let summary = Summary::new(&architecture, architecture.resolution)?;
         let (parameters, macs, resolution) = (summary.parameters, summary.macs, architecture.resolution);
-        rows.push(json!({ "name": name, "parameters": parameters, "macs": macs, "resolution": resolution }));
+        rows.push(json!({ "name": name, "family": family(name), "parameters": parameters, "macs": macs, "resolution": resolution }));
         let (millions, giga) = (parameters as f64 / 1e6, macs as f64 / 1e9);
         let _ = writeln!(text, "{name:<24}{millions:>12.3} M{giga:>10.3} G{resolution:>9} px");
     }
-    text += "\n1000 classes, one image at the resolution shown; mobilenet_v2_<width> takes any width; tf_: TensorFlow's padding\n";
+    text += "\n1000 classes, one image at the resolution shown; mobilenet_v2_<width> takes any width; tf_: TensorFlow's padding.\n";
+    text += "Others: a stage table of your own (TOML), and any of these at any width and depth: `mbconv scale`\n";
     if as_json { print_json(&json!(rows)) } else { print_text(&text) }
 }

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod compare;
 pub mod data;
 pub mod devices;
+pub mod draw;
 pub mod eval;
 pub mod export;
 pub mod fetch;
@@ -14,6 +15,7 @@ pub mod import;
 pub mod info;
 pub mod list;
 pub mod predict;
+pub mod scale;
 pub mod train;
 
 use std::io::Write;

@@ -11,8 +11,16 @@ pub enum RecipeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file of a stage table could not be read.
+    #[error("cannot read the stage table {path}: {source}")]
+    Table {
+        /// Path of the table.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Not TOML, an unknown or missing key, a value of the wrong type.
-    #[error("in the recipe {path}: {message}")]
+    #[error("in {path}: {message}")]
     Parse {
         /// Path of the recipe.
         path: String,

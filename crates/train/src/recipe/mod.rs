@@ -27,7 +27,7 @@ pub use self::finetune::{FinetuneConfig, Freeze};
 pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
 pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};
 pub use self::mix::{MixConfig, MixMode};
-pub use self::model::ModelConfig;
+pub use self::model::{ModelConfig, TableSource, is_table, read_table};
 use crate::data::augment::{AugmentConfig, Augmentation};
 use crate::data::{Preprocess, Sampling, TrainTransform};
 use crate::ema::EmaConfig;
@@ -119,11 +119,18 @@ fn one() -> usize {
 }
 
 impl RecipeFile {
-    /// Parses TOML, then sets each of `overrides` (`key=value`, dotted keys, TOML values; bare words are strings).
+    /// Parses TOML, then sets each of `overrides` (`key=value`, dotted keys, TOML values; bare words are strings). A stage table
+    /// in a file of its own is read too.
     ///
     /// # Errors
-    /// Anything wrong with the text or an override, by key.
+    /// Anything wrong with the text, an override or the stage table, by key.
     pub fn parse(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+        let mut file = Self::parse_text(text, path, overrides)?;
+        file.model.load_table(Path::new(path).parent().unwrap_or(Path::new("")))?;
+        Ok(file)
+    }
+
+    fn parse_text(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let parse = |message: String| RecipeError::Parse { path: path.into(), message };
         if overrides.is_empty() {
             // Straight from the text, so that errors show line and column.
@@ -195,10 +202,15 @@ impl TryFrom<RecipeFile> for Recipe {
         schedule.check(file.epochs)?;
         file.ema.as_ref().map_or(Ok(()), EmaConfig::check)?;
         file.checkpoint.check()?;
+        let named = !file.model.name.is_empty() || file.model.table.is_some();
+        ensure(named, "model.name", "missing", "an architecture's name, or model.table a stage table")?;
         // Any number of classes shows whether the network can be built.
         let channels = file.model.input_channels;
         ensure(matches!(channels, 1 | 3), "model.input_channels", channels, "3 for colour or 1 for grey")?;
         let architecture = file.model.options(2).architecture()?;
+        if file.model.table.is_some() {
+            architecture.check_side(input.size)?;
+        }
         let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
         file.finetune.as_ref().map_or(Ok(()), |finetune| finetune.check(stages))?;
         Ok(Self(file))
@@ -339,6 +351,36 @@ mod tests {
             let error = parse(&[setting]).unwrap_err().to_string();
             assert!(error.contains(words), "{setting}: {error}");
         }
+    }
+
+    #[test]
+    fn stage_tables_stand_in_the_recipe_or_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = "name = \"pocket\"\nstem = 8\n[[stages]]\nchannels = 8\n[[stages]]\nchannels = 16\nstride = 2\n";
+        std::fs::write(folder.path().join("pocket.toml"), table).unwrap();
+        let recipe = folder.path().join("recipe.toml");
+        std::fs::write(&recipe, TEXT.replace("name = \"mobilenet_v2_0.25\"", "table = \"pocket.toml\"")).unwrap();
+        let read = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+            RecipeFile::read(&recipe, &overrides).and_then(Recipe::try_from)
+        };
+        let beside = read(&[]).unwrap();
+        assert_eq!(beside.model.options(3).name, "pocket");
+        assert_eq!(beside.architecture(3).unwrap().strides(), [1, 1, 1]);
+        // What is kept of the run needs no other file.
+        std::fs::remove_file(folder.path().join("pocket.toml")).unwrap();
+        assert_eq!(Recipe::parse(&beside.to_toml(), &[]).unwrap(), beside);
+        assert!(read(&[]).unwrap_err().to_string().contains("cannot read the stage table pocket.toml"));
+        let inline = TEXT.to_string() + "[model.table]\n" + &table.replace("[[", "[[model.table.");
+        let inline = inline.replace("name = \"mobilenet_v2_0.25\"", "");
+        let parse = |text: &str| Recipe::parse(text, &[]);
+        assert_eq!(parse(&inline).unwrap(), beside);
+        let wrong = parse(&inline.replace("stem = 8", "stm = 8")).unwrap_err().to_string();
+        assert!(wrong.contains("stm") && wrong.contains("line"), "{wrong}");
+        assert!(parse(&inline.replace("channels = 16", "channels = 0")).unwrap_err().to_string().contains("stage 2"));
+        let vanished = parse(&inline.replace("size = 32", "size = 4\npadding = 0").replace("\"cifar\"", "[4, 1, 2]"));
+        assert!(vanished.unwrap_err().to_string().contains("1×1"));
+        assert!(parse(&TEXT.replace("name = \"mobilenet", "# ")).unwrap_err().to_string().contains("model.name"));
     }
 
     #[test]

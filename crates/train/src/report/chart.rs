@@ -2,10 +2,15 @@
 
 use std::fmt::Write;
 
+use super::svg_file::svg_file;
+
 /// Width and height of a chart, in its own units.
 const SIZE: (f64, f64) = (520.0, 260.0);
 /// Room for the labels: left, top, right, bottom.
 const MARGIN: (f64, f64, f64, f64) = (58.0, 34.0, 14.0, 34.0);
+/// Width of a title's letter, about, and distance of lines.
+const TITLE_LETTER: f64 = 7.8;
+const LINE: f64 = 17.0;
 /// More points than this are thinned out: nobody sees them.
 const MOST_POINTS: usize = 600;
 
@@ -55,6 +60,12 @@ pub struct Chart<'a> {
     pub y_most: Option<f64>,
     /// A point to mark: `(x, y)` and what to call it.
     pub mark: Option<((f64, f64), String)>,
+    /// Points alone, without lines between them.
+    pub scattered: bool,
+    /// Upright lines for how far points waver: `(x, low, high)`.
+    pub whiskers: Vec<(f64, f64, f64)>,
+    /// Words beside points: `(x, y)` and what to say there.
+    pub labels: Vec<((f64, f64), String)>,
 }
 
 impl Default for Chart<'_> {
@@ -69,6 +80,9 @@ impl Default for Chart<'_> {
             unit: Unit::Plain,
             y_most: None,
             mark: None,
+            scattered: false,
+            whiskers: Vec::new(),
+            labels: Vec::new(),
         }
     }
 }
@@ -167,20 +181,35 @@ impl Chart<'_> {
 
     /// The chart as an `<svg>` element, or nothing where there is nothing to draw.
     pub fn to_svg(&self) -> Option<String> {
+        let ((width, height), title) = (SIZE, super::escape(self.title));
+        let opening = format!(r#"<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">"#);
+        Some(opening + &self.content()? + "</svg>")
+    }
+
+    /// The chart as a file of its own.
+    pub fn to_svg_file(&self) -> Option<String> {
+        Some(svg_file(SIZE, self.title, &self.content()?))
+    }
+
+    fn content(&self) -> Option<String> {
         let series: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
         if series.is_empty() {
             return None;
         }
         let (width, height) = SIZE;
-        let (left, top, right, bottom) = MARGIN;
+        let (left, mut top, right, bottom) = MARGIN;
+        let legend: f64 = series.iter().map(|series| legend_width(series.name)).sum();
+        let title = TITLE_LETTER * self.title.chars().count() as f64;
+        // A legend too long to stand beside the title stands below it.
+        let legend_y = if left + title + legend > width - right { 16.0 + LINE } else { 16.0 };
+        top += legend_y - 16.0;
         let cut = |y: f64| self.y_most.map_or(y, |most| y.min(most));
         let points = || series.iter().flat_map(|series| series.points.iter());
-        let x = Axis::new(points().map(|p| p.0), self.x_scale, (left, width - right), true);
-        let y = Axis::new(points().map(|p| cut(p.1)), self.y_scale, (height - bottom, top), false);
-        let mut svg = format!(
-            r#"<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{}">"#,
-            super::escape(self.title)
-        );
+        // Points without lines need room on both sides.
+        let x = Axis::new(points().map(|p| p.0), self.x_scale, (left, width - right), !self.scattered);
+        let ends = self.whiskers.iter().flat_map(|(_, low, high)| [*low, *high]);
+        let y = Axis::new(points().map(|p| p.1).chain(ends).map(cut), self.y_scale, (height - bottom, top), false);
+        let mut svg = String::new();
         let _ = write!(svg, r#"<text class="title" x="{left}" y="16">{}</text>"#, super::escape(self.title));
         for tick in y.ticks(5.0, 0.0) {
             let at = y.at(tick);
@@ -212,14 +241,18 @@ impl Chart<'_> {
         let mut legend = width - right;
         let named = series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
         for (index, series) in named.rev() {
-            let text = 6.6 * series.name.chars().count() as f64;
+            let name = series.name;
             let _ = write!(
                 svg,
-                r#"<text class="legend" x="{legend:.1}" y="16" text-anchor="end">{}</text><circle class="dot s{index}" cx="{:.1}" cy="12" r="4"/>"#,
-                series.name,
-                legend - text - 7.0
+                r#"<text class="legend" x="{legend:.1}" y="{legend_y}" text-anchor="end">{name}</text><circle class="dot s{index}" cx="{:.1}" cy="{}" r="4"/>"#,
+                legend - legend_width(name) + 19.0,
+                legend_y - 4.0
             );
-            legend -= text + 26.0;
+            legend -= legend_width(name);
+        }
+        for (at, low, high) in &self.whiskers {
+            let (at, low, high) = (x.at(*at), y.at(cut(*low)), y.at(cut(*high)));
+            let _ = write!(svg, r#"<line class="whisker" x1="{at:.1}" x2="{at:.1}" y1="{low:.1}" y2="{high:.1}"/>"#);
         }
         for (index, series) in series.iter().enumerate() {
             let stride = series.points.len().div_ceil(MOST_POINTS);
@@ -230,7 +263,9 @@ impl Chart<'_> {
                 series.points.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| p);
             let places: Vec<(f64, f64)> = chosen.filter(visible).map(|p| (x.at(p.0), y.at(cut(p.1)))).collect();
             let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            let _ = write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
+            if !self.scattered {
+                let _ = write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
+            }
             if series.points.len() <= 60 {
                 for (place, point) in places.iter().zip(series.points.iter().filter(visible)) {
                     let _ = write!(
@@ -259,18 +294,24 @@ impl Chart<'_> {
                 super::escape(name)
             );
         }
-        svg += "</svg>";
+        for ((label_x, label_y), text) in &self.labels {
+            let (at_x, at_y) = (x.at(*label_x), y.at(cut(*label_y)));
+            let (anchor, aside) = if at_x > 0.75 * width { ("end", -6.0) } else { ("start", 6.0) };
+            let _ = write!(
+                svg,
+                r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
+                at_x + aside,
+                at_y - 4.0,
+                super::escape(text)
+            );
+        }
         Some(svg)
     }
+}
 
-    /// The chart as a file of its own.
-    pub fn to_svg_file(&self) -> Option<String> {
-        let svg = self.to_svg()?;
-        let (opening, content) = svg.split_once('>')?;
-        let opening = opening.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1);
-        let style = super::STYLE;
-        Some(format!("{opening}><style>{style}svg{{background:var(--card)}}</style>{content}\n"))
-    }
+/// Room that a name takes in the legend, with its dot.
+fn legend_width(name: &str) -> f64 {
+    6.6 * name.chars().count() as f64 + 26.0
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 mod chart;
 mod confusion;
+mod diagram;
 mod history;
 mod page;
 mod pictures;
+mod svg_file;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 
 pub use chart::{Chart, Scale, Series, Unit};
+pub use diagram::stage_diagram;
 pub use history::{Best, History};
 
 use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, Source, Transform};

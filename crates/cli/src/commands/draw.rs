@@ -1,0 +1,128 @@
+//! `mbconv draw`
+
+use mbconv_hub::PRETRAINED;
+use mbconv_nets::{ArchitectureOptions, Summary};
+use mbconv_train::files::write_atomically;
+use mbconv_train::report::{Chart, Scale, Series, Unit, stage_diagram};
+
+use super::print_text;
+use crate::args::Draw;
+use crate::failure::Failure;
+use crate::subject::Subject;
+
+/// The curves of the chart: name, and the published weights on it. Of each family those that were trained alike.
+const CURVES: [(&str, &[&str]); 3] = [
+    (
+        "EfficientNet (torchvision)",
+        &[
+            "torchvision/efficientnet_b0.imagenet1k_v1",
+            "torchvision/efficientnet_b1.imagenet1k_v1",
+            "torchvision/efficientnet_b2.imagenet1k_v1",
+            "torchvision/efficientnet_b3.imagenet1k_v1",
+            "torchvision/efficientnet_b4.imagenet1k_v1",
+            "torchvision/efficientnet_b5.imagenet1k_v1",
+            "torchvision/efficientnet_b6.imagenet1k_v1",
+            "torchvision/efficientnet_b7.imagenet1k_v1",
+        ],
+    ),
+    (
+        "MobileNetV2 (Google)",
+        &[
+            "hf:google/mobilenet_v2_0.35_96",
+            "hf:google/mobilenet_v2_0.75_160",
+            "hf:google/mobilenet_v2_1.0_224",
+            "hf:google/mobilenet_v2_1.4_224",
+        ],
+    ),
+    (
+        "Lite (timm)",
+        &[
+            "timm/tf_efficientnet_lite0.in1k",
+            "timm/tf_efficientnet_lite1.in1k",
+            "timm/tf_efficientnet_lite2.in1k",
+            "timm/tf_efficientnet_lite3.in1k",
+            "timm/tf_efficientnet_lite4.in1k",
+        ],
+    ),
+];
+
+pub fn run(args: Draw) -> Result<(), Failure> {
+    let svg = match &args.subject {
+        Some(subject) => {
+            let Subject { options, input_size, .. } = Subject::find(subject, args.classes)?;
+            let architecture = options.architecture()?;
+            let side = args.input_size.or(input_size).unwrap_or(architecture.resolution);
+            stage_diagram(&options.title(), &architecture, &Summary::new(&architecture, side)?)
+        }
+        None => chart()?,
+    };
+    match &args.out {
+        None => print_text(&svg),
+        Some(out) => write_atomically(out, svg.as_bytes())
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", out.display()), None)),
+    }
+}
+
+/// Accuracy as published over multiply-accumulates as counted.
+fn chart() -> Result<String, Failure> {
+    let (mut series, mut labels) = (Vec::new(), Vec::new());
+    for (name, weights) in CURVES {
+        let mut points = Vec::new();
+        for weights in weights {
+            let Some(row) = PRETRAINED.iter().find(|row| row.name == *weights) else { continue };
+            let (Some((top1, _)), Some(name)) = (row.accuracy, architecture_of(row.name)) else { continue };
+            let architecture = ArchitectureOptions::new(&name, 1000).architecture()?;
+            let macs = Summary::new(&architecture, row.resolution)?.macs;
+            let point = (macs as f64 / 1e9, top1 / 100.0);
+            labels.push((point, short_name(&name)));
+            points.push(point);
+        }
+        series.push(Series { name, points });
+    }
+    let chart = Chart {
+        title: "ImageNet top-1",
+        x_label: "billion multiply-accumulates",
+        whole_x: false,
+        x_scale: Scale::Log,
+        unit: Unit::Percent,
+        series,
+        labels,
+        ..Chart::default()
+    };
+    chart.to_svg_file().ok_or_else(|| Failure::new("there is nothing to draw", None))
+}
+
+/// The architecture of published weights: `efficientnet_b1` of `torchvision/efficientnet_b1.imagenet1k_v1`.
+fn architecture_of(weights: &str) -> Option<String> {
+    let (_, name) = weights.split_once('/')?;
+    match name.strip_prefix("mobilenet_v2_") {
+        // Google's: width, then resolution.
+        Some(rest) => Some(format!("mobilenet_v2_{}", rest.split_once('_')?.0)),
+        None => Some(name.split('.').next()?.into()),
+    }
+}
+
+/// What stands beside a point: `B1`, `Lite0`, `×1.4`.
+fn short_name(architecture: &str) -> String {
+    let suffix = architecture.rsplit('_').next().unwrap_or(architecture);
+    match suffix.strip_prefix("lite").or(suffix.strip_prefix('b')) {
+        Some(number) if suffix.starts_with('b') => format!("B{number}"),
+        Some(number) => format!("Lite{number}"),
+        None => format!("×{suffix}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_point_of_the_chart_is_known() {
+        for weights in CURVES.iter().flat_map(|(_, weights)| *weights) {
+            let row = PRETRAINED.iter().find(|row| row.name == *weights);
+            assert!(row.is_some_and(|row| row.accuracy.is_some()), "{weights}");
+            let name = architecture_of(weights).unwrap();
+            assert!(ArchitectureOptions::new(&name, 1000).architecture().is_ok(), "{name}");
+        }
+    }
+}
