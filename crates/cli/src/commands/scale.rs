@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mbconv_nets::{Network, Summary};
 use mbconv_train::bench::{BenchConfig, Mode, bench};
-use mbconv_train::data::{self, DataSet, OpenOptions};
+use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::files::write_atomically;
 use mbconv_train::recipe::RecipeFile;
