@@ -53,7 +53,7 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
     let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume: args.resume, stop };
     let outcome = watch.train(run, &mut progress);
     let set: String = settings.iter().map(|setting| format!(" --set '{setting}'")).collect();
-    let given = args.data.map(|data| format!(" --data {data}")).unwrap_or_default();
+    let given = args.data.map(|data| format!(" --data {}", quoted(&data))).unwrap_or_default();
     let repeat = format!("train {} --out {}{given}{set} --resume", args.recipe.display(), out.display());
     finish(outcome?, group, &data, &path, &out, &repeat)
 }
@@ -89,8 +89,8 @@ pub fn finish(
                 None => eprintln!("model: {out}/best.safetensors"),
             }
             eprintln!("try next:");
-            eprintln!("  {program} eval {out} --data {path}");
-            eprintln!("  {program} predict {out} {}", example_image(data));
+            eprintln!("  {program} eval {out} --data {}", quoted(path));
+            eprintln!("  {program} predict {out} {}", quoted(&example_image(data)));
             Ok(())
         }
     }
@@ -179,6 +179,12 @@ fn default_folder(recipe: &Path, resume: bool) -> PathBuf {
     folder(if resume { free.saturating_sub(1).max(1) } else { free })
 }
 
+/// An argument as a shell takes it: in quotes if it has blanks, or braces and stars that the shell would expand.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/\\._-+:=,@%".contains(c);
+    if argument.chars().all(plain) { argument.to_string() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+}
+
 /// An image to try `predict` on.
 fn example_image(data: &DataSet) -> String {
     let files = |source: &std::sync::Arc<dyn Source>| (source.len() > 0).then(|| source.name(0));
@@ -187,5 +193,17 @@ fn example_image(data: &DataSet) -> String {
         (Form::Digits, _) => "datasets/digits/examples".into(),
         (_, Some(file)) if Path::new(&file).is_file() => file,
         _ => "PHOTO.jpg".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_quoted_for_the_shell() {
+        assert_eq!(quoted("data/a-1.tar"), "data/a-1.tar");
+        assert_eq!(quoted("a-{0..1}.tar"), "'a-{0..1}.tar'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

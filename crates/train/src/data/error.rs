@@ -287,7 +287,9 @@ impl DataError {
                 "class folders must have the same names in both splits: rename or remove it, or add the class to train/".into()
             }
             DataError::ClassName { .. } => "rename the folder".into(),
-            DataError::MissingFile { .. } => "unpack the archive again; the download may be incomplete".into(),
+            DataError::MissingFile { .. } => {
+                "check the name; if it came in an archive, unpack that again: the download may be incomplete".into()
+            }
             DataError::RecordSize { .. } => "the file is damaged or of another data set: unpack the archive again".into(),
             DataError::LabelRange { .. } => {
                 "the file is damaged, or CIFAR-10 and CIFAR-100 files are mixed up: unpack the archive again".into()
