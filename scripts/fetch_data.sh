@@ -28,12 +28,7 @@ ImageNet (ILSVRC2012) may not be handed on. To get it, register at https://image
   ILSVRC2012_img_train.tar      138 GB    MD5 1d675b47d978889d74fa0da5fadfb00e
   ILSVRC2012_img_val.tar        6.3 GB    MD5 29b22e2961454d5413ddabcf34fc5622
   ILSVRC2012_devkit_t12.tar.gz  2.5 MB    MD5 fa75699e90414af021442c21a62c3abf
-Unpack it as folders of classes:
-  mkdir -p data/imagenet/train data/imagenet/val
-  tar -xf ILSVRC2012_img_train.tar -C data/imagenet/train
-  for tar in data/imagenet/train/*.tar; do mkdir "${tar%.tar}" && tar -xf "$tar" -C "${tar%.tar}" && rm "$tar"; done
-  tar -xf ILSVRC2012_img_val.tar -C data/imagenet/val
-and sort the 50,000 images of val/ into the same 1000 folders by the devkit's ground truth. Then check what you have:
+into one folder, data/imagenet; nothing need be unpacked. Then check what you have:
   mbconv data inspect data/imagenet      # 1,281,167 training and 50,000 validation images of 1000 classes
   mbconv data verify data/imagenet
   mbconv data pack data/imagenet data/imagenet-wds --format wds --size 256     # smaller, and faster to read

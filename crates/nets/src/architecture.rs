@@ -203,6 +203,8 @@ pub struct Architecture {
     pub padding: Padding,
     /// Dropout before the classifier.
     pub dropout: f64,
+    /// Stochastic depth: what the blocks' drop probabilities grow towards, from 0 at the first one.
+    pub drop_path: f64,
     /// Initialisation of convolutions.
     pub initialisation: Initialisation,
     /// Side of the image the network was published for.
@@ -423,6 +425,7 @@ impl Architecture {
             norm_momentum: blueprint.norm_momentum,
             padding: blueprint.padding,
             dropout: choices.dropout,
+            drop_path: choices.drop_path,
             initialisation: blueprint.initialisation,
             resolution: blueprint.resolution,
             width: blueprint.width,

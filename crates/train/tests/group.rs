@@ -16,11 +16,26 @@ epochs = 1
 batch_size = 64
 sync_batch_norm = true
 [model]
-# Smooth activations: at the kinks of ReLU6, rounding decides.
-name = "efficientnet_b0"
-strides = [2, 1, 2, 1, 1, 1, 1, 1]
 dropout = 0.0
 drop_path = 0.0
+# Smooth activations, as EfficientNet has: at the kinks of ReLU6, rounding decides.
+[model.table]
+name = "small"
+stem = 8
+stem_stride = 1
+head = 64
+[[model.table.stages]]
+channels = 8
+[[model.table.stages]]
+channels = 16
+expansion = 4
+stride = 2
+repeats = 2
+[[model.table.stages]]
+channels = 24
+expansion = 4
+kernel = 5
+stride = 2
 [data]
 workers = 1
 [input]

@@ -3,7 +3,7 @@
 use mbconv_hub::PRETRAINED;
 use mbconv_nets::{ArchitectureOptions, Summary};
 use mbconv_train::files::write_atomically;
-use mbconv_train::report::{Chart, Scale, Series, Unit, stage_diagram};
+use mbconv_train::report::{Chart, Label, Scale, Series, Unit, stage_diagram};
 
 use super::print_text;
 use crate::args::Draw;
@@ -74,7 +74,7 @@ fn chart() -> Result<String, Failure> {
             let architecture = ArchitectureOptions::new(&name, 1000).architecture()?;
             let macs = Summary::new(&architecture, row.resolution)?.macs;
             let point = (macs as f64 / 1e9, top1 / 100.0);
-            labels.push((point, short_name(&name)));
+            labels.push(Label { at: point, text: short_name(&name), below: !series.is_empty() });
             points.push(point);
         }
         series.push(Series { name, points });
@@ -87,6 +87,7 @@ fn chart() -> Result<String, Failure> {
         unit: Unit::Percent,
         series,
         labels,
+        size: (760.0, 440.0),
         ..Chart::default()
     };
     chart.to_svg_file().ok_or_else(|| Failure::new("there is nothing to draw", None))

@@ -324,6 +324,7 @@ impl Plan {
             "depth": scaled.options.depth,
             "resolution": scaled.resolution,
             "dropout": scaled.options.dropout,
+            "drop_path": scaled.options.drop_path,
             "classes": scaled.options.classes,
             "parameters": scaled.summary.parameters,
             "size_bytes": scaled.summary.size_bytes,

@@ -64,8 +64,20 @@ pub struct Chart<'a> {
     pub scattered: bool,
     /// Upright lines for how far points waver: `(x, low, high)`.
     pub whiskers: Vec<(f64, f64, f64)>,
-    /// Words beside points: `(x, y)` and what to say there.
-    pub labels: Vec<((f64, f64), String)>,
+    /// Words beside points.
+    pub labels: Vec<Label>,
+    /// Width and height.
+    pub size: (f64, f64),
+}
+
+/// Words beside a point.
+pub struct Label {
+    /// `(x, y)` of the point.
+    pub at: (f64, f64),
+    /// The words.
+    pub text: String,
+    /// To the right of the point and below it, instead of left and above: where a rising curve leaves room too.
+    pub below: bool,
 }
 
 impl Default for Chart<'_> {
@@ -83,6 +95,7 @@ impl Default for Chart<'_> {
             scattered: false,
             whiskers: Vec::new(),
             labels: Vec::new(),
+            size: SIZE,
         }
     }
 }
@@ -181,14 +194,14 @@ impl Chart<'_> {
 
     /// The chart as an `<svg>` element, or nothing where there is nothing to draw.
     pub fn to_svg(&self) -> Option<String> {
-        let ((width, height), title) = (SIZE, super::escape(self.title));
+        let ((width, height), title) = (self.size, super::escape(self.title));
         let opening = format!(r#"<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">"#);
         Some(opening + &self.content()? + "</svg>")
     }
 
     /// The chart as a file of its own.
     pub fn to_svg_file(&self) -> Option<String> {
-        Some(svg_file(SIZE, self.title, &self.content()?))
+        Some(svg_file(self.size, self.title, &self.content()?))
     }
 
     fn content(&self) -> Option<String> {
@@ -196,7 +209,7 @@ impl Chart<'_> {
         if series.is_empty() {
             return None;
         }
-        let (width, height) = SIZE;
+        let (width, height) = self.size;
         let (left, mut top, right, bottom) = MARGIN;
         let legend: f64 = series.iter().map(|series| legend_width(series.name)).sum();
         let title = TITLE_LETTER * self.title.chars().count() as f64;
@@ -242,13 +255,14 @@ impl Chart<'_> {
         let named = series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
         for (index, series) in named.rev() {
             let name = series.name;
+            legend -= legend_width(name);
             let _ = write!(
                 svg,
-                r#"<text class="legend" x="{legend:.1}" y="{legend_y}" text-anchor="end">{name}</text><circle class="dot s{index}" cx="{:.1}" cy="{}" r="4"/>"#,
-                legend - legend_width(name) + 19.0,
-                legend_y - 4.0
+                r#"<circle class="dot s{index}" cx="{:.1}" cy="{}" r="4"/><text class="legend" x="{:.1}" y="{legend_y}">{name}</text>"#,
+                legend + 14.0,
+                legend_y - 4.0,
+                legend + 22.0
             );
-            legend -= legend_width(name);
         }
         for (at, low, high) in &self.whiskers {
             let (at, low, high) = (x.at(*at), y.at(cut(*low)), y.at(cut(*high)));
@@ -294,14 +308,17 @@ impl Chart<'_> {
                 super::escape(name)
             );
         }
-        for ((label_x, label_y), text) in &self.labels {
+        for Label { at: (label_x, label_y), text, below } in &self.labels {
+            /// Least room that words have beside their point.
+            const ROOM: f64 = 50.0;
             let (at_x, at_y) = (x.at(*label_x), y.at(cut(*label_y)));
-            let (anchor, aside) = if at_x > 0.75 * width { ("end", -6.0) } else { ("start", 6.0) };
+            let to_the_right = if *below { at_x < width - right - ROOM } else { at_x < left + ROOM };
+            let (anchor, aside) = if to_the_right { ("start", 5.0) } else { ("end", -5.0) };
             let _ = write!(
                 svg,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
                 at_x + aside,
-                at_y - 4.0,
+                at_y + if *below { 14.0 } else { -5.0 },
                 super::escape(text)
             );
         }
@@ -311,7 +328,7 @@ impl Chart<'_> {
 
 /// Room that a name takes in the legend, with its dot.
 fn legend_width(name: &str) -> f64 {
-    6.6 * name.chars().count() as f64 + 26.0
+    6.2 * name.chars().count() as f64 + 24.0
 }
 
 #[cfg(test)]

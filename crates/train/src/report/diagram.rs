@@ -15,6 +15,8 @@ const LEFT: f64 = 24.0;
 const GAP: f64 = 4.0;
 /// Further between stages than between blocks.
 const STAGE_GAP: f64 = 16.0;
+/// Width of the heading's letters, about.
+const TITLE_LETTER: f64 = 8.0;
 /// Least width of a stage, so that its words have room.
 const STAGE_ROOM: f64 = 84.0;
 
@@ -70,19 +72,18 @@ pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary
         line(342.0, "tick", &format!("{:.1} %", share(column.macs as f64, summary.macs as f64)));
         x += STAGE_GAP;
     }
-    let width = x + 78.0;
     let heading = format!(
         "{title}: {:.3} M parameters, {:.3} G multiply-accumulates at {input}×{input}",
         summary.parameters as f64 / 1e6,
         summary.macs as f64 / 1e9
     );
+    let width = (x + 78.0).max(2.0 * LEFT + TITLE_LETTER * heading.chars().count() as f64);
     let mut content = format!(
         r#"<text class="title" x="{LEFT}" y="26">{}</text><text class="tick" x="{LEFT}" y="44">a box a block; height: side of its map, width: channels; colour: kernel</text>{body}"#,
         escape(&heading)
     );
     for (y, text) in [(326.0, "parameters"), (342.0, "MACs")] {
-        let _ =
-            write!(content, r#"<text class="tick" x="{:.1}" y="{y}" text-anchor="end">{text}</text>"#, width - 10.0);
+        let _ = write!(content, r#"<text class="tick" x="{:.1}" y="{y}" text-anchor="end">{text}</text>"#, x + 68.0);
     }
     svg_file((width.round(), 360.0), &heading, &content)
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 
-pub use chart::{Chart, Scale, Series, Unit};
+pub use chart::{Chart, Label, Scale, Series, Unit};
 pub use diagram::stage_diagram;
 pub use history::{Best, History};
 

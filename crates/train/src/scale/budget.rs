@@ -170,7 +170,7 @@ impl<E: From<ScaleError>> Trials<'_, E> {
             let allowed = moved(next).iter().all(|phi| phi.abs() <= FARTHEST);
             // Beyond some φ there are no networks.
             if !allowed || self.base.scaled(self.coefficients.at_each(moved(next))).is_err() {
-                return Ok((here, End::Unlimited(Box::new(last))));
+                return Ok((here, End::Unlimited(last.into())));
             }
             let trial = self.at(moved(next))?;
             if trial.fits != first.fits {

@@ -12,7 +12,7 @@ mod config;
 pub mod search;
 
 use mbconv_nets::efficientnet::{PUBLISHED, Published};
-use mbconv_nets::{ArchitectureError, ArchitectureOptions, Summary};
+use mbconv_nets::{Architecture, ArchitectureError, ArchitectureOptions, Summary};
 use serde::{Deserialize, Serialize};
 
 pub use self::config::{default_recipe, recipe_file, recipe_text, suggested_batch, training_bytes};
@@ -131,7 +131,7 @@ pub enum ScaleError {
         step: f64,
     },
     /// Even the smallest network costs more.
-    #[error("no network that small: scaled down to φ = {phi:.2} it still has {smallest}")]
+    #[error("no network that small: scaled down to φ = {phi:.2} it still costs {smallest}")]
     TooSmall {
         /// Smallest φ that could be tried.
         phi: f64,
@@ -139,7 +139,7 @@ pub enum ScaleError {
         smallest: String,
     },
     /// No network costs that much.
-    #[error("the budget is never used up: at φ = {phi:.2} the network has {largest}")]
+    #[error("the budget is never used up: at φ = {phi:.2} the network costs {largest}")]
     TooLarge {
         /// Largest φ that could be tried.
         phi: f64,
@@ -175,6 +175,7 @@ pub struct Base {
     depth: f64,
     resolution: usize,
     dropout: f64,
+    drop_path: f64,
     /// Scaled sides are rounded to multiples of this.
     side_step: usize,
 }
@@ -204,9 +205,9 @@ impl Base {
         side_step: usize,
     ) -> Result<Self, ArchitectureError> {
         let architecture = options.architecture()?;
-        let (width, depth, dropout) = (architecture.width, architecture.depth, architecture.dropout);
+        let Architecture { width, depth, dropout, drop_path, .. } = architecture;
         let resolution = resolution.unwrap_or(architecture.resolution);
-        Ok(Self { options, width, depth, resolution, dropout, side_step: side_step.max(1) })
+        Ok(Self { options, width, depth, resolution, dropout, drop_path, side_step: side_step.max(1) })
     }
 
     /// The same network for `classes` classes.
@@ -242,6 +243,8 @@ impl Base {
             depth: Some(six(self.depth * factors.depth)),
             resolution: Some(resolution),
             dropout: Some((dropout * 1e3).round() / 1e3),
+            // Said, so that a recipe shows it.
+            drop_path: Some(self.drop_path),
             ..self.options.clone()
         };
         let architecture = options.architecture().map_err(fail)?;

@@ -18,7 +18,7 @@ use crate::files::write_atomically;
 use crate::group::Group;
 use crate::model_file::{LAST, Results};
 use crate::recipe::{Recipe, RecipeFile};
-use crate::report::{Chart, Scale, Series, Unit};
+use crate::report::{Chart, Label, Scale, Series, Unit};
 
 /// The trials in the folder of a search, for programs.
 pub const JSON: &str = "search.json";
@@ -303,7 +303,7 @@ fn chart(trials: &[Trial]) -> Chart<'static> {
     };
     let label = |trial: &&Trial| {
         let Coefficients { alpha, beta, gamma } = trial.coefficients;
-        ((trial.macs as f64 / 1e6, trial.top1), format!("{alpha}·{beta}·{gamma}"))
+        Label { at: (trial.macs as f64 / 1e6, trial.top1), text: format!("{alpha}·{beta}·{gamma}"), below: false }
     };
     Chart {
         title: "Top-1 accuracy after the proxy recipe",

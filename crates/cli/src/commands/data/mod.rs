@@ -24,9 +24,9 @@ pub fn run(args: Data, stop: &AtomicBool) -> Result<(), Failure> {
     }
 }
 
-/// Opens the data set, whole: nothing is held out of a split.
+/// Opens the data set, whole: nothing is held out of a split, and classes that one of them lacks are something to tell.
 fn open(args: &DataArgs) -> Result<DataSet, Failure> {
-    open_with(args, &OpenOptions { val_fraction: 0.0, ..OpenOptions::default() })
+    open_with(args, &OpenOptions { val_fraction: 0.0, classes_may_differ: true, ..OpenOptions::default() })
 }
 
 fn open_with(args: &DataArgs, options: &OpenOptions) -> Result<DataSet, Failure> {
