@@ -397,7 +397,7 @@ mod tests {
             ),
             (
                 &|table| (table.depth, table.stages[3].repeats, table.stages[4].repeats) = (20.0, 256, 256),
-                "`repeats` is 10320, but must be at most 8192 in all, scaled",
+                "`repeats` is 10340, but must be at most 8192 in all, scaled",
             ),
             (
                 &|table| (table.stages[3].channels, table.stages[3].repeats) = (60_000, 200),

@@ -208,7 +208,7 @@ fn batch_norm_sees_all_images() {
     use burn::tensor::Tensor;
     let device = Device::flex().autodiff();
     device.seed(3);
-    let network = mbconv_nets::MobileNetV2Config::new(4).with_width(0.1).with_dropout(0.0).init(&device);
+    let network = Recipe::parse(RECIPE, &[]).unwrap().model.options(4).architecture().unwrap().init(&device);
     let images = Tensor::<4>::random([8, 3, 32, 32], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
     let values = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
     let whole = network.clone().forward(images.clone());
