@@ -1,8 +1,8 @@
 //! Several processes train as one does; here each is a thread.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Device;
 use mbconv_train::data::{self, DataSet, OpenOptions};
@@ -52,6 +52,12 @@ warmup_epochs = 0.5
 [ema]
 decay = 0.9
 "#;
+
+/// Burn has one stream of random numbers for all threads: each test has it for itself, so that a seed means the same every time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn digits() -> DataSet {
     data::open("digits", &OpenOptions { val_fraction: 0.2, ..OpenOptions::default() }).unwrap()
@@ -111,6 +117,7 @@ fn results(out: &Path) -> mbconv_train::model_file::Results {
 
 #[test]
 fn four_parts_of_a_batch_train_as_the_whole() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let [begun, one, four, three] = ["begun", "one", "four", "three"].map(|name| folder.path().join(name));
     let settings = [];
@@ -133,6 +140,7 @@ fn four_parts_of_a_batch_train_as_the_whole() {
 
 #[test]
 fn accumulation_means_the_same() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     // Frozen statistics, so that the size of a batch says nothing.
     let settings = ["finetune.freeze_norms=true", "batch_size=16", "accumulate=4"];
@@ -146,6 +154,7 @@ fn accumulation_means_the_same() {
 
 #[test]
 fn a_run_goes_on_with_another_number_of_processes() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     beginning(&parts, &[]);
@@ -168,6 +177,7 @@ fn a_run_goes_on_with_another_number_of_processes() {
 
 #[test]
 fn processes_that_differ_are_named() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let data = digits();
     let errors = in_threads(3, |group| {
@@ -195,6 +205,7 @@ fn processes_that_differ_are_named() {
 
 #[test]
 fn a_batch_smaller_than_the_group_is_refused() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     for outcome in run(folder.path(), 3, &["batch_size=2"], false, &Mutex::default(), usize::MAX) {
         let error = outcome.unwrap_err();
@@ -205,6 +216,7 @@ fn a_batch_smaller_than_the_group_is_refused() {
 
 #[test]
 fn batch_norm_sees_all_images() {
+    let _alone = alone();
     use burn::tensor::Tensor;
     let device = Device::flex().autodiff();
     device.seed(3);
