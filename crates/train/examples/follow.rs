@@ -1,5 +1,7 @@
 //! Trains on given batches from given weights and prints the losses as JSON, for `scripts/train_parity.py`:
-//! `cargo run --release --example follow RECIPE.toml START.safetensors BATCHES.safetensors`.
+//! `cargo run --release --example follow RECIPE.toml START.safetensors BATCHES.safetensors [double]`.
+//!
+//! With `double` everything is computed in double precision, by the kernels' definitions in Burn's operations.
 //!
 //! `BATCHES` holds `images`, f32 `[steps, N, 3, H, W]`, normalised, and `labels`, i64 `[steps, N]`.
 
@@ -8,7 +10,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, IntDType, Tensor, TensorData};
 use mbconv_nets::{Network, weights};
 use mbconv_train::ema;
 use mbconv_train::loss::cross_entropy;
@@ -18,9 +20,17 @@ use safetensors::SafeTensors;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [recipe, start, batches] = arguments.as_slice() else { return Err("RECIPE START BATCHES".into()) };
+    let (recipe, start, batches, double) = match arguments.as_slice() {
+        [recipe, start, batches] => (recipe, start, batches, false),
+        [recipe, start, batches, precision] if precision == "double" => (recipe, start, batches, true),
+        _ => return Err("RECIPE START BATCHES [double]".into()),
+    };
     let recipe = Recipe::try_from(RecipeFile::read(Path::new(recipe), &[])?)?;
-    let device = Device::default().autodiff();
+    let mut device = Device::flex();
+    if double {
+        device.configure((FloatDType::F64, IntDType::I64))?;
+    }
+    let device = device.autodiff();
     let bytes = std::fs::read(batches)?;
     let file = SafeTensors::deserialize(&bytes)?;
     let (images, labels) = (file.tensor("images")?, file.tensor("labels")?);
@@ -42,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for step in 0..*steps {
         let (images, labels) = batch(step, &device);
         let loss = cross_entropy(network.forward(images), labels, recipe.label_smoothing).mean();
-        losses.push(loss.clone().into_scalar::<f32>());
+        losses.push(loss.clone().into_scalar::<f64>());
         let mut gradients = GradientsParams::from_grads(loss.backward(), &network);
         recipe.optimizer.clipping().apply(&network, &mut gradients);
         let rate = recipe.optimizer.learning_rate * recipe.schedule.factor(step, steps / recipe.epochs, recipe.epochs);
@@ -52,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let (images, labels) = batch(0, &device.clone().inner());
-    let loss = cross_entropy(average.forward(images), labels, 0.0).mean().into_scalar::<f32>();
+    let loss = cross_entropy(average.forward(images), labels, 0.0).mean().into_scalar::<f64>();
     println!("{}", serde_json::json!({ "losses": losses, "average_loss": loss }));
     Ok(())
 }

@@ -123,7 +123,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         sync_batch_norm: false,
         sampling: Sampling::Once,
         model: ModelConfig::of(architecture),
-        data: DataConfig::default(),
+        data: DataConfig { exif_orientation: card.preprocess.exif_orientation, ..DataConfig::default() },
         input: InputConfig {
             // Milder than ImageNet's 0.08: small sets need what is in the picture.
             scale: [0.35, 1.0],
@@ -177,7 +177,8 @@ mod tests {
     }
 
     fn card(name: &str, classes: &[&str]) -> ModelCard {
-        let preprocess = Preprocess { resize: 36, crop: 32, ..InputConfig::of_size(32).preprocess() };
+        let preprocess =
+            Preprocess { resize: 36, crop: 32, exif_orientation: true, ..InputConfig::of_size(32).preprocess() };
         let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
         ModelCard::new(ArchitectureOptions::new(name, classes.len()), classes, preprocess)
     }

@@ -8,7 +8,7 @@ use mbconv_nets::Inference;
 use serde::Serialize;
 
 use crate::batch::images;
-use crate::data::{Batch, DataError, RgbPixels, decode_rgb, list_images};
+use crate::data::{Batch, DataError, Preprocess, RgbPixels, decode, list_images};
 use crate::model_file::Model;
 
 /// Images that go through the network together.
@@ -81,7 +81,7 @@ pub fn predict(
             indices: Vec::new(),
         };
         for file in chunk {
-            batch.images.extend(preprocess.apply(read(file)?).data);
+            batch.images.extend(preprocess.apply(read(file, preprocess)?).data);
         }
         let logits = network.forward_channels_last(images(&batch, preprocess, device));
         let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
@@ -107,7 +107,8 @@ pub fn predict(
     Ok(results)
 }
 
-fn read(path: &Path) -> Result<RgbPixels, DataError> {
+fn read(path: &Path, preprocess: &Preprocess) -> Result<RgbPixels, DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.into(), source })?;
-    decode_rgb(&bytes).map_err(|source| DataError::Image { name: path.display().to_string(), source })
+    decode(&bytes, &preprocess.decoding())
+        .map_err(|source| DataError::Image { name: path.display().to_string(), source })
 }

@@ -406,6 +406,33 @@ fn a_file_that_vanishes_is_reported_and_left_out() {
 }
 
 #[test]
+fn a_model_turns_images_as_it_was_trained() {
+    let root = tempfile::TempDir::new().unwrap();
+    let photograph = Files::new(1, &[], BROKEN).files[0].clone();
+    // EXIF orientation 6: to be turned by a quarter.
+    let exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let turned = [&photograph[..2], exif, &photograph[2..]].concat();
+    for class in ["a", "b"] {
+        fs::create_dir(root.path().join(class)).unwrap();
+        fs::write(root.path().join(class).join("1.jpg"), &turned).unwrap();
+    }
+    let options = OpenOptions { val_fraction: 0.0, seed: 0, ..OpenOptions::default() };
+    let set = open(root.path().to_str().unwrap(), &options).unwrap();
+    let [plain, turned] = [false, true].map(|exif_orientation| {
+        let preprocess = Preprocess { resize: 20, crop: 16, exif_orientation, ..Preprocess::default() };
+        let batches = collect(&Loader::new(set.split("train").unwrap(), Transform::Eval(preprocess), config(2)), 0);
+        batches[0].images[..16 * 16 * 3].to_vec()
+    });
+    let pixel = |image: &[u8], x: usize, y: usize| [0, 1, 2].map(|colour| i32::from(image[(y * 16 + x) * 3 + colour]));
+    for (x, y) in [(0, 0), (15, 0), (3, 9), (15, 15)] {
+        // Resizing turned images rounds otherwise.
+        let (a, b) = (pixel(&turned, x, y), pixel(&plain, y, 15 - x));
+        assert!(a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 1), "{a:?} {b:?} at {x}, {y}");
+    }
+    assert_ne!(plain, turned);
+}
+
+#[test]
 fn fast_batches_do_not_depend_on_workers_and_are_near_the_exact_ones() {
     let run = |workers, fast| {
         let loader = Loader::new(Files::new(24, &[], BROKEN), random(20), LoaderConfig { workers, ..config(6) });

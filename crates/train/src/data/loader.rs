@@ -121,7 +121,10 @@ impl Loader {
     /// Starts nothing yet: threads live as long as an [`Epoch`].
     pub fn new(source: Arc<dyn Source>, transform: Transform, config: LoaderConfig) -> Self {
         let config = LoaderConfig { batch_size: config.batch_size.max(1), workers: config.workers.max(1), ..config };
-        let decoding = Decoding::default();
+        let decoding = match &transform {
+            Transform::Eval(preprocess) => preprocess.decoding(),
+            Transform::Train(_) => Decoding::default(),
+        };
         Loader { source, transform: Arc::new(transform), config, decoding, skipped: Arc::default() }
     }
 

@@ -37,6 +37,9 @@ pub struct Preprocess {
     pub mean: [f32; 3],
     /// What to divide red, green and blue by thereafter.
     pub std: [f32; 3],
+    /// Whether images are first turned as their EXIF data say; torchvision does not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exif_orientation: bool,
 }
 
 /// What becomes of an image's shape.
@@ -85,11 +88,17 @@ impl Default for Preprocess {
             channels: three(),
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+            exif_orientation: false,
         }
     }
 }
 
 impl Preprocess {
+    /// How image files become pixels to begin with: exactly.
+    pub fn decoding(&self) -> Decoding {
+        Decoding { exif_orientation: self.exif_orientation, ..Decoding::default() }
+    }
+
     /// Resizes and crops: `crop`×`crop` pixels, not yet normalized.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
         let side = self.resize.max(1);
@@ -126,11 +135,12 @@ impl Preprocess {
 
 impl fmt::Display for Preprocess {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { resize_mode, resize, crop, interpolation, channels, mean, std, .. } = self;
+        let Self { resize_mode, resize, crop, interpolation, channels, mean, std, exif_orientation, .. } = self;
         let mode = if *resize_mode == ResizeMode::Squash { "squash to" } else { "resize" };
         let kernel = format!("{interpolation:?}").to_lowercase();
         let grey = if *channels == 1 { "grey, " } else { "" };
-        write!(f, "{grey}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
+        let turned = if *exif_orientation { "turned by EXIF, " } else { "" };
+        write!(f, "{turned}{grey}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
     }
 }
 

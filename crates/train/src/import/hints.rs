@@ -42,6 +42,7 @@ impl Hints {
             mean: self.mean.unwrap_or(published.mean),
             std: self.std.unwrap_or(published.std),
             channels: published.channels,
+            exif_orientation: published.exif_orientation,
         };
         (self.crop.is_some() || self.mean.is_some()).then_some(said)
     }

@@ -243,7 +243,8 @@ impl Recipe {
 
     /// What becomes of an image in evaluation, and what the model file will say of it.
     pub fn preprocess(&self) -> Preprocess {
-        self.0.input.preprocess().with_channels(self.0.model.input_channels)
+        let exif_orientation = self.0.data.exif_orientation;
+        Preprocess { exif_orientation, ..self.0.input.preprocess() }.with_channels(self.0.model.input_channels)
     }
 
     /// Number of loader threads.
