@@ -118,57 +118,51 @@ impl Optimizer for Rule {
     }
 }
 
-/// The numbers of one step, worked out in double precision.
+/// The numbers of one step.
 #[derive(Clone, Copy)]
 enum Scalars {
     /// `p ← p - lr·d`
     Sgd {
-        decay: f32,
-        momentum: f32,
+        decay: f64,
+        momentum: f64,
         nesterov: bool,
-        lr: f32,
+        lr: f64,
     },
     RmsPropTf {
-        decay: f32,
-        rise: f32,
-        momentum: f32,
-        epsilon: f32,
-        lr: f32,
+        decay: f64,
+        rise: f64,
+        momentum: f64,
+        epsilon: f64,
+        lr: f64,
     },
     /// `p ← keep·p - rate·m / (√v·root + ε)`
     AdamW {
-        keep: f32,
-        betas: [f32; 2],
-        rises: [f32; 2],
-        rate: f32,
-        root: f32,
-        epsilon: f32,
+        keep: f64,
+        betas: [f64; 2],
+        rises: [f64; 2],
+        rate: f64,
+        root: f64,
+        epsilon: f64,
     },
 }
 
 impl Scalars {
     fn new(rule: &Rule, lr: f64, steps: usize) -> Self {
-        let (lr, decay) = (lr * rule.factor, rule.weight_decay as f32);
+        let (lr, decay) = (lr * rule.factor, rule.weight_decay);
         match rule.kind {
-            RuleKind::Sgd { momentum, nesterov } => {
-                Self::Sgd { decay, momentum: momentum as f32, nesterov, lr: lr as f32 }
+            RuleKind::Sgd { momentum, nesterov } => Self::Sgd { decay, momentum, nesterov, lr },
+            RuleKind::RmsPropTf { alpha, momentum, epsilon } => {
+                Self::RmsPropTf { decay, rise: 1.0 - alpha, momentum, epsilon, lr }
             }
-            RuleKind::RmsPropTf { alpha, momentum, epsilon } => Self::RmsPropTf {
-                decay,
-                rise: (1.0 - alpha) as f32,
-                momentum: momentum as f32,
-                epsilon: epsilon as f32,
-                lr: lr as f32,
-            },
             RuleKind::AdamW { betas, epsilon } => {
                 let [first, second] = betas.map(|beta| 1.0 - beta.powf(steps as f64));
                 Self::AdamW {
-                    keep: (1.0 - lr * rule.weight_decay) as f32,
-                    betas: betas.map(|beta| beta as f32),
-                    rises: betas.map(|beta| (1.0 - beta) as f32),
-                    rate: (lr / first) as f32,
-                    root: (1.0 / second.sqrt()) as f32,
-                    epsilon: epsilon as f32,
+                    keep: 1.0 - lr * rule.weight_decay,
+                    betas,
+                    rises: betas.map(|beta| 1.0 - beta),
+                    rate: lr / first,
+                    root: 1.0 / second.sqrt(),
+                    epsilon,
                 }
             }
         }
@@ -197,13 +191,16 @@ fn on_host<const D: usize>(
 }
 
 fn pass(scalars: Scalars, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+    let single = |number: f64| number as f32;
     match scalars {
         Scalars::Sgd { decay, lr, .. } if first.is_empty() => {
+            let [decay, lr] = [decay, lr].map(single);
             for (p, g) in parameter.iter_mut().zip(gradient) {
                 *p -= lr * (g + decay * *p);
             }
         }
         Scalars::Sgd { decay, momentum, nesterov, lr } => {
+            let [decay, momentum, lr] = [decay, momentum, lr].map(single);
             for ((p, g), b) in parameter.iter_mut().zip(gradient).zip(first) {
                 let g = g + decay * *p;
                 *b = momentum * *b + g;
@@ -211,6 +208,7 @@ fn pass(scalars: Scalars, parameter: &mut [f32], gradient: &[f32], first: &mut [
             }
         }
         Scalars::RmsPropTf { decay, rise, momentum, epsilon, lr } => {
+            let [decay, rise, momentum, epsilon, lr] = [decay, rise, momentum, epsilon, lr].map(single);
             for (((p, g), b), s) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
                 let g = g + decay * *p;
                 *s += rise * (g * g - *s);
@@ -219,6 +217,8 @@ fn pass(scalars: Scalars, parameter: &mut [f32], gradient: &[f32], first: &mut [
             }
         }
         Scalars::AdamW { keep, betas, rises, rate, root, epsilon } => {
+            let [keep, rate, root, epsilon] = [keep, rate, root, epsilon].map(single);
+            let [betas, rises] = [betas, rises].map(|pair| pair.map(single));
             for (((p, g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
                 *m += rises[0] * (g - *m);
                 *v = betas[1] * *v + rises[1] * g * g;
@@ -231,7 +231,7 @@ fn pass(scalars: Scalars, parameter: &mut [f32], gradient: &[f32], first: &mut [
 /// The same as tensor operations.
 fn on_device<const D: usize>(scalars: Scalars, p: Tensor<D>, g: Tensor<D>, state: &mut RuleState<D>) -> Tensor<D> {
     let moments = (state.first.take(), state.second.take());
-    let decayed = |decay: f32| if decay == 0.0 { g.clone() } else { g.clone() + p.clone().mul_scalar(decay) };
+    let decayed = |decay: f64| if decay == 0.0 { g.clone() } else { g.clone() + p.clone().mul_scalar(decay) };
     let (p, first, second) = match (scalars, moments) {
         (Scalars::Sgd { decay, momentum, nesterov, lr }, (Some(b), _)) => {
             let g = decayed(decay);
