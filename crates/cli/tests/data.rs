@@ -450,3 +450,38 @@ fn parquet_shards_are_named_as_datasets_names_them() {
     assert!(shard.windows(9).any(|part| part == b"ClassLabe"));
     assert_eq!(pack("b"), packed);
 }
+
+#[test]
+fn what_was_packed_is_read_again() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["cat", "dog"], 5, 2);
+    // From folders to WebDataset, on to Parquet, and back.
+    let pack = |from: &Path, name: &str, format: &str| {
+        let out = top.path().join(name);
+        run(0, &["data", "pack", path(from), path(&out), "--format", format, "--shard-size", "4"]);
+        out
+    };
+    let wds = pack(&root, "a", "wds");
+    let parquet = pack(&wds, "b", "parquet");
+    let again = pack(&parquet, "c", "wds");
+    let images = |folder: &Path, split: &str| -> BTreeSet<_> {
+        let shards = files(folder).into_iter().filter(|(path, _)| path.to_str().unwrap().starts_with(split));
+        let pairs = shards.flat_map(|(_, shard)| members(&shard)).map(|(_, bytes)| bytes).collect::<Vec<_>>();
+        pairs.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+    };
+    for (split, number) in [("train", 10), ("val", 4)] {
+        assert_eq!(images(&wds, split).len(), number);
+        assert_eq!(images(&again, split), images(&wds, split));
+    }
+    let classes = |folder: &Path| fs::read_to_string(folder.join("classes.txt")).unwrap();
+    assert_eq!(classes(&again), classes(&wds));
+    let inspected = |data: &Path| json(&["data", "inspect", path(data), "--json"]);
+    let folder = inspected(&root);
+    for packed in [&wds, &parquet] {
+        let packed = inspected(packed);
+        for key in ["images", "classes"] {
+            assert_eq!(packed[key], folder[key]);
+        }
+    }
+}
