@@ -260,9 +260,8 @@ impl Plan {
         let search = Search { template: &self.template, data, seeds: args.seeds, out, device: &device, stop };
         let trials = search.run(candidates, &mut |step| match step {
             Step::Begin { run, runs, candidate, seed } => {
-                let (macs, side) = (candidate.scaled.summary.macs as f64 / 1e6, candidate.scaled.resolution);
-                let name = &candidate.name;
-                progress.line(&format!("[{run}/{runs}] {name}: {macs:.1} M MACs at {side} px, seed {seed}"));
+                let Candidate { name, scaled, .. } = candidate;
+                progress.line(&format!("[{run}/{runs}] {name}: {} px, seed {seed}", scaled.resolution));
             }
             Step::Training(Event::Line(_)) => {}
             Step::Training(event) => progress.show(&event),
@@ -395,9 +394,13 @@ fn ranking(trials: &[Trial]) -> String {
     let (seeds, images) = trials.first().map_or((0, 0), |trial| (trial.runs.len(), trial.runs[0].images));
     let half = |p: f64| 1.96 * (p * (1.0 - p) / images as f64).sqrt();
     let sampling = trials.first().map_or(0.0, |trial| half(trial.top1));
+    let of_seeds = match seeds {
+        0 | 1 => String::new(),
+        _ => format!(", mean of {seeds} seeds; ±: standard deviation between seeds"),
+    };
     let _ = writeln!(
         text,
-        "\nbest validation, mean of {seeds} seeds; ±: standard deviation between seeds. That these are {images} images only\nmakes each accuracy uncertain by {} (95 %)",
+        "\nbest validation{of_seeds}. That these are {images} images only\nmakes each accuracy uncertain by {} (95 %)",
         percent(sampling)
     );
     text
