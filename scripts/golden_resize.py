@@ -45,9 +45,7 @@ def resize_fixtures(photos):
     ]:
         save_png(photo, out / f"{name}.png")
         for filter, (pillow, mode) in FILTERS.items():
-            # Across, then down, is what Pillow up to version 12 makes of one call; later ones may turn the order round.
-            stretched = photo.resize((side, photo.height), pillow).resize((side, side), pillow)
-            save_png(stretched, out / f"{name}_stretch{side}_{filter}.png")
+            save_png(photo.resize((side, side), pillow), out / f"{name}_stretch{side}_{filter}.png")
             for size, crop in preprocess:
                 evaluation = v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(crop)])
                 save_png(evaluation(photo), out / f"{name}_resize{size}_crop{crop}_{filter}.png")
