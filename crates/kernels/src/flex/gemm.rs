@@ -15,6 +15,8 @@ use super::team::Team;
 
 /// Products smaller than this many multiply-adds are not worth a second thread.
 const SMALL: usize = 1 << 17;
+/// Numbers of the weight that stay in a second-level cache while all rows pass by.
+const GROUP: usize = 48 << 10;
 /// Steps of the depth that are written out, so that counting costs nothing beside them.
 const UNROLL: usize = 4;
 
@@ -265,16 +267,19 @@ impl<F: Finish> Loop for Piece<'_, F> {
     #[inline(always)]
     fn run<M: Machine>(self) {
         assert_eq!(self.product.b.lanes, M::LANES, "a weight packed for other instructions");
-        let mut row = self.rows[0];
         let [first, end] = self.panels;
         let narrow = self.product.b.columns - ((end - 1) * M::LANES).min(self.product.b.columns) <= M::LANES / 2;
         let wide = if narrow { end - 1 } else { end };
-        // SAFETY: the arms name the lanes and rows that are M's.
-        unsafe {
-            match (M::LANES, M::ROWS) {
-                (32, 12) => self.sweep::<12, 32, M>(&mut row, first, wide),
-                (16, 6) => self.sweep::<6, 16, M>(&mut row, first, wide),
-                _ => self.sweep::<2, 16, M>(&mut row, first, wide),
+        let group = (GROUP / (self.product.b.depth * M::LANES).max(1)).max(1);
+        for start in (first..wide).step_by(group) {
+            let (mut row, end) = (self.rows[0], wide.min(start + group));
+            // SAFETY: the arms name the lanes and rows that are M's.
+            unsafe {
+                match (M::LANES, M::ROWS) {
+                    (32, 12) => self.sweep::<12, 32, M>(&mut row, start, end),
+                    (16, 6) => self.sweep::<6, 16, M>(&mut row, start, end),
+                    _ => self.sweep::<2, 16, M>(&mut row, start, end),
+                }
             }
         }
         if narrow {
