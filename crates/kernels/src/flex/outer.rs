@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{
     buffer::sum_in_order,
-    simd::{self, Loop, Machine, multiply_add},
+    simd::{self, Loop, Machine, Vector},
 };
 
 /// Elements of both factors in a block.
@@ -68,12 +68,12 @@ impl Loop for Strip<'_> {
         assert!(self.left.len() == pixels * self.rows && self.first + self.sums.len() / self.columns <= self.rows);
         for start in (0..pixels).step_by(block) {
             let end = pixels.min(start + block);
-            // SAFETY: the pixels are there, and the widths are M's.
+            // SAFETY: the pixels are there, and the vectors are M's.
             unsafe {
-                match (M::LANES, M::ROWS) {
-                    (32, 12) => self.block::<12, 32, M>(start, end),
-                    (16, 6) => self.block::<6, 16, M>(start, end),
-                    _ => self.block::<4, 8, M>(start, end),
+                match (M::Vector::WIDTH, M::ROWS) {
+                    (16, _) => self.block::<8, 3, M>(start, end),
+                    (8, _) => self.block::<6, 2, M>(start, end),
+                    _ => self.block::<4, 2, M>(start, end),
                 }
             }
         }
@@ -86,49 +86,49 @@ impl Strip<'_> {
     /// # Safety
     /// They must be there.
     #[inline(always)]
-    unsafe fn block<const ROWS: usize, const LANES: usize, M: Machine>(&mut self, start: usize, end: usize) {
-        let height = self.sums.len() / self.columns;
+    unsafe fn block<const ROWS: usize, const VECTORS: usize, M: Machine>(&mut self, start: usize, end: usize) {
+        let width = M::Vector::WIDTH;
         let mut column = 0;
         // SAFETY: passed on; the columns are there.
         unsafe {
-            while column + LANES <= self.columns {
-                self.column::<ROWS, LANES, M>(start, end, column, height);
-                column += LANES;
-            }
-            while column + 8 <= self.columns {
-                self.column::<ROWS, 8, M>(start, end, column, height);
-                column += 8;
+            while column + VECTORS * width <= self.columns {
+                self.column::<ROWS, VECTORS, false, M>(start, end, column);
+                column += VECTORS * width;
             }
             while column < self.columns {
-                self.column::<ROWS, 1, M>(start, end, column, height);
-                column += 1;
+                match (self.columns - column).div_ceil(width) {
+                    1 => self.column::<ROWS, 1, true, M>(start, end, column),
+                    2 => self.column::<ROWS, 2, true, M>(start, end, column),
+                    _ => self.column::<ROWS, 3, true, M>(start, end, column),
+                }
+                column += VECTORS * width;
             }
         }
     }
 
     /// # Safety
-    /// As for `block`; `LANES` columns must be there.
+    /// As for `block`; so many vectors of columns must be there, the last one in `PART` if so.
     #[inline(always)]
-    unsafe fn column<const ROWS: usize, const LANES: usize, M: Machine>(
+    unsafe fn column<const ROWS: usize, const VECTORS: usize, const PART: bool, M: Machine>(
         &mut self,
         start: usize,
         end: usize,
         column: usize,
-        height: usize,
     ) {
+        let height = self.sums.len() / self.columns;
         let mut row = 0;
         // SAFETY: passed on; the rows are there.
         unsafe {
             while row + ROWS <= height {
-                self.tile::<ROWS, LANES, M>(start, end, row, column);
+                self.tile::<ROWS, VECTORS, PART, M>(start, end, row, column);
                 row += ROWS;
             }
             while row + 2 <= height {
-                self.tile::<2, LANES, M>(start, end, row, column);
+                self.tile::<2, VECTORS, PART, M>(start, end, row, column);
                 row += 2;
             }
             while row < height {
-                self.tile::<1, LANES, M>(start, end, row, column);
+                self.tile::<1, VECTORS, PART, M>(start, end, row, column);
                 row += 1;
             }
         }
@@ -137,35 +137,47 @@ impl Strip<'_> {
     /// # Safety
     /// As for `column`; `ROWS` rows must be there.
     #[inline(always)]
-    unsafe fn tile<const ROWS: usize, const LANES: usize, M: Machine>(
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize, const PART: bool, M: Machine>(
         &mut self,
         start: usize,
         end: usize,
         row: usize,
         column: usize,
     ) {
+        let width = M::Vector::WIDTH;
+        // Of the last vector.
+        let valid = self.columns - column - (VECTORS - 1) * width;
         // SAFETY: the caller's promise and the lengths that `run` checked.
         unsafe {
+            let load = |from: *const f32| -> [M::Vector; VECTORS] {
+                std::array::from_fn(|vector| match PART && vector + 1 == VECTORS {
+                    true => M::Vector::load_first(from.add(vector * width), valid),
+                    false => M::Vector::load(from.add(vector * width)),
+                })
+            };
             let out = self.sums.as_mut_ptr().add(row * self.columns + column);
-            let mut sums = [[0.0f32; LANES]; ROWS];
-            for (i, sums) in sums.iter_mut().enumerate() {
-                *sums = out.add(i * self.columns).cast::<[f32; LANES]>().read();
-            }
+            let mut sums: [[M::Vector; VECTORS]; ROWS] = std::array::from_fn(|i| load(out.add(i * self.columns)));
             let mut left = self.left.as_ptr().add(start * self.rows + self.first + row);
             let mut right = self.right.as_ptr().add(start * self.columns + column);
             for _ in start..end {
-                let values = right.cast::<[f32; LANES]>().read();
+                let values = load(right);
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let factor = *left.add(i);
-                    for lane in 0..LANES {
-                        sums[lane] = multiply_add::<M>(factor, values[lane], sums[lane]);
+                    let factor = M::Vector::splat(*left.add(i));
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = sum.add_product(factor, value);
                     }
                 }
                 left = left.wrapping_add(self.rows);
                 right = right.wrapping_add(self.columns);
             }
             for (i, sums) in sums.into_iter().enumerate() {
-                out.add(i * self.columns).cast::<[f32; LANES]>().write(sums);
+                for (vector, sum) in sums.into_iter().enumerate() {
+                    let out = out.add(i * self.columns + vector * width);
+                    match PART && vector + 1 == VECTORS {
+                        true => sum.store_first(out, valid),
+                        false => sum.store(out),
+                    }
+                }
             }
         }
     }

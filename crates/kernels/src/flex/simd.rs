@@ -1,7 +1,12 @@
 //! Loops compiled once for any machine and once for the widest instructions this one has.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64;
+
 /// A set of instructions that loops are compiled for.
 pub trait Machine {
+    /// The widest register.
+    type Vector: Vector;
     /// Whether a fused multiply-add is a single instruction.
     const FMA: bool;
     /// Columns of a matrix product's tile: whole vectors, at least two.
@@ -20,6 +25,7 @@ pub struct Avx2;
 pub struct Avx512;
 
 impl Machine for Portable {
+    type Vector = [f32; 4];
     // Every 64-bit Arm has both the vectors, 32 registers of 4, and the fused multiply-add.
     const FMA: bool = cfg!(target_arch = "aarch64");
     const LANES: usize = 16;
@@ -28,6 +34,7 @@ impl Machine for Portable {
 
 #[cfg(target_arch = "x86_64")]
 impl Machine for Avx2 {
+    type Vector = x86_64::__m256;
     const FMA: bool = true;
     const LANES: usize = 16;
     const ROWS: usize = 6;
@@ -35,9 +42,165 @@ impl Machine for Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 impl Machine for Avx512 {
+    type Vector = x86_64::__m512;
     const FMA: bool = true;
     const LANES: usize = 32;
     const ROWS: usize = 12;
+}
+
+/// A register of numbers, for loops that the compiler would not make of vector instructions, or not well.
+///
+/// Only loops that [`run`] runs may use those of their own [`Machine`]: elsewhere the processor may lack the instructions.
+pub trait Vector: Copy {
+    /// How many numbers.
+    const WIDTH: usize;
+
+    /// The same number throughout.
+    fn splat(value: f32) -> Self;
+
+    /// # Safety
+    /// `WIDTH` numbers must be there.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// The first `count` numbers, and zeros behind them.
+    ///
+    /// # Safety
+    /// `count` numbers must be there, at most `WIDTH`.
+    unsafe fn load_first(from: *const f32, count: usize) -> Self;
+
+    /// # Safety
+    /// There must be room for `WIDTH` numbers.
+    unsafe fn store(self, to: *mut f32);
+
+    /// # Safety
+    /// There must be room for `count` numbers, at most `WIDTH`.
+    unsafe fn store_first(self, to: *mut f32, count: usize);
+
+    /// `a * b + self`
+    fn add_product(self, a: Self, b: Self) -> Self;
+}
+
+impl Vector for [f32; 4] {
+    const WIDTH: usize = 4;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        [value; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise; an array is aligned as its elements.
+        unsafe { from.cast::<Self>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> Self {
+        // SAFETY: the caller's promise.
+        std::array::from_fn(|lane| if lane < count { unsafe { *from.add(lane) } } else { 0.0 })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<Self>().write(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, count: usize) {
+        for (lane, value) in self.into_iter().enumerate().take(count) {
+            // SAFETY: the caller's promise.
+            unsafe { to.add(lane).write(value) }
+        }
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        std::array::from_fn(|lane| multiply_add::<Portable>(a[lane], b[lane], self[lane]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod vectors {
+    use std::arch::x86_64::*;
+
+    use super::Vector;
+
+    /// Eight numbers whose sign says that they count, and eight that do not.
+    static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    // SAFETY of all instructions: see `Vector`; of memory: the callers' promises.
+    impl Vector for __m256 {
+        const WIDTH: usize = 8;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, count: usize) -> Self {
+            debug_assert!(count <= Self::WIDTH);
+            unsafe { _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(Self::WIDTH - count).cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, count: usize) {
+            debug_assert!(count <= Self::WIDTH);
+            unsafe { _mm256_maskstore_ps(to, _mm256_loadu_si256(FIRST.as_ptr().add(Self::WIDTH - count).cast()), self) }
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { _mm256_fmadd_ps(a, b, self) }
+        }
+    }
+
+    impl Vector for __m512 {
+        const WIDTH: usize = 16;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            unsafe { _mm512_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, count: usize) -> Self {
+            debug_assert!(count <= Self::WIDTH);
+            unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, count: usize) {
+            debug_assert!(count <= Self::WIDTH);
+            unsafe { _mm512_mask_storeu_ps(to, ((1u32 << count) - 1) as u16, self) }
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { _mm512_fmadd_ps(a, b, self) }
+        }
+    }
 }
 
 /// A loop over slices, written once.
