@@ -14,6 +14,10 @@ test:
 test-all:
     cargo test --release --workspace -- --include-ignored
 
+# A device against the CPU: wgpu, vulkan:1, cuda …
+test-device DEVICE:
+    MBCONV_TEST_DEVICE={{DEVICE}} cargo test --release --workspace --features "mbconv/$(echo {{DEVICE}} | cut -d: -f1)" --test device -- --test-threads 1 --nocapture
+
 # The kernels' unsafe loops under AddressSanitizer
 sanitize:
     scripts/sanitize.sh

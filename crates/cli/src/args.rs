@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use mbconv_nets::weights::Precision;
 use mbconv_train::Group;
 use mbconv_train::device::{self, Device, DeviceError};
+use mbconv_train::precision::MapPrecision;
 
 /// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
 #[derive(Parser)]
@@ -51,7 +52,7 @@ pub enum Command {
     /// Measure how fast a network runs here
     Bench(Bench),
     /// Show the devices this build can use
-    Devices,
+    Devices(JsonArgs),
 }
 
 #[derive(Args)]
@@ -599,6 +600,9 @@ pub struct Bench {
     /// In training, compute activated maps once more in the backward pass instead of keeping them
     #[arg(long)]
     pub gradient_checkpointing: bool,
+    /// Precision of the maps
+    #[arg(long, value_enum, default_value_t = BenchDtype::F32)]
+    pub dtype: BenchDtype,
     /// Show the time of every part
     #[arg(long)]
     pub profile: bool,
@@ -612,6 +616,12 @@ pub struct Bench {
 pub enum BenchMode {
     Infer,
     Train,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchDtype {
+    F32,
+    Bf16,
 }
 
 #[derive(Args)]
@@ -681,6 +691,15 @@ impl From<Dtype> for Precision {
             Dtype::F32 => Self::F32,
             Dtype::F16 => Self::F16,
             Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl From<BenchDtype> for MapPrecision {
+    fn from(dtype: BenchDtype) -> Self {
+        match dtype {
+            BenchDtype::F32 => Self::F32,
+            BenchDtype::Bf16 => Self::Bf16,
         }
     }
 }

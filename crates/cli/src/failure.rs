@@ -16,6 +16,7 @@ use mbconv_train::group::{Group, GroupError};
 use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
+use mbconv_train::precision::NoBf16;
 use mbconv_train::recipe::RecipeError;
 use mbconv_train::report::ReportError;
 use mbconv_train::scale::ScaleError;
@@ -87,6 +88,7 @@ with_hint!(
     GroupError,
     ImportError,
     ModelError,
+    NoBf16,
     OnnxError,
     ScaleError,
     SearchError,

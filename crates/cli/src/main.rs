@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Draw(args) => commands::draw::run(args),
         Command::Scale(args) => commands::scale::run(args, stop),
         Command::Bench(args) => commands::bench::run(args),
-        Command::Devices => commands::devices::run(),
+        Command::Devices(args) => commands::devices::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -43,6 +43,14 @@ fn list_and_devices() {
     assert_eq!(b0["parameters"], 5_288_548);
     let (devices, _) = run(0, &["devices"]);
     assert!(devices.lines().any(|line| line.starts_with("cpu") && line.contains("in this build")), "{devices}");
+    assert!(devices.contains("`auto` takes"), "{devices}");
+    let devices = json(&["devices", "--json"]);
+    let kinds = devices["kinds"].as_array().unwrap();
+    let kind = |name: &str| kinds.iter().find(|kind| kind["kind"] == name).unwrap();
+    assert_eq!(kind("cpu")["compiled"], true);
+    assert_eq!(kind("cpu")["present"][0]["name"], "cpu");
+    assert_eq!(kind("cuda")["compiled"], cfg!(feature = "cuda"));
+    assert!(devices["auto"].is_string() && devices["reason"].is_string());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, activation};
 pub const RELU6_MAX: f64 = 6.0;
 
 /// A function applied to every element, after a normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// Nothing: the linear bottleneck.
     Identity,

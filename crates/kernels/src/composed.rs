@@ -1,9 +1,11 @@
 //! Every operation and its gradients in ordinary backend operations: what a backend without kernels of its own runs.
+//!
+//! A map in 16 bits is summed and normalised in single precision.
 
 use burn::{
     backend::{Backend, TensorMetadata, tensor::FloatTensor},
     tensor::{
-        Shape, Slice,
+        DType, FloatDType, Shape, Slice,
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
@@ -121,7 +123,7 @@ fn options(convolution: Convolution, channels: usize) -> ConvOptions<2> {
 /// See [`crate::extension::Kernels::channel_statistics`].
 pub fn channel_statistics<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
     let [batch, height, width, channels] = x.shape().dims();
-    let x = B::float_reshape(x, Shape::new([batch * height * width, channels]));
+    let x = B::float_reshape(widened::<B>(x), Shape::new([batch * height * width, channels]));
     let mean = B::float_mean_dim(x.clone(), 0);
     let centred = B::float_sub(x, mean.clone());
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred), 0);
@@ -137,15 +139,17 @@ pub fn normalise<B: Backend>(
     variance: FloatTensor<B>,
     normalisation: Normalisation,
 ) -> FloatTensor<B> {
+    let dtype = x.dtype();
     let inverse = inverse_deviation::<B>(variance, normalisation.epsilon);
-    let normalised = B::float_mul(B::float_sub(x, per_channel::<B>(mean)), inverse);
+    let normalised = B::float_mul(B::float_sub(widened::<B>(x), per_channel::<B>(mean)), inverse);
     let z = B::float_add(B::float_mul(normalised, per_channel::<B>(gamma)), per_channel::<B>(beta));
-    match normalisation.activation {
+    let y = match normalisation.activation {
         Activation::Identity => z,
         Activation::Relu => B::float_clamp_min(z, 0.0.into()),
         Activation::Relu6 => B::float_clamp(z, 0.0.into(), RELU6_MAX.into()),
         Activation::Silu => B::float_mul(z.clone(), B::sigmoid(z)),
-    }
+    };
+    cast::<B>(y, dtype)
 }
 
 /// See [`crate::extension::Kernels::normalise_gradients`].
@@ -160,8 +164,9 @@ pub fn normalise_gradients<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let [batch, height, width, channels] = x.shape().dims();
     let pixels = (batch * height * width) as f64;
+    let (dtype, gradient) = (x.dtype(), widened::<B>(gradient));
     let inverse = inverse_deviation::<B>(variance, normalisation.epsilon);
-    let normalised = B::float_mul(B::float_sub(x, per_channel::<B>(mean)), inverse.clone());
+    let normalised = B::float_mul(B::float_sub(widened::<B>(x), per_channel::<B>(mean)), inverse.clone());
     let gamma = per_channel::<B>(gamma);
     let z = B::float_add(B::float_mul(normalised.clone(), gamma.clone()), per_channel::<B>(beta));
     let gradient = match normalisation.activation {
@@ -179,7 +184,7 @@ pub fn normalise_gradients<B: Backend>(
         }
     };
     let x = B::float_mul(centred, B::float_mul(gamma, inverse));
-    (x, vector::<B>(scale, channels), vector::<B>(shift, channels))
+    (cast::<B>(x, dtype), vector::<B>(scale, channels), vector::<B>(shift, channels))
 }
 
 /// The derivative of the activation at `z`.
@@ -200,6 +205,21 @@ fn slope<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B
             B::float_mul(s, B::float_add_scalar(B::float_mul(z, rest), 1.0.into()))
         }
     }
+}
+
+/// The precision of a map's statistics, and of what normalises it.
+pub(crate) fn vector_dtype(map: DType) -> DType {
+    if matches!(map, DType::F16 | DType::BF16) { DType::F32 } else { map }
+}
+
+/// In single precision if it was in 16 bits.
+fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = vector_dtype(x.dtype());
+    cast::<B>(x, dtype)
+}
+
+fn cast<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, FloatDType::from(dtype)) }
 }
 
 fn inverse_deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {

@@ -1,4 +1,7 @@
 //! The three convolutions of MBConv networks, over channels-last maps.
+//!
+//! A map says in which precision it is computed: weights in single precision are rounded for maps in 16 bits, and learn in
+//! single precision.
 
 use burn::{backend::Dispatch, tensor::Tensor};
 
@@ -41,6 +44,7 @@ impl Convolution {
                 Self::Pointwise | Self::Dense(_) => depth == channels,
             };
         assert!(fits, "{self:?}: weight {:?} does not fit the map {:?}", weight.dims(), x.dims());
+        let weight = in_precision_of(weight, &x);
         Tensor::from_dispatch(Dispatch::convolve(x.into_dispatch(), weight.into_dispatch(), self))
     }
 }
@@ -52,9 +56,17 @@ impl Convolution {
 pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let y = Convolution::Pointwise.apply(x, weight);
     match bias {
-        Some(bias) => y + bias.unsqueeze(),
+        Some(bias) => {
+            let bias = in_precision_of(bias, &y);
+            y + bias.unsqueeze()
+        }
         None => y,
     }
+}
+
+/// A parameter as a map's operations take it; its gradient comes back in the parameter's own precision.
+fn in_precision_of<const D: usize>(parameter: Tensor<D>, map: &Tensor<4>) -> Tensor<D> {
+    if parameter.dtype() == map.dtype() { parameter } else { parameter.cast(map.dtype()) }
 }
 
 /// Depthwise convolution: `x` [N, H, W, C], `weight` [C, 1, k, k] → [N, H', W', C], with `padding` pixels of zeros on

@@ -1,13 +1,19 @@
 //! The operations that a backend may do better than Burn's own, with the gradients that autodiff needs.
 //!
+//! Maps, weights and their gradients are of one precision; what belongs to channels (statistics, gamma, beta and their gradients)
+//! is of the same, but in single precision where that is of 16 bits.
+//!
 //! Every default body is made of ordinary backend operations ([`crate::composed`]), so that a backend takes part with an
-//! empty `impl`; `flex` overrides them all, and `autodiff` joins forward and gradient.
+//! empty `impl`; `flex` and `cube` override them, and `autodiff` joins forward and gradient. Under Burn's fusion of operations,
+//! on GPUs, each is one operation of which only the shape is known beforehand.
 
 // Burn marks `NdArray` as deprecated; whoever turns the feature on knows.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use crate::cube::shapes::{map_shape, output_shape, vector_of, weight_shape};
 use crate::{Convolution, Normalisation, composed};
 
 /// Operations on channels-last maps [N, H, W, C].
@@ -15,15 +21,18 @@ use crate::{Convolution, Normalisation, composed};
     Autodiff,
     Flex,
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
+    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
+    Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 pub trait Kernels: Backend {
     /// The convolution of `x` [N, H, W, Ci] with `weight` [Co, .., k, k] → [N, H', W', Co].
+    #[fusion(dtype = x, shape = output_shape(x, weight, *convolution))]
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, convolution: Convolution) -> FloatTensor<Self> {
         composed::convolve::<Self>(x, weight, convolution)
     }
 
     /// The gradient of the map, whose height and width are `size`, given that of the output.
+    #[fusion(dtype = gradient, shape = map_shape(weight, gradient, *convolution, *size))]
     fn convolve_input_gradient(
         weight: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -34,6 +43,7 @@ pub trait Kernels: Backend {
     }
 
     /// The gradient of the weight, given that of the output.
+    #[fusion(dtype = gradient, shape = weight_shape(x, gradient, *convolution))]
     fn convolve_weight_gradient(
         x: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -43,11 +53,13 @@ pub trait Kernels: Backend {
     }
 
     /// Mean `[C]` and biased variance `[C]` over all but the channels.
+    #[fusion(meta = |x| (vector_of(x), vector_of(x)))]
     fn channel_statistics(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::channel_statistics::<Self>(x)
     }
 
     /// Normalisation, scale and shift, and activation.
+    #[fusion(dtype = x, shape = x)]
     fn normalise(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -60,6 +72,7 @@ pub trait Kernels: Backend {
     }
 
     /// The gradients of `x`, `gamma` and `beta`, given that of the output.
+    #[fusion(meta = |x, gamma, beta, _, _, _, _| (x.clone(), gamma.clone(), beta.clone()))]
     fn normalise_gradients(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -75,6 +88,3 @@ pub trait Kernels: Backend {
 
 #[cfg(feature = "ndarray")]
 impl Kernels for burn::backend::NdArray {}
-
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl Kernels for burn::backend::Cube {}

@@ -8,7 +8,7 @@
 //!   parameters;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
-//!   backward passes; `flex`: fast kernels for the CPU; [`memory`]: a setting of the allocator that they profit from;
+//!   backward passes; `flex`: fast kernels for the CPU; `cube`: for GPUs; [`memory`]: a setting of the allocator that they profit from;
 //! - [`synchronise`](mod@synchronise): batch-norm over several processes; [`vectors`]: other loops for the processor at hand.
 #![deny(missing_docs)]
 
@@ -16,6 +16,8 @@ pub mod activation;
 mod autodiff;
 pub mod composed;
 pub mod convolution;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
 pub mod extension;
 mod flex;
 pub mod inference;
@@ -28,5 +30,7 @@ pub mod window;
 
 pub use activation::Activation;
 pub use convolution::{Convolution, conv2d, depthwise_conv2d, pointwise_conv2d};
+#[cfg(all(feature = "kernel-cache", any(feature = "wgpu", feature = "cuda")))]
+pub use cube::cache::keep_kernels;
 pub use normalisation::{Normalisation, Statistics, batch_norm_activation, channel_statistics};
 pub use window::Window;

@@ -24,13 +24,15 @@ pub struct Normalisation {
     pub activation: Activation,
 }
 
-/// Per-channel mean `[C]` and biased variance `[C]` of `x` [N, H, W, C]; detached from the graph.
+/// Per-channel mean `[C]` and biased variance `[C]` of `x` [N, H, W, C], in single precision if `x` is in 16 bits; detached
+/// from the graph.
 pub fn channel_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     let (mean, variance) = Dispatch::channel_statistics(x.detach().into_dispatch());
     (Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
-/// `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and vectors `[C]`.
+/// `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and vectors `[C]`, which are in single
+/// precision if `x` is in 16 bits.
 ///
 /// Gradients reach `x`, `gamma` and `beta`, never `mean` and `var`. With [`Statistics::Batch`], `mean` and `var` must
 /// be those of `x`, as [`channel_statistics`] gives them; the gradient of `x` then includes their dependence on it.

@@ -1,7 +1,7 @@
 //! The square window of a spatial convolution.
 
 /// A square window that slides over a map, with the same numbers for height and width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Side of the window, in pixels; not zero.
     pub kernel: usize,

@@ -103,8 +103,9 @@ fn drop_path(x: Tensor<4>, probability: f64) -> Tensor<4> {
     }
     let keep = 1.0 - probability;
     let n = x.dims()[0];
-    let mask = Tensor::random([n, 1, 1, 1], Distribution::Bernoulli(keep), &device);
-    x * mask.div_scalar(keep)
+    let mask = Tensor::<4>::random([n, 1, 1, 1], Distribution::Bernoulli(keep), &device).div_scalar(keep);
+    let mask = mask.cast(x.dtype());
+    x * mask
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@ use crate::{Architecture, Family};
 ///
 /// On a device with autodiff it trains: batch statistics, dropout, stochastic depth. On any other, and after
 /// [`valid`](Module::valid), it evaluates.
+///
+/// The images' precision is that of all maps up to the pooled features. In 16 bits, convolutions round their weights, which
+/// remain as they are and learn so (mixed precision, <https://arxiv.org/abs/1710.03740>); statistics, normalisations, classifier and
+/// logits are in the weights' precision.
 #[derive(Module, Debug)]
 pub struct Network {
     /// 3×3 convolution from the image.
@@ -73,9 +77,10 @@ impl Network {
 
     /// Images `[N, H, W, C]` → pooled features `[N, head]`, before dropout and classifier.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        let precision = self.classifier.weight.dtype();
         let x = self.stem.forward(images);
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
-        global_average(self.head.forward(x)).flatten(1, 3)
+        global_average(self.head.forward(x)).flatten(1, 3).cast(precision)
     }
 
     /// Holds every batch-norm's running statistics still during training, or lets them move again.

@@ -13,12 +13,32 @@ pub fn images(batch: &Batch, preprocess: &Preprocess, device: &Device) -> Tensor
         1 => (grey(&batch.images), 1),
         _ => (batch.images.clone(), 3),
     };
-    let data = TensorData::new(bytes, [n, batch.height, batch.width, channels]);
-    let bytes = Tensor::<4, Int>::from_data(data, (device, DType::U8)).float();
+    let bytes = floats(bytes, [n, batch.height, batch.width, channels], device);
     let constants = |values: [f32; 3]| {
         Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..channels], device).reshape([1, 1, 1, channels])
     };
     (bytes - constants(preprocess.mean)) / constants(preprocess.std)
+}
+
+/// The bytes as floats on the device. One without bytes of its own, such as any through WGSL, is sent four in a word, so
+/// that no more travels, and takes them apart.
+fn floats(bytes: Vec<u8>, shape: [usize; 4], device: &Device) -> Tensor<4> {
+    if device.supports_dtype(DType::U8) {
+        return Tensor::<4, Int>::from_data(TensorData::new(bytes, shape), (device, DType::U8)).float();
+    }
+    words(bytes, device).reshape(shape)
+}
+
+/// The bytes as floats, `[n]`, sent as words.
+fn words(mut bytes: Vec<u8>, device: &Device) -> Tensor<1> {
+    let count = bytes.len();
+    bytes.resize(count.next_multiple_of(4), 0);
+    let words: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|word| i32::from_le_bytes(*word)).collect();
+    let words = TensorData::new(words, [count.div_ceil(4), 1]);
+    let words = Tensor::<2, Int>::from_data(words, (device, DType::I32));
+    let byte = |number: i32| words.clone().bitwise_right_shift_scalar(8 * number).bitwise_and_scalar(255);
+    let bytes = Tensor::cat((0..4).map(byte).collect(), 1).float().flatten::<1>(0, 1);
+    if count.is_multiple_of(4) { bytes } else { bytes.slice(0..count) }
 }
 
 /// Red, green and blue to grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point.
@@ -51,6 +71,15 @@ mod tests {
                 assert!((value - expected).abs() < 1e-6, "{values:?}");
             }
             assert_eq!(targets(&batch, &device).into_scalar::<i64>(), 3);
+        }
+    }
+
+    #[test]
+    fn bytes_survive_being_sent_as_words() {
+        for count in [1, 4, 255, 256] {
+            let bytes: Vec<u8> = (0..count).map(|index| (index * 37 + 128) as u8).collect();
+            let found: Vec<f32> = words(bytes.clone(), &Device::default()).into_data().try_to_vec().unwrap();
+            assert_eq!(found, bytes.iter().map(|&byte| f32::from(byte)).collect::<Vec<_>>());
         }
     }
 

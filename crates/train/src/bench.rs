@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
+use crate::device::describe;
 use crate::loss::cross_entropy;
 use crate::memory;
 use crate::optimizer::OptimizerConfig;
+use crate::precision::MapPrecision;
 
 /// What is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -34,6 +37,8 @@ pub struct BenchConfig {
     pub time: Duration,
     /// In training, compute activated maps once more in the backward pass instead of keeping them.
     pub gradient_checkpointing: bool,
+    /// Of the maps.
+    pub precision: MapPrecision,
     /// Take the time of each part too.
     pub profile: bool,
 }
@@ -41,6 +46,8 @@ pub struct BenchConfig {
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
+    /// Where: `cpu`, or the name that the GPU gives itself.
+    pub device: String,
     /// What was repeated.
     pub mode: Mode,
     /// Images at a time.
@@ -49,6 +56,8 @@ pub struct BenchReport {
     pub input_size: usize,
     /// Threads of the processor that were at hand.
     pub threads: usize,
+    /// Of the maps.
+    pub precision: MapPrecision,
     /// Vector instructions that the CPU kernels chose.
     pub instructions: &'static str,
     /// Repetitions.
@@ -84,12 +93,16 @@ const WARM_UP: usize = 3;
 
 /// Measures `network`, which must be on `device`, without autodiff.
 pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchReport {
-    let BenchConfig { mode, batch_size, input_size, .. } = *config;
+    let BenchConfig { mode, batch_size, input_size, precision, .. } = *config;
     let architecture = network.architecture().clone();
     let shape = [batch_size, input_size, input_size, architecture.input_channels];
     device.seed(0);
-    let images = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device);
+    let images = precision.of(Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device));
     let (times, profile) = match mode {
+        Mode::Infer if precision != MapPrecision::F32 => {
+            let network = network.valid();
+            (repeat(config.time, || drop(network.forward_channels_last(images.clone()).into_data())), None)
+        }
         Mode::Infer => {
             let inference = Inference::new(&network);
             let times = repeat(config.time, || {
@@ -112,10 +125,12 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
     };
     let median_ms = milliseconds(0.5);
     BenchReport {
+        device: describe(device),
         mode,
         batch_size,
         input_size,
         threads: rayon::current_num_threads(),
+        precision,
         instructions: mbconv_nets::instructions(),
         repetitions: times.len(),
         images_per_second: batch_size as f64 / median_ms * 1e3,
@@ -224,6 +239,7 @@ impl TrainingStep {
         lap(name());
         let [count, height, width, channels] = x.dims();
         let features = x.reshape([count, height * width, channels]).mean_dim(1).reshape([count, channels]);
+        let features = features.cast(network.classifier.weight.dtype());
         lap(name());
         let loss = self.loss(network.classifier.forward(features));
         lap("forward, classifier and loss".into());
@@ -254,6 +270,7 @@ mod tests {
                 input_size: 32,
                 time: Duration::from_millis(1),
                 gradient_checkpointing: false,
+                precision: MapPrecision::F32,
                 profile: true,
             };
             let report = bench(network, &device, &config);

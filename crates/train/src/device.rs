@@ -2,6 +2,7 @@
 
 pub use burn::tensor::Device;
 pub use mbconv_nets::keep_freed_memory;
+use serde::Serialize;
 
 /// A kind of device that this program knows, compiled in or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,9 @@ pub const KINDS: [DeviceKind; 5] = [
     kind("ndarray", "this processor through Burn's older backend, for comparison", cfg!(feature = "ndarray")),
 ];
 
+/// The kinds of which there may be several, or none.
+const GPUS: [&str; 3] = ["cuda", "vulkan", "wgpu"];
+
 const fn kind(name: &'static str, description: &'static str, compiled: bool) -> DeviceKind {
     DeviceKind { name, description, compiled }
 }
@@ -39,22 +43,82 @@ pub enum DeviceError {
     /// A number after a device of which there is only one.
     #[error("`{0}` takes no number")]
     NoIndex(String),
+    /// A GPU that is not there.
+    #[error("there is no device `{name}` here: {count} of this kind")]
+    Absent {
+        /// As it was asked for.
+        name: String,
+        /// How many of its kind there are.
+        count: usize,
+    },
 }
 
 impl DeviceError {
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::NotCompiled(name) => Some(format!("build with `cargo build --release --features {name}`")),
-            Self::Unknown(_) | Self::NoIndex(_) => Some("`mbconv devices` shows what there is".into()),
-        }
+        Some(match self {
+            Self::NotCompiled(name) => how_to_build(name),
+            Self::Unknown(_) | Self::NoIndex(_) => "`mbconv devices` shows what there is".into(),
+            Self::Absent { name, count: 0 } if name.starts_with("cuda") => {
+                "install NVIDIA's driver, which brings libcuda; `mbconv devices` shows what there is".into()
+            }
+            Self::Absent { count: 0, .. } => "install the GPU's driver with Vulkan (on Debian without a GPU, \
+                 `apt-get install mesa-vulkan-drivers` is a slow stand-in); `mbconv devices` shows what there is"
+                .into(),
+            Self::Absent { count: 1, .. } => "the only one has number 0; `mbconv devices` shows it".into(),
+            Self::Absent { count, .. } => {
+                format!("they are numbered from 0 to {}; `mbconv devices` shows them", count - 1)
+            }
+        })
     }
+}
+
+/// The command that builds the program with a kind of device.
+pub fn how_to_build(kind: &str) -> String {
+    let note = if kind == "cuda" { " (downloads LLVM while building)" } else { "" };
+    format!("build with `cargo build --release --features {kind}`{note}")
+}
+
+/// A device that is there.
+#[derive(Clone, Debug, Serialize)]
+pub struct Present {
+    /// What `--device` calls it.
+    pub name: String,
+    /// As the device names itself.
+    pub adapter: Option<String>,
+    /// What kernels are compiled for, as the runtime puts it.
+    pub target: Option<String>,
+    /// A program that plays a GPU on the processor.
+    pub software: bool,
+    /// Memory of its own in bytes, where the system tells.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The devices of a kind that are there, best first. Opens each of them.
+pub fn present(kind: &str) -> Vec<Present> {
+    if !KINDS.iter().any(|known| known.name == kind && known.compiled) {
+        return Vec::new();
+    }
+    if !GPUS.contains(&kind) {
+        return vec![Present {
+            name: kind.into(),
+            adapter: processor_name(),
+            target: None,
+            software: false,
+            memory_bytes: None,
+        }];
+    }
+    let open = |(number, device): (usize, Device)| {
+        let (adapter, target, memory_bytes) = identity(&device);
+        Present { name: format!("{kind}:{number}"), adapter, target, software: is_software(&device), memory_bytes }
+    };
+    adapters(kind).into_iter().enumerate().map(|(number, device)| open((number, device))).collect()
 }
 
 /// Finds a device by name.
 ///
 /// # Errors
-/// A name that is unknown or not in this build.
+/// A name that is unknown, not in this build, or of a device that is not there.
 // Burn marks `ndarray` as deprecated; whoever turns the feature on knows.
 #[cfg_attr(feature = "ndarray", allow(deprecated))]
 pub fn parse(name: &str) -> Result<Device, DeviceError> {
@@ -76,12 +140,12 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
         ("cpu", None) => Ok(Device::flex()),
         #[cfg(feature = "ndarray")]
         ("ndarray", None) => Ok(Device::ndarray()),
-        #[cfg(feature = "wgpu")]
-        ("wgpu", index) => Ok(Device::wgpu(gpu(index))),
-        #[cfg(feature = "vulkan")]
-        ("vulkan", index) => Ok(Device::vulkan(gpu(index))),
-        #[cfg(feature = "cuda")]
-        ("cuda", index) => Ok(Device::cuda(index.unwrap_or(0))),
+        _ if GPUS.contains(&base) => {
+            let mut adapters = adapters(base);
+            let absent = DeviceError::Absent { name: name.into(), count: adapters.len() };
+            let index = index.unwrap_or(0);
+            if index < adapters.len() { Ok(adapters.swap_remove(index)) } else { Err(absent) }
+        }
         _ => Err(DeviceError::NoIndex(name.into())),
     }
 }
@@ -101,19 +165,133 @@ pub fn set_threads(threads: Option<usize>) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global();
 }
 
-/// The name of a device's kind.
-pub fn name(device: &Device) -> &'static str {
-    if is_host(device) { "cpu" } else { automatic() }
+/// A device in words: `cpu`, or the name that a GPU gives itself.
+pub fn describe(device: &Device) -> String {
+    match identity(device).0 {
+        Some(adapter) => adapter,
+        None if is_host(device) => "cpu".into(),
+        None => "ndarray".into(),
+    }
 }
 
-/// What `auto` stands for in this build.
+/// What `auto` stands for here: the first kind of which a GPU is present, or else the processor, which is quicker than a
+/// program that plays a GPU on it.
 pub fn automatic() -> &'static str {
-    KINDS.iter().find(|kind| kind.compiled).map_or("cpu", |kind| kind.name)
+    let has_gpu = |kind: &&DeviceKind| kind.compiled && adapters(kind.name).iter().any(|device| !is_software(device));
+    KINDS.iter().find(has_gpu).map_or("cpu", |kind| kind.name)
 }
 
-#[cfg(any(feature = "wgpu", feature = "vulkan"))]
-fn gpu(index: Option<usize>) -> burn::tensor::DeviceKind {
-    index.map_or(burn::tensor::DeviceKind::DefaultDevice, burn::tensor::DeviceKind::DiscreteGpu)
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod gpu {
+    use burn::backend::{CubeDevice, DispatchDevice};
+    use burn::tensor::{DeviceType, PhysicalDevice};
+
+    use super::Device;
+
+    /// The GPUs of a kind, best first: discrete, integrated, virtual, others, programs that play one.
+    pub fn adapters(kind: &str) -> Vec<Device> {
+        let filter = match kind {
+            #[cfg(feature = "cuda")]
+            "cuda" => DeviceType::Cuda,
+            #[cfg(feature = "vulkan")]
+            "vulkan" => DeviceType::Vulkan,
+            #[cfg(feature = "wgpu")]
+            "wgpu" => DeviceType::Wgpu,
+            _ => return Vec::new(),
+        };
+        // Before any GPU is opened.
+        #[cfg(feature = "kernel-cache")]
+        mbconv_nets::keep_kernels();
+        let mut devices: Vec<Device> = Device::enumerate(filter).into_vec();
+        devices.sort_by_key(rank);
+        devices
+    }
+
+    fn rank(device: &Device) -> usize {
+        match device.as_dispatch() {
+            #[cfg(feature = "wgpu")]
+            DispatchDevice::Cube(CubeDevice::Wgpu(device)) => {
+                use burn::backend::WgpuDeviceKind::{Cpu, DiscreteGpu, IntegratedGpu, VirtualGpu};
+                match device.kind {
+                    DiscreteGpu(_) => 0,
+                    IntegratedGpu(_) => 1,
+                    VirtualGpu(_) => 2,
+                    Cpu => SOFTWARE,
+                    _ => 3,
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    const SOFTWARE: usize = 4;
+
+    pub fn is_software(device: &Device) -> bool {
+        rank(device) == SOFTWARE
+    }
+
+    /// Name, target and memory.
+    pub fn identity(device: &Device) -> (Option<String>, Option<String>, Option<u64>) {
+        match device.identity() {
+            None => (None, None, None),
+            Some(identity) => {
+                let memory = identity.physical.as_ref().and_then(memory);
+                (Some(identity.name), Some(identity.fingerprint), memory)
+            }
+        }
+    }
+
+    /// A card's memory: from AMD's driver by file, from NVIDIA's by its program.
+    fn memory(card: &PhysicalDevice) -> Option<u64> {
+        let address = card.pci_address?.to_string().to_lowercase();
+        let file = format!("/sys/bus/pci/devices/{address}/mem_info_vram_total");
+        if let Ok(text) = std::fs::read_to_string(file) {
+            return text.trim().parse().ok();
+        }
+        let query = ["--query-gpu=pci.bus_id,memory.total", "--format=csv,noheader,nounits"];
+        let output = std::process::Command::new("nvidia-smi").args(query).output().ok()?;
+        nvidia_memory(&String::from_utf8_lossy(&output.stdout), &address)
+    }
+
+    /// From lines such as `00000000:3B:00.0, 143771`, in MiB. The domain is written shorter elsewhere.
+    pub fn nvidia_memory(listing: &str, address: &str) -> Option<u64> {
+        let number = |text: &str| {
+            let (domain, rest) = text.split_once(':')?;
+            Some((u64::from_str_radix(domain, 16).ok()?, rest.to_lowercase()))
+        };
+        let wanted = number(address)?;
+        let card = listing
+            .lines()
+            .filter_map(|line| line.split_once(','))
+            .find(|(bus, _)| number(bus.trim()).is_some_and(|found| found == wanted))?;
+        card.1.trim().parse::<u64>().ok().map(|mebibytes| mebibytes << 20)
+    }
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+mod gpu {
+    use super::Device;
+
+    pub fn adapters(_: &str) -> Vec<Device> {
+        Vec::new()
+    }
+
+    pub fn is_software(_: &Device) -> bool {
+        false
+    }
+
+    pub fn identity(_: &Device) -> (Option<String>, Option<String>, Option<u64>) {
+        (None, None, None)
+    }
+}
+
+use gpu::{adapters, identity, is_software};
+
+/// The processor's name, where the system tells.
+fn processor_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
 }
 
 #[cfg(test)]
@@ -129,5 +307,27 @@ mod tests {
         assert_eq!(parse("cpu:1"), Err(DeviceError::NoIndex("cpu:1".into())));
         #[cfg(not(feature = "cuda"))]
         assert_eq!(parse("cuda:0"), Err(DeviceError::NotCompiled("cuda")));
+        #[cfg(feature = "wgpu")]
+        assert!(matches!(parse("wgpu:99"), Err(DeviceError::Absent { .. })));
+    }
+
+    #[test]
+    fn what_is_present_can_be_asked_for() {
+        assert_eq!(present("cpu").len(), 1);
+        assert!(present("tpu").is_empty());
+        for kind in KINDS {
+            for device in present(kind.name) {
+                assert!(parse(&device.name).is_ok(), "{device:?}");
+            }
+        }
+    }
+
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    #[test]
+    fn the_drivers_listing_is_read() {
+        let listing = "00000000:3B:00.0, 143771\n00000000:AF:00.0, 81559\n";
+        assert_eq!(gpu::nvidia_memory(listing, "0000:af:00.0"), Some(81559 << 20));
+        assert_eq!(gpu::nvidia_memory(listing, "0000:00:02.0"), None);
+        assert_eq!(gpu::nvidia_memory("no devices were found", "0000:00:02.0"), None);
     }
 }

@@ -25,13 +25,16 @@ use crate::group::{Group, GroupError, Traffic};
 use crate::metrics::{Scores, Tally};
 use crate::model_file::{ModelCard, ModelError, Results};
 use crate::objective::{Objective, ObjectiveError};
-use crate::optimizer::{global_norm, scale, with_stable_ids};
+use crate::optimizer::{fresh_network, global_norm, scale};
+use crate::precision::{MapPrecision, NoBf16};
 use crate::recipe::{OnNan, Recipe, RecipeError};
 use crate::run_folder::{EpochRow, RunFolder};
 use crate::running::{Running, Statistics};
 
-/// Batches between looks at the running loss, each of which waits for the device.
+/// Batches between looks at the running loss on the CPU.
 const BATCHES_PER_REPORT: usize = 8;
+/// The same on devices that run behind, for which every look has to wait.
+const BATCHES_PER_REPORT_BEHIND: usize = 32;
 /// Updates in a row without a number that are left out before the run ends.
 const MOST_LEFT_OUT: usize = 50;
 
@@ -171,6 +174,12 @@ pub enum TrainError {
     /// Batch-norm over several processes on a device that cannot.
     #[error("sync_batch_norm needs the CPU as its device")]
     Unsynchronised,
+    /// A precision that the device does not have.
+    #[error("the recipe's `precision`: {0}")]
+    Precision(#[from] NoBf16),
+    /// Batch-norm over several processes, where it is not computed by the CPU's kernels.
+    #[error("sync_batch_norm needs precision = \"f32\"")]
+    UnsynchronisedBf16,
     /// Weights are no longer numbers.
     #[error("{what} in epoch {epoch}, by step {step}; the last good checkpoint is kept")]
     WeightsDiverged {
@@ -209,6 +218,8 @@ impl TrainError {
             Self::Finetune(error) => error.hint(),
             Self::Group(error) => error.hint(),
             Self::Unsynchronised => Some("--device cpu, or --set sync_batch_norm=false".into()),
+            Self::Precision(error) => error.hint(),
+            Self::UnsynchronisedBf16 => Some("--set precision=f32, or --set sync_batch_norm=false".into()),
             Self::Diverged { .. } | Self::WeightsDiverged { .. } | Self::TooManyLeftOut { .. } => Some(
                 "try a lower optimizer.learning_rate, a longer schedule.warmup_epochs or optimizer.clip_norm=1; \
                  --on-nan skip leaves single bad updates out"
@@ -236,8 +247,15 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     if synchronised && !is_host(device) {
         return Err(TrainError::Unsynchronised);
     }
+    if synchronised && recipe.precision == MapPrecision::Bf16 {
+        return Err(TrainError::UnsynchronisedBf16);
+    }
+    recipe.precision.check(device)?;
     let source = data.split("train")?;
     let mut lines = Vec::new();
+    if recipe.precision.is_slow(device) {
+        lines.push("precision: bf16 is slower than f32 on the processor, which converts every number".into());
+    }
     let mut loader = |source: Arc<dyn Source>, transform, batch_size, train: bool| {
         let decoding = recipe.data.decoding(train);
         let split = if train { "training" } else { "validation" };
@@ -282,6 +300,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let full_rate = recipe.optimizer.learning_rate_for(recipe.batch_size * recipe.accumulate);
     let finetune = recipe.finetune.clone().unwrap_or_default();
     let clipping = recipe.optimizer.clipping();
+    let per_report = if is_host(device) { BATCHES_PER_REPORT } else { BATCHES_PER_REPORT_BEHIND };
 
     // What learns, and where the run stands.
     let options = recipe.model.options(data.classes.len());
@@ -291,8 +310,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         device = device.gradient_checkpointing();
     }
     let mut folder = group.agree(RunFolder::open(&run, train_images))?;
-    device.seed(recipe.seed);
-    let mut network = with_stable_ids(Network::new(&architecture, &device));
+    let mut network = fresh_network(&architecture, recipe.seed, &device);
     if let Some(weights) = finetune.weights.as_ref().filter(|_| !folder.begun) {
         let loaded = match group.leads() {
             true => load_body(network, &options.name, &data.classes, weights).map_err(TrainError::from),
@@ -349,7 +367,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                 device.seed(step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step));
 
                 let synchronisation = synchronised.then(|| group.synchronise());
-                let logits = learner.network.forward_channels_last(images(&batch, &preprocess, &device));
+                let images = recipe.precision.of(images(&batch, &preprocess, &device));
+                let logits = learner.network.forward_channels_last(images);
                 let losses = objective.losses(logits.clone(), &targets, &batch);
                 running.add(step + 1, &logits, &targets.labels, &losses);
                 let part = batch.labels.len() as f64 / expected as f64;
@@ -405,7 +424,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                 folder.progress.updates += 1;
             }
 
-            if step / BATCHES_PER_REPORT > (step - parts) / BATCHES_PER_REPORT || step >= steps || stopped || due {
+            if step / per_report > (step - parts) / per_report || step >= steps || stopped || due {
                 group.agree(check(&mut running, epoch))?;
                 partial.count(&mut running, group);
                 partial.seconds = before + started.elapsed().as_secs_f64();

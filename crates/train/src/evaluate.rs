@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
 use crate::batch::{images, targets};
-use crate::data::{DataError, DataSet, Loader, Preprocess};
+use crate::data::{Batch, DataError, DataSet, Loader, Preprocess};
+use crate::device::is_host;
 use crate::loss::cross_entropy;
 use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};
 
@@ -124,6 +125,42 @@ impl<'a> Labelled<'a> {
     }
 }
 
+/// What the network says of a batch, where it computes.
+struct Said {
+    batch: Batch,
+    ranks: Tensor<1, Int>,
+    losses: Tensor<1>,
+    probabilities: Tensor<2>,
+    chosen: Tensor<2, Int>,
+}
+
+impl Said {
+    /// Of a batch filled up to `size` with black images: a shape of its own for the last few would be compiled and tuned anew.
+    fn of(network: &Inference, mut batch: Batch, size: usize, preprocess: &Preprocess, device: &Device) -> Self {
+        let count = batch.labels.len();
+        batch.images.resize(size * batch.height * batch.width * 3, 0);
+        batch.labels.resize(size, 0);
+        let logits = network.forward_channels_last(images(&batch, preprocess, device));
+        let targets = targets(&batch, device);
+        batch.labels.truncate(count);
+        batch.images = Vec::new();
+        let ranks = target_ranks(logits.clone(), targets.clone());
+        let losses = cross_entropy(logits.clone(), targets, 0.0);
+        let (probabilities, chosen) = softmax(logits, 1).max_dim_with_indices(1);
+        Self { batch, ranks, losses, probabilities, chosen }
+    }
+
+    /// Rank of the target, loss, likeliest class and its probability of every image. Waits for the device.
+    #[allow(clippy::type_complexity)]
+    fn read(self) -> (Batch, Vec<usize>, Vec<f64>, Vec<(usize, f64)>) {
+        let count = self.batch.labels.len();
+        let floats = |data: TensorData| data.iter::<f64>().take(count).collect::<Vec<_>>();
+        let certain = to_usize(self.chosen.into_data()).into_iter().zip(floats(self.probabilities.into_data()));
+        let certain = certain.collect();
+        (self.batch, to_usize(self.ranks.into_data()), floats(self.losses.into_data()), certain)
+    }
+}
+
 /// Evaluates `network` on everything that `data` holds, telling `progress` how many images are done.
 ///
 /// # Errors
@@ -142,29 +179,32 @@ pub fn evaluate(
     let mut tallies = vec![Tally::default(); class_names.len()];
     let mut total = Tally::default();
     let mut predictions = Vec::with_capacity(data.loader.len());
-    for batch in data.loader.epoch(0) {
-        if stop.load(Ordering::Relaxed) {
-            return Err(EvaluateError::Interrupted);
-        }
-        let mut batch = batch?;
-        batch.labels.iter_mut().for_each(|label| *label = data.labels[*label]);
-        let logits = network.forward_channels_last(images(&batch, preprocess, device));
-        let targets = targets(&batch, device);
-        let ranks = to_usize(target_ranks(logits.clone(), targets.clone()).into_data());
-        let losses = cross_entropy(logits.clone(), targets, 0.0).into_data();
-        let (probabilities, chosen) = softmax(logits, 1).max_dim_with_indices(1);
-        let chosen = to_usize(chosen.into_data());
-        let probabilities = probabilities.into_data();
-        let certain = chosen.into_iter().zip(probabilities.iter::<f64>());
-        let samples = batch.indices.iter().zip(&batch.labels).zip(&ranks).zip(losses.iter::<f64>()).zip(certain);
-        for ((((&index, &label), &rank), loss), (chosen, probability)) in samples {
+    let mut count = |said: Said| {
+        let (batch, ranks, losses, certain) = said.read();
+        let samples = batch.indices.iter().zip(&batch.labels).zip(ranks).zip(losses).zip(certain);
+        for ((((&index, &label), rank), loss), (chosen, probability)) in samples {
             total.add(&[rank], loss);
             tallies[label].add(&[rank], loss);
             let target_probability = (-loss).exp();
             predictions.push(Predicted { index, label, chosen, probability, target_probability, loss });
         }
         progress(total.images);
+    };
+    // A device that runs behind computes one batch while the one before is read.
+    let mut last = None;
+    let mut largest = 0;
+    for batch in data.loader.epoch(0) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(EvaluateError::Interrupted);
+        }
+        let mut batch = batch?;
+        batch.labels.iter_mut().for_each(|label| *label = data.labels[*label]);
+        largest = largest.max(batch.labels.len());
+        let size = if is_host(device) { batch.labels.len() } else { largest };
+        let said = Said::of(&network, batch, size, preprocess, device);
+        last.replace(said).map(&mut count);
     }
+    last.map(&mut count);
     let classes = class_names.iter().zip(&tallies).map(|(name, tally)| {
         let Scores { top1, top5, .. } = tally.scores();
         ClassScores { label: name.clone(), images: tally.images, top1, top5 }

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use mbconv_nets::Network;
 use serde::Serialize;
 
 use crate::batch::images;
@@ -13,7 +12,7 @@ use crate::engine::TrainError;
 use crate::finetune::load_body;
 use crate::freeze;
 use crate::objective::Objective;
-use crate::optimizer::with_stable_ids;
+use crate::optimizer::fresh_network;
 use crate::recipe::Recipe;
 use crate::report::{Chart, Scale, Series};
 
@@ -72,6 +71,7 @@ pub fn find_lr(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(Point),
 ) -> Result<RateCurve, TrainError> {
+    recipe.precision.check(device)?;
     let source = data.split("train")?;
     let device = device.clone().autodiff();
     let objective = Objective::new(recipe, &data.classes, &*source, &device)?;
@@ -96,8 +96,7 @@ pub fn find_lr(
     let preprocess = recipe.preprocess();
     let architecture = recipe.architecture(data.classes.len())?;
     let finetune = recipe.finetune.clone().unwrap_or_default();
-    device.seed(recipe.seed);
-    let mut network = with_stable_ids(Network::new(&architecture, &device));
+    let mut network = fresh_network(&architecture, recipe.seed, &device);
     if let Some(weights) = &finetune.weights {
         network = load_body(network, &recipe.model.name, &data.classes, weights)?;
     }
@@ -117,7 +116,7 @@ pub fn find_lr(
         let targets = objective.prepare(&mut batch, epoch, step);
         let along = index as f64 / (sweep.steps - 1).max(1) as f64;
         let learning_rate = sweep.from * (sweep.to / sweep.from).powf(along);
-        let logits = network.forward_channels_last(images(&batch, &preprocess, &device));
+        let logits = network.forward_channels_last(recipe.precision.of(images(&batch, &preprocess, &device)));
         let mean = objective.losses(logits, &targets, &batch).mean();
         let loss: f64 = mean.clone().into_data().iter().next().unwrap_or(f64::NAN);
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;

@@ -13,6 +13,7 @@ use crate::ema::EmaConfig;
 use crate::import::{ImportError, ImportOptions, load_weights};
 use crate::model_file::ModelCard;
 use crate::optimizer::{OptimizerConfig, OptimizerName};
+use crate::precision::MapPrecision;
 use crate::recipe::{
     CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, LossConfig, MixConfig, ModelConfig,
     OnNan, RecipeError, RecipeFile,
@@ -120,6 +121,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         on_nan: OnNan::Stop,
         early_stopping: epochs.div_ceil(3),
         gradient_checkpointing: false,
+        precision: MapPrecision::F32,
         sync_batch_norm: false,
         sampling: Sampling::Once,
         model: ModelConfig::of(architecture),

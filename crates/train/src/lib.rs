@@ -3,7 +3,7 @@
 //! Read the modules in this order:
 //!
 //! 1. [`recipe`]: everything a run depends on, checked before any work;
-//! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device;
+//! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device, [`precision`]: of what is computed there;
 //! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`ema`], [`freeze`],
 //!    [`checkpoint`] and [`run_folder`]; an [`objective`] says what it minimises, and [`observe`]rs are told what
 //!    happens: a [`report`], [`tensorboard`]; [`compare`] sets runs side by side, [`find_lr`] tries learning rates;
@@ -42,6 +42,7 @@ pub mod objective;
 pub mod observe;
 pub mod onnx;
 pub mod optimizer;
+pub mod precision;
 pub mod predict;
 pub mod recipe;
 pub mod report;

@@ -117,8 +117,7 @@ impl<'a> Teacher<'a> {
         match self.config.kind {
             DistillationKind::Soft => soft_distillation(student, Tensor::from_inner(logits), self.config.temperature),
             DistillationKind::Hard => {
-                let chosen: Vec<i64> = logits.argmax(1).into_data().iter().collect();
-                let chosen = Tensor::<1, Int>::from_data(chosen.as_slice(), &student.device());
+                let chosen = logits.argmax(1).squeeze_dim::<1>(1).to_device(&student.device());
                 cross_entropy(student, chosen, 0.0)
             }
         }

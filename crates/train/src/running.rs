@@ -13,15 +13,15 @@ use crate::metrics::{Tally, target_ranks};
 #[derive(Default)]
 pub(crate) struct Running {
     batches: Vec<Counted>,
-    /// How many of them are known to be finite.
-    checked: usize,
 }
 
 struct Counted {
     /// Step of the epoch, from 1.
     step: usize,
-    ranks: Tensor<1, Int>,
-    losses: Tensor<1>,
+    /// Losses and then ranks, until they are fetched …
+    there: Option<Tensor<1>>,
+    /// … and afterwards.
+    here: Vec<f64>,
 }
 
 impl Running {
@@ -29,7 +29,9 @@ impl Running {
     pub(crate) fn add(&mut self, step: usize, logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) {
         let device = logits.device().inner();
         let ranks = target_ranks(logits.clone().detach().inner(), targets.clone().to_device(&device));
-        self.batches.push(Counted { step, ranks, losses: losses.clone().detach().inner() });
+        let losses = losses.clone().detach().inner();
+        let ranks = ranks.float().cast(losses.dtype());
+        self.batches.push(Counted { step, there: Some(Tensor::cat(vec![losses, ranks], 0)), here: Vec::new() });
     }
 
     /// Batches counted and not taken yet.
@@ -37,30 +39,47 @@ impl Running {
         self.batches.len()
     }
 
+    /// Brings everything here in one piece. Waits for the device.
+    fn fetch(&mut self) {
+        let mut unread: Vec<&mut Counted> = self.batches.iter_mut().filter(|batch| batch.there.is_some()).collect();
+        let tensors: Vec<Tensor<1>> = unread.iter_mut().filter_map(|batch| batch.there.take()).collect();
+        if tensors.is_empty() {
+            return;
+        }
+        let lengths: Vec<usize> = tensors.iter().map(|tensor| tensor.dims()[0]).collect();
+        let mut values = Tensor::cat(tensors, 0).into_data().iter::<f64>().collect::<Vec<_>>().into_iter();
+        for (batch, length) in unread.into_iter().zip(lengths) {
+            batch.here = values.by_ref().take(length).collect();
+        }
+    }
+
+    /// Step, losses and ranks of all batches. Waits for the device.
+    fn read(&mut self) -> impl Iterator<Item = (usize, &[f64], &[f64])> {
+        self.fetch();
+        self.batches.iter().map(|batch| {
+            let (losses, ranks) = batch.here.split_at(batch.here.len() / 2);
+            (batch.step, losses, ranks)
+        })
+    }
+
     /// The first step with a loss that is not finite, and that loss. Waits for the device.
     pub(crate) fn first_bad(&mut self) -> Option<(usize, f64)> {
-        while let Some(batch) = self.batches.get(self.checked) {
-            if let Some(loss) = batch.losses.to_data().iter::<f64>().find(|loss| !loss.is_finite()) {
-                return Some((batch.step, loss));
-            }
-            self.checked += 1;
-        }
-        None
+        let bad = |losses: &[f64]| losses.iter().copied().find(|loss| !loss.is_finite());
+        self.read().find_map(|(step, losses, _)| Some((step, bad(losses)?)))
     }
 
     /// Takes back what was counted after the first `kept` batches.
     pub(crate) fn truncate(&mut self, kept: usize) {
         self.batches.truncate(kept);
-        self.checked = self.checked.min(kept);
     }
 
     /// Adds what was counted to `tally` and starts afresh.
     pub(crate) fn take(&mut self, mut tally: Tally) -> Tally {
-        self.checked = 0;
-        for Counted { ranks, losses, .. } in self.batches.drain(..) {
-            let ranks: Vec<usize> = ranks.into_data().iter::<i64>().map(|rank| rank as usize).collect();
-            tally.add(&ranks, losses.into_data().iter::<f64>().sum());
+        for (_, losses, ranks) in self.read() {
+            let ranks: Vec<usize> = ranks.iter().map(|&rank| rank as usize).collect();
+            tally.add(&ranks, losses.iter().sum());
         }
+        self.batches.clear();
         tally
     }
 }

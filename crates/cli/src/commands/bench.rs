@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use mbconv_nets::Network;
+use mbconv_train::Model;
 use mbconv_train::bench::{BenchConfig, BenchReport, Mode, bench};
-use mbconv_train::{Model, device};
+use mbconv_train::precision::MapPrecision;
 
 use super::{print_json, print_text};
 use crate::args::{Bench, BenchMode};
@@ -30,32 +31,39 @@ pub fn run(args: Bench) -> Result<(), Failure> {
         BenchMode::Infer => Mode::Infer,
         BenchMode::Train => Mode::Train,
     };
+    let precision = MapPrecision::from(args.dtype);
+    precision.check(&device)?;
     let config = BenchConfig {
         mode,
         batch_size: args.batch_size,
         input_size: args.input_size.unwrap_or(size),
         time: Duration::from_secs_f64(args.seconds),
         gradient_checkpointing: args.gradient_checkpointing,
+        precision,
         profile: args.profile,
     };
     let report = bench(network, &device, &config);
     if args.json.json {
         return print_json(&serde_json::to_value(&report).map_err(std::io::Error::from)?);
     }
-    print_text(&table(&args.subject, device::name(&device), &report))
+    print_text(&table(&args.subject, &report))
 }
 
-fn table(subject: &str, device: &str, report: &BenchReport) -> String {
-    let BenchReport { mode, batch_size, input_size, threads, instructions, .. } = report;
+fn table(subject: &str, report: &BenchReport) -> String {
+    let BenchReport { device, mode, batch_size, input_size, threads, instructions, precision, .. } = report;
     let mode = match mode {
         Mode::Infer => "inference",
         Mode::Train => "training",
     };
+    let precision = match precision {
+        MapPrecision::F32 => "f32",
+        MapPrecision::Bf16 => "bf16",
+    };
     let mut text = String::new();
     let _ = writeln!(text, "{subject}, {mode}, {batch_size} images of {input_size}×{input_size} pixels");
-    let _ = match device {
-        "cpu" => writeln!(text, "on cpu, {threads} threads, {instructions}\n"),
-        other => writeln!(text, "on {other}\n"),
+    let _ = match device.as_str() {
+        "cpu" => writeln!(text, "on cpu, {threads} threads, {instructions}, {precision}\n"),
+        other => writeln!(text, "on {other}, {precision}\n"),
     };
     let _ = writeln!(text, "images per second  {:>10.1}", report.images_per_second);
     for (name, value) in [

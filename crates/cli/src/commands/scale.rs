@@ -10,6 +10,7 @@ use mbconv_train::bench::{BenchConfig, Mode, bench};
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::files::write_atomically;
+use mbconv_train::precision::MapPrecision;
 use mbconv_train::recipe::RecipeFile;
 use mbconv_train::scale::budget::{Budget, Fit};
 use mbconv_train::scale::search::{CHART, Candidate, GRID, Progress as Step, Search, Trial, share_of};
@@ -415,6 +416,7 @@ fn latency(scaled: &Scaled, device: &Device) -> Result<f64, Failure> {
         input_size: scaled.resolution,
         time: LATENCY_TIME,
         gradient_checkpointing: false,
+        precision: MapPrecision::F32,
         profile: false,
     };
     Ok(bench(Network::new(&architecture, device), device, &config).median_ms)

@@ -38,6 +38,11 @@ impl Place {
         Self { device, dtype }
     }
 
+    /// The same device, another precision.
+    pub fn of(&self, dtype: DType) -> Self {
+        Self { dtype, ..self.clone() }
+    }
+
     pub fn tensor<const D: usize>(&self, shape: [usize; D], layout: Layout, seed: u64) -> Tensor<D> {
         let make = |shape: [usize; D]| {
             let data = TensorData::new(numbers(shape.iter().product(), seed), shape);

@@ -5,6 +5,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use mbconv_nets::Network;
 
+use crate::device::is_host;
+
 /// Weights shorter than this are clipped as if they were this long, so that zeros can grow (timm's value).
 const SHORTEST: f64 = 1e-3;
 
@@ -24,11 +26,17 @@ impl Clipping {
             network.visit(&mut Adaptive { gradients, share, in_classifier: false });
         }
         if let Some(longest) = self.norm {
-            let norm = global_norm(network, gradients);
             // As torch.nn.utils.clip_grad_norm_.
-            let factor = longest / (norm + 1e-6);
-            if factor < 1.0 {
-                scale(network, gradients, factor);
+            let device = network.classifier.bias.val().device().inner();
+            if is_host(&device) {
+                let factor = longest / (global_norm(network, gradients) + 1e-6);
+                if factor < 1.0 {
+                    scale(network, gradients, factor);
+                }
+            } else if let Some(sum) = sum_of_squares(network, gradients) {
+                // Without waiting for a device that runs behind.
+                let factor = sum.sqrt().add_scalar(1e-6).recip().mul_scalar(longest).clamp_max(1.0);
+                network.visit(&mut ScaleBy { gradients, factor });
             }
         }
     }
@@ -36,9 +44,13 @@ impl Clipping {
 
 /// Euclidean norm of all gradients together.
 pub fn global_norm(network: &Network, gradients: &GradientsParams) -> f64 {
+    sum_of_squares(network, gradients).map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>())).sqrt()
+}
+
+fn sum_of_squares(network: &Network, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let mut norm = SquaredNorm { gradients, sum: None };
     network.visit(&mut norm);
-    norm.sum.map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>())).sqrt()
+    norm.sum
 }
 
 /// Multiplies all gradients.
@@ -73,6 +85,20 @@ impl ModuleVisitor for Scale<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
             self.gradients.register(param.id, gradient.mul_scalar(self.factor));
+        }
+    }
+}
+
+struct ScaleBy<'a> {
+    gradients: &'a mut GradientsParams,
+    /// `[1]`, on the device.
+    factor: Tensor<1>,
+}
+
+impl ModuleVisitor for ScaleBy<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            self.gradients.register(param.id, gradient * self.factor.clone().reshape([1; D]));
         }
     }
 }

@@ -1,13 +1,25 @@
 //! Parameter ids that outlive the process.
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::Tensor;
-use mbconv_nets::Network;
+use burn::tensor::{Device, Tensor};
+use mbconv_nets::weights::{load_state_dict, state_dict};
+use mbconv_nets::{Architecture, Network};
 
 /// Gives every parameter an id that follows from its path, so that an optimizer's saved state finds it again in
 /// another process (Burn's ids are random, and its optimizer records are keyed by them).
 pub fn with_stable_ids(network: Network) -> Network {
     network.map(&mut StableIds { path: Vec::new() })
+}
+
+/// A network with fresh weights, whose parameters have stable ids. The weights are drawn on the processor, so that a seed begins
+/// alike on every device.
+pub fn fresh_network(architecture: &Architecture, seed: u64, device: &Device) -> Network {
+    let host = Device::flex();
+    host.seed(seed);
+    device.seed(seed);
+    let drawn = state_dict(&Network::new(architecture, &host)).into_iter().map(|(info, data)| (info.key, data));
+    let network = load_state_dict(Network::new(architecture, device), drawn.collect()).expect("the same architecture");
+    with_stable_ids(network)
 }
 
 /// FNV-1a of a parameter's path.

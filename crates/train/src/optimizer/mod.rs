@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::burns::{MuonOnConvolutions, Scaled};
 pub use self::clip::{Clipping, global_norm, scale};
 use self::groups::{Group, Kind, groups};
-pub use self::ids::with_stable_ids;
+pub use self::ids::{fresh_network, with_stable_ids};
 pub use self::rule::{Rule, RuleKind, RuleState};
 pub(crate) use self::rule::{values, values_mut};
 use crate::recipe::{RecipeError, ensure};

@@ -32,6 +32,7 @@ use crate::data::augment::{AugmentConfig, Augmentation};
 use crate::data::{Preprocess, Sampling, TrainTransform};
 use crate::ema::EmaConfig;
 use crate::optimizer::OptimizerConfig;
+use crate::precision::MapPrecision;
 use crate::schedule::ScheduleConfig;
 
 /// A recipe as written: known keys, any values.
@@ -62,6 +63,9 @@ pub struct RecipeFile {
     /// work.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// In which precision maps are computed: `"f32"` or `"bf16"`.
+    #[serde(default)]
+    pub precision: MapPrecision,
     /// Of several processes, take batch-norm's statistics over the images of all of them.
     #[serde(default)]
     pub sync_batch_norm: bool,

@@ -1,0 +1,349 @@
+//! The depthwise convolution and its gradients, each in one pass. A unit handles a strip of neighbouring outputs, which share most
+//! of what they read.
+
+use burn::{backend::TensorMetadata, tensor::Shape};
+use burn_cubecl::{
+    cubecl::{self, ir::ElemType, prelude::*, std::FastDivmod},
+    kernel::{cast, into_contiguous},
+    ops::{permute, reshape},
+    tensor::CubeTensor,
+};
+
+use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices, vector_size};
+use super::{address, element, empty, empty_single};
+use crate::Window;
+
+/// Numbers that a unit may keep in registers for the sums of a weight's gradient.
+const SUMS: usize = 64;
+
+/// Neighbouring outputs of one unit: the more, the less is read twice; a stride leaves little to share.
+fn strip(stride: usize) -> usize {
+    if stride == 1 { 4 } else { 2 }
+}
+
+/// `x` [N, H, W, C] with `weight` [C, 1, k, k] → [N, H', W', C].
+pub fn depthwise(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
+    let [_, height, width, _] = x.shape().dims();
+    slide(x, weight, window, [window.output(height), window.output(width)], false)
+}
+
+/// The gradient of the map, whose height and width are `size`.
+pub fn depthwise_input_gradient(
+    weight: CubeTensor,
+    gradient: CubeTensor,
+    window: Window,
+    [height, width]: [usize; 2],
+) -> CubeTensor {
+    let Window { kernel, stride, padding } = window;
+    if stride == 1 && padding < kernel {
+        // A convolution with the weight turned around.
+        let turned = Window { kernel, stride, padding: kernel - 1 - padding };
+        return slide(gradient, weight, turned, [height, width], true);
+    }
+    let (gradient, weight) = (into_contiguous(gradient), taps_first(weight));
+    let [batch, rows, columns, channels] = gradient.shape().dims();
+    let (client, element) = (gradient.client.clone(), element(&gradient));
+    let vector = vector_size(&client, channels, 4);
+    let items = batch * height * width;
+    let lanes = Lanes::new(&client, items, channels, vector);
+    let input_gradient = empty(&gradient, Shape::new([batch, height, width, channels]));
+    gather_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&gradient, &input_gradient]),
+        vector,
+        gradient.into_buffer_arg(),
+        weight.into_buffer_arg(),
+        input_gradient.clone().into_buffer_arg(),
+        height,
+        width,
+        rows,
+        columns,
+        lanes.channels,
+        items,
+        padding,
+        kernel,
+        stride,
+        element,
+    );
+    input_gradient
+}
+
+/// The gradient of the weight, [C, 1, k, k].
+pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Window) -> CubeTensor {
+    let Window { kernel, stride, padding } = window;
+    let (x, gradient) = (into_contiguous(x), into_contiguous(gradient));
+    let [batch, height, width, channels] = x.shape().dims();
+    let [_, rows, columns, _] = gradient.shape().dims();
+    let dtype = x.dtype;
+    let (client, element) = (x.client.clone(), element(&x));
+    let (taps, strip) = (kernel * kernel, strip(stride));
+    let vector = vector_size(&client, channels, SUMS / taps);
+    let strips = columns.div_ceil(strip);
+    let items = batch * rows * strips;
+    let lanes = Lanes::new(&client, items, channels, vector);
+    let partial = empty_single(&x, Shape::new([lanes.slices, taps * channels]));
+    weight_gradient_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&x, &gradient, &partial]),
+        vector,
+        x.into_buffer_arg(),
+        gradient.into_buffer_arg(),
+        partial.clone().into_buffer_arg(),
+        strips,
+        rows,
+        height,
+        width,
+        columns,
+        lanes.channels,
+        items,
+        padding,
+        kernel,
+        stride,
+        strip,
+        lanes.dims(),
+        element,
+    );
+    let sums = cast(sum_slices(partial, lanes.slices, taps * channels), dtype);
+    let sums = permute(reshape(sums, Shape::new([taps, channels])), &[1, 0]);
+    reshape(into_contiguous(sums), Shape::new([channels, 1, kernel, kernel]))
+}
+
+/// [C, 1, k, k] → [k k, C], so that neighbouring units read neighbouring numbers.
+fn taps_first(weight: CubeTensor) -> CubeTensor {
+    let [channels, _, rows, columns] = weight.shape().dims();
+    into_contiguous(permute(reshape(weight, Shape::new([channels, rows * columns])), &[1, 0]))
+}
+
+/// Slides the window, turned around or not, over a map; the outputs are `rows` and `columns`.
+fn slide(x: CubeTensor, weight: CubeTensor, window: Window, [rows, columns]: [usize; 2], turned: bool) -> CubeTensor {
+    let Window { kernel, stride, padding } = window;
+    let (x, weight) = (into_contiguous(x), taps_first(weight));
+    let [batch, height, width, channels] = x.shape().dims();
+    let (client, element, strip) = (x.client.clone(), element(&x), strip(stride));
+    let vector = vector_size(&client, channels, 4);
+    let strips = columns.div_ceil(strip);
+    let items = batch * rows * strips;
+    let lanes = Lanes::new(&client, items, channels, vector);
+    let y = empty(&x, Shape::new([batch, rows, columns, channels]));
+    slide_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&x, &y]),
+        vector,
+        x.into_buffer_arg(),
+        weight.into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        strips,
+        rows,
+        height,
+        width,
+        columns,
+        lanes.channels,
+        items,
+        padding,
+        kernel,
+        stride,
+        strip,
+        turned,
+        element,
+    );
+    y
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn slide_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    weight: &[Vector<E, N>],
+    y: &mut [Vector<E, N>],
+    strips: FastDivmod<usize>,
+    rows: FastDivmod<usize>,
+    height: usize,
+    width: usize,
+    columns: usize,
+    channels: usize,
+    items: usize,
+    padding: usize,
+    #[comptime] kernel: usize,
+    #[comptime] stride: usize,
+    #[comptime] strip: usize,
+    #[comptime] turned: bool,
+    #[define(E)] _element: ElemType,
+) {
+    let channel = own_channel();
+    if channel < channels {
+        let mut item = first_item();
+        while item < items {
+            // `row` counts the output's rows of all images.
+            let (row, strip_of_row) = strips.div_mod(item);
+            let (image, row_of_image) = rows.div_mod(row);
+            let left = strip_of_row * strip;
+            let mut sums = Array::<Vector<f32, N>>::new(strip);
+            let mut taps = Array::<Vector<f32, N>>::new(kernel);
+            #[unroll]
+            for output in 0..strip {
+                sums[output] = Vector::zeroed();
+            }
+            #[unroll]
+            for tap_row in 0..kernel {
+                let line = row_of_image * stride + tap_row;
+                if line >= padding && line < height + padding {
+                    let start = (image * height + line - padding) * width;
+                    #[unroll]
+                    for tap in 0..kernel {
+                        let position = comptime!(tap_row * kernel + tap);
+                        let position = comptime!(if turned { kernel * kernel - 1 - position } else { position });
+                        taps[tap] = single::<E, N>(weight[position * channels + channel]);
+                    }
+                    #[unroll]
+                    for input in 0..comptime!((strip - 1) * stride + kernel) {
+                        let column = left * stride + input;
+                        if column >= padding && column < width + padding {
+                            let value = single::<E, N>(x[(start + column - padding) * channels + channel]);
+                            #[unroll]
+                            for output in 0..strip {
+                                if comptime!(input >= output * stride && input < output * stride + kernel) {
+                                    sums[output] += value * taps[comptime!(input - output * stride)];
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            #[unroll]
+            for output in 0..strip {
+                if left + output < columns {
+                    y[(row * columns + left + output) * channels + channel] = Vector::cast_from(sums[output]);
+                }
+            }
+            item += item_step();
+        }
+    }
+}
+
+/// Every pixel of the map gathers from the outputs that saw it.
+#[cube(launch, address_type = "dynamic")]
+fn gather_kernel<E: Float, N: Size>(
+    gradient: &[Vector<E, N>],
+    weight: &[Vector<E, N>],
+    input_gradient: &mut [Vector<E, N>],
+    height: FastDivmod<usize>,
+    width: FastDivmod<usize>,
+    rows: usize,
+    columns: usize,
+    channels: usize,
+    items: usize,
+    padding: usize,
+    #[comptime] kernel: usize,
+    #[comptime] stride: usize,
+    #[define(E)] _element: ElemType,
+) {
+    let channel = own_channel();
+    if channel < channels {
+        let mut item = first_item();
+        while item < items {
+            let (line, column) = width.div_mod(item);
+            let (image, line) = height.div_mod(line);
+            let mut sum = Vector::<f32, N>::zeroed();
+            #[unroll]
+            for tap_row in 0..kernel {
+                let below = line + padding - tap_row;
+                let row = below / stride;
+                if line + padding >= tap_row && below % stride == 0 && row < rows {
+                    #[unroll]
+                    for tap in 0..kernel {
+                        let right = column + padding - tap;
+                        let output = right / stride;
+                        if column + padding >= tap && right % stride == 0 && output < columns {
+                            let position = (image * rows + row) * columns + output;
+                            let tap = weight[comptime!(tap_row * kernel + tap) * channels + channel];
+                            let value = gradient[position * channels + channel];
+                            sum += single::<E, N>(value) * single::<E, N>(tap);
+                        }
+                    }
+                }
+            }
+            input_gradient[item * channels + channel] = Vector::cast_from(sum);
+            item += item_step();
+        }
+    }
+}
+
+/// [slices, k k, channels]
+#[cube(launch, address_type = "dynamic")]
+fn weight_gradient_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    gradient: &[Vector<E, N>],
+    partial: &mut [Vector<f32, N>],
+    strips: FastDivmod<usize>,
+    rows: FastDivmod<usize>,
+    height: usize,
+    width: usize,
+    columns: usize,
+    channels: usize,
+    items: usize,
+    padding: usize,
+    #[comptime] kernel: usize,
+    #[comptime] stride: usize,
+    #[comptime] strip: usize,
+    #[comptime] dims: [usize; 2],
+    #[define(E)] _element: ElemType,
+) {
+    let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(dims[0] * dims[1]));
+    let channel = own_channel();
+    let mut sums = Array::<Vector<f32, N>>::new(comptime!(kernel * kernel));
+    #[unroll]
+    for tap in 0..comptime!(kernel * kernel) {
+        sums[tap] = Vector::zeroed();
+    }
+    if channel < channels {
+        let mut item = first_item();
+        while item < items {
+            let (row, strip_of_row) = strips.div_mod(item);
+            let (image, row_of_image) = rows.div_mod(row);
+            let left = strip_of_row * strip;
+            let mut outputs = Array::<Vector<f32, N>>::new(strip);
+            #[unroll]
+            for output in 0..strip {
+                outputs[output] = Vector::zeroed();
+                if left + output < columns {
+                    let position = (row * columns + left + output) * channels + channel;
+                    outputs[output] = single::<E, N>(gradient[position]);
+                }
+            }
+            #[unroll]
+            for tap_row in 0..kernel {
+                let line = row_of_image * stride + tap_row;
+                if line >= padding && line < height + padding {
+                    let start = (image * height + line - padding) * width;
+                    #[unroll]
+                    for input in 0..comptime!((strip - 1) * stride + kernel) {
+                        let column = left * stride + input;
+                        if column >= padding && column < width + padding {
+                            let value = single::<E, N>(x[(start + column - padding) * channels + channel]);
+                            #[unroll]
+                            for output in 0..strip {
+                                if comptime!(input >= output * stride && input < output * stride + kernel) {
+                                    let tap = comptime!(tap_row * kernel + input - output * stride);
+                                    sums[tap] += value * outputs[output];
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            item += item_step();
+        }
+    }
+    #[unroll]
+    for tap in 0..comptime!(kernel * kernel) {
+        let sum = sum_rows::<N>(sums[tap], &mut shared, comptime!(dims[1]));
+        if UNIT_POS_Y == 0 && channel < channels {
+            partial[(CUBE_POS_Y as usize * comptime!(kernel * kernel) + tap) * channels + channel] = sum;
+        }
+    }
+}

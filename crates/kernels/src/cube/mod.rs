@@ -1,0 +1,141 @@
+//! GPU kernels, in CubeCL: what Burn does with many passes over a map is done with one. Products of matrices and dense
+//! convolutions stay Burn's, which tunes them for the device.
+//!
+//! Maps and weights are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision.
+//!
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`shapes`]; `cache`, what survives the program.
+
+#[cfg(feature = "kernel-cache")]
+pub mod cache;
+mod depthwise;
+mod lanes;
+mod normalisation;
+pub mod shapes;
+
+use burn::{
+    backend::TensorMetadata,
+    tensor::{DType, Shape},
+};
+use burn_cubecl::{
+    CubeBackend,
+    cubecl::ir::{AddressType, ElemType, FloatKind},
+    ops::numeric::empty_device_contiguous_dtype,
+    tensor::CubeTensor,
+};
+
+use crate::{Convolution, Normalisation, composed, extension::Kernels};
+
+impl Kernels for CubeBackend {
+    fn convolve(x: CubeTensor, weight: CubeTensor, convolution: Convolution) -> CubeTensor {
+        match convolution {
+            Convolution::Depthwise(window) if are_maps(&[&x, &weight]) => depthwise::depthwise(x, weight, window),
+            _ => composed::convolve::<Self>(x, weight, convolution),
+        }
+    }
+
+    fn convolve_input_gradient(
+        weight: CubeTensor,
+        gradient: CubeTensor,
+        convolution: Convolution,
+        size: [usize; 2],
+    ) -> CubeTensor {
+        match convolution {
+            Convolution::Depthwise(window) if are_maps(&[&weight, &gradient]) => {
+                depthwise::depthwise_input_gradient(weight, gradient, window, size)
+            }
+            _ => composed::convolve_input_gradient::<Self>(weight, gradient, convolution, size),
+        }
+    }
+
+    fn convolve_weight_gradient(x: CubeTensor, gradient: CubeTensor, convolution: Convolution) -> CubeTensor {
+        match convolution {
+            Convolution::Depthwise(window) if are_maps(&[&x, &gradient]) && window.kernel <= LARGEST_KERNEL => {
+                depthwise::depthwise_weight_gradient(x, gradient, window)
+            }
+            _ => composed::convolve_weight_gradient::<Self>(x, gradient, convolution),
+        }
+    }
+
+    fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
+        if are_maps(&[&x]) { normalisation::channel_statistics(x) } else { composed::channel_statistics::<Self>(x) }
+    }
+
+    fn normalise(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        beta: CubeTensor,
+        mean: CubeTensor,
+        variance: CubeTensor,
+        normalisation: Normalisation,
+    ) -> CubeTensor {
+        if are_maps(&[&x]) && are_vectors(&[&gamma, &beta, &mean, &variance]) {
+            normalisation::normalise(x, [gamma, beta, mean, variance], normalisation)
+        } else {
+            composed::normalise::<Self>(x, gamma, beta, mean, variance, normalisation)
+        }
+    }
+
+    fn normalise_gradients(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        beta: CubeTensor,
+        mean: CubeTensor,
+        variance: CubeTensor,
+        gradient: CubeTensor,
+        normalisation: Normalisation,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        if are_maps(&[&x, &gradient]) && are_vectors(&[&gamma, &beta, &mean, &variance]) {
+            let vectors = [gamma, beta, mean, variance];
+            let [x, gamma, beta] = normalisation::normalise_gradients(x, vectors, gradient, normalisation);
+            (x, gamma, beta)
+        } else {
+            composed::normalise_gradients::<Self>(x, gamma, beta, mean, variance, gradient, normalisation)
+        }
+    }
+}
+
+/// Larger ones would not fit into the registers of one unit.
+const LARGEST_KERNEL: usize = 8;
+
+/// Are they maps (or weights) as the kernels take them, in one precision and not empty?
+fn are_maps(tensors: &[&CubeTensor]) -> bool {
+    tensors.iter().all(|tensor| {
+        let element = matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16);
+        element && tensor.dtype == tensors[0].dtype && tensor.shape().num_elements() > 0
+    })
+}
+
+/// Are they in single precision, as the kernels compute?
+fn are_vectors(tensors: &[&CubeTensor]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype == DType::F32)
+}
+
+/// What a map's elements are in a kernel.
+fn element(map: &CubeTensor) -> ElemType {
+    ElemType::Float(match map.dtype {
+        DType::F16 => FloatKind::F16,
+        DType::BF16 => FloatKind::BF16,
+        _ => FloatKind::F32,
+    })
+}
+
+/// Memory on the device of `tensor` for as many elements of its precision.
+fn empty(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
+    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, tensor.dtype)
+}
+
+/// Memory on the device of `tensor` for as many numbers in single precision.
+fn empty_single(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
+    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, DType::F32)
+}
+
+/// What reaches every element of every tensor.
+fn address(tensors: &[&CubeTensor]) -> AddressType {
+    tensors.iter().map(|tensor| tensor.required_address_type()).max().unwrap_or_default()
+}
+
+/// A map as a matrix.
+fn pixels_and_channels(x: &CubeTensor) -> [usize; 2] {
+    let [batch, height, width, channels] = x.shape().dims();
+    [batch * height * width, channels]
+}

@@ -1,0 +1,431 @@
+//! Batch normalisation with its activation: each pass reads every map once.
+
+use burn::tensor::Shape;
+use burn_cubecl::{
+    cubecl::{self, ir::ElemType, prelude::*},
+    kernel::into_contiguous,
+    tensor::CubeTensor,
+};
+
+use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices, vector_size};
+use super::{address, element, empty, empty_single, pixels_and_channels};
+use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
+
+/// Mean `[C]` and biased variance `[C]` of a map, in one pass over it.
+///
+/// Every unit measures from the first pixel that it sees, so that nothing cancels where the mean is far from zero; the
+/// results are combined as in Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+/// variances" (1979).
+pub fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
+    let x = into_contiguous(x);
+    let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
+    let vector = vector_size(&client, channels, 4);
+    let lanes = Lanes::new(&client, pixels, channels, vector);
+    let partial = empty_single(&x, Shape::new([3, lanes.slices, channels]));
+    measure_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&x, &partial]),
+        vector,
+        x.clone().into_buffer_arg(),
+        partial.clone().into_buffer_arg(),
+        pixels,
+        lanes.channels,
+        lanes.dims(),
+        element,
+    );
+    let (mean, variance) = (empty_single(&x, Shape::new([channels])), empty_single(&x, Shape::new([channels])));
+    let slices = lanes.slices;
+    let lanes = Lanes::narrow(&client, channels, vector);
+    combine_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&partial]),
+        vector,
+        partial.into_buffer_arg(),
+        mean.clone().into_buffer_arg(),
+        variance.clone().into_buffer_arg(),
+        slices,
+        lanes.channels,
+        lanes.dims(),
+    );
+    (mean, variance)
+}
+
+/// The activation of the normalised map.
+pub fn normalise(
+    x: CubeTensor,
+    [gamma, beta, mean, variance]: [CubeTensor; 4],
+    normalisation: Normalisation,
+) -> CubeTensor {
+    let x = into_contiguous(x);
+    let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
+    let vector = vector_size(&client, channels, 4);
+    let lanes = Lanes::new(&client, pixels, channels, vector);
+    let y = empty(&x, x.meta.shape().clone());
+    normalise_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&x]),
+        vector,
+        x.into_buffer_arg(),
+        into_contiguous(gamma).into_buffer_arg(),
+        into_contiguous(beta).into_buffer_arg(),
+        into_contiguous(mean).into_buffer_arg(),
+        into_contiguous(variance).into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        normalisation.epsilon as f32,
+        pixels,
+        lanes.channels,
+        normalisation.activation,
+        element,
+    );
+    y
+}
+
+/// The gradients of the map, of gamma and of beta: one pass that sums, one that writes.
+pub fn normalise_gradients(
+    x: CubeTensor,
+    vectors: [CubeTensor; 4],
+    gradient: CubeTensor,
+    normalisation: Normalisation,
+) -> [CubeTensor; 3] {
+    let (x, gradient) = (into_contiguous(x), into_contiguous(gradient));
+    let [gamma, beta, mean, variance] = vectors.map(into_contiguous);
+    let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
+    let vector = vector_size(&client, channels, 4);
+    let lanes = Lanes::new(&client, pixels, channels, vector);
+    let partial = empty_single(&x, Shape::new([lanes.slices, 2 * channels]));
+    sum_gradients_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&x, &partial]),
+        vector,
+        x.clone().into_buffer_arg(),
+        gradient.clone().into_buffer_arg(),
+        gamma.clone().into_buffer_arg(),
+        beta.clone().into_buffer_arg(),
+        mean.clone().into_buffer_arg(),
+        variance.clone().into_buffer_arg(),
+        partial.clone().into_buffer_arg(),
+        normalisation.epsilon as f32,
+        pixels,
+        lanes.channels,
+        normalisation.activation,
+        lanes.dims(),
+        element,
+    );
+    let sums = sum_slices(partial, lanes.slices, 2 * channels);
+    let input_gradient = empty(&x, x.meta.shape().clone());
+    let share = match normalisation.statistics {
+        Statistics::Batch => 1.0 / pixels as f32,
+        Statistics::Fixed => 0.0,
+    };
+    let (gamma_gradient, beta_gradient) =
+        (empty_single(&x, Shape::new([channels])), empty_single(&x, Shape::new([channels])));
+    normalise_gradient_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&x]),
+        vector,
+        x.into_buffer_arg(),
+        gradient.into_buffer_arg(),
+        gamma.into_buffer_arg(),
+        beta.into_buffer_arg(),
+        mean.into_buffer_arg(),
+        variance.into_buffer_arg(),
+        sums.into_buffer_arg(),
+        input_gradient.clone().into_buffer_arg(),
+        gamma_gradient.clone().into_buffer_arg(),
+        beta_gradient.clone().into_buffer_arg(),
+        normalisation.epsilon as f32,
+        share,
+        pixels,
+        lanes.channels,
+        normalisation.activation,
+        element,
+    );
+    [input_gradient, gamma_gradient, beta_gradient]
+}
+
+/// Adds to a measurement, `count` numbers of which the mean and the sum of squared distances from it are known, another.
+#[cube]
+fn combine<N: Size>(
+    mean: &mut Vector<f32, N>,
+    squares: &mut Vector<f32, N>,
+    count: &mut Vector<f32, N>,
+    other: (Vector<f32, N>, Vector<f32, N>, Vector<f32, N>),
+) {
+    let (other_mean, other_squares, other_count) = other;
+    let total = *count + other_count;
+    let share = other_count / max(total, Vector::new(1.0));
+    let distance = other_mean - *mean;
+    *squares += other_squares + distance * distance * *count * share;
+    *mean += distance * share;
+    *count = total;
+}
+
+/// Combines the measurements of a cube's rows, for the units of the first.
+#[cube]
+fn combine_rows<N: Size>(
+    mean: &mut Vector<f32, N>,
+    squares: &mut Vector<f32, N>,
+    count: &mut Vector<f32, N>,
+    #[comptime] dims: [usize; 2],
+) {
+    let units = comptime!(dims[0] * dims[1]);
+    let mut means = Shared::<[Vector<f32, N>]>::new_slice(units);
+    let mut sums = Shared::<[Vector<f32, N>]>::new_slice(units);
+    let mut counts = Shared::<[Vector<f32, N>]>::new_slice(units);
+    let unit = UNIT_POS as usize;
+    means[unit] = *mean;
+    sums[unit] = *squares;
+    counts[unit] = *count;
+    #[unroll]
+    for step in 0..comptime!(dims[1].ilog2() as usize) {
+        let half = comptime!(dims[1] >> (step + 1));
+        sync_cube();
+        if (UNIT_POS_Y as usize) < half {
+            let other = unit + half * CUBE_DIM_X as usize;
+            combine::<N>(mean, squares, count, (means[other], sums[other], counts[other]));
+            means[unit] = *mean;
+            sums[unit] = *squares;
+            counts[unit] = *count;
+        }
+    }
+}
+
+/// [pixels, channels] → means, sums of squared distances and counts, [3, slices, channels].
+#[cube(launch, address_type = "dynamic")]
+fn measure_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    partial: &mut [Vector<f32, N>],
+    pixels: usize,
+    channels: usize,
+    #[comptime] dims: [usize; 2],
+    #[define(E)] _element: ElemType,
+) {
+    let channel = own_channel();
+    let mut mean = Vector::<f32, N>::zeroed();
+    let mut squares = Vector::<f32, N>::zeroed();
+    let mut count = Vector::<f32, N>::zeroed();
+    let first = first_item();
+    if channel < channels && first < pixels {
+        let origin = single::<E, N>(x[first * channels + channel]);
+        let mut sum = Vector::<f32, N>::zeroed();
+        let mut pixel = first;
+        while pixel < pixels {
+            let distance = single::<E, N>(x[pixel * channels + channel]) - origin;
+            sum += distance;
+            squares += distance * distance;
+            count += Vector::new(1.0);
+            pixel += item_step();
+        }
+        let shift = sum / count;
+        mean = origin + shift;
+        squares = max(squares - sum * shift, Vector::zeroed());
+    }
+    combine_rows::<N>(&mut mean, &mut squares, &mut count, dims);
+    if UNIT_POS_Y == 0 && channel < channels {
+        let slices = CUBE_COUNT_Y as usize;
+        let position = CUBE_POS_Y as usize * channels + channel;
+        partial[position] = mean;
+        partial[position + slices * channels] = squares;
+        partial[position + 2 * slices * channels] = count;
+    }
+}
+
+/// [3, slices, channels] → mean `[channels]`, variance `[channels]`.
+#[cube(launch, address_type = "dynamic")]
+fn combine_kernel<N: Size>(
+    partial: &[Vector<f32, N>],
+    means: &mut [Vector<f32, N>],
+    variances: &mut [Vector<f32, N>],
+    slices: usize,
+    channels: usize,
+    #[comptime] dims: [usize; 2],
+) {
+    let channel = own_channel();
+    let mut mean = Vector::<f32, N>::zeroed();
+    let mut squares = Vector::<f32, N>::zeroed();
+    let mut count = Vector::<f32, N>::zeroed();
+    if channel < channels {
+        let mut slice = UNIT_POS_Y as usize;
+        while slice < slices {
+            let position = slice * channels + channel;
+            let other =
+                (partial[position], partial[position + slices * channels], partial[position + 2 * slices * channels]);
+            combine::<N>(&mut mean, &mut squares, &mut count, other);
+            slice += CUBE_DIM_Y as usize;
+        }
+    }
+    combine_rows::<N>(&mut mean, &mut squares, &mut count, dims);
+    if UNIT_POS_Y == 0 && channel < channels {
+        means[channel] = mean;
+        variances[channel] = squares / count;
+    }
+}
+
+/// `1 / sqrt(variance + epsilon)`
+#[cube]
+fn inverse_deviation<N: Size>(variance: Vector<f32, N>, epsilon: f32) -> Vector<f32, N> {
+    Vector::new(1.0) / Vector::sqrt(variance + Vector::new(epsilon))
+}
+
+#[cube]
+fn sigmoid<N: Size>(z: Vector<f32, N>) -> Vector<f32, N> {
+    Vector::new(1.0) / (Vector::new(1.0) + Vector::exp(-z))
+}
+
+#[cube]
+fn activate<N: Size>(z: Vector<f32, N>, #[comptime] activation: Activation) -> Vector<f32, N> {
+    match activation {
+        Activation::Identity => z,
+        Activation::Relu => max(z, Vector::zeroed()),
+        Activation::Relu6 => min(max(z, Vector::zeroed()), Vector::new(comptime!(RELU6_MAX as f32))),
+        Activation::Silu => z * sigmoid::<N>(z),
+    }
+}
+
+/// The gradient before the activation, given that after it.
+#[cube]
+fn activation_gradient<N: Size>(
+    z: Vector<f32, N>,
+    gradient: Vector<f32, N>,
+    #[comptime] activation: Activation,
+) -> Vector<f32, N> {
+    match activation {
+        Activation::Identity => gradient,
+        Activation::Relu => select_many(z.greater_than(&Vector::zeroed()), gradient, Vector::zeroed()),
+        Activation::Relu6 => {
+            let most = Vector::new(comptime!(RELU6_MAX as f32));
+            let above = select_many(z.greater_than(&Vector::zeroed()), gradient, Vector::zeroed());
+            select_many(z.less_than(&most), above, Vector::zeroed())
+        }
+        Activation::Silu => {
+            let s = sigmoid::<N>(z);
+            gradient * s * (Vector::new(1.0) + z * (Vector::new(1.0) - s))
+        }
+    }
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn normalise_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    gamma: &[Vector<f32, N>],
+    beta: &[Vector<f32, N>],
+    mean: &[Vector<f32, N>],
+    variance: &[Vector<f32, N>],
+    y: &mut [Vector<E, N>],
+    epsilon: f32,
+    pixels: usize,
+    channels: usize,
+    #[comptime] activation: Activation,
+    #[define(E)] _element: ElemType,
+) {
+    let channel = own_channel();
+    if channel < channels {
+        let scale = gamma[channel] * inverse_deviation::<N>(variance[channel], epsilon);
+        let shift = beta[channel];
+        let mean = mean[channel];
+        let mut pixel = first_item();
+        while pixel < pixels {
+            let position = pixel * channels + channel;
+            let z = (single::<E, N>(x[position]) - mean) * scale + shift;
+            y[position] = Vector::cast_from(activate::<N>(z, activation));
+            pixel += item_step();
+        }
+    }
+}
+
+/// The sums of the gradient times the normalised map, and of the gradient: [slices, 2, channels].
+#[cube(launch, address_type = "dynamic")]
+fn sum_gradients_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    gradient: &[Vector<E, N>],
+    gamma: &[Vector<f32, N>],
+    beta: &[Vector<f32, N>],
+    mean: &[Vector<f32, N>],
+    variance: &[Vector<f32, N>],
+    partial: &mut [Vector<f32, N>],
+    epsilon: f32,
+    pixels: usize,
+    channels: usize,
+    #[comptime] activation: Activation,
+    #[comptime] dims: [usize; 2],
+    #[define(E)] _element: ElemType,
+) {
+    let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(dims[0] * dims[1]));
+    let channel = own_channel();
+    let mut scale = Vector::<f32, N>::zeroed();
+    let mut shift = Vector::<f32, N>::zeroed();
+    if channel < channels {
+        let inverse = inverse_deviation::<N>(variance[channel], epsilon);
+        let (mean, gamma, beta) = (mean[channel], gamma[channel], beta[channel]);
+        let mut pixel = first_item();
+        while pixel < pixels {
+            let position = pixel * channels + channel;
+            let normalised = (single::<E, N>(x[position]) - mean) * inverse;
+            let gradient = single::<E, N>(gradient[position]);
+            let gradient = activation_gradient::<N>(normalised * gamma + beta, gradient, activation);
+            scale += gradient * normalised;
+            shift += gradient;
+            pixel += item_step();
+        }
+    }
+    let scale = sum_rows::<N>(scale, &mut shared, comptime!(dims[1]));
+    let shift = sum_rows::<N>(shift, &mut shared, comptime!(dims[1]));
+    if UNIT_POS_Y == 0 && channel < channels {
+        let position = 2 * CUBE_POS_Y as usize * channels + channel;
+        partial[position] = scale;
+        partial[position + channels] = shift;
+    }
+}
+
+/// The gradient of the map from the sums [2, channels]; also hands the sums on, as gradients of gamma and beta. `share` is what
+/// one pixel has in the statistics: nothing, if they are fixed.
+#[cube(launch, address_type = "dynamic")]
+fn normalise_gradient_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    gradient: &[Vector<E, N>],
+    gamma: &[Vector<f32, N>],
+    beta: &[Vector<f32, N>],
+    mean: &[Vector<f32, N>],
+    variance: &[Vector<f32, N>],
+    sums: &[Vector<f32, N>],
+    input_gradient: &mut [Vector<E, N>],
+    gamma_gradient: &mut [Vector<f32, N>],
+    beta_gradient: &mut [Vector<f32, N>],
+    epsilon: f32,
+    share: f32,
+    pixels: usize,
+    channels: usize,
+    #[comptime] activation: Activation,
+    #[define(E)] _element: ElemType,
+) {
+    let channel = own_channel();
+    if channel < channels {
+        let inverse = inverse_deviation::<N>(variance[channel], epsilon);
+        let (mean, gamma, beta) = (mean[channel], gamma[channel], beta[channel]);
+        let (scale, shift) = (sums[channel], sums[channels + channel]);
+        let (tilt, offset) = (scale * Vector::new(share), shift * Vector::new(share));
+        let mut pixel = first_item();
+        if pixel == 0 {
+            gamma_gradient[channel] = scale;
+            beta_gradient[channel] = shift;
+        }
+        while pixel < pixels {
+            let position = pixel * channels + channel;
+            let normalised = (single::<E, N>(x[position]) - mean) * inverse;
+            let gradient = single::<E, N>(gradient[position]);
+            let gradient = activation_gradient::<N>(normalised * gamma + beta, gradient, activation);
+            input_gradient[position] = Vector::cast_from((gradient - offset - normalised * tilt) * gamma * inverse);
+            pixel += item_step();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What fusion must know of an operation's result before it is computed.
+
+use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
+
+use crate::{Convolution, composed::vector_dtype};
+
+/// Of a convolution's output, for a map [N, H, W, Ci] and a weight [Co, .., k, k].
+pub fn output_shape(x: &Shape, weight: &Shape, convolution: Convolution) -> Shape {
+    let ([batch, height, width, _], [outputs, ..]) = (x.dims(), weight.dims::<4>());
+    let window = convolution.window();
+    Shape::new([batch, window.output(height), window.output(width), outputs])
+}
+
+/// Of a convolution's map, whose height and width are `size`.
+pub fn map_shape(weight: &Shape, gradient: &Shape, convolution: Convolution, [height, width]: [usize; 2]) -> Shape {
+    let ([outputs, depth, ..], [batch, ..]) = (weight.dims::<4>(), gradient.dims::<4>());
+    Shape::new([batch, height, width, depth * convolution.groups(outputs)])
+}
+
+/// Of a convolution's weight.
+pub fn weight_shape(x: &Shape, gradient: &Shape, convolution: Convolution) -> Shape {
+    let ([.., channels], [.., outputs]) = (x.dims::<4>(), gradient.dims::<4>());
+    let kernel = convolution.window().kernel;
+    Shape::new([outputs, channels / convolution.groups(channels), kernel, kernel])
+}
+
+/// One number for each channel of a map.
+pub fn vector_of(x: &TensorSpec) -> TensorSpec {
+    let [.., channels] = x.shape.dims::<4>();
+    TensorSpec::new(Shape::new([channels]), vector_dtype(x.dtype))
+}

@@ -1,0 +1,60 @@
+//! In which precision a network's maps are computed.
+
+use burn::tensor::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::device::{describe, is_host};
+
+/// Of maps and products in training. Weights, optimizer, moving average, batch-norm's statistics, classifier and loss stay in
+/// single precision (Micikevicius et al. 2018, <https://arxiv.org/abs/1710.03740>), and so do evaluations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapPrecision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// 16 bits with the range of single precision, so that losses need no scaling: half the memory and half the traffic.
+    Bf16,
+}
+
+/// A device that does not compute so.
+#[derive(Debug, Error)]
+#[error("{device} does not compute in bf16")]
+pub struct NoBf16 {
+    /// Which.
+    pub device: String,
+}
+
+impl NoBf16 {
+    /// What would mend it.
+    pub fn hint(&self) -> Option<String> {
+        Some("--device cuda, on an NVIDIA GPU, or f32: --set precision=f32 in training, --dtype f32 in bench".into())
+    }
+}
+
+impl MapPrecision {
+    /// Whether a device computes so.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn check(self, device: &Device) -> Result<(), NoBf16> {
+        if self == Self::F32 || device.supports_dtype(DType::BF16) {
+            return Ok(());
+        }
+        Err(NoBf16 { device: describe(device) })
+    }
+
+    /// Whether the device can compute so but gains nothing by it: no kernel of ours for the processor takes 16 bits.
+    pub fn is_slow(self, device: &Device) -> bool {
+        self == Self::Bf16 && is_host(device)
+    }
+
+    /// Images, as they are made, for a network that shall compute so.
+    pub fn of(self, images: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::F32 => images,
+            Self::Bf16 => images.cast(DType::BF16),
+        }
+    }
+}

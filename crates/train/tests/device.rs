@@ -1,0 +1,468 @@
+//! A device computes what the CPU computes: outputs, gradients, steps, evaluations, runs.
+//!
+//! `MBCONV_TEST_DEVICE` names the device, as `--device` does, in a build that has it:
+//!
+//!     MBCONV_TEST_DEVICE=wgpu cargo test --release --workspace --features mbconv/wgpu --test device -- --nocapture
+//!
+//! Without it, or with `cpu`, the tests that compare say so and pass.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
+use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics};
+use mbconv_kernels::{conv2d, depthwise_conv2d, pointwise_conv2d};
+use mbconv_nets::weights::{load_state_dict, state_dict};
+use mbconv_nets::{Architecture, ArchitectureOptions, Network};
+use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Transform};
+use mbconv_train::device::{Device, describe, is_host, parse};
+use mbconv_train::evaluate::{Labelled, evaluate};
+use mbconv_train::loss::cross_entropy;
+use mbconv_train::model_file::LAST;
+use mbconv_train::optimizer::{Clipping, OptimizerConfig, OptimizerName, fresh_network, with_stable_ids};
+use mbconv_train::{Event, Group, Model, Outcome, Recipe, Run, ema, train};
+
+/// The device under test.
+fn device() -> Option<Device> {
+    let name = std::env::var("MBCONV_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let device = parse(&name).unwrap_or_else(|error| panic!("{error}: {}", error.hint().unwrap_or_default()));
+    if is_host(&device) {
+        eprintln!("nothing is compared with the CPU: MBCONV_TEST_DEVICE names no other device");
+        return None;
+    }
+    eprintln!("on {}", describe(&device));
+    Some(device)
+}
+
+/// Numbers in [-1, 1) that depend on `seed` alone.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(numbers(shape.iter().product(), seed), shape), device)
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
+}
+
+/// What was computed, by name.
+type Results = BTreeMap<String, Vec<f64>>;
+
+/// Fails unless all results agree within `tolerance` of the largest value of each, or of `floor` where all are smaller.
+fn compare(what: &str, found: &Results, expected: &Results, tolerance: f64, floor: impl Fn(&str) -> f64) {
+    assert!(found.keys().eq(expected.keys()), "{what}: {:?}, not {:?}", found.keys(), expected.keys());
+    let mut worst = (0.0, "nothing");
+    for (name, expected) in expected {
+        let found = &found[name];
+        assert_eq!(found.len(), expected.len(), "{what}: {name}");
+        let scale = expected.iter().fold(floor(name), |scale, value| scale.max(value.abs()));
+        for (a, b) in found.iter().zip(expected) {
+            let difference = (a - b).abs() / scale;
+            assert!(difference <= tolerance, "{what}: {name}: {a}, not {b} (scale {scale:.3e})");
+            if difference > worst.0 {
+                worst = (difference, name);
+            }
+        }
+    }
+    eprintln!("{what}: differs by at most {:.1e}, in {}", worst.0, worst.1);
+}
+
+/// Output of an operation and its gradients for all operands.
+fn differentiate<const N: usize, const M: usize>(
+    maps: [[usize; 4]; N],
+    vectors: [usize; M],
+    device: &Device,
+    operation: impl Fn([Tensor<4>; N], [Tensor<1>; M]) -> Tensor<4>,
+) -> Results {
+    let device = device.clone().autodiff();
+    let mut seed = 0;
+    let mut next = || {
+        seed += 1;
+        seed
+    };
+    let maps = maps.map(|shape| tensor(shape, next(), &device).require_grad());
+    let vectors = vectors.map(|length| (tensor([length], next(), &device) * 3.0).require_grad());
+    let y = operation(maps.clone(), vectors.clone());
+    let weights = tensor(y.dims(), 99, &device);
+    let gradients = (y.clone() * weights).sum().backward();
+    let mut results = Results::from([("output".to_string(), values(y))]);
+    for (index, map) in maps.iter().enumerate() {
+        results.insert(format!("gradient of map {index}"), values(map.grad(&gradients).unwrap()));
+    }
+    for (index, vector) in vectors.iter().enumerate() {
+        results.insert(format!("gradient of vector {index}"), values(vector.grad(&gradients).unwrap()));
+    }
+    results
+}
+
+fn same<const N: usize, const M: usize>(
+    what: &str,
+    device: &Device,
+    maps: [[usize; 4]; N],
+    vectors: [usize; M],
+    operation: impl Fn([Tensor<4>; N], [Tensor<1>; M]) -> Tensor<4>,
+) {
+    let [found, expected] = [device, &Device::flex()].map(|device| differentiate(maps, vectors, device, &operation));
+    compare(what, &found, &expected, 1e-4, |_| 1e-3);
+}
+
+#[test]
+fn operations_and_their_gradients() {
+    let Some(device) = device() else { return };
+    same("pointwise", &device, [[2, 5, 7, 12], [20, 12, 1, 1]], [20], |[x, weight], [bias]| {
+        pointwise_conv2d(x, weight, Some(bias))
+    });
+    // Kernel, stride, padding, height, width, channels: even and odd sides, sides smaller than the kernel, a row left over.
+    for (kernel, stride, padding, height, width, channels) in
+        [(3, 1, 1, 8, 8, 16), (3, 2, 1, 9, 8, 7), (5, 1, 2, 7, 5, 24), (5, 2, 2, 11, 10, 8), (7, 3, 3, 4, 9, 5)]
+    {
+        let what = format!("depthwise {kernel}×{kernel}, stride {stride}");
+        let maps = [[2, height, width, channels], [channels, 1, kernel, kernel]];
+        same(&what, &device, maps, [], |[x, weight], []| depthwise_conv2d(x, weight, stride, padding));
+    }
+    for (kernel, stride, padding, side) in [(3, 2, 1, 9), (3, 1, 1, 6), (5, 2, 2, 8)] {
+        let what = format!("dense {kernel}×{kernel}, stride {stride}");
+        same(&what, &device, [[2, side, side, 3], [8, 3, kernel, kernel]], [], |[x, weight], []| {
+            conv2d(x, weight, stride, padding)
+        });
+    }
+    for activation in [Activation::Identity, Activation::Relu, Activation::Relu6, Activation::Silu] {
+        for statistics in [Statistics::Batch, Statistics::Fixed] {
+            let what = format!("normalisation, {statistics:?}, {activation:?}");
+            same(&what, &device, [[3, 5, 4, 10]], [10, 10], |[x], [gamma, beta]| {
+                let (mean, variance) = channel_statistics(x.clone());
+                batch_norm_activation(x, gamma, beta, mean, variance, 0.1, statistics, activation)
+            });
+        }
+    }
+}
+
+/// Small networks with everything that the published ones have, and no more: a device tunes itself to every shape first.
+const NETWORKS: [(&str, &str, usize); 3] = [
+    (
+        "MobileNetV2",
+        r#"
+        name = "mobilenet"
+        family = "mobilenet_v2"
+        activation = "relu6"
+        squeeze_divisor = 0
+        stages = [
+            { channels = 8 },
+            { channels = 8, expansion = 6, stride = 2, repeats = 2 },
+        ]
+        "#,
+        24,
+    ),
+    (
+        "EfficientNet",
+        r#"
+        name = "efficientnet"
+        stages = [
+            { channels = 8 },
+            { channels = 8, expansion = 6, kernel = 5, stride = 2, repeats = 2 },
+        ]
+        "#,
+        21,
+    ),
+    (
+        "EdgeTPU, TensorFlow's padding",
+        r#"
+        name = "edge"
+        activation = "relu"
+        padding = "same"
+        stages = [
+            { channels = 8, expansion = 4, fused = true, stride = 2, squeeze = false },
+            { channels = 8, expansion = 2, kernel = 5, repeats = 2 },
+        ]
+        "#,
+        22,
+    ),
+];
+
+fn architecture(table: &str) -> Architecture {
+    let table = format!("stem = 8\nhead = 24\ndropout = 0.0\ndrop_path = 0.0\n{table}");
+    ArchitectureOptions::of_table(toml::from_str(&table).unwrap(), 5).architecture().unwrap()
+}
+
+/// The network with weights that depend on nothing but their names and shapes.
+fn network(architecture: &Architecture, device: &Device) -> Network {
+    let network = Network::new(architecture, device);
+    let fill = |(index, (info, data)): (usize, (mbconv_nets::layout::TensorInfo, TensorData))| {
+        let fan_in = info.shape[1..].iter().product::<usize>() as f32;
+        let (offset, scale) = match (info.key.ends_with("running_var"), info.shape.len()) {
+            (true, _) => (1.0, 0.5),
+            (false, 1) if info.path.ends_with("norm.weight") => (1.0, 0.3),
+            (false, 1) => (0.0, 0.2),
+            _ => (0.0, (6.0 / fan_in).sqrt()),
+        };
+        let drawn = numbers(data.num_elements(), index as u64 + 7);
+        let filled: Vec<f32> = drawn.into_iter().map(|value| offset + scale * value).collect();
+        (info.key, TensorData::new(filled, info.shape))
+    };
+    let state = state_dict(&network).into_iter().enumerate().map(fill).collect();
+    with_stable_ids(load_state_dict(network, state).unwrap())
+}
+
+fn state(prefix: &str, network: &Network) -> impl Iterator<Item = (String, Vec<f64>)> + use<> {
+    let named = |(info, data): (mbconv_nets::layout::TensorInfo, TensorData)| {
+        (format!("{prefix} {}", info.key), data.iter::<f64>().collect())
+    };
+    state_dict(network).into_iter().map(named).collect::<Vec<_>>().into_iter()
+}
+
+struct Collector<'a> {
+    path: Vec<String>,
+    gradients: &'a Gradients,
+    found: Results,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(self.gradients) {
+            self.found.insert(format!("gradient {}", self.path.join(".")), values(gradient));
+        }
+    }
+}
+
+/// Evaluation, loss, gradients, running statistics, and the weights after one step of each optimizer.
+fn everything(architecture: &Architecture, side: usize, device: &Device) -> Results {
+    let autodiff = device.clone().autodiff();
+    let shape = [4, side, side, 3];
+    let mut results = Results::new();
+    let evaluated = network(architecture, device).forward_channels_last(tensor(shape, 3, device));
+    results.insert("logits".into(), values(evaluated));
+
+    let config = |name| OptimizerConfig {
+        name,
+        learning_rate: 0.1,
+        weight_decay: 0.01,
+        // Large, so that gradients which are nothing but rounding stay small steps.
+        epsilon: Some(1e-2),
+        ..OptimizerConfig::default()
+    };
+    for name in [OptimizerName::Sgd, OptimizerName::RmspropTf, OptimizerName::AdamW] {
+        let network = network(architecture, &autodiff);
+        let before = network.valid();
+        let labels = Tensor::<1, Int>::from_ints([0, 1, 2, 4], &autodiff);
+        let logits = network.forward_channels_last(tensor(shape, 3, &autodiff));
+        let losses = cross_entropy(logits.clone(), labels, 0.1);
+        let gradients = losses.clone().mean().backward();
+        let mut collector = Collector { path: Vec::new(), gradients: &gradients, found: Results::new() };
+        network.visit(&mut collector);
+        let found = collector.found;
+        let mut gradients = GradientsParams::from_grads(gradients, &network);
+        Clipping { norm: Some(1.0), adaptive: Some(0.5) }.apply(&network, &mut gradients);
+        let network = config(name).init(architecture).step(0.1, network, gradients);
+        results.insert("training logits".into(), values(logits));
+        results.insert("losses".into(), values(losses));
+        results.extend(found);
+        results.extend(state(&format!("after {name:?}"), &network));
+        if name == OptimizerName::Sgd {
+            results.extend(state("average", &ema::update(before, &network, 0.75)));
+        }
+    }
+    results
+}
+
+#[test]
+fn networks_train_and_evaluate_as_on_the_cpu() {
+    let Some(device) = device() else { return };
+    for (what, table, side) in NETWORKS {
+        let architecture = architecture(table);
+        let expected = everything(&architecture, side, &Device::flex());
+        let gradients = expected.iter().filter(|(name, _)| name.starts_with("gradient"));
+        let largest = gradients.flat_map(|(_, values)| values).fold(0.0f64, |most, value| most.max(value.abs()));
+        assert!(largest > 1e-2, "{what}: {largest}");
+        let found = everything(&architecture, side, &device);
+        // A gradient that is nothing but rounding is measured by the others.
+        let floor = |name: &str| if name.starts_with("gradient") { largest / 100.0 } else { 0.1 };
+        compare(what, &found, &expected, 2e-3, floor);
+    }
+}
+
+/// The logits and gradients of a training step whose maps are in a precision.
+fn step_in(architecture: &Architecture, side: usize, device: &Device, dtype: DType) -> [Vec<f64>; 2] {
+    let device = device.clone().autodiff();
+    let network = network(architecture, &device);
+    let labels = Tensor::<1, Int>::from_ints([0, 1, 2, 4, 3, 2, 1, 0], &device);
+    let logits = network.forward_channels_last(tensor([8, side, side, 3], 3, &device).cast(dtype));
+    assert_eq!(logits.dtype(), DType::F32);
+    let gradients = cross_entropy(logits.clone(), labels, 0.1).mean().backward();
+    let mut collector = Collector { path: Vec::new(), gradients: &gradients, found: Results::new() };
+    network.visit(&mut collector);
+    [values(logits), collector.found.into_values().flatten().collect()]
+}
+
+/// In bf16, or where there is none in f16, also on the CPU.
+#[test]
+fn networks_in_16_bits_compute_nearly_the_same() {
+    let device = device().unwrap_or(Device::flex());
+    let Some(dtype) = [DType::BF16, DType::F16].into_iter().find(|dtype| device.supports_dtype(*dtype)) else {
+        return eprintln!("{} has no floats of 16 bits", describe(&device));
+    };
+    for (what, table, side) in NETWORKS {
+        let architecture = architecture(table);
+        let expected = step_in(&architecture, side, &Device::flex(), DType::F32);
+        let found = step_in(&architecture, side, &device, dtype);
+        for (which, (found, expected)) in ["logits", "gradients"].into_iter().zip(found.iter().zip(&expected)) {
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let cosine = dot(found, expected) / (dot(found, found) * dot(expected, expected)).sqrt();
+            eprintln!("{what} in {dtype:?}: {which} of cosine {cosine:.5}");
+            assert!(cosine > 0.97, "{what}: {which} of cosine {cosine}");
+        }
+    }
+}
+
+#[test]
+fn gradient_checkpointing_changes_nothing() {
+    let Some(device) = device() else { return };
+    let (_, table, side) = NETWORKS[0];
+    let architecture = architecture(table);
+    let run = |device: Device| {
+        let network = network(&architecture, &device);
+        let loss = network.forward_channels_last(tensor([4, side, side, 3], 3, &device)).square().mean();
+        let gradients = loss.backward();
+        let mut collector = Collector { path: Vec::new(), gradients: &gradients, found: Results::new() };
+        network.visit(&mut collector);
+        collector.found
+    };
+    let autodiff = device.autodiff();
+    let expected = run(autodiff.clone());
+    compare("checkpointing", &run(autodiff.gradient_checkpointing()), &expected, 1e-4, |_| 1e-3);
+}
+
+#[test]
+fn evaluations_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let data = data::open("digits", &OpenOptions::default()).unwrap();
+    let architecture = architecture(NETWORKS[0].1);
+    let recipe = Recipe::parse(RECIPE, &["model.name=mobilenet_v2_0.25".into()]).unwrap();
+    let preprocess = recipe.preprocess();
+    let names: Vec<String> = (0..5).map(|class| class.to_string()).collect();
+    let evaluation = |device: &Device| {
+        let source = data.val.clone().unwrap();
+        // The last batch is smaller than the others.
+        let config = LoaderConfig { batch_size: 256, ..LoaderConfig::default() };
+        let loader = Loader::new(source, Transform::Eval(preprocess.clone()), config);
+        // Ten digits for five classes.
+        let labelled = Labelled { loader: &loader, labels: (0..10).map(|label| label / 2).collect() };
+        let network = network(&architecture, device);
+        evaluate(&network, &labelled, &preprocess, &names, device, &AtomicBool::new(false), &mut |_| ()).unwrap()
+    };
+    let (found, expected) = (evaluation(&device), evaluation(&Device::flex()));
+    assert_eq!((found.images, found.predictions.len()), (expected.images, expected.predictions.len()));
+    assert!(found.images % 256 != 0);
+    let chosen = found.predictions.iter().zip(&expected.predictions).filter(|(a, b)| a.chosen == b.chosen).count();
+    assert!(chosen + 1 >= found.images, "{chosen} of {} agree", found.images);
+    for (a, b) in found.predictions.iter().zip(&expected.predictions) {
+        assert_eq!((a.index, a.label), (b.index, b.label));
+        assert!((a.loss - b.loss).abs() < 1e-3 * b.loss.max(1.0), "{a:?}, not {b:?}");
+        assert!((a.probability - b.probability).abs() < 1e-3, "{a:?}, not {b:?}");
+    }
+}
+
+const RECIPE: &str = r#"
+epochs = 2
+batch_size = 256
+[model]
+dropout = 0.2
+drop_path = 0.1
+[data]
+path = "digits"
+[input]
+size = 8
+crop = "pad"
+padding = 1
+[optimizer]
+name = "sgd"
+learning_rate = 0.05
+clip_norm = 1.0
+[schedule]
+name = "cosine"
+[ema]
+decay = 0.9
+"#;
+
+#[test]
+fn a_seed_begins_alike_on_every_device() {
+    let Some(device) = device() else { return };
+    let architecture = architecture(NETWORKS[1].1);
+    let [here, there] =
+        [Device::flex(), device].map(|device| state("fresh", &fresh_network(&architecture, 7, &device.autodiff())));
+    assert!(here.eq(there));
+}
+
+/// A run that is stopped and resumed ends where one that was not ends, and its model evaluates on the CPU.
+#[test]
+fn a_stopped_run_goes_on() {
+    let Some(device) = device() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("table.toml");
+    std::fs::write(&table, format!("stem = 8\nhead = 24\n{}", NETWORKS[0].1)).unwrap();
+    let recipe = Recipe::parse(RECIPE, &[format!("model.table=\"{}\"", table.display())]).unwrap();
+    let data = data::open("digits", &OpenOptions::default()).unwrap();
+    let go = |out: &str, resume: bool, stop_at: Option<u64>| {
+        let stop = AtomicBool::new(false);
+        let out = folder.path().join(out);
+        let group = Group::alone();
+        let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group: &group, resume, stop: &stop };
+        let mut observer = |event: Event| match event {
+            Event::Train { step, .. } if stop_at == Some(step) => stop.store(true, Ordering::Relaxed),
+            _ => {}
+        };
+        train(run, &mut observer).unwrap()
+    };
+    let whole = go("whole", false, None);
+    // The last step of the first epoch, then a step of the second.
+    assert_eq!(go("parts", false, Some(5)), Outcome::Interrupted);
+    let parts = go("parts", true, None);
+    let [(whole_best, whole), (parts_best, parts)] = [(whole, "whole"), (parts, "parts")].map(|(outcome, out)| {
+        let Outcome::Finished { best: Some(best) } = outcome else { panic!("{outcome:?}") };
+        let model = Model::open(&folder.path().join(out).join(LAST), &Device::flex()).unwrap();
+        (best, state("model", &model.network).collect::<Results>())
+    });
+    compare("resumed", &parts, &whole, 1e-4, |_| 1e-2);
+    assert!((whole_best.loss - parts_best.loss).abs() < 1e-3, "{whole_best:?} {parts_best:?}");
+}
+
+/// Epoch after epoch, a run takes no more of the device's memory.
+#[test]
+fn memory_does_not_grow() {
+    let Some(device) = device() else { return };
+    let (_, table, side) = NETWORKS[0];
+    let architecture = architecture(table);
+    let autodiff = device.clone().autodiff();
+    let mut trained = network(&architecture, &autodiff);
+    let mut optimizer = OptimizerConfig::default().init(&architecture);
+    let mut used = Vec::new();
+    for step in 0..24 {
+        let logits = trained.forward_channels_last(tensor([4, side, side, 3], step, &autodiff));
+        let loss = cross_entropy(logits, Tensor::<1, Int>::from_ints([0, 1, 2, 3], &autodiff), 0.0).mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &trained);
+        trained = optimizer.step(0.01, trained, gradients);
+        if step % 8 == 7 {
+            device.sync().unwrap();
+            let Some(usage) = device.memory_pool_usage() else { return };
+            used.push((usage.bytes_in_use, usage.bytes_reserved));
+        }
+    }
+    eprintln!("bytes in use and reserved after 8, 16 and 24 steps: {used:?}");
+    assert!(used[2].0 <= used[1].0 && used[2].1 <= used[1].1, "{used:?}");
+}

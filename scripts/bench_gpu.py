@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Training and inference on a GPU: mbconv beside PyTorch, eager and compiled, in one run of limited length.
+
+    python scripts/bench_gpu.py --mbconv target/release/mbconv [--device cuda] [--batch-size 256] [--input-size 224] [--minutes 9]
+
+Every measurement is a process of its own, on images and labels that are already on the device. Training is forward,
+cross-entropy, backward and SGD with Nesterov momentum; inference takes images to logits. mbconv runs in single precision and in
+bf16 over f32 weights, PyTorch torchvision's networks: eager in single precision (NCHW), then channels-last in bf16 (autocast
+over f32 weights), eager and under torch.compile. What the time does not suffice for is named and left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
+
+The last table is the roofline: multiply-accumulates, and the least bytes that a step moves when every layer is convolution,
+statistics, normalisation with activation and their gradients, each reading its operands and writing its results once
+(forward: the input once, the output four times; backward: twice and seven times), from `mbconv info --layers`. Prints Markdown.
+"""
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+NETWORKS = ["mobilenet_v2", "efficientnet_b0"]
+MODES = ["train", "infer"]
+OURS = {"mbconv f32": "f32", "mbconv bf16": "bf16"}
+# Name, channels-last and bf16?, compiled?
+PEERS = {
+    "PyTorch eager f32": (False, False),
+    "PyTorch eager bf16, channels-last": (True, False),
+    "PyTorch compiled bf16, channels-last": (True, True),
+}
+# Passes over a layer's input and output, forward and forward with backward.
+PASSES = {"infer": (1, 1), "train": (3, 11)}
+BYTES = {"f32": 4, "bf16": 2}
+FLOPS_PER_MAC = {"infer": 2, "train": 6}
+
+
+def median_time(body, seconds, wait):
+    """Median seconds of `body`, repeated for `seconds` after three that do not count."""
+    for _ in range(3):
+        body()
+    wait()
+    times, started = [], time.perf_counter()
+    while not times or time.perf_counter() - started < seconds:
+        began = time.perf_counter()
+        body()
+        wait()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def pytorch(peer, network, mode, size, batch, seconds, where):
+    import contextlib
+
+    import torch
+    import torchvision
+
+    fast, compiled = PEERS[peer]
+    device = torch.device(where)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    layout = torch.channels_last if fast else torch.contiguous_format
+    model = getattr(torchvision.models, network)().to(device, memory_format=layout)
+    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=layout)
+    labels = torch.arange(batch, device=device) % 1000
+    precision = lambda: torch.autocast(device.type, torch.bfloat16) if fast else contextlib.nullcontext()
+    model.train(mode == "train")
+    forward = torch.compile(model) if compiled else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+    def train():
+        optimizer.zero_grad(set_to_none=True)
+        with precision():
+            loss = torch.nn.functional.cross_entropy(forward(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def infer():
+        with precision():
+            forward(images)
+
+    return batch / median_time(train if mode == "train" else infer, seconds, wait)
+
+
+def run(command, limit):
+    """Standard output of a command as JSON, or why there is none."""
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=max(limit, 1))
+    except subprocess.TimeoutExpired:
+        return f"not done in {limit:.0f} s"
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        return next((line for line in lines if line.startswith("error: ")), lines[-1])
+    return json.loads(done.stdout.strip() if done.stdout.lstrip().startswith("{") else done.stdout.splitlines()[-1])
+
+
+def measure(program, network, mode, args, limit):
+    if program in OURS:
+        command = [args.mbconv, "bench", network, "--mode", mode, "--dtype", OURS[program], "--input-size", args.input_size]
+        command += ["--batch-size", args.batch_size, "--seconds", args.seconds, "--device", args.device, "--json"]
+    else:
+        command = [sys.executable, __file__, "--worker", f"{program}|{network}|{mode}", "--seconds", args.seconds]
+        command += ["--input-size", args.input_size, "--batch-size", args.batch_size, "--peers-on", args.peers_on]
+    return run(command, limit)
+
+
+def peers_device():
+    """Where PyTorch runs, or nothing without it."""
+    try:
+        import torch
+        import torchvision  # noqa: F401
+    except ImportError:
+        return None
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def roofline(network, mode, precision, args):
+    """Arithmetic and least traffic of a step."""
+    info = run([args.mbconv, "info", network, "--input-size", args.input_size, "--layers", "--json"], 60)
+    reads, writes = PASSES[mode]
+    size = lambda shape: shape[0] * shape[1] * shape[2]
+    elements = sum(reads * size(layer["input"]) + writes * size(layer["output"]) for layer in info["layers"])
+    flops = FLOPS_PER_MAC[mode] * info["macs"] * args.batch_size
+    # Weights are read; in training their gradients are written and read, and moments and weights read and written.
+    weights = info["parameters"] * (8 if mode == "train" else 1)
+    return flops, BYTES[precision] * elements * args.batch_size + BYTES["f32"] * weights
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+    print()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mbconv", default="target/release/mbconv")
+    parser.add_argument("--device", default="cuda", help="mbconv's")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--input-size", type=int, default=224)
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement, after warming up")
+    parser.add_argument("--minutes", type=float, default=9, help="of everything")
+    parser.add_argument("--bandwidth", type=float, default=4.8, help="the GPU's memory in TB/s, by its data sheet")
+    parser.add_argument("--tflops", type=float, default=67, help="the GPU's f32 arithmetic, by its data sheet")
+    parser.add_argument("--tflops-bf16", type=float, default=989, help="the GPU's bf16 products, by its data sheet")
+    parser.add_argument("--peers-on", help="PyTorch's device")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        peer, network, mode = args.worker.split("|")
+        speed = pytorch(peer, network, mode, args.input_size, args.batch_size, args.seconds, args.peers_on)
+        print(json.dumps({"images_per_second": speed}))
+        return
+    end = time.monotonic() + 60 * args.minutes
+    args.peers_on = args.peers_on or peers_device()
+    peers = list(PEERS) if args.peers_on and not args.no_peers else []
+    if not peers:
+        print("PyTorch is left out: it is not installed, or not wanted\n")
+    speeds, troubles, places = {}, [], set()
+    # mbconv first, and what compiles last, so that a short time leaves out the slowest to start.
+    jobs = [(program, network, mode) for program in [*OURS, *peers] for mode in MODES for network in NETWORKS]
+    for job in jobs:
+        left = end - time.monotonic()
+        result = measure(*job, args, min(left, 180)) if left > 5 else "no time left"
+        if isinstance(result, str):
+            troubles.append(f"{', '.join(job)}: {result}")
+            continue
+        speeds[job] = result["images_per_second"]
+        places.add(result.get("device", args.peers_on))
+        print(f"{', '.join(job)}: {speeds[job]:.1f} images per second", file=sys.stderr, flush=True)
+
+    print(f"Images per second, {args.input_size} px, batch {args.batch_size}; mbconv on `{args.device}`, "
+          f"PyTorch on `{args.peers_on}`: {', '.join(sorted(map(str, places)))}; beside PyTorch's, what mbconv has of it in the same precision\n")
+    steps = [(network, mode) for mode in MODES for network in NETWORKS]
+    rows = []
+    for step in steps:
+        row = [", ".join(step)]
+        for program in [*OURS, *peers]:
+            speed = speeds.get((program, *step))
+            ours = speeds.get(("mbconv bf16" if "bf16" in program else "mbconv f32", *step))
+            ratio = f" ({ours / speed:.2f}×)" if program in peers and ours and speed else ""
+            row.append(f"{speed:.1f}{ratio}" if speed else "–")
+        rows.append(row)
+    table(["", *OURS, *peers], rows)
+
+    arithmetic = {"f32": args.tflops, "bf16": args.tflops_bf16}
+    print(f"Roofline at {args.bandwidth} TB/s, {args.tflops} TFLOP/s in f32 and {args.tflops_bf16} in bf16\n")
+    rows = []
+    for step in steps:
+        for program, precision in OURS.items():
+            flops, traffic = roofline(*step, precision, args)
+            times = {"memory": traffic / (args.bandwidth * 1e12), "arithmetic": flops / (arithmetic[precision] * 1e12)}
+            bound = max(times, key=times.get)
+            best = args.batch_size / times[bound]
+            ours = speeds.get((program, *step))
+            share = f"{100 * ours / best:.2g} %" if ours else "–"
+            name = f"{', '.join(step)}, {precision}"
+            rows.append([name, f"{flops / 1e12:.3g}", f"{traffic / 1e9:.3g}", bound, f"{best:.0f}", share])
+    table(["", "TFLOP a step", "GB a step", "bound by", "images per second at most", "mbconv reaches"], rows)
+    for trouble in troubles:
+        print(f"- {trouble}")
+
+
+if __name__ == "__main__":
+    main()
