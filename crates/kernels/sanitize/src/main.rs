@@ -71,20 +71,14 @@ fn rows_of_depthwise_convolutions() {
         (5, 7, 1, 3),
         (33, 1, 1, 6),
     ] {
-        let sources: Vec<_> = (0..kernel).map(|_| numbers(((width - 1) * stride + kernel) * channels)).collect();
+        let rows = 3;
+        let lines = (rows - 1) * stride + kernel;
+        let sources: Vec<_> = (0..lines).map(|_| numbers(((width - 1) * stride + kernel) * channels)).collect();
         let sources: Vec<_> = sources.iter().map(|row| &row[..]).collect();
         let (weight, bias, mut out) =
-            (numbers(kernel * kernel * channels), numbers(channels), numbers(width * channels));
-        let activation = Silu;
-        simd::run(DepthwiseRow {
-            out: &mut out,
-            sources: &sources,
-            weight: &weight,
-            bias: &bias,
-            kernel,
-            stride,
-            activation,
-        });
+            (numbers(kernel * kernel * channels), numbers(channels), numbers(rows * width * channels));
+        let (weight, bias, activation) = (&weight, &bias, Silu);
+        simd::run(DepthwiseRows { out: &mut out, sources: &sources, weight, bias, kernel, stride, width, activation });
         assert!(out.iter().all(|value| value.is_finite()));
     }
 }

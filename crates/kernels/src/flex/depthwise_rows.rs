@@ -1,18 +1,17 @@
-//! A row of a depthwise convolution from rows that have borders of zeros, so that no pixel is special.
+//! Rows of a depthwise convolution from rows that have borders of zeros, so that no pixel is special.
 
 use super::{
     curve::Curve,
-    simd::{Loop, Machine, multiply_add},
+    simd::{Loop, Machine, Vector},
 };
 
-/// Channels that are computed together: with seven pixels, fourteen vectors of eight sums.
-const LANES: usize = 16;
-
-/// One row of the result: `activation(bias + Σ weight * source)`.
-pub struct DepthwiseRow<'a, A> {
-    /// [W', C]
+/// Rows of the result: `activation(bias + Σ weight * source)`.
+///
+/// A few channels go through all rows before the next do: what several windows see of them is then in the first-level cache.
+pub struct DepthwiseRows<'a, A> {
+    /// [rows, W', C]
     pub out: &'a mut [f32],
-    /// `kernel` rows, each at least [(W' - 1) * stride + kernel, C].
+    /// `(rows - 1) * stride + kernel` lines, each at least [(W' - 1) * stride + kernel, C].
     pub sources: &'a [&'a [f32]],
     /// [k * k, C]
     pub weight: &'a [f32],
@@ -22,125 +21,146 @@ pub struct DepthwiseRow<'a, A> {
     pub kernel: usize,
     /// Source pixels from one pixel of the result to the next.
     pub stride: usize,
+    /// W'
+    pub width: usize,
     /// Follows.
     pub activation: A,
 }
 
-impl<A: Curve> Loop for DepthwiseRow<'_, A> {
+impl<A: Curve> Loop for DepthwiseRows<'_, A> {
     type Output = ();
 
     #[inline(always)]
     fn run<M: Machine>(mut self) {
-        let channels = self.bias.len();
-        if channels == 0 {
+        let (channels, line) = (self.bias.len(), self.width * self.bias.len());
+        if line == 0 {
             return;
         }
-        let width = self.out.len() / channels;
-        let needed = (width.max(1) - 1) * self.stride + self.kernel;
+        let rows = self.out.len() / line;
+        let needed = ((self.width - 1) * self.stride + self.kernel) * channels;
         assert!(
-            self.out.len() == width * channels
+            self.out.len() == rows * line
                 && self.weight.len() == self.kernel * self.kernel * channels
-                && self.sources.len() == self.kernel
-                && self.sources.iter().all(|row| row.len() >= needed * channels || width == 0),
-            "the operands of a depthwise row"
+                && (rows == 0 || self.sources.len() >= (rows - 1) * self.stride + self.kernel)
+                && self.sources.iter().all(|source| source.len() >= needed),
+            "the operands of depthwise rows"
         );
         // SAFETY: just checked.
         unsafe {
             match (self.kernel, self.stride) {
-                (3, 1) => self.row::<3, 1, M>(width),
-                (3, 2) => self.row::<3, 2, M>(width),
-                (5, 1) => self.row::<5, 1, M>(width),
-                (5, 2) => self.row::<5, 2, M>(width),
-                _ => (0..width).for_each(|pixel| self.any::<M>(pixel)),
+                (3, 1) => self.rows::<3, 1, M>(rows),
+                (3, 2) => self.rows::<3, 2, M>(rows),
+                (5, 1) => self.rows::<5, 1, M>(rows),
+                (5, 2) => self.rows::<5, 2, M>(rows),
+                _ => (0..rows * self.width).for_each(|pixel| self.any::<M>(pixel)),
             }
         }
     }
 }
 
-impl<A: Curve> DepthwiseRow<'_, A> {
+impl<A: Curve> DepthwiseRows<'_, A> {
     /// # Safety
     /// The operands must have the sizes that [`Loop::run`] checks, kernel and stride be `K` and `S`.
     #[inline(always)]
-    unsafe fn row<const K: usize, const S: usize, M: Machine>(&mut self, width: usize) {
-        let mut pixel = 0;
-        // SAFETY: passed on; the pixels are within the row.
-        unsafe {
-            // The sides of the usual maps are multiples of 7 or of 4.
-            while pixel + 7 <= width {
-                self.pixels::<K, S, 7, M>(pixel);
-                pixel += 7;
-            }
-            while pixel + 4 <= width {
-                self.pixels::<K, S, 4, M>(pixel);
-                pixel += 4;
-            }
-            while pixel < width {
-                self.pixels::<K, S, 1, M>(pixel);
-                pixel += 1;
-            }
-        }
-    }
-
-    /// All channels of `P` pixels from `pixel` on.
-    ///
-    /// # Safety
-    /// As for `row`; the pixels must be within the row.
-    #[inline(always)]
-    unsafe fn pixels<const K: usize, const S: usize, const P: usize, M: Machine>(&mut self, pixel: usize) {
-        let channels = self.bias.len();
+    unsafe fn rows<const K: usize, const S: usize, M: Machine>(&mut self, rows: usize) {
+        let (channels, width) = (self.bias.len(), M::Vector::WIDTH);
         let mut channel = 0;
         // SAFETY: passed on; the channels are there.
         unsafe {
-            while channel + LANES <= channels {
-                self.block::<K, S, P, LANES, M>(pixel, channel);
-                channel += LANES;
+            while channel + 2 * width <= channels {
+                self.channels::<K, S, 2, false, M>(rows, channel);
+                channel += 2 * width;
             }
-            while channel + LANES / 2 <= channels {
-                self.block::<K, S, P, { LANES / 2 }, M>(pixel, channel);
-                channel += LANES / 2;
+            while channel + width <= channels {
+                self.channels::<K, S, 1, false, M>(rows, channel);
+                channel += width;
             }
-            while channel < channels {
-                self.block::<K, S, P, 1, M>(pixel, channel);
-                channel += 1;
+            if channel < channels {
+                self.channels::<K, S, 1, true, M>(rows, channel);
             }
         }
     }
 
+    /// `VECTORS` vectors of channels from `channel` on, the last one in `PART` if so.
+    ///
     /// # Safety
-    /// As for `pixels`; so must be `L` channels from `channel` on.
+    /// As for `rows`; the channels must be there.
     #[inline(always)]
-    unsafe fn block<const K: usize, const S: usize, const P: usize, const L: usize, M: Machine>(
+    unsafe fn channels<const K: usize, const S: usize, const VECTORS: usize, const PART: bool, M: Machine>(
         &mut self,
+        rows: usize,
+        channel: usize,
+    ) {
+        for row in 0..rows {
+            let mut pixel = 0;
+            // SAFETY: passed on; the pixels are within the row.
+            unsafe {
+                // The sides of the usual maps are multiples of 7 or of 4.
+                while pixel + 7 <= self.width {
+                    self.block::<K, S, 7, VECTORS, PART, M>(row, pixel, channel);
+                    pixel += 7;
+                }
+                while pixel + 4 <= self.width {
+                    self.block::<K, S, 4, VECTORS, PART, M>(row, pixel, channel);
+                    pixel += 4;
+                }
+                while pixel < self.width {
+                    self.block::<K, S, 1, VECTORS, PART, M>(row, pixel, channel);
+                    pixel += 1;
+                }
+            }
+        }
+    }
+
+    /// `P` pixels.
+    ///
+    /// # Safety
+    /// As for `channels`; the pixels must be within the row.
+    #[inline(always)]
+    unsafe fn block<
+        const K: usize,
+        const S: usize,
+        const P: usize,
+        const VECTORS: usize,
+        const PART: bool,
+        M: Machine,
+    >(
+        &mut self,
+        row: usize,
         pixel: usize,
         channel: usize,
     ) {
-        let channels = self.bias.len();
+        let (channels, width) = (self.bias.len(), M::Vector::WIDTH);
+        let valid = if PART { channels - channel } else { width };
         // SAFETY: the caller's promise, and the sizes that `run` checked.
         unsafe {
-            let bias = lanes::<L>(self.bias.as_ptr().add(channel));
-            let mut sums = [bias; P];
-            for row in 0..K {
-                let source = self.sources.get_unchecked(row).as_ptr().add(pixel * S * channels + channel);
-                let weight = self.weight.as_ptr().add(row * K * channels + channel);
+            let load = |from: *const f32, vector: usize| match PART {
+                true => M::Vector::load_first(from.add(vector * width), valid),
+                false => M::Vector::load(from.add(vector * width)),
+            };
+            let bias = self.bias.as_ptr().add(channel);
+            let mut sums: [[M::Vector; VECTORS]; P] = [std::array::from_fn(|vector| load(bias, vector)); P];
+            for line in 0..K {
+                let source = self.sources.get_unchecked(row * S + line).as_ptr().add(pixel * S * channels + channel);
+                let weight = self.weight.as_ptr().add(line * K * channels + channel);
                 for tap in 0..K {
-                    // The sources are operands in memory: the registers are for the sums, enough of them to hide the
-                    // latency of an addition.
-                    let weights = lanes::<L>(weight.add(tap * channels));
-                    let source = source.add(tap * channels);
+                    let weights: [M::Vector; VECTORS] =
+                        std::array::from_fn(|vector| load(weight.add(tap * channels), vector));
                     for (i, sums) in sums.iter_mut().enumerate() {
-                        let values = lanes::<L>(source.add(i * S * channels));
-                        for lane in 0..L {
-                            sums[lane] = multiply_add::<M>(values[lane], weights[lane], sums[lane]);
+                        for (vector, sum) in sums.iter_mut().enumerate() {
+                            let value = load(source.add((i * S + tap) * channels), vector);
+                            *sum = sum.add_product(value, weights[vector]);
                         }
                     }
                 }
             }
-            for (i, mut sums) in sums.into_iter().enumerate() {
-                for sum in &mut sums {
-                    *sum = self.activation.value::<M>(*sum);
+            let out = self.out.as_mut_ptr().add((row * self.width + pixel) * channels + channel);
+            for (i, sums) in sums.into_iter().enumerate() {
+                for (vector, sum) in sums.into_iter().enumerate() {
+                    let sum = sum.map(|sum| self.activation.value::<M>(sum));
+                    let out = out.add(i * channels + vector * width);
+                    if PART { sum.store_first(out, valid) } else { sum.store(out) }
                 }
-                let out = self.out.as_mut_ptr().add((pixel + i) * channels + channel);
-                out.cast::<[f32; L]>().write(sums);
             }
         }
     }
@@ -149,14 +169,15 @@ impl<A: Curve> DepthwiseRow<'_, A> {
     #[inline(always)]
     fn any<M: Machine>(&mut self, pixel: usize) {
         let channels = self.bias.len();
+        let (row, column) = (pixel / self.width, pixel % self.width);
         let out = &mut self.out[pixel * channels..][..channels];
         out.copy_from_slice(self.bias);
-        for (row, source) in self.sources.iter().enumerate() {
+        for (line, source) in self.sources[row * self.stride..][..self.kernel].iter().enumerate() {
             for tap in 0..self.kernel {
-                let source = &source[(pixel * self.stride + tap) * channels..][..channels];
-                let weight = &self.weight[(row * self.kernel + tap) * channels..][..channels];
+                let source = &source[(column * self.stride + tap) * channels..][..channels];
+                let weight = &self.weight[(line * self.kernel + tap) * channels..][..channels];
                 for i in 0..channels {
-                    out[i] = multiply_add::<M>(source[i], weight[i], out[i]);
+                    out[i] = super::simd::multiply_add::<M>(source[i], weight[i], out[i]);
                 }
             }
         }
@@ -164,12 +185,4 @@ impl<A: Curve> DepthwiseRow<'_, A> {
             *value = self.activation.value::<M>(*value);
         }
     }
-}
-
-/// # Safety
-/// `L` elements must be there.
-#[inline(always)]
-unsafe fn lanes<const L: usize>(from: *const f32) -> [f32; L] {
-    // SAFETY: the caller's promise; an array is aligned as its elements.
-    unsafe { from.cast::<[f32; L]>().read() }
 }

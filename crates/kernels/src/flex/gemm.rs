@@ -9,21 +9,19 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::buffer::filled;
-use super::simd::{self, Loop, Machine, multiply_add};
+use super::buffer::{Aligned, filled};
+use super::simd::{self, Loop, Machine, Vector};
 use super::team::Team;
 
 /// Products smaller than this many multiply-adds are not worth a second thread.
 const SMALL: usize = 1 << 17;
 /// Numbers of the weight that stay in a second-level cache while all rows pass by.
 const GROUP: usize = 48 << 10;
-/// Steps of the depth that are written out, so that counting costs nothing beside them.
-const UNROLL: usize = 4;
 
 /// A matrix [depth, columns] cut into panels of columns, each [depth, lanes], the last one filled up with zeros.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    data: Vec<f32>,
+    data: Aligned,
     depth: usize,
     columns: usize,
     lanes: usize,
@@ -54,8 +52,8 @@ impl Packed {
     fn pack(matrix: &[f32], depth: usize, columns: usize, fill: impl Fn(&mut [f32], usize, usize) + Sync) -> Self {
         assert_eq!(matrix.len(), depth * columns, "a matrix to be packed");
         let lanes = simd::lanes();
-        let mut packed = Self { data: Vec::new(), depth, columns, lanes };
-        let mut data = vec![0.0; depth * packed.padded()];
+        let mut packed = Self { data: Aligned::default(), depth, columns, lanes };
+        let mut data = Aligned::zeros(depth * packed.padded());
         if depth > 0 {
             // All panels before the last are full.
             let panels = data.par_chunks_mut(depth * lanes).enumerate();
@@ -137,31 +135,33 @@ struct Walk {
 }
 
 impl Walk {
-    /// Where this row stands; then goes on to the next.
+    /// Where the next rows stand.
     #[inline(always)]
-    fn next(&mut self) -> usize {
+    fn next<const ROWS: usize>(&mut self) -> [usize; ROWS] {
         let Rows { width, line, step } = self.rows;
-        let at = self.at;
-        self.at += step;
-        self.left -= 1;
-        if self.left == 0 {
-            self.at = self.at.wrapping_add(line).wrapping_sub(width.wrapping_mul(step));
-            self.left = width;
+        if self.left > ROWS {
+            let first = self.at;
+            self.at += ROWS * step;
+            self.left -= ROWS;
+            return std::array::from_fn(|row| first + row * step);
         }
-        at
+        std::array::from_fn(|_| {
+            let at = self.at;
+            self.at += step;
+            self.left -= 1;
+            if self.left == 0 {
+                self.at = self.at.wrapping_add(line).wrapping_sub(width.wrapping_mul(step));
+                self.left = width;
+            }
+            at
+        })
     }
 }
 
 /// What is done to sums before they are written.
 pub trait Finish: Copy + Sync {
-    /// The results of `LANES` neighbouring sums, the first of which is that of `row` and `column`; `valid` of them count.
-    fn finish<M: Machine, const LANES: usize>(
-        self,
-        sums: [f32; LANES],
-        row: usize,
-        column: usize,
-        valid: usize,
-    ) -> [f32; LANES];
+    /// The results of neighbouring sums, the first of which is that of `row` and `column`; the first `valid` of them count.
+    fn finish<M: Machine>(self, sums: M::Vector, row: usize, column: usize, valid: usize) -> M::Vector;
 }
 
 /// A product to be computed: `out = finish(bias + a * b)`.
@@ -235,9 +235,9 @@ impl<F: Finish> Product<'_, F> {
         if threads == 1 || work < SMALL {
             return simd::run(Piece { product: self, out, rows: [0, self.rows], panels: [0, panels] });
         }
-        // By rows where each thread gets several tiles of them, or else by panels.
+        // The larger operand is shared out, so that the threads read as little as possible twice: the rows, or else the panels.
         let pieces = 4 * threads;
-        if self.rows >= 8 * simd::lanes() * threads / 16 {
+        if self.rows > self.b.columns || panels < pieces / 2 {
             let height = self.rows.div_ceil(pieces).next_multiple_of(12);
             team.each(self.rows.div_ceil(height), |piece| {
                 let rows = [piece * height, self.rows.min((piece + 1) * height)];
@@ -273,12 +273,13 @@ impl<F: Finish> Loop for Piece<'_, F> {
         let group = (GROUP / (self.product.b.depth * M::LANES).max(1)).max(1);
         for start in (first..wide).step_by(group) {
             let (mut row, end) = (self.rows[0], wide.min(start + group));
-            // SAFETY: the arms name the lanes and rows that are M's.
+            // SAFETY: the arms name the rows and vectors of M's tiles.
             unsafe {
-                match (M::LANES, M::ROWS) {
-                    (32, 12) => self.sweep::<12, 32, M>(&mut row, start, end),
-                    (16, 6) => self.sweep::<6, 16, M>(&mut row, start, end),
-                    _ => self.sweep::<2, 16, M>(&mut row, start, end),
+                match (M::LANES / M::Vector::WIDTH, M::ROWS) {
+                    (2, 12) => self.sweep::<12, 2, M>(&mut row, start, end),
+                    (2, _) => self.sweep::<6, 2, M>(&mut row, start, end),
+                    (_, 6) => self.sweep::<6, 4, M>(&mut row, start, end),
+                    _ => self.sweep::<2, 4, M>(&mut row, start, end),
                 }
             }
         }
@@ -286,10 +287,10 @@ impl<F: Finish> Loop for Piece<'_, F> {
             let mut row = self.rows[0];
             // SAFETY: as above; the last panel is narrow.
             unsafe {
-                match (M::LANES, M::ROWS) {
-                    (32, 12) => self.sweep::<12, 16, M>(&mut row, wide, end),
-                    (16, 6) => self.sweep::<8, 8, M>(&mut row, wide, end),
-                    _ => self.sweep::<4, 8, M>(&mut row, wide, end),
+                match (M::LANES / M::Vector::WIDTH, M::ROWS) {
+                    (2, 12) => self.sweep::<12, 1, M>(&mut row, wide, end),
+                    (2, _) => self.sweep::<8, 1, M>(&mut row, wide, end),
+                    _ => self.sweep::<4, 2, M>(&mut row, wide, end),
                 }
             }
         }
@@ -300,9 +301,9 @@ impl<F: Finish> Piece<'_, F> {
     /// All rows from `row` on with the panels from `first` to `end`, `ROWS` at a time and the rest in smaller tiles.
     ///
     /// # Safety
-    /// The panels must be `LANES` wide.
+    /// The panels must be `VECTORS` wide.
     #[inline(always)]
-    unsafe fn sweep<const ROWS: usize, const LANES: usize, M: Machine>(
+    unsafe fn sweep<const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
         row: &mut usize,
         first: usize,
@@ -310,19 +311,19 @@ impl<F: Finish> Piece<'_, F> {
     ) {
         // SAFETY: passed on.
         unsafe {
-            self.tiles::<ROWS, LANES, M>(row, first, end);
-            self.tiles::<4, LANES, M>(row, first, end);
-            self.tiles::<2, LANES, M>(row, first, end);
-            self.tiles::<1, LANES, M>(row, first, end);
+            self.tiles::<ROWS, VECTORS, M>(row, first, end);
+            self.tiles::<4, VECTORS, M>(row, first, end);
+            self.tiles::<2, VECTORS, M>(row, first, end);
+            self.tiles::<1, VECTORS, M>(row, first, end);
         }
     }
 
     /// Tiles of `ROWS` rows as long as there are so many.
     ///
     /// # Safety
-    /// The panels must be `LANES` wide.
+    /// The panels must be `VECTORS` wide.
     #[inline(always)]
-    unsafe fn tiles<const ROWS: usize, const LANES: usize, M: Machine>(
+    unsafe fn tiles<const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
         row: &mut usize,
         first: usize,
@@ -334,19 +335,14 @@ impl<F: Finish> Piece<'_, F> {
         }
         let (mut sources, mut targets) = (a_rows.from(*row), out_rows.from(*row));
         while *row + ROWS <= self.rows[1] {
-            let mut from = [a.as_ptr(); ROWS];
-            let mut to = [self.out.0; ROWS];
-            for i in 0..ROWS {
-                // SAFETY: `compute` checked that all rows lie inside the map and the result.
-                unsafe {
-                    from[i] = a.as_ptr().add(sources.next());
-                    to[i] = self.out.0.add(targets.next());
-                }
-            }
+            // SAFETY: `compute` checked that all rows lie inside the map and the result.
+            let from = sources.next::<ROWS>().map(|at| unsafe { a.as_ptr().add(at) });
+            // SAFETY: as above.
+            let to = targets.next::<ROWS>().map(|at| unsafe { self.out.0.add(at) });
             for panel in first..end {
                 let column = panel * M::LANES;
                 // SAFETY: as above, and the caller's promise.
-                unsafe { self.tile::<ROWS, LANES, M>(*row, column, b.depth * column, from, to) };
+                unsafe { self.tile::<ROWS, VECTORS, M>(*row, column, b.depth * column, from, to) };
             }
             *row += ROWS;
         }
@@ -355,10 +351,10 @@ impl<F: Finish> Piece<'_, F> {
     /// One tile.
     ///
     /// # Safety
-    /// `from` and `to` must be rows of the operand and the result, the panel at `panel` must be `LANES` wide and be that of
+    /// `from` and `to` must be rows of the operand and the result, the panel at `panel` must be `VECTORS` wide and be that of
     /// `column`.
     #[inline(always)]
-    unsafe fn tile<const ROWS: usize, const LANES: usize, M: Machine>(
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
         row: usize,
         column: usize,
@@ -368,59 +364,41 @@ impl<F: Finish> Piece<'_, F> {
     ) {
         let Product { b, bias, finish, .. } = *self.product;
         let (runs, apart) = self.product.runs;
-        // SAFETY: a row has `depth` elements in its runs, a panel `depth` times `LANES`, the bias as many as the panels have columns, and
-        // a row of the result has the columns that `valid` counts.
+        let width = M::Vector::WIDTH;
+        // SAFETY: a row has `depth` elements in its runs, a panel `depth` times its width, the bias as many as the panels have columns,
+        // and a row of the result has the columns that `valid` counts.
         unsafe {
-            let mut sums = [bias.as_ptr().add(column).cast::<[f32; LANES]>().read(); ROWS];
+            let load = |from: *const f32| -> [M::Vector; VECTORS] {
+                std::array::from_fn(|vector| M::Vector::load(from.add(vector * width)))
+            };
+            let mut sums = [load(bias.as_ptr().add(column)); ROWS];
             let mut panel = b.data.as_ptr().add(panel);
             let depth = b.depth / runs;
-            let unrolled = depth - depth % UNROLL;
             for run in 0..runs {
                 // That the rows are evenly spaced is hidden from the compiler: it would compute their addresses anew each step.
                 let from = std::hint::black_box(from.map(|row| row.add(run * apart)));
-                for k in (0..unrolled).step_by(UNROLL) {
-                    for k in k..k + UNROLL {
-                        step::<ROWS, LANES, M>(&from, k, panel, &mut sums);
-                        panel = panel.add(LANES);
+                for k in 0..depth {
+                    let weights = load(panel);
+                    for (from, sums) in from.iter().zip(&mut sums) {
+                        let value = M::Vector::splat(*from.add(k));
+                        for (sum, weight) in sums.iter_mut().zip(weights) {
+                            *sum = sum.add_product(value, weight);
+                        }
+                    }
+                    panel = panel.add(VECTORS * width);
+                }
+            }
+            let valid = b.columns - column;
+            for (i, (to, sums)) in to.iter().zip(sums).enumerate() {
+                for (vector, sum) in sums.into_iter().enumerate() {
+                    let skip = vector * width;
+                    let (to, column) = (to.add(column + skip), column + skip);
+                    if valid >= skip + width {
+                        finish.finish::<M>(sum, row + i, column, width).store(to);
+                    } else if valid > skip {
+                        finish.finish::<M>(sum, row + i, column, valid - skip).store_first(to, valid - skip);
                     }
                 }
-                for k in unrolled..depth {
-                    step::<ROWS, LANES, M>(&from, k, panel, &mut sums);
-                    panel = panel.add(LANES);
-                }
-            }
-            let valid = LANES.min(b.columns - column);
-            for i in 0..ROWS {
-                let results = finish.finish::<M, LANES>(sums[i], row + i, column, valid);
-                let to = to[i].add(column);
-                if valid == LANES {
-                    to.cast::<[f32; LANES]>().write(results);
-                } else {
-                    to.copy_from_nonoverlapping(results.as_ptr(), valid);
-                }
-            }
-        }
-    }
-}
-
-/// One step along the depth: adds element `k` of each row times the panel's row.
-///
-/// # Safety
-/// Both must be there.
-#[inline(always)]
-unsafe fn step<const ROWS: usize, const LANES: usize, M: Machine>(
-    from: &[*const f32; ROWS],
-    k: usize,
-    panel: *const f32,
-    sums: &mut [[f32; LANES]; ROWS],
-) {
-    // SAFETY: the caller's promise; an array is aligned as its elements.
-    unsafe {
-        let weights = panel.cast::<[f32; LANES]>().read();
-        for i in 0..ROWS {
-            let value = *from[i].add(k);
-            for lane in 0..LANES {
-                sums[i][lane] = multiply_add::<M>(value, weights[lane], sums[i][lane]);
             }
         }
     }
@@ -435,13 +413,7 @@ mod tests {
 
     impl Finish for AsIs {
         #[inline(always)]
-        fn finish<M: Machine, const LANES: usize>(
-            self,
-            sums: [f32; LANES],
-            _: usize,
-            _: usize,
-            _: usize,
-        ) -> [f32; LANES] {
+        fn finish<M: Machine>(self, sums: M::Vector, _: usize, _: usize, _: usize) -> M::Vector {
             sums
         }
     }
@@ -452,7 +424,7 @@ mod tests {
         let rows = integers(depth * columns, 4);
         let turned: Vec<f32> = (0..rows.len()).map(|i| rows[i % depth * columns + i / depth]).collect();
         let (rows, columns) = (Packed::from_rows(&rows, depth, columns), Packed::from_columns(&turned, depth, columns));
-        assert_eq!(rows.data, columns.data);
+        assert_eq!(rows.data[..], columns.data[..]);
     }
 
     /// Small numbers whose products and sums are exact.

@@ -8,7 +8,7 @@
 //! All cut their work by shape alone, so that results do not depend on the number of threads, bit for bit.
 
 mod batch_norm;
-mod buffer;
+pub(crate) mod buffer;
 pub(crate) mod curve;
 mod dense;
 mod depthwise;

@@ -40,7 +40,7 @@ pub struct Sums;
 
 impl Finish for Sums {
     #[inline(always)]
-    fn finish<M: Machine, const LANES: usize>(self, sums: [f32; LANES], _: usize, _: usize, _: usize) -> [f32; LANES] {
+    fn finish<M: Machine>(self, sums: M::Vector, _: usize, _: usize, _: usize) -> M::Vector {
         sums
     }
 }

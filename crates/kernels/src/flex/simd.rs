@@ -1,8 +1,5 @@
 //! Loops compiled once for any machine and once for the widest instructions this one has.
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64;
-
 /// A set of instructions that loops are compiled for.
 pub trait Machine {
     /// The widest register.
@@ -25,6 +22,11 @@ pub struct Avx2;
 pub struct Avx512;
 
 impl Machine for Portable {
+    #[cfg(target_arch = "x86_64")]
+    type Vector = std::arch::x86_64::__m128;
+    #[cfg(target_arch = "aarch64")]
+    type Vector = std::arch::aarch64::float32x4_t;
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     type Vector = [f32; 4];
     // Every 64-bit Arm has both the vectors, 32 registers of 4, and the fused multiply-add.
     const FMA: bool = cfg!(target_arch = "aarch64");
@@ -34,7 +36,7 @@ impl Machine for Portable {
 
 #[cfg(target_arch = "x86_64")]
 impl Machine for Avx2 {
-    type Vector = x86_64::__m256;
+    type Vector = std::arch::x86_64::__m256;
     const FMA: bool = true;
     const LANES: usize = 16;
     const ROWS: usize = 6;
@@ -42,7 +44,7 @@ impl Machine for Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 impl Machine for Avx512 {
-    type Vector = x86_64::__m512;
+    type Vector = std::arch::x86_64::__m512;
     const FMA: bool = true;
     const LANES: usize = 32;
     const ROWS: usize = 12;
@@ -76,10 +78,156 @@ pub trait Vector: Copy {
     /// There must be room for `count` numbers, at most `WIDTH`.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
+    /// `self + other`
+    fn add(self, other: Self) -> Self;
+
     /// `a * b + self`
     fn add_product(self, a: Self, b: Self) -> Self;
+
+    /// Each number by itself.
+    fn map(self, function: impl Fn(f32) -> f32) -> Self;
 }
 
+/// A [`Vector`] by the instructions of its operations.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! vector {
+    (
+        $vector:ty, $width:literal,
+        splat: $splat:expr, load: $load:expr, load_first: $load_first:expr, store: $store:expr,
+        store_first: $store_first:expr, add: $add:expr, add_product: $add_product:expr
+    ) => {
+        // SAFETY: of the instructions, see `Vector`; of memory, the callers' promises.
+        impl super::Vector for $vector {
+            const WIDTH: usize = $width;
+
+            #[inline(always)]
+            fn splat(value: f32) -> Self {
+                unsafe { $splat(value) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                unsafe { $load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_first(from: *const f32, count: usize) -> Self {
+                unsafe { $load_first(from, count) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                unsafe { $store(to, self) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_first(self, to: *mut f32, count: usize) {
+                unsafe { $store_first(self, to, count) }
+            }
+
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                unsafe { $add(self, other) }
+            }
+
+            #[inline(always)]
+            fn add_product(self, a: Self, b: Self) -> Self {
+                unsafe { $add_product(self, a, b) }
+            }
+
+            #[inline(always)]
+            fn map(self, function: impl Fn(f32) -> f32) -> Self {
+                let mut numbers = unsafe { std::mem::transmute::<Self, [f32; $width]>(self) };
+                numbers.iter_mut().for_each(|number| *number = function(*number));
+                unsafe { std::mem::transmute::<[f32; $width], Self>(numbers) }
+            }
+        }
+    };
+}
+
+/// The first `count` of four numbers, and zeros.
+///
+/// # Safety
+/// They must be there.
+#[inline(always)]
+unsafe fn some_of_four(from: *const f32, count: usize) -> [f32; 4] {
+    let mut numbers = [0.0; 4];
+    debug_assert!(count <= numbers.len());
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(from, numbers.as_mut_ptr(), count) };
+    numbers
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::ptr::copy_nonoverlapping;
+
+    use super::some_of_four;
+
+    /// Numbers that count, by their sign, and numbers that do not.
+    static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    /// The first `count` of eight.
+    #[inline(always)]
+    fn first(count: usize) -> __m256i {
+        assert!(count <= 8);
+        // SAFETY: the instructions as `Vector` says; eight numbers from one of the first nine on.
+        unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()) }
+    }
+
+    vector!(
+        __m128, 4,
+        splat: _mm_set1_ps,
+        load: _mm_loadu_ps,
+        load_first: |from, count| _mm_loadu_ps(some_of_four(from, count).as_ptr()),
+        store: _mm_storeu_ps,
+        store_first: |vector: __m128, to, count| copy_nonoverlapping((&raw const vector).cast(), to, count),
+        add: _mm_add_ps,
+        add_product: |sum, a, b| _mm_add_ps(_mm_mul_ps(a, b), sum)
+    );
+    vector!(
+        __m256, 8,
+        splat: _mm256_set1_ps,
+        load: _mm256_loadu_ps,
+        load_first: |from, count| _mm256_maskload_ps(from, first(count)),
+        store: _mm256_storeu_ps,
+        store_first: |vector, to, count| _mm256_maskstore_ps(to, first(count), vector),
+        add: _mm256_add_ps,
+        add_product: |sum, a, b| _mm256_fmadd_ps(a, b, sum)
+    );
+    vector!(
+        __m512, 16,
+        splat: _mm512_set1_ps,
+        load: _mm512_loadu_ps,
+        load_first: |from, count| _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, from),
+        store: _mm512_storeu_ps,
+        store_first: |vector, to, count| _mm512_mask_storeu_ps(to, ((1u32 << count) - 1) as u16, vector),
+        add: _mm512_add_ps,
+        add_product: |sum, a, b| _mm512_fmadd_ps(a, b, sum)
+    );
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+    use std::ptr::copy_nonoverlapping;
+
+    use super::some_of_four;
+
+    vector!(
+        float32x4_t, 4,
+        splat: vdupq_n_f32,
+        load: vld1q_f32,
+        load_first: |from, count| vld1q_f32(some_of_four(from, count).as_ptr()),
+        store: vst1q_f32,
+        store_first: |vector: float32x4_t, to, count| copy_nonoverlapping((&raw const vector).cast(), to, count),
+        add: vaddq_f32,
+        add_product: vfmaq_f32
+    );
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 impl Vector for [f32; 4] {
     const WIDTH: usize = 4;
 
@@ -97,7 +245,7 @@ impl Vector for [f32; 4] {
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         // SAFETY: the caller's promise.
-        std::array::from_fn(|lane| if lane < count { unsafe { *from.add(lane) } } else { 0.0 })
+        unsafe { some_of_four(from, count) }
     }
 
     #[inline(always)]
@@ -108,98 +256,23 @@ impl Vector for [f32; 4] {
 
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize) {
-        for (lane, value) in self.into_iter().enumerate().take(count) {
-            // SAFETY: the caller's promise.
-            unsafe { to.add(lane).write(value) }
-        }
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), to, count) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        std::array::from_fn(|lane| self[lane] + other[lane])
     }
 
     #[inline(always)]
     fn add_product(self, a: Self, b: Self) -> Self {
         std::array::from_fn(|lane| multiply_add::<Portable>(a[lane], b[lane], self[lane]))
     }
-}
 
-#[cfg(target_arch = "x86_64")]
-mod vectors {
-    use std::arch::x86_64::*;
-
-    use super::Vector;
-
-    /// Eight numbers whose sign says that they count, and eight that do not.
-    static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-
-    // SAFETY of all instructions: see `Vector`; of memory: the callers' promises.
-    impl Vector for __m256 {
-        const WIDTH: usize = 8;
-
-        #[inline(always)]
-        fn splat(value: f32) -> Self {
-            unsafe { _mm256_set1_ps(value) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            unsafe { _mm256_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, count: usize) -> Self {
-            debug_assert!(count <= Self::WIDTH);
-            unsafe { _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(Self::WIDTH - count).cast())) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm256_storeu_ps(to, self) }
-        }
-
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f32, count: usize) {
-            debug_assert!(count <= Self::WIDTH);
-            unsafe { _mm256_maskstore_ps(to, _mm256_loadu_si256(FIRST.as_ptr().add(Self::WIDTH - count).cast()), self) }
-        }
-
-        #[inline(always)]
-        fn add_product(self, a: Self, b: Self) -> Self {
-            unsafe { _mm256_fmadd_ps(a, b, self) }
-        }
-    }
-
-    impl Vector for __m512 {
-        const WIDTH: usize = 16;
-
-        #[inline(always)]
-        fn splat(value: f32) -> Self {
-            unsafe { _mm512_set1_ps(value) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            unsafe { _mm512_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, count: usize) -> Self {
-            debug_assert!(count <= Self::WIDTH);
-            unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm512_storeu_ps(to, self) }
-        }
-
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f32, count: usize) {
-            debug_assert!(count <= Self::WIDTH);
-            unsafe { _mm512_mask_storeu_ps(to, ((1u32 << count) - 1) as u16, self) }
-        }
-
-        #[inline(always)]
-        fn add_product(self, a: Self, b: Self) -> Self {
-            unsafe { _mm512_fmadd_ps(a, b, self) }
-        }
+    #[inline(always)]
+    fn map(self, function: impl Fn(f32) -> f32) -> Self {
+        self.map(function)
     }
 }
 

@@ -8,13 +8,14 @@ use super::{
     layer::{Activated, AddPixels, Added, BAND, Pixels, ScalePixels, copy_line, layer_rows, product, share_rows},
     map::{Geometry, Map},
     plan::{Block, Depthwise},
-    scratch::{Scratch, room},
+    scratch::Scratch,
 };
 use crate::{
     Activation,
     flex::{
+        buffer::Aligned,
         curve::{self, Curve, Identity, Sigmoid, WithCurve},
-        depthwise_rows::DepthwiseRow,
+        depthwise_rows::DepthwiseRows,
         gemm::{self, Rows},
         simd,
         team::Team,
@@ -37,7 +38,7 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
                     rows.clone().step_by(band).zip(out.chunks_mut(band * hidden.width * block.project.outputs))
                 {
                     let rows = start..rows.end.min(start + band);
-                    let values = room(&mut memory, rows.len() * hidden.line());
+                    let values = memory.room(rows.len() * hidden.line());
                     source.rows(rows.clone(), values, None);
                     project(block, x, map, values, rows.start * hidden.width, out, Team::Alone);
                 }
@@ -47,7 +48,7 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
     } else {
         let mut memory = std::mem::take(&mut scratch.hidden);
         let mut vectors = std::mem::take(&mut scratch.vectors);
-        let values = room(&mut memory, hidden.len());
+        let values = memory.room(hidden.len());
         gated(block, x, map, expanded, values, &mut vectors, out, team);
         (scratch.hidden, scratch.vectors) = (memory, vectors);
     }
@@ -57,7 +58,7 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
 }
 
 /// The expanded map with its borders, computed by all threads together, where bands of rows would overlap too much.
-fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut Scratch) -> Option<Vec<f32>> {
+fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut Scratch) -> Option<Aligned> {
     let (expand, depthwise) = (block.expand.as_ref()?, block.depthwise.as_ref()?);
     let expanded = Map { channels: expand.outputs, ..map };
     let geometry = Geometry::of_depthwise(depthwise, expanded);
@@ -68,7 +69,7 @@ fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut
     let mut memory = std::mem::take(&mut scratch.lines);
     let line = (map.width + geometry.sides.iter().sum::<usize>()) * expanded.channels;
     let lines = geometry.lines(geometry.out.height).max(geometry.top + map.height);
-    let padded = room(&mut memory, lines * line);
+    let padded = memory.room(lines * line);
     let (above, inner) = padded.split_at_mut(geometry.top * line);
     let (inner, below) = inner.split_at_mut(map.height * line);
     above.fill(0.0);
@@ -98,14 +99,14 @@ fn gated(
     map: Map,
     expanded: Option<&[f32]>,
     values: &mut [f32],
-    [sums, means, gate]: &mut [Vec<f32>; 3],
+    [sums, means, gate]: &mut [Aligned; 3],
     out: &mut [f32],
     team: Team,
 ) {
     let Some([reduce, expand]) = &block.gate else { return };
     let hidden = block.hidden(map);
     // A sum for each line, added up in order: the same bits however the lines are shared.
-    let sums = &mut *room(sums, hidden.height * hidden.channels);
+    let sums = &mut *sums.room(hidden.height * hidden.channels);
     sums.fill(0.0);
     let lines = hidden.height.div_ceil(team.pieces());
     let (values_of, sums_of) = ((&mut *values, lines * hidden.line()), (&mut *sums, lines * hidden.channels));
@@ -125,12 +126,12 @@ fn gated(
             scratch.lines = lines;
         });
     });
-    let mean = room(means, hidden.channels);
+    let mean = means.room(hidden.channels);
     mean.fill(0.0);
     simd::run(AddPixels { sums: mean, pixels: sums });
     let share = 1.0 / hidden.pixels() as f32;
     mean.iter_mut().for_each(|sum| *sum *= share);
-    let squeezed = room(gate, reduce.outputs + expand.outputs);
+    let squeezed = gate.room(reduce.outputs + expand.outputs);
     let (squeezed, gate) = squeezed.split_at_mut(reduce.outputs);
     product(reduce, mean, Rows::dense(hidden.channels), (1, 0), 1, Pixels::dense(squeezed), Team::Alone);
     gemm::Product {
@@ -181,6 +182,9 @@ fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out
     }
 }
 
+/// Most lines of the expanded map that a band of the hidden one sees.
+const LINES: usize = 32;
+
 /// The hidden map of a block, line by line from top to bottom.
 struct Source<'a> {
     block: &'a Block,
@@ -200,10 +204,12 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(block: &'a Block, x: &'a [f32], map: Map, expanded: Option<&'a [f32]>, memory: &'a mut Vec<f32>) -> Self {
+    fn new(block: &'a Block, x: &'a [f32], map: Map, expanded: Option<&'a [f32]>, memory: &'a mut Aligned) -> Self {
         let inner = block.expanded(map);
         let hidden = block.hidden(map);
         let affordable = |line: usize| (BAND / line.max(1)).clamp(1, hidden.height.max(1));
+        // Of which the windows see no more lines than there are names for.
+        let seen = |depthwise: &Depthwise| (LINES.saturating_sub(depthwise.kernel) / depthwise.stride + 1).max(1);
         let Some(depthwise) = &block.depthwise else {
             let geometry = Geometry { kernel: 1, stride: 1, out: inner, top: 0, sides: [0; 2] };
             let band = affordable(hidden.line());
@@ -211,9 +217,9 @@ impl<'a> Source<'a> {
         };
         let geometry = Geometry::of_depthwise(depthwise, inner);
         let line = (inner.width + geometry.sides.iter().sum::<usize>()) * inner.channels;
-        let band = affordable(line * geometry.stride);
+        let band = affordable(line * geometry.stride).min(seen(depthwise));
         let capacity = geometry.lines(band);
-        let ring = if expanded.is_some() { &mut [] } else { room(memory, (capacity + 1) * line) };
+        let ring = if expanded.is_some() { &mut [] } else { memory.room((capacity + 1) * line) };
         if !ring.is_empty() {
             clear_sides(ring, line, geometry.sides, inner.channels);
             ring[capacity * line..].fill(0.0);
@@ -234,31 +240,23 @@ impl<'a> Source<'a> {
                 if self.expanded.is_none() {
                     self.fill(rows.clone());
                 }
-                struct Body<'a>(&'a mut [f32], &'a [&'a [f32]], &'a Depthwise);
+                struct Body<'a>(&'a mut [f32], &'a [&'a [f32]], usize, &'a Depthwise);
                 impl WithCurve for Body<'_> {
                     type Output = ();
                     fn with<A: Curve>(self, activation: A) {
-                        let Self(out, sources, Depthwise { weight, bias, kernel, stride, .. }) = self;
-                        simd::run(DepthwiseRow {
-                            out,
-                            sources,
-                            weight,
-                            bias,
-                            kernel: *kernel,
-                            stride: *stride,
-                            activation,
-                        });
+                        let Self(out, sources, width, Depthwise { weight, bias, kernel, stride, .. }) = self;
+                        let (kernel, stride) = (*kernel, *stride);
+                        simd::run(DepthwiseRows { out, sources, weight, bias, kernel, stride, width, activation });
                     }
                 }
-                let mut sources = [&self.x[..0]; 16];
-                assert!(depthwise.kernel <= sources.len(), "a window of more than {} pixels", sources.len());
-                for (row, out) in rows.zip(out.chunks_exact_mut(hidden.line())) {
-                    let sources = &mut sources[..depthwise.kernel];
-                    for (tap, source) in sources.iter_mut().enumerate() {
-                        *source = self.source(row * self.geometry.stride + tap);
-                    }
-                    curve::with(depthwise.activation, Body(out, sources, depthwise));
+                let first = rows.start * self.geometry.stride;
+                let lines = self.geometry.lines(rows.len());
+                let mut sources = [&self.x[..0]; LINES];
+                assert!(lines <= sources.len(), "a window of more than {} pixels", sources.len());
+                for (line, source) in sources[..lines].iter_mut().enumerate() {
+                    *source = self.source(first + line);
                 }
+                curve::with(depthwise.activation, Body(out, &sources[..lines], hidden.width, depthwise));
             }
         }
         if let Some(sums) = &mut sums {

@@ -15,7 +15,7 @@ use super::{
     layer::{AddPixels, layer_rows, run_layer},
     map::Map,
     plan::Stage,
-    scratch::{Scratch, room},
+    scratch::Scratch,
 };
 use crate::flex::{simd, team::Team};
 
@@ -95,7 +95,7 @@ fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], tea
         for (index, stage) in stages.iter().enumerate() {
             let x = if index == 0 { image } else { &from[..map.len()] };
             let next = stage.output(map);
-            let target = if index + 1 == stages.len() { &mut *out } else { room(&mut to, next.len()) };
+            let target = if index + 1 == stages.len() { &mut *out } else { to.room(next.len()) };
             let started = Instant::now();
             match stage {
                 Stage::Layer(layer) => run_layer(layer, x, map, target, team),

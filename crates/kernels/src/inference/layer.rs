@@ -5,17 +5,17 @@ use std::ops::Range;
 use super::{
     map::{Geometry, Map},
     plan::Product,
-    scratch::{Scratch, room},
+    scratch::Scratch,
 };
 use crate::flex::{
     curve::{self, Curve, WithCurve},
     gemm::{self, Finish, Rows},
-    simd::{Loop, Machine},
+    simd::{Loop, Machine, Vector},
     team::Team,
 };
 
 /// Elements of a band of a map that shall stay in a second-level cache together with what is computed from it.
-pub const BAND: usize = 40 << 10;
+pub const BAND: usize = 96 << 10;
 
 /// Calls `body` with a range of `rows` and that part of `out`: once, or for several ranges at a time.
 pub fn share_rows(rows: usize, out: &mut [f32], team: Team, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
@@ -47,7 +47,7 @@ pub fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out:
         let band = (BAND / (line * geometry.stride)).clamp(1, rows.len().max(1));
         for (start, out) in rows.clone().step_by(band).zip(out.chunks_mut(band * geometry.out.line())) {
             let count = band.min(rows.end - start);
-            let padded = room(&mut lines, geometry.lines(count) * line);
+            let padded = lines.room(geometry.lines(count) * line);
             for (index, to) in padded.chunks_exact_mut(line).enumerate() {
                 let source =
                     (start * geometry.stride + index).checked_sub(geometry.top).filter(|row| *row < map.height);
@@ -103,17 +103,8 @@ pub struct Activated<A>(pub A);
 
 impl<A: Curve> Finish for Activated<A> {
     #[inline(always)]
-    fn finish<M: Machine, const LANES: usize>(
-        self,
-        mut sums: [f32; LANES],
-        _: usize,
-        _: usize,
-        _: usize,
-    ) -> [f32; LANES] {
-        for sum in &mut sums {
-            *sum = self.0.value::<M>(*sum);
-        }
-        sums
+    fn finish<M: Machine>(self, sums: M::Vector, _: usize, _: usize, _: usize) -> M::Vector {
+        sums.map(|sum| self.0.value::<M>(sum))
     }
 }
 
@@ -126,22 +117,13 @@ pub struct Added<'a> {
 
 impl Finish for Added<'_> {
     #[inline(always)]
-    fn finish<M: Machine, const LANES: usize>(
-        self,
-        mut sums: [f32; LANES],
-        row: usize,
-        column: usize,
-        valid: usize,
-    ) -> [f32; LANES] {
-        let residual = &self.residual[row * self.channels + column..][..valid];
-        if let Ok(residual) = <&[f32; LANES]>::try_from(residual) {
-            for lane in 0..LANES {
-                sums[lane] += residual[lane];
-            }
-        } else {
-            sums.iter_mut().zip(residual).for_each(|(sum, value)| *sum += value);
-        }
-        sums
+    fn finish<M: Machine>(self, sums: M::Vector, row: usize, column: usize, valid: usize) -> M::Vector {
+        let residual = self.residual[row * self.channels + column..][..valid].as_ptr();
+        // SAFETY: so many were sliced, and a vector has no fewer.
+        let residual = unsafe {
+            if valid == M::Vector::WIDTH { M::Vector::load(residual) } else { M::Vector::load_first(residual, valid) }
+        };
+        sums.add(residual)
     }
 }
 

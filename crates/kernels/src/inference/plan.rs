@@ -1,7 +1,10 @@
 //! The description of a network with its weights packed.
 
 use super::{Block as BlockSpec, Kind, Layer as LayerSpec, Padding, Stage as StageSpec};
-use crate::{Activation, flex::gemm::Packed};
+use crate::{
+    Activation,
+    flex::{buffer::Aligned, gemm::Packed},
+};
 
 /// A convolution that is a matrix product over pixels or over what the window sees of them.
 #[derive(Debug)]
@@ -14,7 +17,7 @@ pub struct Product {
     /// [k * k * Ci, Co]
     pub weight: Packed,
     /// Filled up to whole panels.
-    pub bias: Vec<f32>,
+    pub bias: Aligned,
     pub activation: Activation,
 }
 
@@ -26,8 +29,8 @@ pub struct Depthwise {
     pub stride: usize,
     pub padding: Padding,
     /// [k * k, C]
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
+    pub weight: Aligned,
+    pub bias: Aligned,
     pub activation: Activation,
 }
 
@@ -86,8 +89,8 @@ impl Product {
             .map(|i| layer.weight[(i / (taps * inputs) * inputs + i % inputs) * taps + i / inputs % taps])
             .collect();
         let weight = Packed::from_columns(&columns, taps * inputs, outputs);
-        let mut bias = layer.bias.clone();
-        bias.resize(weight.padded(), 0.0);
+        let mut bias = Aligned::zeros(weight.padded());
+        bias[..outputs].copy_from_slice(&layer.bias);
         Self { inputs, outputs, kernel, stride, padding, weight, bias, activation }
     }
 
@@ -103,7 +106,8 @@ impl Depthwise {
         assert_eq!((layer.kind, layer.inputs), (Kind::Depthwise, channels), "a layer in the place of a depthwise one");
         check(layer, 1);
         let taps = kernel * kernel;
-        let weight = (0..taps * channels).map(|i| layer.weight[i % channels * taps + i / channels]).collect();
-        Self { channels, kernel, stride, padding, weight, bias: layer.bias.clone(), activation }
+        let mut weight = Aligned::zeros(taps * channels);
+        weight.iter_mut().enumerate().for_each(|(i, to)| *to = layer.weight[i % channels * taps + i / channels]);
+        Self { channels, kernel, stride, padding, weight, bias: layer.bias[..].into(), activation }
     }
 }

@@ -2,17 +2,19 @@
 
 use std::cell::Cell;
 
+use crate::flex::buffer::Aligned;
+
 /// Memory that a thread keeps from call to call.
 #[derive(Default)]
 pub struct Scratch {
     /// The maps between stages.
-    pub maps: [Vec<f32>; 2],
+    pub maps: [Aligned; 2],
     /// What is projected: a band, or the whole map where a gate must see it first.
-    pub hidden: Vec<f32>,
+    pub hidden: Aligned,
     /// Lines with borders.
-    pub lines: Vec<f32>,
+    pub lines: Aligned,
     /// Sums, means and gates.
-    pub vectors: [Vec<f32>; 3],
+    pub vectors: [Aligned; 3],
 }
 
 impl Scratch {
@@ -24,12 +26,4 @@ impl Scratch {
         SCRATCH.set(scratch);
         result
     }
-}
-
-/// The first `length` elements, whatever they hold.
-pub fn room(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if memory.len() < length {
-        memory.resize(length, 0.0);
-    }
-    &mut memory[..length]
 }
