@@ -16,7 +16,7 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 
-use crate::{Convolution, Normalisation, extension::Kernels};
+use crate::{Convolution, Normalisation, composed, extension::Kernels};
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, convolution: Convolution) -> FloatTensor<Self> {
@@ -41,6 +41,24 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn channel_statistics(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (mean, variance) = B::channel_statistics(x.into_primitive());
         (Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn average(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, height, width, _] = x.shape().dims();
+        match AverageBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(node) => node.finish([height, width], B::average(x.into_primitive())),
+            OpsKind::UnTracked(node) => node.finish(B::average(x.into_primitive())),
+        }
+    }
+
+    fn excite(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        match ExciteBackward.prepare::<C>([x.node(), gate.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut node) => {
+                let state = [node.checkpoint(&x), node.checkpoint(&gate)];
+                node.finish(state, B::excite(x.into_primitive(), gate.into_primitive()))
+            }
+            OpsKind::UnTracked(node) => node.finish(B::excite(x.into_primitive(), gate.into_primitive())),
+        }
     }
 
     fn normalise(
@@ -74,6 +92,39 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             OpsKind::UnTracked(node) => {
                 let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
                 node.finish(B::normalise(x, gamma, beta, mean, variance, normalisation))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AverageBackward;
+
+impl<B: Kernels> Backward<B, 1> for AverageBackward {
+    /// Height and width of the map.
+    type State = [usize; 2];
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let ([node], gradient) = (ops.parents, gradients.consume::<B>(&ops.node));
+        if let Some(node) = node {
+            gradients.register::<B>(node.id, composed::average_gradient::<B>(gradient, ops.state));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ExciteBackward;
+
+impl<B: Kernels> Backward<B, 2> for ExciteBackward {
+    /// Map and gate.
+    type State = [NodeId; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let [x, gate] = ops.state.map(|input| checkpointer.retrieve_node_output::<FloatTensor<B>>(input));
+        let (x, gate) = B::excite_gradients(x, gate, gradients.consume::<B>(&ops.node));
+        for (node, gradient) in ops.parents.into_iter().zip([x, gate]) {
+            if let Some(node) = node {
+                gradients.register::<B>(node.id, gradient);
             }
         }
     }

@@ -187,6 +187,39 @@ pub fn normalise_gradients<B: Backend>(
     (cast::<B>(x, dtype), vector::<B>(scale, channels), vector::<B>(shift, channels))
 }
 
+/// See [`crate::extension::Kernels::average`].
+pub fn average<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let ([images, height, width, channels], dtype) = (x.shape().dims(), x.dtype());
+    let x = B::float_reshape(widened::<B>(x), Shape::new([images, height * width, channels]));
+    let means = B::float_reshape(B::float_mean_dim(x, 1), Shape::new([images, 1, 1, channels]));
+    cast::<B>(means, dtype)
+}
+
+/// The gradient of a map of the given height and width, given that of its averages.
+pub fn average_gradient<B: Backend>(gradient: FloatTensor<B>, [height, width]: [usize; 2]) -> FloatTensor<B> {
+    let [images, .., channels] = gradient.shape().dims::<4>();
+    let share = 1.0 / (height * width) as f64;
+    B::float_expand(B::float_mul_scalar(gradient, share.into()), Shape::new([images, height, width, channels]))
+}
+
+/// See [`crate::extension::Kernels::excite`].
+pub fn excite<B: Backend>(x: FloatTensor<B>, gate: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_mul(x, gate)
+}
+
+/// See [`crate::extension::Kernels::excite_gradients`].
+pub fn excite_gradients<B: Backend>(
+    x: FloatTensor<B>,
+    gate: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let ([images, height, width, channels], dtype) = (x.shape().dims(), x.dtype());
+    let product = B::float_mul(widened::<B>(x), widened::<B>(gradient.clone()));
+    let product = B::float_reshape(product, Shape::new([images, height * width, channels]));
+    let sums = B::float_reshape(B::float_sum_dim(product, 1), Shape::new([images, 1, 1, channels]));
+    (B::float_mul(gradient, gate), cast::<B>(sums, dtype))
+}
+
 /// The derivative of the activation at `z`.
 fn slope<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
     match activation {

@@ -13,7 +13,7 @@
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::cube::shapes::{map_shape, output_shape, vector_of, weight_shape};
+use crate::cube::shapes::{average_shape, map_shape, output_shape, vector_of, weight_shape};
 use crate::{Convolution, Normalisation, composed};
 
 /// Operations on channels-last maps [N, H, W, C].
@@ -69,6 +69,28 @@ pub trait Kernels: Backend {
         normalisation: Normalisation,
     ) -> FloatTensor<Self> {
         composed::normalise::<Self>(x, gamma, beta, mean, variance, normalisation)
+    }
+
+    /// The mean of every channel over each image, [N, 1, 1, C].
+    #[fusion(dtype = x, shape = average_shape(x))]
+    fn average(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::average::<Self>(x)
+    }
+
+    /// Every channel of an image scaled by its `gate` [N, 1, 1, C].
+    #[fusion(dtype = x, shape = x)]
+    fn excite(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::excite::<Self>(x, gate)
+    }
+
+    /// The gradients of `x` and `gate`, given that of the output.
+    #[fusion(meta = |x, gate, _| (x.clone(), gate.clone()))]
+    fn excite_gradients(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::excite_gradients::<Self>(x, gate, gradient)
     }
 
     /// The gradients of `x`, `gamma` and `beta`, given that of the output.

@@ -4,8 +4,8 @@
 //! product, and everything that works channel by channel runs along memory. Weights keep PyTorch's layout.
 //!
 //! In reading order:
-//! - [`convolution`] and [`normalisation`]: the operations, as a network calls them; [`window`] and [`activation`]: their
-//!   parameters;
+//! - [`convolution`], [`normalisation`] and [`excitation`]: the operations, as a network calls them; [`window`] and [`activation`]:
+//!   their parameters;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
 //!   backward passes; `flex`: fast kernels for the CPU; `cube`: for GPUs; [`memory`]: a setting of the allocator that they profit from;
@@ -18,6 +18,7 @@ pub mod composed;
 pub mod convolution;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
+pub mod excitation;
 pub mod extension;
 mod flex;
 pub mod inference;
@@ -32,5 +33,6 @@ pub use activation::Activation;
 pub use convolution::{Convolution, conv2d, depthwise_conv2d, pointwise_conv2d};
 #[cfg(all(feature = "kernel-cache", any(feature = "wgpu", feature = "cuda")))]
 pub use cube::cache::keep_kernels;
+pub use excitation::{excite, global_average};
 pub use normalisation::{Normalisation, Statistics, batch_norm_activation, channel_statistics};
 pub use window::Window;

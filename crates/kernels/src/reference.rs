@@ -33,6 +33,16 @@ fn grouped_conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize
     module::conv2d(x.permute([0, 3, 1, 2]), weight, None, options).permute([0, 2, 3, 1])
 }
 
+/// Mean of every channel over each image: [N, H, W, C] → [N, 1, 1, C].
+pub fn global_average(x: Tensor<4>) -> Tensor<4> {
+    x.mean_dim(1).mean_dim(2)
+}
+
+/// `x` [N, H, W, C] with every channel of an image scaled by `gate` [N, 1, 1, C].
+pub fn excite(x: Tensor<4>, gate: Tensor<4>) -> Tensor<4> {
+    x * gate
+}
+
 /// Per-channel mean `[C]` and biased variance `[C]` of `x` [N, H, W, C]; detached from the graph.
 pub fn channel_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     differentiable_statistics(x.detach())

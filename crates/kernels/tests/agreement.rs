@@ -8,8 +8,8 @@ mod common;
 use burn::tensor::{DType, Device, Tensor};
 use common::{Layout, Place, assert_close, differentiate, values};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, pointwise_conv2d,
-    reference,
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, excite,
+    global_average, pointwise_conv2d, reference,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -168,6 +168,29 @@ proptest! {
     }
 
     #[test]
+    fn excitation(
+        (dtype, tolerance) in precision(),
+        [batch, height, width, channels] in [1usize..4, 1usize..9, 1usize..9, 1usize..100],
+        layouts in [layout(), layout()],
+        seed in 0u64..1000,
+    ) {
+        let place = Place::new(Device::default().autodiff(), dtype);
+        let maps = [
+            place.tensor([batch, height, width, channels], layouts[0], seed),
+            place.tensor([batch, 1, 1, channels], layouts[1], seed + 1),
+        ];
+        // The gate depends on the map as it does in a network, and the map is used twice.
+        let found = differentiate(&maps, &[], |m, _| {
+            excite(m[0].clone(), global_average(m[0].clone()) * m[1].clone()) + excite(m[0].clone(), m[1].clone())
+        });
+        let expected = define(&maps, &[], |m, _| {
+            let average = reference::global_average(m[0].clone());
+            reference::excite(m[0].clone(), average * m[1].clone()) + reference::excite(m[0].clone(), m[1].clone())
+        });
+        assert_close(&found, &expected, 2.0 * tolerance);
+    }
+
+    #[test]
     fn statistics(
         (dtype, tolerance) in precision(),
         [batch, height, width, channels] in [1usize..5, 1usize..40, 1usize..40, 1usize..50],
@@ -258,7 +281,12 @@ fn an_operand_that_is_used_again_keeps_its_values() {
     let (fixed, silu) = (Statistics::Fixed, Activation::Silu);
     let y = batch_norm_activation(x.clone(), vector(), vector(), vector(), vector(), 1e-5, fixed, silu);
     assert_ne!(values(y), before);
-    assert_eq!(values(x), before);
+    let gate = || place.tensor([1, 1, 1, 8], Layout::Plain, 3);
+    let excited = values(excite(x.clone(), gate()));
+    assert_ne!(excited, before);
+    assert_eq!(values(x.clone()), before);
+    // The last one to use it may compute in its place.
+    assert_eq!(values(excite(x, gate())), excited);
 }
 
 #[test]

@@ -8,7 +8,8 @@ mod common;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::{Layout, Place, differentiate, values};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, pointwise_conv2d,
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, excite,
+    global_average, pointwise_conv2d,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -122,5 +123,13 @@ proptest! {
             let [gamma, beta] = [0, 1].map(|i: usize| v[i].clone());
             batch_norm_activation(m[0].clone(), gamma, beta, mean, variance, 0.1, statistics, activation)
         })?;
+    }
+
+    #[test]
+    fn excitation([batch, height, width, channels] in [1usize..4, 1usize..5, 1usize..5, 1usize..5], seed in 0u64..1000) {
+        let place = place();
+        let x = place.tensor([batch, height, width, channels], Layout::Plain, seed);
+        let gate = place.tensor([batch, 1, 1, channels], Layout::Plain, seed + 1);
+        check(&[x, gate], &[], |m, _| excite(m[0].clone(), global_average(m[0].clone()) * m[1].clone()))?;
     }
 }

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData, activation::sigmoid};
 use mbconv_kernels::{
     Activation,
-    inference::{Block, Chain, Gate, Kind, Layer, Padding, Stage},
+    inference::{Block, Chain, Gate, Kind, Layer, Padding, Precision, Stage},
     reference,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
@@ -166,7 +166,7 @@ proptest! {
         let Stage::Layer(stem) = &stages[0] else { unreachable!() };
         let size = [batch, height, width, stem.inputs];
         let images = numbers(size.iter().product(), seed);
-        let chain = Chain::new(&stages);
+        let chain = Chain::new(&stages, Precision::F32);
         let (found, shape) = threads(1).install(|| chain.run(&images, size));
         let expected = plain(&stages, tensor(&images, size));
         prop_assert_eq!(shape, expected.dims());
@@ -179,13 +179,21 @@ proptest! {
             let (again, _) = threads(count).install(|| chain.run(&images, size));
             prop_assert!(again.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "{} threads", count);
         }
+        let chain = Chain::new(&stages, Precision::Bf16);
+        let (found, _) = threads(1).install(|| chain.run(&images, size));
+        for (found, expected) in found.iter().zip(&expected) {
+            // A few roundings to 8 bits, one after another.
+            prop_assert!((f64::from(*found) - expected).abs() < 4e-2 * scale, "bf16: {} {}", found, expected);
+        }
+        let (again, _) = threads(3).install(|| chain.run(&images, size));
+        prop_assert!(again.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "bf16, 3 threads");
     }
 }
 
 #[test]
 fn an_empty_batch_gives_nothing() {
     let stages = [Stage::Layer(pointwise([3, 5], Activation::Relu6, 1)), Stage::Pool];
-    assert_eq!(Chain::new(&stages).run(&[], [0, 4, 4, 3]), (vec![], [0, 1, 1, 5]));
+    assert_eq!(Chain::new(&stages, Precision::F32).run(&[], [0, 4, 4, 3]), (vec![], [0, 1, 1, 5]));
 }
 
 #[test]
@@ -199,9 +207,9 @@ fn maps_of_many_bands_are_whole() {
         residual: true,
     };
     let stages = [Stage::Block(Box::new(block))];
-    let size = [1, 60, 230, 8];
+    let size = [1, 9, 1030, 8];
     let images = numbers(size.iter().product(), 5);
-    let (found, _) = threads(2).install(|| Chain::new(&stages).run(&images, size));
+    let (found, _) = threads(2).install(|| Chain::new(&stages, Precision::F32).run(&images, size));
     let expected: Vec<f64> = plain(&stages, tensor(&images, size)).into_data().try_to_vec().unwrap();
     let scale = expected.iter().fold(1.0f64, |scale, value| scale.max(value.abs()));
     assert!(found.iter().zip(&expected).all(|(found, expected)| (f64::from(*found) - expected).abs() < 1e-5 * scale));

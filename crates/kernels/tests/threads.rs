@@ -5,7 +5,8 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::{Layout, Place, differentiate};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, pointwise_conv2d,
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, excite,
+    global_average, pointwise_conv2d,
 };
 
 #[test]
@@ -27,7 +28,9 @@ fn one_thread_and_many_give_the_same_bits() {
                 let x = pointwise_conv2d(x, m[3].clone(), None);
                 let (mean, variance) = channel_statistics(x.clone());
                 let (gamma, beta) = (v[0].clone(), v[1].clone());
-                batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, Statistics::Batch, Activation::Silu)
+                let (batch, silu) = (Statistics::Batch, Activation::Silu);
+                let x = batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, batch, silu);
+                excite(x.clone(), global_average(x))
             })
         })
     };

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Distribution, Tensor};
-use mbconv_kernels::{Activation, Window, conv2d, depthwise_conv2d, pointwise_conv2d};
+use mbconv_kernels::{Activation, Window, conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
 
 use crate::norm::BatchNorm;
 use crate::padding::pad;
@@ -119,7 +119,7 @@ impl SqueezeExcitation {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let squeezed = global_average(x.clone());
         let gate = self.expand.forward(self.activation.apply(self.reduce.forward(squeezed)));
-        x * sigmoid(gate)
+        excite(x, sigmoid(gate))
     }
 }
 
@@ -166,12 +166,6 @@ impl Linear {
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
     }
-}
-
-/// Mean over the map: `[N, H, W, C]` → `[N, 1, 1, C]`.
-pub(crate) fn global_average(x: Tensor<4>) -> Tensor<4> {
-    let [n, h, w, c] = x.dims();
-    x.reshape([n, h * w, c]).mean_dim(1).reshape([n, 1, 1, c])
 }
 
 /// A fresh convolution weight of PyTorch's `shape`, for `input` channels in all groups together.

@@ -3,9 +3,10 @@
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Tensor};
+use mbconv_kernels::global_average;
 
 use crate::inverted_residual::InvertedResidual;
-use crate::layers::{ConvNormActivation, ConvSpec, Convolution, Linear, global_average};
+use crate::layers::{ConvNormActivation, ConvSpec, Convolution, Linear};
 use crate::{Architecture, Family};
 
 /// MobileNetV2 or EfficientNet, whichever its [`Architecture`] describes.

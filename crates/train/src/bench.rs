@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use mbconv_nets::{Inference, Network};
@@ -97,14 +96,10 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
     let architecture = network.architecture().clone();
     let shape = [batch_size, input_size, input_size, architecture.input_channels];
     device.seed(0);
-    let images = precision.of(Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device));
+    let images = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device);
     let (times, profile) = match mode {
-        Mode::Infer if precision != MapPrecision::F32 => {
-            let network = network.valid();
-            (repeat(config.time, || drop(network.forward_channels_last(images.clone()).into_data())), None)
-        }
         Mode::Infer => {
-            let inference = Inference::new(&network);
+            let inference = precision.inference(&network);
             let times = repeat(config.time, || {
                 inference.forward_channels_last(images.clone()).into_data();
             });
@@ -112,7 +107,7 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
             (times, profile)
         }
         Mode::Train => {
-            let mut step = TrainingStep::new(&network, images, device, config.gradient_checkpointing);
+            let mut step = TrainingStep::new(&network, precision.of(images), device, config.gradient_checkpointing);
             let times = repeat(config.time, || step.run());
             let profile = config.profile.then(|| step.profile());
             (times, profile)

@@ -8,8 +8,8 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
-use mbconv_nets::Network;
 use mbconv_nets::weights::WeightsError;
+use mbconv_nets::{Inference, Network};
 
 use crate::batch::images;
 use crate::checkpoint::{CheckpointError, Learner};
@@ -540,10 +540,11 @@ fn validate(
     let labelled = Labelled { loader, labels: (0..classes.len()).collect() };
     let processes = run.group.size();
     let mut progress = |images: usize| observer(Event::Validate { images: total.min(images * processes), total });
-    let evaluation = match evaluate(network, &labelled, preprocess, classes, run.device, run.stop, &mut progress) {
-        Err(EvaluateError::Interrupted) => None,
-        other => Some(other?),
-    };
+    let evaluation =
+        match evaluate(&Inference::new(network), &labelled, preprocess, classes, run.device, run.stop, &mut progress) {
+            Err(EvaluateError::Interrupted) => None,
+            other => Some(other?),
+        };
     if run.group.any(evaluation.is_none()) {
         return Err(EvaluateError::Interrupted);
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mbconv_nets::{Inference, Network};
+use mbconv_nets::Inference;
 use serde::Serialize;
 
 use crate::batch::{images, targets};
@@ -161,12 +161,12 @@ impl Said {
     }
 }
 
-/// Evaluates `network` on everything that `data` holds, telling `progress` how many images are done.
+/// Evaluates `network`, which is on `device`, on everything that `data` holds, telling `progress` how many images are done.
 ///
 /// # Errors
 /// An image that cannot be read, unless the loader passes over those; a network that takes no pictures; a set `stop`.
 pub fn evaluate(
-    network: &Network,
+    network: &Inference,
     data: &Labelled,
     preprocess: &Preprocess,
     class_names: &[String],
@@ -175,7 +175,6 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, EvaluateError> {
     preprocess.takes_pictures()?;
-    let network = Inference::new(network);
     let mut tallies = vec![Tally::default(); class_names.len()];
     let mut total = Tally::default();
     let mut predictions = Vec::with_capacity(data.loader.len());
@@ -201,7 +200,7 @@ pub fn evaluate(
         batch.labels.iter_mut().for_each(|label| *label = data.labels[*label]);
         largest = largest.max(batch.labels.len());
         let size = if is_host(device) { batch.labels.len() } else { largest };
-        let said = Said::of(&network, batch, size, preprocess, device);
+        let said = Said::of(network, batch, size, preprocess, device);
         last.replace(said).map(&mut count);
     }
     last.map(&mut count);

@@ -1,13 +1,14 @@
 //! In which precision a network's maps are computed.
 
 use burn::tensor::{DType, Device, Tensor};
+use mbconv_nets::{Inference, Network};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::device::{describe, is_host};
 
-/// Of maps and products in training. Weights, optimizer, moving average, batch-norm's statistics, classifier and loss stay in
-/// single precision (Micikevicius et al. 2018, <https://arxiv.org/abs/1710.03740>), and so do evaluations.
+/// Of maps and products. In training, weights, optimizer, moving average, batch-norm's statistics, classifier and loss stay in
+/// single precision (Micikevicius et al. 2018, <https://arxiv.org/abs/1710.03740>), and so do the run's evaluations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MapPrecision {
@@ -45,12 +46,25 @@ impl MapPrecision {
         Err(NoBf16 { device: describe(device) })
     }
 
-    /// Whether the device can compute so but gains nothing by it: no kernel of ours for the processor takes 16 bits.
+    /// Whether the device can train so but gains nothing by it: the processor's kernels for training take no 16 bits.
     pub fn is_slow(self, device: &Device) -> bool {
         self == Self::Bf16 && is_host(device)
     }
 
-    /// Images, as they are made, for a network that shall compute so.
+    /// A network that only evaluates, and computes so.
+    pub fn inference(self, network: &Network) -> Inference {
+        match self {
+            Self::F32 => Inference::new(network),
+            Self::Bf16 => Inference::in_bf16(network),
+        }
+    }
+
+    /// Whether evaluating so is slower than in single precision on this device.
+    pub fn is_slow_to_evaluate(self, device: &Device) -> bool {
+        self == Self::Bf16 && !Inference::gains_by_bf16(device)
+    }
+
+    /// Images, as they are made, for a network that shall train so.
     pub fn of(self, images: Tensor<4>) -> Tensor<4> {
         match self {
             Self::F32 => images,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::batch::images;
 use crate::data::{Batch, DataError, Preprocess, RgbPixels, decode, list_images};
-use crate::model_file::Model;
+use crate::model_file::ModelCard;
 
 /// Images that go through the network together.
 const BATCH: usize = 32;
@@ -57,21 +57,21 @@ pub fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-/// The `top_k` likeliest classes of each file, preprocessed as the model file says.
+/// The `top_k` likeliest classes of each file, preprocessed as the model file says, by `network`, which is the model's.
 ///
 /// # Errors
 /// The first file that cannot be read or decoded; a network that takes no pictures.
 pub fn predict(
-    model: &Model,
+    network: &Inference,
+    card: &ModelCard,
     files: &[PathBuf],
     top_k: usize,
     with_logits: bool,
     device: &Device,
 ) -> Result<Vec<Prediction>, DataError> {
-    model.card.preprocess.takes_pictures()?;
-    let network = Inference::new(&model.network);
+    card.preprocess.takes_pictures()?;
     let mut results = Vec::with_capacity(files.len());
-    let preprocess = &model.card.preprocess;
+    let preprocess = &card.preprocess;
     for chunk in files.chunks(BATCH) {
         let mut batch = Batch {
             images: Vec::new(),
@@ -86,14 +86,14 @@ pub fn predict(
         let logits = network.forward_channels_last(images(&batch, preprocess, device));
         let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
         let logits: Vec<f32> = logits.into_data().iter().collect();
-        let classes = model.card.classes.len();
+        let classes = card.classes.len();
         for ((file, probabilities), logits) in
             chunk.iter().zip(probabilities.chunks(classes)).zip(logits.chunks(classes))
         {
             let mut order: Vec<usize> = (0..classes).collect();
             order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
             let candidates = order.into_iter().take(top_k).map(|index| Candidate {
-                label: model.card.classes[index].clone(),
+                label: card.classes[index].clone(),
                 index,
                 probability: probabilities[index],
             });

@@ -13,9 +13,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
 use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics};
-use mbconv_kernels::{conv2d, depthwise_conv2d, pointwise_conv2d};
+use mbconv_kernels::{conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
 use mbconv_nets::weights::{load_state_dict, state_dict};
-use mbconv_nets::{Architecture, ArchitectureOptions, Network};
+use mbconv_nets::{Architecture, ArchitectureOptions, Inference, Network};
 use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Transform};
 use mbconv_train::device::{Device, describe, is_host, parse};
 use mbconv_train::evaluate::{Labelled, evaluate};
@@ -145,6 +145,11 @@ fn operations_and_their_gradients() {
                 batch_norm_activation(x, gamma, beta, mean, variance, 0.1, statistics, activation)
             });
         }
+    }
+    for [height, width, channels] in [[7, 5, 12], [1, 1, 7], [40, 30, 65]] {
+        let what = format!("excitation, {height}×{width}");
+        let maps = [[3, height, width, channels], [3, 1, 1, channels]];
+        same(&what, &device, maps, [], |[x, gate], []| excite(x.clone(), global_average(x) * gate));
     }
 }
 
@@ -363,7 +368,7 @@ fn evaluations_are_those_of_the_cpu() {
         let loader = Loader::new(source, Transform::Eval(preprocess.clone()), config);
         // Ten digits for five classes.
         let labelled = Labelled { loader: &loader, labels: (0..10).map(|label| label / 2).collect() };
-        let network = network(&architecture, device);
+        let network = Inference::new(&network(&architecture, device));
         evaluate(&network, &labelled, &preprocess, &names, device, &AtomicBool::new(false), &mut |_| ()).unwrap()
     };
     let (found, expected) = (evaluation(&device), evaluation(&Device::flex()));

@@ -31,8 +31,7 @@ pub fn run(args: Bench) -> Result<(), Failure> {
         BenchMode::Infer => Mode::Infer,
         BenchMode::Train => Mode::Train,
     };
-    let precision = MapPrecision::from(args.dtype);
-    precision.check(&device)?;
+    let precision = args.dtype.check(&device)?;
     let config = BenchConfig {
         mode,
         batch_size: args.batch_size,

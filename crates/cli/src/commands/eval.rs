@@ -18,6 +18,7 @@ use crate::terminal::Progress;
 
 pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     let device = args.device.open()?;
+    let precision = args.dtype.check(&device)?;
     let model = Model::open(&args.model, &device)?;
     let card = &model.card;
     // A folder without splits is divided as it was for training, so that no training image is counted.
@@ -35,10 +36,11 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     let loader = Loader::new(data.split(&args.split)?, Transform::Eval(card.preprocess.clone()), config);
     let labelled = Labelled::by_name(&loader, &data, &card.classes)?;
 
+    let network = precision.inference(&model.network);
     let mut progress = Progress::new();
     let total = loader.len();
     let mut advance = |images| progress.advance("evaluating", images, total, String::new());
-    let result = evaluate(&model.network, &labelled, &card.preprocess, &card.classes, &device, stop, &mut advance);
+    let result = evaluate(&network, &labelled, &card.preprocess, &card.classes, &device, stop, &mut advance);
     progress.finish();
     let evaluation = result?;
     for (name, why) in &evaluation.skipped {

@@ -9,9 +9,11 @@ use crate::failure::Failure;
 
 pub fn run(args: Predict) -> Result<(), Failure> {
     let device = args.device.open()?;
+    let precision = args.dtype.check(&device)?;
     let files = image_files(&args.paths)?;
     let model = Model::open(&args.model, &device)?;
-    let results = predict(&model, &files, args.top_k, args.logits, &device)?;
+    let network = precision.inference(&model.network);
+    let results = predict(&network, &model.card, &files, args.top_k, args.logits, &device)?;
     if args.json.json {
         return print_json(&serde_json::to_value(&results).map_err(std::io::Error::from)?);
     }

@@ -27,6 +27,8 @@ mod flex {
     pub mod gemm;
     #[path = "flex/outer.rs"]
     pub mod outer;
+    #[path = "flex/pixels.rs"]
+    pub mod pixels;
     #[path = "flex/pointwise.rs"]
     pub mod pointwise;
     #[path = "flex/simd.rs"]
@@ -38,8 +40,8 @@ mod flex {
 mod inference;
 
 use activation::Activation;
-use flex::{curve::Silu, depthwise_rows::DepthwiseRow, outer, pointwise, simd};
-use inference::{Block, Chain, Gate, Kind, Layer, Padding, Stage};
+use flex::{curve::Silu, depthwise_rows::DepthwiseRows, outer, pointwise, simd};
+use inference::{Block, Chain, Gate, Kind, Layer, Padding, Precision, Stage};
 use window::Window;
 
 /// Numbers in (-1, 1), in a block of exactly their size.
@@ -107,7 +109,7 @@ fn networks() {
                         reduce: layer(Kind::Pointwise, hidden, 3, 1, 1, activation),
                         expand: layer(Kind::Pointwise, 3, hidden, 1, 1, Identity),
                     });
-                    let chain = Chain::new(&[
+                    let stages = [
                         Stage::Layer(layer(Kind::Dense, 3, inputs, 3, 2, activation)),
                         Stage::Block(Box::new(Block {
                             expand: Some(layer(Kind::Pointwise, inputs, hidden, 1, 1, activation)),
@@ -118,11 +120,15 @@ fn networks() {
                         })),
                         Stage::Pool,
                         Stage::Layer(layer(Kind::Pointwise, outputs, 11, 1, 1, Identity)),
-                    ]);
+                    ];
+                    let chains = [Precision::F32, Precision::Bf16].map(|precision| Chain::new(&stages, precision));
                     for [count, height, width] in [[1, 1, 1], [1, 7, 5], [2, 9, 16], [3, 33, 20], [5, 2, 40]] {
-                        let (logits, _) = chain.run(&numbers(count * height * width * 3), [count, height, width, 3]);
-                        assert_eq!(logits.len(), count * 11);
-                        assert!(logits.iter().all(|logit| logit.is_finite()));
+                        for chain in &chains {
+                            let size = [count, height, width, 3];
+                            let (logits, _) = chain.run(&numbers(count * height * width * 3), size);
+                            assert_eq!(logits.len(), count * 11);
+                            assert!(logits.iter().all(|logit| logit.is_finite()));
+                        }
                     }
                 }
             }

@@ -3,11 +3,13 @@
 //!
 //! Maps and weights are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`shapes`]; `cache`, what survives the program.
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`shapes`]; `cache`, what
+//! survives the program.
 
 #[cfg(feature = "kernel-cache")]
 pub mod cache;
 mod depthwise;
+mod excitation;
 mod lanes;
 mod normalisation;
 pub mod shapes;
@@ -72,6 +74,19 @@ impl Kernels for CubeBackend {
             normalisation::normalise(x, [gamma, beta, mean, variance], normalisation)
         } else {
             composed::normalise::<Self>(x, gamma, beta, mean, variance, normalisation)
+        }
+    }
+
+    fn average(x: CubeTensor) -> CubeTensor {
+        if are_maps(&[&x]) { excitation::average(x) } else { composed::average::<Self>(x) }
+    }
+
+    fn excite_gradients(x: CubeTensor, gate: CubeTensor, gradient: CubeTensor) -> (CubeTensor, CubeTensor) {
+        if are_maps(&[&x, &gate, &gradient]) {
+            let [x, gate] = excitation::excite_gradients(x, gate, gradient);
+            (x, gate)
+        } else {
+            composed::excite_gradients::<Self>(x, gate, gradient)
         }
     }
 

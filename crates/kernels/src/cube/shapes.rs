@@ -24,6 +24,12 @@ pub fn weight_shape(x: &Shape, gradient: &Shape, convolution: Convolution) -> Sh
     Shape::new([outputs, channels / convolution.groups(channels), kernel, kernel])
 }
 
+/// Of the averages of a map's images.
+pub fn average_shape(x: &Shape) -> Shape {
+    let [images, .., channels] = x.dims::<4>();
+    Shape::new([images, 1, 1, channels])
+}
+
 /// One number for each channel of a map.
 pub fn vector_of(x: &TensorSpec) -> TensorSpec {
     let [.., channels] = x.shape.dims::<4>();

@@ -4,8 +4,11 @@
 //! over the whole depth: each step broadcasts one number of every row and multiplies it with one row of a panel, a strip
 //! of the weight that lies in memory in the order of use. Every element is summed from the first to the last of its
 //! products, so its bits depend neither on the tile that it falls into nor on the number of threads.
+//!
+//! Where the weight is in bf16, the rows of a tile are rounded to bf16 when its turn comes, and a step takes two numbers of each; sums
+//! stay in single precision.
 
-use std::mem::MaybeUninit;
+use std::{cell::Cell, mem::MaybeUninit};
 
 use rayon::prelude::*;
 
@@ -15,6 +18,8 @@ use super::team::Team;
 
 /// Products smaller than this many multiply-adds are not worth a second thread.
 const SMALL: usize = 1 << 17;
+/// Rows that whole tiles of any machine fill.
+const TILE: usize = 12;
 /// Numbers of the weight that stay in a second-level cache while all rows pass by.
 const GROUP: usize = 48 << 10;
 
@@ -25,6 +30,8 @@ pub struct Packed {
     depth: usize,
     columns: usize,
     lanes: usize,
+    /// Whether an element is a pair of numbers in bf16, one below the other in the matrix.
+    paired: bool,
 }
 
 impl Packed {
@@ -52,7 +59,7 @@ impl Packed {
     fn pack(matrix: &[f32], depth: usize, columns: usize, fill: impl Fn(&mut [f32], usize, usize) + Sync) -> Self {
         assert_eq!(matrix.len(), depth * columns, "a matrix to be packed");
         let lanes = simd::lanes();
-        let mut packed = Self { data: Aligned::default(), depth, columns, lanes };
+        let mut packed = Self { data: Aligned::default(), depth, columns, lanes, paired: false };
         let mut data = Aligned::zeros(depth * packed.padded());
         if depth > 0 {
             // All panels before the last are full.
@@ -61,6 +68,30 @@ impl Packed {
         }
         packed.data = data;
         packed
+    }
+
+    /// The same in bf16.
+    pub fn in_bf16(self) -> Self {
+        assert!(!self.paired, "a matrix that is in bf16");
+        let mut paired = Self { paired: true, ..self };
+        let mut data = Aligned::zeros(paired.steps() * paired.padded());
+        for (start, width) in paired.panels() {
+            let from = &paired.data[paired.depth * start..][..paired.depth * width];
+            let to = &mut data[paired.steps() * start..][..paired.steps() * width];
+            for (rows, pairs) in from.chunks(2 * width).zip(to.chunks_mut(width)) {
+                let (low, high) = rows.split_at(width);
+                for (lane, pair) in pairs.iter_mut().enumerate() {
+                    *pair = simd::pair_of(low[lane], high.get(lane).copied().unwrap_or(0.0));
+                }
+            }
+        }
+        paired.data = data;
+        paired
+    }
+
+    /// Rows of a panel.
+    fn steps(&self) -> usize {
+        if self.paired { self.depth.div_ceil(2) } else { self.depth }
     }
 
     /// Rows.
@@ -225,7 +256,7 @@ impl<F: Finish> Product<'_, F> {
         assert!(out.len() >= self.out_rows.extent(self.rows, self.b.columns), "the result of a product");
         assert!(self.bias.len() >= self.b.padded(), "the bias of a product");
         assert!(
-            self.out_rows.step >= self.b.columns && self.b.data.len() == self.b.depth * self.b.padded(),
+            self.out_rows.step >= self.b.columns && self.b.data.len() == self.b.steps() * self.b.padded(),
             "the columns of a product"
         );
         let out = Target(out.as_mut_ptr().cast());
@@ -233,21 +264,27 @@ impl<F: Finish> Product<'_, F> {
         let work = self.rows * self.b.columns * self.b.depth;
         let threads = team.threads();
         if threads == 1 || work < SMALL {
-            return simd::run(Piece { product: self, out, rows: [0, self.rows], panels: [0, panels] });
+            return Piece { product: self, out, rows: [0, self.rows], panels: [0, panels] }.run();
         }
         // The larger operand is shared out, so that the threads read as little as possible twice: the rows, or else the panels.
         let pieces = 4 * threads;
         if self.rows > self.b.columns || panels < pieces / 2 {
-            let height = self.rows.div_ceil(pieces).next_multiple_of(12);
+            let height = self.rows.div_ceil(pieces).next_multiple_of(TILE);
             team.each(self.rows.div_ceil(height), |piece| {
                 let rows = [piece * height, self.rows.min((piece + 1) * height)];
-                simd::run(Piece { product: self, out, rows, panels: [0, panels] });
+                Piece { product: self, out, rows, panels: [0, panels] }.run();
             });
         } else {
             let width = panels.div_ceil(pieces);
-            team.each(panels.div_ceil(width), |piece| {
-                let panels = [piece * width, panels.min((piece + 1) * width)];
-                simd::run(Piece { product: self, out, rows: [0, self.rows], panels });
+            let strips = panels.div_ceil(width);
+            // Few strips are halved, so that no thread is left with nothing to do for long.
+            let middle = if strips < pieces { self.rows / 2 / TILE * TILE } else { 0 };
+            let halves = [[0, middle], [middle, self.rows]];
+            let halves = if middle == 0 { &halves[1..] } else { &halves[..] };
+            team.each(strips * halves.len(), |piece| {
+                let (strip, rows) = (piece % strips, halves[piece / strips]);
+                let panels = [strip * width, panels.min((strip + 1) * width)];
+                Piece { product: self, out, rows, panels }.run();
             });
         }
     }
@@ -261,25 +298,46 @@ struct Piece<'a, F> {
     panels: [usize; 2],
 }
 
-impl<F: Finish> Loop for Piece<'_, F> {
+impl<F: Finish> Piece<'_, F> {
+    fn run(self) {
+        if self.product.b.paired {
+            simd::run_paired(Sweeps::<F, true>(self))
+        } else {
+            simd::run(Sweeps::<F, false>(self))
+        }
+    }
+}
+
+/// A piece, computed from numbers or from pairs of them.
+struct Sweeps<'a, F, const PAIRED: bool>(Piece<'a, F>);
+
+impl<F: Finish, const PAIRED: bool> Loop for Sweeps<'_, F, PAIRED> {
     type Output = ();
 
     #[inline(always)]
     fn run<M: Machine>(self) {
+        let Self(piece) = self;
+        piece.sweeps::<PAIRED, M>();
+    }
+}
+
+impl<F: Finish> Piece<'_, F> {
+    #[inline(always)]
+    fn sweeps<const PAIRED: bool, M: Machine>(&self) {
         assert_eq!(self.product.b.lanes, M::LANES, "a weight packed for other instructions");
         let [first, end] = self.panels;
         let narrow = self.product.b.columns - ((end - 1) * M::LANES).min(self.product.b.columns) <= M::LANES / 2;
         let wide = if narrow { end - 1 } else { end };
-        let group = (GROUP / (self.product.b.depth * M::LANES).max(1)).max(1);
+        let group = (GROUP / (self.product.b.steps() * M::LANES).max(1)).max(1);
         for start in (first..wide).step_by(group) {
             let (mut row, end) = (self.rows[0], wide.min(start + group));
             // SAFETY: the arms name the rows and vectors of M's tiles.
             unsafe {
                 match (M::LANES / M::Vector::WIDTH, M::ROWS) {
-                    (2, 12) => self.sweep::<12, 2, M>(&mut row, start, end),
-                    (2, _) => self.sweep::<6, 2, M>(&mut row, start, end),
-                    (_, 6) => self.sweep::<6, 4, M>(&mut row, start, end),
-                    _ => self.sweep::<2, 4, M>(&mut row, start, end),
+                    (2, 12) => self.sweep::<PAIRED, 12, 2, M>(&mut row, start, end),
+                    (2, _) => self.sweep::<PAIRED, 6, 2, M>(&mut row, start, end),
+                    (_, 6) => self.sweep::<PAIRED, 6, 4, M>(&mut row, start, end),
+                    _ => self.sweep::<PAIRED, 2, 4, M>(&mut row, start, end),
                 }
             }
         }
@@ -288,22 +346,20 @@ impl<F: Finish> Loop for Piece<'_, F> {
             // SAFETY: as above; the last panel is narrow.
             unsafe {
                 match (M::LANES / M::Vector::WIDTH, M::ROWS) {
-                    (2, 12) => self.sweep::<12, 1, M>(&mut row, wide, end),
-                    (2, _) => self.sweep::<8, 1, M>(&mut row, wide, end),
-                    _ => self.sweep::<4, 2, M>(&mut row, wide, end),
+                    (2, 12) => self.sweep::<PAIRED, 12, 1, M>(&mut row, wide, end),
+                    (2, _) => self.sweep::<PAIRED, 8, 1, M>(&mut row, wide, end),
+                    _ => self.sweep::<PAIRED, 4, 2, M>(&mut row, wide, end),
                 }
             }
         }
     }
-}
 
-impl<F: Finish> Piece<'_, F> {
     /// All rows from `row` on with the panels from `first` to `end`, `ROWS` at a time and the rest in smaller tiles.
     ///
     /// # Safety
     /// The panels must be `VECTORS` wide.
     #[inline(always)]
-    unsafe fn sweep<const ROWS: usize, const VECTORS: usize, M: Machine>(
+    unsafe fn sweep<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
         row: &mut usize,
         first: usize,
@@ -311,10 +367,10 @@ impl<F: Finish> Piece<'_, F> {
     ) {
         // SAFETY: passed on.
         unsafe {
-            self.tiles::<ROWS, VECTORS, M>(row, first, end);
-            self.tiles::<4, VECTORS, M>(row, first, end);
-            self.tiles::<2, VECTORS, M>(row, first, end);
-            self.tiles::<1, VECTORS, M>(row, first, end);
+            self.tiles::<PAIRED, ROWS, VECTORS, M>(row, first, end);
+            self.tiles::<PAIRED, 4, VECTORS, M>(row, first, end);
+            self.tiles::<PAIRED, 2, VECTORS, M>(row, first, end);
+            self.tiles::<PAIRED, 1, VECTORS, M>(row, first, end);
         }
     }
 
@@ -323,49 +379,91 @@ impl<F: Finish> Piece<'_, F> {
     /// # Safety
     /// The panels must be `VECTORS` wide.
     #[inline(always)]
-    unsafe fn tiles<const ROWS: usize, const VECTORS: usize, M: Machine>(
+    unsafe fn tiles<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
         row: &mut usize,
         first: usize,
         end: usize,
     ) {
-        let Product { a, a_rows, b, out_rows, .. } = self.product;
+        let Product { a, a_rows, runs, b, out_rows, .. } = self.product;
         if *row + ROWS > self.rows[1] {
             return;
         }
+        thread_local!(static PAIRS: Cell<Aligned> = Cell::default());
+        let mut memory = if PAIRED { PAIRS.take() } else { Aligned::default() };
+        let steps = b.steps();
         let (mut sources, mut targets) = (a_rows.from(*row), out_rows.from(*row));
         while *row + ROWS <= self.rows[1] {
             // SAFETY: `compute` checked that all rows lie inside the map and the result.
             let from = sources.next::<ROWS>().map(|at| unsafe { a.as_ptr().add(at) });
             // SAFETY: as above.
             let to = targets.next::<ROWS>().map(|at| unsafe { self.out.0.add(at) });
+            let (from, runs) = match PAIRED {
+                // SAFETY: as above.
+                true => (unsafe { self.paired::<ROWS, M>(from, &mut memory) }, (1, 0)),
+                false => (from, *runs),
+            };
             for panel in first..end {
                 let column = panel * M::LANES;
                 // SAFETY: as above, and the caller's promise.
-                unsafe { self.tile::<ROWS, VECTORS, M>(*row, column, b.depth * column, from, to) };
+                unsafe { self.tile::<PAIRED, ROWS, VECTORS, M>([*row, column, steps * column], from, runs, to) };
             }
             *row += ROWS;
         }
+        if PAIRED {
+            PAIRS.set(memory);
+        }
+    }
+
+    /// The rows in bf16, each in one run.
+    ///
+    /// # Safety
+    /// They must be rows of the operand.
+    #[inline(always)]
+    unsafe fn paired<const ROWS: usize, M: Machine>(
+        &self,
+        from: [*const f32; ROWS],
+        memory: &mut Aligned,
+    ) -> [*const f32; ROWS] {
+        let Product { runs: (runs, apart), b, .. } = *self.product;
+        let (length, steps) = (b.depth / runs, b.steps());
+        let (pairs, joined) = memory.room(ROWS * steps + b.depth).split_at_mut(ROWS * steps);
+        let pairs = pairs.as_mut_ptr();
+        for (row, from) in from.into_iter().enumerate() {
+            // SAFETY: a row has `depth` elements in its runs; there is room for the pairs of every row.
+            unsafe {
+                let whole = match runs {
+                    1 => from,
+                    _ => {
+                        for (run, to) in joined.chunks_exact_mut(length).enumerate() {
+                            to.as_mut_ptr().copy_from_nonoverlapping(from.add(run * apart), length);
+                        }
+                        joined.as_ptr()
+                    }
+                };
+                M::pair(whole, b.depth, pairs.add(row * steps));
+            }
+        }
+        // SAFETY: as above.
+        std::array::from_fn(|row| unsafe { pairs.cast_const().add(row * steps) })
     }
 
     /// One tile.
     ///
     /// # Safety
-    /// `from` and `to` must be rows of the operand and the result, the panel at `panel` must be `VECTORS` wide and be that of
-    /// `column`.
+    /// `from` and `to` must be rows of the operand, in so many runs, and the result, the panel at `panel` must be `VECTORS` wide and be
+    /// that of `column`.
     #[inline(always)]
-    unsafe fn tile<const ROWS: usize, const VECTORS: usize, M: Machine>(
+    unsafe fn tile<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
-        row: usize,
-        column: usize,
-        panel: usize,
+        [row, column, panel]: [usize; 3],
         from: [*const f32; ROWS],
+        (runs, apart): (usize, usize),
         to: [*mut f32; ROWS],
     ) {
         let Product { b, bias, finish, .. } = *self.product;
-        let (runs, apart) = self.product.runs;
         let width = M::Vector::WIDTH;
-        // SAFETY: a row has `depth` elements in its runs, a panel `depth` times its width, the bias as many as the panels have columns,
+        // SAFETY: a row has `steps` elements in its runs, a panel `steps` times its width, the bias as many as the panels have columns,
         // and a row of the result has the columns that `valid` counts.
         unsafe {
             let load = |from: *const f32| -> [M::Vector; VECTORS] {
@@ -373,16 +471,19 @@ impl<F: Finish> Piece<'_, F> {
             };
             let mut sums = [load(bias.as_ptr().add(column)); ROWS];
             let mut panel = b.data.as_ptr().add(panel);
-            let depth = b.depth / runs;
+            let steps = b.steps() / runs;
             for run in 0..runs {
                 // That the rows are evenly spaced is hidden from the compiler: it would compute their addresses anew each step.
                 let from = std::hint::black_box(from.map(|row| row.add(run * apart)));
-                for k in 0..depth {
+                for k in 0..steps {
                     let weights = load(panel);
                     for (from, sums) in from.iter().zip(&mut sums) {
                         let value = M::Vector::splat(*from.add(k));
                         for (sum, weight) in sums.iter_mut().zip(weights) {
-                            *sum = sum.add_product(value, weight);
+                            *sum = match PAIRED {
+                                true => M::add_pair_products(*sum, value, weight),
+                                false => sum.add_product(value, weight),
+                            };
                         }
                     }
                     panel = panel.add(VECTORS * width);
@@ -447,13 +548,14 @@ mod tests {
         ] {
             let (a, b, bias) = (integers(rows * depth, 1), integers(depth * columns, 2), integers(columns + 64, 3));
             let packed = Packed::from_rows(&b, depth, columns);
-            for team in [Team::Alone, Team::Pool] {
+            let in_bf16 = packed.clone().in_bf16();
+            for (team, packed) in [(Team::Alone, &packed), (Team::Pool, &packed), (Team::Pool, &in_bf16)] {
                 let product = Product {
                     a: &a,
                     a_rows: Rows::dense(depth),
                     runs: (1, 0),
                     rows,
-                    b: &packed,
+                    b: packed,
                     bias: &bias,
                     finish: AsIs,
                     // Lines of three rows with a border of five elements.

@@ -3,7 +3,7 @@
 //! - [`simd`]: loops compiled for the instructions of the machine; [`buffer`]: memory that is written once; [`team`]: threads;
 //! - [`gemm`], [`outer`]: matrix products, and with them [`pointwise`] convolutions;
 //! - [`depthwise`], [`depthwise_rows`], [`dense`]: the other convolutions; [`curve`]: activations;
-//! - [`batch_norm`]: normalisation with activation.
+//! - [`batch_norm`]: normalisation with activation; [`pixels`]: squeeze-and-excitation's passes over maps.
 //!
 //! All cut their work by shape alone, so that results do not depend on the number of threads, bit for bit.
 
@@ -15,6 +15,7 @@ mod depthwise;
 pub(crate) mod depthwise_rows;
 pub(crate) mod gemm;
 mod outer;
+pub(crate) mod pixels;
 mod pointwise;
 pub(crate) mod simd;
 pub(crate) mod team;
@@ -118,6 +119,39 @@ impl Kernels for Flex {
             Some(y) => tensor(y, size(&x)),
             None => x,
         }
+    }
+
+    fn average(x: FlexTensor) -> FlexTensor {
+        let Some([x]) = single_precision([&x]) else { return composed::average::<Self>(x) };
+        let [images, _, width, channels] = size(&x);
+        tensor(pixels::average(x.storage(), images, width * channels, channels), [images, 1, 1, channels])
+    }
+
+    fn excite(x: FlexTensor, gate: FlexTensor) -> FlexTensor {
+        let Some([contiguous, gate]) = single_precision([&x, &gate]) else {
+            return composed::excite::<Self>(x, gate);
+        };
+        drop(x);
+        let (mut x, [images, ..]) = (contiguous, size(&gate));
+        match x.try_storage_mut() {
+            Some(data) => pixels::excite(data, gate.storage(), images),
+            None => return tensor(pixels::excited(x.storage(), gate.storage(), images), size(&x)),
+        }
+        x
+    }
+
+    fn excite_gradients(x: FlexTensor, gate: FlexTensor, gradient: FlexTensor) -> (FlexTensor, FlexTensor) {
+        let Some([x, gate, contiguous]) = single_precision([&x, &gate, &gradient]) else {
+            return composed::excite_gradients::<Self>(x, gate, gradient);
+        };
+        drop(gradient);
+        let (mut gradient, [images, _, width, channels]) = (contiguous, size(&x));
+        if gradient.try_storage_mut::<f32>().is_none() {
+            gradient = tensor(gradient.storage().to_vec(), size(&x));
+        }
+        let data = gradient.try_storage_mut().expect("a tensor of its own");
+        let gate = pixels::excite_gradients(x.storage(), gate.storage(), data, images, width * channels);
+        (gradient, tensor(gate, [images, 1, 1, channels]))
     }
 
     fn normalise_gradients(

@@ -10,6 +10,42 @@ pub trait Machine {
     const LANES: usize;
     /// Its rows: as many as leave registers for the operands, and enough to hide the latency of an addition.
     const ROWS: usize;
+
+    /// Rounds `count` numbers to bf16 and lays them in pairs, the first of a pair in the low half: `count / 2` elements, and one more
+    /// if there is an odd one, whose other half is zero.
+    ///
+    /// # Safety
+    /// The numbers must be there, and room for the pairs.
+    #[inline(always)]
+    unsafe fn pair(from: *const f32, count: usize, to: *mut f32) {
+        for pair in 0..count / 2 {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(pair) = pair_of(*from.add(2 * pair), *from.add(2 * pair + 1)) };
+        }
+        if count % 2 == 1 {
+            // SAFETY: as above.
+            unsafe { *to.add(count / 2) = pair_of(*from.add(count - 1), 0.0) };
+        }
+    }
+
+    /// `sums + a₀ * b₀ + a₁ * b₁` of numbers in bf16 that stand in pairs where one number of 32 bits would.
+    #[inline(always)]
+    fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let low = |pairs: Self::Vector| pairs.map(|pair| f32::from_bits(pair.to_bits() << 16));
+        let high = |pairs: Self::Vector| pairs.map(|pair| f32::from_bits(pair.to_bits() & 0xFFFF_0000));
+        sums.add_product(low(a), low(b)).add_product(high(a), high(b))
+    }
+}
+
+/// Two numbers in bf16, each the nearest one, the even one of two as near; NaN stays NaN.
+#[inline(always)]
+pub fn pair_of(low: f32, high: f32) -> f32 {
+    let round = |value: f32| {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+        if value.is_nan() { bits >> 16 | 0x40 } else { rounded }
+    };
+    f32::from_bits(round(low) | round(high) << 16)
 }
 
 /// What every processor of the architecture has.
@@ -276,6 +312,44 @@ impl Vector for [f32; 4] {
     }
 }
 
+/// AVX-512 with products of bf16.
+#[cfg(target_arch = "x86_64")]
+pub struct Avx512Bf16;
+
+#[cfg(target_arch = "x86_64")]
+impl Machine for Avx512Bf16 {
+    type Vector = <Avx512 as Machine>::Vector;
+    const FMA: bool = Avx512::FMA;
+    const LANES: usize = Avx512::LANES;
+    const ROWS: usize = Avx512::ROWS;
+
+    #[inline(always)]
+    unsafe fn pair(from: *const f32, count: usize, to: *mut f32) {
+        use std::arch::x86_64::{_mm512_castsi512_ps, _mm512_cvtne2ps_pbh};
+
+        for start in (0..count).step_by(32) {
+            let counts = [(count - start).min(16), (count - start).saturating_sub(16).min(16)];
+            // SAFETY: the caller's promise; the features were detected by who chose this machine.
+            unsafe {
+                let [low, high] = [0, 1].map(|half| match counts[half] {
+                    0 => Self::Vector::splat(0.0),
+                    count => Self::Vector::load_first(from.add(start + 16 * half), count),
+                });
+                let pairs = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_castsi512_ps(pairs).store_first(to.add(start / 2), (counts[0] + counts[1]).div_ceil(2));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        use std::arch::x86_64::_mm512_dpbf16_ps;
+
+        // SAFETY: a vector is a vector; the features were detected by who chose this machine.
+        unsafe { _mm512_dpbf16_ps(sums, std::mem::transmute(a), std::mem::transmute(b)) }
+    }
+}
+
 /// A loop over slices, written once.
 ///
 /// Implementations mark `run` `#[inline(always)]`: only then is the body compiled with the instructions of its caller.
@@ -294,7 +368,7 @@ pub fn run<L: Loop>(body: L) -> L::Output {
     #[cfg(target_arch = "x86_64")]
     match instructions() {
         // SAFETY: the features were detected.
-        Instructions::Avx512 => return unsafe { run_avx512(body) },
+        Instructions::Avx512 | Instructions::Avx512Bf16 => return unsafe { run_avx512(body) },
         // SAFETY: as above.
         Instructions::Avx2 => return unsafe { run_avx2(body) },
         Instructions::Portable => {}
@@ -302,11 +376,30 @@ pub fn run<L: Loop>(body: L) -> L::Output {
     body.run::<Portable>()
 }
 
-/// [`Machine::LANES`] of the machine that [`run`] chooses.
+/// As [`run`], for loops over pairs of bf16: with instructions for them, where there are.
+pub fn run_paired<L: Loop>(body: L) -> L::Output {
+    #[cfg(target_arch = "x86_64")]
+    if has_bf16() {
+        let _flushed = FlushDenormals::new();
+        // SAFETY: the features were detected.
+        return unsafe { run_avx512_bf16(body) };
+    }
+    run(body)
+}
+
+/// Whether there are instructions for products of bf16.
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return instructions() == Instructions::Avx512Bf16;
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// [`Machine::LANES`] of the machine that [`run`] and [`run_paired`] choose.
 pub fn lanes() -> usize {
     #[cfg(target_arch = "x86_64")]
     match instructions() {
-        Instructions::Avx512 => return Avx512::LANES,
+        Instructions::Avx512 | Instructions::Avx512Bf16 => return Avx512::LANES,
         Instructions::Avx2 => return Avx2::LANES,
         Instructions::Portable => {}
     }
@@ -318,6 +411,7 @@ pub fn name() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     match instructions() {
         Instructions::Avx512 => return "AVX-512",
+        Instructions::Avx512Bf16 => return "AVX-512 with bf16",
         Instructions::Avx2 => return "AVX2 and FMA",
         Instructions::Portable => {}
     }
@@ -330,6 +424,7 @@ enum Instructions {
     Portable,
     Avx2,
     Avx512,
+    Avx512Bf16,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -338,16 +433,19 @@ fn instructions() -> Instructions {
     *CHOICE.get_or_init(|| {
         let best = if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
             Instructions::Portable
-        } else if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+        } else if !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")) {
+            Instructions::Avx2
+        } else if !is_x86_feature_detected!("avx512bf16") {
             Instructions::Avx512
         } else {
-            Instructions::Avx2
+            Instructions::Avx512Bf16
         };
         // To compare them, and to keep clear of a processor that slows down under wide vectors.
         let limit = match std::env::var("MBCONV_CPU").as_deref() {
             Ok("portable") => Instructions::Portable,
             Ok("avx2") => Instructions::Avx2,
-            _ => Instructions::Avx512,
+            Ok("avx512") => Instructions::Avx512,
+            _ => Instructions::Avx512Bf16,
         };
         best.min(limit)
     })
@@ -363,6 +461,12 @@ fn run_avx2<L: Loop>(body: L) -> L::Output {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 fn run_avx512<L: Loop>(body: L) -> L::Output {
     body.run::<Avx512>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f,avx512vl,avx2,fma")]
+fn run_avx512_bf16<L: Loop>(body: L) -> L::Output {
+    body.run::<Avx512Bf16>()
 }
 
 /// While it lives, this thread's denormal numbers count as zero.
@@ -466,6 +570,64 @@ mod tests {
                 let exact = 1.0 / (1.0 + (-f64::from(*x)).exp());
                 let error = (f64::from(*y) - exact).abs() / exact;
                 assert!(error < 3e-7, "path {path}: sigmoid({x}) = {y}, not {exact}: relative error {error:e}");
+            }
+        }
+    }
+
+    struct PairProducts<'a>(&'a [f32], &'a [f32]);
+
+    impl Loop for PairProducts<'_> {
+        /// All pairs of the first, and the sum of all products.
+        type Output = (Vec<u32>, f32);
+
+        #[inline(always)]
+        fn run<M: Machine>(self) -> Self::Output {
+            let count = self.0.len().div_ceil(2);
+            let (mut left, mut right) = (vec![f32::NAN; count], vec![f32::NAN; count]);
+            // SAFETY: there is room for as many pairs.
+            unsafe {
+                M::pair(self.0.as_ptr(), self.0.len(), left.as_mut_ptr());
+                M::pair(self.1.as_ptr(), self.1.len(), right.as_mut_ptr());
+            }
+            let mut sums = M::Vector::splat(0.0);
+            let width = M::Vector::WIDTH;
+            for start in (0..count).step_by(width) {
+                let valid = width.min(count - start);
+                // SAFETY: so many are there.
+                let [a, b] =
+                    [&left, &right].map(|pairs| unsafe { M::Vector::load_first(pairs.as_ptr().add(start), valid) });
+                sums = M::add_pair_products(sums, a, b);
+            }
+            let mut lanes = vec![0.0; width];
+            // SAFETY: there is room for a vector.
+            unsafe { sums.store(lanes.as_mut_ptr()) };
+            (left.iter().map(|pair| pair.to_bits()).collect(), lanes.iter().sum())
+        }
+    }
+
+    #[test]
+    fn pairs_round_to_even_and_multiply() {
+        // In 8 bits of precision: exact; a tie towards even, down and up; just above a tie; large, negative.
+        let values = [1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.0 + 1.01 / 256.0, 3e38, -0.3, f32::INFINITY];
+        let expected = [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0x7F62, 0xBE9A, 0x7F80];
+        let expected: Vec<u32> = expected.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 16).collect();
+        for (path, (pairs, _)) in
+            [run_paired(PairProducts(&values, &values)), PairProducts(&values, &values).run::<Portable>()]
+                .iter()
+                .enumerate()
+        {
+            assert_eq!(pairs, &expected, "path {path}: {pairs:x?}");
+        }
+        assert!(f32::from_bits(pair_of(0.0, f32::NAN).to_bits() & 0xFFFF_0000).is_nan());
+        // Products and sums that are exact in any order.
+        for count in [1, 2, 3, 15, 16, 31, 32, 33, 64, 65, 101] {
+            let values: Vec<f32> = (0..count).map(|i| (i % 7) as f32 - 3.0).collect();
+            let others: Vec<f32> = (0..count).map(|i| (i % 5) as f32 - 2.0).collect();
+            let exact: f32 = values.iter().zip(&others).map(|(a, b)| a * b).sum();
+            for (_, sum) in
+                [run_paired(PairProducts(&values, &others)), PairProducts(&values, &others).run::<Portable>()]
+            {
+                assert_eq!(sum, exact, "{count} numbers");
             }
         }
     }

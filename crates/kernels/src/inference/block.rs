@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::{
-    layer::{Activated, AddPixels, Added, BAND, Pixels, ScalePixels, copy_line, layer_rows, product, share_rows},
+    layer::{Activated, Added, BAND, Pixels, copy_line, layer_rows, product, share_rows},
     map::{Geometry, Map},
     plan::{Block, Depthwise},
     scratch::Scratch,
@@ -17,6 +17,7 @@ use crate::{
         curve::{self, Curve, Identity, Sigmoid, WithCurve},
         depthwise_rows::DepthwiseRows,
         gemm::{self, Rows},
+        pixels::{AddPixels, ScalePixels},
         simd,
         team::Team,
     },
@@ -27,7 +28,25 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
     let hidden = block.hidden(map);
     let shared = if team.threads() > 1 { expand_together(block, x, map, team, scratch) } else { None };
     let expanded = shared.as_deref();
-    if block.gate.is_none() {
+    // Of few pixels the weight is the larger factor: the threads share it out, rather than each going through all of it.
+    let few = team.threads() > 1 && hidden.pixels() < block.project.outputs;
+    if few && block.gate.is_none() {
+        let mut memory = std::mem::take(&mut scratch.hidden);
+        let values = memory.room(hidden.len());
+        share_rows(hidden.height, values, team, |rows, values| {
+            Scratch::with(|scratch| {
+                let mut lines = std::mem::take(&mut scratch.lines);
+                let mut source = Source::new(block, x, map, expanded, &mut lines);
+                let band = source.band;
+                for (start, values) in rows.clone().step_by(band).zip(values.chunks_mut(band * hidden.line())) {
+                    source.rows(start..rows.end.min(start + band), values, None);
+                }
+                scratch.lines = lines;
+            });
+        });
+        project(block, x, map, values, 0, out, team);
+        scratch.hidden = memory;
+    } else if block.gate.is_none() {
         share_rows(hidden.height, out, team, |rows, out| {
             Scratch::with(|scratch| {
                 let mut memory = std::mem::take(&mut scratch.hidden);
@@ -151,6 +170,10 @@ fn gated(
     let outputs = block.project.outputs;
     let pieces = hidden.pixels().div_ceil(team.pieces()).next_multiple_of(pixels);
     let gate = &*gate;
+    if team.threads() > 1 && hidden.pixels() < outputs {
+        simd::run(ScalePixels { pixels: values, gate });
+        return project(block, x, map, values, 0, out, team);
+    }
     team.chunk_pairs((values, pieces * hidden.channels), (out, pieces * outputs), |index, values, out| {
         let parts = values.chunks_mut(pixels * hidden.channels).zip(out.chunks_mut(pixels * outputs));
         for (part, (values, out)) in parts.enumerate() {

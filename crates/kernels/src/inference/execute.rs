@@ -12,12 +12,12 @@ use rayon::prelude::*;
 
 use super::{
     block::run_block,
-    layer::{AddPixels, layer_rows, run_layer},
+    layer::{layer_rows, run_layer},
     map::Map,
     plan::Stage,
     scratch::Scratch,
 };
-use crate::flex::{simd, team::Team};
+use crate::flex::{pixels::AddPixels, simd, team::Team};
 
 /// See [`super::Chain::run`]. Adds the nanoseconds that each stage takes to its element of `times`, if it has one.
 pub fn run(

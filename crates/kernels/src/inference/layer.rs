@@ -10,7 +10,7 @@ use super::{
 use crate::flex::{
     curve::{self, Curve, WithCurve},
     gemm::{self, Finish, Rows},
-    simd::{Loop, Machine, Vector},
+    simd::{Machine, Vector},
     team::Team,
 };
 
@@ -124,39 +124,5 @@ impl Finish for Added<'_> {
             if valid == M::Vector::WIDTH { M::Vector::load(residual) } else { M::Vector::load_first(residual, valid) }
         };
         sums.add(residual)
-    }
-}
-
-/// Adds each pixel's channels to the sums.
-pub struct AddPixels<'a> {
-    pub sums: &'a mut [f32],
-    pub pixels: &'a [f32],
-}
-
-impl Loop for AddPixels<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<M: Machine>(self) {
-        for pixel in self.pixels.chunks_exact(self.sums.len()) {
-            self.sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += value);
-        }
-    }
-}
-
-/// Multiplies each pixel's channels by the gate.
-pub struct ScalePixels<'a> {
-    pub pixels: &'a mut [f32],
-    pub gate: &'a [f32],
-}
-
-impl Loop for ScalePixels<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<M: Machine>(self) {
-        for pixel in self.pixels.chunks_exact_mut(self.gate.len()) {
-            pixel.iter_mut().zip(self.gate).for_each(|(value, gate)| *value *= gate);
-        }
     }
 }

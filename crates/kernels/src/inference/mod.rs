@@ -1,5 +1,5 @@
-//! A whole network for inference on the CPU, in single precision: batch-norms folded into the convolutions before them,
-//! weights packed once, and each block computed band by band in the caches.
+//! A whole network for inference on the CPU: batch-norms folded into the convolutions before them, weights packed once, and
+//! each block computed band by band in the caches. In single precision, or with the factors of matrix products in bf16.
 //!
 //! A [`Chain`] is built from a description ([`Stage`], [`Block`], [`Layer`]) and runs on slices; `execute` does the work.
 
@@ -113,6 +113,17 @@ pub enum Stage {
     Pool,
 }
 
+/// In which precision the factors of matrix products are: of pointwise and dense convolutions, but those of gates and over
+/// very few channels. Sums, maps, depthwise convolutions and activations are in single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// 8 bits of precision, with the range of single precision: half the weights' memory, and about twice the products a cycle where
+    /// [`has_bf16`].
+    Bf16,
+}
+
 /// A network, ready to run.
 #[derive(Debug)]
 pub struct Chain {
@@ -124,8 +135,8 @@ impl Chain {
     ///
     /// # Panics
     /// If a weight or bias has not the size that its layer says, or a layer stands where its kind cannot.
-    pub fn new(stages: &[Stage]) -> Self {
-        Self { stages: stages.iter().map(plan::Stage::new).collect() }
+    pub fn new(stages: &[Stage], precision: Precision) -> Self {
+        Self { stages: stages.iter().map(|stage| plan::Stage::new(stage, precision)).collect() }
     }
 
     /// Images [N, H, W, C] → the last stage's map, one image after another.
@@ -147,7 +158,13 @@ impl Chain {
 }
 
 /// The instructions that are used on this machine, as users know them: the widest that it has, or fewer where the
-/// environment variable `MBCONV_CPU` says `avx2` or `portable`.
+/// environment variable `MBCONV_CPU` says `avx512` (without bf16), `avx2` or `portable`.
 pub fn instructions() -> &'static str {
     crate::flex::simd::name()
+}
+
+/// Whether this machine has instructions for products of bf16 (AVX512-BF16); without them, they are slower than those of single
+/// precision.
+pub fn has_bf16() -> bool {
+    crate::flex::simd::has_bf16()
 }

@@ -1,10 +1,13 @@
 //! The description of a network with its weights packed.
 
-use super::{Block as BlockSpec, Kind, Layer as LayerSpec, Padding, Stage as StageSpec};
+use super::{Block as BlockSpec, Kind, Layer as LayerSpec, Padding, Precision, Stage as StageSpec};
 use crate::{
     Activation,
     flex::{buffer::Aligned, gemm::Packed},
 };
+
+/// Numbers in a line of a window that are worth rounding to bf16.
+const NARROW: usize = 16;
 
 /// A convolution that is a matrix product over pixels or over what the window sees of them.
 #[derive(Debug)]
@@ -51,22 +54,24 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub fn new(stage: &StageSpec) -> Self {
+    pub fn new(stage: &StageSpec, precision: Precision) -> Self {
         match stage {
-            StageSpec::Layer(layer) => Self::Layer(Product::new(layer)),
-            StageSpec::Block(block) => Self::Block(Box::new(Block::new(block))),
+            StageSpec::Layer(layer) => Self::Layer(Product::new(layer, precision)),
+            StageSpec::Block(block) => Self::Block(Box::new(Block::new(block, precision))),
             StageSpec::Pool => Self::Pool,
         }
     }
 }
 
 impl Block {
-    fn new(block: &BlockSpec) -> Self {
+    fn new(block: &BlockSpec, precision: Precision) -> Self {
+        // A gate sees one pixel: nothing to gain.
+        let gate = |layer| Product::new(layer, Precision::F32);
         Self {
-            expand: block.expand.as_ref().map(Product::new),
+            expand: block.expand.as_ref().map(|layer| Product::new(layer, precision)),
             depthwise: block.depthwise.as_ref().map(Depthwise::new),
-            gate: block.gate.as_ref().map(|gate| [Product::new(&gate.reduce), Product::new(&gate.expand)]),
-            project: Product::new(&block.project),
+            gate: block.gate.as_ref().map(|layers| [gate(&layers.reduce), gate(&layers.expand)]),
+            project: Product::new(&block.project, precision),
             residual: block.residual,
         }
     }
@@ -79,7 +84,7 @@ fn check(layer: &LayerSpec, inputs_per_group: usize) {
 }
 
 impl Product {
-    fn new(layer: &LayerSpec) -> Self {
+    fn new(layer: &LayerSpec, precision: Precision) -> Self {
         let LayerSpec { inputs, outputs, kernel, stride, padding, activation, .. } = *layer;
         assert_ne!(layer.kind, Kind::Depthwise, "a depthwise layer in the place of a product");
         check(layer, inputs);
@@ -89,6 +94,9 @@ impl Product {
             .map(|i| layer.weight[(i / (taps * inputs) * inputs + i % inputs) * taps + i / inputs % taps])
             .collect();
         let weight = Packed::from_columns(&columns, taps * inputs, outputs);
+        // Of narrow windows, such as those over the colours of an image, rounding their pixels costs more than it saves.
+        let gains = precision == Precision::Bf16 && kernel * inputs >= NARROW;
+        let weight = if gains { weight.in_bf16() } else { weight };
         let mut bias = Aligned::zeros(weight.padded());
         bias[..outputs].copy_from_slice(&layer.bias);
         Self { inputs, outputs, kernel, stride, padding, weight, bias, activation }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use mbconv_nets::Inference;
 
 pub use chart::{Chart, Label, Scale, Series, Unit};
 pub use diagram::stage_diagram;
@@ -135,6 +136,7 @@ pub fn complete(
     let loader = Loader::new(source.clone(), Transform::Eval(card.preprocess.clone()), config)
         .with_decoding(recipe.data.decoding(false));
     let labelled = Labelled::by_name(&loader, data, &card.classes)?;
+    let network = Inference::new(&network);
     let evaluation = evaluate(&network, &labelled, &card.preprocess, &card.classes, device, stop, progress)?;
     let name = format!("{} · validation", data.form);
     let evaluated = Some(Evaluated { evaluation: &evaluation, source: &*source, name: &name });

@@ -1,0 +1,21 @@
+//! What squeeze-and-excitation (<https://arxiv.org/abs/1709.01507>) does with whole maps: the means that its gate is computed from,
+//! and the product with the gate.
+
+use burn::{backend::Dispatch, tensor::Tensor};
+
+use crate::extension::Kernels;
+
+/// Mean of every channel over each image: [N, H, W, C] → [N, 1, 1, C].
+pub fn global_average(x: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::average(x.into_dispatch()))
+}
+
+/// `x` [N, H, W, C] with every channel of an image scaled by `gate` [N, 1, 1, C].
+///
+/// # Panics
+/// If the gate has another shape.
+pub fn excite(x: Tensor<4>, gate: Tensor<4>) -> Tensor<4> {
+    let [images, .., channels] = x.dims();
+    assert_eq!(gate.dims(), [images, 1, 1, channels], "a gate for each channel of each image");
+    Tensor::from_dispatch(Dispatch::excite(x.into_dispatch(), gate.into_dispatch()))
+}

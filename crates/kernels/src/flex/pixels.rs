@@ -1,0 +1,149 @@
+//! Loops over the pixels of images: sums of channels, and channels scaled by a gate.
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use super::{
+    buffer::filled,
+    simd::{self, Loop, Machine, multiply_add},
+};
+
+/// Adds each pixel's channels to the sums.
+pub struct AddPixels<'a> {
+    /// `[C]`
+    pub sums: &'a mut [f32],
+    /// [pixels, C]
+    pub pixels: &'a [f32],
+}
+
+impl Loop for AddPixels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        for pixel in self.pixels.chunks_exact(self.sums.len()) {
+            self.sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += value);
+        }
+    }
+}
+
+/// Multiplies each pixel's channels by the gate.
+pub struct ScalePixels<'a> {
+    /// [pixels, C]
+    pub pixels: &'a mut [f32],
+    /// `[C]`
+    pub gate: &'a [f32],
+}
+
+impl Loop for ScalePixels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        for pixel in self.pixels.chunks_exact_mut(self.gate.len()) {
+            pixel.iter_mut().zip(self.gate).for_each(|(value, gate)| *value *= gate);
+        }
+    }
+}
+
+/// The mean of every channel over each image: [N, `line` elements a line] → [N, C].
+pub fn average(x: &[f32], images: usize, line: usize, channels: usize) -> Vec<f32> {
+    let mut means = vec![0.0; images * channels];
+    if means.is_empty() || x.is_empty() {
+        return means;
+    }
+    let size = x.len() / images;
+    let share = channels as f32 / size as f32;
+    means.par_chunks_mut(channels).zip(x.par_chunks(size)).for_each(|(mean, image)| {
+        sum_lines(mean, image, line, |sums, line| simd::run(AddPixels { sums, pixels: line }));
+        mean.iter_mut().for_each(|sum| *sum *= share);
+    });
+    means
+}
+
+/// The sums of all lines, each of which `add` adds up by itself: long sums of small numbers would lose their last digits.
+fn sum_lines(sums: &mut [f32], image: &[f32], line: usize, mut add: impl FnMut(&mut [f32], &[f32])) {
+    let mut own = vec![0.0; sums.len()];
+    for line in image.chunks(line) {
+        own.fill(0.0);
+        add(&mut own, line);
+        sums.iter_mut().zip(&own).for_each(|(sum, own)| *sum += own);
+    }
+}
+
+/// Every channel of an image scaled: `x` [N, .., C] by `gate` [N, C], over `x`.
+pub fn excite(x: &mut [f32], gate: &[f32], images: usize) {
+    if x.is_empty() {
+        return;
+    }
+    let (size, channels) = (x.len() / images, gate.len() / images);
+    x.par_chunks_mut(size).zip(gate.par_chunks(channels)).for_each(|(pixels, gate)| {
+        simd::run(ScalePixels { pixels, gate });
+    });
+}
+
+/// Elements that a first-level cache keeps between two loops.
+const CHUNK: usize = 4 << 10;
+
+/// The same in new memory.
+pub fn excited(x: &[f32], gate: &[f32], images: usize) -> Vec<f32> {
+    if x.is_empty() {
+        return Vec::new();
+    }
+    let (size, channels) = (x.len() / images, gate.len() / images);
+    let chunk = channels * CHUNK.div_ceil(channels);
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let images = out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(gate.par_chunks(channels));
+        images.for_each(|((out, x), gate)| {
+            for (out, x) in out.chunks_mut(chunk).zip(x.chunks(chunk)) {
+                simd::run(ScalePixels { pixels: out.write_copy_of_slice(x), gate });
+            }
+        });
+    };
+    // SAFETY: every chunk of every image is copied.
+    unsafe { filled(x.len(), fill) }
+}
+
+/// The gradient of the map over that of the result, and the gradient of the gate [N, C].
+pub fn excite_gradients(x: &[f32], gate: &[f32], gradient: &mut [f32], images: usize, line: usize) -> Vec<f32> {
+    let mut gate_gradient = vec![0.0; gate.len()];
+    if x.is_empty() || gate.is_empty() {
+        return gate_gradient;
+    }
+    let (size, channels) = (x.len() / images, gate.len() / images);
+    let images = x.par_chunks(size).zip(gradient.par_chunks_mut(size)).zip(gate.par_chunks(channels));
+    images.zip(gate_gradient.par_chunks_mut(channels)).for_each(|(((x, gradient), gate), sums)| {
+        let mut lines = gradient.chunks_mut(line);
+        sum_lines(sums, x, line, |sums, x| {
+            if let Some(gradient) = lines.next() {
+                simd::run(ExciteGradients { x, gradient, gate, sums });
+            }
+        });
+    });
+    gate_gradient
+}
+
+/// Of a line.
+struct ExciteGradients<'a> {
+    x: &'a [f32],
+    gradient: &'a mut [f32],
+    gate: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Loop for ExciteGradients<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        let channels = self.gate.len();
+        let (gate, sums) = (self.gate, &mut self.sums[..channels]);
+        for (x, gradient) in self.x.chunks_exact(channels).zip(self.gradient.chunks_exact_mut(channels)) {
+            for i in 0..channels {
+                sums[i] = multiply_add::<M>(x[i], gradient[i], sums[i]);
+                gradient[i] *= gate[i];
+            }
+        }
+    }
+}
