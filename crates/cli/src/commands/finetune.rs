@@ -22,7 +22,11 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
     let watch = group.agree(Watch::new(args.tui, group))?;
     let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
     let prepare = || -> Result<_, Failure> {
-        let weights = resolve(&args.weights.to_string_lossy(), stop)?;
+        let weights = resolve(&args.weights, stop)?;
+        if weights.to_str().is_none() {
+            let message = format!("the path {weights:?} is not UTF-8, and a recipe holds no other");
+            return Err(Failure::new(message, "rename it, or make a link to it".to_string()));
+        }
         let options = ImportOptions { arch: args.arch.clone(), preprocess: None };
         let loaded = load_weights(&weights, &options, &device)?;
         let (model, adapted) = match args.input_channels {
