@@ -453,7 +453,9 @@ fn a_recipe_decides_what_its_weights_leave_open() {
     options.input_channels = 1;
     let network = options.architecture().unwrap().init(&Device::default());
     let classes = ["a", "b", "c"].map(String::from);
-    let tuned = load_body(network, "tf_efficientnet_b0", &classes, &path).unwrap();
+    let (tuned, told) = load_body(network, "tf_efficientnet_b0", &classes, &path).unwrap();
+    assert!(told[1].starts_with("tf_efficientnet_b0 with 10 classes in timm's layout"), "{told:?}");
+    assert_eq!(told[2], "the stem's weights are summed, for 1 input channel instead of 3");
     let stem: Vec<f32> = tuned.stem.weight.val().into_data().iter().collect();
     let sums: Vec<f32> = fixture
         .values("conv_stem.weight")
