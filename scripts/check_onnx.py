@@ -30,7 +30,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from peers import randomise
+from peers import FlatMobileNetV2, randomise
 
 LIMIT = 1e-4
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "nearest")}
@@ -84,7 +84,9 @@ def softmax(x):
 def fresh(program, name, classes, images, folder):
     """A model file of the architecture: its home's network with random weights, imported."""
     torchvisions = name.startswith(("mobilenet_v2", "efficientnet_b")) and not name.endswith(("0d", "b8"))
-    if name.startswith("mobilenet_v2") and torchvisions:
+    if name == "mobilenet_v2_0.1_round4":
+        model = FlatMobileNetV2(classes, 0.1)
+    elif name.startswith("mobilenet_v2") and torchvisions:
         width = float(name.removeprefix("mobilenet_v2").removeprefix("_") or 1)
         model = torchvision.models.mobilenet_v2(num_classes=classes, width_mult=width)
     elif torchvisions:

@@ -259,7 +259,7 @@ pub struct Export {
 #[derive(Args)]
 pub struct Import {
     /// A .pth or .safetensors file, or published weights by name; layout and network are found from what is in it
-    pub file: String,
+    pub file: PathBuf,
     /// Model file to write
     pub out: PathBuf,
     /// Network, where keys, shapes and file name leave it open; timm's names will do

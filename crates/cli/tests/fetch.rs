@@ -6,16 +6,24 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
-use common::mbconv;
+use common::{json, mbconv, path, tiny_recipe, trained};
+use mbconv_nets::weights::{Precision, to_safetensors_in};
+use mbconv_nets::{ArchitectureOptions, Layout};
+use mbconv_train::device;
 
-/// Status, standard output and standard error with a cache of its own and no network.
-fn fetch(cache: &Path, weights: &str, offline: bool) -> (i32, String, String) {
+/// The program with a cache of its own and, if `offline`, no network.
+fn with_cache(cache: &Path, offline: bool) -> assert_cmd::Command {
     let mut command = mbconv();
     for name in ["HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "HF_ENDPOINT", "HF_TOKEN", "HTTP_PROXY", "http_proxy"] {
         command.env_remove(name);
     }
     command.env("XDG_CACHE_HOME", cache).env("HF_HUB_OFFLINE", if offline { "1" } else { "0" });
-    let output = command.args(["fetch", weights]).output().unwrap();
+    command
+}
+
+/// Status, standard output and standard error.
+fn fetch(cache: &Path, weights: &str, offline: bool) -> (i32, String, String) {
+    let output = with_cache(cache, offline).args(["fetch", weights]).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
@@ -74,4 +82,98 @@ fn a_url_is_fetched() {
     assert_eq!(std::fs::read_to_string(stdout.trim()).unwrap(), "weights");
     let request = server.join().unwrap();
     assert!(request.starts_with("GET /nets/small.pth ") && request.contains("mbconv/"), "{request}");
+}
+
+/// A hub with one repository, whose files are `files`.
+fn hub(repository: &'static str, files: Vec<(&'static str, Vec<u8>)>) -> String {
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            let place = request.split(' ').nth(1).unwrap_or_default().strip_prefix(&format!("/{repository}/resolve/"));
+            let name = place.and_then(|place| place.split_once('/')).map(|(_, name)| name);
+            let answer = match files.iter().find(|(file, _)| Some(*file) == name) {
+                None => b"HTTP/1.1 404 No\r\nConnection: close\r\nX-Error-Code: EntryNotFound\r\n\r\n".to_vec(),
+                Some((file, body)) => {
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\nConnection: close\r\nX-Repo-Commit: {COMMIT}\r\nETag: \"{}{:x}\"\r\nContent-Length: {}\r\n\r\n",
+                        file.len(),
+                        body.len(),
+                        body.len()
+                    );
+                    let body = if request.starts_with("HEAD") { &[][..] } else { body };
+                    [head.as_bytes(), body].concat()
+                }
+            };
+            // A client that goes away is none of the test's business.
+            let _ = stream.write_all(&answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn weights_by_name_bring_their_conventions() {
+    let architecture = ArchitectureOptions::new("mobilenet_v2_0.1", 4).architecture().unwrap();
+    let network = architecture.init(&device::parse("cpu").unwrap());
+    let weights = to_safetensors_in(&network, Layout::Timm, Precision::F32, None).unwrap();
+    let config = r#"{"architecture": "mobilenetv2_010", "label_names": ["w", "x", "y", "z"], "pretrained_cfg": {"tag": "own",
+        "input_size": [3, 96, 96], "crop_pct": 0.5, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}"#;
+    let endpoint = hub(
+        "timm/mobilenetv2_010.own",
+        vec![("model.safetensors", weights), ("config.json", config.as_bytes().to_vec())],
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, model) = (folder.path().join("cache"), folder.path().join("model.safetensors"));
+    let import = |offline| {
+        let mut command = with_cache(&cache, offline);
+        command.env("HF_ENDPOINT", &endpoint).args(["import", "timm/mobilenetv2_010.own", path(&model)]);
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !stderr.contains("note: "), "{stderr}");
+        stderr
+    };
+    for offline in [false, true] {
+        let told = import(offline);
+        let applied = "preprocessing its configuration's: resize 192 (bicubic), crop 96, mean [0.5, 0.5, 0.5]";
+        assert!(told.contains(applied), "{told}");
+        assert_eq!(json(&["info", path(&model), "--json"])["class_names"][3], "z");
+    }
+}
+
+#[test]
+fn recipes_name_published_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let snapshot = cache.join("huggingface/hub/models--someone--digits/snapshots/main");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    let model = snapshot.join("model.safetensors");
+    std::fs::copy(trained().join("best.safetensors"), &model).unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let (out, svg) = (folder.path().join("run"), folder.path().join("rates.svg"));
+    let weights = ["--device", "cpu", "--set", "finetune.weights=\"hf:someone/digits\"", "--set", "epochs=1"];
+    for command in [
+        &["train", path(&recipe), "--out", path(&out)][..],
+        &["train", path(&recipe), "--out", path(&out), "--resume"],
+        &["find-lr", path(&recipe), "--out", path(&svg), "--steps", "8"],
+    ] {
+        let output = with_cache(&cache, true).args(command).args(weights).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {stderr}");
+    }
+    let log = std::fs::read_to_string(out.join("log.txt")).unwrap();
+    assert!(log.contains(&format!("begins with {}", path(&model))), "{log}");
+    // Where it is not, it is said by its name.
+    let output = with_cache(&folder.path().join("empty"), true)
+        .args(["train", path(&recipe), "--out", path(&folder.path().join("other"))])
+        .args(weights)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("someone/digits") && stderr.contains("HF_HUB_OFFLINE"), "{stderr}");
 }

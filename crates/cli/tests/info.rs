@@ -59,7 +59,9 @@ fn published_weights_are_listed() {
     let row = |name: &str| list.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone();
     assert_eq!(row("torchvision/mobilenet_v2.imagenet1k_v2")["top1"], 0.72154);
     assert_eq!(row("timm/tf_efficientnet_l2.ns_jft_in1k")["resolution"], 800);
-    assert!(row("lukemelas/efficientnet-b0")["top1"].is_null());
+    let b0 = row("lukemelas/efficientnet-b0");
+    assert!(b0["top1"] == 0.763 && b0["top5"].is_null());
+    assert!(row("lukemelas/adv-efficientnet-b8")["top1"].is_null());
     let (text, _) = run(0, &["list", "--pretrained"]);
     assert!(text.contains("hf:google/mobilenet_v2_1.0_224") && text.contains("71.80 %"), "{text}");
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::spec::COMPANIONS;
+
 /// Why a name did not lead to a file.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -49,6 +51,14 @@ pub enum HubError {
         url: String,
         /// HTTP status.
         status: u16,
+        /// Where it may be put by hand.
+        place: PathBuf,
+    },
+    /// The repository is there, and the file in it is not.
+    #[error("cannot fetch {url}: the repository has no such file")]
+    NoEntry {
+        /// Address of the file.
+        url: String,
         /// Where it may be put by hand.
         place: PathBuf,
     },
@@ -103,7 +113,16 @@ impl HubError {
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
         let by_hand = |url: &str, place: &PathBuf| {
-            format!("fetch {url} by other means and put it at {}, or give the path of a file you have", place.display())
+            let repository = place.iter().any(|part| part == "snapshots");
+            let with = if repository {
+                format!(" with its {}, if it has them,", COMPANIONS.join(" and "))
+            } else {
+                String::new()
+            };
+            format!(
+                "fetch {url} by other means and put it{with} at {}, or give the path of a file you have",
+                place.display()
+            )
         };
         match self {
             Self::NoHome => Some("set HOME, or HF_HUB_CACHE, TORCH_HOME and XDG_CACHE_HOME".into()),
@@ -114,15 +133,18 @@ impl HubError {
             ),
             Self::Unknown { nearest, .. } if !nearest.is_empty() => Some(format!("there is {}", nearest.join(", "))),
             Self::Unknown { .. } => Some("`mbconv list --pretrained` shows what is known".into()),
-            Self::Status { status: 401 | 403, .. } => {
-                Some("if the repository is yours or gated, set HF_TOKEN to a token that may read it".into())
-            }
+            // What is not there is answered so, too, where repositories may be private.
+            Self::Status { url, status: 401 | 403, place } => Some(format!(
+                "is the name right? If the repository is yours or gated, set HF_TOKEN to a token that may read it; or {}",
+                by_hand(url, place)
+            )),
             Self::Unreachable { message, .. } if message.contains("certificate") => {
                 Some("where the network has certificates of its own, name their PEM file in SSL_CERT_FILE".into())
             }
-            Self::Offline { url, place } | Self::Unreachable { url, place, .. } | Self::Status { url, place, .. } => {
-                Some(by_hand(url, place))
-            }
+            Self::Offline { url, place }
+            | Self::Unreachable { url, place, .. }
+            | Self::Status { url, place, .. }
+            | Self::NoEntry { url, place } => Some(by_hand(url, place)),
             Self::WrongHash { path, cached: true, .. } => {
                 Some(format!("the file is damaged or another: delete {} to fetch it again", path.display()))
             }

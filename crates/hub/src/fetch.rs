@@ -15,8 +15,12 @@ use crate::error::HubError;
 
 /// Largest file that is accepted, in bytes: four times the largest weights published.
 pub const MAX_BYTES: u64 = 8 << 30;
-/// Fruitless attempts before giving up.
-const ATTEMPTS: u32 = 5;
+/// For what is needed.
+pub(crate) const PATIENT: Patience =
+    Patience { attempts: 5, connect: Duration::from_secs(20), answer: Duration::from_secs(60) };
+/// For what would be good to have.
+pub(crate) const BRIEF: Patience =
+    Patience { attempts: 1, connect: Duration::from_secs(5), answer: Duration::from_secs(10) };
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 18;
 
@@ -34,7 +38,18 @@ pub struct Progress<'a> {
 /// Is told about progress, and may stop it; what came so far is then kept for the next time.
 pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// An HTTP client with its patience.
+/// How long to wait for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// Fruitless attempts before giving up.
+    attempts: u32,
+    /// For a connection.
+    connect: Duration,
+    /// For the beginning of an answer.
+    answer: Duration,
+}
+
+/// An HTTP client.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     agent: Agent,
@@ -57,6 +72,14 @@ pub(crate) struct Wanted<'a> {
     pub sha256: Option<&'a str>,
     /// Where a person may put the file.
     pub place: &'a Path,
+    pub patience: Patience,
+}
+
+impl Wanted<'_> {
+    /// Where the ETag of what grows is kept: only with it, or with a hash, is an earlier program's beginning any good.
+    fn tag(&self) -> PathBuf {
+        self.partial.with_added_extension("etag")
+    }
 }
 
 /// How an attempt ended short of success.
@@ -75,8 +98,6 @@ impl Client {
     pub fn new() -> Result<Self, HubError> {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
             .timeout_per_read(Some(Duration::from_secs(60)))
             .user_agent(concat!("mbconv/", env!("CARGO_PKG_VERSION")));
         if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from) {
@@ -86,10 +107,17 @@ impl Client {
     }
 
     /// What a server says of a file, without following it to another server.
-    pub fn head(&self, url: &str, token: Option<&str>) -> Result<Response<ureq::Body>, ureq::Error> {
+    pub fn head(
+        &self,
+        url: &str,
+        token: Option<&str>,
+        patience: Patience,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
         let mut attempt = 1;
         loop {
-            let mut request = self.agent.head(url).config().max_redirects(0).build();
+            let Patience { connect, answer, .. } = patience;
+            let config = self.agent.head(url).config().max_redirects(0);
+            let mut request = config.timeout_connect(Some(connect)).timeout_recv_response(Some(answer)).build();
             if let Some(token) = token {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
@@ -98,7 +126,7 @@ impl Client {
                 Ok(answer) => is_passing(answer.status().as_u16()),
                 Err(error) => may_pass(error),
             };
-            if !passing || attempt >= ATTEMPTS {
+            if !passing || attempt >= patience.attempts {
                 return answer;
             }
             std::thread::sleep(self.pause * (1 << (attempt - 1)));
@@ -117,8 +145,11 @@ impl Client {
         if wanted.target.exists() {
             return Ok(());
         }
-        // A file that broke off long ago may go on as another: then once more from the start.
         let resumed = wanted.partial.exists();
+        if resumed && wanted.sha256.is_none() && !wanted.tag().exists() {
+            // Nothing would tell the beginning of one file with the end of another.
+            remove(wanted.partial)?;
+        }
         self.complete(wanted, progress)?;
         let checked = check(wanted.partial, wanted.sha256);
         if checked.is_err() {
@@ -126,6 +157,7 @@ impl Client {
         }
         match checked {
             Ok(()) => {}
+            // A file that broke off long ago may have gone on as another: then once more from the start.
             Err(HubError::WrongHash { .. }) if resumed => {
                 self.complete(wanted, progress)?;
                 if let Err(error) = check(wanted.partial, wanted.sha256) {
@@ -135,7 +167,10 @@ impl Client {
             }
             Err(error) => return Err(from(wanted.url, error)),
         }
-        std::fs::rename(wanted.partial, wanted.target).map_err(|source| HubError::io(wanted.target, source))
+        std::fs::rename(wanted.partial, wanted.target).map_err(|source| HubError::io(wanted.target, source))?;
+        // Of no use any more, and of no harm where it cannot be removed.
+        let _ = std::fs::remove_file(wanted.tag());
+        Ok(())
     }
 
     /// Attempts until every byte is there.
@@ -147,7 +182,7 @@ impl Client {
                 Err(Setback::Final(error)) => return Err(error),
                 Err(Setback::Passing(error, fruitful)) => {
                     fruitless = if fruitful { 1 } else { fruitless + 1 };
-                    if fruitless >= ATTEMPTS {
+                    if fruitless >= wanted.patience.attempts {
                         return Err(error);
                     }
                     std::thread::sleep(self.pause * (1 << (fruitless - 1)));
@@ -160,7 +195,8 @@ impl Client {
         let io = |source| Setback::Final(HubError::io(wanted.partial, source));
         let mut file = OpenOptions::new().create(true).append(true).open(wanted.partial).map_err(io)?;
         let mut length = file.metadata().map_err(io)?.len();
-        let mut response = self.get(wanted, length)?;
+        let tag = std::fs::read_to_string(wanted.tag()).ok();
+        let mut response = self.get(wanted, length, tag.as_deref())?;
         let status = response.status().as_u16();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         // `bytes 100-199/200` or, beyond the end, `bytes */200`.
@@ -169,8 +205,10 @@ impl Client {
             200 => {
                 file.set_len(0).map_err(io)?;
                 length = 0;
+                keep(header("etag"), &wanted.tag()).map_err(io)?;
             }
-            206 if range.is_some_and(|(range, _)| range.split('-').next() == Some(&length.to_string())) => {}
+            206 if range.is_some_and(|(range, _)| range.split('-').next() == Some(&length.to_string()))
+                && header("etag").is_none_or(|of| tag.is_none_or(|tag| tag == of)) => {}
             416 if range.is_some_and(|(_, total)| total == length.to_string()) => return Ok(()),
             206 | 416 => {
                 file.set_len(0).map_err(io)?;
@@ -207,14 +245,20 @@ impl Client {
         }
     }
 
-    fn get(&self, wanted: &Wanted, from: u64) -> Result<Response<ureq::Body>, Setback> {
+    fn get(&self, wanted: &Wanted, from: u64, tag: Option<&str>) -> Result<Response<ureq::Body>, Setback> {
         // What begins encrypted must not end in the open.
-        let mut request = self.agent.get(wanted.url).config().https_only(wanted.url.starts_with("https:")).build();
+        let config = self.agent.get(wanted.url).config().https_only(wanted.url.starts_with("https:"));
+        let Patience { connect, answer, .. } = wanted.patience;
+        let mut request = config.timeout_connect(Some(connect)).timeout_recv_response(Some(answer)).build();
         if let Some(token) = wanted.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
+            if let Some(tag) = tag {
+                // Of another file the server gives all.
+                request = request.header("If-Range", tag);
+            }
         }
         request.call().map_err(|error| match may_pass(&error) {
             true => Setback::Passing(unreachable(wanted, &error.to_string()), false),
@@ -279,6 +323,15 @@ fn from(url: &str, error: HubError) -> HubError {
             HubError::WrongHash { path: url.into(), expected, found, cached: false }
         }
         error => error,
+    }
+}
+
+/// Keeps the ETag of a file that begins to grow, at `path`. A weak one names no bytes.
+fn keep(tag: Option<&str>, path: &Path) -> std::io::Result<()> {
+    match tag.filter(|tag| tag.starts_with('"')) {
+        Some(tag) => std::fs::write(path, tag),
+        None if path.exists() => std::fs::remove_file(path),
+        None => Ok(()),
     }
 }
 

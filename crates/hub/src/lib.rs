@@ -13,7 +13,7 @@
 //! use std::ops::ControlFlow;
 //!
 //! let hub = mbconv_hub::Hub::from_env()?;
-//! let file = hub.resolve("torchvision/mobilenet_v2", &mut |_| ControlFlow::Continue(()))?;
+//! let file = hub.resolve("torchvision/mobilenet_v2", &mut |_| ControlFlow::Continue(()))?.path;
 //! # Ok::<(), mbconv_hub::HubError>(())
 //! ```
 #![deny(missing_docs)]
@@ -29,5 +29,5 @@ pub use cache::Cache;
 pub use error::HubError;
 pub use fetch::Progress;
 pub use pretrained::{PRETRAINED, Pretrained};
-pub use resolve::Hub;
+pub use resolve::{Found, Hub};
 pub use spec::Spec;

@@ -1,8 +1,9 @@
 //! Weights that are known by name, with the accuracy that was published with them.
 //!
 //! ImageNet-1k validation, in per cent, as the publisher measured it at the resolution given: torchvision's from its
-//! `Weights` classes, timm's from its `results-imagenet.csv` (rows without numbers are newer than the table), Google's
-//! MobileNetV2 from the table in TensorFlow's `slim/nets/mobilenet`, d-li14's from its README.
+//! `Weights` classes, timm's from its `results-imagenet.csv` (rows without numbers are newer than the table, or have other
+//! classes), Google's MobileNetV2 from the table in TensorFlow's `slim/nets/mobilenet`, lukemelas's and d-li14's from their
+//! READMEs.
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,8 +14,10 @@ pub struct Pretrained {
     pub place: Place,
     /// Side of the image in pixels at which the accuracy was measured.
     pub resolution: usize,
-    /// Top-1 and top-5 accuracy in per cent.
-    pub accuracy: Option<(f64, f64)>,
+    /// Top-1 accuracy in per cent.
+    pub top1: Option<f64>,
+    /// Top-5 accuracy in per cent.
+    pub top5: Option<f64>,
 }
 
 /// Where a known file is.
@@ -26,22 +29,33 @@ pub enum Place {
     HuggingFace(&'static str),
 }
 
-const fn url(name: &'static str, url: &'static str, resolution: usize, accuracy: Option<(f64, f64)>) -> Pretrained {
-    Pretrained { name, place: Place::Url(url), resolution, accuracy }
+/// Top-1 and top-5 accuracy in per cent.
+type Accuracy = Option<(f64, f64)>;
+
+const fn row(name: &'static str, place: Place, resolution: usize, accuracy: Accuracy) -> Pretrained {
+    let (top1, top5) = match accuracy {
+        Some((top1, top5)) => (Some(top1), Some(top5)),
+        None => (None, None),
+    };
+    Pretrained { name, place, resolution, top1, top5 }
 }
 
-const fn hub(
-    name: &'static str,
-    repository: &'static str,
-    resolution: usize,
-    accuracy: Option<(f64, f64)>,
-) -> Pretrained {
-    Pretrained { name, place: Place::HuggingFace(repository), resolution, accuracy }
+const fn url(name: &'static str, url: &'static str, resolution: usize, accuracy: Accuracy) -> Pretrained {
+    row(name, Place::Url(url), resolution, accuracy)
+}
+
+const fn hub(name: &'static str, repository: &'static str, resolution: usize, accuracy: Accuracy) -> Pretrained {
+    row(name, Place::HuggingFace(repository), resolution, accuracy)
+}
+
+/// Of lukemelas, who published no top-5.
+const fn lukemelas(name: &'static str, url: &'static str, resolution: usize, top1: Option<f64>) -> Pretrained {
+    Pretrained { name, place: Place::Url(url), resolution, top1, top5: None }
 }
 
 /// The table. The first row of an architecture is its home's default, which the name without a tag means.
 #[rustfmt::skip]
-pub const PRETRAINED: [Pretrained; 90] = [
+pub const PRETRAINED: [Pretrained; 108] = [
     url("torchvision/mobilenet_v2.imagenet1k_v2", "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth", 224, Some((72.154, 90.822))),
     url("torchvision/mobilenet_v2.imagenet1k_v1", "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth", 224, Some((71.878, 90.286))),
     url("torchvision/efficientnet_b0.imagenet1k_v1", "https://download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth", 224, Some((77.692, 93.532))),
@@ -66,6 +80,7 @@ pub const PRETRAINED: [Pretrained; 90] = [
     hub("timm/efficientnet_b3.ra2_in1k", "timm/efficientnet_b3.ra2_in1k", 320, Some((82.242, 96.118))),
     hub("timm/efficientnet_b4.ra2_in1k", "timm/efficientnet_b4.ra2_in1k", 384, Some((83.414, 96.598))),
     hub("timm/efficientnet_b5.sw_in12k_ft_in1k", "timm/efficientnet_b5.sw_in12k_ft_in1k", 448, Some((85.892, 97.736))),
+    hub("timm/efficientnet_b5.sw_in12k", "timm/efficientnet_b5.sw_in12k", 416, None),
     hub("timm/tf_efficientnet_b0.ns_jft_in1k", "timm/tf_efficientnet_b0.ns_jft_in1k", 224, Some((78.670, 94.374))),
     hub("timm/tf_efficientnet_b0.aa_in1k", "timm/tf_efficientnet_b0.aa_in1k", 224, Some((76.834, 93.220))),
     hub("timm/tf_efficientnet_b0.ap_in1k", "timm/tf_efficientnet_b0.ap_in1k", 224, Some((77.090, 93.262))),
@@ -114,54 +129,23 @@ pub const PRETRAINED: [Pretrained; 90] = [
     hub("timm/tf_efficientnet_el.in1k", "timm/tf_efficientnet_el.in1k", 300, Some((80.252, 95.118))),
     hub("timm/tf_efficientnet_em.in1k", "timm/tf_efficientnet_em.in1k", 240, Some((78.122, 94.046))),
     hub("timm/tf_efficientnet_es.in1k", "timm/tf_efficientnet_es.in1k", 224, Some((76.600, 93.202))),
-    url(
-        "lukemelas/efficientnet-b0",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b0-355c32eb.pth",
-        224,
-        None,
-    ),
-    url(
-        "lukemelas/efficientnet-b1",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b1-f1951068.pth",
-        240,
-        None,
-    ),
-    url(
-        "lukemelas/efficientnet-b2",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b2-8bb594d6.pth",
-        260,
-        None,
-    ),
-    url(
-        "lukemelas/efficientnet-b3",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b3-5fb5a3c3.pth",
-        300,
-        None,
-    ),
-    url(
-        "lukemelas/efficientnet-b4",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b4-6ed6700e.pth",
-        380,
-        None,
-    ),
-    url(
-        "lukemelas/efficientnet-b5",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b5-b6417697.pth",
-        456,
-        None,
-    ),
-    url(
-        "lukemelas/efficientnet-b6",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b6-c76e70fd.pth",
-        528,
-        None,
-    ),
-    url(
-        "lukemelas/efficientnet-b7",
-        "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b7-dcc49843.pth",
-        600,
-        None,
-    ),
+    lukemelas("lukemelas/efficientnet-b0", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b0-355c32eb.pth", 224, Some(76.3)),
+    lukemelas("lukemelas/efficientnet-b1", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b1-f1951068.pth", 240, Some(78.8)),
+    lukemelas("lukemelas/efficientnet-b2", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b2-8bb594d6.pth", 260, Some(79.8)),
+    lukemelas("lukemelas/efficientnet-b3", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b3-5fb5a3c3.pth", 300, Some(81.1)),
+    lukemelas("lukemelas/efficientnet-b4", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b4-6ed6700e.pth", 380, Some(82.6)),
+    lukemelas("lukemelas/efficientnet-b5", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b5-b6417697.pth", 456, Some(83.3)),
+    lukemelas("lukemelas/efficientnet-b6", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b6-c76e70fd.pth", 528, Some(84.0)),
+    lukemelas("lukemelas/efficientnet-b7", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b7-dcc49843.pth", 600, Some(84.4)),
+    lukemelas("lukemelas/adv-efficientnet-b0", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b0-b64d5a18.pth", 224, None),
+    lukemelas("lukemelas/adv-efficientnet-b1", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b1-0f3ce85a.pth", 240, None),
+    lukemelas("lukemelas/adv-efficientnet-b2", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b2-6e9d97e5.pth", 260, None),
+    lukemelas("lukemelas/adv-efficientnet-b3", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b3-cdd7c0f4.pth", 300, None),
+    lukemelas("lukemelas/adv-efficientnet-b4", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b4-44fb3a87.pth", 380, None),
+    lukemelas("lukemelas/adv-efficientnet-b5", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b5-86493f6b.pth", 456, None),
+    lukemelas("lukemelas/adv-efficientnet-b6", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b6-ac80338e.pth", 528, None),
+    lukemelas("lukemelas/adv-efficientnet-b7", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b7-4652b6dd.pth", 600, None),
+    lukemelas("lukemelas/adv-efficientnet-b8", "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/adv-efficientnet-b8-22a8fe65.pth", 672, None),
     url("d-li14/mobilenetv2_1.0", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_1.0-0c6065bc.pth", 224, Some((72.192, 90.534))),
     url("d-li14/mobilenetv2_0.75", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_0.75-dace9791.pth", 224, Some((69.952, 88.986))),
     url("d-li14/mobilenetv2_0.5", "https://github.com/d-li14/mobilenetv2.pytorch/raw/master/pretrained/mobilenetv2_0.5-eaa6f9ad.pth", 224, Some((64.592, 85.392))),
@@ -172,6 +156,14 @@ pub const PRETRAINED: [Pretrained; 90] = [
     hub("hf:google/mobilenet_v2_1.0_224", "google/mobilenet_v2_1.0_224", 224, Some((71.8, 91.0))),
     hub("hf:google/mobilenet_v2_0.75_160", "google/mobilenet_v2_0.75_160", 160, Some((66.4, 87.3))),
     hub("hf:google/mobilenet_v2_0.35_96", "google/mobilenet_v2_0.35_96", 96, Some((45.5, 70.4))),
+    hub("hf:google/efficientnet-b0", "google/efficientnet-b0", 224, None),
+    hub("hf:google/efficientnet-b1", "google/efficientnet-b1", 240, None),
+    hub("hf:google/efficientnet-b2", "google/efficientnet-b2", 260, None),
+    hub("hf:google/efficientnet-b3", "google/efficientnet-b3", 300, None),
+    hub("hf:google/efficientnet-b4", "google/efficientnet-b4", 380, None),
+    hub("hf:google/efficientnet-b5", "google/efficientnet-b5", 456, None),
+    hub("hf:google/efficientnet-b6", "google/efficientnet-b6", 528, None),
+    hub("hf:google/efficientnet-b7", "google/efficientnet-b7", 600, None),
 ];
 
 #[cfg(test)]
@@ -196,9 +188,9 @@ mod tests {
                 }
                 (found, place) => panic!("{found:?} {place:?}"),
             }
-            if let Some((top1, top5)) = row.accuracy {
-                assert!(30.0 < top1 && top1 < top5 && top5 < 100.0, "{}", row.name);
-            }
+            let (top1, top5) = (row.top1.unwrap_or(50.0), row.top5.unwrap_or(99.0));
+            assert!(30.0 < top1 && top1 < top5 && top5 < 100.0, "{}", row.name);
+            assert!(row.top1.is_some() || row.top5.is_none(), "{}", row.name);
             assert!((96..=800).contains(&row.resolution));
         }
     }

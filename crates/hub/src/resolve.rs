@@ -7,17 +7,30 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
 use crate::error::HubError;
-use crate::fetch::{Client, OnProgress, Wanted, check};
-use crate::spec::{REPOSITORY_FILES, Spec, file_name};
+use crate::fetch::{BRIEF, Client, OnProgress, PATIENT, Patience, Wanted, check};
+use crate::spec::{COMPANIONS, REPOSITORY_FILES, Spec, file_name};
 
 /// Redirections within one server that are followed to learn of a file.
 const REDIRECTIONS: usize = 5;
+
+/// What the hub calls it where a repository is there and the file in it is not.
+const NO_ENTRY: &str = "EntryNotFound";
 
 /// The cache and what fills it.
 #[derive(Clone, Debug)]
 pub struct Hub {
     cache: Cache,
     client: Client,
+}
+
+/// A file on this machine.
+#[derive(Debug)]
+pub struct Found {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why it is not known what stands beside the weights in their repository, where nobody could be asked. The weights are
+    /// whole all the same.
+    pub alone: Option<HubError>,
 }
 
 /// What the Hugging Face hub says of a file.
@@ -28,6 +41,8 @@ struct Described {
     commit: String,
     /// Name of its contents: the SHA-256 of large files.
     etag: String,
+    /// Where a person may put it.
+    place: PathBuf,
 }
 
 impl Hub {
@@ -53,22 +68,29 @@ impl Hub {
         self
     }
 
-    /// The file that `spec` means, fetched if it is not here yet.
+    /// The file that `spec` means, fetched if it is not here yet. Beside the weights of a Hugging Face repository come the
+    /// files that say how they are used, [`COMPANIONS`], as far as there are any.
     ///
     /// A file that is in the cache is used as it is, without asking whether there is a newer one: published weights do not
     /// change, and runs should not either.
     ///
     /// # Errors
     /// See [`HubError`]; a path is given back as it is, whether or not there is a file.
-    pub fn resolve(&self, spec: &str, progress: &mut OnProgress) -> Result<PathBuf, HubError> {
+    pub fn resolve(&self, spec: &str, progress: &mut OnProgress) -> Result<Found, HubError> {
+        let alone = |path| Found { path, alone: None };
         match Spec::parse(spec)? {
-            Spec::Path(path) => Ok(path),
-            Spec::Url { url, sha256 } => self.url(&url, sha256.as_deref(), progress),
+            Spec::Path(path) => Ok(alone(path)),
+            Spec::Url { url, sha256 } => self.url(&url, sha256.as_deref(), progress).map(alone),
             Spec::HuggingFace { repository, revision, file: Some(file) } => {
-                self.repository_file(&repository, &revision, &file, progress)
+                let path = self.repository_file(&repository, &revision, &file, progress)?;
+                match file.ends_with(".json") {
+                    true => Ok(alone(path)),
+                    false => self.with_companions(&repository, path, progress),
+                }
             }
             Spec::HuggingFace { repository, revision, file: None } => {
-                self.repository_weights(&repository, &revision, progress)
+                let path = self.repository_weights(&repository, &revision, progress)?;
+                self.with_companions(&repository, path, progress)
             }
         }
     }
@@ -96,6 +118,7 @@ impl Hub {
             lock: &folder.join(format!("{name}.lock")),
             sha256,
             place: &target,
+            patience: PATIENT,
         };
         self.client.download(&wanted, progress)?;
         // Nothing is left but the file; a program that waits for the lock finds the file and is content.
@@ -115,10 +138,10 @@ impl Hub {
         }
         let [first, second] = REPOSITORY_FILES;
         match self.repository_file(repository, revision, first, progress) {
-            Err(error @ HubError::Status { status: 404, .. }) => {
+            Err(error @ (HubError::NoEntry { .. } | HubError::Status { status: 404, .. })) => {
                 match self.repository_file(repository, revision, second, progress) {
                     // Neither: speak of the usual one.
-                    Err(HubError::Status { status: 404, .. }) => Err(error),
+                    Err(HubError::NoEntry { .. } | HubError::Status { status: 404, .. }) => Err(error),
                     other => other,
                 }
             }
@@ -142,8 +165,66 @@ impl Hub {
         if self.cache.offline {
             return Err(HubError::Offline { url, place });
         }
-        let described = self.describe(&url, revision, &place)?;
-        let snapshot = folder.join("snapshots").join(&described.commit).join(file);
+        let described = self.describe(&url, revision, &place, PATIENT)?;
+        let snapshot = self.fetch_into(repository, &described.commit, file, &described, PATIENT, progress)?;
+        if revision != described.commit {
+            let reference = folder.join("refs").join(revision);
+            write(&reference, described.commit.as_bytes())?;
+        }
+        Ok(snapshot)
+    }
+
+    /// The weights at `path`, after their companions were put beside them.
+    fn with_companions(&self, repository: &str, path: PathBuf, progress: &mut OnProgress) -> Result<Found, HubError> {
+        let alone = match self.companions(repository, &path, progress) {
+            Err(HubError::Interrupted) => return Err(HubError::Interrupted),
+            other => other.err(),
+        };
+        Ok(Found { path, alone })
+    }
+
+    /// Fetches what stands beside `weights` into their snapshot, of the commit that they are of. What is there, and what is
+    /// known not to be, is not asked for; the network is asked briefly, for the weights are of use by themselves.
+    fn companions(&self, repository: &str, weights: &Path, progress: &mut OnProgress) -> Result<(), HubError> {
+        let folder = self.folder(repository);
+        let within = weights.strip_prefix(folder.join("snapshots")).unwrap_or(Path::new(""));
+        let mut parts: Vec<_> = within.iter().map(|part| part.to_string_lossy()).collect();
+        if self.cache.offline || parts.len() < 2 {
+            return Ok(());
+        }
+        let commit = parts.remove(0);
+        for companion in COMPANIONS {
+            parts.pop();
+            parts.push(companion.into());
+            let file = parts.join("/");
+            let [place, absent] = ["snapshots", ".no_exist"].map(|kind| folder.join(kind).join(&*commit).join(&file));
+            if place.exists() || absent.exists() {
+                continue;
+            }
+            let url = format!("{}/{repository}/resolve/{commit}/{file}", self.cache.endpoint);
+            match self.describe(&url, &commit, &place, BRIEF) {
+                Ok(described) => drop(self.fetch_into(repository, &commit, &file, &described, BRIEF, progress)?),
+                // As huggingface_hub remembers it.
+                Err(HubError::NoEntry { .. }) => write(&absent, b"")?,
+                Err(HubError::Status { status: 404, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches a file's contents, and makes the snapshot of `commit` show them as `file`.
+    fn fetch_into(
+        &self,
+        repository: &str,
+        commit: &str,
+        file: &str,
+        described: &Described,
+        patience: Patience,
+        progress: &mut OnProgress,
+    ) -> Result<PathBuf, HubError> {
+        let folder = self.folder(repository);
+        let snapshot = folder.join("snapshots").join(commit).join(file);
         let blob = folder.join("blobs").join(&described.etag);
         let is_hash = described.etag.len() == 64;
         if !blob.exists() {
@@ -155,25 +236,22 @@ impl Hub {
                 partial: &folder.join("blobs").join(format!("{}.incomplete", described.etag)),
                 lock: &locks.join(format!("{}.lock", described.etag)),
                 sha256: is_hash.then_some(described.etag.as_str()),
-                place: &place,
+                place: &described.place,
+                patience,
             };
             self.client.download(&wanted, progress)?;
         }
         point(&snapshot, &blob, file)?;
-        if revision != described.commit {
-            let reference = folder.join("refs").join(revision);
-            write(&reference, described.commit.as_bytes())?;
-        }
         Ok(snapshot)
     }
 
     /// Commit and contents' name of a file, from the headers of its answer.
-    fn describe(&self, url: &str, revision: &str, place: &Path) -> Result<Described, HubError> {
+    fn describe(&self, url: &str, revision: &str, place: &Path, patience: Patience) -> Result<Described, HubError> {
         let unreachable = |message: String| HubError::Unreachable { url: url.into(), message, place: place.into() };
         let mut at = url.to_string();
         for _ in 0..REDIRECTIONS {
-            let answer =
-                self.client.head(&at, self.cache.token.as_deref()).map_err(|error| unreachable(error.to_string()))?;
+            let answer = self.client.head(&at, self.cache.token.as_deref(), patience);
+            let answer = answer.map_err(|error| unreachable(error.to_string()))?;
             let status = answer.status().as_u16();
             let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
             if (300..400).contains(&status) {
@@ -184,6 +262,8 @@ impl Hub {
                     at = format!("{}{path}", origin(url));
                     continue;
                 }
+            } else if status == 404 && header("x-error-code") == Some(NO_ENTRY) {
+                return Err(HubError::NoEntry { url: url.into(), place: place.into() });
             } else if !(200..300).contains(&status) {
                 return Err(HubError::Status { url: url.into(), status, place: place.into() });
             }
@@ -195,7 +275,7 @@ impl Hub {
                 return Err(unreachable("the server does not name the contents (no usable ETag)".into()));
             }
             let commit = header("x-repo-commit").filter(|commit| plain(commit)).unwrap_or(revision);
-            return Ok(Described { commit: commit.into(), etag, url: at });
+            return Ok(Described { commit: commit.into(), etag, url: at, place: place.into() });
         }
         Err(unreachable("too many redirections".into()))
     }

@@ -8,6 +8,9 @@ use crate::pretrained::{PRETRAINED, Place};
 /// Weights files of a Hugging Face repository, in the order of preference.
 pub const REPOSITORY_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
+/// What stands beside weights in a repository and says how they are used.
+pub const COMPANIONS: [&str; 2] = ["config.json", "preprocessor_config.json"];
+
 /// Where weights come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
@@ -38,7 +41,7 @@ impl Spec {
     /// |---|---|
     /// | `torchvision/mobilenet_v2`, `torchvision/mobilenet_v2.imagenet1k_v1` | torchvision's default weights, or others |
     /// | `timm/mobilenetv2_100.ra_in1k`, `timm/mobilenetv2_100` | timm's, with their tag or its default |
-    /// | `lukemelas/efficientnet-b0` | EfficientNet-PyTorch's |
+    /// | `lukemelas/efficientnet-b0`, `lukemelas/adv-efficientnet-b0` | EfficientNet-PyTorch's, and those trained with AdvProp |
     /// | `d-li14/mobilenetv2_0.5` | d-li14/mobilenetv2.pytorch's |
     /// | `hf:owner/name`, `hf:owner/name@revision/file` | any repository |
     /// | `https://…`, `https://…#sha256=…` | any URL, and its hash |
@@ -191,6 +194,10 @@ mod tests {
         assert_eq!(repository("timm/mobilenetv2_100"), main("timm/mobilenetv2_100.ra_in1k"));
         assert_eq!(repository("timm/tf_efficientnet_b0"), main("timm/tf_efficientnet_b0.ns_jft_in1k"));
         assert_eq!(repository("timm/something_new.tag"), main("timm/something_new.tag"));
+        // A network of 11,821 classes is nobody's default.
+        assert_eq!(repository("timm/efficientnet_b5"), main("timm/efficientnet_b5.sw_in12k_ft_in1k"));
+        assert_eq!(url("lukemelas/adv-efficientnet-b8").1.as_deref(), Some("22a8fe65"));
+        assert_eq!(repository("hf:google/efficientnet-b7"), main("google/efficientnet-b7"));
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn hub(folder: &Path, server: &Server) -> Hub {
 }
 
 fn resolve(hub: &Hub, spec: &str) -> Result<std::path::PathBuf, HubError> {
-    hub.resolve(spec, &mut |_| ControlFlow::Continue(()))
+    Ok(hub.resolve(spec, &mut |_| ControlFlow::Continue(()))?.path)
 }
 
 /// Gives the part of `body` that a request's `Range` asks for.
@@ -142,7 +142,8 @@ fn a_file_is_fetched_once_and_then_found() {
             steps.push((progress.done, progress.total));
             ControlFlow::Continue(())
         })
-        .unwrap();
+        .unwrap()
+        .path;
     assert_eq!(path, folder.path().join("torch/hub/checkpoints").join(&name));
     assert_eq!(std::fs::read(&path).unwrap(), contents());
     assert_eq!(steps.first(), Some(&(0, Some(300_000))));
@@ -219,6 +220,53 @@ fn a_broken_off_file_that_changed_meanwhile_is_fetched_again() {
     }
 }
 
+#[test]
+fn without_a_hash_only_the_same_file_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = vec![9u8; 300_000];
+    // Another file at the same address every time; it has a tag after the first.
+    let server = Server::start(move |request, before| {
+        let (body, tag) = match before {
+            0 => (old.clone(), None),
+            1 => (contents(), Some("\"one\"")),
+            _ => (contents(), Some(if before < 4 { "\"one\"" } else { "\"two\"" })),
+        };
+        let same = request.headers.get("if-range").is_none_or(|asked| Some(asked.as_str()) == tag);
+        let Answer(status, mut headers, body, sent) =
+            if same { part(request, &body) } else { Answer::new(200, &[], &body) };
+        headers.extend(tag.map(|tag| ("ETag", tag.to_string())));
+        Answer(status, headers, body, sent)
+    });
+    let hub = hub(folder.path(), &server);
+    let spec = format!("{}/model.pth", server.address);
+    let interrupt = || {
+        let mut stop = |progress: mbconv_hub::Progress| match progress.done {
+            done if done >= 100_000 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        assert!(matches!(hub.resolve(&spec, &mut stop), Err(HubError::Interrupted)));
+    };
+    let partial = |name: &str| walk(folder.path()).into_iter().find(|path| path.ends_with(name));
+    // Without a tag nothing says that the beginning is of the same file: begun anew.
+    interrupt();
+    assert!(partial(".incomplete").is_some() && partial(".etag").is_none());
+    interrupt();
+    assert!(partial(".etag").is_some());
+    // With one the rest is asked for, of that file alone.
+    let path = resolve(&hub, &spec).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), contents());
+    // Interrupted once more, and another file is there the next time.
+    std::fs::remove_file(path).unwrap();
+    interrupt();
+    let path = resolve(&hub, &spec).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), contents());
+    let seen = server.seen();
+    let asked: Vec<_> = seen.iter().map(|request| request.headers.get("if-range").map(String::as_str)).collect();
+    assert_eq!(asked, [None, None, Some("\"one\""), None, Some("\"one\"")]);
+    assert!(seen[2].headers.contains_key("range") && !seen[1].headers.contains_key("range"));
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else is left");
+}
+
 fn walk(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -258,7 +306,8 @@ fn refusals_are_final_and_failures_are_not() {
         assert!(matches!(&error, HubError::Status { status: found, .. } if *found == status), "{error:?}");
         assert_eq!(server.seen().len(), requests, "{status}");
         let hint = error.hint().unwrap();
-        assert!(if status == 403 { hint.contains("HF_TOKEN") } else { hint.contains("put it at") }, "{hint}");
+        assert!(hint.contains("put it at"), "{hint}");
+        assert_eq!(status == 403, hint.contains("is the name right?") && hint.contains("HF_TOKEN"), "{hint}");
     }
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|_, before| Answer::new(if before < 2 { 503 } else { 200 }, &[], b"yes"));
@@ -310,8 +359,12 @@ fn repository(files: &'static [(&'static str, &'static [u8])]) -> Server {
         if path == "/contents" {
             return part(request, files[0].1);
         }
-        match files.iter().find(|(name, _)| path == format!("/org/name/resolve/main/{name}")) {
-            None => Answer::new(404, &[], b"Entry not found"),
+        let name = ["main", COMMIT].iter().find_map(|at| path.strip_prefix(&format!("/org/name/resolve/{at}/")));
+        match files.iter().find(|(file, _)| Some(*file) == name) {
+            None if path.starts_with("/org/name/") => {
+                Answer::new(404, &[("X-Error-Code", "EntryNotFound")], b"Entry not found")
+            }
+            None => Answer::new(404, &[], b"Not found"),
             Some((_, body)) => {
                 let headers: [(&'static str, &str); 4] = [
                     ("X-Repo-Commit", COMMIT),
@@ -346,6 +399,79 @@ fn repositories_are_cached_where_hugging_face_looks() {
     assert_eq!(resolve(&hub, "hf:org/name").unwrap(), path);
     assert_eq!(resolve(&hub, "hf:org/name@main/model.safetensors").unwrap(), path);
     assert_eq!(server.seen().len(), asked, "what is there is not asked for again");
+}
+
+/// A repository of timm's form, whose files are given as they are.
+fn with_config() -> Server {
+    Server::start(|request, _| {
+        let file = request.path.strip_prefix("/timm/net.tag/resolve/").and_then(|rest| rest.split_once('/'));
+        let body = match file {
+            Some(("main" | COMMIT, "model.safetensors")) => &b"tensors"[..],
+            Some((COMMIT, "config.json")) => b"{}",
+            _ => return Answer::new(404, &[("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", COMMIT)], b""),
+        };
+        // Small files are named by git's hash, which is none of theirs.
+        let etag = if body == b"{}" { "44136fa355b3678a1146ad16f7e8649e94fb4fc2".into() } else { sha256(body) };
+        let answer = if request.method == "HEAD" { Answer::new(200, &[], b"") } else { part(request, body) };
+        let Answer(status, mut headers, body, sent) = answer;
+        headers.extend([("X-Repo-Commit", COMMIT.to_string()), ("ETag", format!("\"{etag}\""))]);
+        Answer(status, headers, body, sent)
+    })
+}
+
+#[test]
+fn what_says_how_weights_are_used_comes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = with_config();
+    let hub = hub(folder.path(), &server);
+    let path = resolve(&hub, "timm/net.tag").unwrap();
+    let home = folder.path().join("huggingface/hub/models--timm--net.tag");
+    assert_eq!(path, home.join("snapshots").join(COMMIT).join("model.safetensors"));
+    assert_eq!(std::fs::read(path.with_file_name("config.json")).unwrap(), b"{}");
+    // What the repository has not is remembered, where huggingface_hub remembers it.
+    assert!(!path.with_file_name("preprocessor_config.json").exists());
+    assert!(home.join(".no_exist").join(COMMIT).join("preprocessor_config.json").is_file());
+    let asked = server.seen().len();
+    assert_eq!(resolve(&hub, "timm/net.tag").unwrap(), path);
+    assert_eq!(server.seen().len(), asked, "nothing is asked for again");
+
+    // Weights from before this was so, and weights that another tool has fetched: what is missing comes, of their commit.
+    std::fs::remove_file(path.with_file_name("config.json")).unwrap();
+    assert!(hub.resolve("timm/net.tag", &mut |_| ControlFlow::Continue(())).unwrap().alone.is_none());
+    assert!(path.with_file_name("config.json").is_file());
+    // A file that was named is fetched alone.
+    let count = server.seen().len();
+    assert!(resolve(&hub, "hf:timm/net.tag@main/config.json").is_ok());
+    assert_eq!(server.seen().len(), count);
+}
+
+#[test]
+fn weights_that_are_here_need_no_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = folder.path().join("huggingface/hub/models--timm--net.tag/snapshots/main");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::write(snapshot.join("model.safetensors"), b"tensors").unwrap();
+    let go_on = &mut |_: mbconv_hub::Progress| ControlFlow::Continue(());
+
+    // A port on which nobody listens; then a hub that fails, which is asked once.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let failing = Server::start(|_, _| Answer::new(503, &[], b""));
+    for endpoint in [format!("http://127.0.0.1:{port}"), failing.address.clone()] {
+        let cache = Cache { endpoint, ..Cache::at(folder.path()) };
+        let found = Hub::new(cache).unwrap().resolve("timm/net.tag", go_on).unwrap();
+        assert_eq!(found.path, snapshot.join("model.safetensors"));
+        assert!(found.alone.unwrap().to_string().contains("config.json"));
+    }
+    assert_eq!(failing.seen().len(), 1);
+    // Where it may not be asked it is not, and nothing is said of it.
+    let cache = Cache { endpoint: failing.address.clone(), offline: true, ..Cache::at(folder.path()) };
+    assert!(Hub::new(cache).unwrap().resolve("timm/net.tag", go_on).unwrap().alone.is_none());
+    assert_eq!(failing.seen().len(), 1);
+    // A mirror that does not know the repository says nothing of its files.
+    let empty = Server::start(|_, _| Answer::new(404, &[], b""));
+    let cache = Cache { endpoint: empty.address.clone(), ..Cache::at(folder.path()) };
+    assert!(Hub::new(cache).unwrap().resolve("timm/net.tag", go_on).unwrap().alone.is_none());
+    assert!(!snapshot.parent().unwrap().with_file_name(".no_exist").exists());
 }
 
 #[test]

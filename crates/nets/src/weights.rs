@@ -15,6 +15,8 @@ use crate::{Architecture, Network};
 
 /// Suffix of PyTorch's batch counter, which a strict `load_state_dict` wants and nothing reads.
 const BATCH_COUNTER: &str = "num_batches_tracked";
+/// Suffix of batch-norm's running variance, in every layout.
+const VARIANCE: &str = "running_var";
 
 /// Precision in which tensors are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,12 @@ pub enum WeightsError {
         /// Precision it was read or written in.
         written: Precision,
     },
+    /// A variance below zero, whose root would make every output NaN.
+    #[error("`{key}` has a negative value, which no variance can have")]
+    NegativeVariance {
+        /// Key of the tensor.
+        key: String,
+    },
 }
 
 /// A key from a stranger's file, for people: of reasonable length, and without what would move a terminal's cursor.
@@ -102,13 +110,17 @@ pub fn state_dict_in(network: &Network, layout: Layout) -> Vec<(TensorInfo, Tens
 /// Puts tensors, by torchvision's keys or another [`Layout`]'s, into `network`.
 ///
 /// # Errors
-/// A tensor that is missing, foreign or of another shape: nothing is loaded by halves.
+/// A tensor that is missing, foreign or of another shape, a negative variance: nothing is loaded by halves.
 pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>) -> Result<Network, WeightsError> {
     state.retain(|key, _| !key.ends_with(BATCH_COUNTER));
     let architecture = network.architecture();
     let layout = Layout::detect(architecture, |key| state.contains_key(key)).unwrap_or(Layout::Torchvision);
     let list = layout.tensors(architecture);
     compare(&list, &state, |data| data.shape().to_vec())?;
+    let negative = |info: &&TensorInfo| info.key.ends_with(VARIANCE) && state[&info.key].iter::<f32>().any(|v| v < 0.0);
+    if let Some(info) = list.iter().find(negative) {
+        return Err(WeightsError::NegativeVariance { key: info.key.clone() });
+    }
     let values = list.into_iter().filter_map(|info| Some((info.path, state.remove(&info.key)?))).collect();
     Ok(network.map(&mut Loader { path: Vec::new(), values }))
 }
@@ -170,7 +182,7 @@ pub fn to_safetensors_in(
     for (info, data) in state_dict_in(network, layout) {
         let (dtype, bytes) = encode(data.iter::<f32>(), precision)
             .ok_or_else(|| WeightsError::NotFinite { key: info.key.clone(), written: precision })?;
-        if let Some(norm) = info.key.strip_suffix("running_var") {
+        if let Some(norm) = info.key.strip_suffix(VARIANCE) {
             views.push((format!("{norm}{BATCH_COUNTER}"), Dtype::I64, vec![], 0i64.to_le_bytes().to_vec()));
         }
         views.push((info.key, dtype, info.shape, bytes));
@@ -223,7 +235,7 @@ fn compare<T>(
 /// Reads a safetensors file's bytes into `network`, converting every float type to f32.
 ///
 /// # Errors
-/// A damaged file, a tensor that is missing, foreign, of another shape or not finite.
+/// A damaged file, a tensor that is missing, foreign, of another shape or not finite, a negative variance.
 pub fn from_safetensors(network: Network, bytes: &[u8]) -> Result<Network, WeightsError> {
     let mut state = HashMap::new();
     for (key, view) in SafeTensors::deserialize(bytes)?.iter() {
@@ -423,6 +435,23 @@ mod tests {
         assert!(difference.abs().max().into_scalar::<f32>() < 1e-7);
         assert_eq!(grey.classifier.weight.dims(), [5, 1280]);
         assert_eq!(seven.classifier.weight.val().into_data(), original.classifier.weight.val().into_data());
+    }
+
+    #[test]
+    fn negative_variances_are_named() {
+        for layout in [Layout::Torchvision, Layout::Timm, Layout::HuggingFace] {
+            let mut state: HashMap<_, _> =
+                state_dict_in(&small(1), layout).into_iter().map(|(info, data)| (info.key, data)).collect();
+            let key = state.keys().filter(|key| key.ends_with(VARIANCE)).min().unwrap().clone();
+            let count = state[&key].num_elements();
+            let mut values = vec![0.0f32; count];
+            state.insert(key.clone(), TensorData::new(values.clone(), [count]));
+            assert!(load_state_dict(small(2), state.clone()).is_ok(), "a variance of nothing is possible");
+            values[count - 1] = -1e-3;
+            state.insert(key.clone(), TensorData::new(values, [count]));
+            let error = load_state_dict(small(2), state).unwrap_err();
+            assert_eq!(error.to_string(), format!("`{key}` has a negative value, which no variance can have"));
+        }
     }
 
     #[test]

@@ -314,9 +314,11 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     if let Some(weights) = finetune.weights.as_ref().filter(|_| !folder.begun) {
         let loaded = match group.leads() {
             true => load_body(network, &options.name, &data.classes, weights).map_err(TrainError::from),
-            false => Ok(network),
+            false => Ok((network, Vec::new())),
         };
-        network = group.agree(loaded)?;
+        let told;
+        (network, told) = group.agree(loaded)?;
+        lines.extend(told);
     }
     let average = recipe.ema.as_ref().map(|_| network.valid());
     let learner = Learner { network, optimizer: recipe.optimizer.init(&architecture), average };

@@ -98,7 +98,7 @@ pub fn find_lr(
     let finetune = recipe.finetune.clone().unwrap_or_default();
     let mut network = fresh_network(&architecture, recipe.seed, &device);
     if let Some(weights) = &finetune.weights {
-        network = load_body(network, &recipe.model.name, &data.classes, weights)?;
+        (network, _) = load_body(network, &recipe.model.name, &data.classes, weights)?;
     }
     // As after the classifier's own epochs.
     network = freeze::apply(network, &finetune, finetune.head_epochs);

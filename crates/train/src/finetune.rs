@@ -10,7 +10,7 @@ use mbconv_nets::weights::{WeightsError, load_state_dict, state_dict};
 use crate::data::Sampling;
 use crate::data::augment::AugmentConfig;
 use crate::ema::EmaConfig;
-use crate::import::{ImportError, ImportOptions, load_weights};
+use crate::import::{ImportError, ImportOptions, Loaded, load_weights};
 use crate::model_file::ModelCard;
 use crate::optimizer::{OptimizerConfig, OptimizerName};
 use crate::precision::MapPrecision;
@@ -55,19 +55,32 @@ impl FinetuneError {
 
 /// Puts the weights and running statistics of the model at `path` into `network`, whose classes are `classes` and which
 /// the recipe calls `name`. The classifier stays as it is, freshly drawn, unless the model's classes are the same; the stem is
-/// adapted where the network takes another number of channels.
+/// adapted where the network takes another number of channels. What was done is told in lines for people.
 ///
 /// # Errors
 /// A model that cannot be read or has another architecture.
-pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) -> Result<Network, FinetuneError> {
+pub fn load_body(
+    network: Network,
+    name: &str,
+    classes: &[String],
+    path: &Path,
+) -> Result<(Network, Vec<String>), FinetuneError> {
     let load = |arch| load_weights(path, &ImportOptions { arch, preprocess: None }, &Device::flex());
     // What the file leaves open the recipe decides.
     let loaded = match load(None) {
         Err(ImportError::Ambiguous { .. }) => load(Some(name.into())),
         loaded => loaded,
     };
+    let Loaded { model, origin } = loaded?;
+    let mut lines = vec![format!("begins with {}", model.path.display())];
+    lines.extend(Some(origin).filter(|origin| !origin.is_empty()));
     let channels = network.architecture().input_channels;
-    let (model, _) = loaded?.model.with_input_channels(channels).map_err(ImportError::from)?;
+    let (model, stem) = model.with_input_channels(channels).map_err(ImportError::from)?;
+    lines.extend(stem);
+    lines.extend(
+        otherwise(&model.network, &network)
+            .map(|how| format!("note: {how}: --set model.name={}", model.card.architecture.name)),
+    );
     let same_classes = model.card.classes == classes;
     let by_key = |network: &Network| -> HashMap<String, TensorData> {
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect()
@@ -77,12 +90,33 @@ pub fn load_body(network: Network, name: &str, classes: &[String], path: &Path) 
         state.retain(|key, _| !key.starts_with(CLASSIFIER));
         state.extend(by_key(&network).into_iter().filter(|(key, _)| key.starts_with(CLASSIFIER)));
     }
-    load_state_dict(network, state).map_err(|source| FinetuneError::Unfit {
+    let (ours, theirs) = (classes.len(), model.card.classes.len());
+    lines.push(match same_classes {
+        true => "the classifier is the model's".into(),
+        false if ours == theirs => format!("the classifier is new: the data's {ours} classes are not the model's"),
+        false => format!("the classifier is new, for the data's {ours} classes instead of the model's {theirs}"),
+    });
+    let network = load_state_dict(network, state).map_err(|source| FinetuneError::Unfit {
         source: Box::new(source),
         path: path.display().to_string(),
         found: model.card.architecture.name.clone(),
         expected: name.into(),
-    })
+    })?;
+    Ok((network, lines))
+}
+
+/// What `network` computes otherwise than the one that the weights were learnt in, where shapes do not tell.
+fn otherwise(learnt: &Network, network: &Network) -> Option<String> {
+    let (learnt, ours) = (learnt.architecture(), network.architecture());
+    let differences = [
+        (learnt.padding != ours.padding, format!("padding {:?} instead of {:?}", ours.padding, learnt.padding)),
+        (
+            learnt.norm_epsilon != ours.norm_epsilon,
+            format!("batch-norm's epsilon {} instead of {}", ours.norm_epsilon, learnt.norm_epsilon),
+        ),
+    ];
+    let told: Vec<String> = differences.into_iter().filter(|(differs, _)| *differs).map(|(_, how)| how).collect();
+    (!told.is_empty()).then(|| format!("the recipe's network is not quite the weights': {}", told.join(", ")))
 }
 
 /// A recipe for fine-tuning the model that `card` describes, at `weights`, on `images` training images, with `overrides` set.
@@ -199,11 +233,24 @@ mod tests {
         let classes = |names: &[&str]| -> Vec<String> { names.iter().map(|name| name.to_string()).collect() };
         let fresh = network(name, 3, 2);
         let drawn = weights(&fresh);
-        let tuned = weights(&load_body(fresh, name, &classes(&["a", "b", "c"]), &path).unwrap());
+        let (tuned, told) = load_body(fresh, name, &classes(&["a", "b", "c"]), &path).unwrap();
+        let begins = format!("begins with {}", path.display());
+        assert_eq!(told, [&*begins, "the classifier is new, for the data's 3 classes instead of the model's 2"]);
+        let tuned = weights(&tuned);
         assert!(tuned[0] == weights(&original)[0] && tuned[0] != drawn[0]);
         assert!(tuned[1] == drawn[1]);
-        let same = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path).unwrap();
+        let (same, told) = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path).unwrap();
+        assert_eq!(told, [&*begins, "the classifier is the model's"]);
         assert!(weights(&same) == weights(&original));
+        let (_, told) = load_body(network(name, 2, 2), name, &classes(&["a", "c"]), &path).unwrap();
+        assert_eq!(told[1], "the classifier is new: the data's 2 classes are not the model's");
+        let twin = "tf_mobilenet_v2_0.1";
+        let (_, told) = load_body(network(twin, 2, 2), twin, &classes(&["a", "b"]), &path).unwrap();
+        assert_eq!(
+            told[1],
+            "note: the recipe's network is not quite the weights': padding Same instead of Symmetric, batch-norm's epsilon \
+             0.001 instead of 0.00001: --set model.name=mobilenet_v2_0.1"
+        );
         let other = load_body(network("mobilenet_v2_0.5", 3, 2), "mobilenet_v2_0.5", &classes(&["a"; 3]), &path);
         let error = other.unwrap_err();
         assert!(error.to_string().contains(name) && error.hint().unwrap().contains(name), "{error}");

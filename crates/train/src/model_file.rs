@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Preprocess;
 use crate::files::{read_weights, write_atomically};
+use crate::import::is_pytorch;
 use crate::metrics::Scores;
 use crate::recipe::RecipeFile;
 use crate::run_folder::Score;
@@ -132,6 +133,12 @@ pub enum ModelError {
         /// What is wrong.
         source: WeightsError,
     },
+    /// Weights of another program.
+    #[error("{path} is a file of PyTorch, not a model of this program")]
+    Foreign {
+        /// Path of the file.
+        path: String,
+    },
     /// A safetensors file without this program's metadata.
     #[error("the model {path} does not say which network it is: no `{METADATA_KEY}` in its metadata")]
     NoCard {
@@ -160,8 +167,8 @@ impl ModelError {
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoCard { .. } => {
-                Some("a model is a .safetensors file that `mbconv train` or `mbconv export` wrote".into())
+            Self::NoCard { path } | Self::Foreign { path } => {
+                Some(format!("`mbconv import {path} MODEL.safetensors` makes a model of another program's weights"))
             }
             Self::Weights { source: WeightsError::Format(_), .. } => {
                 Some("the file is damaged or was cut short: copy it again from where it came".into())
@@ -261,6 +268,9 @@ fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
 
 fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     let shown = || path.display().to_string();
+    if is_pytorch(bytes) {
+        return Err(ModelError::Foreign { path: shown() });
+    }
     let (_, header) = SafeTensors::read_metadata(bytes)
         .map_err(|error| ModelError::Weights { path: shown(), source: error.into() })?;
     let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));

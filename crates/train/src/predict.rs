@@ -108,7 +108,12 @@ pub fn predict(
 }
 
 fn read(path: &Path, preprocess: &Preprocess) -> Result<RgbPixels, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    let io = |source| DataError::Io { path: path.into(), source };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        // A pipe may never end, nor a device.
+        return Err(io(std::io::Error::other("it is not a regular file")));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
     decode(&bytes, &preprocess.decoding())
         .map_err(|source| DataError::Image { name: path.display().to_string(), source })
 }

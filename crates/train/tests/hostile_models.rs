@@ -79,6 +79,28 @@ fn other_shapes_types_and_values_are_named() {
     // All ones is no number in half precision.
     assert!(message(&header, &vec![0xff; body.len()]).contains("not finite"));
     assert!(message(&header.replace("mobilenet_v2_0.1", "resnet50"), body).contains("resnet50"));
+    // Half precision's -1, where ones were.
+    let key = "features.3.conv.1.1.running_var";
+    let at = header.find(&format!("\"{key}\"")).unwrap();
+    let offsets = &header[at + header[at..].find("data_offsets\":[").unwrap() + 15..];
+    let start: usize = offsets.split(',').next().unwrap().parse().unwrap();
+    let mut negative = body.to_vec();
+    negative[start + 1] |= 0x80;
+    assert_eq!(
+        message(&header, &negative),
+        format!("the model model.safetensors: `{key}` has a negative value, which no variance can have")
+    );
+}
+
+#[test]
+fn files_of_other_programs_lead_to_import() {
+    let (header, body) = split();
+    let hint = |bytes: &[u8]| open(bytes).unwrap_err().hint().unwrap();
+    let nobodys = joined(&header.replace("\"mbconv\":", "\"nobody\":"), body);
+    let zip = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import/zip.pth")).unwrap();
+    for bytes in [nobodys, zip] {
+        assert!(hint(&bytes).contains("`mbconv import model.safetensors MODEL.safetensors`"));
+    }
 }
 
 proptest! {

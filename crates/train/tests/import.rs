@@ -167,6 +167,126 @@ fn spoilt_weights_are_errors_that_name_them() {
     assert!(found.contains("features.3.conv.3.weight") && found.contains("not finite"), "{found}");
     let found = error(&|state| state.get_mut(key).unwrap().0 = Dtype::I32);
     assert!(found.contains("features.3.conv.3.weight") && found.contains("whole numbers"), "{found}");
+    let found = error(&|state| {
+        let (dtype, _, bytes) = state.get_mut(key).unwrap();
+        *dtype = Dtype::F8_E4M3;
+        bytes.truncate(bytes.len() / 4);
+    });
+    assert!(found.contains("features.3.conv.3.weight") && found.contains("floats of 8 bits"), "{found}");
+    // By their home's key.
+    let key = "features.3.conv.4.running_var";
+    let found = error(&|state| state.get_mut(key).unwrap().2[..4].copy_from_slice(&(-0.5f32).to_le_bytes()));
+    assert!(found.contains(key) && found.contains("negative"), "{found}");
+}
+
+#[test]
+fn errors_say_what_would_mend_them() {
+    let fixture = fixture("flat_mobilenet_v2");
+    let folder = tempfile::tempdir().unwrap();
+    let hint = |arch: Option<&str>, change: &dyn Fn(&mut State)| {
+        let options = ImportOptions { arch: arch.map(String::from), preprocess: None };
+        let error = load_weights(&fixture.write(folder.path(), change), &options, &Device::default()).unwrap_err();
+        error.hint().unwrap_or_else(|| panic!("{error}"))
+    };
+    let key = "features.3.conv.3.weight";
+    // Whatever name is wrong, and however: of another size, of another family, of nobody.
+    for name in ["mobilenet_v2_0.5", "efficientnet_b0", "resnet50"] {
+        assert!(hint(Some(name), &|_| ()).contains("leave --arch away"), "{name}");
+    }
+    assert!(hint(None, &|state| drop(state.remove(key))).contains("lukemelas/EfficientNet-PyTorch"));
+    assert!(hint(None, &|state| state.clear()).contains("Hugging Face transformers"));
+    assert!(hint(None, &|state| state.get_mut(key).unwrap().0 = Dtype::I32).contains("16, 32 or 64 bits"));
+    let nan = f32::NAN.to_le_bytes();
+    assert!(
+        hint(None, &|state| state.get_mut(key).unwrap().2[..4].copy_from_slice(&nan)).contains("another checkpoint")
+    );
+    let cut = folder.path().join("cut.pth");
+    std::fs::write(&cut, b"PK\x03\x04\0\0").unwrap();
+    assert!(load(&cut).unwrap_err().hint().unwrap().contains("is the file whole?"));
+}
+
+#[test]
+fn tensorflows_conventions_do_not_hang_on_a_name() {
+    for name in ["lukemelas_efficientnet", "hugging_face_efficientnet"] {
+        let fixture = fixture(name);
+        let folder = tempfile::tempdir().unwrap();
+        let path = fixture.write(folder.path(), |_| ());
+        let options = ImportOptions { arch: Some("efficientnet_b0".into()), preprocess: None };
+        let named = load_weights(&path, &options, &Device::default()).unwrap().model;
+        let found = load(&path).unwrap().model;
+        assert_eq!(named.card, found.card, "{name}");
+        assert_eq!(logits(&named), logits(&found), "{name}");
+    }
+}
+
+#[test]
+fn a_cache_of_hugging_faces_says_whose_weights_they_are() {
+    let fixture = Fixture { file: "model".into(), ..fixture("timm_tf_efficientnet") };
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = |repository: &str| {
+        let place = folder.path().join(repository).join("snapshots/0123456789abcdef");
+        std::fs::create_dir_all(&place).unwrap();
+        fixture.write(&place, |_| ())
+    };
+    for (repository, name, mean) in [
+        ("models--timm--tf_efficientnet_b0.ap_in1k", "tf_efficientnet_b0", 0.5),
+        ("models--timm--tf_efficientnet_b0.in1k", "tf_efficientnet_b0", 0.485),
+        ("models--timm--efficientnet_b0.ra_in1k", "efficientnet_b0", 0.485),
+    ] {
+        let card = load(&snapshot(repository)).unwrap().model.card;
+        assert_eq!((card.architecture.name.as_str(), card.preprocess.mean[0]), (name, mean), "{repository}");
+    }
+    // What came along with them says more.
+    let path = snapshot("models--timm--tf_efficientnet_b0.ap_in1k");
+    let config = r#"{"architecture": "tf_efficientnet_b0", "pretrained_cfg": {"tag": "ap_in1k", "input_size": [3, 160, 160],
+        "crop_pct": 1.0, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}"#;
+    std::fs::write(path.with_file_name("config.json"), config).unwrap();
+    let card = load(&path).unwrap().model.card;
+    assert_eq!((card.preprocess.crop, card.preprocess.mean), (160, [0.1, 0.2, 0.3]));
+    // A folder of another form has no name to give.
+    assert!(matches!(load(&snapshot("timm--tf_efficientnet_b0.in1k")), Err(ImportError::Ambiguous { .. })));
+}
+
+#[test]
+fn another_networks_configuration_is_not_heeded() {
+    let config = |architecture: &str| {
+        format!(
+            r#"{{"architecture": "{architecture}", "label_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "nine"],
+            "pretrained_cfg": {{"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}}}"#
+        )
+    };
+    for (name, strangers) in [
+        ("timm_mobilenet_v2", &["efficientnet_b0", "mobilenetv2_050", "resnet50", ""][..]),
+        // timm's configurations are of timm's layout.
+        ("lukemelas_efficientnet", &["efficientnet_b0", "tf_efficientnet_b0"]),
+    ] {
+        let fixture = fixture(name);
+        let folder = tempfile::tempdir().unwrap();
+        let path = fixture.write(folder.path(), |_| ());
+        let alone = load(&path).unwrap().model;
+        for stranger in strangers {
+            std::fs::write(folder.path().join("config.json"), config(stranger)).unwrap();
+            let beside = load(&path).unwrap().model;
+            assert_eq!(beside.card, alone.card, "{name} beside {stranger}");
+            // What the user says must fit all the same.
+            let options = ImportOptions { arch: Some("efficientnet_b3".into()), preprocess: None };
+            assert!(matches!(
+                load_weights(&path, &options, &Device::default()),
+                Err(ImportError::Unknown { named: true, .. })
+            ));
+        }
+    }
+}
+
+#[test]
+fn weights_trained_with_advprop_have_pixels_from_minus_one_to_one() {
+    let fixture = fixture("lukemelas_efficientnet");
+    let folder = tempfile::tempdir().unwrap();
+    let path = fixture.write(folder.path(), |_| ());
+    let adversarial = folder.path().join("adv-efficientnet-b0-b64d5a18.pth");
+    std::fs::rename(&path, &adversarial).unwrap();
+    let preprocess = load(&adversarial).unwrap().model.card.preprocess;
+    assert_eq!((preprocess.mean, preprocess.std), ([0.5; 3], [0.5; 3]));
 }
 
 #[test]
@@ -333,7 +453,9 @@ fn a_recipe_decides_what_its_weights_leave_open() {
     options.input_channels = 1;
     let network = options.architecture().unwrap().init(&Device::default());
     let classes = ["a", "b", "c"].map(String::from);
-    let tuned = load_body(network, "tf_efficientnet_b0", &classes, &path).unwrap();
+    let (tuned, told) = load_body(network, "tf_efficientnet_b0", &classes, &path).unwrap();
+    assert!(told[1].starts_with("tf_efficientnet_b0 with 10 classes in timm's layout"), "{told:?}");
+    assert_eq!(told[2], "the stem's weights are summed, for 1 input channel instead of 3");
     let stem: Vec<f32> = tuned.stem.weight.val().into_data().iter().collect();
     let sums: Vec<f32> = fixture
         .values("conv_stem.weight")

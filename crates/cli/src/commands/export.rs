@@ -32,7 +32,11 @@ pub fn run(args: Export) -> Result<(), Failure> {
     let precision = dtype.into();
     match format {
         Format::Safetensors => {
-            Model::save_in(&network, &card, layout.unwrap_or(Layout::Torchvision).into(), precision, &out)?;
+            let home: mbconv_nets::Layout = layout.unwrap_or(Layout::Torchvision).into();
+            Model::save_in(&network, &card, home, precision, &out)?;
+            // Who asks for a home's keys means to load the file there.
+            let notes = if layout.is_some() { home.differences(&card.architecture)? } else { Vec::new() };
+            notes.iter().for_each(|note| eprintln!("note: {note}"));
         }
         Format::Onnx => {
             let options = OnnxOptions { precision, preprocessing: with_preprocessing, softmax: with_softmax };

@@ -2,18 +2,19 @@
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use mbconv_hub::{Hub, Progress, Spec};
+use mbconv_hub::{Found, Hub, Progress, Spec};
+use mbconv_train::recipe::RecipeFile;
 
 use super::print_text;
 use crate::args::Fetch;
 use crate::failure::Failure;
 
 pub fn run(args: Fetch, stop: &AtomicBool) -> Result<(), Failure> {
-    let path = resolve(&args.weights, stop)?;
+    let path = resolve(Path::new(&args.weights), stop)?;
     if !path.is_file() {
         return Err(Failure::new(format!("there is no file {}", path.display()), None));
     }
@@ -21,7 +22,9 @@ pub fn run(args: Fetch, stop: &AtomicBool) -> Result<(), Failure> {
 }
 
 /// The file that `weights` names: fetched where it is not a file on this machine.
-pub fn resolve(weights: &str, stop: &AtomicBool) -> Result<PathBuf, Failure> {
+pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, Failure> {
+    // No name of published weights is anything but UTF-8.
+    let Some(weights) = weights.to_str() else { return Ok(weights.into()) };
     if let Spec::Path(path) = Spec::parse(weights)? {
         return Ok(path);
     }
@@ -54,5 +57,17 @@ pub fn resolve(weights: &str, stop: &AtomicBool) -> Result<PathBuf, Failure> {
     if let Some(bar) = &bar {
         bar.finish_and_clear();
     }
-    Ok(result?)
+    let Found { path, alone } = result?;
+    if let Some(error) = alone {
+        eprintln!("note: {error}; how the weights are used follows from their name alone");
+    }
+    Ok(path)
+}
+
+/// The recipe's weights to begin with, where it names published ones.
+pub fn resolve_in(recipe: &mut RecipeFile, stop: &AtomicBool) -> Result<(), Failure> {
+    if let Some(weights) = recipe.finetune.as_mut().and_then(|finetune| finetune.weights.as_mut()) {
+        *weights = resolve(weights, stop)?;
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use mbconv_train::find_lr::{Sweep, find_lr};
 use mbconv_train::recipe::RecipeFile;
 use serde_json::json;
 
+use super::fetch::resolve_in;
 use super::{print_json, print_text};
 use crate::args::FindLr;
 use crate::failure::Failure;
@@ -20,6 +21,7 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     }
     let mut file = RecipeFile::read(&args.recipe, &args.overrides)?;
     file.data.path = args.data.clone().or(file.data.path);
+    resolve_in(&mut file, stop)?;
     let recipe = Recipe::try_from(file)?;
     let device = args.device.open()?;
     let path = recipe.data.path.clone().ok_or_else(|| {

@@ -22,29 +22,29 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
     let watch = group.agree(Watch::new(args.tui, group))?;
     let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
     let prepare = || -> Result<_, Failure> {
-        let weights = resolve(&args.weights.to_string_lossy(), stop)?;
+        let weights = resolve(&args.weights, stop)?;
+        if weights.to_str().is_none() {
+            let message = format!("the path {weights:?} is not UTF-8, and a recipe holds no other");
+            return Err(Failure::new(message, "rename it, or make a link to it".to_string()));
+        }
         let options = ImportOptions { arch: args.arch.clone(), preprocess: None };
         let loaded = load_weights(&weights, &options, &device)?;
-        let (model, adapted) = match args.input_channels {
-            Some(channels) => loaded.model.with_input_channels(channels)?,
-            None => (loaded.model, None),
+        // What is done to it for this the run will tell.
+        let card = match args.input_channels {
+            Some(channels) => loaded.model.with_input_channels(channels)?.0.card,
+            None => loaded.model.card,
         };
-        let card = model.card;
         // The preset follows from the number of images, and how many are left to train on from the recipe.
         let shape = finetune::recipe(&card, &weights, 1000, &args.settings())?;
         let data = data::open(&args.data, &shape.data.open_options(shape.seed))?;
         let images = data.split("train")?.len();
         let mut file = finetune::recipe(&card, &weights, images, &args.settings())?;
         file.data.path = Some(args.data.clone());
-        let told = [Some(loaded.origin), adapted].into_iter().flatten().filter(|line| !line.is_empty());
-        Ok((Recipe::try_from(file)?, data, told.collect::<Vec<_>>()))
+        Ok((Recipe::try_from(file)?, data))
     };
-    let (recipe, data, told) = group.agree(prepare())?;
+    let (recipe, data) = group.agree(prepare())?;
 
     let mut progress = Progress::new();
-    for line in &told {
-        watch.line(&progress, line);
-    }
     watch.line(&progress, &format!("run folder {}", args.out.display()));
     let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, group, resume: args.resume, stop };
     let outcome = watch.train(run, &mut progress);

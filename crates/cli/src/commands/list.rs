@@ -22,12 +22,10 @@ fn pretrained(as_json: bool) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut text = format!("{:<46}{:>9}{:>9}{:>12}\n", "weights", "top-1", "top-5", "resolution");
     for row in PRETRAINED {
-        let shares = row.accuracy.map(|(top1, top5)| (share(top1), share(top5)));
-        let (top1, top5) = shares.unzip();
+        let [top1, top5] = [row.top1, row.top5].map(|percent| percent.map(share));
         rows.push(json!({ "name": row.name, "top1": top1, "top5": top5, "resolution": row.resolution }));
         let shown = |percent: Option<f64>| percent.map_or("–".into(), |percent| format!("{percent:.2} %"));
-        let (top1, top5) = row.accuracy.unzip();
-        let _ = writeln!(text, "{:<46}{:>9}{:>9}{:>9} px", row.name, shown(top1), shown(top5), row.resolution);
+        let _ = writeln!(text, "{:<46}{:>9}{:>9}{:>9} px", row.name, shown(row.top1), shown(row.top5), row.resolution);
     }
     text += "\nImageNet-1k validation accuracy as published, at the resolution shown; without its tag a name means the first\n";
     text += "of its rows. Others: hf:owner/name[@revision][/file] of the Hugging Face hub, and https://…\n";

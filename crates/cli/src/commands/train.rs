@@ -15,6 +15,7 @@ use mbconv_train::report::{self, ReportWriter};
 use mbconv_train::tensorboard::TensorBoard;
 use mbconv_train::{Group, Outcome, Recipe, Run};
 
+use super::fetch::resolve_in;
 use super::percent;
 use crate::args::{OnNan, Train};
 #[cfg(feature = "tui")]
@@ -38,6 +39,7 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
     let prepare = || -> Result<_, Failure> {
         let mut file = RecipeFile::read(&args.recipe, &settings)?;
         file.data.path = args.data.clone().or(file.data.path);
+        resolve_in(&mut file, stop)?;
         let recipe = Recipe::try_from(file)?;
         let path = recipe.data.path.clone().ok_or_else(|| {
             Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())

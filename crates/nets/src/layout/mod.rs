@@ -1,9 +1,11 @@
 //! Every tensor of an architecture: where it lives in [`Network`](crate::Network), what other projects call it, its
 //! shape. Computed, not allocated; counting, saving, loading and exporting all read this one list.
 //!
-//! What differs between projects is one table a file: [`Layout`] names them, and each gives the two keys of a layer.
+//! What differs between projects is one table a file: [`Layout`] names them, and each gives the two keys of a layer. What
+//! the home's own network of a name computes otherwise is in `home`.
 
 mod flat;
+mod home;
 mod hugging_face;
 mod lukemelas;
 mod timm;

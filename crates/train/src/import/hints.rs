@@ -48,8 +48,8 @@ impl Hints {
     }
 }
 
-/// Reads what stands beside `weights`; files that are not there or make no sense say nothing.
-pub fn beside(weights: &Path) -> Hints {
+/// Reads what stands beside `weights`, `config.json` only `with_config`; files that are not there or make no sense say nothing.
+pub fn beside(weights: &Path, with_config: bool) -> Hints {
     let read = |name: &str| -> Option<Value> {
         let path = weights.with_file_name(name);
         let metadata = std::fs::metadata(&path).ok().filter(|metadata| metadata.is_file());
@@ -57,7 +57,7 @@ pub fn beside(weights: &Path) -> Hints {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     };
     let mut hints = Hints::default();
-    if let Some(config) = read("config.json") {
+    if let Some(config) = with_config.then(|| read("config.json")).flatten() {
         hints.of_timm(&config);
         hints.classes = labels(&config["id2label"]).or_else(|| names(&config["label_names"]));
     }

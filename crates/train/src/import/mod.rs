@@ -38,9 +38,15 @@ use crate::model_file::{Model, ModelCard, ModelError, resolve};
 
 pub use presets::{PRESETS, canonical_name, preprocess};
 use state::StateFile;
+pub(crate) use state::is_pytorch;
 
 /// ImageNet's class names, one a line, in torchvision's words and order.
 pub(crate) const IMAGENET_CLASSES: &str = include_str!("imagenet.txt");
+/// Whose weights are read.
+const HOMES: &str =
+    "torchvision, timm, lukemelas/EfficientNet-PyTorch, Hugging Face transformers and d-li14/mobilenetv2.pytorch";
+/// Names that every repository gives its weights.
+const NAMELESS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 /// Class 0 of weights with 1001 classes.
 const BACKGROUND: &str = "background";
 
@@ -94,6 +100,8 @@ pub enum ImportError {
         path: String,
         /// What differs.
         source: Box<DetectError>,
+        /// Did the user name the network?
+        named: bool,
     },
     /// Two networks have these shapes.
     #[error(
@@ -105,13 +113,15 @@ pub enum ImportError {
         /// The first of the two.
         name: String,
     },
-    /// A tensor that holds no floats.
-    #[error("`{key}` in {path} holds whole numbers where weights are expected")]
+    /// A tensor that holds no floats, or such as have too few bits for weights.
+    #[error("`{key}` in {path} holds {holds} where weights are expected")]
     Type {
         /// Path of the file.
         path: String,
         /// Key of the tensor.
         key: String,
+        /// What it holds, for people.
+        holds: &'static str,
     },
     /// A tensor with values that no network can have.
     #[error("`{key}` in {path} has a value that is not finite")]
@@ -147,11 +157,20 @@ impl ImportError {
             Self::Ambiguous { name, .. } => {
                 Some(format!("`--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"))
             }
-            Self::Unknown { source, .. } => match &**source {
-                DetectError::Unfit { nearest: false, .. } => Some("leave --arch away to have the network found".into()),
-                DetectError::Architecture(error) => error.hint(),
-                _ => None,
-            },
+            Self::Unknown { named: true, .. } => {
+                Some("leave --arch away to have the network found; `mbconv list` shows the names".into())
+            }
+            Self::Unknown { .. } => Some(format!("MobileNetV2 and EfficientNet are read as {HOMES} write them: `mbconv list`")),
+            Self::Format { .. } => Some(
+                "is the file whole? Read are .safetensors files and what `torch.save(model.state_dict(), \"FILE.pth\")` writes"
+                    .into(),
+            ),
+            Self::Type { .. } => {
+                Some("weights are floats of 16, 32 or 64 bits: convert them where they come from, as with `.float()`".into())
+            }
+            Self::NotFinite { .. } => {
+                Some("the file is damaged, or its training had diverged: fetch it again, or take another checkpoint".into())
+            }
             Self::UnknownPreset { .. } => Some(format!("there are {}", PRESETS.join(", "))),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("give a .pth or .safetensors file, or a model of this program".into())
@@ -166,7 +185,8 @@ impl ImportError {
 /// The model in `path`: this program's own, as a file or a run's folder, or published weights in any layout of [`Layout`].
 ///
 /// The network and its layout are found from keys and shapes; padding, batch-norm's constants and preprocessing follow from
-/// the layout, from what the file is called, and from timm's or transformers' `config.json` beside it.
+/// the layout, from what the file or its repository in a cache of Hugging Face's is called, and from timm's `config.json` or
+/// transformers' `preprocessor_config.json` beside it, where they are of this network.
 ///
 /// # Errors
 /// See [`ImportError`]: tensors that are missing, unused or of another shape are listed. Nothing is loaded by halves.
@@ -195,15 +215,23 @@ pub fn from_bytes(
         }
     }
     let file = StateFile::new(bytes, path)?;
-    let hints = hints::beside(path);
+    let shapes = file.shapes();
 
-    let unknown = |source| ImportError::Unknown { path: shown(), source: Box::new(source) };
+    let named = options.arch.is_some();
+    let unknown = |source| ImportError::Unknown { path: shown(), source: Box::new(source), named };
 
-    // The network, from shapes; its conventions, from names.
+    // The network, from shapes; its conventions, from names. What the user says must fit; a configuration that does not is
+    // of other weights, and nothing in it counts.
+    let mut hints = hints::beside(path, true);
+    if let Some(theirs) = &hints.architecture {
+        let fits = detect(&shapes, Some(&canonical_name(theirs)));
+        if !fits.is_ok_and(|found| found.layout == Layout::Timm) {
+            hints = hints::beside(path, false);
+        }
+    }
     let arch = options.arch.as_deref().or(hints.architecture.as_deref()).map(canonical_name);
-    let Detected { layout, options: network } = detect(&file.shapes(), arch.as_deref()).map_err(unknown)?;
-    let stem =
-        hints.name.clone().unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+    let Detected { layout, options: network } = detect(&shapes, arch.as_deref()).map_err(unknown)?;
+    let stem = hints.name.clone().unwrap_or_else(|| stem(path));
     let name = network.name.clone();
     let found = presets::conventions(layout, network, &stem, arch.is_some())
         .ok_or_else(|| ImportError::Ambiguous { path: shown(), name })?;
@@ -215,15 +243,14 @@ pub fn from_bytes(
     let preset = if beside.is_some() { "its configuration's" } else { preset };
     let preprocess = beside.unwrap_or(published).with_channels(architecture.input_channels);
 
-    // The weights, under torchvision's keys.
     let mut state = HashMap::new();
-    for (theirs, ours) in layout.tensors(&architecture).into_iter().zip(Layout::Torchvision.tensors(&architecture)) {
-        let data =
-            file.tensor(&theirs.key).ok_or_else(|| ImportError::Type { path: shown(), key: theirs.key.clone() })?;
+    for key in layout.tensors(&architecture).into_iter().map(|info| info.key) {
+        let typed = |holds| ImportError::Type { path: shown(), key: key.clone(), holds };
+        let data = file.tensor(&key).map_err(typed)?;
         if data.iter::<f32>().any(|value| !value.is_finite()) {
-            return Err(ImportError::NotFinite { path: shown(), key: theirs.key });
+            return Err(ImportError::NotFinite { path: shown(), key });
         }
-        state.insert(ours.key, data);
+        state.insert(key, data);
     }
     let network = load_state_dict(Network::new(&architecture, device), state)
         .map_err(|source| ImportError::Weights { path: shown(), source })?;
@@ -279,6 +306,22 @@ impl Model {
         let card = ModelCard { architecture: options, recipe: None, results: None, ..self.card };
         Ok(Self { card, network, path: self.path })
     }
+}
+
+/// What the file is called, without its ending: in a cache of Hugging Face's, where all weights have one name, what their
+/// repository is called.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    // …/models--OWNER--NAME/snapshots/COMMIT/model.safetensors
+    let parts: Vec<_> = absolute.iter().map(|part| part.to_string_lossy()).collect();
+    let repository = parts.windows(2).rev().find_map(|pair| {
+        let (_, name) = pair[0].strip_prefix("models--")?.split_once("--")?;
+        (pair[1] == "snapshots").then(|| name.to_string())
+    });
+    repository
+        .filter(|_| NAMELESS.contains(&&*name))
+        .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 /// ImageNet's names for its numbers of classes, else numbers.

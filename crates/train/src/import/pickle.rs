@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 
-/// Most values a pickle may make: a checkpoint with an optimizer's state has some ten thousand.
+/// Most values a pickle may make, remember, or open lists for: a checkpoint with an optimizer's state has some ten thousand.
 const MAX_NODES: usize = 1 << 20;
+/// Most references to them at a time.
+const MAX_STACK: usize = 4 * MAX_NODES;
 /// Longest name of a module or class that is looked at.
 const MAX_NAME: usize = 256;
 /// Most dimensions of a tensor.
@@ -20,9 +22,14 @@ pub enum Element {
     F32,
     F16,
     Bf16,
-    /// Whole numbers of this many bytes, or bytes of no type.
-    Other(usize),
+    /// What holds no weights, for people, in so many bytes: whole numbers, or bytes of no type.
+    Other(usize, &'static str),
 }
+
+/// What a tensor may hold that is no weights.
+pub const WHOLE: &str = "whole numbers";
+pub const SMALL: &str = "floats of 8 bits or fewer";
+pub const COMPLEX: &str = "complex numbers";
 
 impl Element {
     pub fn size(self) -> usize {
@@ -30,7 +37,7 @@ impl Element {
             Self::F64 => 8,
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
-            Self::Other(size) => size,
+            Self::Other(size, _) => size,
         }
     }
 
@@ -41,12 +48,16 @@ impl Element {
             "FloatStorage" | "float32" | "float" => Self::F32,
             "HalfStorage" | "float16" | "half" => Self::F16,
             "BFloat16Storage" | "bfloat16" => Self::Bf16,
-            "LongStorage" | "int64" => Self::Other(8),
-            "IntStorage" | "int32" => Self::Other(4),
-            "ShortStorage" | "int16" => Self::Other(2),
+            "LongStorage" | "int64" | "uint64" => Self::Other(8, WHOLE),
+            "IntStorage" | "int32" | "uint32" => Self::Other(4, WHOLE),
+            "ShortStorage" | "int16" | "uint16" => Self::Other(2, WHOLE),
             "CharStorage" | "ByteStorage" | "BoolStorage" | "int8" | "uint8" | "bool" | "UntypedStorage" => {
-                Self::Other(1)
+                Self::Other(1, WHOLE)
             }
+            "ComplexDoubleStorage" | "complex128" => Self::Other(16, COMPLEX),
+            "ComplexFloatStorage" | "complex64" => Self::Other(8, COMPLEX),
+            // `float8_e4m3fn` and its siblings.
+            name if name.starts_with("float8_") => Self::Other(1, SMALL),
             _ => return None,
         })
     }
@@ -113,6 +124,7 @@ impl Pickle {
 pub type Wrong = &'static str;
 const SHORT: Wrong = "it ends within a value";
 const EMPTY: Wrong = "it takes a value that is not there";
+const MANY: Wrong = "it has more values than any checkpoint";
 
 struct Machine<'a> {
     bytes: &'a [u8],
@@ -159,11 +171,21 @@ impl<'a> Machine<'a> {
 
     fn push(&mut self, node: Node) -> Result<(), Wrong> {
         if self.nodes.len() >= MAX_NODES {
-            return Err("it has more values than any checkpoint");
+            return Err(MANY);
         }
-        self.stack.push(self.nodes.len() as Id);
         self.nodes.push(node);
-        Ok(())
+        self.refer((self.nodes.len() - 1) as Id)
+    }
+
+    /// Puts a reference to a value on the stack.
+    fn refer(&mut self, id: Id) -> Result<(), Wrong> {
+        self.stack.push(id);
+        if self.stack.len() > MAX_STACK { Err(MANY) } else { Ok(()) }
+    }
+
+    fn mark(&mut self) -> Result<(), Wrong> {
+        self.marks.push(self.stack.len());
+        if self.marks.len() > MAX_NODES { Err(MANY) } else { Ok(()) }
     }
 
     fn push_text(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
@@ -195,14 +217,12 @@ impl<'a> Machine<'a> {
     fn remember(&mut self, key: u64) -> Result<(), Wrong> {
         let top = self.top()?;
         self.memo.insert(key, top);
-        Ok(())
+        if self.memo.len() > MAX_NODES { Err(MANY) } else { Ok(()) }
     }
 
     fn recall(&mut self, key: u64) -> Result<(), Wrong> {
         let id = *self.memo.get(&key).ok_or("it recalls what it did not remember")?;
-        self.stack.push(id);
-        // As long as a pickle may be, so many references.
-        if self.stack.len() > 4 * MAX_NODES { Err("it has more values than any checkpoint") } else { Ok(()) }
+        self.refer(id)
     }
 
     fn decimal(&mut self) -> Result<i64, Wrong> {
@@ -225,7 +245,7 @@ impl<'a> Machine<'a> {
             0x95 => {
                 self.take(8)?;
             }
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => self.mark()?,
             b'0' => {
                 self.pop()?;
             }
@@ -234,7 +254,7 @@ impl<'a> Machine<'a> {
             }
             b'2' => {
                 let top = self.top()?;
-                self.stack.push(top);
+                self.refer(top)?;
             }
             b'N' => self.push(Node::None)?,
             0x88 => self.push(Node::Bool)?,
@@ -553,8 +573,20 @@ mod tests {
         }
         // A list that holds itself is no trouble.
         read(b"]q\x00h\x00a.").unwrap();
-        let endless = [&vec![b'N'; MAX_NODES + 1][..], b"."].concat();
-        assert_eq!(read(&endless).unwrap_err(), "it has more values than any checkpoint");
+    }
+
+    #[test]
+    fn nothing_grows_without_end() {
+        let memo: Vec<u8> = (0..=MAX_NODES as u32).flat_map(|key| [&b"r"[..], &key.to_le_bytes()].concat()).collect();
+        for (name, bytes) in [
+            ("values", vec![b'N'; MAX_NODES + 1]),
+            ("marks", vec![b'('; MAX_NODES + 1]),
+            ("references", [&b"N"[..], &vec![b'2'; MAX_STACK]].concat()),
+            ("recalled", [&b"Nq\0"[..], &b"h\0".repeat(MAX_STACK)].concat()),
+            ("remembered", [&b"N"[..], &memo].concat()),
+        ] {
+            assert_eq!(read(&[&bytes[..], b"."].concat()).unwrap_err(), MANY, "{name}");
+        }
     }
 
     proptest! {

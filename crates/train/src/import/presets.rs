@@ -121,14 +121,14 @@ pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str,
     let stem = stem.to_ascii_lowercase();
     let adversarial =
         ["_ap-", "_ap_", ".ap_", "adv-", "advprop"].iter().any(|mark| stem.contains(mark)) || stem.ends_with("_ap");
-    let published_with_tensorflow = match layout {
+    let tensorflow = match layout {
+        // Their code pads and normalises as TensorFlow does, whatever a network is called.
         Layout::Lukemelas | Layout::HuggingFace => true,
+        _ if named => options.name.starts_with(TENSORFLOW),
         Layout::Torchvision | Layout::Flat => false,
         Layout::Timm => {
             let plain = row_name(&options.name).trim_start_matches(TENSORFLOW);
-            if named {
-                options.name.starts_with(TENSORFLOW)
-            } else if plain == "mobilenet_v2" {
+            if plain == "mobilenet_v2" {
                 false
             } else if stem.starts_with("tf_") || stem.contains("tf_efficientnet") {
                 true
@@ -142,7 +142,6 @@ pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str,
             }
         }
     };
-    let tensorflow = if named { options.name.starts_with(TENSORFLOW) } else { published_with_tensorflow };
     if tensorflow && !options.name.starts_with(TENSORFLOW) {
         options.name = format!("{TENSORFLOW}{}", options.name);
     }
@@ -265,6 +264,24 @@ mod tests {
     }
 
     #[test]
+    fn a_name_does_not_change_how_a_home_computes() {
+        for (layout, name, expected) in [
+            (Layout::Lukemelas, "efficientnet_b0", "tf_efficientnet_b0"),
+            (Layout::Lukemelas, "tf_efficientnet_b0", "tf_efficientnet_b0"),
+            (Layout::HuggingFace, "efficientnet_b0", "tf_efficientnet_b0"),
+            (Layout::HuggingFace, "mobilenet_v2_1.4", "tf_mobilenet_v2_1.4"),
+            // Where there are both, the name decides.
+            (Layout::Timm, "efficientnet_b0", "efficientnet_b0"),
+            (Layout::Timm, "tf_efficientnet_b0", "tf_efficientnet_b0"),
+            (Layout::Torchvision, "tf_efficientnet_b0", "tf_efficientnet_b0"),
+        ] {
+            let found = conventions(layout, ArchitectureOptions::new(name, 1000), "weights", true).unwrap();
+            assert_eq!(found.options.name, expected, "{layout:?} {name}");
+            assert_eq!((found.options.norm_epsilon, found.options.norm_momentum), (None, None));
+        }
+    }
+
+    #[test]
     fn presets_are_those_published() {
         let sizes =
             |preset, name, side| preprocess(preset, name, side).map(|p| (p.resize, p.crop, p.interpolation, p.mean[0]));
@@ -276,6 +293,7 @@ mod tests {
             ("timm_tf", "tf_efficientnet_lite4", 380, (413, 380, Bilinear, 0.5)),
             ("timm_tf_ap", "tf_efficientnet_b0", 224, (256, 224, Bicubic, 0.5)),
             ("lukemelas", "tf_efficientnet_b1", 240, (240, 240, Bicubic, 0.485)),
+            ("lukemelas_ap", "tf_efficientnet_b8", 672, (672, 672, Bicubic, 0.5)),
             ("hugging_face", "tf_mobilenet_v2", 224, (256, 224, Bilinear, 0.5)),
             ("hugging_face", "tf_efficientnet_b3", 300, (300, 300, Nearest, 0.485)),
         ] {

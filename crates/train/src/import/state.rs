@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::ImportError;
 use super::archive;
-use super::pickle::{self, Element, Id, Node, Pickle, Wrong};
+use super::pickle::{self, COMPLEX, Element, Id, Node, Pickle, SMALL, WHOLE, Wrong};
 use crate::files::read_weights;
 
 /// Where checkpoints of training programs keep weights, the first that is there: averaged ones first, as timm does.
@@ -80,6 +80,20 @@ fn form(bytes: &[u8]) -> Option<Form> {
     bytes.starts_with(archive::MAGIC).then_some(Form::Zip).or(legacy).or(tensors)
 }
 
+/// Is it PyTorch's, by its beginning?
+pub fn is_pytorch(bytes: &[u8]) -> bool {
+    matches!(form(bytes), Some(Form::Zip | Form::Legacy))
+}
+
+/// What a safetensors file's type holds that is no weights.
+fn kind(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F4 | Dtype::F6_E2M3 | Dtype::F6_E3M2 | Dtype::F8_E5M2 | Dtype::F8_E4M3 | Dtype::F8_E8M0 => SMALL,
+        Dtype::C64 => COMPLEX,
+        _ => WHOLE,
+    }
+}
+
 /// Could it be a safetensors file?
 pub fn is_safetensors(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{')
@@ -122,18 +136,18 @@ impl StateFile {
         self.entries.iter().map(|(key, entry)| (key.clone(), entry.shape.clone())).collect()
     }
 
-    /// A tensor as f32; nothing if it holds no floats.
+    /// A tensor as f32; what it holds instead, for people, if not floats of 16 bits or more.
     ///
     /// # Panics
     /// If there is no such key.
-    pub fn tensor(&self, key: &str) -> Option<TensorData> {
+    pub fn tensor(&self, key: &str) -> Result<TensorData, &'static str> {
         let Entry { element, shape, strides, start, elements } = &self.entries[key];
         let value: fn(&[u8]) -> f32 = match element {
             Element::F64 => |b| f64::from_le_bytes(b.try_into().unwrap_or_default()) as f32,
             Element::F32 => |b| f32::from_le_bytes(b.try_into().unwrap_or_default()),
             Element::F16 => |b| f16::from_le_bytes(b.try_into().unwrap_or_default()).to_f32(),
             Element::Bf16 => |b| bf16::from_le_bytes(b.try_into().unwrap_or_default()).to_f32(),
-            Element::Other(_) => return None,
+            Element::Other(_, holds) => return Err(holds),
         };
         let size = element.size();
         let mut values = Vec::with_capacity(*elements);
@@ -151,7 +165,7 @@ impl StateFile {
                 *index = 0;
             }
         }
-        Some(TensorData::new(values, shape.clone()))
+        Ok(TensorData::new(values, shape.clone()))
     }
 
     fn read_safetensors(&mut self) -> Result<(), String> {
@@ -164,7 +178,7 @@ impl StateFile {
                 Dtype::F32 => Element::F32,
                 Dtype::F16 => Element::F16,
                 Dtype::BF16 => Element::Bf16,
-                dtype => Element::Other(dtype.bitsize().div_ceil(8)),
+                dtype => Element::Other(dtype.bitsize().div_ceil(8), kind(dtype)),
             };
             let shape = view.shape().to_vec();
             let strides = contiguous(&shape);
@@ -328,7 +342,7 @@ mod tests {
             assert_eq!((shape("transposed"), values(&file, "transposed")), (&[6, 4][..], transposed), "{name}");
             assert_eq!(values(&file, "part"), numbers[8..16], "{name}");
             assert_eq!((values(&file, "scalar"), values(&file, "empty")), (vec![2.5], vec![]), "{name}");
-            assert!(file.tensor("count").is_none());
+            assert_eq!(file.tensor("count").unwrap_err(), WHOLE);
         }
     }
 

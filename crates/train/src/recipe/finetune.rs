@@ -10,7 +10,8 @@ use super::{RecipeError, ensure};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FinetuneConfig {
-    /// Model file or run folder that the weights come from. The classifier is new, unless its classes are the data's.
+    /// Model file or run folder that the weights come from; for the program's commands published weights by name, too. The
+    /// classifier is new, unless its classes are the data's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// Epochs at the beginning in which the classifier alone learns.

@@ -1,0 +1,155 @@
+//! What keys do not tell: the network that a layout's home builds under a name may pad, normalise or stride otherwise than
+//! the one whose weights are written for it.
+
+use super::Layout;
+use crate::registry::TENSORFLOW;
+use crate::{Architecture, ArchitectureError, ArchitectureOptions, Family, Padding};
+
+/// ε of batch-norm in PyTorch, and of the original networks.
+const PYTORCH_EPSILON: f64 = 1e-5;
+const ORIGINAL_EPSILON: f64 = 1e-3;
+/// timm's MobileNetV2s, by what follows the name here and there.
+const TIMM_MOBILENETS: [(&str, &str); 7] = [
+    ("", "100"),
+    ("_0.35", "035"),
+    ("_0.5", "050"),
+    ("_0.75", "075"),
+    ("_1.4", "140"),
+    ("_110d", "110d"),
+    ("_120d", "120d"),
+];
+
+/// A network as its home builds it.
+struct Home {
+    /// What it is called there.
+    name: String,
+    padding: Padding,
+    epsilon: f64,
+}
+
+impl Layout {
+    /// What the home's own network computes otherwise than that of `options`, and what to set there, for people; empty where
+    /// weights alone make the two the same.
+    ///
+    /// # Errors
+    /// Options of no network.
+    pub fn differences(self, options: &ArchitectureOptions) -> Result<Vec<String>, ArchitectureError> {
+        let network = options.architecture()?;
+        let project = match self {
+            Self::Torchvision => "torchvision",
+            Self::Timm => "timm",
+            // Nothing is exported to these.
+            Self::Lukemelas | Self::HuggingFace | Self::Flat => return Ok(Vec::new()),
+        };
+        let Some(home) = self.home(options, &network) else {
+            let name = &options.name;
+            return Ok(vec![format!("{project} has no network like {name}: nothing but the keys is {project}'s")]);
+        };
+        let Home { name, padding, epsilon } = home;
+        let theirs = format!("{project}'s {name}");
+        let mut notes = Vec::new();
+        if network.padding != padding {
+            // Names without `tf_` pad symmetrically everywhere.
+            let remedy = match self {
+                Self::Timm => format!("timm.create_model(\"{name}\", pad_type=\"same\")"),
+                _ => "torchvision cannot, timm can: --layout timm".into(),
+            };
+            notes.push(format!("{theirs} pads symmetrically, this network as TensorFlow does (SAME): {remedy}"));
+        }
+        if network.norm_epsilon != epsilon {
+            let ours = network.norm_epsilon;
+            let remedy = match self {
+                Self::Timm => format!("timm.create_model(\"{name}\", bn_eps={ours})"),
+                _ => format!("set `eps = {ours}` on every nn.BatchNorm2d of it"),
+            };
+            notes.push(format!("batch-norm's epsilon is {epsilon} in {theirs}, {ours} in this network: {remedy}"));
+        }
+        let published = ArchitectureOptions::new(options.name.as_str(), options.classes).architecture()?.strides();
+        let ours = network.strides();
+        if ours != published {
+            notes.push(format!(
+                "the strides of stem and stages are {published:?} in {theirs}, {ours:?} in this network: \
+                 give its stem and the depthwise convolution of each stage's first block these strides"
+            ));
+        }
+        Ok(notes)
+    }
+
+    /// The home's network of the shapes of `options`, if it has one.
+    fn home(self, options: &ArchitectureOptions, network: &Architecture) -> Option<Home> {
+        let any_width = (self, network.family) == (Self::Torchvision, Family::MobileNetV2);
+        if options.table.is_some() || options.depth.is_some() || options.width.is_some() && !any_width {
+            return None;
+        }
+        let (plain, tensorflow) = match options.name.strip_prefix(TENSORFLOW) {
+            Some(plain) => (plain, true),
+            None => (options.name.as_str(), false),
+        };
+        let pytorch = |name: String| Home { name, padding: Padding::Symmetric, epsilon: PYTORCH_EPSILON };
+        match (self, network.family) {
+            (Self::Torchvision, Family::MobileNetV2) if plain.ends_with("0d") => None,
+            // With `width_mult` and `round_nearest`.
+            (Self::Torchvision, Family::MobileNetV2) => Some(pytorch("mobilenet_v2".into())),
+            (Self::Torchvision, Family::EfficientNet) => {
+                let number = plain.strip_prefix("efficientnet_b")?.parse().ok().filter(|number: &u32| *number < 8)?;
+                let epsilon = if number < 5 { PYTORCH_EPSILON } else { ORIGINAL_EPSILON };
+                Some(Home { epsilon, ..pytorch(plain.into()) })
+            }
+            (_, Family::MobileNetV2) => {
+                let suffix = plain.strip_prefix("mobilenet_v2")?;
+                let (_, theirs) = TIMM_MOBILENETS.into_iter().find(|(ours, _)| *ours == suffix)?;
+                Some(pytorch(format!("mobilenetv2_{theirs}")))
+            }
+            (_, Family::EfficientNet) if tensorflow => {
+                Some(Home { name: options.name.clone(), padding: Padding::Same, epsilon: ORIGINAL_EPSILON })
+            }
+            (_, Family::EfficientNet) => Some(pytorch(plain.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Strides;
+
+    #[test]
+    fn what_a_home_computes_otherwise_is_told() {
+        let notes = |layout: Layout, options: ArchitectureOptions| layout.differences(&options).unwrap().join("\n");
+        let named = |name: &str| ArchitectureOptions::new(name, 10);
+        for name in ["mobilenet_v2", "mobilenet_v2_0.35", "efficientnet_b0", "efficientnet_b4"] {
+            assert_eq!(notes(Layout::Torchvision, named(name)), "", "{name}");
+            assert_eq!(notes(Layout::Timm, named(name)), "", "{name}");
+        }
+        assert_eq!(notes(Layout::Torchvision, named("efficientnet_b7")), "");
+        assert_eq!(notes(Layout::Timm, named("tf_efficientnet_b7")), "");
+        assert_eq!(notes(Layout::Timm, named("tf_efficientnet_lite2")), "");
+        for (layout, options, words) in [
+            (Layout::Torchvision, named("tf_efficientnet_b0"), &["SAME", "--layout timm", "eps = 0.001"][..]),
+            (Layout::Torchvision, named("tf_efficientnet_b5"), &["SAME"]),
+            (Layout::Torchvision, named("efficientnet_lite0"), &["torchvision has no network like efficientnet_lite0"]),
+            (Layout::Torchvision, named("mobilenet_v2_110d"), &["torchvision has no network"]),
+            (Layout::Timm, named("efficientnet_b5"), &["timm.create_model(\"efficientnet_b5\", bn_eps=0.001)"]),
+            (Layout::Timm, named("tf_mobilenet_v2_1.4"), &["mobilenetv2_140", "pad_type=\"same\"", "bn_eps=0.001"]),
+            (Layout::Timm, named("mobilenet_v2_0.6"), &["timm has no network like mobilenet_v2_0.6"]),
+            (
+                Layout::Torchvision,
+                ArchitectureOptions { strides: Strides::Cifar, ..named("mobilenet_v2_0.5") },
+                &["[2, 1, 2, 2, 2, 1, 2, 1]", "[1, 1, 1, 2, 2, 1, 2, 1]"],
+            ),
+            (
+                Layout::Timm,
+                ArchitectureOptions { norm_epsilon: Some(0.01), ..named("efficientnet_b0") },
+                &["0.00001 in timm's efficientnet_b0, 0.01 in this network"],
+            ),
+            (
+                Layout::Timm,
+                ArchitectureOptions { depth: Some(1.1), ..named("efficientnet_b0") },
+                &["timm has no network like efficientnet_b0"],
+            ),
+        ] {
+            let told = notes(layout, options);
+            assert!(words.iter().all(|word| told.contains(word)), "{told}");
+        }
+    }
+}
