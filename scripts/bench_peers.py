@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Training and inference on the CPU: mbconv beside PyTorch, ONNX Runtime and OpenVINO, in one run, in single precision.
+"""Training and inference on the CPU: mbconv beside PyTorch, ONNX Runtime and OpenVINO, in one run, in single precision; inference in
+bf16, too, beside OpenVINO's.
 
     python scripts/bench_peers.py --mbconv target/release/mbconv [--threads 2] [--rounds 3] [--seconds 5] [--only train|infer]
 
@@ -23,6 +24,9 @@ NETWORKS = ["mobilenet_v2", "efficientnet_b0"]
 TRAINING = [(32, 128), (224, 16)]
 INFERENCE = [(224, 1), (224, 16)]
 PEERS = {"train": ["pytorch"], "infer": ["pytorch", "onnxruntime", "openvino"]}
+OURS = {"train": ["mbconv", "mbconv, checkpointing"], "infer": ["mbconv"]}
+# Not compared with the others.
+IN_BF16 = {"train": [], "infer": ["openvino, bf16", "mbconv, bf16"]}
 
 
 def resident(name):
@@ -90,11 +94,11 @@ def onnxruntime(network, size, batch, threads, seconds, folder):
     return {"seconds": repeat(lambda: session.run(None, {"input": images}), seconds)}
 
 
-def openvino(network, size, batch, threads, seconds, folder):
+def openvino(network, size, batch, threads, seconds, folder, precision="f32"):
     import numpy
     import openvino as runtime
 
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     model = runtime.Core().compile_model(str(onnx_file(network, batch, folder)), "CPU", settings)
     request = model.create_infer_request()
     images = numpy.random.default_rng(0).standard_normal((batch, 3, size, size), dtype=numpy.float32)
@@ -107,7 +111,9 @@ def work(args):
     if program == "pytorch":
         result = pytorch(mode, network, size, batch, args.threads, args.seconds)
     else:
-        result = globals()[program](network, size, batch, args.threads, args.seconds, args.folder)
+        name, _, precision = program.partition(", ")
+        options = {"precision": precision} if precision else {}
+        result = globals()[name](network, size, batch, args.threads, args.seconds, args.folder, **options)
     print(json.dumps(result))
 
 
@@ -115,22 +121,21 @@ def measure(program, mode, network, size, batch, args):
     if program.startswith("mbconv"):
         command = [args.mbconv, "bench", network, "--mode", mode, "--input-size", size, "--batch-size", batch]
         command += ["--threads", args.threads, "--seconds", args.seconds, "--device", "cpu", "--json"]
-        command += ["--gradient-checkpointing"] if program == "mbconv, checkpointing" else []
+        command += {"checkpointing": ["--gradient-checkpointing"], "bf16": ["--dtype", "bf16"]}.get(program.partition(", ")[2], [])
     else:
         command = [sys.executable, __file__, "--worker", f"{program}:{mode}:{network}:{size}:{batch}"]
         command += ["--threads", args.threads, "--seconds", args.seconds, "--folder", args.folder]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     output = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE,
                             stderr=None if args.verbose else subprocess.DEVNULL, env=environment)
-    result = json.loads(output.stdout.decode().strip().splitlines()[-1] if program in PEERS["infer"] else output.stdout)
+    result = json.loads(output.stdout.decode().strip().splitlines()[-1] if not program.startswith("mbconv") else output.stdout)
     if "images_per_second" in result:
         result = {"seconds": result["median_ms"] / 1e3, "peak": result["peak_memory_bytes"]}
     return result
 
 
 def table(mode, sizes, args):
-    ours = ["mbconv", "mbconv, checkpointing"] if mode == "train" else ["mbconv"]
-    programs = PEERS[mode] + ours
+    programs = PEERS[mode] + OURS[mode] + IN_BF16[mode]
     what = {"train": "training", "infer": "inference"}[mode]
     print(f"| {what}, images per second | " + " | ".join(programs) + " | mbconv / best peer |")
     print("|---|" + "---:|" * (len(programs) + 1), flush=True)
