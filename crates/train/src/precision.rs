@@ -30,7 +30,7 @@ pub struct NoBf16 {
 impl NoBf16 {
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
-        Some("--device cuda, on an NVIDIA GPU, or f32: --set precision=f32 in training, --dtype f32 in bench".into())
+        Some("--device cuda, on an NVIDIA GPU, or f32: --set precision=f32 in training, --dtype f32 otherwise".into())
     }
 }
 

@@ -32,6 +32,9 @@ pub fn run(args: Bench) -> Result<(), Failure> {
         BenchMode::Train => Mode::Train,
     };
     let precision = args.dtype.check(&device)?;
+    if mode == Mode::Train && precision.is_slow(&device) {
+        eprintln!("--dtype bf16: the processor trains quicker in f32");
+    }
     let config = BenchConfig {
         mode,
         batch_size: args.batch_size,

@@ -325,7 +325,7 @@ impl Machine for Avx512Bf16 {
 
     #[inline(always)]
     unsafe fn pair(from: *const f32, count: usize, to: *mut f32) {
-        use std::arch::x86_64::{_mm512_castsi512_ps, _mm512_cvtne2ps_pbh};
+        use std::arch::x86_64::{__m512bh, _mm512_cvtne2ps_pbh};
 
         for start in (0..count).step_by(32) {
             let counts = [(count - start).min(16), (count - start).saturating_sub(16).min(16)];
@@ -335,18 +335,21 @@ impl Machine for Avx512Bf16 {
                     0 => Self::Vector::splat(0.0),
                     count => Self::Vector::load_first(from.add(start + 16 * half), count),
                 });
-                let pairs = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                _mm512_castsi512_ps(pairs).store_first(to.add(start / 2), (counts[0] + counts[1]).div_ceil(2));
+                let pairs = std::mem::transmute::<__m512bh, Self::Vector>(_mm512_cvtne2ps_pbh(high, low));
+                pairs.store_first(to.add(start / 2), (counts[0] + counts[1]).div_ceil(2));
             }
         }
     }
 
     #[inline(always)]
     fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        use std::arch::x86_64::_mm512_dpbf16_ps;
+        use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps};
 
         // SAFETY: a vector is a vector; the features were detected by who chose this machine.
-        unsafe { _mm512_dpbf16_ps(sums, std::mem::transmute(a), std::mem::transmute(b)) }
+        unsafe {
+            let [a, b] = [a, b].map(|pairs| std::mem::transmute::<Self::Vector, __m512bh>(pairs));
+            _mm512_dpbf16_ps(sums, a, b)
+        }
     }
 }
 
