@@ -3,17 +3,32 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::data::{Batch, Preprocess};
+use crate::mix::Mixes;
 
 /// Images as the network takes them, `[N, H, W, channels]`: bytes travel to the device and are normalised there,
 /// `(byte / 255 - mean) / std`. One channel is grey; any other number is colour, whatever the network takes:
 /// [`Preprocess::takes_pictures`] says whether it does.
 pub fn images(batch: &Batch, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
+    mixed_images(batch, None, preprocess, device)
+}
+
+/// The same, mixed there.
+pub(crate) fn mixed_images(
+    batch: &Batch,
+    mixes: Option<&Mixes>,
+    preprocess: &Preprocess,
+    device: &Device,
+) -> Tensor<4> {
     let n = batch.labels.len();
     let (bytes, channels) = match preprocess.channels {
         1 => (grey(&batch.images), 1),
         _ => (batch.images.clone(), 3),
     };
     let bytes = floats(bytes, [n, batch.height, batch.width, channels], device);
+    let bytes = match mixes {
+        Some(mixes) => mixes.blend_there(bytes),
+        None => bytes,
+    };
     let constants = |values: [f32; 3]| {
         Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..channels], device).reshape([1, 1, 1, channels])
     };

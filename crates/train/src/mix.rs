@@ -1,5 +1,6 @@
-//! Mixup and cutmix of a batch's bytes, as timm's `FastCollateMixup`.
+//! Mixup and cutmix of a batch's bytes, as timm's `FastCollateMixup`: on the processor, or where the batch goes.
 
+use burn::tensor::{Int, Tensor, TensorData};
 use rand::Rng;
 use rand_distr::{Beta, Distribution};
 
@@ -25,20 +26,80 @@ struct Rectangle {
     right: usize,
 }
 
-/// Mixes the images of a batch in place and gives their targets, `[n, classes]` by rows: a share `smoothing` spread evenly
-/// over all classes, the rest on the labels in the proportion of the images. Draws from (seed, epoch, step) alone.
-pub(crate) fn mix(
-    batch: &mut Batch,
-    classes: usize,
-    smoothing: f64,
-    config: &MixConfig,
-    [seed, epoch, step]: [u64; 3],
-) -> Vec<f32> {
-    let mut rng = mix_rng(seed, epoch as usize, step as usize);
-    let size = (batch.width, batch.height);
-    let mixes = draw(batch.labels.len(), size, config, &mut rng);
-    let shares = blend_images(batch, &mixes);
-    targets(&batch.labels, &shares, classes, smoothing)
+/// What becomes of each image of a batch: image `i` is mixed with image `n - 1 - i`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mixes(Vec<Mix>);
+
+impl Mixes {
+    /// Draws from (seed, epoch, step) alone.
+    pub(crate) fn draw(batch: &Batch, config: &MixConfig, [seed, epoch, step]: [u64; 3]) -> Self {
+        let mut rng = mix_rng(seed, epoch as usize, step as usize);
+        Self(draw(batch.labels.len(), (batch.width, batch.height), config, &mut rng))
+    }
+
+    /// Mixes the images in place.
+    pub(crate) fn blend(&self, batch: &mut Batch) {
+        let Self(mixes) = self;
+        let length = batch.width * batch.height * 3;
+        let n = mixes.len();
+        let (first, second) = batch.images.split_at_mut(n / 2 * length);
+        for (i, (a, b)) in first.chunks_exact_mut(length).zip(second.rchunks_exact_mut(length)).enumerate() {
+            let (mix_a, mix_b) = (mixes[i], mixes[n - 1 - i]);
+            let original = if mix_b == Mix::None { Vec::new() } else { a.to_vec() };
+            mix_one(a, b, batch.width, mix_a);
+            mix_one(b, &original, batch.width, mix_b);
+        }
+    }
+
+    /// The same on the device: `x` [N, H, W, C] has the values of bytes, and so has the result.
+    pub(crate) fn blend_there(&self, x: Tensor<4>) -> Tensor<4> {
+        let Self(mixes) = self;
+        let ([n, height, width, _], device) = (x.dims(), x.device());
+        let each = |number: fn(&Mix) -> f32| {
+            let numbers: Vec<f32> = mixes.iter().map(number).collect();
+            Tensor::<4>::from_data(TensorData::new(numbers, [n, 1, 1, 1]), &device)
+        };
+        let edge = |edge: fn(&Rectangle) -> usize| {
+            let numbers: Vec<f32> =
+                mixes.iter().map(|mix| if let Mix::Paste(area) = mix { edge(area) as f32 } else { 0.0 }).collect();
+            Tensor::<4>::from_data(TensorData::new(numbers, [n, 1, 1, 1]), &device)
+        };
+        let positions = |count: usize| Tensor::<1, Int>::arange(0..count as i64, &device).float();
+        let within = |positions: Tensor<4>, shape: [usize; 4], start: Tensor<4>, end: Tensor<4>| {
+            let positions = positions.expand(shape);
+            positions.clone().greater_equal(start.expand(shape)).bool_and(positions.lower(end.expand(shape)))
+        };
+        let (rows, columns) = ([n, height, 1, 1], [n, 1, width, 1]);
+        let vertical =
+            within(positions(height).reshape([1, height, 1, 1]), rows, edge(|area| area.top), edge(|area| area.bottom));
+        let horizontal = within(
+            positions(width).reshape([1, 1, width, 1]),
+            columns,
+            edge(|area| area.left),
+            edge(|area| area.right),
+        );
+        let all = [n, height, width, 1];
+        let pasted = vertical.expand(all).bool_and(horizontal.expand(all));
+        let share =
+            each(|mix| if let Mix::Blend(share) = mix { *share } else { 1.0 }).expand(all).mask_fill(pasted, 0.0);
+        let partner = x.clone().flip([0]);
+        (x * share.clone() + partner * (share.neg() + 1.0)).round()
+    }
+
+    /// Their targets, `[n, classes]` by rows: a share `smoothing` spread evenly over all classes, the rest on the labels in the
+    /// proportion of the images.
+    pub(crate) fn targets(&self, batch: &Batch, classes: usize, smoothing: f64) -> Vec<f32> {
+        let area = (batch.width * batch.height) as f64;
+        let share = |mix: &Mix| match *mix {
+            Mix::None => 1.0,
+            Mix::Blend(share) => share,
+            Mix::Paste(Rectangle { top, bottom, left, right }) => {
+                (1.0 - ((bottom - top) * (right - left)) as f64 / area) as f32
+            }
+        };
+        let shares: Vec<f32> = self.0.iter().map(share).collect();
+        targets(&batch.labels, &shares, classes, smoothing)
+    }
 }
 
 /// What becomes of each image.
@@ -93,28 +154,6 @@ fn draw_one((width, height): (usize, usize), config: &MixConfig, rng: &mut impl 
     }
 }
 
-/// Mixes image `i` with image `n - 1 - i` in place; gives the share that each keeps.
-fn blend_images(batch: &mut Batch, mixes: &[Mix]) -> Vec<f32> {
-    let (width, height) = (batch.width, batch.height);
-    let length = width * height * 3;
-    let n = mixes.len();
-    let (first, second) = batch.images.split_at_mut(n / 2 * length);
-    for (i, (a, b)) in first.chunks_exact_mut(length).zip(second.rchunks_exact_mut(length)).enumerate() {
-        let (mix_a, mix_b) = (mixes[i], mixes[n - 1 - i]);
-        let original = if mix_b == Mix::None { Vec::new() } else { a.to_vec() };
-        mix_one(a, b, width, mix_a);
-        mix_one(b, &original, width, mix_b);
-    }
-    let share = |mix: &Mix| match *mix {
-        Mix::None => 1.0,
-        Mix::Blend(share) => share,
-        Mix::Paste(Rectangle { top, bottom, left, right }) => {
-            (1.0 - ((bottom - top) * (right - left)) as f64 / (width * height) as f64) as f32
-        }
-    };
-    mixes.iter().map(share).collect()
-}
-
 fn mix_one(image: &mut [u8], partner: &[u8], width: usize, mix: Mix) {
     match mix {
         Mix::None => {}
@@ -147,6 +186,7 @@ fn targets(labels: &[usize], shares: &[f32], classes: usize, smoothing: f64) -> 
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
     use proptest::prelude::*;
     use serde::Deserialize;
 
@@ -197,9 +237,14 @@ mod tests {
                 width: 5,
                 indices: vec![0; 4],
             };
-            let shares = blend_images(&mut batch, &mixes);
+            let (mixes, device) = (Mixes(mixes), Device::default());
+            let there =
+                Tensor::from_data(TensorData::new(batch.images.clone(), [4, 6, 5, 3]).convert::<f32>(), &device);
+            let there: Vec<u8> = mixes.blend_there(there).into_data().convert::<u8>().try_to_vec().unwrap();
+            mixes.blend(&mut batch);
             assert_eq!(batch.images, case.images, "{} {}", case.mode, case.cut);
-            for (ours, theirs) in targets(&batch.labels, &shares, 3, 0.1).iter().zip(&case.targets) {
+            assert_eq!(there, case.images, "{} {} there", case.mode, case.cut);
+            for (ours, theirs) in mixes.targets(&batch, 3, 0.1).iter().zip(&case.targets) {
                 assert!((f64::from(*ours) - theirs).abs() < 1e-6, "{} {}", case.mode, case.cut);
             }
         }
@@ -240,9 +285,11 @@ mod tests {
                 width: side,
                 indices: vec![0; n],
             };
+            let mixes = Mixes::draw(&batch, &config, [seed, 1, 2]);
             let run = || {
-                let mut batch = batch.clone();
-                let targets = mix(&mut batch, 4, 0.1, &config, [seed, 1, 2]);
+                let (mut batch, mixes) = (batch.clone(), Mixes::draw(&batch, &config, [seed, 1, 2]));
+                mixes.blend(&mut batch);
+                let targets = mixes.targets(&batch, 4, 0.1);
                 (batch, targets)
             };
             let (mixed, targets) = run();
@@ -253,6 +300,12 @@ mod tests {
             if n % 2 == 1 {
                 let middle = n / 2 * side * side * 3..(n / 2 + 1) * side * side * 3;
                 prop_assert_eq!(&mixed.images[middle.clone()], &batch.images[middle]);
+            }
+            if n > 0 {
+                let there = TensorData::new(batch.images.clone(), [n, side, side, 3]).convert::<f32>();
+                let there = mixes.blend_there(Tensor::from_data(there, &Device::default()));
+                let there: Vec<u8> = there.into_data().convert::<u8>().try_to_vec().unwrap();
+                prop_assert_eq!(&there, &mixed.images);
             }
             let again = run();
             prop_assert_eq!((mixed, targets), again);

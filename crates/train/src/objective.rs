@@ -3,11 +3,12 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
 
-use crate::batch::{images, targets};
+use crate::batch::{mixed_images, targets};
 use crate::data::{Batch, Preprocess, Source};
+use crate::device::is_host;
 use crate::evaluate::EvaluateError;
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
-use crate::mix::mix;
+use crate::mix::Mixes;
 use crate::model_file::{Model, ModelError};
 use crate::recipe::{DistillationConfig, DistillationKind, Recipe, RecipeError};
 
@@ -65,24 +66,50 @@ impl<'a> Objective<'a> {
         Ok(Self { recipe, classes: classes.len(), loss, teacher: teacher.transpose()?, device: device.clone() })
     }
 
-    /// Mixes the batch in place where the recipe says so, and gives its targets. Draws from (seed, epoch, step) alone.
-    pub(crate) fn prepare(&self, batch: &mut Batch, epoch: usize, step: usize) -> Targets {
-        let labels = targets(batch, &self.device);
+    /// The batch with its targets, mixed where the recipe says so: in place on the processor, elsewhere once it is there. Draws
+    /// from (seed, epoch, step) alone.
+    pub(crate) fn prepare(&self, mut batch: Batch, epoch: usize, step: usize) -> Prepared {
+        let labels = targets(&batch, &self.device);
         if !self.recipe.mix.is_on(epoch, self.recipe.epochs) {
-            return Targets { labels, shares: None };
+            return Prepared { batch, mixes: None, targets: Targets { labels, shares: None } };
         }
         let place = [self.recipe.seed, epoch as u64, step as u64];
-        let shares = mix(batch, self.classes, self.recipe.label_smoothing, &self.recipe.mix, place);
+        let mixes = Mixes::draw(&batch, &self.recipe.mix, place);
+        let shares = mixes.targets(&batch, self.classes, self.recipe.label_smoothing);
         let shares = TensorData::new(shares, [batch.labels.len(), self.classes]);
-        Targets { labels, shares: Some(Tensor::from_data(shares, &self.device)) }
+        let targets = Targets { labels, shares: Some(Tensor::from_data(shares, &self.device)) };
+        let mixes = if is_host(&self.device.clone().inner()) {
+            mixes.blend(&mut batch);
+            None
+        } else {
+            Some(mixes)
+        };
+        Prepared { batch, mixes, targets }
     }
 
     /// The loss of each image of a prepared batch, `[N]`, whose `logits` `[N, C]` the network gave.
-    pub(crate) fn losses(&self, logits: Tensor<2>, targets: &Targets, batch: &Batch) -> Tensor<1> {
-        let labels = self.loss.each(logits.clone(), targets);
+    pub(crate) fn losses(&self, logits: Tensor<2>, prepared: &Prepared) -> Tensor<1> {
+        let labels = self.loss.each(logits.clone(), &prepared.targets);
         let Some(teacher) = &self.teacher else { return labels };
         let alpha = teacher.config.alpha;
-        labels.mul_scalar(1.0 - alpha) + teacher.losses(logits, batch).mul_scalar(alpha)
+        labels.mul_scalar(1.0 - alpha) + teacher.losses(logits, prepared).mul_scalar(alpha)
+    }
+}
+
+/// A batch ready to be learnt from.
+pub(crate) struct Prepared {
+    /// As decoded, or mixed.
+    pub(crate) batch: Batch,
+    /// How its images are mixed on the device, if they are.
+    mixes: Option<Mixes>,
+    /// What the network shall say.
+    pub(crate) targets: Targets,
+}
+
+impl Prepared {
+    /// The images as a network takes them.
+    pub(crate) fn images(&self, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
+        mixed_images(&self.batch, self.mixes.as_ref(), preprocess, device)
     }
 }
 
@@ -111,8 +138,8 @@ impl<'a> Teacher<'a> {
 
     /// The distance of each image's logits from the teacher's, `[N]`. The teacher sees the same pixels as the student, at the
     /// student's size, but normalised as it is used to.
-    fn losses(&self, student: Tensor<2>, batch: &Batch) -> Tensor<1> {
-        let logits = self.network.forward_channels_last(images(batch, &self.preprocess, &self.device));
+    fn losses(&self, student: Tensor<2>, prepared: &Prepared) -> Tensor<1> {
+        let logits = self.network.forward_channels_last(prepared.images(&self.preprocess, &self.device));
         let logits = logits.select(1, self.columns.clone());
         match self.config.kind {
             DistillationKind::Soft => soft_distillation(student, Tensor::from_inner(logits), self.config.temperature),
