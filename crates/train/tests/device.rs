@@ -414,14 +414,16 @@ fn a_seed_begins_alike_on_every_device() {
     assert!(here.eq(there));
 }
 
-/// A run that is stopped and resumed ends where one that was not ends, and its model evaluates on the CPU.
+/// A run, with images mixed on the device, that is stopped and resumed ends where one that was not ends, and its model evaluates on
+/// the CPU.
 #[test]
 fn a_stopped_run_goes_on() {
     let Some(device) = device() else { return };
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("table.toml");
     std::fs::write(&table, format!("stem = 8\nhead = 24\n{}", NETWORKS[0].1)).unwrap();
-    let recipe = Recipe::parse(RECIPE, &[format!("model.table=\"{}\"", table.display())]).unwrap();
+    let table = format!("model.table=\"{}\"", table.display());
+    let recipe = Recipe::parse(RECIPE, &[table, "mix.mixup=0.4".into(), "mix.cutmix=1".into()]).unwrap();
     let data = data::open("digits", &OpenOptions::default()).unwrap();
     let go = |out: &str, resume: bool, stop_at: Option<u64>| {
         let stop = AtomicBool::new(false);
