@@ -20,23 +20,24 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     mbconv_train::device::keep_freed_memory();
-    let stop = terminal::stop_on_interrupt();
+    // For commands that have something to finish; the others end at once.
+    let stop = terminal::stop_on_interrupt;
     let result = match Arguments::parse().command {
-        Command::Train(args) => commands::train::run(args, stop),
-        Command::Finetune(args) => commands::finetune::run(args, stop),
-        Command::Eval(args) => commands::eval::run(args, stop),
-        Command::FindLr(args) => commands::find_lr::run(args, stop),
+        Command::Train(args) => commands::train::run(args, stop()),
+        Command::Finetune(args) => commands::finetune::run(args, stop()),
+        Command::Eval(args) => commands::eval::run(args, stop()),
+        Command::FindLr(args) => commands::find_lr::run(args, stop()),
         Command::Compare(args) => commands::compare::run(args),
         Command::Predict(args) => commands::predict::run(args),
         Command::Average(args) => commands::average::run(args),
         Command::Export(args) => commands::export::run(args),
-        Command::Import(args) => commands::import::run(args, stop),
-        Command::Fetch(args) => commands::fetch::run(args, stop),
-        Command::Data(args) => commands::data::run(args, stop),
+        Command::Import(args) => commands::import::run(args, stop()),
+        Command::Fetch(args) => commands::fetch::run(args, stop()),
+        Command::Data(args) => commands::data::run(args, stop()),
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Draw(args) => commands::draw::run(args),
-        Command::Scale(args) => commands::scale::run(args, stop),
+        Command::Scale(args) => commands::scale::run(args, stop()),
         Command::Bench(args) => commands::bench::run(args),
         Command::Devices(args) => commands::devices::run(args),
     };

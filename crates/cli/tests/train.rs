@@ -123,6 +123,28 @@ fn nothing_is_overwritten_and_resuming_needs_the_same_recipe() {
     run(0, &["train", path(&recipe), "--out", path(trained()), "--resume"]);
 }
 
+/// A command that has nothing to finish does not go on after the first request to end.
+#[cfg(unix)]
+#[test]
+fn a_benchmark_ends_when_asked_to() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_mbconv"))
+        .args(["bench", "mobilenet_v2_0.1", "--input-size", "32", "--seconds", "600"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let killed = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it goes on");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Interrupted in the middle of an epoch and resumed, with another number of workers, a run ends with the same bits.
 #[cfg(unix)]
 #[test]
