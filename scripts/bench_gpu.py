@@ -3,7 +3,7 @@
 
     python scripts/bench_gpu.py --mbconv target/release/mbconv [--device cuda] [--batch-size 256] [--input-size 224] [--minutes 9]
 
-Every measurement is a process of its own, on images and labels that are already on the device. Training is forward,
+Each of mbconv's measurements is a process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward,
 cross-entropy, backward and SGD with Nesterov momentum; inference takes images to logits. mbconv runs in single precision and in
 bf16 over f32 weights, PyTorch torchvision's networks: eager in single precision (NCHW), then channels-last in bf16 (autocast
 over f32 weights), eager and under torch.compile. What the time does not suffice for is named and left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
@@ -21,6 +21,7 @@ import time
 
 NETWORKS = ["mobilenet_v2", "efficientnet_b0"]
 MODES = ["train", "infer"]
+STEPS = [(network, mode) for mode in MODES for network in NETWORKS]
 OURS = {"mbconv f32": "f32", "mbconv bf16": "bf16"}
 # Name, channels-last and bf16?, compiled?
 PEERS = {
@@ -56,6 +57,8 @@ def pytorch(peer, network, mode, size, batch, seconds, where):
 
     fast, compiled = PEERS[peer]
     device = torch.device(where)
+    # cuDNN tries its algorithms for every shape first and keeps the quickest.
+    torch.backends.cudnn.benchmark = True
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     layout = torch.channels_last if fast else torch.contiguous_format
     model = getattr(torchvision.models, network)().to(device, memory_format=layout)
@@ -82,25 +85,48 @@ def pytorch(peer, network, mode, size, batch, seconds, where):
 
 
 def run(command, limit):
-    """Standard output of a command as JSON, or why there is none."""
+    """Standard output of a command, and why there is no more of it."""
     try:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=max(limit, 1))
-    except subprocess.TimeoutExpired:
-        return f"not done in {limit:.0f} s"
+    except subprocess.TimeoutExpired as stopped:
+        return (stopped.stdout or b"").decode(), f"not done in {limit:.0f} s"
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return next((line for line in lines if line.startswith("error: ")), lines[-1])
-    return json.loads(done.stdout.strip() if done.stdout.lstrip().startswith("{") else done.stdout.splitlines()[-1])
+        return done.stdout, next((line for line in lines if line.startswith("error: ")), lines[-1])
+    return done.stdout, None
 
 
-def measure(program, network, mode, args, limit):
-    if program in OURS:
-        command = [args.mbconv, "bench", network, "--mode", mode, "--dtype", OURS[program], "--input-size", args.input_size]
-        command += ["--batch-size", args.batch_size, "--seconds", args.seconds, "--device", args.device, "--json"]
-    else:
-        command = [sys.executable, __file__, "--worker", f"{program}|{network}|{mode}", "--seconds", args.seconds]
-        command += ["--input-size", args.input_size, "--batch-size", args.batch_size, "--peers-on", args.peers_on]
-    return run(command, limit)
+def ours(program, step, args, limit):
+    network, mode = step
+    command = [args.mbconv, "bench", network, "--mode", mode, "--dtype", OURS[program], "--input-size", args.input_size]
+    command += ["--batch-size", args.batch_size, "--seconds", args.seconds, "--device", args.device, "--json"]
+    out, trouble = run(command, limit)
+    if trouble:
+        return {}, trouble
+    report = json.loads(out)
+    return {step: (report["images_per_second"], report["device"])}, None
+
+
+def peers(peer, args, limit):
+    """One process for all steps: importing and starting take longer than measuring."""
+    command = [sys.executable, "-u", __file__, "--worker", peer, "--seconds", args.seconds]
+    command += ["--input-size", args.input_size, "--batch-size", args.batch_size, "--peers-on", args.peers_on]
+    out, trouble = run(command, limit)
+    lines = [json.loads(line) for line in out.splitlines()]
+    return {tuple(line["step"]): (line["images_per_second"], line["device"]) for line in lines}, trouble
+
+
+def work(args):
+    """What a peer's process does: a line for each step."""
+    for step in STEPS:
+        speed = pytorch(args.worker, *step, args.input_size, args.batch_size, args.seconds, args.peers_on)
+        print(json.dumps({"step": step, "images_per_second": speed, "device": device_name(args.peers_on)}))
+
+
+def device_name(where):
+    import torch
+
+    return torch.cuda.get_device_name() if where == "cuda" else where
 
 
 def peers_device():
@@ -115,7 +141,8 @@ def peers_device():
 
 def roofline(network, mode, precision, args):
     """Arithmetic and least traffic of a step."""
-    info = run([args.mbconv, "info", network, "--input-size", args.input_size, "--layers", "--json"], 60)
+    out, _ = run([args.mbconv, "info", network, "--input-size", args.input_size, "--layers", "--json"], 60)
+    info = json.loads(out)
     reads, writes = PASSES[mode]
     size = lambda shape: shape[0] * shape[1] * shape[2]
     elements = sum(reads * size(layer["input"]) + writes * size(layer["output"]) for layer in info["layers"])
@@ -140,6 +167,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--input-size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement, after warming up")
+    parser.add_argument("--each", type=float, default=180, help="seconds that one of mbconv's measurements may take, tuning included")
     parser.add_argument("--minutes", type=float, default=9, help="of everything")
     parser.add_argument("--bandwidth", type=float, default=4.8, help="the GPU's memory in TB/s, by its data sheet")
     parser.add_argument("--tflops", type=float, default=67, help="the GPU's f32 arithmetic, by its data sheet")
@@ -149,53 +177,51 @@ def main():
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        peer, network, mode = args.worker.split("|")
-        speed = pytorch(peer, network, mode, args.input_size, args.batch_size, args.seconds, args.peers_on)
-        print(json.dumps({"images_per_second": speed}))
-        return
+        return work(args)
     end = time.monotonic() + 60 * args.minutes
     args.peers_on = args.peers_on or peers_device()
-    peers = list(PEERS) if args.peers_on and not args.no_peers else []
-    if not peers:
+    rivals = list(PEERS) if args.peers_on and not args.no_peers else []
+    if not rivals:
         print("PyTorch is left out: it is not installed, or not wanted\n")
     speeds, troubles, places = {}, [], set()
     # mbconv first, and what compiles last, so that a short time leaves out the slowest to start.
-    jobs = [(program, network, mode) for program in [*OURS, *peers] for mode in MODES for network in NETWORKS]
-    for job in jobs:
+    jobs = [(program, step) for program in OURS for step in STEPS] + [(peer, None) for peer in rivals]
+    for program, step in jobs:
         left = end - time.monotonic()
-        result = measure(*job, args, min(left, 180)) if left > 5 else "no time left"
-        if isinstance(result, str):
-            troubles.append(f"{', '.join(job)}: {result}")
-            continue
-        speeds[job] = result["images_per_second"]
-        places.add(result.get("device", args.peers_on))
-        print(f"{', '.join(job)}: {speeds[job]:.1f} images per second", file=sys.stderr, flush=True)
+        found, trouble = {}, "no time left"
+        if left > 5:
+            found, trouble = ours(program, step, args, min(left, args.each)) if step else peers(program, args, left)
+        if trouble:
+            troubles.append(f"{program}{', ' + ' '.join(step) if step else ''}: {trouble}")
+        for step, (speed, place) in found.items():
+            speeds[program, step] = speed
+            places.add(place)
+            print(f"{program}, {' '.join(step)}: {speed:.1f} images per second", file=sys.stderr, flush=True)
 
-    print(f"Images per second, {args.input_size} px, batch {args.batch_size}; mbconv on `{args.device}`, "
-          f"PyTorch on `{args.peers_on}`: {', '.join(sorted(map(str, places)))}; beside PyTorch's, what mbconv has of it in the same precision\n")
-    steps = [(network, mode) for mode in MODES for network in NETWORKS]
+    print(f"Images per second, {args.input_size} px, batch {args.batch_size}; mbconv on `{args.device}`, PyTorch on `{args.peers_on}` "
+          f"({', '.join(sorted(map(str, places)))}); beside PyTorch's, what mbconv has of it in the same precision\n")
     rows = []
-    for step in steps:
+    for step in STEPS:
         row = [", ".join(step)]
-        for program in [*OURS, *peers]:
-            speed = speeds.get((program, *step))
-            ours = speeds.get(("mbconv bf16" if "bf16" in program else "mbconv f32", *step))
-            ratio = f" ({ours / speed:.2f}×)" if program in peers and ours and speed else ""
+        for program in [*OURS, *rivals]:
+            speed = speeds.get((program, step))
+            own = speeds.get(("mbconv bf16" if "bf16" in program else "mbconv f32", step))
+            ratio = f" ({own / speed:.2f}×)" if program in rivals and own and speed else ""
             row.append(f"{speed:.1f}{ratio}" if speed else "–")
         rows.append(row)
-    table(["", *OURS, *peers], rows)
+    table(["", *OURS, *rivals], rows)
 
     arithmetic = {"f32": args.tflops, "bf16": args.tflops_bf16}
     print(f"Roofline at {args.bandwidth} TB/s, {args.tflops} TFLOP/s in f32 and {args.tflops_bf16} in bf16\n")
     rows = []
-    for step in steps:
+    for step in STEPS:
         for program, precision in OURS.items():
             flops, traffic = roofline(*step, precision, args)
             times = {"memory": traffic / (args.bandwidth * 1e12), "arithmetic": flops / (arithmetic[precision] * 1e12)}
             bound = max(times, key=times.get)
             best = args.batch_size / times[bound]
-            ours = speeds.get((program, *step))
-            share = f"{100 * ours / best:.2g} %" if ours else "–"
+            own = speeds.get((program, step))
+            share = f"{100 * own / best:.2g} %" if own else "–"
             name = f"{', '.join(step)}, {precision}"
             rows.append([name, f"{flops / 1e12:.3g}", f"{traffic / 1e9:.3g}", bound, f"{best:.0f}", share])
     table(["", "TFLOP a step", "GB a step", "bound by", "images per second at most", "mbconv reaches"], rows)

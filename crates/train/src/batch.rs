@@ -39,7 +39,9 @@ pub(crate) fn mixed_images(
 /// that no more travels, and takes them apart.
 fn floats(bytes: Vec<u8>, shape: [usize; 4], device: &Device) -> Tensor<4> {
     if device.supports_dtype(DType::U8) {
-        return Tensor::<4, Int>::from_data(TensorData::new(bytes, shape), (device, DType::U8)).float();
+        // As one row: CUDA would align each pixel on its own.
+        let row = TensorData::new(bytes, [shape.iter().product::<usize>()]);
+        return Tensor::<1, Int>::from_data(row, (device, DType::U8)).float().reshape(shape);
     }
     words(bytes, device).reshape(shape)
 }
