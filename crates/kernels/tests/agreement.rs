@@ -118,7 +118,7 @@ proptest! {
         (dtype, tolerance) in precision(),
         (kernel, stride, padding, [height, width]) in window(),
         batch in 1usize..4,
-        [inputs, outputs] in [1usize..6, 1usize..20],
+        [inputs, outputs] in [1usize..18, 1usize..20],
         layouts in [layout(), layout()],
         seed in 0u64..1000,
     ) {

@@ -164,7 +164,9 @@ impl Linear {
 
     /// `[N, features]` → `[N, classes]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+        let ([batch, features], [classes, _]) = (x.dims(), self.weight.dims());
+        let weight = self.weight.val().reshape([classes, features, 1, 1]);
+        pointwise_conv2d(x.reshape([batch, 1, 1, features]), weight, Some(self.bias.val())).reshape([batch, classes])
     }
 }
 

@@ -21,6 +21,11 @@ fn strip(stride: usize) -> usize {
     if stride == 1 { 4 } else { 2 }
 }
 
+/// Neighbouring pixels of one unit that gathers: the outputs of two strides.
+fn gathered_strip(stride: usize) -> usize {
+    2 * stride
+}
+
 /// `x` [N, H, W, C] with `weight` [C, 1, k, k] → [N, H', W', C].
 pub fn depthwise(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
     let [_, height, width, _] = x.shape().dims();
@@ -43,8 +48,9 @@ pub fn depthwise_input_gradient(
     let (gradient, weight) = (into_contiguous(gradient), taps_first(weight));
     let [batch, rows, columns, channels] = gradient.shape().dims();
     let (client, element) = (gradient.client.clone(), element(&gradient));
-    let vector = vector_size(&client, channels, 4);
-    let items = batch * height * width;
+    let vector = vector_size(&client, channels, 4, size_of::<f32>());
+    let strips = width.div_ceil(gathered_strip(stride));
+    let items = batch * height * strips;
     let lanes = Lanes::new(&client, items, channels, vector);
     let input_gradient = empty(&gradient, Shape::new([batch, height, width, channels]));
     gather_kernel::launch(
@@ -56,15 +62,14 @@ pub fn depthwise_input_gradient(
         gradient.into_buffer_arg(),
         weight.into_buffer_arg(),
         input_gradient.clone().into_buffer_arg(),
+        strips,
         height,
         width,
         rows,
         columns,
         lanes.channels,
         items,
-        padding,
-        kernel,
-        stride,
+        window,
         element,
     );
     input_gradient
@@ -79,7 +84,7 @@ pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Wi
     let dtype = x.dtype;
     let (client, element) = (x.client.clone(), element(&x));
     let (taps, strip) = (kernel * kernel, strip(stride));
-    let vector = vector_size(&client, channels, SUMS / taps);
+    let vector = vector_size(&client, channels, SUMS / taps, size_of::<f32>());
     let strips = columns.div_ceil(strip);
     let items = batch * rows * strips;
     let lanes = Lanes::new(&client, items, channels, vector);
@@ -124,7 +129,7 @@ fn slide(x: CubeTensor, weight: CubeTensor, window: Window, [rows, columns]: [us
     let (x, weight) = (into_contiguous(x), taps_first(weight));
     let [batch, height, width, channels] = x.shape().dims();
     let (client, element, strip) = (x.client.clone(), element(&x), strip(stride));
-    let vector = vector_size(&client, channels, 4);
+    let vector = vector_size(&client, channels, 4, size_of::<f32>());
     let strips = columns.div_ceil(strip);
     let items = batch * rows * strips;
     let lanes = Lanes::new(&client, items, channels, vector);
@@ -155,6 +160,31 @@ fn slide(x: CubeTensor, weight: CubeTensor, window: Window, [rows, columns]: [us
     y
 }
 
+/// What a strip sees of a line that begins at the pixel `start`: `count` columns from `first` on, counted with the padding, which is zero. All
+/// are read, then used: reads that wait for no condition are under way together.
+#[cube]
+fn seen<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    start: usize,
+    first: usize,
+    width: usize,
+    channels: usize,
+    channel: usize,
+    padding: usize,
+    #[comptime] count: usize,
+) -> Array<Vector<f32, N>> {
+    let mut values = Array::<Vector<f32, N>>::new(count);
+    #[unroll]
+    for input in 0..count {
+        let column = first + input;
+        let inside = column >= padding && column < width + padding;
+        let pixel = select(inside, start + column - padding, start);
+        let value = single::<E, N>(x[pixel * channels + channel]);
+        values[input] = select(inside, value, Vector::zeroed());
+    }
+    values
+}
+
 #[cube(launch, address_type = "dynamic")]
 fn slide_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -174,6 +204,7 @@ fn slide_kernel<E: Float, N: Size>(
     #[comptime] turned: bool,
     #[define(E)] _element: ElemType,
 ) {
+    let inputs = comptime!((strip - 1) * stride + kernel);
     let channel = own_channel();
     if channel < channels {
         let mut item = first_item();
@@ -199,16 +230,13 @@ fn slide_kernel<E: Float, N: Size>(
                         let position = comptime!(if turned { kernel * kernel - 1 - position } else { position });
                         taps[tap] = single::<E, N>(weight[position * channels + channel]);
                     }
+                    let values = seen::<E, N>(x, start, left * stride, width, channels, channel, padding, inputs);
                     #[unroll]
-                    for input in 0..comptime!((strip - 1) * stride + kernel) {
-                        let column = left * stride + input;
-                        if column >= padding && column < width + padding {
-                            let value = single::<E, N>(x[(start + column - padding) * channels + channel]);
-                            #[unroll]
-                            for output in 0..strip {
-                                if comptime!(input >= output * stride && input < output * stride + kernel) {
-                                    sums[output] += value * taps[comptime!(input - output * stride)];
-                                }
+                    for input in 0..inputs {
+                        #[unroll]
+                        for output in 0..strip {
+                            if comptime!(input >= output * stride && input < output * stride + kernel) {
+                                sums[output] += values[input] * taps[comptime!(input - output * stride)];
                             }
                         }
                     }
@@ -225,49 +253,69 @@ fn slide_kernel<E: Float, N: Size>(
     }
 }
 
-/// Every pixel of the map gathers from the outputs that saw it.
+/// Every pixel of the map gathers from the outputs that saw it. A strip begins at a multiple of the stride, so that which taps meet which of its
+/// pixels is known when this is compiled.
 #[cube(launch, address_type = "dynamic")]
 fn gather_kernel<E: Float, N: Size>(
     gradient: &[Vector<E, N>],
     weight: &[Vector<E, N>],
     input_gradient: &mut [Vector<E, N>],
+    strips: FastDivmod<usize>,
     height: FastDivmod<usize>,
-    width: FastDivmod<usize>,
+    width: usize,
     rows: usize,
     columns: usize,
     channels: usize,
     items: usize,
-    padding: usize,
-    #[comptime] kernel: usize,
-    #[comptime] stride: usize,
+    #[comptime] window: Window,
     #[define(E)] _element: ElemType,
 ) {
+    let Window { kernel, stride, padding } = comptime!(window);
+    let strip = comptime!(gathered_strip(stride));
+    // The outputs that saw the strip's first pixel begin `before` places before the strip.
+    let before = comptime!((kernel - 1).saturating_sub(padding) / stride);
+    let count = comptime!(before + (strip - 1 + padding) / stride + 1);
     let channel = own_channel();
     if channel < channels {
         let mut item = first_item();
         while item < items {
-            let (line, column) = width.div_mod(item);
-            let (image, line) = height.div_mod(line);
-            let mut sum = Vector::<f32, N>::zeroed();
+            let (line, strip_of_line) = strips.div_mod(item);
+            let (image, line_of_image) = height.div_mod(line);
+            let left = strip_of_line * strip;
+            let mut sums = Array::<Vector<f32, N>>::new(strip);
+            #[unroll]
+            for pixel in 0..strip {
+                sums[pixel] = Vector::zeroed();
+            }
             #[unroll]
             for tap_row in 0..kernel {
-                let below = line + padding - tap_row;
+                let below = line_of_image + padding - tap_row;
                 let row = below / stride;
-                if line + padding >= tap_row && below % stride == 0 && row < rows {
+                if line_of_image + padding >= tap_row && below == row * stride && row < rows {
+                    let start = (image * rows + row) * columns;
+                    let values =
+                        seen::<E, N>(gradient, start, left / stride, columns, channels, channel, before, count);
                     #[unroll]
                     for tap in 0..kernel {
-                        let right = column + padding - tap;
-                        let output = right / stride;
-                        if column + padding >= tap && right % stride == 0 && output < columns {
-                            let position = (image * rows + row) * columns + output;
-                            let tap = weight[comptime!(tap_row * kernel + tap) * channels + channel];
-                            let value = gradient[position * channels + channel];
-                            sum += single::<E, N>(value) * single::<E, N>(tap);
+                        let position = comptime!(tap_row * kernel + tap);
+                        let weight = single::<E, N>(weight[position * channels + channel]);
+                        #[unroll]
+                        for pixel in 0..strip {
+                            // One stride more, so that nothing is negative.
+                            let distance = comptime!((before + 1) * stride + pixel + padding - tap);
+                            if comptime!(distance % stride == 0) {
+                                sums[pixel] += values[comptime!(distance / stride - 1)] * weight;
+                            }
                         }
                     }
                 }
             }
-            input_gradient[item * channels + channel] = Vector::cast_from(sum);
+            #[unroll]
+            for pixel in 0..strip {
+                if left + pixel < width {
+                    input_gradient[(line * width + left + pixel) * channels + channel] = Vector::cast_from(sums[pixel]);
+                }
+            }
             item += item_step();
         }
     }
@@ -293,6 +341,7 @@ fn weight_gradient_kernel<E: Float, N: Size>(
     #[comptime] dims: [usize; 2],
     #[define(E)] _element: ElemType,
 ) {
+    let inputs = comptime!((strip - 1) * stride + kernel);
     let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(dims[0] * dims[1]));
     let channel = own_channel();
     let mut sums = Array::<Vector<f32, N>>::new(comptime!(kernel * kernel));
@@ -320,17 +369,14 @@ fn weight_gradient_kernel<E: Float, N: Size>(
                 let line = row_of_image * stride + tap_row;
                 if line >= padding && line < height + padding {
                     let start = (image * height + line - padding) * width;
+                    let values = seen::<E, N>(x, start, left * stride, width, channels, channel, padding, inputs);
                     #[unroll]
-                    for input in 0..comptime!((strip - 1) * stride + kernel) {
-                        let column = left * stride + input;
-                        if column >= padding && column < width + padding {
-                            let value = single::<E, N>(x[(start + column - padding) * channels + channel]);
-                            #[unroll]
-                            for output in 0..strip {
-                                if comptime!(input >= output * stride && input < output * stride + kernel) {
-                                    let tap = comptime!(tap_row * kernel + input - output * stride);
-                                    sums[tap] += value * outputs[output];
-                                }
+                    for input in 0..inputs {
+                        #[unroll]
+                        for output in 0..strip {
+                            if comptime!(input >= output * stride && input < output * stride + kernel) {
+                                let tap = comptime!(tap_row * kernel + input - output * stride);
+                                sums[tap] += values[input] * outputs[output];
                             }
                         }
                     }

@@ -7,7 +7,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::lanes::{Lanes, own_channel, single, sum_rows, vector_size};
+use super::lanes::{Lanes, own_channel, single, sum_rows, widest_vector};
 use super::{address, element, empty};
 
 /// An image's pixels, and its cubes.
@@ -23,7 +23,7 @@ impl Images {
     fn of(x: &CubeTensor) -> Self {
         let [images, height, width, channels] = x.shape().dims();
         let pixels = height * width;
-        let vector = vector_size(&x.client, channels, 4);
+        let vector = widest_vector(x, channels);
         let lanes = Lanes { slices: images, ..Lanes::new(&x.client, pixels, channels, vector) };
         Self { pixels, lanes, vector, shape: Shape::new([images, 1, 1, channels]) }
     }
@@ -49,6 +49,27 @@ pub fn average(x: CubeTensor) -> CubeTensor {
         element,
     );
     means
+}
+
+/// `x` with every channel of an image scaled by its gate.
+pub fn excite(x: CubeTensor, gate: CubeTensor) -> CubeTensor {
+    let [x, gate] = [x, gate].map(into_contiguous);
+    let Images { pixels, lanes, vector, .. } = Images::of(&x);
+    let (client, element, y) = (x.client.clone(), element(&x), empty(&x, x.shape()));
+    excite_kernel::launch(
+        &client,
+        lanes.count(),
+        lanes.dim(),
+        address(&[&x]),
+        vector,
+        x.into_buffer_arg(),
+        gate.into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        pixels,
+        lanes.channels,
+        element,
+    );
+    y
 }
 
 /// The gradients of the map and of the gate.
@@ -100,6 +121,28 @@ fn average_kernel<E: Float, N: Size>(
     let sum = sum_rows::<N>(sum, &mut shared, comptime!(dims[1]));
     if UNIT_POS_Y == 0 && channel < channels {
         means[image * channels + channel] = Vector::cast_from(sum * Vector::new(share));
+    }
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn excite_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    gate: &[Vector<E, N>],
+    y: &mut [Vector<E, N>],
+    pixels: usize,
+    channels: usize,
+    #[define(E)] _element: ElemType,
+) {
+    let channel = own_channel();
+    let image = CUBE_POS_Y as usize;
+    if channel < channels {
+        let gate = single::<E, N>(gate[image * channels + channel]);
+        let mut pixel = UNIT_POS_Y as usize;
+        while pixel < pixels {
+            let position = (image * pixels + pixel) * channels + channel;
+            y[position] = Vector::cast_from(single::<E, N>(x[position]) * gate);
+            pixel += CUBE_DIM_Y as usize;
+        }
     }
 }
 

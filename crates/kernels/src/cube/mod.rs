@@ -1,9 +1,9 @@
-//! GPU kernels, in CubeCL: what Burn does with many passes over a map is done with one. Products of matrices and dense
-//! convolutions stay Burn's, which tunes them for the device.
+//! GPU kernels, in CubeCL: what Burn does with many passes over a map is done with one. Products of matrices stay Burn's, which
+//! tunes them for the device.
 //!
 //! Maps and weights are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`shapes`]; `cache`, what
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`shapes`]; `cache`, what
 //! survives the program.
 
 #[cfg(feature = "kernel-cache")]
@@ -12,7 +12,9 @@ mod depthwise;
 mod excitation;
 mod lanes;
 mod normalisation;
+mod products;
 pub mod shapes;
+mod tune;
 
 use burn::{
     backend::TensorMetadata,
@@ -29,9 +31,14 @@ use crate::{Convolution, Normalisation, composed, extension::Kernels};
 
 impl Kernels for CubeBackend {
     fn convolve(x: CubeTensor, weight: CubeTensor, convolution: Convolution) -> CubeTensor {
+        if !are_maps(&[&x, &weight]) {
+            return composed::convolve::<Self>(x, weight, convolution);
+        }
         match convolution {
-            Convolution::Depthwise(window) if are_maps(&[&x, &weight]) => depthwise::depthwise(x, weight, window),
-            _ => composed::convolve::<Self>(x, weight, convolution),
+            Convolution::Pointwise => products::pointwise(x, weight),
+            Convolution::Depthwise(window) => depthwise::depthwise(x, weight, window),
+            Convolution::Dense(window) if products::unfolds(&x) => products::dense(x, weight, window),
+            Convolution::Dense(_) => composed::convolve::<Self>(x, weight, convolution),
         }
     }
 
@@ -41,20 +48,30 @@ impl Kernels for CubeBackend {
         convolution: Convolution,
         size: [usize; 2],
     ) -> CubeTensor {
+        if !are_maps(&[&weight, &gradient]) {
+            return composed::convolve_input_gradient::<Self>(weight, gradient, convolution, size);
+        }
         match convolution {
-            Convolution::Depthwise(window) if are_maps(&[&weight, &gradient]) => {
-                depthwise::depthwise_input_gradient(weight, gradient, window, size)
+            Convolution::Pointwise => products::pointwise_input_gradient(weight, gradient),
+            Convolution::Depthwise(window) => depthwise::depthwise_input_gradient(weight, gradient, window, size),
+            Convolution::Dense(window) if !tune::uses_tensor_cores(&gradient) => {
+                products::dense_input_gradient(weight, gradient, window, size)
             }
-            _ => composed::convolve_input_gradient::<Self>(weight, gradient, convolution, size),
+            Convolution::Dense(_) => composed::convolve_input_gradient::<Self>(weight, gradient, convolution, size),
         }
     }
 
     fn convolve_weight_gradient(x: CubeTensor, gradient: CubeTensor, convolution: Convolution) -> CubeTensor {
+        if !are_maps(&[&x, &gradient]) {
+            return composed::convolve_weight_gradient::<Self>(x, gradient, convolution);
+        }
         match convolution {
-            Convolution::Depthwise(window) if are_maps(&[&x, &gradient]) && window.kernel <= LARGEST_KERNEL => {
+            Convolution::Pointwise => products::pointwise_weight_gradient(x, gradient),
+            Convolution::Depthwise(window) if window.kernel <= LARGEST_KERNEL => {
                 depthwise::depthwise_weight_gradient(x, gradient, window)
             }
-            _ => composed::convolve_weight_gradient::<Self>(x, gradient, convolution),
+            Convolution::Depthwise(_) => composed::convolve_weight_gradient::<Self>(x, gradient, convolution),
+            Convolution::Dense(window) => products::dense_weight_gradient(x, gradient, window),
         }
     }
 
@@ -79,6 +96,10 @@ impl Kernels for CubeBackend {
 
     fn average(x: CubeTensor) -> CubeTensor {
         if are_maps(&[&x]) { excitation::average(x) } else { composed::average::<Self>(x) }
+    }
+
+    fn excite(x: CubeTensor, gate: CubeTensor) -> CubeTensor {
+        if are_maps(&[&x, &gate]) { excitation::excite(x, gate) } else { composed::excite::<Self>(x, gate) }
     }
 
     fn excite_gradients(x: CubeTensor, gate: CubeTensor, gradient: CubeTensor) -> (CubeTensor, CubeTensor) {
@@ -134,14 +155,19 @@ fn element(map: &CubeTensor) -> ElemType {
     })
 }
 
+/// Memory without gaps on the device of `tensor`.
+fn empty_of(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
+}
+
 /// Memory on the device of `tensor` for as many elements of its precision.
 fn empty(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, tensor.dtype)
+    empty_of(tensor, shape, tensor.dtype)
 }
 
 /// Memory on the device of `tensor` for as many numbers in single precision.
 fn empty_single(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, DType::F32)
+    empty_of(tensor, shape, DType::F32)
 }
 
 /// What reaches every element of every tensor.

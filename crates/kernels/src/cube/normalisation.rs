@@ -7,7 +7,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices, vector_size};
+use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices, widest_vector};
 use super::{address, element, empty, empty_single, pixels_and_channels};
 use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
 
@@ -19,7 +19,7 @@ use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
 pub fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
     let x = into_contiguous(x);
     let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
-    let vector = vector_size(&client, channels, 4);
+    let vector = widest_vector(&x, channels);
     let lanes = Lanes::new(&client, pixels, channels, vector);
     let partial = empty_single(&x, Shape::new([3, lanes.slices, channels]));
     measure_kernel::launch(
@@ -62,7 +62,7 @@ pub fn normalise(
 ) -> CubeTensor {
     let x = into_contiguous(x);
     let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
-    let vector = vector_size(&client, channels, 4);
+    let vector = widest_vector(&x, channels);
     let lanes = Lanes::new(&client, pixels, channels, vector);
     let y = empty(&x, x.meta.shape().clone());
     normalise_kernel::launch(
@@ -96,7 +96,7 @@ pub fn normalise_gradients(
     let (x, gradient) = (into_contiguous(x), into_contiguous(gradient));
     let [gamma, beta, mean, variance] = vectors.map(into_contiguous);
     let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
-    let vector = vector_size(&client, channels, 4);
+    let vector = widest_vector(&x, channels);
     let lanes = Lanes::new(&client, pixels, channels, vector);
     let partial = empty_single(&x, Shape::new([lanes.slices, 2 * channels]));
     sum_gradients_kernel::launch(

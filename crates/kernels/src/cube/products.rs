@@ -1,0 +1,315 @@
+//! Convolutions as products of matrices. Results lie in memory without gaps, as the next kernel wants them, where Burn would align
+//! every pixel on its own. The gradient of a weight, whose matrix is small and whose sums run over all pixels of a batch, is cut into
+//! slices that keep the whole GPU busy.
+
+use burn::{
+    backend::{TensorMetadata, ops::FloatTensorOps},
+    tensor::{DType, Shape, Slice},
+};
+use burn_cubecl::{
+    CubeBackend,
+    cubecl::{self, client::Client, ir::ElemType, prelude::*, std::FastDivmod},
+    kernel::{cast, into_contiguous},
+    ops::{permute, reshape},
+    tensor::CubeTensor,
+};
+
+use super::lanes::{single, sum_slices, vector_size};
+use super::{address, element, empty, empty_of, pixels_and_channels, tune};
+use crate::Window;
+
+/// A map of fewer channels, such as an image, has little to unfold.
+const FEW_CHANNELS: usize = 8;
+/// Numbers that a row of an unfolded map is filled up to a multiple of, so that it is read in vectors.
+const ROW: usize = 8;
+/// Numbers of the factors for each sum that a slice stores, at least.
+const SHARE: usize = 4;
+/// Side of the square of results that is one cube's, about.
+const TILE: usize = 64;
+/// Processors of a GPU that does not tell.
+const PROCESSORS: usize = 64;
+/// Cubes for every processor, so that some compute while others wait for memory.
+const CUBES: usize = 16;
+
+/// `x` [N, H, W, Ci] with `weight` [Co, Ci, 1, 1] → [N, H, W, Co].
+pub fn pointwise(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
+    let [batch, height, width, channels] = x.shape().dims();
+    let [outputs, ..] = weight.shape().dims::<4>();
+    let weight = permute(reshape(weight, Shape::new([outputs, channels])), &[1, 0]);
+    reshape(product(as_matrix(x), weight), Shape::new([batch, height, width, outputs]))
+}
+
+/// The gradient of the map.
+pub fn pointwise_input_gradient(weight: CubeTensor, gradient: CubeTensor) -> CubeTensor {
+    let [outputs, channels, ..] = weight.shape().dims::<4>();
+    let [batch, height, width, _] = gradient.shape().dims();
+    let weight = reshape(weight, Shape::new([outputs, channels]));
+    reshape(product(as_matrix(gradient), weight), Shape::new([batch, height, width, channels]))
+}
+
+/// The gradient of the weight, [Co, Ci, 1, 1].
+pub fn pointwise_weight_gradient(x: CubeTensor, gradient: CubeTensor) -> CubeTensor {
+    let ([_, channels], [_, outputs]) = (pixels_and_channels(&x), pixels_and_channels(&gradient));
+    reshape(sum_of_products(gradient, as_matrix(x)), Shape::new([outputs, channels, 1, 1]))
+}
+
+/// Is a map unfolded for a dense convolution? Otherwise Burn's kernels for tensor cores unfold it as they go.
+pub fn unfolds(x: &CubeTensor) -> bool {
+    let [.., channels] = x.shape().dims::<4>();
+    channels < FEW_CHANNELS || !tune::uses_tensor_cores(x)
+}
+
+/// `x` [N, H, W, Ci] with `weight` [Co, Ci, k, k] → [N, H', W', Co].
+pub fn dense(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
+    let [batch, height, width, channels] = x.shape().dims();
+    let [outputs, ..] = weight.shape().dims::<4>();
+    let taps = window.kernel * window.kernel;
+    let unfolded = unfold(into_contiguous(x), window, 0..taps);
+    let weight = reshape(permute(weight, &[0, 2, 3, 1]), Shape::new([outputs, taps * channels]));
+    let [_, columns] = unfolded.shape().dims();
+    let rest = Shape::new([outputs, columns - taps * channels]);
+    let weight = match rest.num_elements() {
+        0 => weight,
+        _ => {
+            let rest = CubeBackend::float_zeros(rest, &weight.device, weight.dtype.into());
+            CubeBackend::float_cat(vec![weight, rest], 1)
+        }
+    };
+    let y = product(unfolded, permute(weight, &[1, 0]));
+    reshape(y, Shape::new([batch, window.output(height), window.output(width), outputs]))
+}
+
+/// The gradient of the map, whose height and width are `size`.
+pub fn dense_input_gradient(weight: CubeTensor, gradient: CubeTensor, window: Window, size: [usize; 2]) -> CubeTensor {
+    let [outputs, channels, ..] = weight.shape().dims::<4>();
+    let columns = window.kernel * window.kernel * channels;
+    let weight = reshape(permute(weight, &[0, 2, 3, 1]), Shape::new([outputs, columns]));
+    let [batch, rows, columns, _] = gradient.shape().dims();
+    fold(product(as_matrix(gradient), weight), window, [batch, rows, columns, channels], size)
+}
+
+/// The gradient of the weight, [Co, Ci, k, k]. Of a map with many channels a row of the window is unfolded at a time, which takes
+/// a third of the memory or less.
+pub fn dense_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Window) -> CubeTensor {
+    let [.., channels] = x.shape().dims::<4>();
+    let [.., outputs] = gradient.shape().dims::<4>();
+    let (x, gradient) = (into_contiguous(x), into_contiguous(gradient));
+    let taps = window.kernel * window.kernel;
+    let at_once = if channels < FEW_CHANNELS { taps } else { window.kernel };
+    let parts = (0..taps).step_by(at_once).map(|first| {
+        let taps = first..taps.min(first + at_once);
+        let columns = taps.len() * channels;
+        let part = sum_of_products(gradient.clone(), unfold(x.clone(), window, taps));
+        CubeBackend::float_slice(part, &[Slice::full(), Slice::from(0..columns as isize)])
+    });
+    let weight = CubeBackend::float_cat(parts.collect(), 1);
+    let weight = reshape(weight, Shape::new([outputs, window.kernel, window.kernel, channels]));
+    into_contiguous(permute(weight, &[0, 3, 1, 2]))
+}
+
+/// [N, H, W, C] → [N H W, C]
+fn as_matrix(x: CubeTensor) -> CubeTensor {
+    let shape = Shape::new(pixels_and_channels(&x));
+    reshape(into_contiguous(x), shape)
+}
+
+/// `left` [.., M, K] with `right` [.., K, N] → [.., M, N], without gaps.
+fn product(left: CubeTensor, right: CubeTensor) -> CubeTensor {
+    let dtype = left.dtype;
+    product_in(left, right, dtype)
+}
+
+fn product_in(left: CubeTensor, right: CubeTensor, dtype: DType) -> CubeTensor {
+    let mut shape = left.shape();
+    let last = shape.num_dims() - 1;
+    shape[last] = right.shape()[last];
+    let y = empty_of(&left, shape, dtype);
+    tune::product(left, right, y.clone());
+    y
+}
+
+/// The sum over all pixels of `gradient` [.., M] times `x` [pixels, N] → [M, N].
+fn sum_of_products(gradient: CubeTensor, x: CubeTensor) -> CubeTensor {
+    let ([pixels, columns], [_, outputs]) = (x.shape().dims(), pixels_and_channels(&gradient));
+    let dtype = x.dtype;
+    let slices = slices(&x.client, pixels, [outputs, columns]);
+    let gradient = reshape(into_contiguous(gradient), Shape::new([slices, pixels / slices, outputs]));
+    let x = reshape(x, Shape::new([slices, pixels / slices, columns]));
+    let partial = product_in(permute(gradient, &[0, 2, 1]), x, DType::F32);
+    let sums = match slices {
+        1 => partial,
+        _ => sum_slices(partial, slices, outputs * columns),
+    };
+    reshape(cast(sums, dtype), Shape::new([outputs, columns]))
+}
+
+/// Slices, all alike, of a sum over `pixels` for a matrix of results.
+fn slices(client: &Client, pixels: usize, [rows, columns]: [usize; 2]) -> usize {
+    let processors = client.properties().hardware.num_streaming_multiprocessors;
+    let tiles = rows.div_ceil(TILE) * columns.div_ceil(TILE);
+    let wanted = CUBES * processors.map_or(PROCESSORS, |number| number as usize) / tiles;
+    let worthwhile = pixels * (rows + columns) / (SHARE * rows * columns);
+    let most = wanted.min(worthwhile).min(pixels / tune::MANY_TERMS).max(1);
+    (1..=most).rev().find(|slices| pixels.is_multiple_of(*slices)).unwrap_or(1)
+}
+
+/// What each position of a window sees of `x` [N, H, W, C], for some of its taps: [N H' W', taps C], filled up with zeros.
+fn unfold(x: CubeTensor, window: Window, taps: std::ops::Range<usize>) -> CubeTensor {
+    let Window { kernel, stride, padding } = window;
+    let [batch, height, width, channels] = x.shape().dims();
+    let [rows, columns] = [window.output(height), window.output(width)];
+    let client = x.client.clone();
+    let vector = vector_size(&client, channels, 4, size_of::<f32>());
+    let row = (taps.len() * channels).next_multiple_of(ROW.max(vector));
+    let unfolded = empty(&x, Shape::new([batch * rows * columns, row]));
+    let items = batch * rows * columns * row / vector;
+    let element = element(&x);
+    unfold_kernel::launch(
+        &client,
+        cubes(items),
+        CubeDim::new_1d(UNITS),
+        address(&[&x, &unfolded]),
+        vector,
+        x.into_buffer_arg(),
+        unfolded.clone().into_buffer_arg(),
+        row / vector,
+        channels / vector,
+        channels / vector,
+        rows,
+        columns,
+        height,
+        width,
+        taps.start,
+        taps.end,
+        items,
+        padding,
+        kernel,
+        stride,
+        element,
+    );
+    unfolded
+}
+
+/// The sum of what the positions of a window, [N, H', W'], have to say of each pixel: [N H' W', k k C] → [N, H, W, C].
+fn fold(
+    unfolded: CubeTensor,
+    window: Window,
+    [batch, rows, columns, channels]: [usize; 4],
+    [height, width]: [usize; 2],
+) -> CubeTensor {
+    let Window { kernel, stride, padding } = window;
+    let client = unfolded.client.clone();
+    let vector = vector_size(&client, channels, 4, size_of::<f32>());
+    let x = empty(&unfolded, Shape::new([batch, height, width, channels]));
+    let items = batch * height * width * channels / vector;
+    let element = element(&x);
+    fold_kernel::launch(
+        &client,
+        cubes(items),
+        CubeDim::new_1d(UNITS),
+        address(&[&x, &unfolded]),
+        vector,
+        unfolded.into_buffer_arg(),
+        x.clone().into_buffer_arg(),
+        channels / vector,
+        channels / vector,
+        height,
+        width,
+        rows,
+        columns,
+        items,
+        padding,
+        kernel,
+        stride,
+        element,
+    );
+    x
+}
+
+/// Units of a cube that unfolds or folds a map.
+const UNITS: u32 = 256;
+
+/// Cubes for as many items; each handles more than one, if there are very many.
+fn cubes(items: usize) -> CubeCount {
+    CubeCount::Static(items.div_ceil(UNITS as usize).min(1 << 14) as u32, 1, 1)
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn unfold_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    unfolded: &mut [Vector<E, N>],
+    row: FastDivmod<usize>,
+    channels: FastDivmod<usize>,
+    depth: usize,
+    rows: FastDivmod<usize>,
+    columns: FastDivmod<usize>,
+    height: usize,
+    width: usize,
+    first_tap: usize,
+    end_tap: usize,
+    items: usize,
+    padding: usize,
+    #[comptime] kernel: usize,
+    #[comptime] stride: usize,
+    #[define(E)] _element: ElemType,
+) {
+    let mut item = CUBE_POS_X as usize * CUBE_DIM_X as usize + UNIT_POS_X as usize;
+    while item < items {
+        let (position, place) = row.div_mod(item);
+        let (position, column) = columns.div_mod(position);
+        let (image, line) = rows.div_mod(position);
+        let (tap, channel) = channels.div_mod(place);
+        let tap = first_tap + tap;
+        let line = line * stride + tap / kernel;
+        let column = column * stride + tap % kernel;
+        let mut value = Vector::<E, N>::zeroed();
+        if tap < end_tap && line >= padding && line < height + padding && column >= padding && column < width + padding
+        {
+            let pixel = (image * height + line - padding) * width + column - padding;
+            value = x[pixel * depth + channel];
+        }
+        unfolded[item] = value;
+        item += CUBE_COUNT_X as usize * CUBE_DIM_X as usize;
+    }
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn fold_kernel<E: Float, N: Size>(
+    unfolded: &[Vector<E, N>],
+    x: &mut [Vector<E, N>],
+    channels: FastDivmod<usize>,
+    depth: usize,
+    height: FastDivmod<usize>,
+    width: FastDivmod<usize>,
+    rows: usize,
+    columns: usize,
+    items: usize,
+    padding: usize,
+    #[comptime] kernel: usize,
+    #[comptime] stride: usize,
+    #[define(E)] _element: ElemType,
+) {
+    let mut item = CUBE_POS_X as usize * CUBE_DIM_X as usize + UNIT_POS_X as usize;
+    while item < items {
+        let (pixel, channel) = channels.div_mod(item);
+        let (line, column) = width.div_mod(pixel);
+        let (image, line) = height.div_mod(line);
+        let mut sum = Vector::<f32, N>::zeroed();
+        for tap_row in 0..kernel {
+            let below = line + padding - tap_row;
+            let row = below / stride;
+            if line + padding >= tap_row && below == row * stride && row < rows {
+                for tap in 0..kernel {
+                    let right = column + padding - tap;
+                    let output = right / stride;
+                    if column + padding >= tap && right == output * stride && output < columns {
+                        let position = ((image * rows + row) * columns + output) * (kernel * kernel);
+                        sum += single::<E, N>(unfolded[(position + tap_row * kernel + tap) * depth + channel]);
+                    }
+                }
+            }
+        }
+        x[item] = Vector::cast_from(sum);
+        item += CUBE_COUNT_X as usize * CUBE_DIM_X as usize;
+    }
+}
