@@ -44,7 +44,8 @@ impl Lanes {
     pub fn narrow(client: &Client, channels: usize, vector: usize) -> Self {
         let channels = channels / vector;
         let units = units(client);
-        let columns = channels.min(8).min(units);
+        // As many as memory hands out at once.
+        let columns = channels.min(2).min(units);
         let rows = previous_power_of_two(units / columns);
         Self { channels, columns, rows, slices: 1 }
     }
