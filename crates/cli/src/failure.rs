@@ -49,20 +49,20 @@ impl Failure {
     }
 
     /// Of one of several processes: only one of them tells of what made all fail, and one that fails by itself ends the
-    /// others, which would wait for it.
+    /// others, which would wait for it. Nobody ends before it is told: `mpirun` ends all with the first.
     pub fn among(self, group: &Group) -> Self {
         let Self::Failed { message, hint } = self else { return self };
         group.give_way();
-        if !group.tells() {
-            return Self::Told;
+        if group.tells() {
+            let who = if group.leads() { String::new() } else { format!("{}: ", group.who()) };
+            Self::Failed { message: format!("{who}{message}"), hint }.tell();
         }
-        let who = if group.leads() { String::new() } else { format!("{}: ", group.who()) };
-        let failure = Self::Failed { message: format!("{who}{message}"), hint };
         if group.fails_alone() {
-            failure.tell();
             group.abandon();
+        } else {
+            group.wait();
         }
-        failure
+        Self::Told
     }
 
     /// An error of the command line's own.

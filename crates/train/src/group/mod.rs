@@ -281,6 +281,13 @@ impl Group {
         self.size() > 1 && !self.told.get()
     }
 
+    /// Waits for all processes.
+    pub fn wait(&self) {
+        if let Some(link) = &self.link {
+            link.gather(&[]);
+        }
+    }
+
     /// Ends all processes.
     pub fn abandon(&self) {
         if let Some(link) = &self.link {
