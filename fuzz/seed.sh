@@ -16,7 +16,7 @@ for layout in torchvision timm; do
         mbconv export "$run/digits" "$file" --layout "$layout" --dtype "$dtype"
         # The header's length is the file's first eight bytes, little-endian.
         length=$(od -An -t u8 -N 8 "$file" | tr -d ' ')
-        tail -c +9 "$file" | head -c "$length" > "$corpus/model_header/$layout-$dtype.json"
+        head -c $((8 + length)) "$file" | tail -c "$length" > "$corpus/model_header/$layout-$dtype.json"
         # Without its card it is anybody's.
         sed 's/"mbconv":/"nobody":/' "$file" > "$corpus/weights_file/$layout-$dtype.safetensors"
     done
