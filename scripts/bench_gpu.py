@@ -3,10 +3,11 @@
 
     python scripts/bench_gpu.py --mbconv target/release/mbconv [--device cuda] [--batch-size 256] [--input-size 224] [--minutes 9]
 
-Each of mbconv's measurements is a process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward,
-cross-entropy, backward and SGD with Nesterov momentum; inference takes images to logits. mbconv runs in single precision and in
-bf16 over f32 weights, PyTorch torchvision's networks: eager in single precision (NCHW), then channels-last in bf16 (autocast
-over f32 weights), eager and under torch.compile. What the time does not suffice for is named and left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
+Each of mbconv's measurements is a process of its own, as is all of a peer's, on images and labels that are already on the
+device. Training is forward, cross-entropy, backward and SGD with Nesterov momentum; inference takes images to logits. mbconv runs
+in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager in single precision (NCHW), then
+channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time does not suffice for is named and
+left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
 
 The last table is the roofline: multiply-accumulates, and the least bytes that a step moves when every layer is convolution,
 statistics, normalisation with activation and their gradients, each reading its operands and writing its results once

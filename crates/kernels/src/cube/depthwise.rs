@@ -48,7 +48,7 @@ pub fn depthwise_input_gradient(
     let (gradient, weight) = (into_contiguous(gradient), taps_first(weight));
     let [batch, rows, columns, channels] = gradient.shape().dims();
     let (client, element) = (gradient.client.clone(), element(&gradient));
-    let vector = vector_size(&client, channels, 4, size_of::<f32>());
+    let vector = vector_size(&client, channels, 4);
     let strips = width.div_ceil(gathered_strip(stride));
     let items = batch * height * strips;
     let lanes = Lanes::new(&client, items, channels, vector);
@@ -84,7 +84,7 @@ pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Wi
     let dtype = x.dtype;
     let (client, element) = (x.client.clone(), element(&x));
     let (taps, strip) = (kernel * kernel, strip(stride));
-    let vector = vector_size(&client, channels, SUMS / taps, size_of::<f32>());
+    let vector = vector_size(&client, channels, SUMS / taps);
     let strips = columns.div_ceil(strip);
     let items = batch * rows * strips;
     let lanes = Lanes::new(&client, items, channels, vector);
@@ -129,7 +129,7 @@ fn slide(x: CubeTensor, weight: CubeTensor, window: Window, [rows, columns]: [us
     let (x, weight) = (into_contiguous(x), taps_first(weight));
     let [batch, height, width, channels] = x.shape().dims();
     let (client, element, strip) = (x.client.clone(), element(&x), strip(stride));
-    let vector = vector_size(&client, channels, 4, size_of::<f32>());
+    let vector = vector_size(&client, channels, 4);
     let strips = columns.div_ceil(strip);
     let items = batch * rows * strips;
     let lanes = Lanes::new(&client, items, channels, vector);
@@ -160,8 +160,8 @@ fn slide(x: CubeTensor, weight: CubeTensor, window: Window, [rows, columns]: [us
     y
 }
 
-/// What a strip sees of a line that begins at the pixel `start`: `count` columns from `first` on, counted with the padding, which is zero. All
-/// are read, then used: reads that wait for no condition are under way together.
+/// What a strip sees of a line that begins at the pixel `start`: `count` columns from `first` on, counted with the padding, which is
+/// zero. All are read, then used: reads that wait for no condition are under way together.
 #[cube]
 fn seen<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -253,8 +253,8 @@ fn slide_kernel<E: Float, N: Size>(
     }
 }
 
-/// Every pixel of the map gathers from the outputs that saw it. A strip begins at a multiple of the stride, so that which taps meet which of its
-/// pixels is known when this is compiled.
+/// Every pixel of the map gathers from the outputs that saw it. A strip begins at a multiple of the stride, so that which taps meet
+/// which of its pixels is known when this is compiled.
 #[cube(launch, address_type = "dynamic")]
 fn gather_kernel<E: Float, N: Size>(
     gradient: &[Vector<E, N>],

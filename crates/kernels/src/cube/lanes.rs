@@ -66,16 +66,20 @@ impl Lanes {
     }
 }
 
-/// The largest width, no larger than `most`, that divides the channels and that the device reads at once, of elements of as many
-/// `bytes`.
-pub fn vector_size(client: &Client, channels: usize, most: usize, bytes: usize) -> usize {
-    let fits = |width: &usize| *width <= most && channels.is_multiple_of(*width);
-    client.io_optimized_vector_sizes(bytes).filter(fits).max().unwrap_or(1)
+/// The largest width of vectors in single precision, no larger than `most`, that divides the channels and that the device reads at
+/// once.
+pub fn vector_size(client: &Client, channels: usize, most: usize) -> usize {
+    widest(client, channels, most, size_of::<f32>())
 }
 
 /// As many elements of a map as the device reads at once, 16 bytes at most.
 pub fn widest_vector(x: &CubeTensor, channels: usize) -> usize {
-    vector_size(&x.client, channels, 16 / x.elem_size(), x.elem_size())
+    widest(&x.client, channels, 16 / x.elem_size(), x.elem_size())
+}
+
+fn widest(client: &Client, channels: usize, most: usize, bytes: usize) -> usize {
+    let fits = |width: &usize| *width <= most && channels.is_multiple_of(*width);
+    client.io_optimized_vector_sizes(bytes).filter(fits).max().unwrap_or(1)
 }
 
 /// Units in a cube.
@@ -162,7 +166,7 @@ fn sum_slices_kernel<N: Size>(
 /// Adds up what `slices` cubes have found: contiguous single precision [slices, channels] → `[channels]`.
 pub fn sum_slices(partial: CubeTensor, slices: usize, channels: usize) -> CubeTensor {
     let client = partial.client.clone();
-    let vector = vector_size(&client, channels, 4, size_of::<f32>());
+    let vector = vector_size(&client, channels, 4);
     let lanes = Lanes::narrow(&client, channels, vector);
     let sums = empty_single(&partial, Shape::new([channels]));
     sum_slices_kernel::launch(

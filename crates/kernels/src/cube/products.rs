@@ -20,7 +20,7 @@ use crate::Window;
 
 /// A map of fewer channels, such as an image, has little to unfold.
 const FEW_CHANNELS: usize = 8;
-/// Numbers that a row of an unfolded map is filled up to a multiple of, so that it is read in vectors.
+/// What the length of an unfolded map's rows is a multiple of, so that they are read, and written, in vectors.
 const ROW: usize = 8;
 /// Numbers of the factors for each sum that a slice stores, at least.
 const SHARE: usize = 4;
@@ -159,8 +159,8 @@ fn unfold(x: CubeTensor, window: Window, taps: std::ops::Range<usize>) -> CubeTe
     let [batch, height, width, channels] = x.shape().dims();
     let [rows, columns] = [window.output(height), window.output(width)];
     let client = x.client.clone();
-    let vector = vector_size(&client, channels, 4, size_of::<f32>());
-    let row = (taps.len() * channels).next_multiple_of(ROW.max(vector));
+    let vector = vector_size(&client, channels, 4);
+    let row = (taps.len() * channels).next_multiple_of(ROW);
     let unfolded = empty(&x, Shape::new([batch * rows * columns, row]));
     let items = batch * rows * columns * row / vector;
     let element = element(&x);
@@ -199,7 +199,7 @@ fn fold(
 ) -> CubeTensor {
     let Window { kernel, stride, padding } = window;
     let client = unfolded.client.clone();
-    let vector = vector_size(&client, channels, 4, size_of::<f32>());
+    let vector = vector_size(&client, channels, 4);
     let x = empty(&unfolded, Shape::new([batch, height, width, channels]));
     let items = batch * height * width * channels / vector;
     let element = element(&x);
