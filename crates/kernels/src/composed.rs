@@ -1,6 +1,6 @@
 //! Every operation and its gradients in ordinary backend operations: what a backend without kernels of its own runs.
 //!
-//! A map in 16 bits is summed and normalised in single precision.
+//! A map in 16 bits is summed and normalised in single precision, and so are its products for the gradient of a weight.
 
 use burn::{
     backend::{Backend, TensorMetadata, tensor::FloatTensor},
@@ -18,6 +18,7 @@ const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
 /// See [`crate::extension::Kernels::convolve`].
 pub fn convolve<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, convolution: Convolution) -> FloatTensor<B> {
     let [batch, height, width, channels] = x.shape().dims();
+    let weight = cast::<B>(weight, x.dtype());
     if convolution == Convolution::Pointwise {
         let [outputs, ..] = weight.shape().dims::<4>();
         let x = B::float_reshape(x, Shape::new([batch * height * width, channels]));
@@ -39,6 +40,7 @@ pub fn convolve_input_gradient<B: Backend>(
 ) -> FloatTensor<B> {
     let [outputs, depth, ..] = weight.shape().dims::<4>();
     let [batch, rows, columns, _] = gradient.shape().dims();
+    let weight = cast::<B>(weight, gradient.dtype());
     if convolution == Convolution::Pointwise {
         let gradient = B::float_reshape(gradient, Shape::new([batch * rows * columns, outputs]));
         let x = B::float_matmul(gradient, B::float_reshape(weight, Shape::new([outputs, depth])));
@@ -64,6 +66,7 @@ pub fn convolve_weight_gradient<B: Backend>(
 ) -> FloatTensor<B> {
     let [batch, height, width, channels] = x.shape().dims();
     let [.., outputs] = gradient.shape().dims::<4>();
+    let (x, gradient) = (widened::<B>(x), widened::<B>(gradient));
     match convolution {
         Convolution::Pointwise => {
             let pixels = batch * height * width;
@@ -240,14 +243,14 @@ fn slope<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B
     }
 }
 
-/// The precision of a map's statistics, and of what normalises it.
-pub(crate) fn vector_dtype(map: DType) -> DType {
+/// The precision of weights, statistics and what normalises, for a map's.
+pub(crate) fn parameter_dtype(map: DType) -> DType {
     if matches!(map, DType::F16 | DType::BF16) { DType::F32 } else { map }
 }
 
 /// In single precision if it was in 16 bits.
 fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let dtype = vector_dtype(x.dtype());
+    let dtype = parameter_dtype(x.dtype());
     cast::<B>(x, dtype)
 }
 

@@ -1,11 +1,13 @@
 //! The three convolutions of MBConv networks, over channels-last maps.
 //!
-//! A map says in which precision it is computed: weights in single precision are rounded for maps in 16 bits, and learn in
-//! single precision.
+//! A map says in which precision it is computed: weights are in single precision where it is in 16 bits, and learn so.
 
-use burn::{backend::Dispatch, tensor::Tensor};
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Tensor},
+};
 
-use crate::{Window, extension::Kernels};
+use crate::{Window, composed::parameter_dtype, extension::Kernels};
 
 /// Which convolution: all are linear in the map and in the weight, so that one pair of gradients serves all three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl Convolution {
                 Self::Pointwise | Self::Dense(_) => depth == channels,
             };
         assert!(fits, "{self:?}: weight {:?} does not fit the map {:?}", weight.dims(), x.dims());
-        let weight = in_precision_of(weight, &x);
+        let weight = in_precision(weight, parameter_dtype(x.dtype()));
         Tensor::from_dispatch(Dispatch::convolve(x.into_dispatch(), weight.into_dispatch(), self))
     }
 }
@@ -57,16 +59,16 @@ pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
     let y = Convolution::Pointwise.apply(x, weight);
     match bias {
         Some(bias) => {
-            let bias = in_precision_of(bias, &y);
+            let bias = in_precision(bias, y.dtype());
             y + bias.unsqueeze()
         }
         None => y,
     }
 }
 
-/// A parameter as a map's operations take it; its gradient comes back in the parameter's own precision.
-fn in_precision_of<const D: usize>(parameter: Tensor<D>, map: &Tensor<4>) -> Tensor<D> {
-    if parameter.dtype() == map.dtype() { parameter } else { parameter.cast(map.dtype()) }
+/// A parameter as an operation takes it; its gradient comes back in the parameter's own precision.
+fn in_precision<const D: usize>(parameter: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if parameter.dtype() == dtype { parameter } else { parameter.cast(dtype) }
 }
 
 /// Depthwise convolution: `x` [N, H, W, C], `weight` [C, 1, k, k] → [N, H', W', C], with `padding` pixels of zeros on

@@ -1,7 +1,7 @@
 //! The operations that a backend may do better than Burn's own, with the gradients that autodiff needs.
 //!
-//! Maps, weights and their gradients are of one precision; what belongs to channels (statistics, gamma, beta and their gradients)
-//! is of the same, but in single precision where that is of 16 bits.
+//! Maps and their gradients are of one precision; weights, what belongs to channels (statistics, gamma, beta) and the gradients of
+//! both are of the same, but in single precision where that is of 16 bits.
 //!
 //! Every default body is made of ordinary backend operations ([`crate::composed`]), so that a backend takes part with an
 //! empty `impl`; `flex` and `cube` override them, and `autodiff` joins forward and gradient. Under Burn's fusion of operations,
@@ -13,7 +13,7 @@
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::cube::shapes::{average_shape, map_shape, output_shape, vector_of, weight_shape};
+use crate::cube::shapes::{average_shape, map_shape, output_shape, vector_of, weight_of};
 use crate::{Convolution, Normalisation, composed};
 
 /// Operations on channels-last maps [N, H, W, C].
@@ -43,7 +43,7 @@ pub trait Kernels: Backend {
     }
 
     /// The gradient of the weight, given that of the output.
-    #[fusion(dtype = gradient, shape = weight_shape(x, gradient, *convolution))]
+    #[fusion(meta = |x, gradient, convolution| weight_of(x, gradient, *convolution))]
     fn convolve_weight_gradient(
         x: FloatTensor<Self>,
         gradient: FloatTensor<Self>,

@@ -1,7 +1,8 @@
 //! Trains on given batches from given weights and prints the losses as JSON, for `scripts/train_parity.py`:
-//! `cargo run --release --example follow RECIPE.toml START.safetensors BATCHES.safetensors [double]`.
+//! `cargo run --release --example follow RECIPE.toml START.safetensors BATCHES.safetensors [double | bf16]`.
 //!
-//! With `double` everything is computed in double precision, by the kernels' definitions in Burn's operations.
+//! With `double` everything is computed in double precision, by the kernels' definitions in Burn's operations; with `bf16` maps are
+//! in bf16, as with `precision = "bf16"` in a recipe.
 //!
 //! `BATCHES` holds `images`, f32 `[steps, N, 3, H, W]`, normalised, and `labels`, i64 `[steps, N]`.
 
@@ -20,14 +21,15 @@ use safetensors::SafeTensors;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (recipe, start, batches, double) = match arguments.as_slice() {
-        [recipe, start, batches] => (recipe, start, batches, false),
-        [recipe, start, batches, precision] if precision == "double" => (recipe, start, batches, true),
-        _ => return Err("RECIPE START BATCHES [double]".into()),
+    let (recipe, start, batches, maps) = match arguments.as_slice() {
+        [recipe, start, batches] => (recipe, start, batches, FloatDType::F32),
+        [recipe, start, batches, precision] if precision == "double" => (recipe, start, batches, FloatDType::F64),
+        [recipe, start, batches, precision] if precision == "bf16" => (recipe, start, batches, FloatDType::BF16),
+        _ => return Err("RECIPE START BATCHES [double | bf16]".into()),
     };
     let recipe = Recipe::try_from(RecipeFile::read(Path::new(recipe), &[])?)?;
     let mut device = Device::flex();
-    if double {
+    if maps == FloatDType::F64 {
         device.configure((FloatDType::F64, IntDType::I64))?;
     }
     let device = device.autodiff();
@@ -51,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut losses = Vec::new();
     for step in 0..*steps {
         let (images, labels) = batch(step, &device);
-        let loss = cross_entropy(network.forward(images), labels, recipe.label_smoothing).mean();
+        let loss = cross_entropy(network.forward(images.cast(maps)), labels, recipe.label_smoothing).mean();
         losses.push(loss.clone().into_scalar::<f64>());
         let mut gradients = GradientsParams::from_grads(loss.backward(), &network);
         recipe.optimizer.clipping().apply(&network, &mut gradients);

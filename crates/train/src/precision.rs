@@ -68,7 +68,11 @@ impl MapPrecision {
     pub fn of(self, images: Tensor<4>) -> Tensor<4> {
         match self {
             Self::F32 => images,
-            Self::Bf16 => images.cast(DType::BF16),
+            // As one row: CUDA would align each pixel on its own.
+            Self::Bf16 => {
+                let shape = images.shape();
+                images.flatten::<1>(0, 3).cast(DType::BF16).reshape(shape)
+            }
         }
     }
 }

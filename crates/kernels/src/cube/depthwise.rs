@@ -4,7 +4,7 @@
 use burn::{backend::TensorMetadata, tensor::Shape};
 use burn_cubecl::{
     cubecl::{self, ir::ElemType, prelude::*, std::FastDivmod},
-    kernel::{cast, into_contiguous},
+    kernel::into_contiguous,
     ops::{permute, reshape},
     tensor::CubeTensor,
 };
@@ -81,13 +81,12 @@ pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Wi
     let (x, gradient) = (into_contiguous(x), into_contiguous(gradient));
     let [batch, height, width, channels] = x.shape().dims();
     let [_, rows, columns, _] = gradient.shape().dims();
-    let dtype = x.dtype;
     let (client, element) = (x.client.clone(), element(&x));
     let (taps, strip) = (kernel * kernel, strip(stride));
     let vector = vector_size(&client, channels, SUMS / taps);
     let strips = columns.div_ceil(strip);
     let items = batch * rows * strips;
-    let lanes = Lanes::new(&client, items, channels, vector);
+    let lanes = Lanes::adding(&client, items, channels, vector);
     let partial = empty_single(&x, Shape::new([lanes.slices, taps * channels]));
     weight_gradient_kernel::launch(
         &client,
@@ -112,15 +111,14 @@ pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Wi
         lanes.dims(),
         element,
     );
-    let sums = cast(sum_slices(partial, lanes.slices, taps * channels), dtype);
+    let sums = sum_slices(partial, lanes.slices, taps * channels);
     let sums = permute(reshape(sums, Shape::new([taps, channels])), &[1, 0]);
     reshape(into_contiguous(sums), Shape::new([channels, 1, kernel, kernel]))
 }
 
-/// [C, 1, k, k] → [k k, C], so that neighbouring units read neighbouring numbers.
+/// [C, 1, k, k] → [k, k, 1, C], so that neighbouring units read neighbouring numbers.
 fn taps_first(weight: CubeTensor) -> CubeTensor {
-    let [channels, _, rows, columns] = weight.shape().dims();
-    into_contiguous(permute(reshape(weight, Shape::new([channels, rows * columns])), &[1, 0]))
+    into_contiguous(permute(weight, &[2, 3, 1, 0]))
 }
 
 /// Slides the window, turned around or not, over a map; the outputs are `rows` and `columns`.
@@ -188,7 +186,7 @@ fn seen<E: Float, N: Size>(
 #[cube(launch, address_type = "dynamic")]
 fn slide_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
-    weight: &[Vector<E, N>],
+    weight: &[Vector<f32, N>],
     y: &mut [Vector<E, N>],
     strips: FastDivmod<usize>,
     rows: FastDivmod<usize>,
@@ -228,7 +226,7 @@ fn slide_kernel<E: Float, N: Size>(
                     for tap in 0..kernel {
                         let position = comptime!(tap_row * kernel + tap);
                         let position = comptime!(if turned { kernel * kernel - 1 - position } else { position });
-                        taps[tap] = single::<E, N>(weight[position * channels + channel]);
+                        taps[tap] = weight[position * channels + channel];
                     }
                     let values = seen::<E, N>(x, start, left * stride, width, channels, channel, padding, inputs);
                     #[unroll]
@@ -258,7 +256,7 @@ fn slide_kernel<E: Float, N: Size>(
 #[cube(launch, address_type = "dynamic")]
 fn gather_kernel<E: Float, N: Size>(
     gradient: &[Vector<E, N>],
-    weight: &[Vector<E, N>],
+    weight: &[Vector<f32, N>],
     input_gradient: &mut [Vector<E, N>],
     strips: FastDivmod<usize>,
     height: FastDivmod<usize>,
@@ -298,7 +296,7 @@ fn gather_kernel<E: Float, N: Size>(
                     #[unroll]
                     for tap in 0..kernel {
                         let position = comptime!(tap_row * kernel + tap);
-                        let weight = single::<E, N>(weight[position * channels + channel]);
+                        let weight = weight[position * channels + channel];
                         #[unroll]
                         for pixel in 0..strip {
                             // One stride more, so that nothing is negative.

@@ -11,10 +11,15 @@ use super::empty_single;
 
 /// Units in a cube, at most: enough to hide the memory's latency, few enough for many registers each.
 const UNITS: usize = 256;
-/// Cubes that keep a large GPU busy.
-const CUBES: usize = 1024;
+/// Cubes that keep a large GPU busy to the end: it has room for several hundred at once, and the fewer rounds they make, the longer
+/// most of it waits for the last.
+const CUBES: usize = 4096;
+/// Cubes that add up, whose results are to be added up in turn.
+const ADDING_CUBES: usize = 2048;
 /// Items that a unit should have, for what it does once to be worth it.
 const ITEMS: usize = 8;
+/// Items that a unit reads before it uses the first, so that it waits for memory once for all of them.
+pub const AT_ONCE: usize = 4;
 
 /// The units that share a map.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +37,20 @@ pub struct Lanes {
 impl Lanes {
     /// For `items` × `channels` elements in vectors of `vector`.
     pub fn new(client: &Client, items: usize, channels: usize, vector: usize) -> Self {
+        Self::of(client, items, channels, vector, CUBES)
+    }
+
+    /// For sums over `items`.
+    pub fn adding(client: &Client, items: usize, channels: usize, vector: usize) -> Self {
+        Self::of(client, items, channels, vector, ADDING_CUBES)
+    }
+
+    fn of(client: &Client, items: usize, channels: usize, vector: usize, cubes: usize) -> Self {
         let channels = channels / vector;
         let units = units(client);
         let columns = channels.div_ceil(channels.div_ceil(64.min(units)));
         let rows = previous_power_of_two(units / columns);
-        let slices = items.div_ceil(rows * ITEMS).clamp(1, CUBES.div_ceil(channels.div_ceil(columns)));
+        let slices = items.div_ceil(rows * ITEMS).clamp(1, cubes.div_ceil(channels.div_ceil(columns)));
         Self { channels, columns, rows, slices }
     }
 
@@ -107,6 +121,24 @@ pub fn first_item() -> usize {
 #[cube]
 pub fn item_step() -> usize {
     CUBE_COUNT_Y as usize * CUBE_DIM_Y as usize
+}
+
+/// The item that is this unit's `count` items after `item`; `item` itself, if there is none among `items`.
+#[cube]
+pub fn item_ahead(item: usize, items: usize, #[comptime] count: usize) -> usize {
+    let ahead = item + count * item_step();
+    select(ahead < items, ahead, item)
+}
+
+/// `value`, or zero if this unit has not `count` items after `item`.
+#[cube]
+pub fn if_ahead<N: Size>(
+    value: Vector<f32, N>,
+    item: usize,
+    items: usize,
+    #[comptime] count: usize,
+) -> Vector<f32, N> {
+    select(item + count * item_step() < items, value, Vector::zeroed())
 }
 
 /// A map's numbers as they are computed with.

@@ -1,7 +1,7 @@
 //! GPU kernels, in CubeCL: what Burn does with many passes over a map is done with one. Products of matrices stay Burn's, which
 //! tunes them for the device.
 //!
-//! Maps and weights are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision.
+//! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
 //! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`shapes`]; `cache`, what
 //! survives the program.
@@ -31,7 +31,7 @@ use crate::{Convolution, Normalisation, composed, extension::Kernels};
 
 impl Kernels for CubeBackend {
     fn convolve(x: CubeTensor, weight: CubeTensor, convolution: Convolution) -> CubeTensor {
-        if !are_maps(&[&x, &weight]) {
+        if !are_maps(&[&x]) || !are_parameters(&[&weight]) {
             return composed::convolve::<Self>(x, weight, convolution);
         }
         match convolution {
@@ -48,7 +48,7 @@ impl Kernels for CubeBackend {
         convolution: Convolution,
         size: [usize; 2],
     ) -> CubeTensor {
-        if !are_maps(&[&weight, &gradient]) {
+        if !are_maps(&[&gradient]) || !are_parameters(&[&weight]) {
             return composed::convolve_input_gradient::<Self>(weight, gradient, convolution, size);
         }
         match convolution {
@@ -87,7 +87,7 @@ impl Kernels for CubeBackend {
         variance: CubeTensor,
         normalisation: Normalisation,
     ) -> CubeTensor {
-        if are_maps(&[&x]) && are_vectors(&[&gamma, &beta, &mean, &variance]) {
+        if are_maps(&[&x]) && are_parameters(&[&gamma, &beta, &mean, &variance]) {
             normalisation::normalise(x, [gamma, beta, mean, variance], normalisation)
         } else {
             composed::normalise::<Self>(x, gamma, beta, mean, variance, normalisation)
@@ -120,7 +120,7 @@ impl Kernels for CubeBackend {
         gradient: CubeTensor,
         normalisation: Normalisation,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        if are_maps(&[&x, &gradient]) && are_vectors(&[&gamma, &beta, &mean, &variance]) {
+        if are_maps(&[&x, &gradient]) && are_parameters(&[&gamma, &beta, &mean, &variance]) {
             let vectors = [gamma, beta, mean, variance];
             let [x, gamma, beta] = normalisation::normalise_gradients(x, vectors, gradient, normalisation);
             (x, gamma, beta)
@@ -133,7 +133,7 @@ impl Kernels for CubeBackend {
 /// Larger ones would not fit into the registers of one unit.
 const LARGEST_KERNEL: usize = 8;
 
-/// Are they maps (or weights) as the kernels take them, in one precision and not empty?
+/// Are they maps as the kernels take them, in one precision and not empty?
 fn are_maps(tensors: &[&CubeTensor]) -> bool {
     tensors.iter().all(|tensor| {
         let element = matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16);
@@ -141,9 +141,9 @@ fn are_maps(tensors: &[&CubeTensor]) -> bool {
     })
 }
 
-/// Are they in single precision, as the kernels compute?
-fn are_vectors(tensors: &[&CubeTensor]) -> bool {
-    tensors.iter().all(|tensor| tensor.dtype == DType::F32)
+/// Are they in single precision, as the kernels compute, and not empty?
+fn are_parameters(tensors: &[&CubeTensor]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype == DType::F32 && tensor.shape().num_elements() > 0)
 }
 
 /// What a map's elements are in a kernel.

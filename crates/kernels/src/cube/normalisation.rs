@@ -7,9 +7,14 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices, widest_vector};
+use super::lanes::{
+    AT_ONCE, Lanes, first_item, if_ahead, item_ahead, item_step, own_channel, single, sum_rows, sum_slices, widest_vector,
+};
 use super::{address, element, empty, empty_single, pixels_and_channels};
 use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
+
+/// Pixels of two maps that a unit reads before it uses the first.
+const PAIRS: usize = AT_ONCE / 2;
 
 /// Mean `[C]` and biased variance `[C]` of a map, in one pass over it.
 ///
@@ -20,8 +25,8 @@ pub fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
     let x = into_contiguous(x);
     let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
     let vector = widest_vector(&x, channels);
-    let lanes = Lanes::new(&client, pixels, channels, vector);
-    let partial = empty_single(&x, Shape::new([3, lanes.slices, channels]));
+    let lanes = Lanes::adding(&client, pixels, channels, vector);
+    let partial = empty_single(&x, Shape::new([2, lanes.slices, channels]));
     measure_kernel::launch(
         &client,
         lanes.count(),
@@ -36,7 +41,8 @@ pub fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
         element,
     );
     let (mean, variance) = (empty_single(&x, Shape::new([channels])), empty_single(&x, Shape::new([channels])));
-    let slices = lanes.slices;
+    let Lanes { slices, rows, .. } = lanes;
+    let at_once = slices * rows;
     let lanes = Lanes::narrow(&client, channels, vector);
     combine_kernel::launch(
         &client,
@@ -48,6 +54,9 @@ pub fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
         mean.clone().into_buffer_arg(),
         variance.clone().into_buffer_arg(),
         slices,
+        pixels / at_once * rows,
+        pixels % at_once,
+        rows,
         lanes.channels,
         lanes.dims(),
     );
@@ -97,7 +106,7 @@ pub fn normalise_gradients(
     let [gamma, beta, mean, variance] = vectors.map(into_contiguous);
     let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
     let vector = widest_vector(&x, channels);
-    let lanes = Lanes::new(&client, pixels, channels, vector);
+    let lanes = Lanes::adding(&client, pixels, channels, vector);
     let partial = empty_single(&x, Shape::new([lanes.slices, 2 * channels]));
     sum_gradients_kernel::launch(
         &client,
@@ -120,6 +129,7 @@ pub fn normalise_gradients(
         element,
     );
     let sums = sum_slices(partial, lanes.slices, 2 * channels);
+    let lanes = Lanes::new(&client, pixels, channels, vector);
     let input_gradient = empty(&x, x.meta.shape().clone());
     let share = match normalisation.statistics {
         Statistics::Batch => 1.0 / pixels as f32,
@@ -158,15 +168,15 @@ pub fn normalise_gradients(
 fn combine<N: Size>(
     mean: &mut Vector<f32, N>,
     squares: &mut Vector<f32, N>,
-    count: &mut Vector<f32, N>,
-    other: (Vector<f32, N>, Vector<f32, N>, Vector<f32, N>),
+    count: &mut f32,
+    other: (Vector<f32, N>, Vector<f32, N>, f32),
 ) {
     let (other_mean, other_squares, other_count) = other;
     let total = *count + other_count;
-    let share = other_count / max(total, Vector::new(1.0));
+    let share = other_count / max(total, 1.0);
     let distance = other_mean - *mean;
-    *squares += other_squares + distance * distance * *count * share;
-    *mean += distance * share;
+    *squares += other_squares + distance * distance * Vector::new(*count * share);
+    *mean += distance * Vector::new(share);
     *count = total;
 }
 
@@ -175,13 +185,13 @@ fn combine<N: Size>(
 fn combine_rows<N: Size>(
     mean: &mut Vector<f32, N>,
     squares: &mut Vector<f32, N>,
-    count: &mut Vector<f32, N>,
+    count: &mut f32,
     #[comptime] dims: [usize; 2],
 ) {
     let units = comptime!(dims[0] * dims[1]);
     let mut means = Shared::<[Vector<f32, N>]>::new_slice(units);
     let mut sums = Shared::<[Vector<f32, N>]>::new_slice(units);
-    let mut counts = Shared::<[Vector<f32, N>]>::new_slice(units);
+    let mut counts = Shared::<[f32]>::new_slice(units);
     let unit = UNIT_POS as usize;
     means[unit] = *mean;
     sums[unit] = *squares;
@@ -200,7 +210,7 @@ fn combine_rows<N: Size>(
     }
 }
 
-/// [pixels, channels] → means, sums of squared distances and counts, [3, slices, channels].
+/// [pixels, channels] → means and sums of squared distances, [2, slices, channels].
 #[cube(launch, address_type = "dynamic")]
 fn measure_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -213,53 +223,64 @@ fn measure_kernel<E: Float, N: Size>(
     let channel = own_channel();
     let mut mean = Vector::<f32, N>::zeroed();
     let mut squares = Vector::<f32, N>::zeroed();
-    let mut count = Vector::<f32, N>::zeroed();
+    let mut count = 0.0f32;
     let first = first_item();
     if channel < channels && first < pixels {
         let origin = single::<E, N>(x[first * channels + channel]);
         let mut sum = Vector::<f32, N>::zeroed();
         let mut pixel = first;
         while pixel < pixels {
-            let distance = single::<E, N>(x[pixel * channels + channel]) - origin;
-            sum += distance;
-            squares += distance * distance;
-            count += Vector::new(1.0);
-            pixel += item_step();
+            let mut values = Array::<Vector<f32, N>>::new(AT_ONCE);
+            #[unroll]
+            for ahead in 0..AT_ONCE {
+                values[ahead] = single::<E, N>(x[item_ahead(pixel, pixels, ahead) * channels + channel]);
+            }
+            #[unroll]
+            for ahead in 0..AT_ONCE {
+                let distance = if_ahead::<N>(values[ahead] - origin, pixel, pixels, ahead);
+                sum += distance;
+                squares += distance * distance;
+            }
+            pixel += AT_ONCE * item_step();
         }
-        let shift = sum / count;
+        count = f32::cast_from((pixels - 1 - first) / item_step() + 1);
+        let shift = sum / Vector::new(count);
         mean = origin + shift;
         squares = max(squares - sum * shift, Vector::zeroed());
     }
     combine_rows::<N>(&mut mean, &mut squares, &mut count, dims);
     if UNIT_POS_Y == 0 && channel < channels {
-        let slices = CUBE_COUNT_Y as usize;
         let position = CUBE_POS_Y as usize * channels + channel;
         partial[position] = mean;
-        partial[position + slices * channels] = squares;
-        partial[position + 2 * slices * channels] = count;
+        partial[position + CUBE_COUNT_Y as usize * channels] = squares;
     }
 }
 
-/// [3, slices, channels] → mean `[channels]`, variance `[channels]`.
+/// [2, slices, channels] → mean `[channels]`, variance `[channels]`. A slice has measured `each` pixels, and up to `rows` of the
+/// `rest`, in order.
 #[cube(launch, address_type = "dynamic")]
 fn combine_kernel<N: Size>(
     partial: &[Vector<f32, N>],
     means: &mut [Vector<f32, N>],
     variances: &mut [Vector<f32, N>],
     slices: usize,
+    each: usize,
+    rest: usize,
+    rows: usize,
     channels: usize,
     #[comptime] dims: [usize; 2],
 ) {
     let channel = own_channel();
     let mut mean = Vector::<f32, N>::zeroed();
     let mut squares = Vector::<f32, N>::zeroed();
-    let mut count = Vector::<f32, N>::zeroed();
+    let mut count = 0.0f32;
     if channel < channels {
         let mut slice = UNIT_POS_Y as usize;
         while slice < slices {
             let position = slice * channels + channel;
-            let other =
-                (partial[position], partial[position + slices * channels], partial[position + 2 * slices * channels]);
+            let before = slice * rows;
+            let measured = f32::cast_from(each + min(max(rest, before) - before, rows));
+            let other = (partial[position], partial[position + slices * channels], measured);
             combine::<N>(&mut mean, &mut squares, &mut count, other);
             slice += CUBE_DIM_Y as usize;
         }
@@ -267,7 +288,7 @@ fn combine_kernel<N: Size>(
     combine_rows::<N>(&mut mean, &mut squares, &mut count, dims);
     if UNIT_POS_Y == 0 && channel < channels {
         means[channel] = mean;
-        variances[channel] = squares / count;
+        variances[channel] = squares / Vector::new(count);
     }
 }
 
@@ -335,10 +356,20 @@ fn normalise_kernel<E: Float, N: Size>(
         let mean = mean[channel];
         let mut pixel = first_item();
         while pixel < pixels {
-            let position = pixel * channels + channel;
-            let z = (single::<E, N>(x[position]) - mean) * scale + shift;
-            y[position] = Vector::cast_from(activate::<N>(z, activation));
-            pixel += item_step();
+            let mut values = Array::<Vector<f32, N>>::new(AT_ONCE);
+            #[unroll]
+            for ahead in 0..AT_ONCE {
+                values[ahead] = single::<E, N>(x[item_ahead(pixel, pixels, ahead) * channels + channel]);
+            }
+            #[unroll]
+            for ahead in 0..AT_ONCE {
+                let z = (values[ahead] - mean) * scale + shift;
+                let other = pixel + ahead * item_step();
+                if other < pixels {
+                    y[other * channels + channel] = Vector::cast_from(activate::<N>(z, activation));
+                }
+            }
+            pixel += AT_ONCE * item_step();
         }
     }
 }
@@ -366,17 +397,28 @@ fn sum_gradients_kernel<E: Float, N: Size>(
     let mut shift = Vector::<f32, N>::zeroed();
     if channel < channels {
         let inverse = inverse_deviation::<N>(variance[channel], epsilon);
-        let (mean, gamma, beta) = (mean[channel], gamma[channel], beta[channel]);
+        let (mean, gamma, beta) = (mean[channel], gamma[channel] * inverse, beta[channel]);
         let mut pixel = first_item();
         while pixel < pixels {
-            let position = pixel * channels + channel;
-            let normalised = (single::<E, N>(x[position]) - mean) * inverse;
-            let gradient = single::<E, N>(gradient[position]);
-            let gradient = activation_gradient::<N>(normalised * gamma + beta, gradient, activation);
-            scale += gradient * normalised;
-            shift += gradient;
-            pixel += item_step();
+            let mut distances = Array::<Vector<f32, N>>::new(PAIRS);
+            let mut gradients = Array::<Vector<f32, N>>::new(PAIRS);
+            #[unroll]
+            for ahead in 0..PAIRS {
+                let position = item_ahead(pixel, pixels, ahead) * channels + channel;
+                distances[ahead] = single::<E, N>(x[position]) - mean;
+                gradients[ahead] = single::<E, N>(gradient[position]);
+            }
+            #[unroll]
+            for ahead in 0..PAIRS {
+                let distance = distances[ahead];
+                let gradient = activation_gradient::<N>(distance * gamma + beta, gradients[ahead], activation);
+                let gradient = if_ahead::<N>(gradient, pixel, pixels, ahead);
+                scale += gradient * distance;
+                shift += gradient;
+            }
+            pixel += PAIRS * item_step();
         }
+        scale *= inverse;
     }
     let scale = sum_rows::<N>(scale, &mut shared, comptime!(dims[1]));
     let shift = sum_rows::<N>(shift, &mut shared, comptime!(dims[1]));
@@ -411,21 +453,34 @@ fn normalise_gradient_kernel<E: Float, N: Size>(
     let channel = own_channel();
     if channel < channels {
         let inverse = inverse_deviation::<N>(variance[channel], epsilon);
-        let (mean, gamma, beta) = (mean[channel], gamma[channel], beta[channel]);
+        let (mean, gamma, beta) = (mean[channel], gamma[channel] * inverse, beta[channel]);
         let (scale, shift) = (sums[channel], sums[channels + channel]);
-        let (tilt, offset) = (scale * Vector::new(share), shift * Vector::new(share));
+        let (tilt, offset) = (scale * Vector::new(share) * inverse, shift * Vector::new(share));
         let mut pixel = first_item();
         if pixel == 0 {
             gamma_gradient[channel] = scale;
             beta_gradient[channel] = shift;
         }
         while pixel < pixels {
-            let position = pixel * channels + channel;
-            let normalised = (single::<E, N>(x[position]) - mean) * inverse;
-            let gradient = single::<E, N>(gradient[position]);
-            let gradient = activation_gradient::<N>(normalised * gamma + beta, gradient, activation);
-            input_gradient[position] = Vector::cast_from((gradient - offset - normalised * tilt) * gamma * inverse);
-            pixel += item_step();
+            let mut distances = Array::<Vector<f32, N>>::new(PAIRS);
+            let mut gradients = Array::<Vector<f32, N>>::new(PAIRS);
+            #[unroll]
+            for ahead in 0..PAIRS {
+                let position = item_ahead(pixel, pixels, ahead) * channels + channel;
+                distances[ahead] = single::<E, N>(x[position]) - mean;
+                gradients[ahead] = single::<E, N>(gradient[position]);
+            }
+            #[unroll]
+            for ahead in 0..PAIRS {
+                let distance = distances[ahead];
+                let gradient = activation_gradient::<N>(distance * gamma + beta, gradients[ahead], activation);
+                let other = pixel + ahead * item_step();
+                if other < pixels {
+                    input_gradient[other * channels + channel] =
+                        Vector::cast_from((gradient - offset - distance * tilt) * gamma);
+                }
+            }
+            pixel += PAIRS * item_step();
         }
     }
 }

@@ -35,7 +35,7 @@ const CUBES: usize = 16;
 pub fn pointwise(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let [batch, height, width, channels] = x.shape().dims();
     let [outputs, ..] = weight.shape().dims::<4>();
-    let weight = permute(reshape(weight, Shape::new([outputs, channels])), &[1, 0]);
+    let weight = permute(reshape(cast(weight, x.dtype), Shape::new([outputs, channels])), &[1, 0]);
     reshape(product(as_matrix(x), weight), Shape::new([batch, height, width, outputs]))
 }
 
@@ -43,7 +43,7 @@ pub fn pointwise(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
 pub fn pointwise_input_gradient(weight: CubeTensor, gradient: CubeTensor) -> CubeTensor {
     let [outputs, channels, ..] = weight.shape().dims::<4>();
     let [batch, height, width, _] = gradient.shape().dims();
-    let weight = reshape(weight, Shape::new([outputs, channels]));
+    let weight = reshape(cast(weight, gradient.dtype), Shape::new([outputs, channels]));
     reshape(product(as_matrix(gradient), weight), Shape::new([batch, height, width, channels]))
 }
 
@@ -64,6 +64,7 @@ pub fn dense(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
     let [batch, height, width, channels] = x.shape().dims();
     let [outputs, ..] = weight.shape().dims::<4>();
     let taps = window.kernel * window.kernel;
+    let weight = cast(weight, x.dtype);
     let unfolded = unfold(into_contiguous(x), window, 0..taps);
     let weight = reshape(permute(weight, &[0, 2, 3, 1]), Shape::new([outputs, taps * channels]));
     let [_, columns] = unfolded.shape().dims();
@@ -83,6 +84,7 @@ pub fn dense(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
 pub fn dense_input_gradient(weight: CubeTensor, gradient: CubeTensor, window: Window, size: [usize; 2]) -> CubeTensor {
     let [outputs, channels, ..] = weight.shape().dims::<4>();
     let columns = window.kernel * window.kernel * channels;
+    let weight = cast(weight, gradient.dtype);
     let weight = reshape(permute(weight, &[0, 2, 3, 1]), Shape::new([outputs, columns]));
     let [batch, rows, columns, _] = gradient.shape().dims();
     fold(product(as_matrix(gradient), weight), window, [batch, rows, columns, channels], size)
@@ -128,10 +130,9 @@ fn product_in(left: CubeTensor, right: CubeTensor, dtype: DType) -> CubeTensor {
     y
 }
 
-/// The sum over all pixels of `gradient` [.., M] times `x` [pixels, N] → [M, N].
+/// The sum over all pixels of `gradient` [.., M] times `x` [pixels, N] → [M, N], in single precision.
 fn sum_of_products(gradient: CubeTensor, x: CubeTensor) -> CubeTensor {
     let ([pixels, columns], [_, outputs]) = (x.shape().dims(), pixels_and_channels(&gradient));
-    let dtype = x.dtype;
     let slices = slices(&x.client, pixels, [outputs, columns]);
     let gradient = reshape(into_contiguous(gradient), Shape::new([slices, pixels / slices, outputs]));
     let x = reshape(x, Shape::new([slices, pixels / slices, columns]));
@@ -140,7 +141,7 @@ fn sum_of_products(gradient: CubeTensor, x: CubeTensor) -> CubeTensor {
         1 => partial,
         _ => sum_slices(partial, slices, outputs * columns),
     };
-    reshape(cast(sums, dtype), Shape::new([outputs, columns]))
+    reshape(sums, Shape::new([outputs, columns]))
 }
 
 /// Slices, all alike, of a sum over `pixels` for a matrix of results.

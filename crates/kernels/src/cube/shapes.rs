@@ -2,7 +2,7 @@
 
 use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
 
-use crate::{Convolution, composed::vector_dtype};
+use crate::{Convolution, composed::parameter_dtype};
 
 /// Of a convolution's output, for a map [N, H, W, Ci] and a weight [Co, .., k, k].
 pub fn output_shape(x: &Shape, weight: &Shape, convolution: Convolution) -> Shape {
@@ -18,10 +18,11 @@ pub fn map_shape(weight: &Shape, gradient: &Shape, convolution: Convolution, [he
 }
 
 /// Of a convolution's weight.
-pub fn weight_shape(x: &Shape, gradient: &Shape, convolution: Convolution) -> Shape {
-    let ([.., channels], [.., outputs]) = (x.dims::<4>(), gradient.dims::<4>());
+pub fn weight_of(x: &TensorSpec, gradient: &TensorSpec, convolution: Convolution) -> TensorSpec {
+    let ([.., channels], [.., outputs]) = (x.shape.dims::<4>(), gradient.shape.dims::<4>());
     let kernel = convolution.window().kernel;
-    Shape::new([outputs, channels / convolution.groups(channels), kernel, kernel])
+    let shape = Shape::new([outputs, channels / convolution.groups(channels), kernel, kernel]);
+    TensorSpec::new(shape, parameter_dtype(x.dtype))
 }
 
 /// Of the averages of a map's images.
@@ -33,5 +34,5 @@ pub fn average_shape(x: &Shape) -> Shape {
 /// One number for each channel of a map.
 pub fn vector_of(x: &TensorSpec) -> TensorSpec {
     let [.., channels] = x.shape.dims::<4>();
-    TensorSpec::new(Shape::new([channels]), vector_dtype(x.dtype))
+    TensorSpec::new(Shape::new([channels]), parameter_dtype(x.dtype))
 }
