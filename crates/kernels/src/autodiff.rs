@@ -52,9 +52,10 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     }
 
     fn excite(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        let learns = gate.is_tracked();
         match ExciteBackward.prepare::<C>([x.node(), gate.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut node) => {
-                let state = [node.checkpoint(&x), node.checkpoint(&gate)];
+                let state = (learns.then(|| node.checkpoint(&x)), node.checkpoint(&gate));
                 node.finish(state, B::excite(x.into_primitive(), gate.into_primitive()))
             }
             OpsKind::UnTracked(node) => node.finish(B::excite(x.into_primitive(), gate.into_primitive())),
@@ -116,14 +117,22 @@ impl<B: Kernels> Backward<B, 1> for AverageBackward {
 struct ExciteBackward;
 
 impl<B: Kernels> Backward<B, 2> for ExciteBackward {
-    /// Map and gate.
-    type State = [NodeId; 2];
+    /// Map, if the gate learns (stochastic depth's does not), and gate.
+    type State = (Option<NodeId>, NodeId);
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let [x, gate] = ops.state.map(|input| checkpointer.retrieve_node_output::<FloatTensor<B>>(input));
-        let (x, gate) = B::excite_gradients(x, gate, gradients.consume::<B>(&ops.node));
-        for (node, gradient) in ops.parents.into_iter().zip([x, gate]) {
-            if let Some(node) = node {
+        let (x, gate) = ops.state;
+        let gate: FloatTensor<B> = checkpointer.retrieve_node_output(gate);
+        let gradient = gradients.consume::<B>(&ops.node);
+        let (x, gate) = match x {
+            Some(x) => {
+                let (x, gate) = B::excite_gradients(checkpointer.retrieve_node_output(x), gate, gradient);
+                (x, Some(gate))
+            }
+            None => (B::excite(gradient, gate), None),
+        };
+        for (node, gradient) in ops.parents.into_iter().zip([Some(x), gate]) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
                 gradients.register::<B>(node.id, gradient);
             }
         }

@@ -146,13 +146,27 @@ pub fn normalise<B: Backend>(
     let inverse = inverse_deviation::<B>(variance, normalisation.epsilon);
     let normalised = B::float_mul(B::float_sub(widened::<B>(x), per_channel::<B>(mean)), inverse);
     let z = B::float_add(B::float_mul(normalised, per_channel::<B>(gamma)), per_channel::<B>(beta));
-    let y = match normalisation.activation {
-        Activation::Identity => z,
-        Activation::Relu => B::float_clamp_min(z, 0.0.into()),
-        Activation::Relu6 => B::float_clamp(z, 0.0.into(), RELU6_MAX.into()),
-        Activation::Silu => B::float_mul(z.clone(), B::sigmoid(z)),
-    };
-    cast::<B>(y, dtype)
+    cast::<B>(activated::<B>(z, normalisation.activation), dtype)
+}
+
+/// See [`crate::extension::Kernels::activate`].
+pub fn activate<B: Backend>(x: FloatTensor<B>, shift: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let z = B::float_add(widened::<B>(x), per_channel::<B>(shift));
+    cast::<B>(activated::<B>(z, activation), dtype)
+}
+
+/// See [`crate::extension::Kernels::depthwise_activated`].
+pub fn depthwise_activated<B: Backend>(
+    x: FloatTensor<B>,
+    before: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    after: FloatTensor<B>,
+    window: Window,
+    activation: Activation,
+) -> FloatTensor<B> {
+    let x = activate::<B>(x, before, activation);
+    activate::<B>(convolve::<B>(x, weight, Convolution::Depthwise(window)), after, activation)
 }
 
 /// See [`crate::extension::Kernels::normalise_gradients`].
@@ -221,6 +235,15 @@ pub fn excite_gradients<B: Backend>(
     let product = B::float_reshape(product, Shape::new([images, height * width, channels]));
     let sums = B::float_reshape(B::float_sum_dim(product, 1), Shape::new([images, 1, 1, channels]));
     (B::float_mul(gradient, gate), cast::<B>(sums, dtype))
+}
+
+fn activated<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
+    match activation {
+        Activation::Identity => z,
+        Activation::Relu => B::float_clamp_min(z, 0.0.into()),
+        Activation::Relu6 => B::float_clamp(z, 0.0.into(), RELU6_MAX.into()),
+        Activation::Silu => B::float_mul(z.clone(), B::sigmoid(z)),
+    }
 }
 
 /// The derivative of the activation at `z`.

@@ -14,7 +14,7 @@ use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use crate::cube::shapes::{average_shape, map_shape, output_shape, vector_of, weight_of};
-use crate::{Convolution, Normalisation, composed};
+use crate::{Activation, Convolution, Normalisation, Window, composed};
 
 /// Operations on channels-last maps [N, H, W, C].
 #[backend_extension(
@@ -50,6 +50,25 @@ pub trait Kernels: Backend {
         convolution: Convolution,
     ) -> FloatTensor<Self> {
         composed::convolve_weight_gradient::<Self>(x, gradient, convolution)
+    }
+
+    /// `activation(x + shift)`, of which `shift` `[C]` has a number for each channel.
+    #[fusion(dtype = x, shape = x)]
+    fn activate(x: FloatTensor<Self>, shift: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        composed::activate::<Self>(x, shift, activation)
+    }
+
+    /// The depthwise convolution of `activate(x, before)`, activated in turn with `after`.
+    #[fusion(dtype = x, shape = output_shape(x, weight, Convolution::Depthwise(*window)))]
+    fn depthwise_activated(
+        x: FloatTensor<Self>,
+        before: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        after: FloatTensor<Self>,
+        window: Window,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        composed::depthwise_activated::<Self>(x, before, weight, after, window, activation)
     }
 
     /// Mean `[C]` and biased variance `[C]` over all but the channels.

@@ -4,8 +4,8 @@
 //! product, and everything that works channel by channel runs along memory. Weights keep PyTorch's layout.
 //!
 //! In reading order:
-//! - [`convolution`], [`normalisation`] and [`excitation`]: the operations, as a network calls them; [`window`] and [`activation`]:
-//!   their parameters;
+//! - [`convolution`], [`normalisation`] and [`excitation`]: the operations, as a network calls them; [`folded`]: what evaluation
+//!   needs of them; [`window`] and [`activation`]: their parameters;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
 //!   backward passes; `flex`: fast kernels for the CPU; `cube`: for GPUs; [`memory`]: a setting of the allocator that they profit from;
@@ -21,6 +21,7 @@ mod cube;
 pub mod excitation;
 pub mod extension;
 mod flex;
+pub mod folded;
 pub mod inference;
 pub mod memory;
 pub mod normalisation;
@@ -34,5 +35,6 @@ pub use convolution::{Convolution, conv2d, depthwise_conv2d, pointwise_conv2d};
 #[cfg(all(feature = "kernel-cache", any(feature = "wgpu", feature = "cuda")))]
 pub use cube::cache::keep_kernels;
 pub use excitation::{excite, global_average};
+pub use folded::{depthwise_between_activations, shift_activation};
 pub use normalisation::{Normalisation, Statistics, batch_norm_activation, channel_statistics};
 pub use window::Window;

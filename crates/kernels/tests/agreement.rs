@@ -8,8 +8,8 @@ mod common;
 use burn::tensor::{DType, Device, Tensor};
 use common::{Layout, Place, assert_close, differentiate, values};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, excite,
-    global_average, pointwise_conv2d, reference,
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_between_activations,
+    depthwise_conv2d, excite, global_average, pointwise_conv2d, reference, shift_activation,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -35,6 +35,10 @@ fn window() -> impl Strategy<Value = (usize, usize, usize, [usize; 2])> {
             let least = kernel.saturating_sub(2 * padding).max(1);
             (Just(kernel), Just(stride), Just(padding), [least..least + 9, least..least + 9])
         })
+}
+
+fn activation() -> impl Strategy<Value = Activation> {
+    prop_oneof![Just(Activation::Identity), Just(Activation::Relu), Just(Activation::Relu6), Just(Activation::Silu)]
 }
 
 fn is_cpu() -> bool {
@@ -138,12 +142,7 @@ proptest! {
         [batch, height, width, channels] in [1usize..4, 1usize..7, 1usize..7, 1usize..300],
         layouts in [layout(), layout()],
         statistics in prop_oneof![Just(Statistics::Batch), Just(Statistics::Fixed)],
-        activation in prop_oneof![
-            Just(Activation::Identity),
-            Just(Activation::Relu),
-            Just(Activation::Relu6),
-            Just(Activation::Silu),
-        ],
+        activation in activation(),
         seed in 0u64..1000,
     ) {
         let place = Place::new(Device::default().autodiff(), dtype);
@@ -168,6 +167,34 @@ proptest! {
     }
 
     #[test]
+    fn depthwise_between(
+        (dtype, tolerance) in precision(),
+        (kernel, stride, padding, [height, width]) in window(),
+        batch in 1usize..4,
+        channels in 1usize..70,
+        layouts in [layout(), layout()],
+        activation in activation(),
+        seed in 0u64..1000,
+    ) {
+        let place = Place::new(Device::default(), dtype);
+        let x = place.tensor([batch, height, width, channels], layouts[0], seed);
+        let place = place.of(parameters(dtype));
+        let weight: Tensor<4> = place.tensor([channels, 1, kernel, kernel], layouts[1], seed + 1);
+        let shift = |seed| place.tensor([channels], layouts[1], seed) * 3.0;
+        let (before, after) = (shift(seed + 2), shift(seed + 3));
+        let found = depthwise_between_activations(
+            x.clone(), before.clone(), weight.clone(), after.clone(), stride, padding, activation,
+        );
+        let shifted = shift_activation(x.clone(), before.clone(), activation);
+        let home = Device::flex();
+        let defined = |x: Tensor<4>, shift: &Tensor<1>| activation.apply(x + at(&home, shift).unsqueeze());
+        let seen = defined(at(&home, &x), &before);
+        let expected = reference::depthwise_conv2d(seen.clone(), at(&home, &weight), stride, padding);
+        let expected = defined(expected, &after);
+        assert_close(&[values(found), values(shifted)], &[values(expected), values(seen)], tolerance);
+    }
+
+    #[test]
     fn excitation(
         (dtype, tolerance) in precision(),
         [batch, height, width, channels] in [1usize..4, 1usize..9, 1usize..9, 1usize..100],
@@ -187,6 +214,11 @@ proptest! {
             let average = reference::global_average(m[0].clone());
             reference::excite(m[0].clone(), average * m[1].clone()) + reference::excite(m[0].clone(), m[1].clone())
         });
+        assert_close(&found, &expected, 2.0 * tolerance);
+        // A gate that does not learn.
+        let constant = maps[1].clone();
+        let found = differentiate(&maps[..1], &[], |m, _| excite(m[0].clone(), constant.clone().detach()));
+        let expected = define(&maps[..1], &[], |m, _| reference::excite(m[0].clone(), at(&m[0].device(), &constant)));
         assert_close(&found, &expected, 2.0 * tolerance);
     }
 

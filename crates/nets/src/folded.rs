@@ -9,12 +9,14 @@ use mbconv_kernels::inference::{Chain, has_bf16};
 use mbconv_kernels::{Activation, Window};
 
 use crate::Network;
+use crate::folded_layers::FoldedNetwork;
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, Convolution, Pointwise};
 
 /// A network that only evaluates, in the form that is fastest on its device.
 ///
-/// On the CPU in single precision it is a [`Chain`]; elsewhere the network as it is. Weights are taken when it is made.
+/// In single precision it is folded: on the CPU a [`Chain`], elsewhere layers of tensors. In double precision it is the network as
+/// it is. Weights are taken when it is made.
 #[derive(Debug)]
 pub struct Inference(Form);
 
@@ -22,7 +24,8 @@ pub struct Inference(Form);
 enum Form {
     Chain(Chain),
     /// And the precision of its maps.
-    Network(Box<Network>, DType),
+    Layers(Box<FoldedNetwork>, DType),
+    Network(Box<Network>),
 }
 
 impl Inference {
@@ -39,12 +42,14 @@ impl Inference {
     fn of(network: &Network, precision: Precision) -> Self {
         let network = network.valid();
         let weight = network.stem.weight.val();
-        let dtype = weight.dtype();
-        if weight.device() == Device::flex() && dtype == DType::F32 {
+        if weight.dtype() != DType::F32 {
+            return Self(Form::Network(Box::new(network)));
+        }
+        if weight.device() == Device::flex() {
             return Self(Form::Chain(Chain::new(&fold(&network), precision)));
         }
-        let dtype = if precision == Precision::Bf16 { DType::BF16 } else { dtype };
-        Self(Form::Network(Box::new(network), dtype))
+        let maps = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+        Self(Form::Layers(Box::new(FoldedNetwork::new(&network)), maps))
     }
 
     /// Whether bf16 is quicker than single precision here: on a GPU, and on a processor with instructions for it.
@@ -64,7 +69,8 @@ impl Inference {
     /// Images [N, H, W, C] on the network's device → logits [N, classes].
     pub fn forward_channels_last(&self, images: Tensor<4>) -> Tensor<2> {
         match &self.0 {
-            Form::Network(network, dtype) => network.forward_channels_last(images.cast(*dtype)),
+            Form::Network(network) => network.forward_channels_last(images),
+            Form::Layers(network, maps) => network.forward_channels_last(images_in(images, *maps)),
             Form::Chain(chain) => {
                 let (size, device) = (images.dims(), images.device());
                 let images = images.into_data().convert::<f32>();
@@ -74,6 +80,15 @@ impl Inference {
             }
         }
     }
+}
+
+/// Images in a precision. They are cast as one row: CubeCL would align each pixel on its own in an NVIDIA card's memory.
+pub fn images_in(images: Tensor<4>, dtype: DType) -> Tensor<4> {
+    if images.dtype() == dtype {
+        return images;
+    }
+    let shape = images.shape();
+    images.flatten::<1>(0, 3).cast(dtype).reshape(shape)
 }
 
 /// The network, layer by layer, without its batch-norms.
@@ -106,7 +121,7 @@ fn fold_block(block: &InvertedResidual) -> Block {
 
 /// The convolution with its batch-norm: `γ / √(σ² + ε)` goes into the weight, in double precision.
 fn layer(layer: &ConvNormActivation) -> Layer {
-    let (scale, shift) = layer.norm.scale_and_shift();
+    let (scale, shift) = layer.norm.exact_scale_and_shift();
     let [outputs, depth, kernel, _] = layer.weight.dims();
     let (kind, inputs) = match layer.kind() {
         Convolution::Pointwise => (Kind::Pointwise, depth),
@@ -180,9 +195,13 @@ mod tests {
             let images = Tensor::random([3, 48, 40, 3], Distribution::Default, &device);
             let expected = values(network.forward_channels_last(images.clone()));
             let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
-            for (inference, bounds) in
-                [(Inference::new(&network), 0.0..2e-5), (Inference::in_bf16(&network), 1e-4..5e-2)]
-            {
+            let layers = |maps| Inference(Form::Layers(Box::new(FoldedNetwork::new(&network)), maps));
+            for (inference, bounds) in [
+                (Inference::new(&network), 0.0..2e-5),
+                (Inference::in_bf16(&network), 1e-4..5e-2),
+                (layers(DType::F32), 0.0..2e-5),
+                (layers(DType::BF16), 1e-4..1e-1),
+            ] {
                 let found = values(inference.forward_channels_last(images.clone()));
                 let differences = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs() / scale);
                 let worst = differences.fold(0.0f32, f32::max);

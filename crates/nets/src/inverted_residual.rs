@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use mbconv_kernels::Activation;
+use mbconv_kernels::{Activation, excite};
 
 use crate::Architecture;
 use crate::architecture::Block;
@@ -102,10 +102,10 @@ fn drop_path(x: Tensor<4>, probability: f64) -> Tensor<4> {
         return x;
     }
     let keep = 1.0 - probability;
-    let n = x.dims()[0];
+    let [n, .., channels] = x.dims();
     let mask = Tensor::<4>::random([n, 1, 1, 1], Distribution::Bernoulli(keep), &device).div_scalar(keep);
-    let mask = mask.cast(x.dtype());
-    x * mask
+    let mask = mask.cast(x.dtype()).expand([n, 1, 1, channels]);
+    excite(x, mask)
 }
 
 #[cfg(test)]

@@ -58,14 +58,18 @@ impl ConvNormActivation {
 
     /// `[N, H, W, C_in]` → `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.norm.forward(self.convolve(x), self.activation)
+    }
+
+    /// The convolution alone.
+    pub(crate) fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
         let (x, Window { stride, padding, .. }) = pad(x, self.window(), self.padding);
-        let x = match self.kind {
+        match self.kind {
             Convolution::Dense => conv2d(x, weight, stride, padding),
             Convolution::Depthwise => depthwise_conv2d(x, weight, stride, padding),
             Convolution::Pointwise => pointwise_conv2d(x, weight, None),
-        };
-        self.norm.forward(x, self.activation)
+        }
     }
 
     pub(crate) fn kind(&self) -> Convolution {

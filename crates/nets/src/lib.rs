@@ -6,7 +6,7 @@
 //! 1. [`architecture`]: a network as data, from which everything else follows;
 //! 2. [`mobilenet_v2`] and [`efficientnet`]: the two papers' tables; [`stage_table`]: a user's own;
 //! 3. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
-//! 4. [`folded`]: the network for inference;
+//! 4. [`folded`]: the network for inference; `folded_layers`: its form on GPUs;
 //! 5. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
 //! 6. [`weights`]: state dictionaries in torchvision's and others' key layouts, in and out;
 //! 7. [`registry`]: networks by name; [`detect`]: networks by the shapes of their weights.
@@ -26,6 +26,7 @@ pub mod architecture;
 pub mod detect;
 pub mod efficientnet;
 pub mod folded;
+mod folded_layers;
 pub mod inverted_residual;
 pub mod layers;
 pub mod layout;
@@ -40,7 +41,7 @@ pub mod weights;
 
 pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Padding, Stage, Strides};
 pub use efficientnet::EfficientNetConfig;
-pub use folded::Inference;
+pub use folded::{Inference, images_in};
 pub use layout::Layout;
 #[cfg(all(feature = "kernel-cache", any(feature = "wgpu", feature = "cuda")))]
 pub use mbconv_kernels::keep_kernels;

@@ -84,7 +84,15 @@ impl BatchNorm {
     }
 
     /// What the normalisation of an evaluation is, for each channel: `x * scale + shift`.
-    pub(crate) fn scale_and_shift(&self) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn scale_and_shift(&self) -> [Tensor<1>; 2] {
+        let [mean, var] = [self.running_mean.value(), self.running_var.value()];
+        let scale = self.weight.val() / var.add_scalar(self.epsilon).sqrt();
+        let shift = self.bias.val() - mean * scale.clone();
+        [scale, shift]
+    }
+
+    /// The same in double precision.
+    pub(crate) fn exact_scale_and_shift(&self) -> (Vec<f64>, Vec<f64>) {
         let [weight, bias, mean, var] =
             [self.weight.val(), self.bias.val(), self.running_mean.value(), self.running_var.value()]
                 .map(|vector| vector.into_data().iter::<f64>().collect::<Vec<_>>());

@@ -8,15 +8,17 @@ use crate::Padding;
 /// Pads `x`, of shape `[N, H, W, C]`, as `padding` says; what is left to the convolution stands in the window that comes back.
 pub(crate) fn pad(x: Tensor<4>, window: Window, padding: Padding) -> (Tensor<4>, Window) {
     let [_, height, width, _] = x.dims();
-    if padding == Padding::Symmetric {
-        return (x, window);
-    }
-    let zeros = [height, width].map(|side| inference::Padding::Same.along(side, window.kernel, window.stride).1);
-    if zeros == [[window.padding; 2]; 2] {
-        return (x, window);
-    }
-    let [rows, columns] = zeros.map(|[before, after]| (before, after));
+    let Some([rows, columns]) = uneven([height, width], window, padding) else { return (x, window) };
     (x.pad([(0, 0), rows, columns, (0, 0)], PadMode::Constant(0.0)), Window { padding: 0, ..window })
+}
+
+/// Zeros before and after the rows and the columns of a map, if they are others than the window's own.
+pub(crate) fn uneven(size: [usize; 2], window: Window, padding: Padding) -> Option<[(usize, usize); 2]> {
+    if padding == Padding::Symmetric {
+        return None;
+    }
+    let zeros = size.map(|side| inference::Padding::Same.along(side, window.kernel, window.stride).1);
+    (zeros != [[window.padding; 2]; 2]).then(|| zeros.map(|[before, after]| (before, after)))
 }
 
 #[cfg(test)]

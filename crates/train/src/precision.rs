@@ -1,7 +1,7 @@
 //! In which precision a network's maps are computed.
 
 use burn::tensor::{DType, Device, Tensor};
-use mbconv_nets::{Inference, Network};
+use mbconv_nets::{Inference, Network, images_in};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -68,11 +68,7 @@ impl MapPrecision {
     pub fn of(self, images: Tensor<4>) -> Tensor<4> {
         match self {
             Self::F32 => images,
-            // As one row: CUDA would align each pixel on its own.
-            Self::Bf16 => {
-                let shape = images.shape();
-                images.flatten::<1>(0, 3).cast(DType::BF16).reshape(shape)
-            }
+            Self::Bf16 => images_in(images, DType::BF16),
         }
     }
 }

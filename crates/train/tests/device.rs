@@ -144,10 +144,13 @@ fn operations_and_their_gradients() {
     for activation in [Activation::Identity, Activation::Relu, Activation::Relu6, Activation::Silu] {
         for statistics in [Statistics::Batch, Statistics::Fixed] {
             let what = format!("normalisation, {statistics:?}, {activation:?}");
-            same(&what, &device, [[3, 5, 4, 10]], [10, 10], |[x], [gamma, beta]| {
-                let (mean, variance) = channel_statistics(x.clone());
-                batch_norm_activation(x, gamma, beta, mean, variance, 0.1, statistics, activation)
-            });
+            // Few pixels, and so many that their statistics are measured in slices.
+            for map in [[3, 5, 4, 10], [3, 41, 37, 16]] {
+                same(&what, &device, [map], [map[3]; 2], |[x], [gamma, beta]| {
+                    let (mean, variance) = channel_statistics(x.clone());
+                    batch_norm_activation(x, gamma, beta, mean, variance, 0.1, statistics, activation)
+                });
+            }
         }
     }
     for [height, width, channels] in [[7, 5, 12], [1, 1, 7], [40, 30, 65]] {
@@ -263,8 +266,10 @@ fn everything(architecture: &Architecture, side: usize, device: &Device) -> Resu
     let autodiff = device.clone().autodiff();
     let shape = [4, side, side, 3];
     let mut results = Results::new();
-    let evaluated = network(architecture, device).forward_channels_last(tensor(shape, 3, device));
-    results.insert("logits".into(), values(evaluated));
+    let network_here = network(architecture, device);
+    let images = tensor(shape, 3, device);
+    results.insert("logits".into(), values(network_here.forward_channels_last(images.clone())));
+    results.insert("folded logits".into(), values(Inference::new(&network_here).forward_channels_last(images)));
 
     let config = |name| OptimizerConfig {
         name,
@@ -338,7 +343,16 @@ fn networks_in_16_bits_compute_nearly_the_same() {
         let architecture = architecture(table);
         let expected = step_in(&architecture, side, &Device::flex(), DType::F32);
         let found = step_in(&architecture, side, &device, dtype);
-        for (which, (found, expected)) in ["logits", "gradients"].into_iter().zip(found.iter().zip(&expected)) {
+        let mut pairs: Vec<_> = ["logits", "gradients"].into_iter().zip(found.into_iter().zip(expected)).collect();
+        if dtype == DType::BF16 {
+            let evaluate = |inference: Inference, device| {
+                values(inference.forward_channels_last(tensor([8, side, side, 3], 3, device)))
+            };
+            let found = evaluate(Inference::in_bf16(&network(&architecture, &device)), &device);
+            let expected = evaluate(Inference::new(&network(&architecture, &Device::flex())), &Device::flex());
+            pairs.push(("folded logits", (found, expected)));
+        }
+        for (which, (found, expected)) in &pairs {
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
             let cosine = dot(found, expected) / (dot(found, found) * dot(expected, expected)).sqrt();
             eprintln!("{what} in {dtype:?}: {which} of cosine {cosine:.5}");

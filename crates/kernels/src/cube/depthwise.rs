@@ -10,8 +10,9 @@ use burn_cubecl::{
 };
 
 use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices, vector_size};
+use super::normalisation::{activate, activated};
 use super::{address, element, empty, empty_single};
-use crate::Window;
+use crate::{Activation, Window};
 
 /// Numbers that a unit may keep in registers for the sums of a weight's gradient.
 const SUMS: usize = 64;
@@ -29,7 +30,25 @@ fn gathered_strip(stride: usize) -> usize {
 /// `x` [N, H, W, C] with `weight` [C, 1, k, k] → [N, H', W', C].
 pub fn depthwise(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
     let [_, height, width, _] = x.shape().dims();
-    slide(x, weight, window, [window.output(height), window.output(width)], false)
+    slide(x, weight, window, [window.output(height), window.output(width)], false, None)
+}
+
+/// The depthwise convolution of the activation of `x` with the first shift, activated with the second.
+pub fn depthwise_activated(
+    x: CubeTensor,
+    weight: CubeTensor,
+    [before, after]: [CubeTensor; 2],
+    window: Window,
+    activation: Activation,
+) -> CubeTensor {
+    let [_, height, width, _] = x.shape().dims();
+    // What neighbours read, too, is activated once more: cheap for bounds, not for an exponential.
+    let (x, bounds) = match activation {
+        Activation::Silu => (activate(x, before.clone(), activation), None),
+        _ => (x, Some(activation)),
+    };
+    let between = Between { before, after, bounds, activation };
+    slide(x, weight, window, [window.output(height), window.output(width)], false, Some(&between))
 }
 
 /// The gradient of the map, whose height and width are `size`.
@@ -43,7 +62,7 @@ pub fn depthwise_input_gradient(
     if stride == 1 && padding < kernel {
         // A convolution with the weight turned around.
         let turned = Window { kernel, stride, padding: kernel - 1 - padding };
-        return slide(gradient, weight, turned, [height, width], true);
+        return slide(gradient, weight, turned, [height, width], true, None);
     }
     let (gradient, weight) = (into_contiguous(gradient), taps_first(weight));
     let [batch, rows, columns, channels] = gradient.shape().dims();
@@ -121,8 +140,25 @@ fn taps_first(weight: CubeTensor) -> CubeTensor {
     into_contiguous(permute(weight, &[2, 3, 1, 0]))
 }
 
+/// What a window that slides stands between.
+struct Between {
+    /// Shift of what it reads, for the bounds.
+    before: CubeTensor,
+    /// Shift of what comes of it, for the activation.
+    after: CubeTensor,
+    bounds: Option<Activation>,
+    activation: Activation,
+}
+
 /// Slides the window, turned around or not, over a map; the outputs are `rows` and `columns`.
-fn slide(x: CubeTensor, weight: CubeTensor, window: Window, [rows, columns]: [usize; 2], turned: bool) -> CubeTensor {
+fn slide(
+    x: CubeTensor,
+    weight: CubeTensor,
+    window: Window,
+    [rows, columns]: [usize; 2],
+    turned: bool,
+    between: Option<&Between>,
+) -> CubeTensor {
     let Window { kernel, stride, padding } = window;
     let (x, weight) = (into_contiguous(x), taps_first(weight));
     let [batch, height, width, channels] = x.shape().dims();
@@ -132,29 +168,57 @@ fn slide(x: CubeTensor, weight: CubeTensor, window: Window, [rows, columns]: [us
     let items = batch * rows * strips;
     let lanes = Lanes::new(&client, items, channels, vector);
     let y = empty(&x, Shape::new([batch, rows, columns, channels]));
-    slide_kernel::launch(
-        &client,
-        lanes.count(),
-        lanes.dim(),
-        address(&[&x, &y]),
-        vector,
-        x.into_buffer_arg(),
-        weight.into_buffer_arg(),
-        y.clone().into_buffer_arg(),
-        strips,
-        rows,
-        height,
-        width,
-        columns,
-        lanes.channels,
-        items,
-        padding,
-        kernel,
-        stride,
-        strip,
-        turned,
-        element,
-    );
+    match between {
+        None => slide_kernel::launch(
+            &client,
+            lanes.count(),
+            lanes.dim(),
+            address(&[&x, &y]),
+            vector,
+            x.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            y.clone().into_buffer_arg(),
+            strips,
+            rows,
+            height,
+            width,
+            columns,
+            lanes.channels,
+            items,
+            padding,
+            kernel,
+            stride,
+            strip,
+            turned,
+            element,
+        ),
+        Some(Between { before, after, bounds, activation }) => slide_activated_kernel::launch(
+            &client,
+            lanes.count(),
+            lanes.dim(),
+            address(&[&x, &y]),
+            vector,
+            x.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            into_contiguous(before.clone()).into_buffer_arg(),
+            into_contiguous(after.clone()).into_buffer_arg(),
+            y.clone().into_buffer_arg(),
+            strips,
+            rows,
+            height,
+            width,
+            columns,
+            lanes.channels,
+            items,
+            padding,
+            kernel,
+            stride,
+            strip,
+            *bounds,
+            *activation,
+            element,
+        ),
+    }
     y
 }
 
@@ -202,7 +266,6 @@ fn slide_kernel<E: Float, N: Size>(
     #[comptime] turned: bool,
     #[define(E)] _element: ElemType,
 ) {
-    let inputs = comptime!((strip - 1) * stride + kernel);
     let channel = own_channel();
     if channel < channels {
         let mut item = first_item();
@@ -211,33 +274,16 @@ fn slide_kernel<E: Float, N: Size>(
             let (row, strip_of_row) = strips.div_mod(item);
             let (image, row_of_image) = rows.div_mod(row);
             let left = strip_of_row * strip;
-            let mut sums = Array::<Vector<f32, N>>::new(strip);
-            let mut taps = Array::<Vector<f32, N>>::new(kernel);
-            #[unroll]
-            for output in 0..strip {
-                sums[output] = Vector::zeroed();
-            }
+            let mut sums = zeros::<N>(strip);
             #[unroll]
             for tap_row in 0..kernel {
                 let line = row_of_image * stride + tap_row;
                 if line >= padding && line < height + padding {
                     let start = (image * height + line - padding) * width;
-                    #[unroll]
-                    for tap in 0..kernel {
-                        let position = comptime!(tap_row * kernel + tap);
-                        let position = comptime!(if turned { kernel * kernel - 1 - position } else { position });
-                        taps[tap] = weight[position * channels + channel];
-                    }
+                    let inputs = comptime!((strip - 1) * stride + kernel);
                     let values = seen::<E, N>(x, start, left * stride, width, channels, channel, padding, inputs);
-                    #[unroll]
-                    for input in 0..inputs {
-                        #[unroll]
-                        for output in 0..strip {
-                            if comptime!(input >= output * stride && input < output * stride + kernel) {
-                                sums[output] += values[input] * taps[comptime!(input - output * stride)];
-                            }
-                        }
-                    }
+                    let taps = row_of_taps::<N>(weight, channels, channel, tap_row, kernel, turned);
+                    add_line::<N>(&mut sums, &values, &taps, kernel, stride, strip);
                 }
             }
             #[unroll]
@@ -247,6 +293,121 @@ fn slide_kernel<E: Float, N: Size>(
                 }
             }
             item += item_step();
+        }
+    }
+}
+
+/// The same between two activations. The padding is zero after the first.
+#[cube(launch, address_type = "dynamic")]
+fn slide_activated_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    weight: &[Vector<f32, N>],
+    before: &[Vector<f32, N>],
+    after: &[Vector<f32, N>],
+    y: &mut [Vector<E, N>],
+    strips: FastDivmod<usize>,
+    rows: FastDivmod<usize>,
+    height: usize,
+    width: usize,
+    columns: usize,
+    channels: usize,
+    items: usize,
+    padding: usize,
+    #[comptime] kernel: usize,
+    #[comptime] stride: usize,
+    #[comptime] strip: usize,
+    #[comptime] bounds: Option<Activation>,
+    #[comptime] activation: Activation,
+    #[define(E)] _element: ElemType,
+) {
+    let channel = own_channel();
+    if channel < channels {
+        let (before, after) = (before[channel], after[channel]);
+        let mut item = first_item();
+        while item < items {
+            let (row, strip_of_row) = strips.div_mod(item);
+            let (image, row_of_image) = rows.div_mod(row);
+            let left = strip_of_row * strip;
+            let mut sums = zeros::<N>(strip);
+            #[unroll]
+            for tap_row in 0..kernel {
+                let line = row_of_image * stride + tap_row;
+                if line >= padding && line < height + padding {
+                    let start = (image * height + line - padding) * width;
+                    let inputs = comptime!((strip - 1) * stride + kernel);
+                    let first = left * stride;
+                    let mut values = seen::<E, N>(x, start, first, width, channels, channel, padding, inputs);
+                    if comptime!(bounds.is_some()) {
+                        #[unroll]
+                        for input in 0..inputs {
+                            let inside = first + input >= padding && first + input < width + padding;
+                            let value = activated::<N>(values[input] + before, comptime!(bounds.unwrap()));
+                            values[input] = select(inside, value, Vector::zeroed());
+                        }
+                    }
+                    let taps = row_of_taps::<N>(weight, channels, channel, tap_row, kernel, false);
+                    add_line::<N>(&mut sums, &values, &taps, kernel, stride, strip);
+                }
+            }
+            #[unroll]
+            for output in 0..strip {
+                if left + output < columns {
+                    let value = activated::<N>(sums[output] + after, activation);
+                    y[(row * columns + left + output) * channels + channel] = Vector::cast_from(value);
+                }
+            }
+            item += item_step();
+        }
+    }
+}
+
+#[cube]
+fn zeros<N: Size>(#[comptime] count: usize) -> Array<Vector<f32, N>> {
+    let mut zeros = Array::<Vector<f32, N>>::new(count);
+    #[unroll]
+    for index in 0..count {
+        zeros[index] = Vector::zeroed();
+    }
+    zeros
+}
+
+/// A row of the window, turned around or not.
+#[cube]
+fn row_of_taps<N: Size>(
+    weight: &[Vector<f32, N>],
+    channels: usize,
+    channel: usize,
+    #[comptime] row: usize,
+    #[comptime] kernel: usize,
+    #[comptime] turned: bool,
+) -> Array<Vector<f32, N>> {
+    let mut taps = Array::<Vector<f32, N>>::new(kernel);
+    #[unroll]
+    for tap in 0..kernel {
+        let position = comptime!(row * kernel + tap);
+        let position = comptime!(if turned { kernel * kernel - 1 - position } else { position });
+        taps[tap] = weight[position * channels + channel];
+    }
+    taps
+}
+
+/// Adds to a strip's outputs what they see of a line.
+#[cube]
+fn add_line<N: Size>(
+    sums: &mut Array<Vector<f32, N>>,
+    values: &Array<Vector<f32, N>>,
+    taps: &Array<Vector<f32, N>>,
+    #[comptime] kernel: usize,
+    #[comptime] stride: usize,
+    #[comptime] strip: usize,
+) {
+    #[unroll]
+    for input in 0..comptime!((strip - 1) * stride + kernel) {
+        #[unroll]
+        for output in 0..strip {
+            if comptime!(input >= output * stride && input < output * stride + kernel) {
+                sums[output] += values[input] * taps[comptime!(input - output * stride)];
+            }
         }
     }
 }
@@ -280,11 +441,7 @@ fn gather_kernel<E: Float, N: Size>(
             let (line, strip_of_line) = strips.div_mod(item);
             let (image, line_of_image) = height.div_mod(line);
             let left = strip_of_line * strip;
-            let mut sums = Array::<Vector<f32, N>>::new(strip);
-            #[unroll]
-            for pixel in 0..strip {
-                sums[pixel] = Vector::zeroed();
-            }
+            let mut sums = zeros::<N>(strip);
             #[unroll]
             for tap_row in 0..kernel {
                 let below = line_of_image + padding - tap_row;
@@ -342,11 +499,7 @@ fn weight_gradient_kernel<E: Float, N: Size>(
     let inputs = comptime!((strip - 1) * stride + kernel);
     let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(dims[0] * dims[1]));
     let channel = own_channel();
-    let mut sums = Array::<Vector<f32, N>>::new(comptime!(kernel * kernel));
-    #[unroll]
-    for tap in 0..comptime!(kernel * kernel) {
-        sums[tap] = Vector::zeroed();
-    }
+    let mut sums = zeros::<N>(comptime!(kernel * kernel));
     if channel < channels {
         let mut item = first_item();
         while item < items {

@@ -132,12 +132,7 @@ pub fn item_ahead(item: usize, items: usize, #[comptime] count: usize) -> usize 
 
 /// `value`, or zero if this unit has not `count` items after `item`.
 #[cube]
-pub fn if_ahead<N: Size>(
-    value: Vector<f32, N>,
-    item: usize,
-    items: usize,
-    #[comptime] count: usize,
-) -> Vector<f32, N> {
+pub fn if_ahead<N: Size>(value: Vector<f32, N>, item: usize, items: usize, #[comptime] count: usize) -> Vector<f32, N> {
     select(item + count * item_step() < items, value, Vector::zeroed())
 }
 

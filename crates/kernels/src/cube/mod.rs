@@ -27,7 +27,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use crate::{Convolution, Normalisation, composed, extension::Kernels};
+use crate::{Activation, Convolution, Normalisation, Window, composed, extension::Kernels};
 
 impl Kernels for CubeBackend {
     fn convolve(x: CubeTensor, weight: CubeTensor, convolution: Convolution) -> CubeTensor {
@@ -72,6 +72,29 @@ impl Kernels for CubeBackend {
             }
             Convolution::Depthwise(_) => composed::convolve_weight_gradient::<Self>(x, gradient, convolution),
             Convolution::Dense(window) => products::dense_weight_gradient(x, gradient, window),
+        }
+    }
+
+    fn activate(x: CubeTensor, shift: CubeTensor, activation: Activation) -> CubeTensor {
+        if are_maps(&[&x]) && are_parameters(&[&shift]) {
+            normalisation::activate(x, shift, activation)
+        } else {
+            composed::activate::<Self>(x, shift, activation)
+        }
+    }
+
+    fn depthwise_activated(
+        x: CubeTensor,
+        before: CubeTensor,
+        weight: CubeTensor,
+        after: CubeTensor,
+        window: Window,
+        activation: Activation,
+    ) -> CubeTensor {
+        if are_maps(&[&x]) && are_parameters(&[&before, &weight, &after]) {
+            depthwise::depthwise_activated(x, weight, [before, after], window, activation)
+        } else {
+            composed::depthwise_activated::<Self>(x, before, weight, after, window, activation)
         }
     }
 
