@@ -14,6 +14,7 @@ mod lanes;
 mod normalisation;
 mod products;
 pub mod shapes;
+mod tall;
 mod tune;
 
 use burn::{

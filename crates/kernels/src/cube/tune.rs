@@ -29,7 +29,7 @@ use cubek::{
     std::InputBinding,
 };
 
-use super::element;
+use super::{element, tall};
 
 /// Terms of each of the sums that one sum is cut into, at least.
 pub const MANY_TERMS: usize = 512;
@@ -67,10 +67,13 @@ fn candidates(tensor_cores: bool) -> TunableSet<MatmulAutotuneKey, Operands, ()>
         set = set.with(tunable(kernel).group(&plain, move |_| rank));
     }
     if tensor_cores {
+        let tried = |kinds: &'static [Kind]| {
+            move |key: &MatmulAutotuneKey| if kinds.contains(&Kind::of(key)) { 0 } else { NEVER }
+        };
         for (kernel, kinds) in accelerated_kernels() {
-            let tried = move |key: &MatmulAutotuneKey| if kinds.contains(&Kind::of(key)) { 0 } else { NEVER };
-            set = set.with(tunable(kernel).group(&accelerated, tried));
+            set = set.with(tunable(kernel).group(&accelerated, tried(kinds)));
         }
+        set = set.with(tall().group(&accelerated, tried(&[Kind::Narrow, Kind::Wide])));
     }
     set
 }
@@ -135,6 +138,15 @@ impl Kind {
             Self::Narrow
         }
     }
+}
+
+/// Our own kernel. A product for which it is not made, but which shares what was found for others, is left to CubeCL's.
+fn tall() -> Tunable<MatmulAutotuneKey, Operands, ()> {
+    let [(other, _), ..] = accelerated_kernels();
+    Tunable::new("tall", move |(left, right, y): Operands| match tall::product(&left, &right, &y) {
+        true => Ok(()),
+        false => launch(&other, left, right, y).map_err(|error| format!("{error:?}")),
+    })
 }
 
 fn tunable(kernel: Kernel) -> Tunable<MatmulAutotuneKey, Operands, ()> {

@@ -1,0 +1,329 @@
+//! The product of a tall matrix in 16 bits, a map's pixels, with a small one, a weight, on tensor cores.
+//!
+//! It does little with every number that it reads, so that memory decides how long it takes. The small matrix stays in each cube's shared memory;
+//! every plane takes strips of rows one after the other: reads one as a whole, in order, with all reads under way together; multiplies it
+//! tile by tile; and writes whole vectors.
+
+use burn::{backend::TensorMetadata, tensor::DType};
+use burn_cubecl::{
+    cubecl::{
+        self,
+        cmma::{self, MatrixIdent, MatrixLayout},
+        ir::{ElemType, FloatKind, features::MmaConfig},
+        prelude::*,
+    },
+    tensor::CubeTensor,
+};
+
+use super::{address, element};
+
+/// Sides of a tile, as tensor cores take it: NVIDIA's, and Mesa's on the processor.
+const TILES: [usize; 2] = [16, 8];
+/// Elements by which rows in shared memory are apart beyond their length, so that those of a tile lie in different banks.
+const GAP: usize = 8;
+/// Elements of a strip, about: what a plane reads at once.
+const STRIP: usize = 2048;
+/// Planes of a cube: as many as its shared memory suffices for.
+const PLANES: [usize; 3] = [8, 4, 2];
+/// Strips of a plane, at least, for the small matrix to be worth its reading.
+const STRIPS: usize = 4;
+/// Cubes for each processor, at most.
+const CUBES: usize = 16;
+/// Elements of the small matrix, at most.
+const SMALL: usize = 1 << 15;
+/// Rows of the tall one, at least.
+const TALL: usize = 1 << 12;
+
+/// Of a product; all that is compiled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Layout {
+    /// Length of the sums.
+    terms: usize,
+    columns: usize,
+    /// Side of a tile.
+    tile: usize,
+    /// Tiles of rows of a strip.
+    tiles: usize,
+    /// Units of a plane.
+    plane: usize,
+    /// Planes of a cube.
+    planes: usize,
+}
+
+impl Layout {
+    /// Terms, filled up to whole tiles.
+    fn depth(self) -> usize {
+        self.terms.next_multiple_of(self.tile)
+    }
+
+    /// Columns, filled up to whole tiles.
+    fn width(self) -> usize {
+        self.columns.next_multiple_of(self.tile)
+    }
+
+    /// Elements from one row of a tile in shared memory to the next.
+    fn pitch(self) -> usize {
+        self.depth() + GAP
+    }
+
+    /// Rows of a strip.
+    fn rows(self) -> usize {
+        self.tiles * self.tile
+    }
+
+    /// Bytes of shared memory: the small matrix, a strip and a tile of sums for each plane.
+    fn bytes(self) -> usize {
+        let elements = (self.width() + self.planes * self.rows()) * self.pitch();
+        elements * size_of::<u16>() + self.planes * self.tile * self.tile * size_of::<f32>()
+    }
+}
+
+/// Writes `x` [M, K] times `weight` [K, N] into `y` [M, N], if these are matrices for which this is made and the device can do it.
+pub fn product(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> bool {
+    let Some((layout, vectors)) = layout(x, weight, y) else { return false };
+    let (client, element, [rows, _]) = (x.client.clone(), element(x), x.shape().dims());
+    let strips = rows.div_ceil(layout.rows());
+    let processors = client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64) as usize;
+    let cubes = strips.div_ceil(layout.planes * STRIPS).clamp(1, CUBES * processors);
+    let [step_term, step_column] = [weight.meta.strides()[0], weight.meta.strides()[1]];
+    tall_kernel::launch(
+        &client,
+        CubeCount::Static(cubes as u32, 1, 1),
+        CubeDim::new_2d(layout.plane as u32, layout.planes as u32),
+        address(&[x, weight, y]),
+        vectors[0],
+        vectors[1],
+        x.clone().into_buffer_arg(),
+        weight.clone().into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        rows,
+        strips,
+        step_term,
+        step_column,
+        layout,
+        element,
+    );
+    true
+}
+
+/// How to compute it, and the widths of the vectors in which `x` is read and `y` written.
+fn layout(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Option<(Layout, [usize; 2])> {
+    let short = matches!(x.dtype, DType::F16 | DType::BF16) && [weight.dtype, y.dtype] == [x.dtype; 2];
+    let matrices = [x, weight, y].iter().all(|tensor| tensor.shape().num_dims() == 2);
+    if !short || !matrices {
+        return None;
+    }
+    let ([rows, terms], [_, columns]) = (x.shape().dims(), weight.shape().dims());
+    let in_order = |tensor: &CubeTensor, row: usize| tensor.meta.strides()[..] == [row, 1];
+    let properties = x.client.properties();
+    let (kind, hardware) = (element(x), &properties.hardware);
+    let has = |tile: &usize| {
+        properties.features.matmul.cmma.iter().any(|config: &MmaConfig| {
+            [config.m, config.n, config.k].iter().all(|side| *side as usize == *tile)
+                && [config.a_type, config.b_type] == [kind; 2]
+                && config.cd_type == ElemType::Float(FloatKind::F32)
+        })
+    };
+    let tile = TILES.into_iter().find(has)?;
+    let plane = hardware.plane_size_max as usize;
+    let tiles = (STRIP / (tile * terms.next_multiple_of(tile))).clamp(1, 4);
+    let fits = |layout: &Layout| {
+        layout.bytes() <= hardware.max_shared_memory_size
+            && plane * layout.planes <= hardware.max_units_per_cube as usize
+    };
+    let layout = PLANES.map(|planes| Layout { terms, columns, tile, tiles, plane, planes }).into_iter().find(fits)?;
+    let vectors = [terms, columns].map(|length| [8, 4].into_iter().find(|width| length.is_multiple_of(*width)));
+    let made_for = rows >= TALL
+        && layout.depth() * layout.width() <= SMALL
+        && hardware.plane_size_min as usize == plane
+        && in_order(x, terms)
+        && in_order(y, columns);
+    let [Some(read), Some(written)] = vectors else { return None };
+    // Every unit of a plane has as many vectors.
+    let even = [tiles * tile * layout.depth() / read, tile * tile / written].iter().all(|n| n.is_multiple_of(plane));
+    (made_for && even).then_some((layout, [read, written]))
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn tall_kernel<E: Float, R: Size, W: Size>(
+    x: &[Vector<E, R>],
+    weight: &[E],
+    y: &mut [Vector<E, W>],
+    rows: usize,
+    strips: usize,
+    step_term: usize,
+    step_column: usize,
+    #[comptime] layout: Layout,
+    #[define(E)] _element: ElemType,
+) {
+    let Layout { terms, columns, tile: side, tiles, plane, planes } = comptime!(layout);
+    let pitch = comptime!(layout.pitch());
+    let strip = comptime!(layout.rows());
+    let (depth, width) = comptime!((layout.depth(), layout.width()));
+
+    // Column by column.
+    let mut small = Shared::<[E]>::new_slice(comptime!(width * pitch));
+    let mut index = UNIT_POS as usize;
+    while index < comptime!(width * depth) {
+        let (column, term) = (index / depth, index % depth);
+        let inside = term < terms && column < columns;
+        let position = select(inside, term * step_term + column * step_column, 0);
+        small[column * pitch + term] = select(inside, weight[position], E::from_int(0));
+        index += comptime!(plane * planes);
+    }
+    let read = R::value();
+    let mut lines = Shared::<[Vector<E, R>]>::new_slice(comptime!(planes * strip * pitch / read));
+    let written = W::value();
+    let mut sums = Shared::<[Vector<f32, W>]>::new_slice(comptime!(planes * side * side / written));
+    sync_cube();
+
+    let own = UNIT_POS_Y as usize;
+    let unit = UNIT_POS_X as usize;
+    let own_lines = own * comptime!(strip * pitch / read);
+    let own_sums = own * comptime!(side * side / written);
+    // All planes go round equally often, the last ones perhaps for nothing: barriers need not know of planes.
+    let mut index = CUBE_POS_X as usize * planes;
+    while index < strips {
+        let first = (index + own) * strip;
+        // All of the strip's rows, then all into shared memory.
+        let count = comptime!(strip * depth / read / plane);
+        let mut values = Array::<Vector<E, R>>::new(count);
+        #[unroll]
+        for part in 0..count {
+            let place = part * plane + unit;
+            let (row, place) = (place / comptime!(depth / read), place % comptime!(depth / read));
+            let inside = place < comptime!(terms / read) && first + row < rows;
+            let position = select(inside, (first + row) * comptime!(terms / read) + place, 0);
+            values[part] = select(inside, x[position], Vector::zeroed());
+        }
+        #[unroll]
+        for part in 0..count {
+            let place = part * plane + unit;
+            let (row, place) = (place / comptime!(depth / read), place % comptime!(depth / read));
+            lines[own_lines + row * comptime!(pitch / read) + place] = values[part];
+        }
+        sync_plane();
+        #[unroll]
+        for tile in 0..tiles {
+            let top = own_lines + comptime!(tile * side * pitch / read);
+            let mut left = Sequence::<cmma::Matrix<Vector<E, R>>>::new();
+            #[unroll]
+            for term in 0..comptime!(depth / side) {
+                let at = top + comptime!(term * side / read);
+                left.push(cmma::Matrix::from_slice(
+                    MatrixIdent::A,
+                    side,
+                    side,
+                    side,
+                    MatrixLayout::RowMajor,
+                    &lines[at..at + comptime!(side * pitch / read)],
+                    comptime!(pitch as u32),
+                ));
+            }
+            for column in 0..comptime!(width / side) {
+                let sum = cmma::Matrix::<f32>::from_value(
+                    MatrixIdent::Accumulator,
+                    side,
+                    side,
+                    side,
+                    MatrixLayout::Undefined,
+                    0.0,
+                );
+                #[unroll]
+                for term in 0..comptime!(depth / side) {
+                    let at = column * comptime!(side * pitch) + comptime!(term * side);
+                    let right = cmma::Matrix::<E>::from_slice(
+                        MatrixIdent::B,
+                        side,
+                        side,
+                        side,
+                        MatrixLayout::ColMajor,
+                        &small[at..at + comptime!(side * pitch)],
+                        comptime!(pitch as u32),
+                    );
+                    cmma::execute(left.index(term), &right, &sum, &sum);
+                }
+                cmma::store(
+                    &mut sums[own_sums..own_sums + comptime!(side * side / written)],
+                    &sum,
+                    comptime!(side as u32),
+                    MatrixLayout::RowMajor,
+                );
+                sync_plane();
+                #[unroll]
+                for part in 0..comptime!(side * side / written / plane) {
+                    let place = part * plane + unit;
+                    let (row, vector) = (place / comptime!(side / written), place % comptime!(side / written));
+                    let row_of_x = first + comptime!(tile * side) + row;
+                    let column = column * comptime!(side / written) + vector;
+                    if row_of_x < rows && column < comptime!(columns / written) {
+                        y[row_of_x * comptime!(columns / written) + column] = Vector::cast_from(sums[own_sums + place]);
+                    }
+                }
+                sync_plane();
+            }
+        }
+        index += CUBE_COUNT_X as usize * planes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{
+        backend::ops::FloatTensorOps,
+        tensor::{Shape, TensorData},
+    };
+    use burn_cubecl::{CubeBackend, CubeDevice, cubecl::future::block_on, ops::permute};
+
+    use super::super::empty;
+    use super::*;
+
+    /// Small multiples of an eighth, which 16 bits hold exactly, as they do their products' sums here.
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|index| ((index * 7 + index / 11 + seed) % 9) as f32 / 8.0 - 0.5).collect()
+    }
+
+    /// On the device that CubeCL finds, if its tensor cores are such.
+    #[test]
+    fn products_are_exact() {
+        let device = CubeDevice::default();
+        let matrix = |values: Vec<f32>, shape: [usize; 2]| {
+            let data = TensorData::new(values, shape).convert_dtype(DType::F16);
+            CubeBackend::float_from_data(data, &device)
+        };
+        for (rows, terms, columns, transposed) in [
+            (4096, 16, 96, false),
+            (4100, 24, 40, true),
+            (5003, 96, 24, true),
+            (4999, 32, 32, false),
+            (4097, 144, 20, false),
+            (9000, 4, 8, true),
+        ] {
+            let (left, right) = (numbers(rows * terms, 1), numbers(terms * columns, 2));
+            // Without gaps, as maps are.
+            let x = empty(&matrix(vec![0.0], [1, 1]), Shape::new([rows, terms]));
+            let x = CubeBackend::float_slice_assign(x, &[], matrix(left.clone(), [rows, terms]));
+            let weight = match transposed {
+                false => matrix(right.clone(), [terms, columns]),
+                true => {
+                    let turned = (0..terms * columns).map(|i| right[i % terms * columns + i / terms]).collect();
+                    permute(matrix(turned, [columns, terms]), &[1, 0])
+                }
+            };
+            let y = empty(&x, Shape::new([rows, columns]));
+            if !product(&x, &weight, &y) {
+                return eprintln!("no tensor cores, or others");
+            }
+            let y = block_on(CubeBackend::float_into_data(y)).unwrap().convert::<f32>();
+            let y: &[f32] = y.as_slice().unwrap();
+            for (index, found) in y.iter().enumerate() {
+                let (row, column) = (index / columns, index % columns);
+                let expected: f32 = (0..terms).map(|k| left[row * terms + k] * right[k * columns + column]).sum();
+                assert!(
+                    (found - expected).abs() <= 4e-3 * expected.abs().max(1.0),
+                    "{row}, {column}: {found}, not {expected}"
+                );
+            }
+        }
+    }
+}
