@@ -53,7 +53,7 @@ fn a_killed_run_ends_with_the_same_bits() {
         }
         let mut child = command.spawn().unwrap();
         // Later each time, so that the run gets on however slow the machine is.
-        std::thread::sleep(Duration::from_millis(150 + 131 * kills));
+        std::thread::sleep(Duration::from_millis(60 + 50 * kills));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
             break;

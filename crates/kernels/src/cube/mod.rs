@@ -1,9 +1,9 @@
-//! GPU kernels, in CubeCL: what Burn does with many passes over a map is done with one. Products of matrices stay Burn's, which
-//! tunes them for the device.
+//! GPU kernels, in CubeCL: what Burn does with many passes over a map is done with one. Most products of matrices are CubeCL's own
+//! kernels, tuned for the device.
 //!
 //! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`shapes`]; `cache`, what
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`shapes`]; `cache`, what
 //! survives the program.
 
 #[cfg(feature = "kernel-cache")]
