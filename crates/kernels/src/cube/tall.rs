@@ -20,7 +20,7 @@ use super::{address, element};
 /// Sides of a tile, as tensor cores take it: NVIDIA's, and Mesa's on the processor.
 const TILES: [usize; 2] = [16, 8];
 /// Elements by which rows in shared memory are apart beyond their length, so that those of a tile lie in different banks.
-const GAP: usize = 8;
+pub const GAP: usize = 8;
 /// Elements of a strip, about: what a plane reads at once.
 const STRIP: usize = 2048;
 /// Planes of a cube: as many as its shared memory suffices for.
@@ -115,33 +115,39 @@ fn layout(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Option<(Layout
     }
     let ([rows, terms], [_, columns]) = (x.shape().dims(), weight.shape().dims());
     let in_order = |tensor: &CubeTensor, row: usize| tensor.meta.strides()[..] == [row, 1];
-    let properties = x.client.properties();
-    let (kind, hardware) = (element(x), &properties.hardware);
-    let has = |tile: &usize| {
-        properties.features.matmul.cmma.iter().any(|config: &MmaConfig| {
-            [config.m, config.n, config.k].iter().all(|side| *side as usize == *tile)
-                && [config.a_type, config.b_type] == [kind; 2]
-                && config.cd_type == ElemType::Float(FloatKind::F32)
-        })
-    };
-    let tile = TILES.into_iter().find(has)?;
-    let plane = hardware.plane_size_max as usize;
+    let hardware = &x.client.properties().hardware;
+    let (tile, plane) = (tile_of(x)?, hardware.plane_size_max as usize);
     let tiles = (STRIP / (tile * terms.next_multiple_of(tile))).clamp(1, 4);
     let fits = |layout: &Layout| {
         layout.bytes() <= hardware.max_shared_memory_size
             && plane * layout.planes <= hardware.max_units_per_cube as usize
     };
     let layout = PLANES.map(|planes| Layout { terms, columns, tile, tiles, plane, planes }).into_iter().find(fits)?;
-    let vectors = [terms, columns].map(|length| [8, 4].into_iter().find(|width| length.is_multiple_of(*width)));
-    let made_for = rows >= TALL
-        && layout.depth() * layout.width() <= SMALL
-        && hardware.plane_size_min as usize == plane
-        && in_order(x, terms)
-        && in_order(y, columns);
-    let [Some(read), Some(written)] = vectors else { return None };
+    let [read, written] = [widest_of(terms)?, widest_of(columns)?];
+    let made_for =
+        rows >= TALL && layout.depth() * layout.width() <= SMALL && in_order(x, terms) && in_order(y, columns);
     // Every unit of a plane has as many vectors.
     let even = [tiles * tile * layout.depth() / read, tile * tile / written].iter().all(|n| n.is_multiple_of(plane));
     (made_for && even).then_some((layout, [read, written]))
+}
+
+/// The side of the tiles in which the device multiplies such numbers, adding up in single precision.
+pub fn tile_of(factor: &CubeTensor) -> Option<usize> {
+    let properties = factor.client.properties();
+    let hardware = &properties.hardware;
+    let has = |tile: &usize| {
+        properties.features.matmul.cmma.iter().any(|config: &MmaConfig| {
+            [config.m, config.n, config.k].iter().all(|side| *side as usize == *tile)
+                && [config.a_type, config.b_type] == [element(factor); 2]
+                && config.cd_type == ElemType::Float(FloatKind::F32)
+        })
+    };
+    TILES.into_iter().find(has).filter(|_| hardware.plane_size_min == hardware.plane_size_max)
+}
+
+/// The width of the vectors in which rows of this length are read.
+pub fn widest_of(length: usize) -> Option<usize> {
+    [8, 4].into_iter().find(|width| length.is_multiple_of(*width))
 }
 
 #[cube(launch, address_type = "dynamic")]
@@ -268,29 +274,36 @@ fn tall_kernel<E: Float, R: Size, W: Size>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use burn::{
         backend::ops::FloatTensorOps,
         tensor::{Shape, TensorData},
     };
     use burn_cubecl::{CubeBackend, CubeDevice, cubecl::future::block_on, ops::permute};
 
-    use super::super::empty;
+    use super::super::{empty, empty_of};
     use super::*;
 
-    /// Small multiples of an eighth, which 16 bits hold exactly, as they do their products' sums here.
-    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    /// Small multiples of an eighth, which 16 bits hold exactly, as single precision does the sums of their products.
+    pub fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|index| ((index * 7 + index / 11 + seed) % 9) as f32 / 8.0 - 0.5).collect()
     }
 
-    /// On the device that CubeCL finds, if its tensor cores are such.
+    /// In 16 bits and without gaps, as maps are, on the device that CubeCL finds.
+    pub fn map<const D: usize>(values: &[f32], shape: [usize; D]) -> CubeTensor {
+        let data = TensorData::new(values.to_vec(), shape).convert_dtype(DType::F16);
+        let given = CubeBackend::float_from_data(data, &CubeDevice::default());
+        let map = empty_of(&given, Shape::new(shape), DType::F16);
+        CubeBackend::float_slice_assign(map, &[], given)
+    }
+
+    pub fn read(tensor: CubeTensor) -> Vec<f32> {
+        block_on(CubeBackend::float_into_data(tensor)).unwrap().convert::<f32>().try_to_vec().unwrap()
+    }
+
+    /// If its tensor cores are such.
     #[test]
     fn products_are_exact() {
-        let device = CubeDevice::default();
-        let matrix = |values: Vec<f32>, shape: [usize; 2]| {
-            let data = TensorData::new(values, shape).convert_dtype(DType::F16);
-            CubeBackend::float_from_data(data, &device)
-        };
         for (rows, terms, columns, transposed) in [
             (4096, 16, 96, false),
             (4100, 24, 40, true),
@@ -300,29 +313,25 @@ mod tests {
             (9000, 4, 8, true),
         ] {
             let (left, right) = (numbers(rows * terms, 1), numbers(terms * columns, 2));
-            // Without gaps, as maps are.
-            let x = empty(&matrix(vec![0.0], [1, 1]), Shape::new([rows, terms]));
-            let x = CubeBackend::float_slice_assign(x, &[], matrix(left.clone(), [rows, terms]));
+            let x = map(&left, [rows, terms]);
             let weight = match transposed {
-                false => matrix(right.clone(), [terms, columns]),
+                false => map(&right, [terms, columns]),
                 true => {
-                    let turned = (0..terms * columns).map(|i| right[i % terms * columns + i / terms]).collect();
-                    permute(matrix(turned, [columns, terms]), &[1, 0])
+                    let turned: Vec<f32> =
+                        (0..terms * columns).map(|i| right[i % terms * columns + i / terms]).collect();
+                    permute(map(&turned, [columns, terms]), &[1, 0])
                 }
             };
             let y = empty(&x, Shape::new([rows, columns]));
             if !product(&x, &weight, &y) {
                 return eprintln!("no tensor cores, or others");
             }
-            let y = block_on(CubeBackend::float_into_data(y)).unwrap().convert::<f32>();
-            let y: &[f32] = y.as_slice().unwrap();
-            for (index, found) in y.iter().enumerate() {
+            for (index, found) in read(y).into_iter().enumerate() {
                 let (row, column) = (index / columns, index % columns);
                 let expected: f32 = (0..terms).map(|k| left[row * terms + k] * right[k * columns + column]).sum();
-                assert!(
-                    (found - expected).abs() <= 4e-3 * expected.abs().max(1.0),
-                    "{row}, {column}: {found}, not {expected}"
-                );
+                // What is written is rounded.
+                let slack = 4e-3 * expected.abs().max(1.0);
+                assert!((found - expected).abs() <= slack, "{row}, {column}: {found}, not {expected}");
             }
         }
     }

@@ -29,7 +29,7 @@ use cubek::{
     std::InputBinding,
 };
 
-use super::{element, tall};
+use super::{element, sums, tall};
 
 /// Terms of each of the sums that one sum is cut into, at least.
 pub const MANY_TERMS: usize = 512;
@@ -73,7 +73,8 @@ fn candidates(tensor_cores: bool) -> TunableSet<MatmulAutotuneKey, Operands, ()>
         for (kernel, kinds) in accelerated_kernels() {
             set = set.with(tunable(kernel).group(&accelerated, tried(kinds)));
         }
-        set = set.with(tall().group(&accelerated, tried(&[Kind::Narrow, Kind::Wide])));
+        set = set.with(own("tall", tall::product, 0).group(&accelerated, tried(&[Kind::Narrow, Kind::Wide])));
+        set = set.with(own("sums", sums::product, 3).group(&accelerated, tried(&[Kind::Long])));
     }
     set
 }
@@ -140,10 +141,14 @@ impl Kind {
     }
 }
 
-/// Our own kernel. A product for which it is not made, but which shares what was found for others, is left to CubeCL's.
-fn tall() -> Tunable<MatmulAutotuneKey, Operands, ()> {
-    let [(other, _), ..] = accelerated_kernels();
-    Tunable::new("tall", move |(left, right, y): Operands| match tall::product(&left, &right, &y) {
+/// A kernel of our own. A product for which it is not made, but which shares what was found for others, is left to one of CubeCL's.
+fn own(
+    name: &'static str,
+    product: fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool,
+    other: usize,
+) -> Tunable<MatmulAutotuneKey, Operands, ()> {
+    let (other, _) = accelerated_kernels()[other].clone();
+    Tunable::new(name, move |(left, right, y): Operands| match product(&left, &right, &y) {
         true => Ok(()),
         false => launch(&other, left, right, y).map_err(|error| format!("{error:?}")),
     })
