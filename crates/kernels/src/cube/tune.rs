@@ -63,18 +63,26 @@ fn candidates(tensor_cores: bool) -> TunableSet<MatmulAutotuneKey, Operands, ()>
     let accelerated = TuneGroup::new("tensor cores", |_: &MatmulAutotuneKey| 1);
     let plain = TuneGroup::new("plain", |_: &MatmulAutotuneKey| 0);
     let mut set = TunableSet::new_cloning_inputs(key);
+    let others: Vec<Kernel> = plain_kernels().map(|(kernel, _)| kernel).into();
     for (kernel, rank) in plain_kernels() {
-        set = set.with(tunable(kernel).group(&plain, move |_| rank));
+        set = set.with(tunable(&kernel.to_string(), cubecls(kernel), others.clone()).group(&plain, move |_| rank));
     }
     if tensor_cores {
         let tried = |kinds: &'static [Kind]| {
             move |key: &MatmulAutotuneKey| if kinds.contains(&Kind::of(key)) { 0 } else { NEVER }
         };
+        let others = |kinds: &[Kind]| {
+            let alike =
+                accelerated_kernels().into_iter().filter(|(_, others)| others.iter().any(|k| kinds.contains(k)));
+            alike.map(|(kernel, _)| kernel).chain(others.clone()).collect()
+        };
         for (kernel, kinds) in accelerated_kernels() {
-            set = set.with(tunable(kernel).group(&accelerated, tried(kinds)));
+            let kernel = tunable(&kernel.to_string(), cubecls(kernel), others(kinds));
+            set = set.with(kernel.group(&accelerated, tried(kinds)));
         }
-        set = set.with(own("tall", tall::product, 0).group(&accelerated, tried(&[Kind::Narrow, Kind::Wide])));
-        set = set.with(own("sums", sums::product, 3).group(&accelerated, tried(&[Kind::Long])));
+        for (name, product, kinds) in own_kernels() {
+            set = set.with(tunable(name, product, others(kinds)).group(&accelerated, tried(kinds)));
+        }
     }
     set
 }
@@ -141,23 +149,32 @@ impl Kind {
     }
 }
 
-/// A kernel of our own. A product for which it is not made, but which shares what was found for others, is left to one of CubeCL's.
-fn own(
-    name: &'static str,
-    product: fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool,
-    other: usize,
+/// Writes a product, if it is one for which the kernel is made.
+type Product = fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool;
+
+/// Kernels of our own, with the products for which they are tried.
+fn own_kernels() -> [(&'static str, Product, &'static [Kind]); 2] {
+    [("tall", tall::product, &[Kind::Narrow, Kind::Wide]), ("sums", sums::product, &[Kind::Long])]
+}
+
+/// A kernel that is tried. Other products share what was found; one of them that it refuses is left to the first of `others` that takes it.
+fn tunable(
+    name: &str,
+    product: impl Fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool + Send + Sync + 'static,
+    others: Vec<Kernel>,
 ) -> Tunable<MatmulAutotuneKey, Operands, ()> {
-    let (other, _) = accelerated_kernels()[other].clone();
-    Tunable::new(name, move |(left, right, y): Operands| match product(&left, &right, &y) {
-        true => Ok(()),
-        false => launch(&other, left, right, y).map_err(|error| format!("{error:?}")),
+    let others: Vec<_> = others.into_iter().map(cubecls).collect();
+    Tunable::new(name, move |(left, right, y): Operands| {
+        match product(&left, &right, &y) || others.iter().any(|other| other(&left, &right, &y)) {
+            true => Ok(()),
+            false => Err("no kernel for this product".to_string()),
+        }
     })
 }
 
-fn tunable(kernel: Kernel) -> Tunable<MatmulAutotuneKey, Operands, ()> {
-    Tunable::new(&kernel.to_string(), move |(left, right, y): Operands| {
-        launch(&kernel, left, right, y).map_err(|error| format!("{error:?}"))
-    })
+/// A kernel of CubeCL's.
+fn cubecls(kernel: Kernel) -> impl Fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool + Send + Sync + 'static {
+    move |left, right, y| launch(&kernel, left.clone(), right.clone(), y.clone()).is_ok()
 }
 
 fn launch(kernel: &Kernel, left: CubeTensor, right: CubeTensor, y: CubeTensor) -> Result<(), MatmulSetupError> {
