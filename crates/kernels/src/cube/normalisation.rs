@@ -323,7 +323,7 @@ fn inverse_deviation<N: Size>(variance: Vector<f32, N>, epsilon: f32) -> Vector<
     Vector::new(1.0) / Vector::sqrt(variance + Vector::new(epsilon))
 }
 
-/// By the inverse root of a square, for which GPUs have an instruction; a division takes them five times as many.
+/// By the inverse root of a square, for which GPUs have an instruction; a division takes them twice as many.
 #[cube]
 fn sigmoid<N: Size>(z: Vector<f32, N>) -> Vector<f32, N> {
     let inverse = Vector::new(1.0) + Vector::exp(-z);
@@ -457,7 +457,7 @@ fn sum_gradients_kernel<E: Float, N: Size>(
     let mut shift = Vector::<f32, N>::zeroed();
     if channel < channels {
         let inverse = inverse_deviation::<N>(variance[channel], epsilon);
-        let (mean, gamma, beta) = (mean[channel], gamma[channel] * inverse, beta[channel]);
+        let (mean, factor, beta) = (mean[channel], gamma[channel] * inverse, beta[channel]);
         let mut pixel = first_item();
         while pixel < pixels {
             let mut distances = Array::<Vector<f32, N>>::new(PAIRS);
@@ -471,7 +471,7 @@ fn sum_gradients_kernel<E: Float, N: Size>(
             #[unroll]
             for ahead in 0..PAIRS {
                 let distance = distances[ahead];
-                let gradient = activation_gradient::<N>(distance * gamma + beta, gradients[ahead], activation);
+                let gradient = activation_gradient::<N>(distance * factor + beta, gradients[ahead], activation);
                 let gradient = if_ahead::<N>(gradient, pixel, pixels, ahead);
                 scale += gradient * distance;
                 shift += gradient;
@@ -513,7 +513,7 @@ fn normalise_gradient_kernel<E: Float, N: Size>(
     let channel = own_channel();
     if channel < channels {
         let inverse = inverse_deviation::<N>(variance[channel], epsilon);
-        let (mean, gamma, beta) = (mean[channel], gamma[channel] * inverse, beta[channel]);
+        let (mean, factor, beta) = (mean[channel], gamma[channel] * inverse, beta[channel]);
         let (scale, shift) = (sums[channel], sums[channels + channel]);
         let (tilt, offset) = (scale * Vector::new(share) * inverse, shift * Vector::new(share));
         let mut pixel = first_item();
@@ -533,11 +533,11 @@ fn normalise_gradient_kernel<E: Float, N: Size>(
             #[unroll]
             for ahead in 0..PAIRS {
                 let distance = distances[ahead];
-                let gradient = activation_gradient::<N>(distance * gamma + beta, gradients[ahead], activation);
+                let gradient = activation_gradient::<N>(distance * factor + beta, gradients[ahead], activation);
                 let other = pixel + ahead * item_step();
                 if other < pixels {
                     input_gradient[other * channels + channel] =
-                        Vector::cast_from((gradient - offset - distance * tilt) * gamma);
+                        Vector::cast_from((gradient - offset - distance * tilt) * factor);
                 }
             }
             pixel += PAIRS * item_step();
