@@ -3,11 +3,12 @@
 or not, as bytes.
 
     cargo build --release --example bench_data
-    python scripts/bench_data.py PHOTOGRAPHS [--small CIFAR] [--threads 2] [--rounds 5] [--seconds 5]
+    python scripts/bench_data.py PHOTOGRAPHS [--policy ra] [--small CIFAR] [--threads 2] [--rounds 5] [--seconds 5]
 
 PHOTOGRAPHS is a folder of JPEG files, read over and over, so from the system's cache. torchvision's `DataLoader` has as many
 worker processes as mbconv has threads, batches of 64, once with Pillow and once with torchvision.io's decoder (both libjpeg-turbo).
-The programs take turns, each in a process of its own; the median of the rounds counts. `--small` adds what padded crops of
+The programs take turns, each in a process of its own; the median of the rounds counts. With `--policy ra` all augment by torchvision's
+RandAugment, too, and mbconv once more as it does for a GPU, which then computes it. `--small` adds what padded crops of
 32 pixels cost, on one thread, of a data set such as CIFAR. Prints Markdown tables. Needs torch and torchvision.
 """
 import argparse
@@ -19,8 +20,10 @@ import sys
 import time
 
 OURS = {"mbconv": "fast", "mbconv, exact": "exact"}
+ON_A_DEVICE = "mbconv, RandAugment on a GPU"
 PEERS = ["torchvision, Pillow", "torchvision.io"]
-SMALL = {"crop and flip": "small", "crop, flip and RandAugment": "small-randaugment"}
+TIMMS = "rand-m9-mstd0.5-inc1"
+SMALL = {"crop and flip": [], "crop, flip and RandAugment": [TIMMS], "the last on a GPU": [TIMMS, "device"]}
 
 
 def peer(program, args):
@@ -33,6 +36,8 @@ def peer(program, args):
 
     files = sorted(str(path) for path in pathlib.Path(args.photographs).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     crop = [v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()]
+    if args.policy:
+        crop.append(v2.RandAugment(interpolation=v2.InterpolationMode.BILINEAR))
     pillow = program == "torchvision, Pillow"
     transform = v2.Compose(crop + [v2.PILToTensor()] if pillow else crop)
 
@@ -56,16 +61,20 @@ def peer(program, args):
     return images / (time.perf_counter() - started)
 
 
-def ours(mode, data, threads, args):
-    command = [args.program, mode, data, threads, args.seconds]
+def ours(mode, data, threads, args, policy):
+    command = [args.program, mode, data, threads, args.seconds, *policy]
     output = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE).stdout
     return json.loads(output)
 
 
 def measure(program, args):
+    policy = [args.policy] if args.policy else []
+    if program == ON_A_DEVICE:
+        return ours("fast", args.photographs, args.threads, args, [args.policy, "device"])["images_per_second"]
     if program in OURS:
-        return ours(OURS[program], args.photographs, args.threads, args)["images_per_second"]
+        return ours(OURS[program], args.photographs, args.threads, args, policy)["images_per_second"]
     command = [sys.executable, __file__, args.photographs, "--worker", program]
+    command += ["--policy", args.policy] if args.policy else []
     command += ["--threads", str(args.threads), "--seconds", str(args.seconds)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -74,6 +83,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs")
     parser.add_argument("--program", default="target/release/examples/bench_data")
+    parser.add_argument("--policy", choices=["ra"], help="augment, too")
     parser.add_argument("--small", help="a data set of small images")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -82,7 +92,7 @@ def main():
     args = parser.parse_args()
     if args.worker:
         return print(peer(args.worker, args))
-    programs = PEERS + list(OURS)
+    programs = PEERS + list(OURS) + ([ON_A_DEVICE] if args.policy else [])
     results = {program: [] for program in programs}
     for _ in range(args.rounds):
         for program in programs:
@@ -95,8 +105,8 @@ def main():
         print(f"| {program} | {speed[program]:.0f} | {span} | {speed[program] / best:.2f} |")
     if args.small:
         print("\n| small images, one thread | images per second |\n|---|---:|")
-        for name, mode in SMALL.items():
-            figures = [ours(mode, args.small, 1, args)["images_per_second"] for _ in range(args.rounds)]
+        for name, policy in SMALL.items():
+            figures = [ours("small", args.small, 1, args, policy)["images_per_second"] for _ in range(args.rounds)]
             print(f"| {name} | {statistics.median(figures):.0f} |", flush=True)
 
 

@@ -3,6 +3,8 @@
 //! A convolution is dear, a normalisation cheap: under gradient checkpointing the activated maps are not kept for the
 //! convolutions that read them, but computed once more from the maps before the normalisation.
 
+use std::sync::Arc;
+
 use burn::backend::{
     Autodiff, AutodiffBackend, TensorMetadata,
     autodiff::{
@@ -13,10 +15,14 @@ use burn::backend::{
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    tensor::FloatTensor,
+    tensor::{FloatTensor, IntTensor},
 };
 
-use crate::{Convolution, Normalisation, composed, extension::Kernels};
+use crate::{
+    Convolution, Normalisation, composed,
+    extension::Kernels,
+    pictures::{Operation, Sampling},
+};
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, convolution: Convolution) -> FloatTensor<Self> {
@@ -36,6 +42,10 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
                 node.finish(B::convolve(x.into_primitive(), weight.into_primitive(), convolution))
             }
         }
+    }
+
+    fn perform(pictures: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
+        B::perform(pictures, operations)
     }
 
     fn channel_statistics(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {

@@ -3,17 +3,42 @@
 //! A map in 16 bits is summed and normalised in single precision, and so are its products for the gradient of a weight.
 
 use burn::{
-    backend::{Backend, TensorMetadata, tensor::FloatTensor},
+    backend::{
+        Backend, TensorMetadata,
+        tensor::{FloatTensor, IntTensor},
+    },
     tensor::{
-        DType, FloatDType, Shape, Slice,
+        DType, FloatDType, Shape, Slice, TensorData,
         ops::{ConvOptions, ConvTransposeOptions},
+        read_sync,
     },
 };
 
-use crate::{Activation, Convolution, Normalisation, Statistics, Window, activation::RELU6_MAX};
+use crate::{
+    Activation, Convolution, Normalisation, Statistics, Window,
+    activation::RELU6_MAX,
+    pictures::{Operation, RgbPixels, Sampling},
+};
 
 const TO_NCHW: [usize; 4] = [0, 3, 1, 2];
 const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
+
+/// See [`crate::extension::Kernels::perform`]: on the processor.
+pub fn perform<B: Backend>(pictures: IntTensor<B>, operations: &[(Operation, Sampling)]) -> IntTensor<B> {
+    let (device, dtype) = (pictures.device(), pictures.dtype());
+    let data = read_sync(B::int_into_data(pictures)).expect("a device that can be read");
+    let shape = data.shape().clone();
+    let [_, height, width] = shape.dims();
+    let mut numbers: Vec<i32> = data.iter().collect();
+    for (picture, (operation, sampling)) in numbers.chunks_exact_mut((height * width).max(1)).zip(operations) {
+        let bytes = picture.iter().flat_map(|pixel| pixel.to_le_bytes().into_iter().take(3));
+        let done = operation.apply(RgbPixels { width, height, data: bytes.collect() }, *sampling);
+        for (pixel, [red, green, blue]) in picture.iter_mut().zip(done.data.as_chunks::<3>().0) {
+            *pixel = i32::from_le_bytes([*red, *green, *blue, 0]);
+        }
+    }
+    B::int_from_data(TensorData::new(numbers, shape).convert_dtype(dtype), &device)
+}
 
 /// See [`crate::extension::Kernels::convolve`].
 pub fn convolve<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, convolution: Convolution) -> FloatTensor<B> {

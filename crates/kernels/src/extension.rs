@@ -10,13 +10,21 @@
 // Burn marks `NdArray` as deprecated; whoever turns the feature on knows.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
-use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+use std::sync::Arc;
+
+use burn::backend::{
+    Backend, backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use crate::cube::shapes::{average_shape, map_shape, output_shape, vector_of, weight_of};
-use crate::{Activation, Convolution, Normalisation, Window, composed};
+use crate::{
+    Activation, Convolution, Normalisation, Window, composed,
+    pictures::{Operation, Sampling},
+};
 
-/// Operations on channels-last maps [N, H, W, C].
+/// Operations on channels-last maps [N, H, W, C], and one on pictures.
 #[backend_extension(
     Autodiff,
     Flex,
@@ -124,6 +132,12 @@ pub trait Kernels: Backend {
         normalisation: Normalisation,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         composed::normalise_gradients::<Self>(x, gamma, beta, mean, variance, gradient, normalisation)
+    }
+
+    /// Pictures [N, H, W], each after its operation; see [`crate::pictures`].
+    #[fusion(dtype = pictures, shape = pictures)]
+    fn perform(pictures: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
+        composed::perform::<Self>(pictures, &operations)
     }
 }
 

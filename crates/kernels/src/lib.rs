@@ -5,7 +5,7 @@
 //!
 //! In reading order:
 //! - [`convolution`], [`normalisation`] and [`excitation`]: the operations, as a network calls them; [`folded`]: what evaluation
-//!   needs of them; [`window`] and [`activation`]: their parameters;
+//!   needs of them; [`window`] and [`activation`]: their parameters; [`pictures`]: what augmentation does to bytes;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
 //!   backward passes; `flex`: fast kernels for the CPU; `cube`: for GPUs; [`memory`]: a setting of the allocator that they profit from;
@@ -25,6 +25,7 @@ pub mod folded;
 pub mod inference;
 pub mod memory;
 pub mod normalisation;
+pub mod pictures;
 pub mod reference;
 pub mod synchronise;
 pub mod vectors;

@@ -1,9 +1,10 @@
 //! How fast training batches come, for `scripts/bench_data.py`:
-//! `cargo run --release --example bench_data MODE DATA THREADS SECONDS` prints a line of JSON.
+//! `cargo run --release --example bench_data MODE DATA THREADS SECONDS [POLICY [device]]` prints a line of JSON.
 //!
 //! `fast` and `exact`: the photographs of a folder, over and over, to random-resized crops of 224 pixels, mirrored or not, in
-//! batches of 64. `small` and `small-randaugment`: a data set such as CIFAR, padded crops of 32 pixels, in batches of 128.
-//! `small-files`: the same of image files, kept once decoded.
+//! batches of 64. `small`: a data set such as CIFAR, padded crops of 32 pixels, in batches of 128. `small-files`: the same of image
+//! files, kept once decoded. With a policy images are augmented, too; with `device` after it, what is to be done to them is only
+//! drawn, for a device to do.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,9 @@ impl Source for Repeated {
 fn main() -> Result<(), Box<dyn Error>> {
     mbconv_nets::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, data, threads, seconds] = arguments.as_slice() else { return Err("MODE DATA THREADS SECONDS".into()) };
+    let [mode, data, threads, seconds, policy @ ..] = arguments.as_slice() else {
+        return Err("MODE DATA THREADS SECONDS [POLICY [device]]".into());
+    };
     let (workers, seconds): (usize, f64) = (threads.parse()?, seconds.parse()?);
     let small = mode.starts_with("small");
     let mut source: Arc<dyn Source> = if small {
@@ -64,11 +67,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         true => (32, Crop::PadAndCrop { padding: 4 }),
         false => (224, Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) }),
     };
-    let policy = if mode == "small-randaugment" { Some("rand-m9-mstd0.5-inc1".parse()?) } else { None };
+    let deferred = policy.get(1).is_some_and(|on| on == "device");
+    let policy = policy.first().map(|policy| policy.parse()).transpose()?;
     let config = AugmentConfig { policy, ..AugmentConfig::default() };
     let interpolation = Interpolation::Bilinear;
     let augmentation = Augmentation::new(config, interpolation, [0.5; 3], [0.25; 3]);
-    let transform = TrainTransform { size, interpolation, crop, horizontal_flip: 0.5, augmentation, progressive: None };
+    let transform =
+        TrainTransform { size, interpolation, crop, horizontal_flip: 0.5, augmentation, deferred, progressive: None };
     let batch_size = if small { 128 } else { 64 };
     let config = LoaderConfig { batch_size, workers, shuffle: true, drop_last: true, ..LoaderConfig::default() };
     let decoding = Decoding { fast: mode == "fast", ..Decoding::default() };

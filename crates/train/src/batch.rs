@@ -1,13 +1,15 @@
 //! From decoded batches to what the network takes.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use mbconv_kernels::pictures::{channels, packed};
 
+use crate::data::augment::Plan;
 use crate::data::{Batch, Preprocess};
 use crate::mix::Mixes;
 
-/// Images as the network takes them, `[N, H, W, channels]`: bytes travel to the device and are normalised there,
-/// `(byte / 255 - mean) / std`. One channel is grey; any other number is colour, whatever the network takes:
-/// [`Preprocess::takes_pictures`] says whether it does.
+/// Images as the network takes them, `[N, H, W, channels]`: bytes travel to the device, what is left to do to them is done there,
+/// and there they are normalised, `(byte / 255 - mean) / std`. One channel is grey; any other number is colour, whatever the
+/// network takes: [`Preprocess::takes_pictures`] says whether it does.
 pub fn images(batch: &Batch, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
     mixed_images(batch, None, preprocess, device)
 }
@@ -19,18 +21,23 @@ pub(crate) fn mixed_images(
     preprocess: &Preprocess,
     device: &Device,
 ) -> Tensor<4> {
-    let n = batch.labels.len();
-    let (bytes, channels) = match preprocess.channels {
-        1 => (grey(&batch.images), 1),
-        _ => (batch.images.clone(), 3),
+    let (n, height, width) = (batch.labels.len(), batch.height, batch.width);
+    let count = if preprocess.channels == 1 { 1 } else { 3 };
+    let bytes = if !batch.plans.is_empty() {
+        let pictures = packed(batch.images.clone(), [n, height, width], device);
+        let pictures = channels(Plan::apply_there(&batch.plans, pictures));
+        if count == 1 { grey_there(pictures) } else { pictures }
+    } else if count == 1 {
+        floats(grey(&batch.images), [n, height, width, 1], device)
+    } else {
+        floats(batch.images.clone(), [n, height, width, 3], device)
     };
-    let bytes = floats(bytes, [n, batch.height, batch.width, channels], device);
     let bytes = match mixes {
         Some(mixes) => mixes.blend_there(bytes),
         None => bytes,
     };
     let constants = |values: [f32; 3]| {
-        Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..channels], device).reshape([1, 1, 1, channels])
+        Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..count], device).reshape([1, 1, 1, count])
     };
     (bytes - constants(preprocess.mean)) / constants(preprocess.std)
 }
@@ -58,9 +65,17 @@ fn words(mut bytes: Vec<u8>, device: &Device) -> Tensor<1> {
     if count.is_multiple_of(4) { bytes } else { bytes.slice(0..count) }
 }
 
-/// Red, green and blue to grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point.
+/// Parts of red, green and blue in grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point.
+const LUMA: [u32; 3] = [19595, 38470, 7471];
+
+/// Grey of `[N, H, W, 3]`. A sum of products is below 2²⁴, so that single precision holds it.
+fn grey_there(rgb: Tensor<4>) -> Tensor<4> {
+    let luma = Tensor::<1>::from_floats(LUMA.map(|part| part as f32), &rgb.device()).reshape([1, 1, 1, 3]);
+    ((rgb * luma).sum_dim(3) + (1 << 15) as f32).div_scalar((1 << 16) as f32).floor()
+}
+
+/// Grey of pixels.
 fn grey(rgb: &[u8]) -> Vec<u8> {
-    const LUMA: [u32; 3] = [19595, 38470, 7471];
     let (pixels, _) = rgb.as_chunks::<3>();
     let weighed =
         |pixel: &[u8; 3]| pixel.iter().zip(LUMA).map(|(&value, weight)| u32::from(value) * weight).sum::<u32>();
@@ -81,7 +96,8 @@ mod tests {
     fn bytes_are_normalised_by_channel() {
         let preprocess =
             Preprocess { resize: 1, crop: 1, mean: [0.0, 0.5, 1.0], std: [1.0, 0.5, 0.25], ..Preprocess::default() };
-        let batch = Batch { images: vec![255, 0, 51], labels: vec![3], height: 1, width: 1, indices: vec![0] };
+        let batch =
+            Batch { images: vec![255, 0, 51], labels: vec![3], height: 1, width: 1, indices: vec![0], plans: vec![] };
         for device in [Device::default(), Device::default().autodiff()] {
             let values: Vec<f32> = images(&batch, &preprocess, &device).into_data().try_to_vec().unwrap();
             for (value, expected) in values.iter().zip([1.0, -1.0, -3.2]) {
@@ -106,7 +122,8 @@ mod tests {
         let pixels = [[255, 0, 51], [0, 0, 0], [255; 3], [1, 2, 3], [200, 100, 7], [7, 7, 7], [0, 128, 255]];
         assert_eq!(grey(pixels.as_flattened()), [82, 0, 255, 2, 119, 7, 104]);
         let preprocess = Preprocess { mean: [0.5; 3], std: [0.5; 3], ..Preprocess::default() }.with_channels(1);
-        let batch = Batch { images: vec![255; 6], labels: vec![0], height: 1, width: 2, indices: vec![0] };
+        let batch =
+            Batch { images: vec![255; 6], labels: vec![0], height: 1, width: 2, indices: vec![0], plans: vec![] };
         let images = images(&batch, &preprocess, &Device::default());
         assert_eq!(images.dims(), [1, 1, 2, 1]);
         assert_eq!(images.into_data().try_to_vec::<f32>().unwrap(), [1.0, 1.0]);

@@ -155,6 +155,11 @@ pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()
 }
 
+/// Is it a GPU, and not a program that plays one?
+pub fn is_gpu(device: &Device) -> bool {
+    is_on_gpus(device) && !is_software(device)
+}
+
 /// Has the CPU's kernels run on so many threads, by default one for each core, of which the calling thread is one: were it
 /// not, every operation would put it to sleep and wake it again, which costs more than many an operation. More than four a core
 /// count as four: they wait for each other awake. Once, before any computation: later calls change nothing.
@@ -226,6 +231,10 @@ mod gpu {
 
     const SOFTWARE: usize = 4;
 
+    pub fn is_on_gpus(device: &Device) -> bool {
+        matches!(device.as_dispatch(), DispatchDevice::Cube(_))
+    }
+
     pub fn is_software(device: &Device) -> bool {
         rank(device) == SOFTWARE
     }
@@ -276,6 +285,10 @@ mod gpu {
         Vec::new()
     }
 
+    pub fn is_on_gpus(_: &Device) -> bool {
+        false
+    }
+
     pub fn is_software(_: &Device) -> bool {
         false
     }
@@ -285,7 +298,7 @@ mod gpu {
     }
 }
 
-use gpu::{adapters, identity, is_software};
+use gpu::{adapters, identity, is_on_gpus, is_software};
 
 /// The processor's name, where the system tells.
 fn processor_name() -> Option<String> {
@@ -301,6 +314,7 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(parse("cpu"), Ok(Device::flex()));
+        assert!(!is_gpu(&Device::flex()));
         assert!(parse("auto").is_ok());
         assert_eq!(parse("tpu"), Err(DeviceError::Unknown("tpu".into())));
         assert_eq!(parse("cuda:x"), Err(DeviceError::Unknown("cuda:x".into())));

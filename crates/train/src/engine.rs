@@ -287,7 +287,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     };
     let train_images = source.len();
     let objective = Objective::new(recipe, &data.classes, &*source, &device.clone().autodiff())?;
-    let train_loader = loader(source, Transform::Train(recipe.train_transform()), recipe.batch_size, true);
+    let train_loader = loader(source, Transform::Train(recipe.train_transform_for(device)), recipe.batch_size, true);
     let preprocess = recipe.preprocess();
     let val_loader =
         data.val.clone().map(|source| loader(source, Transform::Eval(preprocess.clone()), recipe.batch_size, false));

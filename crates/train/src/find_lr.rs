@@ -72,6 +72,7 @@ pub fn find_lr(
 ) -> Result<RateCurve, TrainError> {
     recipe.precision.check(device)?;
     let source = data.split("train")?;
+    let transform = Transform::Train(recipe.train_transform_for(device));
     let device = device.clone().autodiff();
     let objective = Objective::new(recipe, &data.classes, &*source, &device)?;
     let config = LoaderConfig {
@@ -88,7 +89,7 @@ pub fn find_lr(
     let train_images = source.len();
     let decoding = recipe.data.decoding(true);
     let source = keep(&source, recipe.data.cache, decoding).map_or(source, |(kept, _)| kept);
-    let loader = Loader::new(source, Transform::Train(recipe.train_transform()), config).with_decoding(decoding);
+    let loader = Loader::new(source, transform, config).with_decoding(decoding);
     if loader.batches() == 0 {
         return Err(TrainError::TooFewImages { images: train_images, batch_size: recipe.batch_size });
     }

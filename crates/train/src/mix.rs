@@ -236,6 +236,7 @@ mod tests {
                 height: 6,
                 width: 5,
                 indices: vec![0; 4],
+                plans: vec![],
             };
             let (mixes, device) = (Mixes(mixes), Device::default());
             let there =
@@ -284,6 +285,7 @@ mod tests {
                 height: side,
                 width: side,
                 indices: vec![0; n],
+                plans: vec![],
             };
             let mixes = Mixes::draw(&batch, &config, [seed, 1, 2]);
             let run = || {

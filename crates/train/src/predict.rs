@@ -79,6 +79,7 @@ pub fn predict(
             height: preprocess.crop,
             width: preprocess.crop,
             indices: Vec::new(),
+            plans: Vec::new(),
         };
         for file in chunk {
             batch.images.extend(preprocess.apply(read(file, preprocess)?).data);

@@ -63,7 +63,7 @@ fn stretching_is_pillows_down_and_up() {
             let shape = image.width as f64 / image.height as f64;
             let whole = Crop::RandomResized { scale: (1.0, 1.0), ratio: (shape, shape) };
             let transform = TrainTransform { size, interpolation, crop: whole, ..TrainTransform::default() };
-            let ours = transform.apply(image, &mut sample_rng(0, 0, 0));
+            let (ours, _) = transform.apply(image, &mut sample_rng(0, 0, 0));
             let theirs = load(&folder.join(format!("{photo}_stretch{size}_{filter}.png")));
             assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {size} {filter}");
             let (resize_mode, resize, crop) = (ResizeMode::Squash, size, size);
@@ -231,7 +231,7 @@ proptest! {
         ] {
             let transform =
                 TrainTransform { size: crop, interpolation, crop: kind, horizontal_flip: 0.5, ..TrainTransform::default() };
-            let out = transform.apply(image.clone(), &mut sample_rng(seed, 0, 0));
+            let (out, _) = transform.apply(image.clone(), &mut sample_rng(seed, 0, 0));
             prop_assert_eq!((out.width, out.height, out.data.len()), (crop, crop, crop * crop * 3));
             if !matches!(kind, Crop::PadAndCrop { .. }) {
                 prop_assert!(out.data.iter().all(|&value| value == 200));

@@ -16,7 +16,8 @@ use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_stat
 use mbconv_kernels::{conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 use mbconv_nets::{Architecture, ArchitectureOptions, Inference, Network};
-use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Transform};
+use mbconv_train::batch::images;
+use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Preprocess, TrainTransform, Transform};
 use mbconv_train::device::{Device, describe, is_host, parse};
 use mbconv_train::evaluate::{Labelled, evaluate};
 use mbconv_train::loss::cross_entropy;
@@ -440,7 +441,58 @@ fn a_seed_begins_alike_on_every_device() {
     assert!(here.eq(there));
 }
 
-/// A run, with images mixed on the device, that is stopped and resumed ends where one that was not ends, and its model evaluates on
+/// Training images that are augmented on the device are those of the loader's threads. A unit of 255 may become more where another
+/// operation stretches it, so few values may differ, and on the whole they may not.
+#[test]
+fn pictures_are_augmented_alike() {
+    let device = device().unwrap_or(Device::flex());
+    let data = data::open("digits", &OpenOptions::default()).unwrap();
+    let preprocess = Preprocess { mean: [0.0; 3], std: [1.0 / 255.0; 3], ..Preprocess::default() };
+    let batch = |settings: &[&str], on: &str| {
+        let on = format!("augment.on={on}");
+        let settings: Vec<String> = settings.iter().chain([&&*on]).map(|setting| setting.to_string()).collect();
+        let recipe = Recipe::parse(RECIPE, &settings).unwrap();
+        let transform = recipe.train_transform_for(&device);
+        // The processor's kernels are no device of their own, but can be one.
+        let deferred = transform.deferred || on == "augment.on=device";
+        let config = LoaderConfig { batch_size: 96, shuffle: true, ..LoaderConfig::default() };
+        let transform = Transform::Train(TrainTransform { deferred, ..transform });
+        let loader = Loader::new(data.split("train").unwrap(), transform, config);
+        let batch = loader.epoch(1).next().unwrap().unwrap();
+        assert_eq!(batch.plans.iter().any(|plan| !plan.is_empty()), deferred);
+        batch
+    };
+    for settings in [
+        &["augment.on=auto"][..],
+        &["augment.vertical_flip=0.5", "augment.erasing={probability=0.7,mode='pixel',count=[1,3]}"],
+        &["augment.color_jitter=[0.4,0.4,0.4,0.1]", "input.padding=0", "augment.erasing.probability=0.5"],
+        &["augment.policy=rand-m9-mstd0.5-inc1", "augment.erasing={probability=0.7,mode='rand'}"],
+        &["augment.policy=rand-m6-t3a-inc1", "input.progressive={start=16,stages=2}"],
+        &["augment.policy=3a", "augment.interpolation=bicubic"],
+        &["augment.policy=ta_wide", "input.crop=centre", "model.input_channels=1"],
+        &["augment.policy=augmix-m5-w4-d2", "augment.color_jitter=0.3"],
+        &["augment.policy=augmix-m3-b1"],
+    ] {
+        let settings: Vec<&str> =
+            settings.iter().copied().chain(["input.size=24", "model.name=mobilenet_v2"]).collect();
+        let [workers, deferred] = ["workers", "device"].map(|on| batch(&settings, on));
+        assert_eq!((&workers.indices, workers.height), (&deferred.indices, deferred.height));
+        assert_ne!(workers.images, deferred.images);
+        let preprocess =
+            preprocess.clone().with_channels(if settings.contains(&"model.input_channels=1") { 1 } else { 3 });
+        let expected = values(images(&workers, &preprocess, &Device::flex()));
+        let found = values(images(&deferred, &preprocess, &device));
+        assert_eq!(found.len(), expected.len());
+        let differences: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
+        let apart = differences.iter().filter(|difference| **difference > 0.5).count() as f64 / found.len() as f64;
+        let mean = differences.iter().sum::<f64>() / found.len() as f64;
+        eprintln!("{settings:?}: {:.3} % of values differ, on average by {mean:.4}", 100.0 * apart);
+        let (most_apart, most) = if is_host(&device) { (1e-3, 1e-3) } else { (0.02, 0.05) };
+        assert!(apart <= most_apart && mean <= most, "{settings:?}: {apart} {mean}");
+    }
+}
+
+/// A run, with images augmented and mixed on the device, that is stopped and resumed ends where one that was not ends, and its model evaluates on
 /// the CPU.
 #[test]
 fn a_stopped_run_goes_on() {
@@ -449,7 +501,8 @@ fn a_stopped_run_goes_on() {
     let table = folder.path().join("table.toml");
     std::fs::write(&table, format!("stem = 8\nhead = 24\n{}", NETWORKS[0].1)).unwrap();
     let table = format!("model.table=\"{}\"", table.display());
-    let recipe = Recipe::parse(RECIPE, &[table, "mix.mixup=0.4".into(), "mix.cutmix=1".into()]).unwrap();
+    let settings = ["mix.mixup=0.4", "mix.cutmix=1", "augment.on=device", "augment.policy=ta_wide"].map(String::from);
+    let recipe = Recipe::parse(RECIPE, &[&[table], &settings[..]].concat()).unwrap();
     let data = data::open("digits", &OpenOptions::default()).unwrap();
     let go = |out: &str, resume: bool, stop_at: Option<u64>| {
         let stop = AtomicBool::new(false);

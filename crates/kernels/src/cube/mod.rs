@@ -3,7 +3,7 @@
 //!
 //! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`shapes`]; `cache`, what
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`pictures`], what is not a network's; [`shapes`]; `cache`, what
 //! survives the program.
 
 #[cfg(feature = "kernel-cache")]
@@ -12,11 +12,14 @@ mod depthwise;
 mod excitation;
 mod lanes;
 mod normalisation;
+mod pictures;
 mod products;
 pub mod shapes;
 mod sums;
 mod tall;
 mod tune;
+
+use std::sync::Arc;
 
 use burn::{
     backend::TensorMetadata,
@@ -29,7 +32,11 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use crate::{Activation, Convolution, Normalisation, Window, composed, extension::Kernels};
+use crate::{
+    Activation, Convolution, Normalisation, Window, composed,
+    extension::Kernels,
+    pictures::{Operation, Sampling},
+};
 
 impl Kernels for CubeBackend {
     fn convolve(x: CubeTensor, weight: CubeTensor, convolution: Convolution) -> CubeTensor {
@@ -151,6 +158,14 @@ impl Kernels for CubeBackend {
             (x, gamma, beta)
         } else {
             composed::normalise_gradients::<Self>(x, gamma, beta, mean, variance, gradient, normalisation)
+        }
+    }
+
+    fn perform(pictures: CubeTensor, operations: Arc<[(Operation, Sampling)]>) -> CubeTensor {
+        if pictures::takes(&pictures) {
+            pictures::perform(pictures, &operations)
+        } else {
+            composed::perform::<Self>(pictures, &operations)
         }
     }
 }

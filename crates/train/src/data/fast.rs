@@ -57,8 +57,9 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::Interpolation;
     use super::super::decode_rgb;
-    use super::super::resize::{Interpolation, crop, resize};
+    use super::super::resize::{crop, filter as filter_of, resize};
     use super::*;
 
     /// A smooth colourful picture as a JPEG file, 4:4:4.
@@ -80,7 +81,7 @@ mod tests {
 
     fn made(bytes: &[u8], region: Region, size: usize, filter: Interpolation, mirrored: bool) -> Option<RgbPixels> {
         let jpeg = Jpeg::open(bytes)?;
-        square(&jpeg, region, size, filter.filter()?, mirrored, &mut Scratch::default())
+        square(&jpeg, region, size, filter_of(filter)?, mirrored, &mut Scratch::default())
     }
 
     fn exact(bytes: &[u8], region: Region, size: usize, filter: Interpolation) -> RgbPixels {
@@ -177,7 +178,7 @@ mod tests {
         let bytes = picture(300, 200);
         let jpeg = Jpeg::open(&bytes).unwrap();
         let region = Region { left: 10, top: 20, width: 222, height: 140 };
-        let filter = Interpolation::Bicubic.filter().unwrap();
+        let filter = filter_of(Interpolation::Bicubic).unwrap();
         let mut scratch = Scratch::default();
         let plain = Square { jpeg: &jpeg, region, size: 96, filter, mirrored: true, scratch: &mut scratch }.run();
         assert_eq!(plain, square(&jpeg, region, 96, filter, true, &mut Scratch::default()).map(|image| image.data));

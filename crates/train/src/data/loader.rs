@@ -14,9 +14,10 @@ use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::augment::Plan;
 use super::fast::Scratch;
 use super::order::{Draw, Sampling, epoch_order};
-use super::{DataError, DecodeError, Decoding, Sample, Source, StoredImage, Transform, seed};
+use super::{DataError, DecodeError, Decoding, RgbPixels, Sample, Source, StoredImage, Transform, seed};
 
 /// Samples that a worker takes at a time: enough to make taking cheap, few enough to spread a batch over the workers.
 const CHUNK: usize = 8;
@@ -28,7 +29,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(
 const LOST: usize = 16;
 
 /// Images of one size and their labels.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Pixels, `[n, height, width, 3]`.
     pub images: Vec<u8>,
@@ -40,6 +41,8 @@ pub struct Batch {
     pub width: usize,
     /// Which samples of the source these are, `[n]`.
     pub indices: Vec<usize>,
+    /// What is left to do to each image, `[n]`, if a [`TrainTransform`](super::TrainTransform) was deferred; otherwise empty.
+    pub plans: Vec<Plan>,
 }
 
 /// What to do about an image that cannot be read or decoded.
@@ -203,8 +206,15 @@ fn passing(error: &DataError) -> bool {
     matches!(error, DataError::Io { source, .. } if !matches!(source.kind(), NotFound | PermissionDenied))
 }
 
-/// A sample ready for a batch, or why there is none.
-type Ready = (usize, Result<(Vec<u8>, usize), DataError>);
+/// A sample ready for a batch.
+struct Made {
+    pixels: RgbPixels,
+    plan: Plan,
+    label: usize,
+}
+
+/// A sample's index, and the sample, or why there is none.
+type Ready = (usize, Result<Made, DataError>);
 
 /// What workers and consumer share. Chunks of positions are taken in order, finished in any, and delivered in order.
 struct Shared {
@@ -270,7 +280,7 @@ impl Shared {
     }
 
     /// Reads, decodes and transforms one sample.
-    fn make(&self, Draw { index, repeat }: Draw, scratch: &mut Scratch) -> Result<(Vec<u8>, usize), DataError> {
+    fn make(&self, Draw { index, repeat }: Draw, scratch: &mut Scratch) -> Result<Made, DataError> {
         let failed = |source: DecodeError| DataError::Image { name: self.source.name(index), source };
         // Decoders are other people's code and are fed whatever lies on the disk: a panic in one is a bad image, not the end.
         let made = catch_unwind(AssertUnwindSafe(|| {
@@ -278,12 +288,13 @@ impl Shared {
             let rng = || seed::repeat_rng(self.seed, self.epoch, index, repeat);
             if let (Transform::Train(train), StoredImage::Encoded(bytes), true) =
                 (&*self.transform, &image, self.decoding.fast)
-                && let Some(out) = train.apply_jpeg(bytes, &self.decoding, &mut rng(), scratch)
+                && let Some((pixels, plan)) = train.apply_jpeg(bytes, &self.decoding, &mut rng(), scratch)
             {
-                return Ok((out.data, label));
+                return Ok(Made { pixels, plan, label });
             }
             let pixels = image.into_pixels_as(&self.decoding).map_err(failed)?;
-            Ok((self.transform.apply(pixels, &mut rng()).data, label))
+            let (pixels, plan) = self.transform.apply(pixels, &mut rng());
+            Ok(Made { pixels, plan, label })
         }));
         made.unwrap_or_else(|_| Err(failed(DecodeError::Damaged("the decoder panicked".into()))))
     }
@@ -500,16 +511,19 @@ impl Epoch {
             height: self.side,
             width: self.side,
             indices: Vec::with_capacity(size),
+            plans: Vec::new(),
         };
+        let deferred = self.shared.transform.is_deferred();
         let mut skipped = 0;
         while batch.labels.len() + skipped < size {
             match self.sample(size - batch.labels.len())? {
                 None => break,
-                Some((index, Ok((pixels, label)))) => {
+                Some((index, Ok(Made { pixels, plan, label }))) => {
                     self.failures = 0;
-                    batch.images.extend_from_slice(&pixels);
+                    batch.images.extend_from_slice(&pixels.data);
                     batch.labels.push(label);
                     batch.indices.push(index);
+                    batch.plans.extend(deferred.then_some(plan));
                 }
                 Some((index, Err(error))) => {
                     self.skip(index, error)?;

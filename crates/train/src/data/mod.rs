@@ -47,8 +47,8 @@ pub use error::{DataError, DecodeError};
 pub use folder::list_images;
 pub use kept::{Auto, CACHE_BUDGET, Cache, keep};
 pub use loader::{Batch, BurnLoader, Epoch, Loader, LoaderConfig, OnBadImage, Position};
+pub use mbconv_kernels::pictures::{Interpolation, RgbPixels};
 pub use order::Sampling;
-pub use resize::Interpolation;
 pub(crate) use resize::resize;
 pub use seed::sample_rng;
 pub(crate) use seed::{mix_rng, order_rng, split_rng};
@@ -92,23 +92,6 @@ impl StoredImage {
             StoredImage::Encoded(bytes) => decode(&bytes, decoding),
             StoredImage::Pixels(pixels) => Ok(pixels),
         }
-    }
-}
-
-/// An 8-bit RGB image.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RgbPixels {
-    /// Width in pixels, at least 1.
-    pub width: usize,
-    /// Height in pixels, at least 1.
-    pub height: usize,
-    /// `[height, width, 3]`, red first.
-    pub data: Vec<u8>,
-}
-
-impl fmt::Debug for RgbPixels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RgbPixels({}×{})", self.width, self.height)
     }
 }
 

@@ -6,33 +6,17 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
-use super::RgbPixels;
-
-/// The kernel of a resize; each gives the pixels of Pillow's filter of that name, and all but the nearest are antialiased.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Interpolation {
-    /// Triangle of two pixels.
-    Bilinear,
-    /// Cubic of four pixels with a = -0.5 (Catmull–Rom).
-    Bicubic,
-    /// The one pixel under each new pixel's centre.
-    Nearest,
-}
+use super::{Interpolation, RgbPixels};
 
 /// A filter and the distance, in pixels, from which on it is 0.
 pub(super) type Filter = (fn(f64) -> f64, f64);
 
-impl Interpolation {
-    /// Its filter; the nearest pixel has none.
-    pub(super) fn filter(self) -> Option<Filter> {
-        match self {
-            Interpolation::Bilinear => Some((triangle, 1.0)),
-            Interpolation::Bicubic => Some((cubic, 2.0)),
-            Interpolation::Nearest => None,
-        }
+/// The filter of a resize, a triangle or a cubic with a = -0.5 (Catmull–Rom); the nearest pixel has none.
+pub(super) fn filter(interpolation: Interpolation) -> Option<Filter> {
+    match interpolation {
+        Interpolation::Bilinear => Some((triangle, 1.0)),
+        Interpolation::Bicubic => Some((cubic, 2.0)),
+        Interpolation::Nearest => None,
     }
 }
 
@@ -85,7 +69,7 @@ pub(super) fn resize_region(
     if (width, height) == (image.width, image.height) {
         return crop(image, left as isize, top as isize, columns, rows);
     }
-    let Some((filter, support)) = interpolation.filter() else { return nearest(image, width, height, region) };
+    let Some((filter, support)) = filter(interpolation) else { return nearest(image, width, height, region) };
     let across = Weights::new(image.width, width, left, columns, filter, support);
     let down = Weights::new(image.height, height, top, rows, filter, support);
     let data = if is_vertical_first(image, width, height) {

@@ -5,11 +5,11 @@ use std::fmt;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::augment::Augmentation;
+use super::augment::{Augmentation, Operation, Plan, Sampling};
 use super::fast::{Scratch, square};
 use super::jpeg::Jpeg;
-use super::resize::{Interpolation, Region, crop, resize, resize_region};
-use super::{DataError, Decoding, RgbPixels};
+use super::resize::{Region, crop, filter, resize, resize_region};
+use super::{DataError, Decoding, Interpolation, RgbPixels};
 
 /// The evaluation preprocessing that a model file describes: the image resized to `resize`, the central `crop`×`crop` pixels
 /// cut out (black beyond the image's edge), and, on the device, `(x / 255 - mean) / std`.
@@ -179,6 +179,8 @@ pub struct TrainTransform {
     pub progressive: Option<Progressive>,
     /// What happens after that.
     pub augmentation: Augmentation,
+    /// Whether an image is only cut out of its file, and what is left to do comes with it as a plan.
+    pub deferred: bool,
 }
 
 impl Default for TrainTransform {
@@ -191,6 +193,7 @@ impl Default for TrainTransform {
             horizontal_flip: 0.0,
             progressive: None,
             augmentation: Augmentation::default(),
+            deferred: false,
         }
     }
 }
@@ -220,10 +223,11 @@ impl Progressive {
 }
 
 impl TrainTransform {
-    /// Cuts a square out, perhaps mirrors it, and augments it: `size`×`size` pixels.
-    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
+    /// Cuts a square out, perhaps mirrors it, and augments it: `size`×`size` pixels, and what is left to do to them.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> (RgbPixels, Plan) {
         let size = self.size.max(1);
-        let mut out = match self.crop {
+        let mut window = [0, 0];
+        let out = match self.crop {
             Crop::RandomResized { scale, ratio } => {
                 let region = random_region(image.width, image.height, scale, ratio, rng);
                 if (region.width, region.height) == (image.width, image.height) {
@@ -238,18 +242,20 @@ impl TrainTransform {
                 let (width, height) = shorter_side(image.width, image.height, size);
                 let left = below(width + 2 * padding - size + 1, rng) as isize - padding as isize;
                 let top = below(height + 2 * padding - size + 1, rng) as isize - padding as isize;
-                padded_crop(&image, (width, height), (left, top), size, self.interpolation)
+                if self.deferred && (width, height) == (size, size) {
+                    window = [left, top];
+                    resize(&image, size, size, self.interpolation)
+                } else {
+                    padded_crop(&image, (width, height), (left, top), size, self.interpolation)
+                }
             }
             Crop::Centre => {
                 let resized = shorter_side(image.width, image.height, size);
                 centre(&image, resized, size, self.interpolation, CropRounding::Even)
             }
         };
-        // Drawn even when the probability is 0 or 1, so that changing it leaves the crops as they were.
-        if rng.random::<f64>() < self.horizontal_flip {
-            mirror(&mut out);
-        }
-        self.augmentation.apply(out, rng)
+        let mirrored = self.draws_mirrored(rng);
+        self.finish(out, window, mirrored, rng)
     }
 
     /// The same of a JPEG file of which no more is decoded than the crop needs, up to a unit or so of 255: the same crop, since
@@ -260,8 +266,8 @@ impl TrainTransform {
         decoding: &Decoding,
         rng: &mut impl Rng,
         scratch: &mut Scratch,
-    ) -> Option<RgbPixels> {
-        let (Crop::RandomResized { scale, ratio }, Some(filter)) = (self.crop, self.interpolation.filter()) else {
+    ) -> Option<(RgbPixels, Plan)> {
+        let (Crop::RandomResized { scale, ratio }, Some(filter)) = (self.crop, filter(self.interpolation)) else {
             return None;
         };
         let jpeg = Jpeg::open(bytes)?;
@@ -269,9 +275,28 @@ impl TrainTransform {
             return None;
         }
         let region = random_region(jpeg.width, jpeg.height, scale, ratio, rng);
-        let mirrored = rng.random::<f64>() < self.horizontal_flip;
+        let mirrored = self.draws_mirrored(rng);
+        // Mirrored as it is written, which costs nothing.
         let out = square(&jpeg, region, self.size.max(1), filter, mirrored, scratch)?;
-        Some(self.augmentation.apply(out, rng))
+        Some(self.finish(out, [0, 0], false, rng))
+    }
+
+    fn draws_mirrored(&self, rng: &mut impl Rng) -> bool {
+        // Drawn even when the probability is 0 or 1, so that changing it leaves the crops as they were.
+        rng.random::<f64>() < self.horizontal_flip
+    }
+
+    /// What remains once the square is cut out: moving and mirroring it, and the augmentation.
+    fn finish(&self, mut out: RgbPixels, window: [isize; 2], mirrored: bool, rng: &mut impl Rng) -> (RgbPixels, Plan) {
+        let mut plan = Plan::default();
+        if self.deferred && (mirrored || window != [0, 0]) {
+            let [left, top] = window;
+            plan.push(Operation::Window { left, top, mirrored, upside_down: false }, Sampling::default());
+        } else if mirrored {
+            mirror(&mut out);
+        }
+        self.augmentation.draw(&mut plan, (out.width, out.height), rng);
+        if self.deferred { (out, plan) } else { (plan.apply(out), Plan::default()) }
     }
 }
 
@@ -287,11 +312,11 @@ pub enum Transform {
 }
 
 impl Transform {
-    /// Applies it; `rng` is used by the training transform alone.
-    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
+    /// Applies it: the pixels, and what is left to do to them. `rng` is used by the training transform alone.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> (RgbPixels, Plan) {
         match self {
             Transform::Train(train) => train.apply(image, rng),
-            Transform::Eval(preprocess) => preprocess.apply(image),
+            Transform::Eval(preprocess) => (preprocess.apply(image), Plan::default()),
         }
     }
 
@@ -304,6 +329,11 @@ impl Transform {
             }
             Transform::Eval(_) => self.clone(),
         }
+    }
+
+    /// Whether what comes out has a plan of what is left to do.
+    pub(super) fn is_deferred(&self) -> bool {
+        matches!(self, Transform::Train(train) if train.deferred)
     }
 
     /// Side of the square that comes out, in pixels.
@@ -465,7 +495,7 @@ mod tests {
         };
         let mut seen = [false; 9];
         for index in 0..200 {
-            let out = transform.apply(image.clone(), &mut sample_rng(0, 0, index));
+            let (out, _) = transform.apply(image.clone(), &mut sample_rng(0, 0, index));
             let place = (0..9).find(|place| out == crop(&image, place % 3 - 1, place / 3 - 1, 4, 4));
             seen[place.expect("a crop of the padded image") as usize] = true;
         }
@@ -488,7 +518,7 @@ mod tests {
             let (interpolation, crop) = (Interpolation::Bilinear, Crop::Centre);
             let transform =
                 TrainTransform { size: 2, interpolation, crop, horizontal_flip, ..TrainTransform::default() };
-            let first = |index| transform.apply(image.clone(), &mut sample_rng(3, 0, index)).data[0];
+            let first = |index| transform.apply(image.clone(), &mut sample_rng(3, 0, index)).0.data[0];
             (0..400).filter(|&index| first(index) == 4).count()
         };
         assert_eq!((mirrored(0.0), mirrored(1.0)), (0, 400));

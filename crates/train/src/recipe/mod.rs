@@ -28,8 +28,9 @@ pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
 pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};
 pub use self::mix::{MixConfig, MixMode};
 pub use self::model::{ModelConfig, TableSource, is_table, read_table};
-use crate::data::augment::{AugmentConfig, Augmentation};
+use crate::data::augment::{AugmentConfig, AugmentOn, Augmentation};
 use crate::data::{Preprocess, Sampling, TrainTransform};
+use crate::device::{Device, is_gpu, is_host};
 use crate::ema::EmaConfig;
 use crate::optimizer::OptimizerConfig;
 use crate::precision::MapPrecision;
@@ -243,6 +244,16 @@ impl Recipe {
         let input = &self.0.input;
         let augmentation = Augmentation::new(self.0.augment.clone(), input.interpolation, input.mean, input.std);
         TrainTransform { augmentation, ..input.train_transform(self.0.epochs) }
+    }
+
+    /// The same for training on `device`, which may have its part in it.
+    pub fn train_transform_for(&self, device: &Device) -> TrainTransform {
+        let deferred = match self.0.augment.on {
+            AugmentOn::Auto => is_gpu(device),
+            AugmentOn::Device => !is_host(device),
+            AugmentOn::Workers => false,
+        };
+        TrainTransform { deferred, ..self.train_transform() }
     }
 
     /// What becomes of an image in evaluation, and what the model file will say of it.

@@ -4,7 +4,7 @@ use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-use super::super::RgbPixels;
+use super::{Area, Operation, Plan, Sampling};
 
 /// `[augment.erasing]`: rectangles that are painted over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,13 +47,19 @@ impl Default for RandomErasing {
 }
 
 impl RandomErasing {
-    /// Paints over `image`. Colours are drawn as after normalisation by `mean` and `std` and rounded to bytes, so what would
-    /// lie beyond black or white is black or white.
-    pub fn apply(&self, image: &mut RgbPixels, mean: [f32; 3], std: [f32; 3], rng: &mut impl Rng) {
+    /// Adds rectangles of an image of so many columns and rows. Colours are drawn as after normalisation by `mean` and `std` and
+    /// rounded to bytes, so what would lie beyond black or white is black or white.
+    pub(super) fn draw(
+        &self,
+        plan: &mut Plan,
+        (width, height): (usize, usize),
+        mean: [f32; 3],
+        std: [f32; 3],
+        rng: &mut impl Rng,
+    ) {
         if rng.random::<f64>() >= self.probability {
             return;
         }
-        let (width, height) = (image.width, image.height);
         let count = rng.random_range(self.count[0]..=self.count[1].max(self.count[0]));
         let uniform = |low: f64, high: f64, rng: &mut _| low + (high - low) * Rng::random::<f64>(rng);
         for _ in 0..count {
@@ -64,35 +70,26 @@ impl RandomErasing {
                 let w = (area / aspect).sqrt().round_ties_even() as usize;
                 if w < width && h < height {
                     let (top, left) = (rng.random_range(0..=height - h), rng.random_range(0..=width - w));
-                    self.paint(image, (left, top), (w, h), mean, std, rng);
+                    let paint = self.paint(Area { left, top, width: w, height: h }, mean, std, rng);
+                    plan.push(paint, Sampling::default());
                     break;
                 }
             }
         }
     }
 
-    fn paint(
-        &self,
-        image: &mut RgbPixels,
-        (left, top): (usize, usize),
-        (width, height): (usize, usize),
-        mean: [f32; 3],
-        std: [f32; 3],
-        rng: &mut impl Rng,
-    ) {
+    fn paint(&self, area: Area, mean: [f32; 3], std: [f32; 3], rng: &mut impl Rng) -> Operation {
         let byte = |channel: usize, value: f32| (255.0 * (mean[channel] + std[channel] * value)).round() as u8;
-        let normal = |rng: &mut _| -> [u8; 3] {
+        let mut normal = || -> [u8; 3] {
             std::array::from_fn(|channel| byte(channel, Distribution::<f32>::sample(&StandardNormal, rng)))
         };
         let colour = match self.mode {
             EraseMode::Const => std::array::from_fn(|channel| byte(channel, 0.0)),
-            EraseMode::Rand | EraseMode::Pixel => normal(rng),
+            EraseMode::Rand | EraseMode::Pixel => normal(),
         };
-        let (pixels, _) = image.data.as_chunks_mut::<3>();
-        for row in pixels.chunks_exact_mut(image.width).skip(top).take(height) {
-            for pixel in &mut row[left..left + width] {
-                *pixel = if self.mode == EraseMode::Pixel { normal(rng) } else { colour };
-            }
+        match self.mode {
+            EraseMode::Const | EraseMode::Rand => Operation::Paint(area, colour),
+            EraseMode::Pixel => Operation::Noise(area, (0..area.width * area.height).map(|_| normal()).collect()),
         }
     }
 }

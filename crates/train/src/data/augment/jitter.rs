@@ -4,9 +4,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::super::RgbPixels;
-use super::super::resize::Interpolation;
-use super::operation::{Operation, Sampling};
+use super::{Operation, Plan, Sampling};
 
 /// `augment.color_jitter`: greatest changes of brightness, contrast, saturation and hue, applied in random order.
 ///
@@ -50,8 +48,8 @@ impl From<ColorJitter> for [f64; 4] {
 }
 
 impl ColorJitter {
-    /// Applies the four in random order.
-    pub fn apply(&self, mut image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
+    /// Adds the four in random order.
+    pub(super) fn draw(&self, plan: &mut Plan, rng: &mut impl Rng) {
         type Maker = fn(f64) -> Operation;
         let makers: [(f64, Maker); 3] = [
             (self.brightness, Operation::Brightness),
@@ -70,10 +68,6 @@ impl ColorJitter {
         }
         operations.shuffle(rng);
         // None of them looks outside of the image.
-        let sampling = Sampling { interpolation: Interpolation::Bilinear, fill: [0; 3] };
-        for operation in operations {
-            image = operation.apply(image, sampling);
-        }
-        image
+        operations.into_iter().for_each(|operation| plan.push(operation, Sampling::default()));
     }
 }

@@ -1,30 +1,27 @@
 //! Augmentation of training images: bytes in, bytes out, all chance from the generator that is passed in.
 //!
 //! [`Operation`]s give Pillow's pixels; a [`Policy`] chooses among them as timm or torchvision does; [`ColorJitter`] and
-//! [`RandomErasing`] stand beside it. [`Augmentation`] is all of a recipe's `[augment]`.
+//! [`RandomErasing`] stand beside it. [`Augmentation`] is all of a recipe's `[augment]`. What they draw for an image is a [`Plan`],
+//! which a worker carries out, or a device for all pictures of a batch.
 
-mod blur;
-mod enhance;
 mod erasing;
-mod geometry;
 mod jitter;
-mod operation;
+mod plan;
 mod policies;
 mod policy;
 mod settings;
 mod timm;
-mod tone;
 mod torchvision;
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::RgbPixels;
-use super::resize::Interpolation;
+use super::{Interpolation, RgbPixels};
 
 pub use erasing::{EraseMode, RandomErasing};
 pub use jitter::ColorJitter;
-pub use operation::{Operation, Sampling};
+pub use mbconv_kernels::pictures::{Area, Operation, Sampling};
+pub use plan::{Chain, Mixture, Plan};
 pub use policy::Policy;
 pub use settings::PolicyError;
 
@@ -32,6 +29,9 @@ pub use settings::PolicyError;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
+    /// Who computes it.
+    #[serde(skip_serializing_if = "AugmentOn::is_auto")]
+    pub on: AugmentOn,
     /// A policy by name, such as `"rand-m9-mstd0.5-inc1"` or `"ta_wide"`: see [`Policy`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
@@ -51,6 +51,25 @@ pub struct AugmentConfig {
     /// Rectangles that are painted over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erasing: Option<RandomErasing>,
+}
+
+/// Where training images are augmented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AugmentOn {
+    /// On the device, if it is a GPU.
+    #[default]
+    Auto,
+    /// On the loader's threads.
+    Workers,
+    /// Where the network is.
+    Device,
+}
+
+impl AugmentOn {
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 /// Filters of a policy's operations.
@@ -124,11 +143,12 @@ impl Augmentation {
         Self { config, interpolation, fill, mean, std }
     }
 
-    /// Applies flip, policy, jitter and erasing, in this order.
-    pub fn apply<R: Rng>(&self, mut image: RgbPixels, rng: &mut R) -> RgbPixels {
+    /// Draws flip, policy, jitter and erasing, in this order, for an image of so many columns and rows, and adds them to its plan.
+    pub fn draw<R: Rng>(&self, plan: &mut Plan, size: (usize, usize), rng: &mut R) {
         let AugmentConfig { policy, vertical_flip, color_jitter, erasing, .. } = &self.config;
         if *vertical_flip > 0.0 && rng.random::<f64>() < *vertical_flip {
-            upside_down(&mut image);
+            let upside_down = Operation::Window { left: 0, top: 0, mirrored: false, upside_down: true };
+            plan.push(upside_down, Sampling::default());
         }
         if let Some(policy) = policy {
             let either = |rng: &mut R| if rng.random() { Interpolation::Bilinear } else { Interpolation::Bicubic };
@@ -136,23 +156,21 @@ impl Augmentation {
                 interpolation: self.interpolation.unwrap_or_else(|| either(rng)),
                 fill: self.fill,
             };
-            image = policy.apply(image, &sampling, rng);
+            policy.draw(plan, size, &sampling, rng);
         }
         if let Some(jitter) = color_jitter {
-            image = jitter.apply(image, rng);
+            jitter.draw(plan, rng);
         }
         if let Some(erasing) = erasing {
-            erasing.apply(&mut image, self.mean, self.std, rng);
+            erasing.draw(plan, size, self.mean, self.std, rng);
         }
-        image
     }
-}
 
-fn upside_down(image: &mut RgbPixels) {
-    let stride = image.width * 3;
-    let (upper, lower) = image.data.split_at_mut(image.height / 2 * stride);
-    for (upper, lower) in upper.chunks_exact_mut(stride).zip(lower.rchunks_exact_mut(stride)) {
-        upper.swap_with_slice(lower);
+    /// Draws, and does it.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
+        let mut plan = Plan::default();
+        self.draw(&mut plan, (image.width, image.height), rng);
+        plan.apply(image)
     }
 }
 

@@ -8,8 +8,7 @@ use rand::distr::weighted::WeightedIndex;
 use rand_distr::{Beta, Distribution, Gamma};
 use serde::{Deserialize, Serialize};
 
-use super::super::RgbPixels;
-use super::operation::{Operation, Sampling};
+use super::plan::{Chain, Mixture};
 use super::policies::{
     AUGMIX, CIFAR10, IMAGENET, ORIGINAL, RAND, RAND_3A, RAND_INCREASING, RAND_WEIGHTED, RAND_WEIGHTED_3A,
     RAND_WEIGHTS_0, SVHN, TimmRow, TorchvisionRow, V0,
@@ -17,6 +16,7 @@ use super::policies::{
 use super::settings::{PolicyError, Settings};
 use super::timm::{self, Magnitude, Step};
 use super::torchvision::{self, Space};
+use super::{Operation, Plan, Sampling};
 
 /// A policy by name, drawn anew for each image.
 ///
@@ -58,81 +58,57 @@ impl Policy {
         !matches!(self.scheme, Scheme::TorchvisionAuto(_) | Scheme::TorchvisionRand { .. } | Scheme::TrivialWide)
     }
 
-    /// Applies it; `sampling` is asked for before each operation.
-    pub fn apply<R: Rng>(
+    /// Adds what it chooses for an image of so many columns and rows; `sampling` is asked for each operation.
+    pub(super) fn draw<R: Rng>(
         &self,
-        mut image: RgbPixels,
+        plan: &mut Plan,
+        size: (usize, usize),
         sampling: &impl Fn(&mut R) -> Sampling,
         rng: &mut R,
-    ) -> RgbPixels {
-        let size = (image.width, image.height);
-        let perform = |image: RgbPixels, operation: Operation, rng: &mut R| {
-            let sampling = sampling(rng);
-            operation.apply(image, sampling)
-        };
+    ) {
+        let mut push = |operation: Operation, rng: &mut R| plan.push(operation, sampling(rng));
         match &self.scheme {
             Scheme::TimmAuto(rows) => {
                 for step in &rows[rng.random_range(0..rows.len())] {
-                    let operation = step.draw(size, rng);
-                    image = perform(image, operation, rng);
+                    push(step.draw(size, rng), rng);
                 }
             }
             Scheme::TimmRand { steps, layers, weights } => {
                 for index in choose(steps.len(), *layers, weights.as_deref(), rng) {
-                    let operation = steps[index].draw(size, rng);
-                    image = perform(image, operation, rng);
+                    push(steps[index].draw(size, rng), rng);
                 }
             }
             Scheme::AugMix { steps, alpha, width, depth, blended } => {
                 let shares = dirichlet(*alpha, *width, rng);
                 let strength = Beta::new(*alpha, *alpha).map_or(0.5, |beta| beta.sample(rng)) as f32;
-                let chain = |rng: &mut R| {
+                let shares = if *blended { blended_shares(&shares, strength) } else { shares };
+                let mut chain = |_| -> Chain {
                     let depth = if *depth > 0 { *depth } else { rng.random_range(1..=3) };
-                    (0..depth).fold(image.clone(), |image, _| {
-                        let operation = steps[rng.random_range(0..steps.len())].draw(size, rng);
-                        perform(image, operation, rng)
-                    })
+                    let mut step = |_| (steps[rng.random_range(0..steps.len())].draw(size, rng), sampling(rng));
+                    (0..depth).map(&mut step).collect()
                 };
-                if *blended {
-                    let mut mixed = image.clone();
-                    for share in blended_shares(&shares, strength) {
-                        blend(&mut mixed.data, &chain(rng).data, share);
-                    }
-                    image = mixed;
-                } else {
-                    let mut sum = vec![0.0f32; image.data.len()];
-                    for share in shares {
-                        let augmented = chain(rng);
-                        sum.iter_mut().zip(&augmented.data).for_each(|(sum, &value)| *sum += share * f32::from(value));
-                    }
-                    // A cast to a byte cuts off and saturates, as in timm.
-                    let mixed: Vec<u8> = sum.into_iter().map(|value| value as u8).collect();
-                    blend(&mut image.data, &mixed, strength);
-                }
+                let versions = shares.into_iter().map(|share| (chain(()), share)).collect();
+                plan.mixture = Some(Mixture { versions, strength: (!blended).then_some(strength) });
             }
             Scheme::TorchvisionAuto(rows) => {
                 for &(kind, probability, bin) in &rows[rng.random_range(0..rows.len())] {
                     if rng.random::<f64>() <= probability {
-                        let operation = Space::AUTO.operation(kind, bin, size, rng);
-                        image = perform(image, operation, rng);
+                        push(Space::AUTO.operation(kind, bin, size, rng), rng);
                     }
                 }
             }
             Scheme::TorchvisionRand { layers, bin } => {
                 for _ in 0..*layers {
                     let kind = torchvision::KINDS[rng.random_range(0..torchvision::KINDS.len())];
-                    let operation = Space::RAND.operation(kind, *bin, size, rng);
-                    image = perform(image, operation, rng);
+                    push(Space::RAND.operation(kind, *bin, size, rng), rng);
                 }
             }
             Scheme::TrivialWide => {
                 let kind = torchvision::KINDS[rng.random_range(0..torchvision::KINDS.len())];
                 let bin = rng.random_range(0..Space::WIDE.bins);
-                let operation = Space::WIDE.operation(kind, bin, size, rng);
-                image = perform(image, operation, rng);
+                push(Space::WIDE.operation(kind, bin, size, rng), rng);
             }
         }
-        image
     }
 }
 
@@ -174,12 +150,6 @@ fn blended_shares(shares: &[f32], strength: f32) -> Vec<f32> {
         .collect();
     blended.reverse();
     blended
-}
-
-fn blend(to: &mut [u8], from: &[u8], share: f32) {
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to = (f32::from(*to) + share * (f32::from(from) - f32::from(*to))) as u8;
-    }
 }
 
 impl FromStr for Policy {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::RngCore;
 use serde::Deserialize;
 
-use super::operation::Operation;
+use super::Operation;
 use super::timm::{self, Kind as T, Magnitude, Step};
 use super::torchvision::{KINDS, Kind as V, Space};
 use crate::data::sample_rng;
@@ -46,6 +46,7 @@ fn argument(operation: Operation) -> Option<f64> {
         O::Posterize(bits) => Some(f64::from(bits)),
         O::SolarizeAdd(add) => Some(f64::from(add)),
         O::Identity | O::AutoContrast | O::Equalize | O::Invert => None,
+        O::Window { .. } | O::Paint(..) | O::Noise(..) => None,
     }
 }
 

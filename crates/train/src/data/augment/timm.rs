@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
 
-use super::operation::Operation;
+use super::Operation;
 
 /// The magnitude at which an operation is at its full strength.
 const FULL: f64 = 10.0;

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::operation::Operation;
+use super::Operation;
 
 /// torchvision's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

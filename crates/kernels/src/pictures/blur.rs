@@ -1,23 +1,46 @@
 //! Gaussian blur as Pillow's: three box blurs of fractional radius (Gwosdek et al. 2011).
 
-use super::super::RgbPixels;
+use super::RgbPixels;
 
-const PASSES: i32 = 3;
+pub(crate) const PASSES: i32 = 3;
+
+/// A mean over neighbours, in fixed point of 24 bits; the two outermost count less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BoxBlur {
+    /// Neighbours on each side that count in full.
+    pub whole: u32,
+    /// Their weight, and the pixel's own.
+    pub weight: u32,
+    /// That of the one beyond them on each side.
+    pub edge_weight: u32,
+}
+
+impl BoxBlur {
+    /// The box which, applied [`PASSES`] times in each direction, blurs by a Gaussian of that standard deviation; nothing if it
+    /// would change nothing.
+    pub(crate) fn of_gaussian(deviation: f64) -> Option<Self> {
+        let radius = box_radius(deviation as f32);
+        if radius.is_nan() || radius <= 0.0 {
+            return None;
+        }
+        let whole = radius as u32;
+        let weight = ((1u32 << 24) as f32 / (radius * 2.0 + 1.0)) as u32;
+        let edge_weight = ((1u32 << 24).saturating_sub((whole * 2 + 1).wrapping_mul(weight))) / 2;
+        Some(Self { whole, weight, edge_weight })
+    }
+}
 
 pub(super) fn gaussian(image: &mut RgbPixels, radius: f64) {
-    let radius = box_radius(radius as f32);
-    if radius.is_nan() || radius <= 0.0 {
-        return;
-    }
+    let Some(window) = BoxBlur::of_gaussian(radius) else { return };
     let (width, height) = (image.width, image.height);
     let (pixels, _) = image.data.as_chunks_mut::<3>();
     for row in pixels.chunks_exact_mut(width) {
-        blur_line(row, radius);
+        blur_line(row, window);
     }
     let mut column = vec![[0; 3]; height];
     for x in 0..width {
         column.iter_mut().zip(pixels[x..].iter().step_by(width)).for_each(|(to, from)| *to = *from);
-        blur_line(&mut column, radius);
+        blur_line(&mut column, window);
         pixels[x..].iter_mut().step_by(width).zip(&column).for_each(|(to, from)| *to = *from);
     }
 }
@@ -31,10 +54,7 @@ fn box_radius(radius: f32) -> f32 {
     whole + fraction / (6.0 * (variance - (whole + 1.0) * (whole + 1.0)))
 }
 
-fn blur_line(line: &mut [[u8; 3]], radius: f32) {
-    let whole = radius as usize;
-    let weight = ((1u32 << 24) as f32 / (radius * 2.0 + 1.0)) as u32;
-    let edge_weight = ((1u32 << 24).saturating_sub((whole as u32 * 2 + 1).wrapping_mul(weight))) / 2;
+fn blur_line(line: &mut [[u8; 3]], BoxBlur { whole, weight, edge_weight }: BoxBlur) {
     let last = line.len() - 1;
     let mut source = vec![[0; 3]; line.len()];
     for _ in 0..PASSES {

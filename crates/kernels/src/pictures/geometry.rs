@@ -1,8 +1,6 @@
 //! Shears, translations and rotations, as Pillow's `Image.transform(AFFINE)`.
 
-use super::super::RgbPixels;
-use super::super::resize::Interpolation;
-use super::operation::Sampling;
+use super::{Interpolation, RgbPixels, Sampling};
 
 /// Takes the pixel at `(x, y)` from `(a·x + b·y + c, d·x + e·y + f)` of the source, pixels having their centres at halves.
 pub(super) fn affine(image: &RgbPixels, matrix: [f64; 6], sampling: Sampling) -> RgbPixels {
@@ -13,19 +11,39 @@ pub(super) fn affine(image: &RgbPixels, matrix: [f64; 6], sampling: Sampling) ->
     }
 }
 
-/// Turns counter-clockwise about the centre.
-pub(super) fn rotate(image: RgbPixels, degrees: f64, sampling: Sampling) -> RgbPixels {
+/// The matrix that turns counter-clockwise about the centre; nothing for a whole turn.
+pub(super) fn rotation(degrees: f64, width: usize, height: usize) -> Option<[f64; 6]> {
     let degrees = degrees.rem_euclid(360.0);
     if degrees == 0.0 {
-        return image;
+        return None;
     }
     // Pillow rounds to 15 decimals, so that right angles are exact.
     let rounded = |value: f64| format!("{value:.15}").parse().unwrap_or(value);
     let angle = -degrees.to_radians();
     let (cos, sin): (f64, f64) = (rounded(angle.cos()), rounded(angle.sin()));
-    let (x, y) = (image.width as f64 / 2.0, image.height as f64 / 2.0);
-    let matrix = [cos, sin, cos * -x + sin * -y + 0.0 + x, -sin, cos, -sin * -x + cos * -y + 0.0 + y];
-    affine(&image, matrix, sampling)
+    let (x, y) = (width as f64 / 2.0, height as f64 / 2.0);
+    Some([cos, sin, cos * -x + sin * -y + 0.0 + x, -sin, cos, -sin * -x + cos * -y + 0.0 + y])
+}
+
+/// Moves the image left and up, black coming in, then turns it about.
+pub(super) fn window(image: &mut RgbPixels, [left, top]: [isize; 2], [mirrored, upside_down]: [bool; 2]) {
+    let (width, height) = (image.width, image.height);
+    let (source, _) = image.data.as_chunks::<3>();
+    let from = |at: usize, length: usize, turned: bool, start: isize| {
+        let at = if turned { length - 1 - at } else { at };
+        start.checked_add_unsigned(at).and_then(|at| usize::try_from(at).ok()).filter(|at| *at < length)
+    };
+    let columns: Vec<_> = (0..width).map(|x| from(x, width, mirrored, left)).collect();
+    let mut data = vec![0; image.data.len()];
+    let (out, _) = data.as_chunks_mut::<3>();
+    for (y, out) in out.chunks_exact_mut(width).enumerate() {
+        let Some(row) = from(y, height, upside_down, top) else { continue };
+        let row = &source[row * width..][..width];
+        for (pixel, column) in out.iter_mut().zip(&columns) {
+            *pixel = column.map_or([0; 3], |column| row[column]);
+        }
+    }
+    image.data = data;
 }
 
 /// Pillow's cubic of four neighbours (a = -1), `at` of the way from the second to the third.

@@ -1,7 +1,6 @@
 //! Brightness, contrast, colour, sharpness and hue, as Pillow's `ImageEnhance` and its HSV conversion.
 
-use super::super::RgbPixels;
-use super::tone;
+use super::{RgbPixels, tone};
 
 /// Pillow's `Image.blend`: from `a` at `factor` 0 over `b` at 1 to beyond; cut off and saturated.
 fn blend(a: u8, b: u8, factor: f32) -> u8 {
@@ -13,15 +12,15 @@ fn grey([red, green, blue]: [u8; 3]) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
 }
 
-pub(super) fn brightness(image: &mut RgbPixels, factor: f64) {
-    tone::map(image, |value| blend(0, value, factor as f32));
+pub(super) fn brightened(factor: f64) -> impl Fn(u8) -> u8 {
+    move |value| blend(0, value, factor as f32)
 }
 
 pub(super) fn contrast(image: &mut RgbPixels, factor: f64) {
     let (pixels, _) = image.data.as_chunks::<3>();
     let sum: u64 = pixels.iter().map(|&pixel| u64::from(grey(pixel))).sum();
     let mean = (sum as f64 / pixels.len().max(1) as f64 + 0.5) as u8;
-    tone::map(image, |value| blend(mean, value, factor as f32));
+    tone::map(image, &tone::table(|value| blend(mean, value, factor as f32)));
 }
 
 pub(super) fn colour(image: &mut RgbPixels, factor: f64) {
@@ -56,9 +55,14 @@ pub(super) fn sharpness(image: &mut RgbPixels, factor: f64) {
     }
 }
 
+/// Steps of an 8-bit hue in a part of the circle.
+pub(crate) fn hue_steps(turn: f64) -> u8 {
+    (turn * 255.0) as i32 as u8
+}
+
 /// Adds to the hue in Pillow's 8-bit HSV (torchvision's `adjust_hue` on a Pillow image).
 pub(super) fn hue(image: &mut RgbPixels, turn: f64) {
-    let turn = (turn * 255.0) as i32 as u8;
+    let turn = hue_steps(turn);
     let (pixels, _) = image.data.as_chunks_mut::<3>();
     for pixel in pixels {
         let [hue, saturation, value] = to_hsv(*pixel);

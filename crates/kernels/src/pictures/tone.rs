@@ -1,6 +1,6 @@
 //! Operations that map each value by a table, as Pillow's `ImageOps`.
 
-use super::super::RgbPixels;
+use super::RgbPixels;
 
 /// Maps the values of each channel by its table.
 fn map_channels(image: &mut RgbPixels, tables: &[[u8; 256]; 3]) {
@@ -12,15 +12,16 @@ fn map_channels(image: &mut RgbPixels, tables: &[[u8; 256]; 3]) {
     }
 }
 
-/// Maps all values by one function.
-pub(super) fn map(image: &mut RgbPixels, function: impl Fn(u8) -> u8) {
-    let mut table = [0; 256];
-    for (value, out) in (0..=255).zip(&mut table) {
-        *out = function(value);
-    }
+/// Maps all values by one table.
+pub(super) fn map(image: &mut RgbPixels, table: &[u8; 256]) {
     for value in &mut image.data {
         *value = table[usize::from(*value)];
     }
+}
+
+/// What a function makes of each value.
+pub(super) fn table(function: impl Fn(u8) -> u8) -> [u8; 256] {
+    std::array::from_fn(|value| function(value as u8))
 }
 
 fn histograms(image: &RgbPixels) -> [[usize; 256]; 3] {
@@ -38,21 +39,17 @@ fn identity() -> [u8; 256] {
     std::array::from_fn(|value| value as u8)
 }
 
-pub(super) fn invert(image: &mut RgbPixels) {
-    image.data.iter_mut().for_each(|value| *value = !*value);
-}
-
-pub(super) fn posterize(image: &mut RgbPixels, bits: u32) {
+pub(super) fn posterized(bits: u32) -> impl Fn(u8) -> u8 {
     let mask = 0xff00u32.wrapping_shr(bits.min(8)) as u8;
-    image.data.iter_mut().for_each(|value| *value &= mask);
+    move |value| value & mask
 }
 
-pub(super) fn solarize(image: &mut RgbPixels, threshold: f64) {
-    map(image, |value| if f64::from(value) < threshold { value } else { !value });
+pub(super) fn solarized(threshold: f64) -> impl Fn(u8) -> u8 {
+    move |value| if f64::from(value) < threshold { value } else { !value }
 }
 
-pub(super) fn solarize_add(image: &mut RgbPixels, add: u8) {
-    map(image, |value| if value < 128 { value.saturating_add(add) } else { value });
+pub(super) fn solarized_by(add: u8) -> impl Fn(u8) -> u8 {
+    move |value| if value < 128 { value.saturating_add(add) } else { value }
 }
 
 pub(super) fn auto_contrast(image: &mut RgbPixels) {

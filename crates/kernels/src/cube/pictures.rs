@@ -1,0 +1,617 @@
+//! What augmentation does to pictures, each with an operation of its own, in one pass over all of them; those that depend on how often
+//! values occur need a second one that counts, and blurs six.
+//!
+//! The cubes along the second axis are the pictures', so that units of a cube do the same.
+
+use burn::{
+    backend::{TensorMetadata, ops::IntTensorOps},
+    tensor::{DType, Shape, TensorData},
+};
+use burn_cubecl::{
+    CubeBackend,
+    cubecl::{self, prelude::*},
+    kernel::into_contiguous,
+    ops::numeric::zeros_client,
+    tensor::CubeTensor,
+};
+
+use super::{address, empty};
+use crate::pictures::{BoxBlur, Interpolation, Operation, PASSES, Sampling, hue_steps};
+
+/// Units in a cube.
+const UNITS: usize = 256;
+/// Pixels that a unit should have.
+const PIXELS: usize = 4;
+/// Pictures at most, and pixels of each: as many as there can be cubes, and as many as can be added up.
+const MOST: [usize; 2] = [65_535, 1 << 24];
+
+/// Numbers of a picture in `codes`: its kind, how its table is measured, a rectangle, a colour, and where its noise begins.
+const CODES: usize = 8;
+/// Numbers of a picture in `numbers`: a matrix, or a factor.
+const NUMBERS: usize = 6;
+/// Values of a byte.
+const VALUES: usize = 256;
+/// Channels whose values are counted: red, green, blue and grey.
+const COUNTED: usize = 4;
+
+// What happens to a picture; 0 keeps it as it is.
+const NEAREST: u32 = 1;
+const BILINEAR: u32 = 2;
+const BICUBIC: u32 = 3;
+const TABLE: u32 = 4;
+const COLOUR: u32 = 5;
+const SHARPNESS: u32 = 6;
+const HUE: u32 = 7;
+const PAINT: u32 = 8;
+const NOISE: u32 = 9;
+
+// How its table is measured.
+const AUTO_CONTRAST: u32 = 1;
+const EQUALIZE: u32 = 2;
+const CONTRAST: u32 = 3;
+
+/// The operations of a batch as kernels read them.
+#[derive(Default)]
+struct Program {
+    /// `[N, CODES]`
+    codes: Vec<u32>,
+    /// `[N, NUMBERS]`
+    numbers: Vec<f32>,
+    /// `[N, VALUES]`, a pixel for each value of its three channels, if any picture has a table.
+    tables: Vec<u32>,
+    /// Pixels of all noise.
+    noise: Vec<u32>,
+    /// Whether tables are measured.
+    measured: bool,
+    /// Picture, and its [`BoxBlur`].
+    blurs: Vec<u32>,
+}
+
+impl Program {
+    fn new(operations: &[(Operation, Sampling)], width: usize, height: usize) -> Self {
+        let mut program = Self::default();
+        for (picture, (operation, sampling)) in operations.iter().enumerate() {
+            let (codes, numbers) = program.encode(picture, operation, *sampling, width, height);
+            program.codes.extend(codes);
+            program.numbers.extend(numbers);
+        }
+        if !program.tables.is_empty() {
+            program.tables.resize(operations.len() * VALUES, 0);
+        }
+        program
+    }
+
+    fn encode(
+        &mut self,
+        picture: usize,
+        operation: &Operation,
+        Sampling { interpolation, fill }: Sampling,
+        width: usize,
+        height: usize,
+    ) -> ([u32; CODES], [f32; NUMBERS]) {
+        let (mut codes, mut numbers) = ([0; CODES], [0.0; NUMBERS]);
+        let mut warp = |kind: u32, [a, b, c, d, e, f]: [f64; 6], fill: [u8; 3]| {
+            // Pixels have their centres at halves.
+            let from_first = [a, b, 0.5 * (a + b) + c, d, e, 0.5 * (d + e) + f];
+            numbers = from_first.map(|number| number as f32);
+            (codes[0], codes[6]) = (kind, pixel(fill));
+        };
+        match *operation {
+            Operation::Identity => {}
+            Operation::ShearX(_)
+            | Operation::ShearY(_)
+            | Operation::TranslateX(_)
+            | Operation::TranslateY(_)
+            | Operation::Rotate(_) => {
+                let kind = match interpolation {
+                    Interpolation::Nearest => NEAREST,
+                    Interpolation::Bilinear => BILINEAR,
+                    Interpolation::Bicubic => BICUBIC,
+                };
+                if let Some(matrix) = operation.matrix(width, height) {
+                    warp(kind, matrix, fill);
+                }
+            }
+            Operation::Window { left, top, mirrored, upside_down } => {
+                let line = |start: isize, length: usize, turned: bool| {
+                    if turned { (-1.0, length as f64 + start as f64) } else { (1.0, start as f64) }
+                };
+                let ((a, c), (e, f)) = (line(left, width, mirrored), line(top, height, upside_down));
+                warp(NEAREST, [a, 0.0, c, 0.0, e, f], [0; 3]);
+            }
+            Operation::Brightness(_)
+            | Operation::Posterize(_)
+            | Operation::Solarize(_)
+            | Operation::SolarizeAdd(_)
+            | Operation::Invert => {
+                if let Some(table) = operation.table() {
+                    codes[0] = TABLE;
+                    self.tables.resize(picture * VALUES, 0);
+                    self.tables.extend(table.map(|value| pixel([value; 3])));
+                }
+            }
+            Operation::AutoContrast => codes[..2].copy_from_slice(&[TABLE, AUTO_CONTRAST]),
+            Operation::Equalize => codes[..2].copy_from_slice(&[TABLE, EQUALIZE]),
+            Operation::Contrast(factor) => {
+                codes[..2].copy_from_slice(&[TABLE, CONTRAST]);
+                numbers[0] = factor as f32;
+            }
+            Operation::Colour(factor) => (codes[0], numbers[0]) = (COLOUR, factor as f32),
+            Operation::Sharpness(factor) => (codes[0], numbers[0]) = (SHARPNESS, factor as f32),
+            Operation::Hue(turn) => codes[..3].copy_from_slice(&[HUE, 0, u32::from(hue_steps(turn))]),
+            Operation::Blur(deviation) => {
+                if let Some(BoxBlur { whole, weight, edge_weight }) = BoxBlur::of_gaussian(deviation) {
+                    self.blurs.extend([picture as u32, whole, weight, edge_weight]);
+                }
+            }
+            Operation::Paint(area, colour) => {
+                let [left, top, width, height] = [area.left, area.top, area.width, area.height].map(|n| n as u32);
+                codes = [PAINT, 0, left, top, width, height, pixel(colour), 0];
+            }
+            Operation::Noise(area, ref pixels) => {
+                let [left, top, width, height] = [area.left, area.top, area.width, area.height].map(|n| n as u32);
+                codes = [NOISE, 0, left, top, width, height, 0, self.noise.len() as u32];
+                self.noise.extend(pixels.iter().map(|colour| pixel(*colour)));
+            }
+        }
+        if codes[1] != 0 {
+            self.measured = true;
+            self.tables.resize((picture + 1) * VALUES, 0);
+        }
+        (codes, numbers)
+    }
+}
+
+fn pixel([red, green, blue]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([red, green, blue, 0])
+}
+
+/// Can the kernels take so many pictures of this size?
+pub fn takes(pictures: &CubeTensor) -> bool {
+    let [images, height, width] = pictures.shape().dims();
+    let filled = images * height * width > 0;
+    matches!(pictures.dtype, DType::I32 | DType::U32) && filled && images <= MOST[0] && height * width <= MOST[1]
+}
+
+/// Every picture of `[N, H, W]` after its operation.
+pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> CubeTensor {
+    let pictures = into_contiguous(pictures);
+    let [images, height, width] = pictures.shape().dims();
+    let (client, address_type) = (pictures.client.clone(), address(&[&pictures]));
+    let program = Program::new(operations, width, height);
+    let device = pictures.device.clone();
+    // A buffer is never empty.
+    let upload = |mut numbers: Vec<u32>| {
+        numbers.resize(numbers.len().max(1), 0);
+        let count = numbers.len();
+        CubeBackend::int_from_data(TensorData::new(numbers, [count]), &device)
+    };
+    let bits = program.numbers.into_iter().map(f32::to_bits).collect();
+    let [codes, numbers, tables, noise] = [program.codes, bits, program.tables, program.noise].map(upload);
+    let units = UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1);
+    let cubes = |images: usize| {
+        let cubes = (height * width).div_ceil(units * PIXELS).min(MOST[0]);
+        CubeCount::Static(cubes as u32, images as u32, 1)
+    };
+    let dim = CubeDim::new_1d(units as u32);
+    if program.measured {
+        let counts = zeros_client(client.clone(), device.clone(), Shape::new([images * COUNTED * VALUES]), DType::U32);
+        count_kernel::launch(
+            &client,
+            cubes(images),
+            dim,
+            address_type,
+            pictures.clone().into_buffer_arg(),
+            codes.clone().into_buffer_arg(),
+            counts.clone().into_buffer_arg(),
+            height * width,
+        );
+        table_kernel::launch(
+            &client,
+            CubeCount::Static(1, images as u32, 1),
+            dim,
+            address_type,
+            counts.into_buffer_arg(),
+            codes.clone().into_buffer_arg(),
+            numbers.clone().into_buffer_arg(),
+            tables.clone().into_buffer_arg(),
+            (height * width) as u32,
+        );
+    }
+    let done = empty(&pictures, pictures.shape());
+    perform_kernel::launch(
+        &client,
+        cubes(images),
+        dim,
+        address_type,
+        pictures.clone().into_buffer_arg(),
+        codes.into_buffer_arg(),
+        numbers.into_buffer_arg(),
+        tables.into_buffer_arg(),
+        noise.into_buffer_arg(),
+        done.clone().into_buffer_arg(),
+        width as u32,
+        height as u32,
+    );
+    let blurred = program.blurs.len() / 4;
+    if blurred > 0 {
+        let blurs = upload(program.blurs);
+        let between = empty(&done, done.shape());
+        // As many passes as bring them back.
+        let there_and_back = [(&done, &between), (&between, &done)];
+        for pass in 0..2 * PASSES as usize {
+            let (from, to) = there_and_back[pass % 2];
+            blur_kernel::launch(
+                &client,
+                cubes(blurred),
+                dim,
+                address_type,
+                from.clone().into_buffer_arg(),
+                blurs.clone().into_buffer_arg(),
+                to.clone().into_buffer_arg(),
+                width as u32,
+                height as u32,
+                pass >= PASSES as usize,
+            );
+        }
+    }
+    done
+}
+
+/// How often each value occurs, `[N, COUNTED, VALUES]`, in pictures whose table is measured.
+#[cube(launch, address_type = "dynamic")]
+fn count_kernel(pictures: &[u32], codes: &[u32], counts: &mut [Atomic<u32>], pixels: usize) {
+    let picture = CUBE_POS_Y as usize;
+    let measure = codes[picture * CODES + 1];
+    if measure != 0 {
+        let first = picture * comptime!(COUNTED * VALUES);
+        let mut at = ABSOLUTE_POS_X as usize;
+        while at < pixels {
+            let pixel = pictures[picture * pixels + at];
+            if measure == CONTRAST {
+                counts[first + comptime!(3 * VALUES) + grey(pixel) as usize].fetch_add(1);
+            } else {
+                #[unroll]
+                for channel in 0..3usize {
+                    counts[first + channel * VALUES + value(pixel, channel) as usize].fetch_add(1);
+                }
+            }
+            at += (CUBE_COUNT_X * CUBE_DIM_X) as usize;
+        }
+    }
+}
+
+/// The tables that are measured; a unit has a value.
+#[cube(launch, address_type = "dynamic")]
+fn table_kernel(counts: &[u32], codes: &[u32], numbers: &[u32], tables: &mut [u32], pixels: u32) {
+    let picture = CUBE_POS_Y as usize;
+    let measure = codes[picture * CODES + 1];
+    let first = picture * comptime!(COUNTED * VALUES);
+    if measure != 0 {
+        let mut own = UNIT_POS_X as usize;
+        while own < VALUES {
+            let mut entry = 0u32;
+            if measure == CONTRAST {
+                let factor = f32::reinterpret(numbers[picture * NUMBERS]);
+                let mean = mean_grey(counts, first + comptime!(3 * VALUES), pixels);
+                entry = blended(mean, own as u32, factor) * 0x01_0101;
+            } else {
+                #[unroll]
+                for channel in 0..3usize {
+                    let counted = first + channel * VALUES;
+                    let new = if measure == AUTO_CONTRAST {
+                        stretched(counts, counted, own as u32)
+                    } else {
+                        equalized(counts, counted, own as u32, pixels)
+                    };
+                    entry |= new << comptime!(8 * channel as u32);
+                }
+            }
+            tables[picture * VALUES + own] = entry;
+            own += CUBE_DIM_X as usize;
+        }
+    }
+}
+
+/// The mean of the grey values that were counted from `first` on, rounded.
+#[cube]
+fn mean_grey(counts: &[u32], first: usize, pixels: u32) -> u32 {
+    let mut sum = 0u32;
+    for value in 0..VALUES {
+        sum += counts[first + value] * value as u32;
+    }
+    let (mean, rest) = (sum / pixels, sum % pixels);
+    select(2 * rest >= pixels, mean + 1, mean)
+}
+
+/// What auto-contrast makes of a value.
+#[cube]
+fn stretched(counts: &[u32], first: usize, own: u32) -> u32 {
+    let mut lowest = 255u32;
+    let mut highest = 0u32;
+    for value in 0..VALUES {
+        if counts[first + value] > 0 {
+            lowest = min(lowest, value as u32);
+            highest = max(highest, value as u32);
+        }
+    }
+    let mut new = own;
+    if highest > lowest {
+        // Below the lowest and above the highest there are no pixels.
+        new = (max(own, lowest) - lowest) * 255 / (highest - lowest);
+    }
+    min(new, 255)
+}
+
+/// What equalizing makes of a value.
+#[cube]
+fn equalized(counts: &[u32], first: usize, own: u32, pixels: u32) -> u32 {
+    let mut below = 0u32;
+    let mut last = 0u32;
+    for value in 0..VALUES {
+        let count = counts[first + value];
+        below += select((value as u32) < own, count, 0);
+        last = select(count > 0, count, last);
+    }
+    let step = (pixels - last) / 255;
+    select(step == 0, own, min((step / 2 + below) / max(step, 1), 255))
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn perform_kernel(
+    pictures: &[u32],
+    codes: &[u32],
+    numbers: &[u32],
+    tables: &[u32],
+    noise: &[u32],
+    done: &mut [u32],
+    width: u32,
+    height: u32,
+) {
+    let picture = CUBE_POS_Y as usize;
+    let pixels = (width * height) as usize;
+    let first = picture * pixels;
+    let own = picture * CODES;
+    let (kind, left, top) = (codes[own], codes[own + 2], codes[own + 3]);
+    let (area_width, area_height, colour) = (codes[own + 4], codes[own + 5], codes[own + 6]);
+    let mut matrix = Array::<f32>::new(NUMBERS);
+    #[unroll]
+    for index in 0..NUMBERS {
+        matrix[index] = f32::reinterpret(numbers[picture * NUMBERS + index]);
+    }
+    let factor = matrix[0];
+
+    let mut at = ABSOLUTE_POS_X as usize;
+    while at < pixels {
+        let (x, y) = (at as u32 % width, at as u32 / width);
+        let old = pictures[first + at];
+        let mut new = old;
+        if kind != 0 && kind < TABLE {
+            let from_x = matrix[0] * x as f32 + matrix[1] * y as f32 + matrix[2];
+            let from_y = matrix[3] * x as f32 + matrix[4] * y as f32 + matrix[5];
+            let inside = from_x >= 0.0 && from_x < width as f32 && from_y >= 0.0 && from_y < height as f32;
+            new = colour;
+            if inside {
+                if kind == NEAREST {
+                    new = between(pictures, first, from_x, from_y, width, height, 1usize);
+                } else if kind == BILINEAR {
+                    new = between(pictures, first, from_x, from_y, width, height, 2usize);
+                } else {
+                    new = between(pictures, first, from_x, from_y, width, height, 4usize);
+                }
+            }
+        } else if kind == TABLE {
+            let table = picture * VALUES;
+            let red = tables[table + value(old, 0usize) as usize] & 0xff;
+            let green = tables[table + value(old, 1usize) as usize] & 0xff00;
+            let blue = tables[table + value(old, 2usize) as usize] & 0xff_0000;
+            new = red | green | blue;
+        } else if kind == COLOUR {
+            let grey = grey(old);
+            new = 0u32;
+            #[unroll]
+            for channel in 0..3usize {
+                new |= blended(grey, value(old, channel), factor) << comptime!(8 * channel as u32);
+            }
+        } else if kind == SHARPNESS {
+            // The outermost pixels are left as they are.
+            if x > 0 && y > 0 && x + 1 < width && y + 1 < height {
+                new = sharpened(pictures, first + at, width as usize, factor);
+            }
+        } else if kind == HUE {
+            new = turned(old, left);
+        } else if kind == PAINT || kind == NOISE {
+            let inside = x >= left && x - left < area_width && y >= top && y - top < area_height;
+            if inside {
+                new = colour;
+                if kind == NOISE {
+                    new = noise[codes[own + 7] as usize + ((y - top) * area_width + x - left) as usize];
+                }
+            }
+        }
+        done[first + at] = new;
+        at += (CUBE_COUNT_X * CUBE_DIM_X) as usize;
+    }
+}
+
+/// A channel of a pixel.
+#[cube]
+fn value(pixel: u32, #[comptime] channel: usize) -> u32 {
+    (pixel >> comptime!(8 * channel as u32)) & 0xff
+}
+
+/// What a conversion to a byte makes of a number: cut off and saturated.
+#[cube]
+fn byte(number: f32) -> u32 {
+    u32::cast_from(min(max(number, 0.0), 255.0))
+}
+
+/// From `a` at `factor` 0 over `b` at 1 to beyond.
+#[cube]
+fn blended(a: u32, b: u32, factor: f32) -> u32 {
+    byte(a as f32 + factor * (b as f32 - a as f32))
+}
+
+/// ITU-R 601-2 in 16-bit fixed point.
+#[cube]
+fn grey(pixel: u32) -> u32 {
+    (value(pixel, 0usize) * 19595 + value(pixel, 1usize) * 38470 + value(pixel, 2usize) * 7471 + 0x8000) >> 16
+}
+
+/// The pixel at a place between pixels, from `taps`×`taps` of them, the edges being repeated outside.
+#[cube]
+fn between(pictures: &[u32], first: usize, x: f32, y: f32, width: u32, height: u32, #[comptime] taps: usize) -> u32 {
+    let half = comptime!(if taps == 1 { 0.0f32 } else { 0.5 });
+    let before = comptime!(if taps == 4 { 1i32 } else { 0 });
+    let (left, top) = ((x - half).floor(), (y - half).floor());
+    let (across, down) = (x - half - left, y - half - top);
+    let (left, top) = (i32::cast_from(left) - before, i32::cast_from(top) - before);
+    let mut pixels = Array::<u32>::new(comptime!(taps * taps));
+    #[unroll]
+    for row in 0..taps {
+        let y = min(max(top + comptime!(row as i32), 0), height as i32 - 1) as usize;
+        #[unroll]
+        for column in 0..taps {
+            let x = min(max(left + comptime!(column as i32), 0), width as i32 - 1) as usize;
+            pixels[row * taps + column] = pictures[first + y * width as usize + x];
+        }
+    }
+    let mut new = 0u32;
+    #[unroll]
+    for channel in 0..3usize {
+        let mut rows = Array::<f32>::new(taps);
+        #[unroll]
+        for row in 0..taps {
+            let mut values = Array::<f32>::new(taps);
+            #[unroll]
+            for column in 0..taps {
+                values[column] = value(pixels[row * taps + column], channel) as f32;
+            }
+            rows[row] = interpolated(&values, across, taps);
+        }
+        new |= byte(interpolated(&rows, down, taps)) << comptime!(8 * channel as u32);
+    }
+    new
+}
+
+/// `at` of the way between the two in the middle.
+#[cube]
+fn interpolated(values: &Array<f32>, at: f32, #[comptime] taps: usize) -> f32 {
+    if comptime!(taps == 1) {
+        values[0]
+    } else if comptime!(taps == 2) {
+        values[0] + (values[1] - values[0]) * at
+    } else {
+        // Pillow's cubic, a = -1.
+        let p2 = values[2] - values[0];
+        let p3 = 2.0 * (values[0] - values[1]) + values[2] - values[3];
+        let p4 = values[1] - values[0] - values[2] + values[3];
+        values[1] + at * (p2 + at * (p3 + at * p4))
+    }
+}
+
+/// The pixel blended with its neighbours' mean by weights 1 1 1, 1 5 1, 1 1 1.
+#[cube]
+fn sharpened(pictures: &[u32], at: usize, width: usize, factor: f32) -> u32 {
+    let mut new = 0u32;
+    #[unroll]
+    for channel in 0..3usize {
+        let own = value(pictures[at], channel);
+        let mut sum = 4 * own;
+        #[unroll]
+        for row in 0..3usize {
+            #[unroll]
+            for column in 0..3usize {
+                sum += value(pictures[at + row * width + column - width - 1], channel);
+            }
+        }
+        // sum / 13, rounded: a half cannot come about.
+        new |= blended((2 * sum + 13) / 26, own, factor) << comptime!(8 * channel as u32);
+    }
+    new
+}
+
+/// The pixel with `turn` added to its hue, in Pillow's 8-bit HSV.
+#[cube]
+fn turned(pixel: u32, turn: u32) -> u32 {
+    let (r, g, b) = (value(pixel, 0usize), value(pixel, 1usize), value(pixel, 2usize));
+    let greatest = max(max(r, g), b);
+    let least = min(min(r, g), b);
+    let mut new = pixel;
+    if greatest > least {
+        let chroma = (greatest - least) as f32;
+        let saturation = byte(chroma / greatest as f32 * 255.0);
+        let rc = (greatest - r) as f32 / chroma;
+        let gc = (greatest - g) as f32 / chroma;
+        let bc = (greatest - b) as f32 / chroma;
+        let of_blue = 4.0 + gc - rc;
+        let of_green = 2.0 + rc - bc;
+        let sixths = select(r == greatest, bc - gc, select(g == greatest, of_green, of_blue));
+        let part = sixths / 6.0;
+        let hue = (byte(select(part < 0.0, part + 1.0, part) * 255.0) + turn) & 0xff;
+        new = from_hsv(hue, saturation, greatest);
+    }
+    new
+}
+
+#[cube]
+fn from_hsv(hue: u32, saturation: u32, value: u32) -> u32 {
+    let sector = hue * 6 / 255;
+    let f = (hue * 6 - sector * 255) as f32 / 255.0;
+    let s = saturation as f32 / 255.0;
+    let full = value as f32;
+    let p = byte(full * (1.0 - s) + 0.5);
+    let q = byte(full * (1.0 - s * f) + 0.5);
+    let t = byte(full * (1.0 - s * (1.0 - f)) + 0.5);
+    let sector = sector % 6;
+    let red = select(sector == 0 || sector == 5, value, select(sector == 1, q, select(sector == 4, t, p)));
+    let green = select(sector == 1 || sector == 2, value, select(sector == 0, t, select(sector == 3, q, p)));
+    let blue = select(sector == 3 || sector == 4, value, select(sector == 2, t, select(sector == 5, q, p)));
+    let grey = value * 0x01_0101;
+    select(saturation == 0, grey, red | (green << 8) | (blue << 16))
+}
+
+/// One box blur, across or down, of the pictures that `blurs` names.
+#[cube(launch, address_type = "dynamic")]
+fn blur_kernel(from: &[u32], blurs: &[u32], to: &mut [u32], width: u32, height: u32, #[comptime] down: bool) {
+    let blur = 4 * CUBE_POS_Y as usize;
+    let pixels = (width * height) as usize;
+    let first = blurs[blur] as usize * pixels;
+    let whole = blurs[blur + 1] as i32;
+    let (weight, edge_weight) = (blurs[blur + 2], blurs[blur + 3]);
+    let mut at = ABSOLUTE_POS_X as usize;
+    while at < pixels {
+        let (x, y) = (at as u32 % width, at as u32 / width);
+        // Where the pixel lies along its line, the line's length, and from one to the next.
+        let place = if comptime!(down) { y } else { x };
+        let length = if comptime!(down) { height } else { width };
+        let step = if comptime!(down) { width } else { 1u32.runtime() };
+        let line = first + at - (place * step) as usize;
+        let mut sums = Array::<u32>::new(3usize);
+        let mut edges = Array::<u32>::new(3usize);
+        #[unroll]
+        for channel in 0..3usize {
+            sums[channel] = 0u32;
+            edges[channel] = 0u32;
+        }
+        for offset in -whole - 1..whole + 2 {
+            let neighbour = min(max(place as i32 + offset, 0), length as i32 - 1) as u32;
+            let pixel = from[line + (neighbour * step) as usize];
+            let beyond = offset < -whole || offset > whole;
+            #[unroll]
+            for channel in 0..3usize {
+                let value = value(pixel, channel);
+                sums[channel] += select(beyond, 0u32, value);
+                edges[channel] += select(beyond, value, 0u32);
+            }
+        }
+        let mut new = 0u32;
+        #[unroll]
+        for channel in 0..3usize {
+            let total = sums[channel] * weight + edges[channel] * edge_weight + comptime!(1u32 << 23);
+            new |= (total >> 24) << comptime!(8 * channel as u32);
+        }
+        to[first + at] = new;
+        at += (CUBE_COUNT_X * CUBE_DIM_X) as usize;
+    }
+}

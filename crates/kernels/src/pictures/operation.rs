@@ -1,0 +1,161 @@
+//! The operations of which augmentation policies are made; each gives Pillow's pixels.
+
+use std::sync::Arc;
+
+use super::{Interpolation, RgbPixels, blur, enhance, geometry, tone};
+
+/// One operation with its argument.
+///
+/// Positions are in pixels. Shears, translations and rotations keep the image's size; what comes in from outside has the
+/// colour [`Sampling::fill`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// Nothing.
+    Identity,
+    /// Takes the pixel at `(x, y)` from `(x + factor·y, y)`.
+    ShearX(f64),
+    /// Takes the pixel at `(x, y)` from `(x, y + factor·x)`.
+    ShearY(f64),
+    /// Takes the pixel at `(x, y)` from `(x + pixels, y)`.
+    TranslateX(f64),
+    /// Takes the pixel at `(x, y)` from `(x, y + pixels)`.
+    TranslateY(f64),
+    /// Turns counter-clockwise about the centre, by degrees.
+    Rotate(f64),
+    /// Blends with black: 0 is black, 1 changes nothing, above 1 is brighter.
+    Brightness(f64),
+    /// Blends with the mean grey.
+    Contrast(f64),
+    /// Blends with the grey image (PyTorch's saturation).
+    Colour(f64),
+    /// Blends with the smoothed image.
+    Sharpness(f64),
+    /// Turns the hue by this part of the circle, in [-0.5, 0.5].
+    Hue(f64),
+    /// Keeps this many high bits of each value; 8 or more change nothing.
+    Posterize(u32),
+    /// Inverts the values at or above a threshold.
+    Solarize(f64),
+    /// Adds to the values below 128.
+    SolarizeAdd(u8),
+    /// Stretches each channel to the whole range.
+    AutoContrast,
+    /// Makes each channel's histogram flat.
+    Equalize,
+    /// The negative.
+    Invert,
+    /// Gaussian blur, approximated by three box blurs; the radius is the standard deviation in pixels.
+    Blur(f64),
+    /// Takes the pixel at `(x, y)` from `(x + left, y + top)`, black from outside; then perhaps mirrors it, and turns it upside down.
+    Window {
+        /// Pixels cut off at the left; below 0, pixels added.
+        left: isize,
+        /// The same at the top.
+        top: isize,
+        /// Left and right change places.
+        mirrored: bool,
+        /// Above and below change places.
+        upside_down: bool,
+    },
+    /// Paints a rectangle in one colour.
+    Paint(Area, [u8; 3]),
+    /// Paints a rectangle with pixels, row by row.
+    Noise(Area, Arc<[[u8; 3]]>),
+}
+
+/// A rectangle within an image, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// First column.
+    pub left: usize,
+    /// First row.
+    pub top: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+/// How pixels between pixels are found, and what lies outside of the image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Filter of shears, translations and rotations; neither of them is antialiased.
+    pub interpolation: Interpolation,
+    /// Colour of what comes in from outside.
+    pub fill: [u8; 3],
+}
+
+impl Default for Sampling {
+    /// For operations that look neither between pixels nor outside.
+    fn default() -> Self {
+        Self { interpolation: Interpolation::Nearest, fill: [0; 3] }
+    }
+}
+
+impl Operation {
+    /// Applies it.
+    pub fn apply(&self, mut image: RgbPixels, sampling: Sampling) -> RgbPixels {
+        match *self {
+            Self::Identity => {}
+            Self::ShearX(_) | Self::ShearY(_) | Self::TranslateX(_) | Self::TranslateY(_) | Self::Rotate(_) => {
+                if let Some(matrix) = self.matrix(image.width, image.height) {
+                    image = geometry::affine(&image, matrix, sampling);
+                }
+            }
+            Self::Brightness(_) | Self::Posterize(_) | Self::Solarize(_) | Self::SolarizeAdd(_) | Self::Invert => {
+                if let Some(table) = self.table() {
+                    tone::map(&mut image, &table);
+                }
+            }
+            Self::Contrast(factor) => enhance::contrast(&mut image, factor),
+            Self::Colour(factor) => enhance::colour(&mut image, factor),
+            Self::Sharpness(factor) => enhance::sharpness(&mut image, factor),
+            Self::Hue(turn) => enhance::hue(&mut image, turn),
+            Self::AutoContrast => tone::auto_contrast(&mut image),
+            Self::Equalize => tone::equalize(&mut image),
+            Self::Blur(radius) => blur::gaussian(&mut image, radius),
+            Self::Window { left, top, mirrored, upside_down } => {
+                geometry::window(&mut image, [left, top], [mirrored, upside_down]);
+            }
+            Self::Paint(area, colour) => area.rows(&mut image).for_each(|row| row.fill(colour)),
+            Self::Noise(area, ref pixels) => {
+                let rows = area.rows(&mut image).zip(pixels.chunks_exact(area.width.max(1)));
+                rows.for_each(|(row, pixels)| row.copy_from_slice(pixels));
+            }
+        }
+        image
+    }
+
+    /// Where the pixel at `(x, y)` of an image of that size comes from, `(a·x + b·y + c, d·x + e·y + f)`, if it moves pixels about.
+    pub(crate) fn matrix(&self, width: usize, height: usize) -> Option<[f64; 6]> {
+        match *self {
+            Self::ShearX(factor) => Some([1.0, factor, 0.0, 0.0, 1.0, 0.0]),
+            Self::ShearY(factor) => Some([1.0, 0.0, 0.0, factor, 1.0, 0.0]),
+            Self::TranslateX(pixels) => Some([1.0, 0.0, pixels, 0.0, 1.0, 0.0]),
+            Self::TranslateY(pixels) => Some([1.0, 0.0, 0.0, 0.0, 1.0, pixels]),
+            Self::Rotate(degrees) => geometry::rotation(degrees, width, height),
+            _ => None,
+        }
+    }
+
+    /// What each value of a channel becomes, if that is all that it comes from.
+    pub(crate) fn table(&self) -> Option<[u8; 256]> {
+        match *self {
+            Self::Brightness(factor) => Some(tone::table(enhance::brightened(factor))),
+            Self::Posterize(bits) => Some(tone::table(tone::posterized(bits))),
+            Self::Solarize(threshold) => Some(tone::table(tone::solarized(threshold))),
+            Self::SolarizeAdd(add) => Some(tone::table(tone::solarized_by(add))),
+            Self::Invert => Some(tone::table(|value| !value)),
+            _ => None,
+        }
+    }
+}
+
+impl Area {
+    /// Its part of each of its rows.
+    fn rows(self, image: &mut RgbPixels) -> impl Iterator<Item = &mut [[u8; 3]]> {
+        let (pixels, _) = image.data.as_chunks_mut::<3>();
+        let rows = pixels.chunks_exact_mut(image.width).skip(self.top).take(self.height);
+        rows.map(move |row| &mut row[self.left..self.left + self.width])
+    }
+}

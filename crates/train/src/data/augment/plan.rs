@@ -1,0 +1,136 @@
+//! What was drawn for an image, to be done at once or later, here or on a device.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use mbconv_kernels::pictures::{Operation, RgbPixels, Sampling, channels, from_channels, perform};
+
+/// Operations one after the other.
+pub type Chain = Vec<(Operation, Sampling)>;
+
+/// All that happens to an image after it was cut out. The same plan gives the same pixels on any processor; on a GPU, values
+/// that were interpolated or blended may lie a unit of 255 apart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What comes first; for most policies all.
+    pub first: Chain,
+    /// Several versions of the image, mixed: AugMix.
+    pub mixture: Option<Mixture>,
+    /// What comes after the mixture.
+    pub then: Chain,
+}
+
+/// Versions of an image, mixed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mixture {
+    /// How each version is made, and its share.
+    pub versions: Vec<(Chain, f32)>,
+    /// The share of the versions' weighted sum in the result, the image having the rest; nothing if each version in turn is
+    /// blended into the image by its share.
+    pub strength: Option<f32>,
+}
+
+impl Plan {
+    /// Adds an operation, if it does anything.
+    pub(in crate::data) fn push(&mut self, operation: Operation, sampling: Sampling) {
+        if operation != Operation::Identity {
+            let chain = if self.mixture.is_some() { &mut self.then } else { &mut self.first };
+            chain.push((operation, sampling));
+        }
+    }
+
+    /// Is there nothing to do?
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.mixture.is_none() && self.then.is_empty()
+    }
+
+    /// Carries it out.
+    pub fn apply(&self, image: RgbPixels) -> RgbPixels {
+        let mut image = follow(image, &self.first);
+        if let Some(mixture) = &self.mixture {
+            mixture.apply(&mut image);
+        }
+        follow(image, &self.then)
+    }
+
+    /// Carries each picture's plan out where the pictures are.
+    pub(crate) fn apply_there(plans: &[Plan], pictures: Tensor<3, Int>) -> Tensor<3, Int> {
+        let mut pictures = follow_there(pictures, |image| &plans[image].first);
+        let versions = |plan: &Plan| plan.mixture.as_ref().map_or(0, |mixture| mixture.versions.len());
+        let versions = plans.iter().map(versions).max().unwrap_or(0);
+        if versions > 0 {
+            pictures = mix_there(plans, pictures, versions);
+        }
+        follow_there(pictures, |image| &plans[image].then)
+    }
+}
+
+fn follow(image: RgbPixels, chain: &Chain) -> RgbPixels {
+    chain.iter().fold(image, |image, (operation, sampling)| operation.apply(image, *sampling))
+}
+
+/// Where a chain is over, nothing more happens.
+fn follow_there<'a>(
+    mut pictures: Tensor<3, Int>,
+    chain: impl Fn(usize) -> &'a [(Operation, Sampling)],
+) -> Tensor<3, Int> {
+    let images = pictures.dims()[0];
+    let longest = (0..images).map(|image| chain(image).len()).max().unwrap_or(0);
+    for step in 0..longest {
+        let operation = |image| chain(image).get(step).cloned().unwrap_or((Operation::Identity, Sampling::default()));
+        pictures = perform(pictures, (0..images).map(operation).collect());
+    }
+    pictures
+}
+
+impl Mixture {
+    fn apply(&self, image: &mut RgbPixels) {
+        let versions = self.versions.iter().map(|(chain, share)| (follow(image.clone(), chain).data, *share));
+        let Some(strength) = self.strength else {
+            let mut mixed = image.data.clone();
+            versions.for_each(|(version, share)| blend(&mut mixed, &version, share));
+            image.data = mixed;
+            return;
+        };
+        let mut sum = vec![0.0f32; image.data.len()];
+        for (version, share) in versions {
+            sum.iter_mut().zip(&version).for_each(|(sum, &value)| *sum += share * f32::from(value));
+        }
+        // A cast to a byte cuts off and saturates, as in timm.
+        let mixed: Vec<u8> = sum.into_iter().map(|value| value as u8).collect();
+        blend(&mut image.data, &mixed, strength);
+    }
+}
+
+fn blend(to: &mut [u8], from: &[u8], share: f32) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = (f32::from(*to) + share * (f32::from(from) - f32::from(*to))) as u8;
+    }
+}
+
+/// [`Mixture::apply`] to each picture, of up to so many versions.
+fn mix_there(plans: &[Plan], pictures: Tensor<3, Int>, versions: usize) -> Tensor<3, Int> {
+    let device = pictures.device();
+    // A number for each picture; 0 keeps it as it is.
+    let each = |number: &dyn Fn(&Mixture) -> Option<f32>| {
+        let numbers = plans.iter().map(|plan| plan.mixture.as_ref().and_then(number).unwrap_or(0.0));
+        Tensor::<4>::from_data(TensorData::new(numbers.collect(), [plans.len(), 1, 1, 1]), &device)
+    };
+    let image = channels(pictures.clone());
+    let byte = |values: Tensor<4>| values.floor().clamp(0.0, 255.0);
+    let blend = |to: Tensor<4>, from: Tensor<4>, share: Tensor<4>| byte(to.clone() + (from - to) * share);
+    let version = |at: usize| {
+        let chain = |image: usize| -> &[_] {
+            let mixture = plans[image].mixture.as_ref();
+            mixture.and_then(|mixture| mixture.versions.get(at)).map_or(&[], |(chain, _)| chain)
+        };
+        let share = each(&|mixture: &Mixture| mixture.versions.get(at).map(|(_, share)| *share));
+        (channels(follow_there(pictures.clone(), chain)), share)
+    };
+    let versions = (0..versions).map(version);
+    let in_turn = plans.iter().flat_map(|plan| &plan.mixture).all(|mixture| mixture.strength.is_none());
+    from_channels(if in_turn {
+        versions.fold(image, |mixed, (version, share)| blend(mixed, version, share))
+    } else {
+        let sum = versions.fold(image.zeros_like(), |sum, (version, share)| sum + version * share);
+        blend(image, byte(sum), each(&|mixture: &Mixture| mixture.strength))
+    })
+}
