@@ -44,6 +44,14 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         }
     }
 
+    fn unpack(words: IntTensor<Self>, size: [usize; 3]) -> IntTensor<Self> {
+        B::unpack(words, size)
+    }
+
+    fn channels(pictures: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::channels(pictures))
+    }
+
     fn perform(pictures: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
         B::perform(pictures, operations)
     }

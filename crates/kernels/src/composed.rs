@@ -23,21 +23,40 @@ use crate::{
 const TO_NCHW: [usize; 4] = [0, 3, 1, 2];
 const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
 
+/// See [`crate::extension::Kernels::unpack`]: on the processor.
+pub fn unpack<B: Backend>(words: IntTensor<B>, size: [usize; 3]) -> IntTensor<B> {
+    let (device, dtype) = (words.device(), words.dtype());
+    let bytes: Vec<u8> = numbers::<B>(words).into_iter().flat_map(i32::to_le_bytes).collect();
+    let pixels = bytes.as_chunks::<3>().0.iter().take(size.iter().product());
+    let pixels: Vec<i32> = pixels.map(|[red, green, blue]| i32::from_le_bytes([*red, *green, *blue, 0])).collect();
+    B::int_from_data(TensorData::new(pixels, size).convert_dtype(dtype), &device)
+}
+
+/// See [`crate::extension::Kernels::channels`]: on the processor.
+pub fn channels<B: Backend>(pictures: IntTensor<B>) -> FloatTensor<B> {
+    let (device, [images, height, width]) = (pictures.device(), pictures.shape().dims());
+    let bytes = numbers::<B>(pictures).into_iter().flat_map(|pixel| pixel.to_le_bytes().into_iter().take(3));
+    let channels: Vec<f32> = bytes.map(f32::from).collect();
+    B::float_from_data(TensorData::new(channels, [images, height, width, 3]), &device)
+}
+
 /// See [`crate::extension::Kernels::perform`]: on the processor.
 pub fn perform<B: Backend>(pictures: IntTensor<B>, operations: &[(Operation, Sampling)]) -> IntTensor<B> {
-    let (device, dtype) = (pictures.device(), pictures.dtype());
-    let data = read_sync(B::int_into_data(pictures)).expect("a device that can be read");
-    let shape = data.shape().clone();
+    let (device, dtype, shape) = (pictures.device(), pictures.dtype(), pictures.shape());
     let [_, height, width] = shape.dims();
-    let mut numbers: Vec<i32> = data.iter().collect();
-    for (picture, (operation, sampling)) in numbers.chunks_exact_mut((height * width).max(1)).zip(operations) {
+    let mut pixels = numbers::<B>(pictures);
+    for (picture, (operation, sampling)) in pixels.chunks_exact_mut((height * width).max(1)).zip(operations) {
         let bytes = picture.iter().flat_map(|pixel| pixel.to_le_bytes().into_iter().take(3));
         let done = operation.apply(RgbPixels { width, height, data: bytes.collect() }, *sampling);
         for (pixel, [red, green, blue]) in picture.iter_mut().zip(done.data.as_chunks::<3>().0) {
             *pixel = i32::from_le_bytes([*red, *green, *blue, 0]);
         }
     }
-    B::int_from_data(TensorData::new(numbers, shape).convert_dtype(dtype), &device)
+    B::int_from_data(TensorData::new(pixels, shape).convert_dtype(dtype), &device)
+}
+
+fn numbers<B: Backend>(tensor: IntTensor<B>) -> Vec<i32> {
+    read_sync(B::int_into_data(tensor)).expect("a device that can be read").iter().collect()
 }
 
 /// See [`crate::extension::Kernels::convolve`].

@@ -18,7 +18,7 @@ use burn::backend::{
 };
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::cube::shapes::{average_shape, map_shape, output_shape, vector_of, weight_of};
+use crate::cube::shapes::{average_shape, channels_of, map_shape, output_shape, pictures_of, vector_of, weight_of};
 use crate::{
     Activation, Convolution, Normalisation, Window, composed,
     pictures::{Operation, Sampling},
@@ -134,7 +134,19 @@ pub trait Kernels: Backend {
         composed::normalise_gradients::<Self>(x, gamma, beta, mean, variance, gradient, normalisation)
     }
 
-    /// Pictures [N, H, W], each after its operation; see [`crate::pictures`].
+    /// Pictures [N, H, W] whose bytes `words` has, three a pixel and four a word; see [`crate::pictures`].
+    #[fusion(meta = |words, size| pictures_of(words, *size))]
+    fn unpack(words: IntTensor<Self>, size: [usize; 3]) -> IntTensor<Self> {
+        composed::unpack::<Self>(words, size)
+    }
+
+    /// The bytes of pictures [N, H, W] as numbers in single precision [N, H, W, 3].
+    #[fusion(meta = |pictures| channels_of(pictures))]
+    fn channels(pictures: IntTensor<Self>) -> FloatTensor<Self> {
+        composed::channels::<Self>(pictures)
+    }
+
+    /// Pictures [N, H, W], each after its operation.
     #[fusion(dtype = pictures, shape = pictures)]
     fn perform(pictures: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
         composed::perform::<Self>(pictures, &operations)

@@ -5,6 +5,7 @@ use mbconv_kernels::pictures::{channels, packed};
 
 use crate::data::augment::Plan;
 use crate::data::{Batch, Preprocess};
+use crate::device::is_host;
 use crate::mix::Mixes;
 
 /// Images as the network takes them, `[N, H, W, channels]`: bytes travel to the device, what is left to do to them is done there,
@@ -21,16 +22,16 @@ pub(crate) fn mixed_images(
     preprocess: &Preprocess,
     device: &Device,
 ) -> Tensor<4> {
-    let (n, height, width) = (batch.labels.len(), batch.height, batch.width);
+    let shape = [batch.labels.len(), batch.height, batch.width];
     let count = if preprocess.channels == 1 { 1 } else { 3 };
-    let bytes = if !batch.plans.is_empty() {
-        let pictures = packed(batch.images.clone(), [n, height, width], device);
-        let pictures = channels(Plan::apply_there(&batch.plans, pictures));
-        if count == 1 { grey_there(pictures) } else { pictures }
-    } else if count == 1 {
-        floats(grey(&batch.images), [n, height, width, 1], device)
+    let bytes = if is_host(&device.clone().inner()) && batch.plans.is_empty() {
+        let bytes = if count == 1 { grey(&batch.images) } else { batch.images.clone() };
+        let [n, height, width] = shape;
+        Tensor::<4, Int>::from_data(TensorData::new(bytes, [n, height, width, count]), (device, DType::U8)).float()
     } else {
-        floats(batch.images.clone(), [n, height, width, 3], device)
+        let pictures = packed(batch.images.clone(), shape, device);
+        let bytes = channels(Plan::apply_there(&batch.plans, pictures));
+        if count == 1 { grey_there(bytes) } else { bytes }
     };
     let bytes = match mixes {
         Some(mixes) => mixes.blend_there(bytes),
@@ -40,29 +41,6 @@ pub(crate) fn mixed_images(
         Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..count], device).reshape([1, 1, 1, count])
     };
     (bytes - constants(preprocess.mean)) / constants(preprocess.std)
-}
-
-/// The bytes as floats on the device. One without bytes of its own, such as any through WGSL, is sent four in a word, so
-/// that no more travels, and takes them apart.
-fn floats(bytes: Vec<u8>, shape: [usize; 4], device: &Device) -> Tensor<4> {
-    if device.supports_dtype(DType::U8) {
-        // As one row: CUDA would align each pixel on its own.
-        let row = TensorData::new(bytes, [shape.iter().product::<usize>()]);
-        return Tensor::<1, Int>::from_data(row, (device, DType::U8)).float().reshape(shape);
-    }
-    words(bytes, device).reshape(shape)
-}
-
-/// The bytes as floats, `[n]`, sent as words.
-fn words(mut bytes: Vec<u8>, device: &Device) -> Tensor<1> {
-    let count = bytes.len();
-    bytes.resize(count.next_multiple_of(4), 0);
-    let words: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|word| i32::from_le_bytes(*word)).collect();
-    let words = TensorData::new(words, [count.div_ceil(4), 1]);
-    let words = Tensor::<2, Int>::from_data(words, (device, DType::I32));
-    let byte = |number: i32| words.clone().bitwise_right_shift_scalar(8 * number).bitwise_and_scalar(255);
-    let bytes = Tensor::cat((0..4).map(byte).collect(), 1).float().flatten::<1>(0, 1);
-    if count.is_multiple_of(4) { bytes } else { bytes.slice(0..count) }
 }
 
 /// Parts of red, green and blue in grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point.
@@ -104,15 +82,6 @@ mod tests {
                 assert!((value - expected).abs() < 1e-6, "{values:?}");
             }
             assert_eq!(targets(&batch, &device).into_scalar::<i64>(), 3);
-        }
-    }
-
-    #[test]
-    fn bytes_survive_being_sent_as_words() {
-        for count in [1, 4, 255, 256] {
-            let bytes: Vec<u8> = (0..count).map(|index| (index * 37 + 128) as u8).collect();
-            let found: Vec<f32> = words(bytes.clone(), &Device::default()).into_data().try_to_vec().unwrap();
-            assert_eq!(found, bytes.iter().map(|&byte| f32::from(byte)).collect::<Vec<_>>());
         }
     }
 

@@ -161,6 +161,14 @@ impl Kernels for CubeBackend {
         }
     }
 
+    fn unpack(words: CubeTensor, size: [usize; 3]) -> CubeTensor {
+        if pictures::are_words(&words) { pictures::unpack(words, size) } else { composed::unpack::<Self>(words, size) }
+    }
+
+    fn channels(pictures: CubeTensor) -> CubeTensor {
+        if pictures::are_words(&pictures) { pictures::channels(pictures) } else { composed::channels::<Self>(pictures) }
+    }
+
     fn perform(pictures: CubeTensor, operations: Arc<[(Operation, Sampling)]>) -> CubeTensor {
         if pictures::takes(&pictures) {
             pictures::perform(pictures, &operations)

@@ -9,13 +9,13 @@ use burn::{
 };
 use burn_cubecl::{
     CubeBackend,
-    cubecl::{self, prelude::*},
+    cubecl::{self, client::Client, prelude::*},
     kernel::into_contiguous,
     ops::numeric::zeros_client,
     tensor::CubeTensor,
 };
 
-use super::{address, empty};
+use super::{address, empty, empty_single};
 use crate::pictures::{BoxBlur, Interpolation, Operation, PASSES, Sampling, hue_steps};
 
 /// Units in a cube.
@@ -166,11 +166,64 @@ fn pixel([red, green, blue]: [u8; 3]) -> u32 {
     u32::from_le_bytes([red, green, blue, 0])
 }
 
+/// Are they numbers of 32 bits, as the kernels read them?
+pub fn are_words(numbers: &CubeTensor) -> bool {
+    matches!(numbers.dtype, DType::I32 | DType::U32) && numbers.shape().num_elements() > 0
+}
+
 /// Can the kernels take so many pictures of this size?
 pub fn takes(pictures: &CubeTensor) -> bool {
     let [images, height, width] = pictures.shape().dims();
-    let filled = images * height * width > 0;
-    matches!(pictures.dtype, DType::I32 | DType::U32) && filled && images <= MOST[0] && height * width <= MOST[1]
+    are_words(pictures) && images <= MOST[0] && height * width <= MOST[1]
+}
+
+/// Units in a cube of this device.
+fn units(client: &Client) -> usize {
+    UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1)
+}
+
+/// Cubes and their units for so many items of each of so many pictures.
+fn cubes(client: &Client, items: usize, pictures: usize) -> (CubeCount, CubeDim) {
+    let units = units(client);
+    let cubes = items.div_ceil(units * PIXELS).min(MOST[0]);
+    (CubeCount::Static(cubes as u32, pictures as u32, 1), CubeDim::new_1d(units as u32))
+}
+
+/// Pictures from their bytes.
+pub fn unpack(words: CubeTensor, size: [usize; 3]) -> CubeTensor {
+    let words = into_contiguous(words);
+    let pictures = empty(&words, Shape::new(size));
+    let pixels: usize = size.iter().product();
+    let (count, dim) = cubes(&words.client, pixels.div_ceil(4), 1);
+    unpack_kernel::launch(
+        &words.client.clone(),
+        count,
+        dim,
+        address(&[&words, &pictures]),
+        words.into_buffer_arg(),
+        pictures.clone().into_buffer_arg(),
+        pixels,
+    );
+    pictures
+}
+
+/// Their bytes as numbers.
+pub fn channels(pictures: CubeTensor) -> CubeTensor {
+    let pictures = into_contiguous(pictures);
+    let [images, height, width] = pictures.shape().dims();
+    let channels = empty_single(&pictures, Shape::new([images, height, width, 3]));
+    let pixels = images * height * width;
+    let (count, dim) = cubes(&pictures.client, pixels, 1);
+    channels_kernel::launch(
+        &pictures.client.clone(),
+        count,
+        dim,
+        address(&[&pictures, &channels]),
+        pictures.into_buffer_arg(),
+        channels.clone().into_buffer_arg(),
+        pixels,
+    );
+    channels
 }
 
 /// Every picture of `[N, H, W]` after its operation.
@@ -188,17 +241,12 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
     };
     let bits = program.numbers.into_iter().map(f32::to_bits).collect();
     let [codes, numbers, tables, noise] = [program.codes, bits, program.tables, program.noise].map(upload);
-    let units = UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1);
-    let cubes = |images: usize| {
-        let cubes = (height * width).div_ceil(units * PIXELS).min(MOST[0]);
-        CubeCount::Static(cubes as u32, images as u32, 1)
-    };
-    let dim = CubeDim::new_1d(units as u32);
+    let (count, dim) = cubes(&client, height * width, images);
     if program.measured {
         let counts = zeros_client(client.clone(), device.clone(), Shape::new([images * COUNTED * VALUES]), DType::U32);
         count_kernel::launch(
             &client,
-            cubes(images),
+            count.clone(),
             dim,
             address_type,
             pictures.clone().into_buffer_arg(),
@@ -221,7 +269,7 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
     let done = empty(&pictures, pictures.shape());
     perform_kernel::launch(
         &client,
-        cubes(images),
+        count,
         dim,
         address_type,
         pictures.clone().into_buffer_arg(),
@@ -243,7 +291,7 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
             let (from, to) = there_and_back[pass % 2];
             blur_kernel::launch(
                 &client,
-                cubes(blurred),
+                cubes(&client, height * width, blurred).0,
                 dim,
                 address_type,
                 from.clone().into_buffer_arg(),
@@ -256,6 +304,42 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
         }
     }
     done
+}
+
+/// Four pixels from every three words.
+#[cube(launch, address_type = "dynamic")]
+fn unpack_kernel(words: &[u32], pictures: &mut [u32], pixels: usize) {
+    let mut first = 4 * ABSOLUTE_POS_X as usize;
+    while first < pixels {
+        let word = first / 4 * 3;
+        #[unroll]
+        for index in 0..4usize {
+            if first + index < pixels {
+                // Its first byte, in this word and perhaps the next.
+                let byte = comptime!(3 * index as u32);
+                let (at, shift) = comptime!(((byte / 4) as usize, 8 * (byte % 4)));
+                let mut pixel = words[word + at] >> shift;
+                if comptime!(shift > 8) {
+                    pixel |= words[word + at + 1] << comptime!(32 - shift);
+                }
+                pictures[first + index] = pixel & 0xff_ffff;
+            }
+        }
+        first += 4 * (CUBE_COUNT_X * CUBE_DIM_X) as usize;
+    }
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn channels_kernel(pictures: &[u32], channels: &mut [f32], pixels: usize) {
+    let mut at = ABSOLUTE_POS_X as usize;
+    while at < pixels {
+        let pixel = pictures[at];
+        #[unroll]
+        for channel in 0..3usize {
+            channels[3 * at + channel] = value(pixel, channel) as f32;
+        }
+        at += (CUBE_COUNT_X * CUBE_DIM_X) as usize;
+    }
 }
 
 /// How often each value occurs, `[N, COUNTED, VALUES]`, in pictures whose table is measured.

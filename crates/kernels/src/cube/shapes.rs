@@ -1,6 +1,9 @@
 //! What fusion must know of an operation's result before it is computed.
 
-use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
+use burn::{
+    backend::fusion::custom::TensorSpec,
+    tensor::{DType, Shape},
+};
 
 use crate::{Convolution, composed::parameter_dtype};
 
@@ -35,4 +38,15 @@ pub fn average_shape(x: &Shape) -> Shape {
 pub fn vector_of(x: &TensorSpec) -> TensorSpec {
     let [.., channels] = x.shape.dims::<4>();
     TensorSpec::new(Shape::new([channels]), parameter_dtype(x.dtype))
+}
+
+/// Pictures of this number, height and width.
+pub fn pictures_of(words: &TensorSpec, size: [usize; 3]) -> TensorSpec {
+    TensorSpec::new(Shape::new(size), words.dtype)
+}
+
+/// The channels of pictures.
+pub fn channels_of(pictures: &TensorSpec) -> TensorSpec {
+    let [images, height, width] = pictures.shape.dims();
+    TensorSpec::new(Shape::new([images, height, width, 3]), DType::F32)
 }

@@ -58,30 +58,16 @@ pub enum Interpolation {
 
 /// Bytes `[N, H, W, 3]`, red first, as pictures on the device; three bytes a pixel travel.
 pub fn packed(mut bytes: Vec<u8>, shape: [usize; 3], device: &Device) -> Tensor<3, Int> {
-    let pixels = shape.iter().product::<usize>();
-    // Four pixels are three words.
-    let groups = pixels.div_ceil(4);
-    bytes.resize(12 * groups, 0);
-    let words = TensorData::from_bytes_vec(bytes, [groups, 3], DType::I32);
-    let words = Tensor::<2, Int>::from_data(words, (device, DType::I32));
-    let part = |word: usize, shift: i32, mask: i32| {
-        words.clone().slice([0..groups, word..word + 1]).bitwise_right_shift_scalar(shift).bitwise_and_scalar(mask)
-    };
-    let above = |part: Tensor<2, Int>, shift: i32| part.bitwise_left_shift_scalar(shift);
-    let four = vec![
-        part(0, 0, 0xff_ffff),
-        part(0, 24, 0xff).bitwise_or(above(part(1, 0, 0xffff), 8)),
-        part(1, 16, 0xffff).bitwise_or(above(part(2, 0, 0xff), 16)),
-        part(2, 8, 0xff_ffff),
-    ];
-    Tensor::cat(four, 1).flatten::<1>(0, 1).slice(0..pixels).reshape(shape)
+    let words = bytes.len().div_ceil(4);
+    bytes.resize(4 * words, 0);
+    let words =
+        Tensor::<1, Int>::from_data(TensorData::from_bytes_vec(bytes, [words], DType::I32), (device, DType::I32));
+    Tensor::from_dispatch(Dispatch::unpack(words.into_dispatch(), shape))
 }
 
 /// The pictures' bytes as numbers, `[N, H, W, 3]`.
 pub fn channels(pictures: Tensor<3, Int>) -> Tensor<4> {
-    let pictures = pictures.unsqueeze_dim::<4>(3);
-    let channel = |shift: i32| pictures.clone().bitwise_right_shift_scalar(shift).bitwise_and_scalar(0xff);
-    Tensor::cat([0, 8, 16].map(channel).to_vec(), 3).float()
+    Tensor::from_dispatch(Dispatch::channels(pictures.into_dispatch()))
 }
 
 /// The pictures whose bytes are `channels` `[N, H, W, 3]`, whole numbers from 0 to 255.

@@ -51,8 +51,11 @@ impl Plan {
         follow(image, &self.then)
     }
 
-    /// Carries each picture's plan out where the pictures are.
+    /// Carries each picture's plan out where the pictures are, if there are plans.
     pub(crate) fn apply_there(plans: &[Plan], pictures: Tensor<3, Int>) -> Tensor<3, Int> {
+        if plans.is_empty() {
+            return pictures;
+        }
         let mut pictures = follow_there(pictures, |image| &plans[image].first);
         let versions = |plan: &Plan| plan.mixture.as_ref().map_or(0, |mixture| mixture.versions.len());
         let versions = plans.iter().map(versions).max().unwrap_or(0);
