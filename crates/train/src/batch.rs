@@ -6,58 +6,40 @@ use mbconv_kernels::pictures::{channels, packed};
 use crate::data::augment::Plan;
 use crate::data::{Batch, Preprocess};
 use crate::device::is_host;
-use crate::mix::Mixes;
 
-/// Images as the network takes them, `[N, H, W, channels]`: bytes travel to the device, what is left to do to them is done there,
-/// and there they are normalised, `(byte / 255 - mean) / std`. One channel is grey; any other number is colour, whatever the
-/// network takes: [`Preprocess::takes_pictures`] says whether it does.
-pub fn images(batch: &Batch, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
-    mixed_images(batch, None, preprocess, device)
+/// Takes the pixels out of a batch: on the device, `[N, H, W, 3]` with the values of bytes. Bytes travel; what was left to do to
+/// them is done there.
+pub fn pixels(batch: &mut Batch, device: &Device) -> Tensor<4> {
+    let [n, height, width] = [batch.labels.len(), batch.height, batch.width];
+    let bytes = std::mem::take(&mut batch.images);
+    if is_host(&device.clone().inner()) && batch.plans.is_empty() {
+        let bytes = TensorData::new(bytes, [n, height, width, 3]);
+        return Tensor::<4, Int>::from_data(bytes, (device, DType::U8)).float();
+    }
+    channels(Plan::apply_there(&batch.plans, packed(bytes, [n, height, width], device)))
 }
 
-/// The same, mixed there.
-pub(crate) fn mixed_images(
-    batch: &Batch,
-    mixes: Option<&Mixes>,
-    preprocess: &Preprocess,
-    device: &Device,
-) -> Tensor<4> {
-    let shape = [batch.labels.len(), batch.height, batch.width];
-    let count = if preprocess.channels == 1 { 1 } else { 3 };
-    let bytes = if is_host(&device.clone().inner()) && batch.plans.is_empty() {
-        let bytes = if count == 1 { grey(&batch.images) } else { batch.images.clone() };
-        let [n, height, width] = shape;
-        Tensor::<4, Int>::from_data(TensorData::new(bytes, [n, height, width, count]), (device, DType::U8)).float()
-    } else {
-        let pictures = packed(batch.images.clone(), shape, device);
-        let bytes = channels(Plan::apply_there(&batch.plans, pictures));
-        if count == 1 { grey_there(bytes) } else { bytes }
-    };
-    let bytes = match mixes {
-        Some(mixes) => mixes.blend_there(bytes),
-        None => bytes,
-    };
+/// Pixels as the network takes them, `[N, H, W, channels]`: `(byte / 255 - mean) / std`. One channel is grey; any other number is
+/// colour, whatever the network takes: [`Preprocess::takes_pictures`] says whether it does.
+pub fn normalised(pixels: Tensor<4>, preprocess: &Preprocess) -> Tensor<4> {
+    let device = pixels.device();
+    let (pixels, count) = if preprocess.channels == 1 { (grey(pixels), 1) } else { (pixels, 3) };
     let constants = |values: [f32; 3]| {
-        Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..count], device).reshape([1, 1, 1, count])
+        Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..count], &device).reshape([1, 1, 1, count])
     };
-    (bytes - constants(preprocess.mean)) / constants(preprocess.std)
+    (pixels - constants(preprocess.mean)) / constants(preprocess.std)
 }
 
-/// Parts of red, green and blue in grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point.
-const LUMA: [u32; 3] = [19595, 38470, 7471];
+/// Both: takes the images out of a batch as the network takes them.
+pub fn images(batch: &mut Batch, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
+    normalised(pixels(batch, device), preprocess)
+}
 
-/// Grey of `[N, H, W, 3]`. A sum of products is below 2²⁴, so that single precision holds it.
-fn grey_there(rgb: Tensor<4>) -> Tensor<4> {
-    let luma = Tensor::<1>::from_floats(LUMA.map(|part| part as f32), &rgb.device()).reshape([1, 1, 1, 3]);
+/// Red, green and blue to grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point. A sum of products is below 2²⁴, so that
+/// single precision holds it.
+fn grey(rgb: Tensor<4>) -> Tensor<4> {
+    let luma = Tensor::<1>::from_floats([19595.0, 38470.0, 7471.0], &rgb.device()).reshape([1, 1, 1, 3]);
     ((rgb * luma).sum_dim(3) + (1 << 15) as f32).div_scalar((1 << 16) as f32).floor()
-}
-
-/// Grey of pixels.
-fn grey(rgb: &[u8]) -> Vec<u8> {
-    let (pixels, _) = rgb.as_chunks::<3>();
-    let weighed =
-        |pixel: &[u8; 3]| pixel.iter().zip(LUMA).map(|(&value, weight)| u32::from(value) * weight).sum::<u32>();
-    pixels.iter().map(|pixel| ((weighed(pixel) + (1 << 15)) >> 16) as u8).collect()
 }
 
 /// Class indices, `[N]`.
@@ -77,7 +59,7 @@ mod tests {
         let batch =
             Batch { images: vec![255, 0, 51], labels: vec![3], height: 1, width: 1, indices: vec![0], plans: vec![] };
         for device in [Device::default(), Device::default().autodiff()] {
-            let values: Vec<f32> = images(&batch, &preprocess, &device).into_data().try_to_vec().unwrap();
+            let values: Vec<f32> = images(&mut batch.clone(), &preprocess, &device).into_data().try_to_vec().unwrap();
             for (value, expected) in values.iter().zip([1.0, -1.0, -3.2]) {
                 assert!((value - expected).abs() < 1e-6, "{values:?}");
             }
@@ -88,12 +70,16 @@ mod tests {
     #[test]
     fn grey_is_pillows() {
         // PIL.Image.fromarray(pixels).convert("L")
-        let pixels = [[255, 0, 51], [0, 0, 0], [255; 3], [1, 2, 3], [200, 100, 7], [7, 7, 7], [0, 128, 255]];
-        assert_eq!(grey(pixels.as_flattened()), [82, 0, 255, 2, 119, 7, 104]);
+        let pixels = [[255u8, 0, 51], [0, 0, 0], [255; 3], [1, 2, 3], [200, 100, 7], [7, 7, 7], [0, 128, 255]];
+        let found = grey(
+            Tensor::<2>::from_floats(pixels.map(|pixel| pixel.map(f32::from)), &Device::default())
+                .reshape([1, 1, -1, 3]),
+        );
+        assert_eq!(found.into_data().try_to_vec::<f32>().unwrap(), [82.0, 0.0, 255.0, 2.0, 119.0, 7.0, 104.0]);
         let preprocess = Preprocess { mean: [0.5; 3], std: [0.5; 3], ..Preprocess::default() }.with_channels(1);
-        let batch =
+        let mut batch =
             Batch { images: vec![255; 6], labels: vec![0], height: 1, width: 2, indices: vec![0], plans: vec![] };
-        let images = images(&batch, &preprocess, &Device::default());
+        let images = images(&mut batch, &preprocess, &Device::default());
         assert_eq!(images.dims(), [1, 1, 2, 1]);
         assert_eq!(images.into_data().try_to_vec::<f32>().unwrap(), [1.0, 1.0]);
     }

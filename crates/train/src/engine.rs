@@ -11,6 +11,7 @@ use burn::tensor::Device;
 use mbconv_nets::weights::WeightsError;
 use mbconv_nets::{Inference, Network};
 
+use crate::batch::normalised;
 use crate::checkpoint::{CheckpointError, Learner};
 use crate::data::{
     DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Source, Transform, keep,
@@ -363,19 +364,19 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             let mut gradients = GradientsAccumulator::new();
             let mut images_seen = 0;
             for batch in batches.by_ref().take(parts) {
-                let prepared = objective.prepare(batch?, epoch, step);
+                let (pixels, prepared) = objective.prepare(batch?, epoch, step);
                 device.seed(step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step));
 
                 let synchronisation = synchronised.then(|| group.synchronise());
-                let images = recipe.precision.of(prepared.images(&preprocess, &device));
+                let images = recipe.precision.of(normalised(pixels, &preprocess));
                 let logits = learner.network.forward_channels_last(images);
                 let losses = objective.losses(logits.clone(), &prepared);
                 running.add(step + 1, &logits, &prepared.targets.labels, &losses);
-                let part = prepared.batch.labels.len() as f64 / expected as f64;
+                let part = prepared.images as f64 / expected as f64;
                 let backward = losses.mean().mul_scalar(part).backward();
                 drop(synchronisation);
                 gradients.accumulate(&learner.network, GradientsParams::from_grads(backward, &learner.network));
-                images_seen += prepared.batch.labels.len();
+                images_seen += prepared.images;
                 step += 1;
             }
             // What all processes have to know of each other, with the gradients.

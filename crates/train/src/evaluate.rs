@@ -140,10 +140,9 @@ impl Said {
         let count = batch.labels.len();
         batch.images.resize(size * batch.height * batch.width * 3, 0);
         batch.labels.resize(size, 0);
-        let logits = network.forward_channels_last(images(&batch, preprocess, device));
+        let logits = network.forward_channels_last(images(&mut batch, preprocess, device));
         let targets = targets(&batch, device);
         batch.labels.truncate(count);
-        batch.images = Vec::new();
         let ranks = target_ranks(logits.clone(), targets.clone());
         let losses = cross_entropy(logits.clone(), targets, 0.0);
         let (probabilities, chosen) = softmax(logits, 1).max_dim_with_indices(1);

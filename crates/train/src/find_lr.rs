@@ -6,6 +6,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use serde::Serialize;
 
+use crate::batch::normalised;
 use crate::data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform, keep};
 use crate::engine::TrainError;
 use crate::finetune::load_body;
@@ -112,10 +113,10 @@ pub fn find_lr(
     let batches =
         (0..).flat_map(|epoch| loader.epoch(epoch).enumerate().map(move |(step, batch)| (epoch, step, batch)));
     for (index, (epoch, step, batch)) in batches.take(sweep.steps).enumerate() {
-        let prepared = objective.prepare(batch?, epoch, step);
+        let (pixels, prepared) = objective.prepare(batch?, epoch, step);
         let along = index as f64 / (sweep.steps - 1).max(1) as f64;
         let learning_rate = sweep.from * (sweep.to / sweep.from).powf(along);
-        let logits = network.forward_channels_last(recipe.precision.of(prepared.images(&preprocess, &device)));
+        let logits = network.forward_channels_last(recipe.precision.of(normalised(pixels, &preprocess)));
         let mean = objective.losses(logits, &prepared).mean();
         let loss: f64 = mean.clone().into_data().iter().next().unwrap_or(f64::NAN);
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
 
-use crate::batch::{mixed_images, targets};
+use crate::batch::{normalised, pixels, targets};
 use crate::data::{Batch, Preprocess, Source};
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
@@ -66,51 +66,49 @@ impl<'a> Objective<'a> {
         Ok(Self { recipe, classes: classes.len(), loss, teacher: teacher.transpose()?, device: device.clone() })
     }
 
-    /// The batch with its targets, mixed where the recipe says so: in place on the processor, elsewhere once it is there. Draws
-    /// from (seed, epoch, step) alone.
-    pub(crate) fn prepare(&self, mut batch: Batch, epoch: usize, step: usize) -> Prepared {
+    /// A batch's pixels on the device and what the network shall say of them, mixed where the recipe says so: in place on the
+    /// processor, elsewhere once they are there. Draws from (seed, epoch, step) alone.
+    pub(crate) fn prepare(&self, mut batch: Batch, epoch: usize, step: usize) -> (Tensor<4>, Prepared) {
         let labels = targets(&batch, &self.device);
+        let images = batch.labels.len();
+        let prepared = |pixels: Tensor<4>, targets: Targets| {
+            let kept = self.teacher.is_some().then(|| pixels.clone());
+            (pixels, Prepared { images, targets, pixels: kept })
+        };
         if !self.recipe.mix.is_on(epoch, self.recipe.epochs) {
-            return Prepared { batch, mixes: None, targets: Targets { labels, shares: None } };
+            return prepared(pixels(&mut batch, &self.device), Targets { labels, shares: None });
         }
         let place = [self.recipe.seed, epoch as u64, step as u64];
         let mixes = Mixes::draw(&batch, &self.recipe.mix, place);
         let shares = mixes.targets(&batch, self.classes, self.recipe.label_smoothing);
         let shares = TensorData::new(shares, [batch.labels.len(), self.classes]);
         let targets = Targets { labels, shares: Some(Tensor::from_data(shares, &self.device)) };
-        let mixes = if is_host(&self.device.clone().inner()) {
+        let pixels = if is_host(&self.device.clone().inner()) && batch.plans.is_empty() {
             mixes.blend(&mut batch);
-            None
+            pixels(&mut batch, &self.device)
         } else {
-            Some(mixes)
+            mixes.blend_there(pixels(&mut batch, &self.device))
         };
-        Prepared { batch, mixes, targets }
+        prepared(pixels, targets)
     }
 
     /// The loss of each image of a prepared batch, `[N]`, whose `logits` `[N, C]` the network gave.
     pub(crate) fn losses(&self, logits: Tensor<2>, prepared: &Prepared) -> Tensor<1> {
         let labels = self.loss.each(logits.clone(), &prepared.targets);
-        let Some(teacher) = &self.teacher else { return labels };
+        let (Some(teacher), Some(pixels)) = (&self.teacher, &prepared.pixels) else { return labels };
         let alpha = teacher.config.alpha;
-        labels.mul_scalar(1.0 - alpha) + teacher.losses(logits, prepared).mul_scalar(alpha)
+        labels.mul_scalar(1.0 - alpha) + teacher.losses(logits, pixels.clone().inner()).mul_scalar(alpha)
     }
 }
 
-/// A batch ready to be learnt from.
+/// What a batch is to be learnt from, beside its pixels.
 pub(crate) struct Prepared {
-    /// As decoded, or mixed.
-    pub(crate) batch: Batch,
-    /// How its images are mixed on the device, if they are.
-    mixes: Option<Mixes>,
+    /// How many.
+    pub(crate) images: usize,
     /// What the network shall say.
     pub(crate) targets: Targets,
-}
-
-impl Prepared {
-    /// The images as a network takes them.
-    pub(crate) fn images(&self, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
-        mixed_images(&self.batch, self.mixes.as_ref(), preprocess, device)
-    }
+    /// For a teacher, where there is one.
+    pixels: Option<Tensor<4>>,
 }
 
 /// A network to learn from.
@@ -120,7 +118,6 @@ struct Teacher<'a> {
     preprocess: Preprocess,
     /// Where the data's classes stand among the teacher's, `[C]`.
     columns: Tensor<1, Int>,
-    device: Device,
 }
 
 impl<'a> Teacher<'a> {
@@ -133,13 +130,13 @@ impl<'a> Teacher<'a> {
         };
         let columns: Vec<i64> = classes.iter().map(find).collect::<Result<_, _>>()?;
         let columns = Tensor::from_data(columns.as_slice(), device);
-        Ok(Self { config, network, preprocess: card.preprocess, columns, device: device.clone() })
+        Ok(Self { config, network, preprocess: card.preprocess, columns })
     }
 
     /// The distance of each image's logits from the teacher's, `[N]`. The teacher sees the same pixels as the student, at the
     /// student's size, but normalised as it is used to.
-    fn losses(&self, student: Tensor<2>, prepared: &Prepared) -> Tensor<1> {
-        let logits = self.network.forward_channels_last(prepared.images(&self.preprocess, &self.device));
+    fn losses(&self, student: Tensor<2>, pixels: Tensor<4>) -> Tensor<1> {
+        let logits = self.network.forward_channels_last(normalised(pixels, &self.preprocess));
         let logits = logits.select(1, self.columns.clone());
         match self.config.kind {
             DistillationKind::Soft => soft_distillation(student, Tensor::from_inner(logits), self.config.temperature),

@@ -84,7 +84,7 @@ pub fn predict(
         for file in chunk {
             batch.images.extend(preprocess.apply(read(file, preprocess)?).data);
         }
-        let logits = network.forward_channels_last(images(&batch, preprocess, device));
+        let logits = network.forward_channels_last(images(&mut batch, preprocess, device));
         let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
         let logits: Vec<f32> = logits.into_data().iter().collect();
         let classes = card.classes.len();

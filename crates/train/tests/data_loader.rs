@@ -211,9 +211,9 @@ fn no_more_is_prepared_than_asked_for() {
     let mut epoch = loader.epoch(0);
     epoch.next().unwrap().unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    // One batch taken, two in store, and what each of the two workers had begun.
+    // One batch taken, one put together, two in store, and what each of the two workers had begun.
     let reads = source.reads.load(Ordering::Relaxed);
-    assert!((48..=48 + 2 * 8).contains(&reads), "{reads}");
+    assert!((64..=64 + 2 * 8).contains(&reads), "{reads}");
 }
 
 #[test]

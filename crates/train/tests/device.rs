@@ -475,13 +475,13 @@ fn pictures_are_augmented_alike() {
     ] {
         let settings: Vec<&str> =
             settings.iter().copied().chain(["input.size=24", "model.name=mobilenet_v2"]).collect();
-        let [workers, deferred] = ["workers", "device"].map(|on| batch(&settings, on));
+        let [mut workers, mut deferred] = ["workers", "device"].map(|on| batch(&settings, on));
         assert_eq!((&workers.indices, workers.height), (&deferred.indices, deferred.height));
         assert_ne!(workers.images, deferred.images);
         let preprocess =
             preprocess.clone().with_channels(if settings.contains(&"model.input_channels=1") { 1 } else { 3 });
-        let expected = values(images(&workers, &preprocess, &Device::flex()));
-        let found = values(images(&deferred, &preprocess, &device));
+        let expected = values(images(&mut workers, &preprocess, &Device::flex()));
+        let found = values(images(&mut deferred, &preprocess, &device));
         assert_eq!(found.len(), expected.len());
         let differences: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
         let apart = differences.iter().filter(|difference| **difference > 0.5).count() as f64 / found.len() as f64;

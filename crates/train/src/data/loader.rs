@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -136,8 +137,8 @@ impl Loader {
         Loader { decoding, ..self }
     }
 
-    /// The most bytes that pixels of ready and of half-made batches take: `prefetch` batches, the one that is put together, the
-    /// one that was handed out, and what the workers are at. Besides, each worker holds one file and its decoded image.
+    /// The most bytes that pixels of ready and of half-made batches take: `prefetch` batches, the one that is put together or waits to
+    /// be handed out, the one that was, and what the workers are at. Besides, each worker holds one file and its decoded image.
     pub fn memory(&self) -> usize {
         let LoaderConfig { batch_size, prefetch, workers, .. } = self.config;
         let images = (prefetch + 2).saturating_mul(batch_size) + workers * CHUNK;
@@ -245,6 +246,15 @@ struct Queue {
 }
 
 impl Shared {
+    /// Ends all threads.
+    fn stop(&self) {
+        // Under the lock, so that none checks before and waits after.
+        let _queue = lock(&self.queue);
+        self.stop.store(true, Ordering::Relaxed);
+        self.room.notify_all();
+        self.finished.notify_all();
+    }
+
     /// A worker's life.
     fn work(&self) {
         let mut scratch = Scratch::default();
@@ -325,8 +335,94 @@ pub struct Position {
     pub samples: usize,
 }
 
-/// The batches of one epoch. Dropping it stops its threads, at the latest after the image that each is at.
+/// The batches of one epoch, the next of which is put together on a thread of its own. Dropping it stops its threads, at the latest
+/// after the image that each is at.
 pub struct Epoch {
+    shared: Arc<Shared>,
+    assembler: Option<JoinHandle<()>>,
+    batches: Option<Receiver<Delivery>>,
+    position: Position,
+    skipped: Vec<(String, String)>,
+    /// Why there is no thread to put batches together.
+    failed: Option<DataError>,
+}
+
+/// What an [`Assembly`] hands out.
+struct Delivery {
+    batch: Result<Option<Batch>, DataError>,
+    /// Where the epoch stands after it.
+    position: Position,
+    /// Images that were left out since the last.
+    skipped: Vec<(String, String)>,
+}
+
+impl Epoch {
+    fn start(loader: &Loader, epoch: usize, position: Position) -> Epoch {
+        let assembly = Assembly::start(loader, epoch, position);
+        let shared = assembly.shared.clone();
+        let mut this = Epoch { shared, assembler: None, batches: None, position, skipped: Vec::new(), failed: None };
+        if assembly.over {
+            return this;
+        }
+        // One batch waits to be handed out, no more.
+        let (sender, batches) = sync_channel(0);
+        match std::thread::Builder::new().name("loader-batches".into()).spawn(move || assembly.deliver(&sender)) {
+            Ok(assembler) => (this.assembler, this.batches) = (Some(assembler), Some(batches)),
+            Err(error) => this.failed = Some(DataError::Thread(error)),
+        }
+        this
+    }
+
+    /// Where the epoch stands: after the batch that came last.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The images of this epoch that were left out so far, with the reason.
+    pub fn skipped(&self) -> &[(String, String)] {
+        &self.skipped
+    }
+
+    fn stop(&mut self) {
+        self.batches = None;
+        self.shared.stop();
+        if let Some(assembler) = self.assembler.take() {
+            // If it panicked, it has nothing more to say here.
+            let _ = assembler.join();
+        }
+    }
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
+        let ended = |_| Delivery {
+            batch: Err(DataError::Thread(std::io::Error::other("the one that puts batches together ended early"))),
+            position: self.position,
+            skipped: Vec::new(),
+        };
+        let Delivery { batch, position, skipped } = self.batches.as_ref()?.recv().unwrap_or_else(ended);
+        self.position = position;
+        self.skipped.extend(skipped);
+        if !matches!(batch, Ok(Some(_))) {
+            self.stop();
+        }
+        batch.transpose()
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Puts the workers' samples together to batches.
+struct Assembly {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     config: LoaderConfig,
@@ -339,7 +435,9 @@ pub struct Epoch {
     waiting: std::vec::IntoIter<Ready>,
     /// First position of the chunk that comes next.
     chunk: usize,
+    /// Images that were left out, each once, and how many of them have been handed out.
     skipped: Vec<(String, String)>,
+    told: usize,
     all_skipped: Arc<Mutex<Skipped>>,
     /// Samples skipped in a row: when they are as many as there are, none is left.
     failures: usize,
@@ -347,11 +445,12 @@ pub struct Epoch {
     dealt: Option<(Position, usize)>,
     /// Why no worker could be started.
     failed: Option<DataError>,
+    /// Whether there is nothing to do.
     over: bool,
 }
 
-impl Epoch {
-    fn start(loader: &Loader, epoch: usize, position: Position) -> Epoch {
+impl Assembly {
+    fn start(loader: &Loader, epoch: usize, position: Position) -> Self {
         let mut config = loader.config.clone();
         let (samples, batches) = (loader.source.len(), loader.batches());
         let label = |index| loader.source.label(index);
@@ -385,7 +484,7 @@ impl Epoch {
             room: Condvar::new(),
             stop: AtomicBool::new(false),
         });
-        let mut this = Epoch {
+        let mut this = Self {
             shared,
             workers: Vec::new(),
             side,
@@ -394,6 +493,7 @@ impl Epoch {
             waiting: Vec::new().into_iter(),
             chunk: start,
             skipped: Vec::new(),
+            told: 0,
             all_skipped: loader.skipped.clone(),
             failures: 0,
             dealt,
@@ -415,8 +515,21 @@ impl Epoch {
         this
     }
 
+    /// Hands batches out, until there are no more or nobody takes them.
+    fn deliver(mut self, to: &SyncSender<Delivery>) {
+        loop {
+            let batch = self.batch();
+            let last = !matches!(batch, Ok(Some(_)));
+            let skipped = self.skipped[self.told..].to_vec();
+            self.told = self.skipped.len();
+            if to.send(Delivery { batch, position: self.position(), skipped }).is_err() || last {
+                return;
+            }
+        }
+    }
+
     /// Where the epoch stands: after the batch that came last.
-    pub fn position(&self) -> Position {
+    fn position(&self) -> Position {
         match self.dealt {
             None => self.position,
             Some((begun, whole)) => {
@@ -424,11 +537,6 @@ impl Epoch {
                 Position { batches, samples: begun.samples + (batches - begun.batches) * whole }
             }
         }
-    }
-
-    /// The images of this epoch that were left out so far, with the reason.
-    pub fn skipped(&self) -> &[(String, String)] {
-        &self.skipped
     }
 
     /// The next sample in the epoch's order; `wanted` are needed for the batch.
@@ -451,6 +559,9 @@ impl Epoch {
             let chunk = loop {
                 if let Some(chunk) = queue.done.remove(&self.chunk) {
                     break chunk;
+                }
+                if self.shared.stop.load(Ordering::Relaxed) {
+                    return Ok(None);
                 }
                 if self.workers.iter().any(JoinHandle::is_finished) {
                     return Err(DataError::Thread(std::io::Error::other("one of them ended early")));
@@ -546,40 +657,15 @@ impl Epoch {
         }
         Ok(Some(batch))
     }
+}
 
-    fn stop(&mut self) {
-        self.over = true;
-        {
-            // Under the lock, so that no worker checks before and waits after.
-            let _queue = lock(&self.shared.queue);
-            self.shared.stop.store(true, Ordering::Relaxed);
-            self.shared.room.notify_all();
-        }
+impl Drop for Assembly {
+    fn drop(&mut self) {
+        self.shared.stop();
         for worker in self.workers.drain(..) {
             // A worker that panicked has nothing more to say here.
             let _ = worker.join();
         }
-    }
-}
-
-impl Iterator for Epoch {
-    type Item = Result<Batch, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.over {
-            return None;
-        }
-        let batch = self.batch().transpose();
-        if !matches!(batch, Some(Ok(_))) {
-            self.stop();
-        }
-        batch
-    }
-}
-
-impl Drop for Epoch {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 
