@@ -276,7 +276,7 @@ fn tall_kernel<E: Float, R: Size, W: Size>(
 #[cfg(test)]
 pub(super) mod tests {
     use burn::{
-        backend::ops::FloatTensorOps,
+        backend::{Backend, ops::FloatTensorOps},
         tensor::{Shape, TensorData},
     };
     use burn_cubecl::{CubeBackend, CubeDevice, cubecl::future::block_on, ops::permute};
@@ -289,11 +289,13 @@ pub(super) mod tests {
         (0..count).map(|index| ((index * 7 + index / 11 + seed) % 9) as f32 / 8.0 - 0.5).collect()
     }
 
-    /// In 16 bits and without gaps, as maps are, on the device that CubeCL finds.
+    /// In 16 bits, bf16 where there is such, and without gaps, as maps are, on the device that CubeCL finds.
     pub fn map<const D: usize>(values: &[f32], shape: [usize; D]) -> CubeTensor {
-        let data = TensorData::new(values.to_vec(), shape).convert_dtype(DType::F16);
-        let given = CubeBackend::float_from_data(data, &CubeDevice::default());
-        let map = empty_of(&given, Shape::new(shape), DType::F16);
+        let device = CubeDevice::default();
+        let dtype = if CubeBackend::supports_dtype(&device, DType::BF16) { DType::BF16 } else { DType::F16 };
+        let data = TensorData::new(values.to_vec(), shape).convert_dtype(dtype);
+        let given = CubeBackend::float_from_data(data, &device);
+        let map = empty_of(&given, Shape::new(shape), dtype);
         CubeBackend::float_slice_assign(map, &[], given)
     }
 
