@@ -103,6 +103,8 @@ UNARY(hfloor, floorf) UNARY(hceil, ceilf) UNARY(hsin, sinf) UNARY(hcos, cosf) UN
     static inline __half name(__half a, __half b) { return function((float)a, (float)b); }
 BINARY(__hmax, fmaxf) BINARY(__hmin, fminf)
 #undef BINARY
+static inline __nv_bfloat16 __hfma(__nv_bfloat16 a, __nv_bfloat16 b, __nv_bfloat16 c) { return fmaf(a, b, c); }
+static inline __half __hfma(__half a, __half b, __half c) { return fmaf(a, b, c); }
 static inline float __bfloat162float(__nv_bfloat16 a) { return a; }
 static inline __nv_bfloat16 __float2bfloat16(float a) { return a; }
 static inline float __half2float(__half a) { return a; }
