@@ -1,4 +1,4 @@
-//! The operations of which augmentation policies are made; each gives Pillow's pixels.
+//! The operations of which augmentation is made; each gives Pillow's pixels.
 
 use std::sync::Arc;
 
@@ -94,6 +94,9 @@ impl Default for Sampling {
 
 impl Operation {
     /// Applies it.
+    ///
+    /// # Panics
+    /// If it paints beyond the image.
     pub fn apply(&self, mut image: RgbPixels, sampling: Sampling) -> RgbPixels {
         match *self {
             Self::Identity => {}
