@@ -288,10 +288,15 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     };
     let train_images = source.len();
     let objective = Objective::new(recipe, &data.classes, &*source, &device.clone().autodiff())?;
-    let train_loader = loader(source, Transform::Train(recipe.train_transform_for(device)), recipe.batch_size, true);
+    let transform = recipe.train_transform_for(device);
+    let deferred = transform.deferred;
+    let train_loader = loader(source, Transform::Train(transform), recipe.batch_size, true);
     let preprocess = recipe.preprocess();
     let val_loader =
         data.val.clone().map(|source| loader(source, Transform::Eval(preprocess.clone()), recipe.batch_size, false));
+    if deferred {
+        lines.push("data: training images are augmented on the device (augment.on)".into());
+    }
     let steps = train_loader.batches();
     if steps == 0 {
         return Err(TrainError::TooFewImages { images: train_images, batch_size: recipe.batch_size });

@@ -340,6 +340,7 @@ mod tests {
             ("sampling=twice", "sampling"),
             ("input.progressive.start=64", "input.progressive.start"),
             ("input.progressive={start=16,stages=9}", "input.progressive.stages"),
+            ("augment.on=gpu", "gpu"),
             ("augment.policy=rand-x9", "`x9`"),
             ("augment.vertical_flip=2", "augment.vertical_flip"),
             ("augment.color_jitter=[0.1,0.1,0.1,0.6]", "augment.color_jitter"),
