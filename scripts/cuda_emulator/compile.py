@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 COMPILER = "g++ -std=c++20 -O1 -w -fPIC -ffp-contract=off -fno-strict-aliasing".split()
-INTEGERS = {"f32": "float", "u32": "uint32_t", "s32": "int32_t", "u64": "uint64_t"}
+NUMBERS = {"f32": "float", "u32": "uint32_t", "s32": "int32_t", "u64": "uint64_t"}
 
 
 def sections(text):
@@ -56,7 +56,7 @@ def emulated(match):
     if kind := re.match(r"(max|min)\.NaN\.f32", template):
         return f"{outputs[0]} = emulated_{kind[1]}_nan({', '.join(inputs)});"
     if kind := re.match(r"(?:atom|red)\S*\.add\.(f32|u32|s32|u64)", template):
-        number = INTEGERS[kind[1]]
+        number = NUMBERS[kind[1]]
         call = f"atomicAdd(({number} *)({inputs[0]}), ({number})({inputs[1]}));"
         return f"{outputs[0]} = {call}" if outputs else call
     print("not emulated:", template)

@@ -3,7 +3,7 @@
 //!
 //! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`pictures`], what is not a network's; [`shapes`]; `cache`, what
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; `cache`, what
 //! survives the program.
 
 #[cfg(feature = "kernel-cache")]
@@ -14,6 +14,7 @@ mod lanes;
 mod normalisation;
 mod pictures;
 mod products;
+mod program;
 pub mod shapes;
 mod sums;
 mod tall;

@@ -15,8 +15,12 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
+use super::program::{
+    AUTO_CONTRAST, BILINEAR, CODES, COLOUR, CONTRAST, HUE, NEAREST, NOISE, NUMBERS, PAINT, Program, SHARPNESS, TABLE,
+    VALUES,
+};
 use super::{address, empty, empty_single};
-use crate::pictures::{BoxBlur, Interpolation, Operation, PASSES, Sampling, hue_steps};
+use crate::pictures::{Operation, PASSES, Sampling};
 
 /// Units in a cube.
 const UNITS: usize = 256;
@@ -25,146 +29,8 @@ const PIXELS: usize = 4;
 /// Pictures at most, and pixels of each: as many as there can be cubes, and as many as can be added up.
 const MOST: [usize; 2] = [65_535, 1 << 24];
 
-/// Numbers of a picture in `codes`: its kind, how its table is measured, a rectangle, a colour, and where its noise begins.
-const CODES: usize = 8;
-/// Numbers of a picture in `numbers`: a matrix, or a factor.
-const NUMBERS: usize = 6;
-/// Values of a byte.
-const VALUES: usize = 256;
 /// Channels whose values are counted: red, green, blue and grey.
 const COUNTED: usize = 4;
-
-// What happens to a picture; 0 keeps it as it is.
-const NEAREST: u32 = 1;
-const BILINEAR: u32 = 2;
-const BICUBIC: u32 = 3;
-const TABLE: u32 = 4;
-const COLOUR: u32 = 5;
-const SHARPNESS: u32 = 6;
-const HUE: u32 = 7;
-const PAINT: u32 = 8;
-const NOISE: u32 = 9;
-
-// How its table is measured.
-const AUTO_CONTRAST: u32 = 1;
-const EQUALIZE: u32 = 2;
-const CONTRAST: u32 = 3;
-
-/// The operations of a batch as kernels read them.
-#[derive(Default)]
-struct Program {
-    /// `[N, CODES]`
-    codes: Vec<u32>,
-    /// `[N, NUMBERS]`
-    numbers: Vec<f32>,
-    /// `[N, VALUES]`, a pixel for each value of its three channels, if any picture has a table.
-    tables: Vec<u32>,
-    /// Pixels of all noise.
-    noise: Vec<u32>,
-    /// Whether tables are measured.
-    measured: bool,
-    /// Picture, and its [`BoxBlur`].
-    blurs: Vec<u32>,
-}
-
-impl Program {
-    fn new(operations: &[(Operation, Sampling)], width: usize, height: usize) -> Self {
-        let mut program = Self::default();
-        for (picture, (operation, sampling)) in operations.iter().enumerate() {
-            let (codes, numbers) = program.encode(picture, operation, *sampling, width, height);
-            program.codes.extend(codes);
-            program.numbers.extend(numbers);
-        }
-        if !program.tables.is_empty() {
-            program.tables.resize(operations.len() * VALUES, 0);
-        }
-        program
-    }
-
-    fn encode(
-        &mut self,
-        picture: usize,
-        operation: &Operation,
-        Sampling { interpolation, fill }: Sampling,
-        width: usize,
-        height: usize,
-    ) -> ([u32; CODES], [f32; NUMBERS]) {
-        let (mut codes, mut numbers) = ([0; CODES], [0.0; NUMBERS]);
-        let mut warp = |kind: u32, [a, b, c, d, e, f]: [f64; 6], fill: [u8; 3]| {
-            // Pixels have their centres at halves.
-            let from_first = [a, b, 0.5 * (a + b) + c, d, e, 0.5 * (d + e) + f];
-            numbers = from_first.map(|number| number as f32);
-            (codes[0], codes[6]) = (kind, pixel(fill));
-        };
-        match *operation {
-            Operation::Identity => {}
-            Operation::ShearX(_)
-            | Operation::ShearY(_)
-            | Operation::TranslateX(_)
-            | Operation::TranslateY(_)
-            | Operation::Rotate(_) => {
-                let kind = match interpolation {
-                    Interpolation::Nearest => NEAREST,
-                    Interpolation::Bilinear => BILINEAR,
-                    Interpolation::Bicubic => BICUBIC,
-                };
-                if let Some(matrix) = operation.matrix(width, height) {
-                    warp(kind, matrix, fill);
-                }
-            }
-            Operation::Window { left, top, mirrored, upside_down } => {
-                let line = |start: isize, length: usize, turned: bool| {
-                    if turned { (-1.0, length as f64 + start as f64) } else { (1.0, start as f64) }
-                };
-                let ((a, c), (e, f)) = (line(left, width, mirrored), line(top, height, upside_down));
-                warp(NEAREST, [a, 0.0, c, 0.0, e, f], [0; 3]);
-            }
-            Operation::Brightness(_)
-            | Operation::Posterize(_)
-            | Operation::Solarize(_)
-            | Operation::SolarizeAdd(_)
-            | Operation::Invert => {
-                if let Some(table) = operation.table() {
-                    codes[0] = TABLE;
-                    self.tables.resize(picture * VALUES, 0);
-                    self.tables.extend(table.map(|value| pixel([value; 3])));
-                }
-            }
-            Operation::AutoContrast => codes[..2].copy_from_slice(&[TABLE, AUTO_CONTRAST]),
-            Operation::Equalize => codes[..2].copy_from_slice(&[TABLE, EQUALIZE]),
-            Operation::Contrast(factor) => {
-                codes[..2].copy_from_slice(&[TABLE, CONTRAST]);
-                numbers[0] = factor as f32;
-            }
-            Operation::Colour(factor) => (codes[0], numbers[0]) = (COLOUR, factor as f32),
-            Operation::Sharpness(factor) => (codes[0], numbers[0]) = (SHARPNESS, factor as f32),
-            Operation::Hue(turn) => codes[..3].copy_from_slice(&[HUE, 0, u32::from(hue_steps(turn))]),
-            Operation::Blur(deviation) => {
-                if let Some(BoxBlur { whole, weight, edge_weight }) = BoxBlur::of_gaussian(deviation) {
-                    self.blurs.extend([picture as u32, whole, weight, edge_weight]);
-                }
-            }
-            Operation::Paint(area, colour) => {
-                let [left, top, width, height] = [area.left, area.top, area.width, area.height].map(|n| n as u32);
-                codes = [PAINT, 0, left, top, width, height, pixel(colour), 0];
-            }
-            Operation::Noise(area, ref pixels) => {
-                let [left, top, width, height] = [area.left, area.top, area.width, area.height].map(|n| n as u32);
-                codes = [NOISE, 0, left, top, width, height, 0, self.noise.len() as u32];
-                self.noise.extend(pixels.iter().map(|colour| pixel(*colour)));
-            }
-        }
-        if codes[1] != 0 {
-            self.measured = true;
-            self.tables.resize((picture + 1) * VALUES, 0);
-        }
-        (codes, numbers)
-    }
-}
-
-fn pixel([red, green, blue]: [u8; 3]) -> u32 {
-    u32::from_le_bytes([red, green, blue, 0])
-}
 
 /// Are they numbers of 32 bits, as the kernels read them?
 pub fn are_words(numbers: &CubeTensor) -> bool {
@@ -177,14 +43,9 @@ pub fn takes(pictures: &CubeTensor) -> bool {
     are_words(pictures) && images <= MOST[0] && height * width <= MOST[1]
 }
 
-/// Units in a cube of this device.
-fn units(client: &Client) -> usize {
-    UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1)
-}
-
 /// Cubes and their units for so many items of each of so many pictures.
 fn cubes(client: &Client, items: usize, pictures: usize) -> (CubeCount, CubeDim) {
-    let units = units(client);
+    let units = UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1);
     let cubes = items.div_ceil(units * PIXELS).min(MOST[0]);
     (CubeCount::Static(cubes as u32, pictures as u32, 1), CubeDim::new_1d(units as u32))
 }

@@ -80,8 +80,8 @@ pub fn from_channels(channels: Tensor<4>) -> Tensor<3, Int> {
     channel(0, 0).bitwise_or(channel(1, 8)).bitwise_or(channel(2, 16)).squeeze_dim::<3>(3)
 }
 
-/// Each picture after its operation. Operations that interpolate or blend may come out a unit of 255 apart from
-/// [`Operation::apply`], since GPUs have no double precision; all others are equal.
+/// Each picture after its operation. Operations that interpolate, stretch or blend may come out a unit of 255 apart from
+/// [`Operation::apply`], and turned hues some units, since GPUs have no double precision; all others are equal.
 ///
 /// # Panics
 /// If there is not one operation for each picture.
