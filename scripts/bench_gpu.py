@@ -3,8 +3,9 @@
 
     python scripts/bench_gpu.py --mbconv target/release/mbconv [--device cuda] [--batch-size 256] [--input-size 224] [--minutes 9]
 
-Each of mbconv's measurements is a process of its own, as is all of a peer's, on images and labels that are already on the
-device. Training is forward, cross-entropy, backward and SGD with Nesterov momentum; inference takes images to logits. mbconv runs
+What compiles or tunes at its first start does so first, all of it at once, each with a cache of its own; then everything is
+measured, one after the other, on a quiet machine. --cache keeps those of mbconv for later runs. Each of mbconv's measurements is a
+process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward, cross-entropy, backward and SGD with Nesterov momentum; inference takes images to logits. mbconv runs
 in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager in single precision (NCHW), then
 channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time does not suffice for is named and
 left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
@@ -14,10 +15,14 @@ statistics, normalisation with activation and their gradients, each reading its 
 (forward: the input once, the output four times; backward: twice and seven times), from `mbconv info --layers`. Prints Markdown.
 """
 import argparse
+import concurrent.futures
 import json
+import os
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 NETWORKS = ["mobilenet_v2", "efficientnet_b0"]
@@ -85,10 +90,11 @@ def pytorch(peer, network, mode, size, batch, seconds, where):
     return batch / median_time(train if mode == "train" else infer, seconds, wait)
 
 
-def run(command, limit):
+def run(command, limit, cache=None):
     """Standard output of a command, and why there is no more of it."""
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
     try:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=max(limit, 1))
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=max(limit, 1), env=environment)
     except subprocess.TimeoutExpired as stopped:
         return (stopped.stdout or b"").decode(), f"not done in {limit:.0f} s"
     if done.returncode:
@@ -97,24 +103,47 @@ def run(command, limit):
     return done.stdout, None
 
 
-def ours(program, step, args, limit):
+def ours(program, step, args, limit, seconds):
     network, mode = step
     command = [args.mbconv, "bench", network, "--mode", mode, "--dtype", OURS[program], "--input-size", args.input_size]
-    command += ["--batch-size", args.batch_size, "--seconds", args.seconds, "--device", args.device, "--json"]
-    out, trouble = run(command, limit)
+    command += ["--batch-size", args.batch_size, "--seconds", seconds, "--device", args.device, "--json"]
+    # Two networks that tune at once would wait for each other in one cache.
+    out, trouble = run(command, limit, args.cache / f"{network}-{OURS[program]}")
     if trouble:
         return {}, trouble
     report = json.loads(out)
     return {step: (report["images_per_second"], report["device"])}, None
 
 
-def peers(peer, args, limit):
+def peers(peer, args, limit, seconds):
     """One process for all steps: importing and starting take longer than measuring."""
-    command = [sys.executable, "-u", __file__, "--worker", peer, "--seconds", args.seconds]
+    command = [sys.executable, "-u", __file__, "--worker", peer, "--seconds", seconds]
     command += ["--input-size", args.input_size, "--batch-size", args.batch_size, "--peers-on", args.peers_on]
     out, trouble = run(command, limit)
     lines = [json.loads(line) for line in out.splitlines()]
     return {tuple(line["step"]): (line["images_per_second"], line["device"]) for line in lines}, trouble
+
+
+def prepare(rivals, args, limit):
+    """Compiles and tunes whatever will be measured, as far as the time goes; how long each took."""
+    started = time.monotonic()
+
+    def ours_once(program, network):
+        for mode in MODES:
+            _, trouble = ours(program, (network, mode), args, started + limit - time.monotonic(), 0)
+            say = f"failed: {trouble}" if trouble else "ready"
+            print(f"{program}, {mode} {network}: {say} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+    def peer_once(peer):
+        _, trouble = peers(peer, args, limit, 0)
+        say = f"failed: {trouble}" if trouble else "ready"
+        print(f"{peer}: {say} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
+        jobs = [pool.submit(ours_once, program, network) for program in OURS for network in NETWORKS]
+        jobs += [pool.submit(peer_once, peer) for peer in rivals if PEERS[peer][1]]
+    for job in jobs:
+        job.result()
 
 
 def work(args):
@@ -168,7 +197,9 @@ def main():
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--input-size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement, after warming up")
-    parser.add_argument("--each", type=float, default=180, help="seconds that one of mbconv's measurements may take, tuning included")
+    parser.add_argument("--each", type=float, default=60, help="seconds that one of mbconv's measurements may take")
+    parser.add_argument("--prepare", type=float, default=240, help="seconds for what compiles and tunes at its first start; 0: it is done while measuring")
+    parser.add_argument("--cache", type=pathlib.Path, help="where mbconv keeps what it compiled and tuned (default: nowhere after this run)")
     parser.add_argument("--minutes", type=float, default=9, help="of everything")
     parser.add_argument("--bandwidth", type=float, default=4.8, help="the GPU's memory in TB/s, by its data sheet")
     parser.add_argument("--tflops", type=float, default=67, help="the GPU's f32 arithmetic, by its data sheet")
@@ -180,10 +211,14 @@ def main():
     if args.worker:
         return work(args)
     end = time.monotonic() + 60 * args.minutes
+    temporary = tempfile.TemporaryDirectory()
+    args.cache = args.cache or pathlib.Path(temporary.name)
     args.peers_on = args.peers_on or peers_device()
     rivals = list(PEERS) if args.peers_on and not args.no_peers else []
     if not rivals:
         print("PyTorch is left out: it is not installed, or not wanted\n")
+    if args.prepare:
+        prepare(rivals, args, args.prepare)
     speeds, troubles, places = {}, [], set()
     # mbconv first, and what compiles last, so that a short time leaves out the slowest to start.
     jobs = [(program, step) for program in OURS for step in STEPS] + [(peer, None) for peer in rivals]
@@ -191,7 +226,7 @@ def main():
         left = end - time.monotonic()
         found, trouble = {}, "no time left"
         if left > 5:
-            found, trouble = ours(program, step, args, min(left, args.each)) if step else peers(program, args, left)
+            found, trouble = ours(program, step, args, min(left, args.each), args.seconds) if step else peers(program, args, left, args.seconds)
         if trouble:
             troubles.append(f"{program}{', ' + ' '.join(step) if step else ''}: {trouble}")
         for step, (speed, place) in found.items():

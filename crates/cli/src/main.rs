@@ -18,6 +18,10 @@ use crate::failure::Failure;
 /// Exit status of an interrupted command, as shells have it for Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+#[global_allocator]
+static ALLOCATOR: mbconv_train::device::Allocator = mbconv_train::device::Allocator;
+
 fn main() -> ExitCode {
     mbconv_train::device::keep_freed_memory();
     // For commands that have something to finish; the others end at once.

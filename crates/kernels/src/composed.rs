@@ -17,6 +17,7 @@ use burn::{
 use crate::{
     Activation, Convolution, Normalisation, Statistics, Window,
     activation::RELU6_MAX,
+    descent::{Descent, Tensors},
     pictures::{Operation, RgbPixels, Sampling},
 };
 
@@ -53,6 +54,49 @@ pub fn perform<B: Backend>(pictures: IntTensor<B>, operations: &[(Operation, Sam
         }
     }
     B::int_from_data(TensorData::new(pixels, shape).convert_dtype(dtype), &device)
+}
+
+/// See [`crate::extension::Kernels::descend`]: on the processor, in place where the backend's memory is the processor's.
+pub fn descend<B: Backend>(tensors: [Tensors<B>; 4], descent: Descent) -> (Tensors<B>, Tensors<B>, Tensors<B>) {
+    let [parameters, gradients, first, second] = tensors.map(|list| list.0.into_iter());
+    let [mut first, mut second] = [first, second];
+    let (mut moved, mut moments) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for (parameter, gradient) in parameters.zip(gradients) {
+        let device = parameter.device();
+        let mut values = in_single_precision::<B>(parameter);
+        let gradient = in_single_precision::<B>(gradient);
+        let [mut first, mut second] = [first.next(), second.next()].map(|moment| moment.map(in_single_precision::<B>));
+        let [a, b] = [&mut first, &mut second].map(|moment| moment.as_mut().map_or(&mut [][..], slice));
+        descent.step(slice(&mut values), gradient.as_slice().unwrap_or_default(), a, b);
+        moved.push(B::float_from_data(values, &device));
+        for (kept, moment) in moments.iter_mut().zip([first, second]) {
+            kept.extend(moment.map(|moment| B::float_from_data(moment, &device)));
+        }
+    }
+    let [first, second] = moments;
+    (Tensors(moved), Tensors(first), Tensors(second))
+}
+
+/// See [`crate::extension::Kernels::blend`]: on the processor, as [`descend`].
+pub fn blend<B: Backend>(averages: Tensors<B>, values: Tensors<B>, shares: &[[f32; 2]]) -> Tensors<B> {
+    let blended = averages.0.into_iter().zip(values.0).zip(shares).map(|((average, value), [keep, take])| {
+        let device = average.device();
+        let mut average = in_single_precision::<B>(average);
+        let value = in_single_precision::<B>(value);
+        for (average, value) in slice(&mut average).iter_mut().zip(value.as_slice::<f32>().unwrap_or_default()) {
+            *average = keep * *average + take * value;
+        }
+        B::float_from_data(average, &device)
+    });
+    Tensors(blended.collect())
+}
+
+fn in_single_precision<B: Backend>(tensor: FloatTensor<B>) -> TensorData {
+    read_sync(B::float_into_data(tensor)).expect("a device that can be read").convert_dtype(DType::F32)
+}
+
+fn slice(data: &mut TensorData) -> &mut [f32] {
+    data.as_mut_slice().unwrap_or_default()
 }
 
 fn numbers<B: Backend>(tensor: IntTensor<B>) -> Vec<i32> {

@@ -21,10 +21,11 @@ use burn::backend::{
 use crate::cube::shapes::{average_shape, channels_of, map_shape, output_shape, pictures_of, vector_of, weight_of};
 use crate::{
     Activation, Convolution, Normalisation, Window, composed,
+    descent::{Descent, Tensors},
     pictures::{Operation, Sampling},
 };
 
-/// Operations on channels-last maps [N, H, W, C], and one on pictures.
+/// Operations on channels-last maps [N, H, W, C], on pictures, and on all of a network's parameters.
 #[backend_extension(
     Autodiff,
     Flex,
@@ -150,6 +151,28 @@ pub trait Kernels: Backend {
     #[fusion(dtype = pictures, shape = pictures)]
     fn perform(pictures: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
         composed::perform::<Self>(pictures, &operations)
+    }
+
+    /// Parameters, and their first and second moments, after a step along the gradients; see [`crate::descent`].
+    #[fusion(meta = |parameters, _, first, second, _| (parameters.clone(), first.clone(), second.clone()))]
+    fn descend(
+        #[extension_type] parameters: Tensors<Self>,
+        #[extension_type] gradients: Tensors<Self>,
+        #[extension_type] first: Tensors<Self>,
+        #[extension_type] second: Tensors<Self>,
+        descent: Descent,
+    ) -> (Tensors<Self>, Tensors<Self>, Tensors<Self>) {
+        composed::descend::<Self>([parameters, gradients, first, second], descent)
+    }
+
+    /// The sums of averages and values, each times its share: one pair for each.
+    #[fusion(meta = |averages, _, _| averages.clone())]
+    fn blend(
+        #[extension_type] averages: Tensors<Self>,
+        #[extension_type] values: Tensors<Self>,
+        shares: Arc<[[f32; 2]]>,
+    ) -> Tensors<Self> {
+        composed::blend::<Self>(averages, values, &shares)
     }
 }
 

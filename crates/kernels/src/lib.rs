@@ -5,7 +5,7 @@
 //!
 //! In reading order:
 //! - [`convolution`], [`normalisation`] and [`excitation`]: the operations, as a network calls them; [`folded`]: what evaluation
-//!   needs of them; [`window`] and [`activation`]: their parameters; [`pictures`]: what augmentation does to bytes;
+//!   needs of them; [`window`] and [`activation`]: their parameters; [`pictures`]: what augmentation does to bytes; [`descent`]: what optimizers do to parameters;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
 //!   backward passes; `flex`: fast kernels for the CPU; `cube`: for GPUs; [`memory`]: a setting of the allocator that they profit from;
@@ -18,6 +18,7 @@ pub mod composed;
 pub mod convolution;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
+pub mod descent;
 pub mod excitation;
 pub mod extension;
 mod flex;

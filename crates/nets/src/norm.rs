@@ -1,7 +1,9 @@
 //! Batch normalisation with PyTorch's statistics and three modes.
 
-use burn::module::{Flag, Module, Param, RunningState};
+use burn::backend::DispatchTensor;
+use burn::module::{Flag, Module, ModuleMapper, Param, RunningState};
 use burn::tensor::{Device, Tensor};
+use mbconv_kernels::descent::blend;
 use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics, synchronise};
 
 /// Which statistics normalise, and whether they move.
@@ -107,13 +109,34 @@ impl BatchNorm {
         let [n, h, w, _] = x.dims();
         let count = synchronise::total(n * h * w);
         // A single value has no unbiased variance; PyTorch refuses it, we keep the biased one.
-        let unbiased = var.clone().mul_scalar(count / (count - 1.0).max(1.0));
-        for (state, new) in [(&self.running_mean, mean.clone()), (&self.running_var, unbiased)] {
-            let moved = state.value().mul_scalar(1.0 - self.momentum).add(new.mul_scalar(self.momentum));
-            state.update(moved.detach());
-            // Fold the update in at once, so that whoever reads the module next sees it.
-            state.value_sync();
+        let unbiased = count / (count - 1.0).max(1.0);
+        let (keep, take) = (1.0 - self.momentum, self.momentum);
+        let states = [&self.running_mean, &self.running_var];
+        let moved = blend(
+            states.map(|state| state.value().inner().into_dispatch()).into(),
+            [mean, var].map(|value| value.clone().inner().into_dispatch()).into(),
+            [[keep, take], [keep, take * unbiased]],
+        );
+        for (state, moved) in states.into_iter().zip(moved) {
+            // At once, so that whoever reads the module next sees it; `RunningState::update` would wait for other threads and divide
+            // by their number. A clone is the same state.
+            state.clone().map(&mut Assign(moved));
         }
+    }
+}
+
+/// Puts a vector in the place of a running statistic.
+struct Assign(DispatchTensor);
+
+impl ModuleMapper for Assign {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|old| {
+            let new = Tensor::from_inner(Tensor::from_dispatch(self.0.clone()));
+            match old.gradient_checkpointing_strategy() {
+                Some(strategy) => new.with_gradient_checkpointing_strategy(strategy),
+                None => new,
+            }
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::device::describe;
 use crate::loss::cross_entropy;
 use crate::memory;
-use crate::optimizer::OptimizerConfig;
+use crate::optimizer::{NetworkOptimizer, OptimizerConfig};
 use crate::precision::MapPrecision;
 
 /// What is repeated.
@@ -177,7 +177,7 @@ fn profile_inference(network: &Network, inference: &Inference, images: &Tensor<4
 /// A network that learns one batch over and over.
 struct TrainingStep {
     network: Option<Network>,
-    optimizer: burn::optim::ModuleOptimizer,
+    optimizer: NetworkOptimizer,
     images: Tensor<4>,
     targets: Tensor<1, Int>,
 }

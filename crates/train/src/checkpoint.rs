@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::optim::ModuleOptimizer;
 use burn::tensor::Bytes;
 use mbconv_nets::Network;
 use mbconv_nets::weights::{self, Precision, WeightsError};
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Position;
 use crate::files::write_atomically;
 use crate::model_file::Results;
+use crate::optimizer::NetworkOptimizer;
 use crate::run_folder::EpochRow;
 
 /// Name of the file in a run's folder.
@@ -115,7 +115,7 @@ pub enum CheckpointError {
 /// All that learns, to be saved or put back.
 pub(crate) struct Learner {
     pub(crate) network: Network,
-    pub(crate) optimizer: ModuleOptimizer,
+    pub(crate) optimizer: NetworkOptimizer,
     /// Moving average of the network, on a device without autodiff.
     pub(crate) average: Option<Network>,
 }

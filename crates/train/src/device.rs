@@ -1,6 +1,8 @@
 //! Devices by name: `cpu`, `ndarray`, `wgpu[:N]`, `vulkan[:N]`, `cuda[:N]`, `auto`.
 
 pub use burn::tensor::Device;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub use mbconv_nets::Allocator;
 pub use mbconv_nets::keep_freed_memory;
 use serde::Serialize;
 

@@ -1,13 +1,15 @@
 //! Exponential moving average of a network's weights and running statistics.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use std::collections::HashMap;
+
+use burn::backend::DispatchTensor;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
+use mbconv_kernels::descent::blend;
 use mbconv_nets::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::device::is_host;
-use crate::optimizer::{values, values_mut};
 use crate::recipe::{RecipeError, ensure};
 
 /// `[ema]`: its presence keeps an average.
@@ -45,7 +47,11 @@ pub fn update(average: Network, network: &Network, decay: f64) -> Network {
     // Burn's container of tensors by parameter id.
     let mut current = GradientsParams::new();
     network.visit(&mut Collect(&mut current));
-    average.map(&mut Average { current, decay })
+    let mut taken = Take { current, ids: Vec::new(), averages: Vec::new(), values: Vec::new() };
+    let average = average.map(&mut taken);
+    let shares = taken.ids.iter().map(|_| [decay, 1.0 - decay]);
+    let blended = blend(taken.averages, taken.values, shares);
+    average.map(&mut Replace(taken.ids.into_iter().zip(blended).collect()))
 }
 
 struct Collect<'a>(&'a mut GradientsParams);
@@ -56,30 +62,34 @@ impl ModuleVisitor for Collect<'_> {
     }
 }
 
-struct Average {
+/// Takes the averages out, so that no one else holds their memory; the network's tensors stand in for them.
+struct Take {
     current: GradientsParams,
-    decay: f64,
+    ids: Vec<ParamId>,
+    averages: Vec<DispatchTensor>,
+    values: Vec<DispatchTensor>,
 }
 
-impl ModuleMapper for Average {
+impl ModuleMapper for Take {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(current) = self.current.remove::<D>(param.id) else { return param };
-        let decay = self.decay;
-        param.map(|average| blend(average, current, decay))
+        self.ids.push(param.id);
+        param.map(|average| {
+            self.averages.push(average.into_dispatch());
+            self.values.push(current.clone().into_dispatch());
+            current
+        })
     }
 }
 
-fn blend<const D: usize>(average: Tensor<D>, current: Tensor<D>, decay: f64) -> Tensor<D> {
-    let device = average.device();
-    if !is_host(&device) || average.dtype() != DType::F32 {
-        return average.mul_scalar(decay) + current.mul_scalar(1.0 - decay);
+/// Puts averages back.
+struct Replace(HashMap<ParamId, DispatchTensor>);
+
+impl ModuleMapper for Replace {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(average) = self.0.remove(&param.id) else { return param };
+        param.map(|_| Tensor::from_dispatch(average))
     }
-    let (mut average, current) = (average.into_data(), current.into_data());
-    let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-    for (average, current) in values_mut(&mut average).iter_mut().zip(values(&current)) {
-        *average = keep * *average + take * current;
-    }
-    Tensor::from_data(average, &device)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices, vector_size};
+use super::lanes::{Lanes, first_item, item_step, own_channel, single, sum_rows, sum_slices_turned, vector_size};
 use super::normalisation::{activate, activated};
 use super::{address, element, empty, empty_single};
 use crate::{Activation, Window};
@@ -130,9 +130,8 @@ pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Wi
         lanes.dims(),
         element,
     );
-    let sums = sum_slices(partial, lanes.slices, taps * channels);
-    let sums = permute(reshape(sums, Shape::new([taps, channels])), &[1, 0]);
-    reshape(into_contiguous(sums), Shape::new([channels, 1, kernel, kernel]))
+    let sums = sum_slices_turned(partial, lanes.slices, [taps, channels]);
+    reshape(sums, Shape::new([channels, 1, kernel, kernel]))
 }
 
 /// [C, 1, k, k] → [k, k, 1, C], so that neighbouring units read neighbouring numbers.

@@ -165,13 +165,14 @@ pub fn sum_rows<N: Size>(
     shared[unit]
 }
 
-/// [slices, channels] → `[channels]`.
+/// [slices, channels] → `[channels]`; if those are a matrix of so many `rows` (0: they are none), turned.
 #[cube(launch)]
 fn sum_slices_kernel<N: Size>(
     partial: &[Vector<f32, N>],
     sums: &mut [Vector<f32, N>],
     slices: usize,
     channels: usize,
+    #[comptime] rows: usize,
     #[comptime] dims: [usize; 2],
 ) {
     let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(dims[0] * dims[1]));
@@ -186,14 +187,29 @@ fn sum_slices_kernel<N: Size>(
     }
     let sum = sum_rows::<N>(sum, &mut shared, comptime!(dims[1]));
     if UNIT_POS_Y == 0 && channel < channels {
-        sums[channel] = sum;
+        if comptime!(rows == 0) {
+            sums[channel] = sum;
+        } else {
+            let columns = channels / rows;
+            sums[channel % columns * rows + channel / columns] = sum;
+        }
     }
 }
 
 /// Adds up what `slices` cubes have found: contiguous single precision [slices, channels] → `[channels]`.
 pub fn sum_slices(partial: CubeTensor, slices: usize, channels: usize) -> CubeTensor {
+    sum(partial, slices, channels, 0)
+}
+
+/// The same of matrices, turned: [slices, rows, columns] → [columns rows].
+pub fn sum_slices_turned(partial: CubeTensor, slices: usize, [rows, columns]: [usize; 2]) -> CubeTensor {
+    sum(partial, slices, rows * columns, rows)
+}
+
+fn sum(partial: CubeTensor, slices: usize, channels: usize, rows: usize) -> CubeTensor {
     let client = partial.client.clone();
-    let vector = vector_size(&client, channels, 4);
+    // Neighbours of a column do not stay neighbours.
+    let vector = if rows == 0 { vector_size(&client, channels, 4) } else { 1 };
     let lanes = Lanes::narrow(&client, channels, vector);
     let sums = empty_single(&partial, Shape::new([channels]));
     sum_slices_kernel::launch(
@@ -205,6 +221,7 @@ pub fn sum_slices(partial: CubeTensor, slices: usize, channels: usize) -> CubeTe
         sums.clone().into_buffer_arg(),
         slices,
         lanes.channels,
+        rows,
         lanes.dims(),
     );
     sums

@@ -3,12 +3,13 @@
 //!
 //! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; `cache`, what
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; `cache`, what
 //! survives the program.
 
 #[cfg(feature = "kernel-cache")]
 pub mod cache;
 mod depthwise;
+mod descent;
 mod excitation;
 mod lanes;
 mod normalisation;
@@ -35,6 +36,7 @@ use burn_cubecl::{
 
 use crate::{
     Activation, Convolution, Normalisation, Window, composed,
+    descent::{Descent, Tensors},
     extension::Kernels,
     pictures::{Operation, Sampling},
 };
@@ -175,6 +177,30 @@ impl Kernels for CubeBackend {
             pictures::perform(pictures, &operations)
         } else {
             composed::perform::<Self>(pictures, &operations)
+        }
+    }
+
+    fn descend(
+        parameters: Tensors<Self>,
+        gradients: Tensors<Self>,
+        first: Tensors<Self>,
+        second: Tensors<Self>,
+        descent: Descent,
+    ) -> (Tensors<Self>, Tensors<Self>, Tensors<Self>) {
+        if descent::takes(&parameters.0, [&gradients.0, &first.0, &second.0]) {
+            let [parameters, first, second] =
+                descent::descend([parameters.0, gradients.0, first.0, second.0], descent).map(Tensors);
+            (parameters, first, second)
+        } else {
+            composed::descend::<Self>([parameters, gradients, first, second], descent)
+        }
+    }
+
+    fn blend(averages: Tensors<Self>, values: Tensors<Self>, shares: Arc<[[f32; 2]]>) -> Tensors<Self> {
+        if descent::takes(&averages.0, [&values.0, &[], &[]]) && shares.len() == averages.0.len() {
+            Tensors(descent::blend(averages.0, values.0, &shares))
+        } else {
+            composed::blend::<Self>(averages, values, &shares)
         }
     }
 }

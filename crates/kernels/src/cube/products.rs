@@ -35,7 +35,7 @@ const CUBES: usize = 16;
 pub fn pointwise(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let [batch, height, width, channels] = x.shape().dims();
     let [outputs, ..] = weight.shape().dims::<4>();
-    let weight = permute(reshape(cast(weight, x.dtype), Shape::new([outputs, channels])), &[1, 0]);
+    let weight = permute(reshape(weight, Shape::new([outputs, channels])), &[1, 0]);
     reshape(product(as_matrix(x), weight), Shape::new([batch, height, width, outputs]))
 }
 
@@ -43,7 +43,7 @@ pub fn pointwise(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
 pub fn pointwise_input_gradient(weight: CubeTensor, gradient: CubeTensor) -> CubeTensor {
     let [outputs, channels, ..] = weight.shape().dims::<4>();
     let [batch, height, width, _] = gradient.shape().dims();
-    let weight = reshape(cast(weight, gradient.dtype), Shape::new([outputs, channels]));
+    let weight = reshape(weight, Shape::new([outputs, channels]));
     reshape(product(as_matrix(gradient), weight), Shape::new([batch, height, width, channels]))
 }
 
@@ -115,7 +115,7 @@ fn as_matrix(x: CubeTensor) -> CubeTensor {
     reshape(into_contiguous(x), shape)
 }
 
-/// `left` [.., M, K] with `right` [.., K, N] → [.., M, N], without gaps.
+/// `left` [.., M, K] with `right` [.., K, N], a map's or a weight → [.., M, N], without gaps.
 fn product(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     let dtype = left.dtype;
     product_in(left, right, dtype)

@@ -1,4 +1,4 @@
-//! The product of a tall matrix in 16 bits, a map's pixels, with a small one, a weight, on tensor cores.
+//! The product of a tall matrix in 16 bits, a map's pixels, with a small one, a weight in 16 or 32, on tensor cores.
 //!
 //! It does little with every number that it reads, so that memory decides how long it takes. The small matrix stays in each cube's shared memory;
 //! every plane takes strips of rows one after the other: reads one as a whole, in order, with all reads under way together; multiplies it
@@ -81,7 +81,7 @@ impl Layout {
 /// Writes `x` [M, K] times `weight` [K, N] into `y` [M, N], if these are matrices for which this is made and the device can do it.
 pub fn product(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> bool {
     let Some((layout, vectors)) = layout(x, weight, y) else { return false };
-    let (client, element, [rows, _]) = (x.client.clone(), element(x), x.shape().dims());
+    let (client, [rows, _]) = (x.client.clone(), x.shape().dims());
     let strips = rows.div_ceil(layout.rows());
     let processors = client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64) as usize;
     let cubes = strips.div_ceil(layout.planes * STRIPS).clamp(1, CUBES * processors);
@@ -101,14 +101,16 @@ pub fn product(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> bool {
         step_term,
         step_column,
         layout,
-        element,
+        element(x),
+        element(weight),
     );
     true
 }
 
 /// How to compute it, and the widths of the vectors in which `x` is read and `y` written.
 fn layout(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Option<(Layout, [usize; 2])> {
-    let short = matches!(x.dtype, DType::F16 | DType::BF16) && [weight.dtype, y.dtype] == [x.dtype; 2];
+    let short = matches!(x.dtype, DType::F16 | DType::BF16) && y.dtype == x.dtype;
+    let short = short && (weight.dtype == x.dtype || weight.dtype == DType::F32);
     let matrices = [x, weight, y].iter().all(|tensor| tensor.shape().num_dims() == 2);
     if !short || !matrices {
         return None;
@@ -151,9 +153,9 @@ pub fn widest_of(length: usize) -> Option<usize> {
 }
 
 #[cube(launch, address_type = "dynamic")]
-fn tall_kernel<E: Float, R: Size, W: Size>(
+fn tall_kernel<E: Float, F: Float, R: Size, W: Size>(
     x: &[Vector<E, R>],
-    weight: &[E],
+    weight: &[F],
     y: &mut [Vector<E, W>],
     rows: usize,
     strips: usize,
@@ -161,6 +163,7 @@ fn tall_kernel<E: Float, R: Size, W: Size>(
     step_column: usize,
     #[comptime] layout: Layout,
     #[define(E)] _element: ElemType,
+    #[define(F)] _weights: ElemType,
 ) {
     let Layout { terms, columns, tile: side, tiles, plane, planes } = comptime!(layout);
     let pitch = comptime!(layout.pitch());
@@ -174,7 +177,7 @@ fn tall_kernel<E: Float, R: Size, W: Size>(
         let (column, term) = (index / depth, index % depth);
         let inside = term < terms && column < columns;
         let position = select(inside, term * step_term + column * step_column, 0);
-        small[column * pitch + term] = select(inside, weight[position], E::from_int(0));
+        small[column * pitch + term] = select(inside, E::cast_from(weight[position]), E::from_int(0));
         index += comptime!(plane * planes);
     }
     let read = R::value();

@@ -6,6 +6,7 @@ use burn_cubecl::{
     CubeTuneId,
     cubecl::ir::{ElemType, FloatKind},
     cubecl::tune::{LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner},
+    kernel::cast,
     tensor::CubeTensor,
 };
 use cubek::{
@@ -37,7 +38,7 @@ pub const MANY_TERMS: usize = 512;
 type Operands = (CubeTensor, CubeTensor, CubeTensor);
 type Tuner = LocalTuner<MatmulAutotuneKey, CubeTuneId>;
 
-/// Writes `left` [.., M, K] times `right` [.., K, N] into `y` [.., M, N].
+/// Writes `left` [.., M, K] times `right` [.., K, N], rounded to the precision of `left`, into `y` [.., M, N].
 pub fn product(left: CubeTensor, right: CubeTensor, y: CubeTensor) {
     static TUNER: Tuner = local_tuner!();
     static PLAIN: Tuner = local_tuner!("plain");
@@ -180,6 +181,7 @@ fn cubecls(kernel: Kernel) -> impl Fn(&CubeTensor, &CubeTensor, &CubeTensor) -> 
 fn launch(kernel: &Kernel, left: CubeTensor, right: CubeTensor, y: CubeTensor) -> Result<(), MatmulSetupError> {
     let (client, factor, result) = (y.client.clone(), element(&left), element(&y));
     let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: factor, rhs: factor, out: result });
+    let right = cast(right, left.dtype);
     let [left, right] = [left, right].map(|operand| InputBinding::new(operand.binding(), factor));
     launch_ref(&kernel.clone().into(), &client, left, right, y.binding(), &mut elements)
 }

@@ -1,18 +1,19 @@
 //! Optimizers by recipe, with their parameter groups.
 //!
-//! [`Rule`] holds SGD, TensorFlow's RMSProp and AdamW; LAMB, Adan and Muon are Burn's. All are [`burn::optim::Optimizer`]s
-//! behind Burn's [`ModuleOptimizer`].
+//! [`Rule`] holds SGD, TensorFlow's RMSProp and AdamW, whose steps [`NetworkOptimizer`] takes for all parameters together; LAMB, Adan and
+//! Muon are Burn's. All are [`burn::optim::Optimizer`]s behind Burn's [`ModuleOptimizer`].
 
 mod burns;
 mod clip;
 mod groups;
 mod ids;
 mod rule;
+mod together;
 
 use burn::module::ParamGroup;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdanConfig, AdjustLrFn, LambConfig, ModuleOptimizer, MuonConfig};
+use burn::optim::{AdanConfig, AdjustLrFn, LambConfig, ModuleOptimizer, MuonConfig, SgdConfig};
 use mbconv_nets::Architecture;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,9 @@ use self::burns::{MuonOnConvolutions, Scaled};
 pub use self::clip::{Clipping, global_norm, scale};
 use self::groups::{Group, Kind, groups};
 pub use self::ids::{fresh_network, with_stable_ids};
-pub use self::rule::{Rule, RuleKind, RuleState};
-pub(crate) use self::rule::{values, values_mut};
+pub use self::rule::{Rule, RuleKind};
+pub use self::together::NetworkOptimizer;
+use self::together::{Notes, Noting};
 use crate::recipe::{RecipeError, ensure};
 
 /// `[optimizer]`.
@@ -171,14 +173,21 @@ impl OptimizerConfig {
     }
 
     /// The optimizer for a network of `architecture` whose parameters have [stable ids](with_stable_ids).
-    pub fn init(&self, architecture: &Architecture) -> ModuleOptimizer {
+    pub fn init(&self, architecture: &Architecture) -> NetworkOptimizer {
+        let notes = Notes::default();
         // Every parameter is in a group; the first optimizer is what Burn falls back to.
-        let fallback = ModuleOptimizer::from(self.rule(0.0, 1.0));
-        groups(self, architecture).into_iter().fold(fallback, |optimizer, group| self.add(optimizer, group))
+        let fallback = SgdConfig::new().init();
+        let groups = groups(self, architecture).into_iter();
+        let optimizer = groups.fold(fallback, |optimizer, group| self.add(optimizer, group, &notes));
+        NetworkOptimizer::new(optimizer, notes)
     }
 
-    fn add(&self, optimizer: ModuleOptimizer, Group { ids, kind, decays, factor }: Group) -> ModuleOptimizer {
-        let ids = ParamGroup::from_ids(ids);
+    fn add(
+        &self,
+        optimizer: ModuleOptimizer,
+        Group { ids, kind, decays, factor }: Group,
+        notes: &Notes,
+    ) -> ModuleOptimizer {
         let decay = if decays { self.weight_decay } else { 0.0 };
         let beta = |index: usize, default: f64| {
             self.betas.as_ref().and_then(|betas| betas.get(index)).map_or(default, |&beta| beta) as f32
@@ -188,13 +197,13 @@ impl OptimizerConfig {
             (OptimizerName::Lamb, _) => {
                 let config = LambConfig::new().with_beta_1(beta(0, 0.9)).with_beta_2(beta(1, 0.999));
                 let optimizer_ = config.with_epsilon(epsilon(1e-6)).with_weight_decay(decay as f32).build();
-                optimizer.with_group(ids, Scaled { optimizer: optimizer_, factor }, None)
+                optimizer.with_group(ParamGroup::from_ids(ids), Scaled { optimizer: optimizer_, factor }, None)
             }
             (OptimizerName::Adan, _) => {
                 let config = AdanConfig::new().with_beta_1(beta(0, 0.98)).with_beta_2(beta(1, 0.92));
                 let config = config.with_beta_3(beta(2, 0.99)).with_epsilon(epsilon(1e-8));
                 let optimizer_ = config.with_weight_decay(decay as f32).build();
-                optimizer.with_group(ids, Scaled { optimizer: optimizer_, factor }, None)
+                optimizer.with_group(ParamGroup::from_ids(ids), Scaled { optimizer: optimizer_, factor }, None)
             }
             (OptimizerName::Muon, Kind::Matrix) => {
                 let momentum = MomentumConfig::new().with_momentum(self.momentum).with_dampening(0.0);
@@ -203,9 +212,15 @@ impl OptimizerConfig {
                     .with_weight_decay((decay > 0.0).then(|| WeightDecayConfig::new(decay as f32)))
                     .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW);
                 let optimizer_ = MuonOnConvolutions(config.build());
-                optimizer.with_group(ids, Scaled { optimizer: optimizer_, factor }, None)
+                optimizer.with_group(ParamGroup::from_ids(ids), Scaled { optimizer: optimizer_, factor }, None)
             }
-            _ => optimizer.with_group(ids, self.rule(decay, factor), None),
+            _ => {
+                let rule = self.rule(decay, factor);
+                ids.into_iter().fold(optimizer, |optimizer, id| {
+                    let noting = Noting { id, rule, notes: notes.clone() };
+                    optimizer.with_group(ParamGroup::from_ids(vec![id]), noting, None)
+                })
+            }
         }
     }
 

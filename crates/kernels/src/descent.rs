@@ -1,0 +1,241 @@
+//! Steps of optimizers and of a moving average: of all tensors of a network at once, since a launch for each would cost a GPU's
+//! processor more than the arithmetic.
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use burn::backend::fusion::{
+    ExecutionError, Fusion, FusionBackend, FusionRuntime, FusionTensor,
+    custom::{
+        ExtensionMetadata, Float, FusionValueAdapter, HandleContainer, OutputTensor, TensorId, TensorIr, TensorSpec,
+    },
+};
+use burn::backend::{
+    Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, ExtensionType,
+    tensor::FloatTensor,
+};
+
+use crate::extension::Kernels;
+
+/// The numbers of one step along a gradient `g`. All arithmetic is in single precision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Descent {
+    /// PyTorch's `SGD`: `g ← g + decay·p`, `b ← momentum·b + g`, `p ← p - lr·b`; by Nesterov `p ← p - lr·(g + momentum·b)`. Without the
+    /// first moment `b`, `p ← p - lr·g`.
+    Sgd {
+        /// Weight decay, as an L2 penalty.
+        decay: f32,
+        /// Share of the first moment that is kept.
+        momentum: f32,
+        /// Nesterov's form.
+        nesterov: bool,
+        /// Learning rate.
+        lr: f32,
+    },
+    /// TensorFlow's RMSProp: `g ← g + decay·p`, `s ← s + rise·(g² - s)`, `b ← momentum·b + lr·g/√(s + epsilon)`, `p ← p - b`, of first
+    /// moment `b` and second `s`.
+    RmsPropTf {
+        /// Weight decay, as an L2 penalty.
+        decay: f32,
+        /// Share of the second moment that is replaced.
+        rise: f32,
+        /// Share of the first moment that is kept.
+        momentum: f32,
+        /// Inside the root.
+        epsilon: f32,
+        /// Learning rate.
+        lr: f32,
+    },
+    /// AdamW: `m ← m + rises₁·(g - m)`, `v ← keeps·v + rises₂·g²`, `p ← keep·p - rate·m / (√v·root + epsilon)`.
+    AdamW {
+        /// What decoupled weight decay leaves of a parameter.
+        keep: f32,
+        /// Share of the second moment that is kept.
+        beta: f32,
+        /// Shares of the moments that are replaced.
+        rises: [f32; 2],
+        /// Learning rate over the first moment's correction.
+        rate: f32,
+        /// Inverse root of the second moment's correction.
+        root: f32,
+        /// Outside the root.
+        epsilon: f32,
+    },
+}
+
+impl Descent {
+    /// One step in place; a moment that the rule, or this form of it, does not keep is empty.
+    pub fn step(&self, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        match *self {
+            Self::Sgd { decay, lr, .. } if first.is_empty() => {
+                for (p, g) in parameter.iter_mut().zip(gradient) {
+                    *p -= lr * (g + decay * *p);
+                }
+            }
+            Self::Sgd { decay, momentum, nesterov, lr } => {
+                for ((p, g), b) in parameter.iter_mut().zip(gradient).zip(first) {
+                    let g = g + decay * *p;
+                    *b = momentum * *b + g;
+                    *p -= lr * if nesterov { g + momentum * *b } else { *b };
+                }
+            }
+            Self::RmsPropTf { decay, rise, momentum, epsilon, lr } => {
+                for (((p, g), b), s) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
+                    let g = g + decay * *p;
+                    *s += rise * (g * g - *s);
+                    *b = momentum * *b + lr * g / (*s + epsilon).sqrt();
+                    *p -= *b;
+                }
+            }
+            Self::AdamW { keep, beta, rises, rate, root, epsilon } => {
+                for (((p, g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
+                    *m += rises[0] * (g - *m);
+                    *v = beta * *v + rises[1] * g * g;
+                    *p = keep * *p - rate * *m / (v.sqrt() * root + epsilon);
+                }
+            }
+        }
+    }
+}
+
+/// Tensors of any shapes as one operand.
+#[derive(Clone, Debug)]
+pub struct Tensors<B: Backend>(pub Vec<FloatTensor<B>>);
+
+/// Parameters with their moments, and what moves them: lists of the same length and shapes, but that a moment which is not kept
+/// has no tensors at all.
+pub struct Descending {
+    /// What learns.
+    pub parameters: Vec<DispatchTensor>,
+    /// Their gradients; used up.
+    pub gradients: Vec<DispatchTensor>,
+    /// First and second moments.
+    pub moments: [Vec<DispatchTensor>; 2],
+}
+
+/// Parameters and moments after a step, in the same order. What no one else holds is changed in place.
+///
+/// # Panics
+///
+/// If lists differ in length or shape, or are not all on one device, without autodiff and in single precision.
+pub fn descend(tensors: Descending, descent: Descent) -> (Vec<DispatchTensor>, [Vec<DispatchTensor>; 2]) {
+    let Descending { parameters, gradients, moments: [first, second] } = tensors;
+    let [parameters, gradients, first, second] = [parameters, gradients, first, second].map(Tensors);
+    let (parameters, first, second) = Dispatch::descend(parameters, gradients, first, second, descent);
+    (parameters.0, [first.0, second.0])
+}
+
+/// Each average times the first of its shares, and its value times the second. Averages that no one else holds are changed in place.
+///
+/// # Panics
+///
+/// As [`descend`].
+pub fn blend(
+    averages: Vec<DispatchTensor>,
+    values: Vec<DispatchTensor>,
+    shares: impl IntoIterator<Item = [f64; 2]>,
+) -> Vec<DispatchTensor> {
+    let shares = shares.into_iter().map(|shares| shares.map(|share| share as f32)).collect();
+    Dispatch::blend(Tensors(averages), Tensors(values), shares).0
+}
+
+impl<B: Backend> ExtensionType<B> for Tensors<B> {
+    type Target = Tensors<Dispatch>;
+
+    fn map_to_dispatch<F>(self, map_kind: F, autodiff: DispatchAutodiffContext) -> Tensors<Dispatch>
+    where
+        F: Fn(BackendTensor<B>) -> DispatchTensorKind,
+    {
+        let wrap = |tensor| DispatchTensor { kind: map_kind(BackendTensor::Float(tensor)), autodiff };
+        Tensors(self.0.into_iter().map(wrap).collect())
+    }
+
+    fn map_from_dispatch<F>(target: Tensors<Dispatch>, unwrap_kind: F) -> Self
+    where
+        F: Fn(DispatchTensor) -> BackendTensor<B>,
+    {
+        Self(target.0.into_iter().map(|tensor| unwrap_kind(tensor).float()).collect())
+    }
+
+    fn routing_tensor(target: &Tensors<Dispatch>) -> Option<&DispatchTensor> {
+        target.0.first()
+    }
+
+    fn routing_float_tensor(target: &Tensors<Dispatch>) -> Option<&DispatchTensor> {
+        target.0.first()
+    }
+
+    fn autodiff_context(target: &Tensors<Dispatch>) -> DispatchAutodiffContext {
+        target.0.iter().fold(DispatchAutodiffContext::Disabled, |context, tensor| context.merge(tensor.autodiff))
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl<B: Backend> ExtensionMetadata for Tensors<B> {
+    type Metadata = Vec<TensorSpec>;
+    type Input = Vec<TensorIr>;
+    type Output = Vec<OutputTensor>;
+}
+
+/// Fusion's handles of the backend `B`.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+type Handles<B> = HandleContainer<<<B as FusionBackend>::FusionRuntime as FusionRuntime>::FusionHandle>;
+
+/// What Burn derives for structures of tensors, for a list.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl<B: FusionBackend> FusionValueAdapter<B> for Tensors<B> {
+    type Metadata = Vec<TensorSpec>;
+    type Input = Vec<TensorIr>;
+    type Output = Vec<OutputTensor>;
+    type Inner = Self;
+    type Fused = Tensors<Fusion<B>>;
+
+    fn to_metadata(value: &Self::Fused) -> Vec<TensorSpec> {
+        value.0.iter().map(<Float as FusionValueAdapter<B>>::to_metadata).collect()
+    }
+
+    fn visit_fused_tensors(value: &Self::Fused, visit: &mut impl FnMut(&FusionTensor<B::FusionRuntime>)) {
+        value.0.iter().for_each(visit);
+    }
+
+    fn tensor_count(specs: &Vec<TensorSpec>) -> usize {
+        specs.len()
+    }
+
+    fn append_input_ir(value: Self::Fused, inputs: &mut Vec<TensorIr>) -> Vec<TensorIr> {
+        value.0.into_iter().map(|tensor| <Float as FusionValueAdapter<B>>::append_input_ir(tensor, inputs)).collect()
+    }
+
+    fn resolve_inputs(inputs: &Vec<TensorIr>, handles: &mut Handles<B>) -> Self {
+        Self(inputs.iter().map(|input| <Float as FusionValueAdapter<B>>::resolve_inputs(input, handles)).collect())
+    }
+
+    fn append_output_ir(
+        specs: &Vec<TensorSpec>,
+        out: &mut Vec<TensorIr>,
+        create: &mut impl FnMut() -> TensorId,
+    ) -> Vec<OutputTensor> {
+        specs.iter().map(|spec| <Float as FusionValueAdapter<B>>::append_output_ir(spec, out, create)).collect()
+    }
+
+    fn validate_outputs(
+        value: &Self,
+        outputs: &Vec<OutputTensor>,
+        device: Option<&B::Device>,
+    ) -> Result<(), ExecutionError> {
+        let mut each = value.0.iter().zip(outputs);
+        each.try_for_each(|(tensor, output)| <Float as FusionValueAdapter<B>>::validate_outputs(tensor, output, device))
+    }
+
+    fn register_output_handles(value: Self, outputs: &Vec<OutputTensor>, handles: &mut Handles<B>) {
+        for (tensor, output) in value.0.into_iter().zip(outputs) {
+            <Float as FusionValueAdapter<B>>::register_output_handles(tensor, output, handles);
+        }
+    }
+
+    fn build_fused_output(
+        specs: &Vec<TensorSpec>,
+        tensors: &mut std::vec::IntoIter<FusionTensor<B::FusionRuntime>>,
+    ) -> Self::Fused {
+        let each = specs.iter();
+        Tensors(each.map(|spec| <Float as FusionValueAdapter<B>>::build_fused_output(spec, tensors)).collect())
+    }
+}

@@ -1,0 +1,217 @@
+//! Steps of all parameters at once: Burn hands an optimizer one parameter after the other, which on a GPU would be a launch, or
+//! several, for each. [`Noting`] only notes what is to be done, and [`NetworkOptimizer`] does all of it together.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::backend::DispatchTensor;
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource};
+use burn::store::RecordError;
+use burn::tensor::{Bytes, Device, Tensor};
+use mbconv_kernels::descent::{Descending, Descent, descend};
+use mbconv_nets::Network;
+
+use super::rule::Rule;
+use crate::device::is_host;
+
+/// The optimizer of a network, with what it remembers of every parameter.
+#[derive(Clone)]
+pub struct NetworkOptimizer {
+    optimizer: ModuleOptimizer,
+    notes: Notes,
+}
+
+impl NetworkOptimizer {
+    pub(super) fn new(optimizer: ModuleOptimizer, notes: Notes) -> Self {
+        Self { optimizer, notes }
+    }
+
+    /// The network after one update along `gradients`, which are of parameters that share a device.
+    pub fn step(&mut self, lr: f64, network: Network, gradients: GradientsParams) -> Network {
+        let network = self.optimizer.step(lr, network, gradients);
+        let notes = mem::take(&mut *self.notes.open());
+        if notes.is_empty() { network } else { network.map(&mut Replace(taken(notes))) }
+    }
+
+    /// What is remembered of every parameter, as Burn writes it.
+    ///
+    /// # Errors
+    ///
+    /// What Burn says.
+    pub fn into_bytes(&self) -> Result<Bytes, RecordError> {
+        self.optimizer.into_bytes()
+    }
+
+    /// This optimizer, remembering what [`NetworkOptimizer::into_bytes`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// What Burn says of bytes that are none of its own.
+    pub fn from_bytes(self, bytes: Bytes) -> Result<Self, RecordError> {
+        Ok(Self { optimizer: self.optimizer.from_bytes(bytes)?, notes: self.notes })
+    }
+}
+
+/// The step of a parameter that was put off.
+pub(super) struct Note {
+    id: ParamId,
+    descent: Descent,
+    parameter: DispatchTensor,
+    gradient: DispatchTensor,
+    moments: [Option<DispatchTensor>; 2],
+    /// Keeps the moments after the step.
+    keep: Box<dyn FnOnce([Option<DispatchTensor>; 2]) + Send>,
+}
+
+/// What was put off, by all who share it.
+#[derive(Clone, Default)]
+pub(super) struct Notes(Arc<Mutex<Vec<Note>>>);
+
+impl Notes {
+    fn open(&self) -> MutexGuard<'_, Vec<Note>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A [`Rule`] for one parameter, as Burn's optimizer. Where memory is the processor's it steps at once.
+#[derive(Clone)]
+pub(super) struct Noting {
+    pub(super) id: ParamId,
+    pub(super) rule: Rule,
+    pub(super) notes: Notes,
+}
+
+/// What a rule remembers of a parameter. Moments are away while a step is put off.
+#[derive(Clone)]
+pub(super) struct RuleState<const D: usize> {
+    moments: Arc<Mutex<[Option<Tensor<D>>; 2]>>,
+    /// Steps taken.
+    steps: usize,
+}
+
+impl<const D: usize> RuleState<D> {
+    fn new(moments: [Option<Tensor<D>>; 2], steps: usize) -> Self {
+        Self { moments: Arc::new(Mutex::new(moments)), steps }
+    }
+
+    fn moments(&self) -> MutexGuard<'_, [Option<Tensor<D>>; 2]> {
+        self.moments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The names of moments in a record.
+const MOMENTS: [&str; 2] = ["first", "second"];
+
+impl<const D: usize> RecordState for RuleState<D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        for (name, moment) in MOMENTS.into_iter().zip(self.moments().iter()) {
+            if let Some(moment) = moment {
+                out.push_tensor(prefix, name, moment.to_data());
+            }
+        }
+        out.push_scalar(prefix, "steps", self.steps.into());
+    }
+
+    fn state_unflatten(prefix: &str, source: &mut StateSource, device: &Device) -> Option<Self> {
+        let moments = MOMENTS.map(|name| source.take_tensor(prefix, name).map(|data| Tensor::from_data(data, device)));
+        let steps = usize::try_from(source.take_scalar(prefix, "steps")?).ok()?;
+        Some(Self::new(moments, steps))
+    }
+}
+
+impl Optimizer for Noting {
+    type State<const D: usize> = RuleState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: f64,
+        parameter: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<RuleState<D>>,
+    ) -> (Tensor<D>, Option<RuleState<D>>) {
+        let device = parameter.device();
+        let (moments, steps) = match state {
+            Some(state) => (mem::take(&mut *state.moments()), state.steps + 1),
+            None => {
+                let start = self.rule.start();
+                (start.map(|start| start.map(|value| Tensor::full(parameter.dims(), value, &device))), 1)
+            }
+        };
+        let state = RuleState::new([None, None], steps);
+        let kept = state.clone();
+        let at_once = is_host(&device);
+        // On a GPU something of the same shape stands in for the parameter, of which no one else may hold the memory.
+        let stand_in = (!at_once).then(|| gradient.clone());
+        let note = Note {
+            id: self.id,
+            descent: self.rule.descent(lr, steps),
+            parameter: parameter.into_dispatch(),
+            gradient: gradient.into_dispatch(),
+            moments: moments.map(|moment| moment.map(Tensor::into_dispatch)),
+            keep: Box::new(move |moments| *kept.moments() = moments.map(|moment| moment.map(Tensor::from_dispatch))),
+        };
+        let parameter = match stand_in {
+            Some(stand_in) => {
+                self.notes.open().push(note);
+                stand_in
+            }
+            None => taken(vec![note])
+                .remove(&self.id)
+                .map_or_else(|| unreachable!("a note is a step"), Tensor::from_dispatch),
+        };
+        (parameter, Some(state))
+    }
+
+    fn to_device<const D: usize>(state: RuleState<D>, device: &Device) -> RuleState<D> {
+        let moments = mem::take(&mut *state.moments());
+        RuleState::new(moments.map(|moment| moment.map(|moment| moment.to_device(device))), state.steps)
+    }
+}
+
+/// Takes the steps, those that are alike together, and returns the parameters.
+fn taken(notes: Vec<Note>) -> HashMap<ParamId, DispatchTensor> {
+    let mut alike: Vec<(Descent, Vec<Note>)> = Vec::new();
+    for note in notes {
+        match alike.iter_mut().find(|(descent, _)| *descent == note.descent) {
+            Some((_, notes)) => notes.push(note),
+            None => alike.push((note.descent, vec![note])),
+        }
+    }
+    let mut parameters = HashMap::new();
+    for (descent, notes) in alike {
+        let mut tensors = Descending { parameters: Vec::new(), gradients: Vec::new(), moments: Default::default() };
+        let mut keepers = Vec::new();
+        for Note { id, parameter, gradient, moments, keep, .. } in notes {
+            tensors.parameters.push(parameter);
+            tensors.gradients.push(gradient);
+            for (list, moment) in tensors.moments.iter_mut().zip(moments) {
+                list.extend(moment);
+            }
+            keepers.push((id, keep));
+        }
+        let (moved, moments) = descend(tensors, descent);
+        let mut moments = moments.map(Vec::into_iter);
+        for ((id, keep), parameter) in keepers.into_iter().zip(moved) {
+            keep(moments.each_mut().map(Iterator::next));
+            parameters.insert(id, parameter);
+        }
+    }
+    parameters
+}
+
+/// Puts parameters in the place of what stood in for them.
+struct Replace(HashMap<ParamId, DispatchTensor>);
+
+impl ModuleMapper for Replace {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(parameter) = self.0.remove(&param.id) else { return param };
+        let (id, stand_in, mapper) = param.consume();
+        let mut parameter = Tensor::from_inner(Tensor::from_dispatch(parameter));
+        if let Some(strategy) = stand_in.gradient_checkpointing_strategy() {
+            parameter = parameter.with_gradient_checkpointing_strategy(strategy);
+        }
+        Param::from_mapped_value(id, parameter.set_require_grad(stand_in.is_require_grad()), mapper)
+    }
+}
