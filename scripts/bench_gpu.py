@@ -5,7 +5,8 @@
 
 What compiles or tunes at its first start does so first, all of it at once, each with a cache of its own; then everything is
 measured, one after the other, on a quiet machine. --cache keeps those of mbconv for later runs. Each of mbconv's measurements is a
-process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward, cross-entropy, backward and SGD with Nesterov momentum; inference takes images to logits. mbconv runs
+process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward, cross-entropy, backward and SGD with Nesterov momentum, the GPU being waited for every eighth step as
+training seldom does; inference takes images to logits and waits each time. mbconv runs
 in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager in single precision (NCHW), then
 channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time does not suffice for is named and
 left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
@@ -35,23 +36,26 @@ PEERS = {
     "PyTorch eager bf16, channels-last": (True, False),
     "PyTorch compiled bf16, channels-last": (True, True),
 }
+# Steps of training that are queued before the GPU is waited for, as `mbconv bench` does.
+UNWAITED = 8
 # Passes over a layer's input and output, forward and forward with backward.
 PASSES = {"infer": (1, 1), "train": (3, 11)}
 BYTES = {"f32": 4, "bf16": 2}
 FLOPS_PER_MAC = {"infer": 2, "train": 6}
 
 
-def median_time(body, seconds, wait):
-    """Median seconds of `body`, repeated for `seconds` after three that do not count."""
+def median_time(body, together, seconds, wait):
+    """Median seconds of `body`, run `together` times before waiting, for `seconds` after three that do not count."""
     for _ in range(3):
         body()
     wait()
     times, started = [], time.perf_counter()
     while not times or time.perf_counter() - started < seconds:
         began = time.perf_counter()
-        body()
+        for _ in range(together):
+            body()
         wait()
-        times.append(time.perf_counter() - began)
+        times.append((time.perf_counter() - began) / together)
     return statistics.median(times)
 
 
@@ -87,7 +91,8 @@ def pytorch(peer, network, mode, size, batch, seconds, where):
         with precision():
             forward(images)
 
-    return batch / median_time(train if mode == "train" else infer, seconds, wait)
+    body, together = (train, UNWAITED) if mode == "train" else (infer, 1)
+    return batch / median_time(body, together, seconds, wait)
 
 
 def run(command, limit, cache=None):

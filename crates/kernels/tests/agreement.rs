@@ -5,11 +5,16 @@
 
 mod common;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::{
+    backend::DispatchTensor,
+    tensor::{DType, Device, Tensor},
+};
 use common::{Layout, Place, assert_close, differentiate, values};
 use mbconv_kernels::{
     Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_between_activations,
-    depthwise_conv2d, excite, global_average, pointwise_conv2d, reference, shift_activation,
+    depthwise_conv2d,
+    descent::{Descending, Descent, blend, descend},
+    excite, global_average, pointwise_conv2d, reference, shift_activation,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -343,5 +348,76 @@ fn relu_and_relu6_have_no_gradient_at_their_kinks() {
             assert_eq!(values(y.clone()), outputs);
             assert_eq!(values(x.grad(&y.sum().backward()).unwrap()), slopes);
         }
+    }
+}
+
+/// Many tensors of many sizes, some held by someone else, whose values must stay.
+#[test]
+fn tensors_move_together_as_each_does_alone() {
+    let device = Device::default();
+    let rules = [
+        Descent::Sgd { decay: 0.1, momentum: 0.0, nesterov: false, lr: 0.3 },
+        Descent::Sgd { decay: 0.1, momentum: 0.9, nesterov: false, lr: 0.3 },
+        Descent::Sgd { decay: 0.1, momentum: 0.9, nesterov: true, lr: 0.3 },
+        Descent::RmsPropTf { decay: 0.1, rise: 0.1, momentum: 0.9, epsilon: 1e-3, lr: 0.3 },
+        Descent::AdamW { keep: 0.9, beta: 0.99, rises: [0.1, 0.01], rate: 0.3, root: 3.0, epsilon: 1e-3 },
+    ];
+    let sizes: Vec<usize> = (0..75).map(|index| [1, 3, 64, 257, 40_000][index % 5] + index).collect();
+    let numbers = |seed: usize| -> Vec<Vec<f32>> {
+        let number = |index: usize| ((index * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0;
+        sizes.iter().map(|size| (0..*size).map(number).collect()).collect()
+    };
+    let upload = |lists: &[Vec<f32>]| -> Vec<Tensor<1>> {
+        lists.iter().map(|list| Tensor::from_floats(list.as_slice(), &device)).collect()
+    };
+    let lower = |tensors: Vec<Tensor<1>>| tensors.into_iter().map(Tensor::into_dispatch).collect::<Vec<_>>();
+    let read = |tensors: Vec<DispatchTensor>| -> Vec<Vec<f32>> {
+        tensors.into_iter().map(|tensor| Tensor::<1>::from_dispatch(tensor).into_data().try_to_vec().unwrap()).collect()
+    };
+    let close = |found: &[Vec<f32>], expected: &[Vec<f32>], what: &str| {
+        for (a, b) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((a - b).abs() <= 2e-5 * b.abs().max(1.0), "{what}: {a}, not {b}");
+        }
+        assert_eq!(found.len(), expected.len(), "{what}");
+    };
+    for (rule, moments) in rules.into_iter().zip([0, 1, 1, 2, 2]) {
+        let what = format!("{rule:?}");
+        let (mut p, g) = (numbers(1), numbers(2));
+        // Mean squares are not negative.
+        let positive = numbers(4).into_iter().map(|list| list.into_iter().map(f32::abs).collect()).collect();
+        let mut kept = [numbers(3), positive];
+        kept[moments..].iter_mut().for_each(|list| list.iter_mut().for_each(Vec::clear));
+        let parameters = upload(&p);
+        let held = parameters[..20].to_vec();
+        let lists = Descending {
+            parameters: lower(parameters),
+            gradients: lower(upload(&g)),
+            moments: [0, 1].map(|index| if index < moments { lower(upload(&kept[index])) } else { Vec::new() }),
+        };
+        let (moved, found) = descend(lists, rule);
+        let before = p.clone();
+        let [first, second] = &mut kept;
+        for (((p, g), first), second) in p.iter_mut().zip(&g).zip(first.iter_mut()).zip(second.iter_mut()) {
+            rule.step(p, g, first, second);
+        }
+        close(&read(moved), &p, &what);
+        for (index, found) in found.into_iter().enumerate() {
+            assert_eq!(found.len(), if index < moments { sizes.len() } else { 0 }, "{what}");
+            if index < moments {
+                close(&read(found), &kept[index], &what);
+            }
+        }
+        assert_eq!(read(lower(held)), before[..20], "{what}");
+    }
+    for held in [0, 1] {
+        let averages = upload(&numbers(1));
+        let others = averages[..held].to_vec();
+        let shares = (0..sizes.len()).map(|index| [0.9, index as f64]);
+        let found = read(blend(lower(averages), lower(upload(&numbers(2))), shares));
+        let pairs = numbers(1).into_iter().zip(numbers(2)).enumerate();
+        let expected: Vec<Vec<f32>> =
+            pairs.map(|(i, (a, v))| a.iter().zip(&v).map(|(a, v)| 0.9 * a + i as f32 * v).collect()).collect();
+        close(&found, &expected, "averages");
+        assert_eq!(read(lower(others)), numbers(1)[..held]);
     }
 }

@@ -43,10 +43,10 @@ pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, 
 pub use efficientnet::EfficientNetConfig;
 pub use folded::{Inference, images_in};
 pub use layout::Layout;
-#[cfg(all(feature = "kernel-cache", any(feature = "wgpu", feature = "cuda")))]
-pub use mbconv_kernels::keep_kernels;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use mbconv_kernels::memory::Allocator;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub use mbconv_kernels::set_up_gpus;
 pub use mbconv_kernels::{Activation, inference::instructions, memory::keep_freed_memory, synchronise, vectors};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;

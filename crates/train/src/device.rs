@@ -207,8 +207,7 @@ mod gpu {
             _ => return Vec::new(),
         };
         // Before any GPU is opened.
-        #[cfg(feature = "kernel-cache")]
-        mbconv_nets::keep_kernels();
+        mbconv_nets::set_up_gpus();
         let mut devices: Vec<Device> = Device::enumerate(filter).into_vec();
         devices.sort_by_key(rank);
         devices

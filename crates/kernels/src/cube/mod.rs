@@ -3,11 +3,8 @@
 //!
 //! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; `cache`, what
-//! survives the program.
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; [`settings`].
 
-#[cfg(feature = "kernel-cache")]
-pub mod cache;
 mod depthwise;
 mod descent;
 mod excitation;
@@ -16,6 +13,7 @@ mod normalisation;
 mod pictures;
 mod products;
 mod program;
+pub mod settings;
 pub mod shapes;
 mod sums;
 mod tall;

@@ -1,6 +1,6 @@
 //! Which kernel computes a product of matrices. CubeCL has two dozen; to compile them all for every product of a network takes
 //! minutes. Here are those that were the quickest, or nearly, for products whose matrices are long and thin (measured on an H200, see
-//! docs/gpu.md), and one of our own. The first product of a kind tries two or three and what it finds is kept (see `cache`).
+//! docs/gpu.md), and one of our own. The first product of a kind tries two or three and what it finds is kept (see `settings`).
 
 use burn_cubecl::{
     CubeTuneId,
