@@ -5,11 +5,11 @@
 
 What compiles or tunes at its first start does so first, all of it at once, each with a cache of its own; then everything is
 measured, one after the other, on a quiet machine. --cache keeps those of mbconv for later runs. Each of mbconv's measurements is a
-process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward, cross-entropy, backward and SGD with Nesterov momentum, the GPU being waited for every eighth step as
-training seldom does; inference takes images to logits and waits each time. mbconv runs
-in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager in single precision (NCHW), then
-channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time does not suffice for is named and
-left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
+process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward, cross-entropy,
+backward and SGD with Nesterov momentum, and waits for the GPU every eighth step, as training seldom does; inference takes images to
+logits and waits each time. mbconv runs in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager in
+single precision (NCHW), then channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time does not
+suffice for is named and left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
 
 The last table is the roofline: multiply-accumulates, and the least bytes that a step moves when every layer is convolution,
 statistics, normalisation with activation and their gradients, each reading its operands and writing its results once
@@ -203,7 +203,7 @@ def main():
     parser.add_argument("--input-size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement, after warming up")
     parser.add_argument("--each", type=float, default=60, help="seconds that one of mbconv's measurements may take")
-    parser.add_argument("--prepare", type=float, default=240, help="seconds for what compiles and tunes at its first start; 0: it is done while measuring")
+    parser.add_argument("--prepare", type=float, default=240, help="seconds for what compiles and tunes at its first start, all at once (a smaller GPU may lack the memory); 0: it is done while measuring, so --each should be longer")
     parser.add_argument("--cache", type=pathlib.Path, help="where mbconv keeps what it compiled and tuned (default: nowhere after this run)")
     parser.add_argument("--minutes", type=float, default=9, help="of everything")
     parser.add_argument("--bandwidth", type=float, default=4.8, help="the GPU's memory in TB/s, by its data sheet")
