@@ -62,15 +62,15 @@ pub fn descend<B: Backend>(tensors: [Tensors<B>; 4], descent: Descent) -> (Tenso
     let [mut first, mut second] = [first, second];
     let (mut moved, mut moments) = (Vec::new(), [Vec::new(), Vec::new()]);
     for (parameter, gradient) in parameters.zip(gradients) {
-        let device = parameter.device();
+        let (device, dtype) = (parameter.device(), parameter.dtype());
         let mut values = in_single_precision::<B>(parameter);
         let gradient = in_single_precision::<B>(gradient);
         let [mut first, mut second] = [first.next(), second.next()].map(|moment| moment.map(in_single_precision::<B>));
         let [a, b] = [&mut first, &mut second].map(|moment| moment.as_mut().map_or(&mut [][..], slice));
         descent.step(slice(&mut values), gradient.as_slice().unwrap_or_default(), a, b);
-        moved.push(B::float_from_data(values, &device));
+        moved.push(B::float_from_data(values.convert_dtype(dtype), &device));
         for (kept, moment) in moments.iter_mut().zip([first, second]) {
-            kept.extend(moment.map(|moment| B::float_from_data(moment, &device)));
+            kept.extend(moment.map(|moment| B::float_from_data(moment.convert_dtype(dtype), &device)));
         }
     }
     let [first, second] = moments;
@@ -80,13 +80,13 @@ pub fn descend<B: Backend>(tensors: [Tensors<B>; 4], descent: Descent) -> (Tenso
 /// See [`crate::extension::Kernels::blend`]: on the processor, as [`descend`].
 pub fn blend<B: Backend>(averages: Tensors<B>, values: Tensors<B>, shares: &[[f32; 2]]) -> Tensors<B> {
     let blended = averages.0.into_iter().zip(values.0).zip(shares).map(|((average, value), [keep, take])| {
-        let device = average.device();
+        let (device, dtype) = (average.device(), average.dtype());
         let mut average = in_single_precision::<B>(average);
         let value = in_single_precision::<B>(value);
         for (average, value) in slice(&mut average).iter_mut().zip(value.as_slice::<f32>().unwrap_or_default()) {
             *average = keep * *average + take * value;
         }
-        B::float_from_data(average, &device)
+        B::float_from_data(average.convert_dtype(dtype), &device)
     });
     Tensors(blended.collect())
 }

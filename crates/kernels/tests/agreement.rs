@@ -409,6 +409,12 @@ fn tensors_move_together_as_each_does_alone() {
         }
         assert_eq!(read(lower(held)), before[..20], "{what}");
     }
+    // Whatever is not in single precision stays what it is.
+    let double = || Tensor::<1>::ones([3], &Device::flex()).cast(DType::F64).into_dispatch();
+    let lists = Descending { parameters: vec![double()], gradients: vec![double()], moments: Default::default() };
+    let (moved, _) = descend(lists, Descent::Sgd { decay: 0.0, momentum: 0.0, nesterov: false, lr: 0.25 });
+    let moved = Tensor::<1>::from_dispatch(moved.into_iter().next().unwrap());
+    assert_eq!((moved.dtype(), moved.into_data().try_to_vec::<f64>().unwrap()), (DType::F64, vec![0.75; 3]));
     for held in [0, 1] {
         let averages = upload(&numbers(1));
         let others = averages[..held].to_vec();

@@ -157,9 +157,7 @@ impl Optimizer for Noting {
                 self.notes.open().push(note);
                 stand_in
             }
-            None => taken(vec![note])
-                .remove(&self.id)
-                .map_or_else(|| unreachable!("a note is a step"), Tensor::from_dispatch),
+            None => Tensor::from_dispatch(taken(vec![note])[&self.id].clone()),
         };
         (parameter, Some(state))
     }
