@@ -44,7 +44,7 @@ pub enum Descent {
         /// Learning rate.
         lr: f32,
     },
-    /// AdamW: `m ← m + rises₁·(g - m)`, `v ← keeps·v + rises₂·g²`, `p ← keep·p - rate·m / (√v·root + epsilon)`.
+    /// AdamW: `m ← m + rises₁·(g - m)`, `v ← beta·v + rises₂·g²`, `p ← keep·p - rate·m / (√v·root + epsilon)`.
     AdamW {
         /// What decoupled weight decay leaves of a parameter.
         keep: f32,

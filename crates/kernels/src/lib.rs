@@ -35,7 +35,7 @@ pub mod window;
 pub use activation::Activation;
 pub use convolution::{Convolution, conv2d, depthwise_conv2d, pointwise_conv2d};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub use cube::settings::set_up_gpus;
+pub use cube::{allocator::Allocator, settings::set_up_gpus};
 pub use excitation::{excite, global_average};
 pub use folded::{depthwise_between_activations, shift_activation};
 pub use normalisation::{Normalisation, Statistics, batch_norm_activation, channel_statistics};

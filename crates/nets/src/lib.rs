@@ -43,11 +43,9 @@ pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, 
 pub use efficientnet::EfficientNetConfig;
 pub use folded::{Inference, images_in};
 pub use layout::Layout;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub use mbconv_kernels::memory::Allocator;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub use mbconv_kernels::set_up_gpus;
 pub use mbconv_kernels::{Activation, inference::instructions, memory::keep_freed_memory, synchronise, vectors};
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub use mbconv_kernels::{Allocator, set_up_gpus};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;
 pub use registry::ArchitectureOptions;

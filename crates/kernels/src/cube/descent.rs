@@ -69,13 +69,14 @@ fn some_of(tensors: &[CubeTensor], range: Range<usize>) -> SequenceArg<Box<[f32]
 
 /// Parameters and both moments after a step.
 pub fn descend([parameters, gradients, first, second]: [Vec<CubeTensor>; 4], descent: Descent) -> [Vec<CubeTensor>; 3] {
+    // As `descend_kernel` has them: decay (AdamW: what it leaves), rate, share that is kept, shares that are taken, epsilon.
     let (form, numbers) = match descent {
         Descent::Sgd { decay, lr, .. } if first.is_empty() => (Form::Sgd, [decay, lr, 0.0, 0.0, 0.0, 0.0]),
         Descent::Sgd { decay, momentum, nesterov, lr } => {
             (if nesterov { Form::Nesterov } else { Form::Momentum }, [decay, lr, momentum, 0.0, 0.0, 0.0])
         }
         Descent::RmsPropTf { decay, rise, momentum, epsilon, lr } => {
-            (Form::RmsPropTf, [decay, lr, momentum, rise, epsilon, 0.0])
+            (Form::RmsPropTf, [decay, lr, momentum, 0.0, rise, epsilon])
         }
         // `rate·m / (√v·root + ε) = (rate / root)·m / (√v + ε / root)`.
         Descent::AdamW { keep, beta, rises, rate, root, epsilon } => {
@@ -90,7 +91,7 @@ pub fn descend([parameters, gradients, first, second]: [Vec<CubeTensor>; 4], des
     let count = at_once(some, 4);
     for start in (0..parameters.len()).step_by(count) {
         let end = parameters.len().min(start + count);
-        let [decay, rate, a, b, c, d] = numbers;
+        let [decay, rate, keep, take_first, take_second, epsilon] = numbers;
         let chunk = &parameters[start..end];
         descend_kernel::launch(
             &client,
@@ -103,10 +104,10 @@ pub fn descend([parameters, gradients, first, second]: [Vec<CubeTensor>; 4], des
             some_of(&second, start..end),
             decay,
             rate,
-            a,
-            b,
-            c,
-            d,
+            keep,
+            take_first,
+            take_second,
+            epsilon,
             form,
         );
     }
@@ -153,10 +154,10 @@ fn descend_kernel(
     second: &mut Sequence<Box<[f32]>>,
     decay: f32,
     rate: f32,
-    a: f32,
-    b: f32,
-    c: f32,
-    d: f32,
+    keep: f32,
+    take_first: f32,
+    take_second: f32,
+    epsilon: f32,
     #[comptime] form: Form,
 ) {
     let units = CUBE_COUNT * CUBE_DIM as usize;
@@ -171,28 +172,28 @@ fn descend_kernel(
                 parameters.index_mut(index)[at] = p - rate * (g + decay * p);
             } else if comptime!(matches!(form, Form::Momentum | Form::Nesterov)) {
                 let g = g + decay * p;
-                let moment = a * first.index(index)[at] + g;
+                let moment = keep * first.index(index)[at] + g;
                 first.index_mut(index)[at] = moment;
                 if comptime!(matches!(form, Form::Nesterov)) {
-                    parameters.index_mut(index)[at] = p - rate * (g + a * moment);
+                    parameters.index_mut(index)[at] = p - rate * (g + keep * moment);
                 } else {
                     parameters.index_mut(index)[at] = p - rate * moment;
                 }
             } else if comptime!(matches!(form, Form::RmsPropTf)) {
                 let g = g + decay * p;
                 let s = second.index(index)[at];
-                let s = s + b * (g * g - s);
-                let moment = a * first.index(index)[at] + rate * g / (s + c).sqrt();
+                let s = s + take_second * (g * g - s);
+                let moment = keep * first.index(index)[at] + rate * g / (s + epsilon).sqrt();
                 second.index_mut(index)[at] = s;
                 first.index_mut(index)[at] = moment;
                 parameters.index_mut(index)[at] = p - moment;
             } else {
                 let m = first.index(index)[at];
-                let m = m + b * (g - m);
-                let v = a * second.index(index)[at] + c * g * g;
+                let m = m + take_first * (g - m);
+                let v = keep * second.index(index)[at] + take_second * g * g;
                 first.index_mut(index)[at] = m;
                 second.index_mut(index)[at] = v;
-                parameters.index_mut(index)[at] = decay * p - rate * m / (v.sqrt() + d);
+                parameters.index_mut(index)[at] = decay * p - rate * m / (v.sqrt() + epsilon);
             }
             at += units;
         }

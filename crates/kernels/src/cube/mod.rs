@@ -3,8 +3,9 @@
 //!
 //! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; [`settings`].
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; [`settings`]; [`allocator`].
 
+pub mod allocator;
 mod depthwise;
 mod descent;
 mod excitation;

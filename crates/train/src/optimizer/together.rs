@@ -17,7 +17,6 @@ use super::rule::Rule;
 use crate::device::is_host;
 
 /// The optimizer of a network, with what it remembers of every parameter.
-#[derive(Clone)]
 pub struct NetworkOptimizer {
     optimizer: ModuleOptimizer,
     notes: Notes,
@@ -84,8 +83,8 @@ pub(super) struct Noting {
 }
 
 /// What a rule remembers of a parameter. Moments are away while a step is put off.
-#[derive(Clone)]
 pub(super) struct RuleState<const D: usize> {
+    /// Shared with the step that is put off.
     moments: Arc<Mutex<[Option<Tensor<D>>; 2]>>,
     /// Steps taken.
     steps: usize,
@@ -98,6 +97,13 @@ impl<const D: usize> RuleState<D> {
 
     fn moments(&self) -> MutexGuard<'_, [Option<Tensor<D>>; 2]> {
         self.moments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<const D: usize> Clone for RuleState<D> {
+    /// Moments of its own, which a step of the original does not take away.
+    fn clone(&self) -> Self {
+        Self::new(self.moments().clone(), self.steps)
     }
 }
 
@@ -140,17 +146,19 @@ impl Optimizer for Noting {
             }
         };
         let state = RuleState::new([None, None], steps);
-        let kept = state.clone();
-        let at_once = is_host(&device);
+        let kept = Arc::clone(&state.moments);
         // On a GPU something of the same shape stands in for the parameter, of which no one else may hold the memory.
-        let stand_in = (!at_once).then(|| gradient.clone());
+        let stand_in = (!is_host(&device)).then(|| gradient.clone());
         let note = Note {
             id: self.id,
             descent: self.rule.descent(lr, steps),
             parameter: parameter.into_dispatch(),
             gradient: gradient.into_dispatch(),
             moments: moments.map(|moment| moment.map(Tensor::into_dispatch)),
-            keep: Box::new(move |moments| *kept.moments() = moments.map(|moment| moment.map(Tensor::from_dispatch))),
+            keep: Box::new(move |moments| {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                *kept = moments.map(|moment| moment.map(Tensor::from_dispatch));
+            }),
         };
         let parameter = match stand_in {
             Some(stand_in) => {
