@@ -17,6 +17,7 @@ use burn::{
 use crate::{
     Activation, Convolution, Normalisation, Statistics, Window,
     activation::RELU6_MAX,
+    chance::Dropping,
     descent::{Descent, Tensors},
     pictures::{Operation, RgbPixels, Sampling},
 };
@@ -57,7 +58,13 @@ pub fn perform<B: Backend>(pictures: IntTensor<B>, operations: &[(Operation, Sam
 }
 
 /// See [`crate::extension::Kernels::descend`]: on the processor, in place where the backend's memory is the processor's.
-pub fn descend<B: Backend>(tensors: [Tensors<B>; 4], descent: Descent) -> (Tensors<B>, Tensors<B>, Tensors<B>) {
+pub fn descend<B: Backend>(
+    tensors: [Tensors<B>; 4],
+    numbers: Tensors<B>,
+    start: usize,
+    descent: Descent,
+) -> (Tensors<B>, Tensors<B>, Tensors<B>) {
+    let descent = numbers_from(numbers, start).map_or(descent, |numbers| descent.with_numbers(numbers));
     let [parameters, gradients, first, second] = tensors.map(|list| list.0.into_iter());
     let [mut first, mut second] = [first, second];
     let (mut moved, mut moments) = (Vec::new(), [Vec::new(), Vec::new()]);
@@ -78,8 +85,16 @@ pub fn descend<B: Backend>(tensors: [Tensors<B>; 4], descent: Descent) -> (Tenso
 }
 
 /// See [`crate::extension::Kernels::blend`]: on the processor, as [`descend`].
-pub fn blend<B: Backend>(averages: Tensors<B>, values: Tensors<B>, shares: &[[f32; 2]]) -> Tensors<B> {
-    let blended = averages.0.into_iter().zip(values.0).zip(shares).map(|((average, value), [keep, take])| {
+pub fn blend<B: Backend>(
+    averages: Tensors<B>,
+    values: Tensors<B>,
+    numbers: Tensors<B>,
+    start: usize,
+    shares: &[[f32; 2]],
+) -> Tensors<B> {
+    let common: Option<[f32; 2]> = numbers_from(numbers, start);
+    let blended = averages.0.into_iter().zip(values.0).zip(shares).map(|((average, value), shares)| {
+        let [keep, take] = common.unwrap_or(*shares);
         let (device, dtype) = (average.device(), average.dtype());
         let mut average = in_single_precision::<B>(average);
         let value = in_single_precision::<B>(value);
@@ -89,6 +104,20 @@ pub fn blend<B: Backend>(averages: Tensors<B>, values: Tensors<B>, shares: &[[f3
         B::float_from_data(average.convert_dtype(dtype), &device)
     });
     Tensors(blended.collect())
+}
+
+/// See [`crate::extension::Kernels::kept`]: on the processor.
+pub fn kept<B: Backend>(numbers: FloatTensor<B>, count: usize, dropping: Dropping) -> FloatTensor<B> {
+    let device = numbers.device();
+    let seed = numbers_from(Tensors::<B>(vec![numbers]), 0).unwrap_or_default();
+    let factors: Vec<f32> = (0..count as u32).map(|index| dropping.factor(seed, index)).collect();
+    B::float_from_data(TensorData::new(factors, [count]), &device)
+}
+
+/// So many numbers from `start`, where there is a tensor that has them.
+fn numbers_from<B: Backend, const N: usize>(numbers: Tensors<B>, start: usize) -> Option<[f32; N]> {
+    let numbers = in_single_precision::<B>(numbers.0.into_iter().next()?);
+    numbers.as_slice().ok()?.get(start..start + N)?.try_into().ok()
 }
 
 fn in_single_precision<B: Backend>(tensor: FloatTensor<B>) -> TensorData {

@@ -1,6 +1,8 @@
 //! Steps of optimizers and of a moving average: of all tensors of a network at once, since a launch for each would cost a GPU's
 //! processor more than the arithmetic.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use burn::backend::fusion::{
     ExecutionError, Fusion, FusionBackend, FusionRuntime, FusionTensor,
@@ -61,7 +63,34 @@ pub enum Descent {
     },
 }
 
+/// Numbers of a step that change from one to the next.
+pub const NUMBERS: usize = 6;
+
 impl Descent {
+    /// The step as kernels read it: weight decay (AdamW: what it leaves), learning rate, share of a moment that is kept, shares
+    /// that are replaced, epsilon.
+    pub fn numbers(&self) -> [f32; NUMBERS] {
+        match *self {
+            Self::Sgd { decay, momentum, lr, .. } => [decay, lr, momentum, 0.0, 0.0, 0.0],
+            Self::RmsPropTf { decay, rise, momentum, epsilon, lr } => [decay, lr, momentum, 0.0, rise, epsilon],
+            // `rate·m / (√v·root + ε) = (rate / root)·m / (√v + ε / root)`.
+            Self::AdamW { keep, beta, rises, rate, root, epsilon } => {
+                [keep, rate / root, beta, rises[0], rises[1], epsilon / root]
+            }
+        }
+    }
+
+    /// The same rule with other [`Descent::numbers`].
+    pub(crate) fn with_numbers(self, [a, rate, keep, first, second, epsilon]: [f32; NUMBERS]) -> Self {
+        match self {
+            Self::Sgd { nesterov, .. } => Self::Sgd { decay: a, momentum: keep, nesterov, lr: rate },
+            Self::RmsPropTf { .. } => Self::RmsPropTf { decay: a, rise: second, momentum: keep, epsilon, lr: rate },
+            Self::AdamW { .. } => {
+                Self::AdamW { keep: a, beta: keep, rises: [first, second], rate, root: 1.0, epsilon }
+            }
+        }
+    }
+
     /// One step in place; a moment that the rule, or this form of it, does not keep is empty.
     pub fn step(&self, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         match *self {
@@ -96,6 +125,26 @@ impl Descent {
     }
 }
 
+/// How often [`descend`] and [`blend`] had to leave memory as it was.
+static COPIES: AtomicUsize = AtomicUsize::new(0);
+
+/// How often GPUs of this process could not change a parameter, moment or average in place, be it that someone else held it. Operations
+/// that are queued count once they have run.
+pub fn copies() -> usize {
+    COPIES.load(Ordering::Relaxed)
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(crate) fn count_copy() {
+    COPIES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Writes `values` into the memory of `targets`, of the same shapes, whoever else holds it, where it is a GPU's; all in single precision
+/// without gaps. The targets, or else the values, are returned.
+pub fn overwrite(targets: Vec<DispatchTensor>, values: Vec<DispatchTensor>) -> Vec<DispatchTensor> {
+    Dispatch::overwrite(Tensors(targets), Tensors(values)).0
+}
+
 /// Tensors of any shapes as one operand.
 #[derive(Clone, Debug)]
 pub struct Tensors<B: Backend>(pub Vec<FloatTensor<B>>);
@@ -111,19 +160,43 @@ pub struct Descending {
     pub moments: [Vec<DispatchTensor>; 2],
 }
 
-/// Parameters and moments after a step, in the same order. What no one else holds is changed in place.
+/// Numbers in the memory of a device, `[N]` in single precision without autodiff, which an operation reads when it runs rather than
+/// when it is queued: operations that were recorded run with other numbers each time.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    /// All of them.
+    pub all: DispatchTensor,
+    /// Where the operation's begin.
+    pub start: usize,
+}
+
+impl Numbers {
+    fn parts<B: Backend<FloatTensorPrimitive = DispatchTensor>>(numbers: Option<Self>) -> (Tensors<B>, usize) {
+        numbers.map_or((Tensors(Vec::new()), 0), |Self { all, start }| (Tensors(vec![all]), start))
+    }
+}
+
+/// Parameters and moments after a step, in the same order. What no one else holds is changed in place. `numbers` stand for those of
+/// `descent`, as [`Descent::numbers`] has them.
 ///
 /// # Panics
 ///
 /// If lists differ in length or shape, or are not all on one device, without autodiff and in single precision.
-pub fn descend(tensors: Descending, descent: Descent) -> (Vec<DispatchTensor>, [Vec<DispatchTensor>; 2]) {
+pub fn descend(
+    tensors: Descending,
+    descent: Descent,
+    numbers: Option<Numbers>,
+) -> (Vec<DispatchTensor>, [Vec<DispatchTensor>; 2]) {
     let Descending { parameters, gradients, moments: [first, second] } = tensors;
     let [parameters, gradients, first, second] = [parameters, gradients, first, second].map(Tensors);
-    let (parameters, first, second) = Dispatch::descend(parameters, gradients, first, second, descent);
+    let (numbers, start) = Numbers::parts(numbers);
+    let (parameters, first, second) =
+        Dispatch::descend(parameters, gradients, first, second, numbers, start, descent);
     (parameters.0, [first.0, second.0])
 }
 
 /// Each average times the first of its shares, and its value times the second. Averages that no one else holds are changed in place.
+/// `numbers` are two, which stand for the shares of all.
 ///
 /// # Panics
 ///
@@ -132,9 +205,11 @@ pub fn blend(
     averages: Vec<DispatchTensor>,
     values: Vec<DispatchTensor>,
     shares: impl IntoIterator<Item = [f64; 2]>,
+    numbers: Option<Numbers>,
 ) -> Vec<DispatchTensor> {
     let shares = shares.into_iter().map(|shares| shares.map(|share| share as f32)).collect();
-    Dispatch::blend(Tensors(averages), Tensors(values), shares).0
+    let (numbers, start) = Numbers::parts(numbers);
+    Dispatch::blend(Tensors(averages), Tensors(values), numbers, start, shares).0
 }
 
 impl<B: Backend> ExtensionType<B> for Tensors<B> {

@@ -18,9 +18,11 @@ use burn::backend::{
 };
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::cube::shapes::{average_shape, channels_of, map_shape, output_shape, pictures_of, vector_of, weight_of};
+use crate::cube::shapes::{average_shape, channels_of, kept_of, map_shape, output_shape, pictures_of, vector_of, weight_of};
 use crate::{
-    Activation, Convolution, Normalisation, Window, composed,
+    Activation, Convolution, Normalisation, Window,
+    chance::Dropping,
+    composed,
     descent::{Descent, Tensors},
     pictures::{Operation, Sampling},
 };
@@ -153,26 +155,44 @@ pub trait Kernels: Backend {
         composed::perform::<Self>(pictures, &operations)
     }
 
-    /// Parameters, and their first and second moments, after a step along the gradients; see [`crate::descent`].
-    #[fusion(meta = |parameters, _, first, second, _| (parameters.clone(), first.clone(), second.clone()))]
+    /// Parameters, and their first and second moments, after a step along the gradients; see [`crate::descent`]. A tensor of
+    /// `numbers` has those of the step, from `start`.
+    #[fusion(meta = |parameters, _, first, second, _, _, _| (parameters.clone(), first.clone(), second.clone()))]
     fn descend(
         #[extension_type] parameters: Tensors<Self>,
         #[extension_type] gradients: Tensors<Self>,
         #[extension_type] first: Tensors<Self>,
         #[extension_type] second: Tensors<Self>,
+        #[extension_type] numbers: Tensors<Self>,
+        start: usize,
         descent: Descent,
     ) -> (Tensors<Self>, Tensors<Self>, Tensors<Self>) {
-        composed::descend::<Self>([parameters, gradients, first, second], descent)
+        composed::descend::<Self>([parameters, gradients, first, second], numbers, start, descent)
     }
 
-    /// The sums of averages and values, each times its share: one pair for each.
-    #[fusion(meta = |averages, _, _| averages.clone())]
+    /// The sums of averages and values, each times its share: one pair for each, or the two that a tensor of `numbers` has from `start`.
+    #[fusion(meta = |averages, _, _, _, _| averages.clone())]
     fn blend(
         #[extension_type] averages: Tensors<Self>,
         #[extension_type] values: Tensors<Self>,
+        #[extension_type] numbers: Tensors<Self>,
+        start: usize,
         shares: Arc<[[f32; 2]]>,
     ) -> Tensors<Self> {
-        composed::blend::<Self>(averages, values, &shares)
+        composed::blend::<Self>(averages, values, numbers, start, &shares)
+    }
+
+    /// Writes values into the memory of the targets, whoever else holds it.
+    #[fusion(meta = |targets, _| targets.clone())]
+    fn overwrite(#[extension_type] targets: Tensors<Self>, #[extension_type] values: Tensors<Self>) -> Tensors<Self> {
+        let _ = targets;
+        values
+    }
+
+    /// What a layer that drops numbers at random multiplies them by, `[count]`: `1 / keep`, or 0; see [`crate::chance`].
+    #[fusion(meta = |numbers, count, _| kept_of(numbers, *count))]
+    fn kept(numbers: FloatTensor<Self>, count: usize, dropping: Dropping) -> FloatTensor<Self> {
+        composed::kept::<Self>(numbers, count, dropping)
     }
 }
 

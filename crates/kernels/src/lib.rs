@@ -5,7 +5,7 @@
 //!
 //! In reading order:
 //! - [`convolution`], [`normalisation`] and [`excitation`]: the operations, as a network calls them; [`folded`]: what evaluation
-//!   needs of them; [`window`] and [`activation`]: their parameters; [`pictures`]: what augmentation does to bytes; [`descent`]: what optimizers do to parameters;
+//!   needs of them; [`window`] and [`activation`]: their parameters; [`pictures`]: what augmentation does to bytes; [`descent`]: what optimizers do to parameters; [`chance`]: what is drawn at random; [`recording`]: steps that a GPU repeats;
 //! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
 //! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
 //!   backward passes; `flex`: fast kernels for the CPU; `cube`: for GPUs; [`memory`]: a setting of the allocator that they profit from;
@@ -14,6 +14,7 @@
 
 pub mod activation;
 mod autodiff;
+pub mod chance;
 pub mod composed;
 pub mod convolution;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
@@ -27,6 +28,7 @@ pub mod inference;
 pub mod memory;
 pub mod normalisation;
 pub mod pictures;
+pub mod recording;
 pub mod reference;
 pub mod synchronise;
 pub mod vectors;

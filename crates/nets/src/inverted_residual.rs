@@ -6,7 +6,7 @@ use mbconv_kernels::{Activation, excite};
 
 use crate::Architecture;
 use crate::architecture::Block;
-use crate::layers::{ConvNormActivation, ConvSpec, Convolution, SqueezeExcitation};
+use crate::layers::{ConvNormActivation, ConvSpec, Convolution, SqueezeExcitation, drawn};
 
 /// Inverted residual (MBConv): expand → depthwise → squeeze-excitation → project, plus the input where shapes allow.
 ///
@@ -101,9 +101,14 @@ fn drop_path(x: Tensor<4>, probability: f64) -> Tensor<4> {
     if probability == 0.0 || !device.is_autodiff() {
         return x;
     }
-    let keep = 1.0 - probability;
     let [n, .., channels] = x.dims();
-    let mask = Tensor::<4>::random([n, 1, 1, 1], Distribution::Bernoulli(keep), &device).div_scalar(keep);
+    let mask = match drawn(&x, n, probability) {
+        Some(mask) => mask.reshape([n, 1, 1, 1]),
+        None => {
+            let keep = 1.0 - probability;
+            Tensor::<4>::random([n, 1, 1, 1], Distribution::Bernoulli(keep), &device).div_scalar(keep)
+        }
+    };
     let mask = mask.cast(x.dtype()).expand([n, 1, 1, channels]);
     excite(x, mask)
 }

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Distribution, Tensor};
-use mbconv_kernels::{Activation, Window, conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
+use mbconv_kernels::{Activation, Window, chance, conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
 
 use crate::norm::BatchNorm;
 use crate::padding::pad;
@@ -172,6 +172,15 @@ impl Linear {
         let weight = self.weight.val().reshape([classes, features, 1, 1]);
         pointwise_conv2d(x.reshape([batch, 1, 1, features]), weight, Some(self.bias.val())).reshape([batch, classes])
     }
+}
+
+/// What dropping with this `probability` multiplies `count` numbers by, for a layer that trains on `x`; `None` where Burn is to draw it.
+pub(crate) fn drawn<const D: usize>(x: &Tensor<D>, count: usize, probability: f64) -> Option<Tensor<1>> {
+    let mask = Tensor::from_inner(chance::kept(count, probability)?);
+    Some(match x.gradient_checkpointing_strategy() {
+        Some(strategy) => mask.with_gradient_checkpointing_strategy(strategy),
+        None => mask,
+    })
 }
 
 /// A fresh convolution weight of PyTorch's `shape`, for `input` channels in all groups together.

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::global_average;
 
 use crate::inverted_residual::InvertedResidual;
-use crate::layers::{ConvNormActivation, ConvSpec, Convolution, Linear};
+use crate::layers::{ConvNormActivation, ConvSpec, Convolution, Linear, drawn};
 use crate::{Architecture, Family};
 
 /// MobileNetV2 or EfficientNet, whichever its [`Architecture`] describes.
@@ -73,7 +73,20 @@ impl Network {
 
     /// Images `[N, H, W, C]`, as they are decoded → logits `[N, classes]`.
     pub fn forward_channels_last(&self, images: Tensor<4>) -> Tensor<2> {
-        self.classifier.forward(self.dropout.forward(self.features(images)))
+        self.classifier.forward(self.drop(self.features(images)))
+    }
+
+    /// Dropout, in training.
+    fn drop(&self, features: Tensor<2>) -> Tensor<2> {
+        let Dropout { prob, training } = &self.dropout;
+        if *prob == 0.0 || !training.is_enabled() || !features.device().is_autodiff() {
+            return features;
+        }
+        let shape @ [n, channels] = features.dims();
+        match drawn(&features, n * channels, *prob) {
+            Some(mask) => features * mask.reshape(shape),
+            None => self.dropout.forward(features),
+        }
     }
 
     /// Images `[N, H, W, C]` → pooled features `[N, head]`, before dropout and classifier.

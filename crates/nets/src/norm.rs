@@ -1,5 +1,7 @@
 //! Batch normalisation with PyTorch's statistics and three modes.
 
+use std::mem;
+
 use burn::backend::DispatchTensor;
 use burn::module::{Flag, Module, ModuleMapper, Param, RunningState};
 use burn::tensor::{Device, Tensor};
@@ -112,27 +114,33 @@ impl BatchNorm {
         let unbiased = count / (count - 1.0).max(1.0);
         let (keep, take) = (1.0 - self.momentum, self.momentum);
         let states = [&self.running_mean, &self.running_var];
-        let moved = blend(
-            states.map(|state| state.value().inner().into_dispatch()).into(),
-            [mean, var].map(|value| value.clone().inner().into_dispatch()).into(),
-            [[keep, take], [keep, take * unbiased]],
-        );
-        for (state, moved) in states.into_iter().zip(moved) {
-            // At once, so that whoever reads the module next sees it; `RunningState::update` would wait for other threads and divide
-            // by their number. A clone is the same state.
-            state.clone().map(&mut Assign(moved));
-        }
+        let values = [mean, var].map(|value| value.clone().inner().into_dispatch());
+        // Taken out, so that no one else holds their memory; the batch's stand in for them.
+        let mut swap = |(state, value)| exchange(state, value);
+        let running = states.into_iter().zip(values.clone()).map(&mut swap).collect();
+        let moved = blend(running, values.into(), [[keep, take], [keep, take * unbiased]], None);
+        states.into_iter().zip(moved).for_each(|pair| drop(swap(pair)));
     }
 }
 
-/// Puts a vector in the place of a running statistic.
-struct Assign(DispatchTensor);
+/// Puts a vector in the place of a running statistic, which is returned.
+fn exchange(state: &RunningState<Tensor<1>>, value: DispatchTensor) -> DispatchTensor {
+    let mut exchange = Exchange(value);
+    // At once, so that whoever reads the module next sees it; `RunningState::update` would wait for other threads and divide by
+    // their number. A clone is the same state.
+    state.clone().map(&mut exchange);
+    exchange.0
+}
 
-impl ModuleMapper for Assign {
+struct Exchange(DispatchTensor);
+
+impl ModuleMapper for Exchange {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|old| {
-            let new = Tensor::from_inner(Tensor::from_dispatch(self.0.clone()));
-            match old.gradient_checkpointing_strategy() {
+            let strategy = old.gradient_checkpointing_strategy();
+            let new = mem::replace(&mut self.0, old.inner().into_dispatch());
+            let new = Tensor::from_inner(Tensor::from_dispatch(new));
+            match strategy {
                 Some(strategy) => new.with_gradient_checkpointing_strategy(strategy),
                 None => new,
             }

@@ -19,15 +19,43 @@ pub fn pixels(batch: &mut Batch, device: &Device) -> Tensor<4> {
     channels(Plan::apply_there(&batch.plans, packed(bytes, [n, height, width], device)))
 }
 
-/// Pixels as the network takes them, `[N, H, W, channels]`: `(byte / 255 - mean) / std`. One channel is grey; any other number is
-/// colour, whatever the network takes: [`Preprocess::takes_pictures`] says whether it does.
+/// Makes pixels what the network takes, on a device.
+pub struct Normaliser {
+    /// For grey images: of red, green and blue.
+    luma: Option<Tensor<4>>,
+    mean: Tensor<4>,
+    std: Tensor<4>,
+}
+
+impl Normaliser {
+    /// As in `preprocess`. One channel is grey; any other number is colour, whatever the network takes:
+    /// [`Preprocess::takes_pictures`] says whether it does.
+    pub fn new(preprocess: &Preprocess, device: &Device) -> Self {
+        let grey = preprocess.channels == 1;
+        let count = if grey { 1 } else { 3 };
+        let constants = |values: [f32; 3]| {
+            Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..count], device).reshape([1, 1, 1, count])
+        };
+        Self {
+            luma: grey.then(|| Tensor::<1>::from_floats(LUMA, device).reshape([1, 1, 1, 3])),
+            mean: constants(preprocess.mean),
+            std: constants(preprocess.std),
+        }
+    }
+
+    /// Pixels `[N, H, W, 3]` with the values of bytes → images `[N, H, W, channels]`: `(byte / 255 - mean) / std`.
+    pub fn apply(&self, pixels: Tensor<4>) -> Tensor<4> {
+        let pixels = match &self.luma {
+            Some(luma) => grey(pixels, luma.clone()),
+            None => pixels,
+        };
+        (pixels - self.mean.clone()) / self.std.clone()
+    }
+}
+
+/// Pixels as the network takes them; see [`Normaliser`].
 pub fn normalised(pixels: Tensor<4>, preprocess: &Preprocess) -> Tensor<4> {
-    let device = pixels.device();
-    let (pixels, count) = if preprocess.channels == 1 { (grey(pixels), 1) } else { (pixels, 3) };
-    let constants = |values: [f32; 3]| {
-        Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..count], &device).reshape([1, 1, 1, count])
-    };
-    (pixels - constants(preprocess.mean)) / constants(preprocess.std)
+    Normaliser::new(preprocess, &pixels.device()).apply(pixels)
 }
 
 /// Both: takes the images out of a batch as the network takes them.
@@ -35,10 +63,11 @@ pub fn images(batch: &mut Batch, preprocess: &Preprocess, device: &Device) -> Te
     normalised(pixels(batch, device), preprocess)
 }
 
-/// Red, green and blue to grey, as Pillow's `convert("L")`: ITU-R 601-2 in 16-bit fixed point. A sum of products is below 2²⁴, so that
-/// single precision holds it.
-fn grey(rgb: Tensor<4>) -> Tensor<4> {
-    let luma = Tensor::<1>::from_floats([19595.0, 38470.0, 7471.0], &rgb.device()).reshape([1, 1, 1, 3]);
+/// ITU-R 601-2 in 16-bit fixed point.
+const LUMA: [f32; 3] = [19595.0, 38470.0, 7471.0];
+
+/// Red, green and blue to grey by their `luma`, as Pillow's `convert("L")`. A sum of products is below 2²⁴, so that single precision holds it.
+fn grey(rgb: Tensor<4>, luma: Tensor<4>) -> Tensor<4> {
     ((rgb * luma).sum_dim(3) + (1 << 15) as f32).div_scalar((1 << 16) as f32).floor()
 }
 
@@ -71,10 +100,10 @@ mod tests {
     fn grey_is_pillows() {
         // PIL.Image.fromarray(pixels).convert("L")
         let pixels = [[255u8, 0, 51], [0, 0, 0], [255; 3], [1, 2, 3], [200, 100, 7], [7, 7, 7], [0, 128, 255]];
-        let found = grey(
-            Tensor::<2>::from_floats(pixels.map(|pixel| pixel.map(f32::from)), &Device::default())
-                .reshape([1, 1, -1, 3]),
-        );
+        let device = Device::default();
+        let luma = Tensor::<1>::from_floats(LUMA, &device).reshape([1, 1, 1, 3]);
+        let rgb = Tensor::<2>::from_floats(pixels.map(|pixel| pixel.map(f32::from)), &device);
+        let found = grey(rgb.reshape([1, 1, -1, 3]), luma);
         assert_eq!(found.into_data().try_to_vec::<f32>().unwrap(), [82.0, 0.0, 255.0, 2.0, 119.0, 7.0, 104.0]);
         let preprocess = Preprocess { mean: [0.5; 3], std: [0.5; 3], ..Preprocess::default() }.with_channels(1);
         let mut batch =

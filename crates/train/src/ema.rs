@@ -6,7 +6,7 @@ use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use mbconv_kernels::descent::blend;
+use mbconv_kernels::descent::{Numbers, blend};
 use mbconv_nets::Network;
 use serde::{Deserialize, Serialize};
 
@@ -44,13 +44,18 @@ impl EmaConfig {
 /// `average ← decay · average + (1 - decay) · network`, weights and running statistics alike. Both networks must have the
 /// same parameter ids, as one does that came from the other.
 pub fn update(average: Network, network: &Network, decay: f64) -> Network {
+    update_by(average, network, decay, None)
+}
+
+/// The same, reading `decay` and `1 - decay` from `numbers`, so that it can be repeated with others.
+pub(crate) fn update_by(average: Network, network: &Network, decay: f64, numbers: Option<Numbers>) -> Network {
     // Burn's container of tensors by parameter id.
     let mut current = GradientsParams::new();
     network.visit(&mut Collect(&mut current));
     let mut taken = Take { current, ids: Vec::new(), averages: Vec::new(), values: Vec::new() };
     let average = average.map(&mut taken);
     let shares = taken.ids.iter().map(|_| [decay, 1.0 - decay]);
-    let blended = blend(taken.averages, taken.values, shares);
+    let blended = blend(taken.averages, taken.values, shares, numbers);
     average.map(&mut Replace(taken.ids.into_iter().zip(blended).collect()))
 }
 

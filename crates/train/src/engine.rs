@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::backend::ExecutionError;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
@@ -29,7 +30,8 @@ use crate::optimizer::{fresh_network, global_norm, scale};
 use crate::precision::{MapPrecision, NoBf16};
 use crate::recipe::{OnNan, Recipe, RecipeError};
 use crate::run_folder::{EpochRow, RunFolder};
-use crate::running::{Running, Statistics};
+use crate::running::{Running, Statistics, counted};
+use crate::stepper::{Pace, Stepper, draw};
 
 /// Batches between looks at the running loss on the CPU.
 const BATCHES_PER_REPORT: usize = 8;
@@ -168,6 +170,9 @@ pub enum TrainError {
         /// Step of the epoch, from 1.
         step: usize,
     },
+    /// A recorded step that cannot be repeated.
+    #[error("the device cannot repeat a training step: {0}")]
+    Repeat(ExecutionError),
     /// The processes cannot train together, or another of them failed.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -219,6 +224,7 @@ impl TrainError {
             Self::Group(error) => error.hint(),
             Self::Unsynchronised => Some("--device cpu, or --set sync_batch_norm=false".into()),
             Self::Precision(error) => error.hint(),
+            Self::Repeat(_) => Some("continue with --resume --set record_steps=false".into()),
             Self::UnsynchronisedBf16 => Some("--set precision=f32, or --set sync_batch_norm=false".into()),
             Self::Diverged { .. } | Self::WeightsDiverged { .. } | Self::TooManyLeftOut { .. } => Some(
                 "try a lower optimizer.learning_rate, a longer schedule.warmup_epochs or optimizer.clip_norm=1; \
@@ -336,6 +342,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     if !folder.begun {
         folder.save_checkpoint(&learner)?;
     }
+    let mut stepper = Stepper::new(recipe, &objective, &preprocess, &device, group);
     let mut saved = Instant::now();
     let mut left_out = 0;
 
@@ -365,70 +372,92 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             let update = step / recipe.accumulate;
             let parts = recipe.accumulate.min(steps - step);
             let expected = parts * recipe.batch_size;
-            let unspoilt = (recipe.on_nan == OnNan::Skip).then(|| (Statistics::of(&learner.network), running.len()));
-            let mut gradients = GradientsAccumulator::new();
-            let mut images_seen = 0;
-            for batch in batches.by_ref().take(parts) {
-                let (pixels, prepared) = objective.prepare(batch?, epoch, step);
-                device.seed(step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step));
-
-                let synchronisation = synchronised.then(|| group.synchronise());
-                let images = recipe.precision.of(normalised(pixels, &preprocess));
-                let logits = learner.network.forward_channels_last(images);
-                let losses = objective.losses(logits.clone(), &prepared);
-                running.add(step + 1, &logits, &prepared.targets.labels, &losses);
-                let part = prepared.images as f64 / expected as f64;
-                let backward = losses.mean().mul_scalar(part).backward();
-                drop(synchronisation);
-                gradients.accumulate(&learner.network, GradientsParams::from_grads(backward, &learner.network));
-                images_seen += prepared.images;
-                step += 1;
-            }
-            // What all processes have to know of each other, with the gradients.
             let minutes = recipe.checkpoint.minutes;
             let due = minutes > 0.0 && group.leads() && saved.elapsed().as_secs_f64() >= 60.0 * minutes;
-            // Where the loss is at hand, before it can spoil anything.
-            let bad = (is_host(run.device) || unspoilt.is_some()) && running.first_bad().is_some();
-            let flags = [stop.load(Ordering::Relaxed), due, bad].map(|flag| f64::from(u8::from(flag)));
-            let mut sums = [images_seen as f64, flags[0], flags[1], flags[2]];
-            group.sum_f64(&mut sums);
-            let images_seen = sums[0] as usize;
-            let [stopped, due, bad] = [sums[1], sums[2], sums[3]].map(|count| count > 0.0);
-            if images_seen == 0 {
-                break;
-            }
-            let mut gradients = gradients.grads();
-            group.sum_gradients(&learner.network, &mut gradients);
-            if images_seen < expected {
-                scale(&learner.network, &mut gradients, expected as f64 / images_seen as f64);
-            }
-
-            if let Some((statistics, counted)) = unspoilt
-                && (bad || !global_norm(&learner.network, &gradients).is_finite())
-            {
-                running.truncate(counted);
-                learner.network = statistics.restore(learner.network);
-                folder.say(
-                    &format!("epoch {} step {step}: no finite loss and gradient, left out", epoch + 1),
-                    observer,
-                )?;
-                left_out += 1;
-                if left_out == MOST_LEFT_OUT {
-                    return Err(TrainError::TooManyLeftOut { count: left_out, epoch: epoch + 1, step });
-                }
-            } else {
-                if bad {
-                    group.agree(check(&mut running, epoch))?;
-                }
-                left_out = 0;
-                clipping.apply(&learner.network, &mut gradients);
-                learner.network = learner.optimizer.step(learning_rate(update), learner.network, gradients);
-                if let (Some(config), Some(average)) = (&recipe.ema, learner.average.take()) {
-                    let decay = config.decay_at(folder.progress.updates);
-                    learner.average = Some(ema::update(average, &learner.network, decay));
-                }
+            let mut flags = [stop.load(Ordering::Relaxed), due];
+            if let Some(stepper) = &mut stepper {
+                let Some(batch) = batches.next() else { break };
+                let prepared = objective.prepare(batch?, epoch, step);
+                let done = folder.progress.updates;
+                let pace = Pace {
+                    rate: learning_rate(update),
+                    decay: recipe.ema.as_ref().map_or(0.0, |config| config.decay_at(done)),
+                    seed: step_seed(recipe.seed, epoch * steps + step),
+                };
+                let taken = stepper.step(learner, prepared, pace, &folder.progress)?;
+                learner = taken.learner;
+                running.add(step + 1, taken.counted);
+                taken.line.map_or(Ok(()), |line| folder.say(&line, observer))?;
+                step += 1;
                 folder.progress.updates += 1;
+            } else {
+                let unspoilt = (recipe.on_nan == OnNan::Skip).then(|| (Statistics::of(&learner.network), running.len()));
+                let mut gradients = GradientsAccumulator::new();
+                let mut images_seen = 0;
+                for batch in batches.by_ref().take(parts) {
+                    let (pixels, prepared) = objective.prepare(batch?, epoch, step);
+                    let seed = step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step);
+                    device.seed(seed);
+                    let drawing = (!is_host(run.device)).then(|| draw(seed, run.device));
+                    let synchronisation = synchronised.then(|| group.synchronise());
+                    let images = recipe.precision.of(normalised(pixels, &preprocess));
+                    let logits = learner.network.forward_channels_last(images);
+                    drop(drawing);
+                    let losses = objective.losses(logits.clone(), &prepared);
+                    running.add(step + 1, counted(&logits, &prepared.targets.labels, &losses));
+                    let part = prepared.images as f64 / expected as f64;
+                    let backward = losses.mean().mul_scalar(part).backward();
+                    drop(synchronisation);
+                    gradients.accumulate(&learner.network, GradientsParams::from_grads(backward, &learner.network));
+                    images_seen += prepared.images;
+                    step += 1;
+                }
+                // Where the loss is at hand, before it can spoil anything.
+                let bad = (is_host(run.device) || unspoilt.is_some()) && running.first_bad().is_some();
+                // What all processes have to know of each other, with the gradients.
+                let [stopped, due, bad] = [flags[0], flags[1], bad].map(|flag| f64::from(u8::from(flag)));
+                let mut sums = [images_seen as f64, stopped, due, bad];
+                group.sum_f64(&mut sums);
+                let images_seen = sums[0] as usize;
+                let [stopped, due, bad] = [sums[1], sums[2], sums[3]].map(|count| count > 0.0);
+                flags = [stopped, due];
+                if images_seen == 0 {
+                    break;
+                }
+                let mut gradients = gradients.grads();
+                group.sum_gradients(&learner.network, &mut gradients);
+                if images_seen < expected {
+                    scale(&learner.network, &mut gradients, expected as f64 / images_seen as f64);
+                }
+
+                if let Some((statistics, counted)) = unspoilt
+                    && (bad || !global_norm(&learner.network, &gradients).is_finite())
+                {
+                    running.truncate(counted);
+                    learner.network = statistics.restore(learner.network);
+                    folder.say(
+                        &format!("epoch {} step {step}: no finite loss and gradient, left out", epoch + 1),
+                        observer,
+                    )?;
+                    left_out += 1;
+                    if left_out == MOST_LEFT_OUT {
+                        return Err(TrainError::TooManyLeftOut { count: left_out, epoch: epoch + 1, step });
+                    }
+                } else {
+                    if bad {
+                        group.agree(check(&mut running, epoch))?;
+                    }
+                    left_out = 0;
+                    clipping.apply(&learner.network, &mut gradients);
+                    learner.network = learner.optimizer.step(learning_rate(update), learner.network, gradients);
+                    if let (Some(config), Some(average)) = (&recipe.ema, learner.average.take()) {
+                        let decay = config.decay_at(folder.progress.updates);
+                        learner.average = Some(ema::update(average, &learner.network, decay));
+                    }
+                    folder.progress.updates += 1;
+                }
             }
+            let [stopped, due] = flags;
 
             if step / per_report > (step - parts) / per_report || step >= steps || stopped || due {
                 group.agree(check(&mut running, epoch))?;

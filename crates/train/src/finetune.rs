@@ -155,6 +155,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         on_nan: OnNan::Stop,
         early_stopping: epochs.div_ceil(3),
         gradient_checkpointing: false,
+        record_steps: true,
         precision: MapPrecision::F32,
         sync_batch_norm: false,
         sampling: Sampling::Once,

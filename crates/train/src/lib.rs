@@ -50,6 +50,7 @@ pub mod run_folder;
 mod running;
 pub mod scale;
 pub mod schedule;
+mod stepper;
 pub mod tensorboard;
 
 pub use engine::{Event, Outcome, Run, train};

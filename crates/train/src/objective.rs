@@ -111,6 +111,13 @@ pub(crate) struct Prepared {
     pixels: Option<Tensor<4>>,
 }
 
+impl Prepared {
+    /// Where there is no teacher.
+    pub(crate) fn new(images: usize, targets: Targets) -> Self {
+        Self { images, targets, pixels: None }
+    }
+}
+
 /// A network to learn from.
 struct Teacher<'a> {
     config: &'a DistillationConfig,

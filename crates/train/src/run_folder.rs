@@ -385,12 +385,12 @@ fn difference(old: &Progress, new: &Progress) -> Option<String> {
         ));
     }
     // How many threads feed a run, and from where, does not change it, nor what is saved of it, nor what is done about
-    // numbers that it has not met so far.
+    // numbers that it has not met so far, nor how a GPU is told its steps.
     let comparable = |recipe: &str| {
         // Spelt out by this version, so that keys it has more than the one before do not count.
         let recipe = RecipeFile::parse(recipe, "checkpoint", &[]).map_or(recipe.into(), |recipe| recipe.to_toml());
         let mut table: toml::Table = recipe.parse().unwrap_or_default();
-        table.retain(|key, _| !["data", "checkpoint", "on_nan"].contains(&key));
+        table.retain(|key, _| !["data", "checkpoint", "on_nan", "record_steps"].contains(&key));
         table
     };
     let (old, new) = (comparable(&old.recipe), comparable(&new.recipe));

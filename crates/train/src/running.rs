@@ -25,13 +25,9 @@ struct Counted {
 }
 
 impl Running {
-    /// Counts the batch that makes step `step` of the epoch, from 1.
-    pub(crate) fn add(&mut self, step: usize, logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) {
-        let device = logits.device().inner();
-        let ranks = target_ranks(logits.clone().detach().inner(), targets.clone().to_device(&device));
-        let losses = losses.clone().detach().inner();
-        let ranks = ranks.float().cast(losses.dtype());
-        self.batches.push(Counted { step, there: Some(Tensor::cat(vec![losses, ranks], 0)), here: Vec::new() });
+    /// Counts the batch that makes step `step` of the epoch, from 1, of which [`counted`] has the numbers.
+    pub(crate) fn add(&mut self, step: usize, counted: Tensor<1>) {
+        self.batches.push(Counted { step, there: Some(counted), here: Vec::new() });
     }
 
     /// Batches counted and not taken yet.
@@ -101,6 +97,15 @@ impl PartialEpoch {
     }
 }
 
+/// Losses of a batch and then the ranks of its targets among the logits, `[2N]`.
+pub(crate) fn counted(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) -> Tensor<1> {
+    let device = logits.device().inner();
+    let ranks = target_ranks(logits.clone().detach().inner(), targets.clone().to_device(&device));
+    let losses = losses.clone().detach().inner();
+    let ranks = ranks.float().cast(losses.dtype());
+    Tensor::cat(vec![losses, ranks], 0)
+}
+
 /// Everything of a network that a forward pass may change: its running statistics.
 pub(crate) struct Statistics(GradientsParams);
 
@@ -164,7 +169,7 @@ mod tests {
         let logits = Tensor::<2>::zeros([2, 3], &device);
         let targets = Tensor::<1, Int>::zeros([2], &device);
         for (step, loss) in [(7, 1.0), (8, 2.0), (9, f32::INFINITY), (10, f32::NAN)] {
-            running.add(step, &logits, &targets, &Tensor::from_floats([1.0, loss], &device));
+            running.add(step, counted(&logits, &targets, &Tensor::from_floats([1.0, loss], &device)));
         }
         assert_eq!(running.first_bad(), Some((9, f64::INFINITY)));
         running.truncate(2);

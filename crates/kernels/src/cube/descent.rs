@@ -2,15 +2,19 @@
 
 use std::ops::Range;
 
-use burn::tensor::DType;
+use burn::{
+    backend::ops::FloatTensorOps,
+    tensor::{DType, TensorData},
+};
 use burn_cubecl::{
+    CubeBackend,
     cubecl::{self, prelude::*},
     kernel::into_contiguous,
     tensor::CubeTensor,
 };
 
 use super::{address, empty_single};
-use crate::descent::Descent;
+use crate::descent::{Descent, count_copy};
 
 /// Units in a cube.
 const UNITS: usize = 256;
@@ -39,10 +43,17 @@ pub fn takes(parameters: &[CubeTensor], others: [&[CubeTensor]; 3]) -> bool {
     parameters.iter().all(single) && others.into_iter().all(alike)
 }
 
-/// Memory without gaps that may be written to.
+/// Memory without gaps that may be written to: the tensor's own if no one else holds it.
 fn own(tensor: CubeTensor) -> CubeTensor {
+    let contiguous = tensor.is_contiguous();
     let tensor = into_contiguous(tensor);
-    if tensor.can_mut() { tensor } else { into_contiguous(tensor.copy()) }
+    if !contiguous {
+        count_copy();
+    } else if !tensor.can_mut() {
+        count_copy();
+        return into_contiguous(tensor.copy());
+    }
+    tensor
 }
 
 /// How many of `lists` lists' tensors fit into a launch.
@@ -67,31 +78,39 @@ fn some_of(tensors: &[CubeTensor], range: Range<usize>) -> SequenceArg<Box<[f32]
     tensors.get(range).map(buffers).unwrap_or_default()
 }
 
+/// A tensor that begins with numbers, and where they do: `given`'s, or of its own.
+fn numbers_at(given: Vec<CubeTensor>, start: usize, own: &[f32], like: &CubeTensor) -> (CubeTensor, usize) {
+    match given.into_iter().next() {
+        Some(given) => (into_contiguous(given), start),
+        None => {
+            let data = TensorData::new(own.to_vec(), [own.len()]);
+            (CubeBackend::float_from_data(data, &like.device), 0)
+        }
+    }
+}
+
 /// Parameters and both moments after a step.
-pub fn descend([parameters, gradients, first, second]: [Vec<CubeTensor>; 4], descent: Descent) -> [Vec<CubeTensor>; 3] {
-    // As `descend_kernel` has them: decay (AdamW: what it leaves), rate, share that is kept, shares that are taken, epsilon.
-    let (form, numbers) = match descent {
-        Descent::Sgd { decay, lr, .. } if first.is_empty() => (Form::Sgd, [decay, lr, 0.0, 0.0, 0.0, 0.0]),
-        Descent::Sgd { decay, momentum, nesterov, lr } => {
-            (if nesterov { Form::Nesterov } else { Form::Momentum }, [decay, lr, momentum, 0.0, 0.0, 0.0])
-        }
-        Descent::RmsPropTf { decay, rise, momentum, epsilon, lr } => {
-            (Form::RmsPropTf, [decay, lr, momentum, 0.0, rise, epsilon])
-        }
-        // `rate·m / (√v·root + ε) = (rate / root)·m / (√v + ε / root)`.
-        Descent::AdamW { keep, beta, rises, rate, root, epsilon } => {
-            (Form::AdamW, [keep, rate / root, beta, rises[0], rises[1], epsilon / root])
-        }
+pub fn descend(
+    [parameters, gradients, first, second]: [Vec<CubeTensor>; 4],
+    numbers: Vec<CubeTensor>,
+    start: usize,
+    descent: Descent,
+) -> [Vec<CubeTensor>; 3] {
+    let form = match descent {
+        Descent::Sgd { .. } if first.is_empty() => Form::Sgd,
+        Descent::Sgd { nesterov, .. } => if nesterov { Form::Nesterov } else { Form::Momentum },
+        Descent::RmsPropTf { .. } => Form::RmsPropTf,
+        Descent::AdamW { .. } => Form::AdamW,
     };
     let [parameters, first, second] =
         [parameters, first, second].map(|list| list.into_iter().map(own).collect::<Vec<_>>());
     let gradients: Vec<CubeTensor> = gradients.into_iter().map(into_contiguous).collect();
     let Some(some) = parameters.first() else { return [parameters, first, second] };
     let client = some.client.clone();
+    let (numbers, at) = numbers_at(numbers, start, &descent.numbers(), some);
     let count = at_once(some, 4);
     for start in (0..parameters.len()).step_by(count) {
         let end = parameters.len().min(start + count);
-        let [decay, rate, keep, take_first, take_second, epsilon] = numbers;
         let chunk = &parameters[start..end];
         descend_kernel::launch(
             &client,
@@ -102,47 +121,81 @@ pub fn descend([parameters, gradients, first, second]: [Vec<CubeTensor>; 4], des
             buffers(&gradients[start..end]),
             some_of(&first, start..end),
             some_of(&second, start..end),
-            decay,
-            rate,
-            keep,
-            take_first,
-            take_second,
-            epsilon,
+            numbers.clone().into_buffer_arg(),
+            at,
             form,
         );
     }
     [parameters, first, second]
 }
 
-/// Averages that keep the first of these shares and take the second.
-pub fn blend(averages: Vec<CubeTensor>, values: Vec<CubeTensor>, shares: &[[f32; 2]]) -> Vec<CubeTensor> {
-    let [averages, values] = [averages, values].map(|list| list.into_iter().map(into_contiguous).collect::<Vec<_>>());
-    let Some(some) = averages.first() else { return averages };
-    let client = some.client.clone();
+/// Averages that keep the first of these shares and take the second; or of the two in `numbers`, all of them.
+pub fn blend(
+    averages: Vec<CubeTensor>,
+    values: Vec<CubeTensor>,
+    numbers: Vec<CubeTensor>,
+    start: usize,
+    shares: &[[f32; 2]],
+) -> Vec<CubeTensor> {
+    let gaps = averages.iter().any(|average| !average.is_contiguous());
+    let averages: Vec<CubeTensor> = averages.into_iter().map(into_contiguous).collect();
     // Where all may be written to there is no other memory.
     let own = averages.iter().all(CubeTensor::can_mut);
+    if gaps || !own {
+        count_copy();
+    }
     let fresh: Vec<CubeTensor> = match own {
         true => Vec::new(),
         false => averages.iter().map(|average| empty_single(average, average.meta.shape().clone())).collect(),
     };
-    let count = at_once(some, if own { 2 } else { 3 });
+    let values: Vec<CubeTensor> = values.into_iter().map(into_contiguous).collect();
+    let numbers = numbers.into_iter().next().map(|numbers| (into_contiguous(numbers), start));
+    mix(&averages, &values, &fresh, numbers, shares);
+    if own { averages } else { fresh }
+}
+
+/// The targets, whose memory has these values.
+pub fn overwrite(targets: Vec<CubeTensor>, values: Vec<CubeTensor>) -> Vec<CubeTensor> {
+    let values: Vec<CubeTensor> = values.into_iter().map(into_contiguous).collect();
+    // What is once itself and 0 times itself is itself.
+    mix(&values, &values, &targets, None, &vec![[1.0, 0.0]; targets.len()]);
+    targets
+}
+
+/// Writes averages times the first of their shares, and values times the second, into `fresh`, or into the averages if that has none. Two
+/// `numbers` in memory stand for the shares of all.
+fn mix(
+    averages: &[CubeTensor],
+    values: &[CubeTensor],
+    fresh: &[CubeTensor],
+    numbers: Option<(CubeTensor, usize)>,
+    shares: &[[f32; 2]],
+) {
+    let Some(some) = averages.first() else { return };
+    let in_memory = numbers.is_some();
+    // A buffer is always there, be it that it is not read.
+    let (numbers, at) = numbers.unwrap_or((some.clone(), 0));
+    let count = at_once(some, if fresh.is_empty() { 2 } else { 3 });
     for start in (0..averages.len()).step_by(count) {
         let end = averages.len().min(start + count);
         let part = &averages[start..end];
+        let shares = if in_memory { &[][..] } else { &shares[start..end] };
         blend_kernel::launch(
-            &client,
+            &some.client,
             cubes(part),
             CubeDim::new_1d(UNITS as u32),
             address(&part.iter().collect::<Vec<_>>()),
             buffers(part),
             buffers(&values[start..end]),
-            some_of(&fresh, start..end),
-            shares[start..end].iter().map(|[keep, _]| *keep).collect(),
-            shares[start..end].iter().map(|[_, take]| *take).collect(),
-            own,
+            some_of(fresh, start..end),
+            numbers.clone().into_buffer_arg(),
+            at,
+            shares.iter().map(|[keep, _]| *keep).collect(),
+            shares.iter().map(|[_, take]| *take).collect(),
+            in_memory,
+            fresh.is_empty(),
         );
     }
-    if own { averages } else { fresh }
 }
 
 #[cube(launch, address_type = "dynamic")]
@@ -152,76 +205,85 @@ fn descend_kernel(
     gradients: &Sequence<Box<[f32]>>,
     first: &mut Sequence<Box<[f32]>>,
     second: &mut Sequence<Box<[f32]>>,
-    decay: f32,
-    rate: f32,
-    keep: f32,
-    take_first: f32,
-    take_second: f32,
-    epsilon: f32,
+    numbers: &[f32],
+    at: usize,
     #[comptime] form: Form,
 ) {
     let units = CUBE_COUNT * CUBE_DIM as usize;
+    // As `Descent::numbers` has them.
+    let decay = numbers[at];
+    let rate = numbers[at + 1];
+    let keep = numbers[at + 2];
+    let take_first = numbers[at + 3];
+    let take_second = numbers[at + 4];
+    let epsilon = numbers[at + 5];
     #[unroll]
     for index in 0..parameters.len() {
         let length = parameters.index(index).len();
-        let mut at = ABSOLUTE_POS;
-        while at < length {
-            let p = parameters.index(index)[at];
-            let g = gradients.index(index)[at];
+        let mut place = ABSOLUTE_POS;
+        while place < length {
+            let p = parameters.index(index)[place];
+            let g = gradients.index(index)[place];
             if comptime!(matches!(form, Form::Sgd)) {
-                parameters.index_mut(index)[at] = p - rate * (g + decay * p);
+                parameters.index_mut(index)[place] = p - rate * (g + decay * p);
             } else if comptime!(matches!(form, Form::Momentum | Form::Nesterov)) {
                 let g = g + decay * p;
-                let moment = keep * first.index(index)[at] + g;
-                first.index_mut(index)[at] = moment;
+                let moment = keep * first.index(index)[place] + g;
+                first.index_mut(index)[place] = moment;
                 if comptime!(matches!(form, Form::Nesterov)) {
-                    parameters.index_mut(index)[at] = p - rate * (g + keep * moment);
+                    parameters.index_mut(index)[place] = p - rate * (g + keep * moment);
                 } else {
-                    parameters.index_mut(index)[at] = p - rate * moment;
+                    parameters.index_mut(index)[place] = p - rate * moment;
                 }
             } else if comptime!(matches!(form, Form::RmsPropTf)) {
                 let g = g + decay * p;
-                let s = second.index(index)[at];
+                let s = second.index(index)[place];
                 let s = s + take_second * (g * g - s);
-                let moment = keep * first.index(index)[at] + rate * g / (s + epsilon).sqrt();
-                second.index_mut(index)[at] = s;
-                first.index_mut(index)[at] = moment;
-                parameters.index_mut(index)[at] = p - moment;
+                let moment = keep * first.index(index)[place] + rate * g / (s + epsilon).sqrt();
+                second.index_mut(index)[place] = s;
+                first.index_mut(index)[place] = moment;
+                parameters.index_mut(index)[place] = p - moment;
             } else {
-                let m = first.index(index)[at];
+                let m = first.index(index)[place];
                 let m = m + take_first * (g - m);
-                let v = keep * second.index(index)[at] + take_second * g * g;
-                first.index_mut(index)[at] = m;
-                second.index_mut(index)[at] = v;
-                parameters.index_mut(index)[at] = decay * p - rate * m / (v.sqrt() + epsilon);
+                let v = keep * second.index(index)[place] + take_second * g * g;
+                first.index_mut(index)[place] = m;
+                second.index_mut(index)[place] = v;
+                parameters.index_mut(index)[place] = decay * p - rate * m / (v.sqrt() + epsilon);
             }
-            at += units;
+            place += units;
         }
     }
 }
 
 #[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
 fn blend_kernel(
     averages: &mut Sequence<Box<[f32]>>,
     values: &Sequence<Box<[f32]>>,
     fresh: &mut Sequence<Box<[f32]>>,
+    numbers: &[f32],
+    at: usize,
     keep: &Sequence<f32>,
     take: &Sequence<f32>,
+    #[comptime] in_memory: bool,
     #[comptime] own: bool,
 ) {
     let units = CUBE_COUNT * CUBE_DIM as usize;
     #[unroll]
     for index in 0..averages.len() {
         let length = averages.index(index).len();
-        let mut at = ABSOLUTE_POS;
-        while at < length {
-            let value = *keep.index(index) * averages.index(index)[at] + *take.index(index) * values.index(index)[at];
+        let keep = if in_memory { numbers[at] } else { *keep.index(index) };
+        let take = if in_memory { numbers[at + 1] } else { *take.index(index) };
+        let mut place = ABSOLUTE_POS;
+        while place < length {
+            let value = keep * averages.index(index)[place] + take * values.index(index)[place];
             if own {
-                averages.index_mut(index)[at] = value;
+                averages.index_mut(index)[place] = value;
             } else {
-                fresh.index_mut(index)[at] = value;
+                fresh.index_mut(index)[place] = value;
             }
-            at += units;
+            place += units;
         }
     }
 }

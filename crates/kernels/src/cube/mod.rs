@@ -3,9 +3,10 @@
 //!
 //! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; [`settings`]; [`allocator`].
+//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`chance`], what is drawn at random; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; [`settings`]; [`allocator`].
 
 pub mod allocator;
+mod chance;
 mod depthwise;
 mod descent;
 mod excitation;
@@ -34,7 +35,9 @@ use burn_cubecl::{
 };
 
 use crate::{
-    Activation, Convolution, Normalisation, Window, composed,
+    Activation, Convolution, Normalisation, Window,
+    chance::Dropping,
+    composed,
     descent::{Descent, Tensors},
     extension::Kernels,
     pictures::{Operation, Sampling},
@@ -184,23 +187,40 @@ impl Kernels for CubeBackend {
         gradients: Tensors<Self>,
         first: Tensors<Self>,
         second: Tensors<Self>,
+        numbers: Tensors<Self>,
+        start: usize,
         descent: Descent,
     ) -> (Tensors<Self>, Tensors<Self>, Tensors<Self>) {
         if descent::takes(&parameters.0, [&gradients.0, &first.0, &second.0]) {
             let [parameters, first, second] =
-                descent::descend([parameters.0, gradients.0, first.0, second.0], descent).map(Tensors);
+                descent::descend([parameters.0, gradients.0, first.0, second.0], numbers.0, start, descent)
+                    .map(Tensors);
             (parameters, first, second)
         } else {
-            composed::descend::<Self>([parameters, gradients, first, second], descent)
+            composed::descend::<Self>([parameters, gradients, first, second], numbers, start, descent)
         }
     }
 
-    fn blend(averages: Tensors<Self>, values: Tensors<Self>, shares: Arc<[[f32; 2]]>) -> Tensors<Self> {
+    fn blend(
+        averages: Tensors<Self>,
+        values: Tensors<Self>,
+        numbers: Tensors<Self>,
+        start: usize,
+        shares: Arc<[[f32; 2]]>,
+    ) -> Tensors<Self> {
         if descent::takes(&averages.0, [&values.0, &[], &[]]) && shares.len() == averages.0.len() {
-            Tensors(descent::blend(averages.0, values.0, &shares))
+            Tensors(descent::blend(averages.0, values.0, numbers.0, start, &shares))
         } else {
-            composed::blend::<Self>(averages, values, &shares)
+            composed::blend::<Self>(averages, values, numbers, start, &shares)
         }
+    }
+
+    fn overwrite(targets: Tensors<Self>, values: Tensors<Self>) -> Tensors<Self> {
+        Tensors(descent::overwrite(targets.0, values.0))
+    }
+
+    fn kept(numbers: CubeTensor, count: usize, dropping: Dropping) -> CubeTensor {
+        chance::kept(numbers, count, dropping)
     }
 }
 

@@ -50,3 +50,8 @@ pub fn channels_of(pictures: &TensorSpec) -> TensorSpec {
     let [images, height, width] = pictures.shape.dims();
     TensorSpec::new(Shape::new([images, height, width, 3]), DType::F32)
 }
+
+/// So many factors.
+pub fn kept_of(numbers: &TensorSpec, count: usize) -> TensorSpec {
+    TensorSpec::new(Shape::new([count]), numbers.dtype)
+}

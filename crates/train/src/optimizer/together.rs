@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::DispatchTensor;
@@ -10,7 +11,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource};
 use burn::store::RecordError;
 use burn::tensor::{Bytes, Device, Tensor};
-use mbconv_kernels::descent::{Descending, Descent, descend};
+use mbconv_kernels::descent::{Descending, NUMBERS, Numbers, descend};
 use mbconv_nets::Network;
 
 use super::rule::Rule;
@@ -20,18 +21,63 @@ use crate::device::is_host;
 pub struct NetworkOptimizer {
     optimizer: ModuleOptimizer,
     notes: Notes,
+    /// How parameters moved in the last step, those together that moved alike.
+    moved: Vec<Moved>,
+}
+
+/// Parameters of one rule that have taken as many steps.
+struct Moved {
+    rule: Rule,
+    /// Each parameter's steps.
+    steps: Vec<Arc<AtomicUsize>>,
 }
 
 impl NetworkOptimizer {
     pub(super) fn new(optimizer: ModuleOptimizer, notes: Notes) -> Self {
-        Self { optimizer, notes }
+        Self { optimizer, notes, moved: Vec::new() }
     }
 
     /// The network after one update along `gradients`, which are of parameters that share a device.
     pub fn step(&mut self, lr: f64, network: Network, gradients: GradientsParams) -> Network {
+        self.step_by(lr, network, gradients, None)
+    }
+
+    /// The same, reading the numbers of its rules where [`NetworkOptimizer::numbers`] were put, so that it can be repeated with others. Those of
+    /// Burn's own optimizers stay as they are.
+    pub(crate) fn step_by(
+        &mut self,
+        lr: f64,
+        network: Network,
+        gradients: GradientsParams,
+        numbers: Option<Numbers>,
+    ) -> Network {
         let network = self.optimizer.step(lr, network, gradients);
         let notes = mem::take(&mut *self.notes.open());
-        if notes.is_empty() { network } else { network.map(&mut Replace(taken(notes))) }
+        if notes.is_empty() {
+            return network;
+        }
+        let alike = alike(notes);
+        self.moved = alike.iter().map(Moved::of).collect();
+        network.map(&mut Replace(taken(lr, alike, numbers)))
+    }
+
+    /// The numbers of a step like the last one, at another rate.
+    pub(crate) fn numbers(&self, lr: f64) -> Vec<f32> {
+        self.moved.iter().flat_map(|moved| moved.rule.descent(lr, moved.taken() + 1).numbers()).collect()
+    }
+
+    /// Remembers that a step like the last one was repeated.
+    pub(crate) fn count_step(&self) {
+        self.counters().for_each(|steps| _ = steps.fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// Forgets the last step, which was not run.
+    pub(crate) fn uncount_step(&self) {
+        self.counters().for_each(|steps| _ = steps.fetch_sub(1, Ordering::Relaxed));
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &AtomicUsize> {
+        self.moved.iter().flat_map(|moved| &moved.steps).map(|steps| &**steps)
     }
 
     /// What is remembered of every parameter, as Burn writes it.
@@ -49,14 +95,27 @@ impl NetworkOptimizer {
     ///
     /// What Burn says of bytes that are none of its own.
     pub fn from_bytes(self, bytes: Bytes) -> Result<Self, RecordError> {
-        Ok(Self { optimizer: self.optimizer.from_bytes(bytes)?, notes: self.notes })
+        Ok(Self { optimizer: self.optimizer.from_bytes(bytes)?, notes: self.notes, moved: Vec::new() })
+    }
+}
+
+impl Moved {
+    fn of(notes: &Vec<Note>) -> Self {
+        Self { rule: notes[0].rule, steps: notes.iter().map(|note| Arc::clone(&note.steps)).collect() }
+    }
+
+    /// Steps taken.
+    fn taken(&self) -> usize {
+        self.steps.first().map_or(0, |steps| steps.load(Ordering::Relaxed))
     }
 }
 
 /// The step of a parameter that was put off.
 pub(super) struct Note {
     id: ParamId,
-    descent: Descent,
+    rule: Rule,
+    /// Steps of the parameter, this one included.
+    steps: Arc<AtomicUsize>,
     parameter: DispatchTensor,
     gradient: DispatchTensor,
     moments: [Option<DispatchTensor>; 2],
@@ -86,13 +145,17 @@ pub(super) struct Noting {
 pub(super) struct RuleState<const D: usize> {
     /// Shared with the step that is put off.
     moments: Arc<Mutex<[Option<Tensor<D>>; 2]>>,
-    /// Steps taken.
-    steps: usize,
+    /// Steps taken; shared with whoever repeats them.
+    steps: Arc<AtomicUsize>,
 }
 
 impl<const D: usize> RuleState<D> {
     fn new(moments: [Option<Tensor<D>>; 2], steps: usize) -> Self {
-        Self { moments: Arc::new(Mutex::new(moments)), steps }
+        Self { moments: Arc::new(Mutex::new(moments)), steps: Arc::new(AtomicUsize::new(steps)) }
+    }
+
+    fn steps(&self) -> usize {
+        self.steps.load(Ordering::Relaxed)
     }
 
     fn moments(&self) -> MutexGuard<'_, [Option<Tensor<D>>; 2]> {
@@ -103,7 +166,7 @@ impl<const D: usize> RuleState<D> {
 impl<const D: usize> Clone for RuleState<D> {
     /// Moments of its own, which a step of the original does not take away.
     fn clone(&self) -> Self {
-        Self::new(self.moments().clone(), self.steps)
+        Self::new(self.moments().clone(), self.steps())
     }
 }
 
@@ -117,7 +180,7 @@ impl<const D: usize> RecordState for RuleState<D> {
                 out.push_tensor(prefix, name, moment.to_data());
             }
         }
-        out.push_scalar(prefix, "steps", self.steps.into());
+        out.push_scalar(prefix, "steps", self.steps().into());
     }
 
     fn state_unflatten(prefix: &str, source: &mut StateSource, device: &Device) -> Option<Self> {
@@ -138,20 +201,19 @@ impl Optimizer for Noting {
         state: Option<RuleState<D>>,
     ) -> (Tensor<D>, Option<RuleState<D>>) {
         let device = parameter.device();
-        let (moments, steps) = match state {
-            Some(state) => (mem::take(&mut *state.moments()), state.steps + 1),
-            None => {
-                let start = self.rule.start();
-                (start.map(|start| start.map(|value| Tensor::full(parameter.dims(), value, &device))), 1)
-            }
-        };
-        let state = RuleState::new([None, None], steps);
+        let state = state.unwrap_or_else(|| {
+            let start = self.rule.start();
+            RuleState::new(start.map(|start| start.map(|value| Tensor::full(parameter.dims(), value, &device))), 0)
+        });
+        state.steps.fetch_add(1, Ordering::Relaxed);
+        let moments = mem::take(&mut *state.moments());
         let kept = Arc::clone(&state.moments);
         // On a GPU something of the same shape stands in for the parameter, of which no one else may hold the memory.
         let stand_in = (!is_host(&device)).then(|| gradient.clone());
         let note = Note {
             id: self.id,
-            descent: self.rule.descent(lr, steps),
+            rule: self.rule,
+            steps: Arc::clone(&state.steps),
             parameter: parameter.into_dispatch(),
             gradient: gradient.into_dispatch(),
             moments: moments.map(|moment| moment.map(Tensor::into_dispatch)),
@@ -165,28 +227,37 @@ impl Optimizer for Noting {
                 self.notes.open().push(note);
                 stand_in
             }
-            None => Tensor::from_dispatch(taken(vec![note])[&self.id].clone()),
+            None => Tensor::from_dispatch(taken(lr, vec![vec![note]], None)[&self.id].clone()),
         };
         (parameter, Some(state))
     }
 
     fn to_device<const D: usize>(state: RuleState<D>, device: &Device) -> RuleState<D> {
         let moments = mem::take(&mut *state.moments());
-        RuleState::new(moments.map(|moment| moment.map(|moment| moment.to_device(device))), state.steps)
+        RuleState::new(moments.map(|moment| moment.map(|moment| moment.to_device(device))), state.steps())
     }
 }
 
-/// Takes the steps, those that are alike together, and returns the parameters.
-fn taken(notes: Vec<Note>) -> HashMap<ParamId, DispatchTensor> {
-    let mut alike: Vec<(Descent, Vec<Note>)> = Vec::new();
+/// Those of one rule and as many steps together, in an order that follows from that of `notes`.
+fn alike(notes: Vec<Note>) -> Vec<Vec<Note>> {
+    let mut alike: Vec<Vec<Note>> = Vec::new();
+    let kind = |note: &Note| (note.rule, note.steps.load(Ordering::Relaxed));
     for note in notes {
-        match alike.iter_mut().find(|(descent, _)| *descent == note.descent) {
-            Some((_, notes)) => notes.push(note),
-            None => alike.push((note.descent, vec![note])),
+        match alike.iter_mut().find(|notes| kind(&notes[0]) == kind(&note)) {
+            Some(notes) => notes.push(note),
+            None => alike.push(vec![note]),
         }
     }
+    alike
+}
+
+/// Takes the steps of notes that are alike, and returns the parameters. The numbers of each such step follow each other in `numbers`.
+fn taken(lr: f64, alike: Vec<Vec<Note>>, numbers: Option<Numbers>) -> HashMap<ParamId, DispatchTensor> {
     let mut parameters = HashMap::new();
-    for (descent, notes) in alike {
+    for (index, notes) in alike.into_iter().enumerate() {
+        let Some(first) = notes.first() else { continue };
+        let descent = first.rule.descent(lr, first.steps.load(Ordering::Relaxed));
+        let numbers = numbers.clone().map(|Numbers { all, start }| Numbers { all, start: start + NUMBERS * index });
         let mut tensors = Descending { parameters: Vec::new(), gradients: Vec::new(), moments: Default::default() };
         let mut keepers = Vec::new();
         for Note { id, parameter, gradient, moments, keep, .. } in notes {
@@ -197,7 +268,7 @@ fn taken(notes: Vec<Note>) -> HashMap<ParamId, DispatchTensor> {
             }
             keepers.push((id, keep));
         }
-        let (moved, moments) = descend(tensors, descent);
+        let (moved, moments) = descend(tensors, descent, numbers);
         let mut moments = moments.map(Vec::into_iter);
         for ((id, keep), parameter) in keepers.into_iter().zip(moved) {
             keep(moments.each_mut().map(Iterator::next));

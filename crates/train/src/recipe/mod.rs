@@ -64,6 +64,9 @@ pub struct RecipeFile {
     /// work.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// On GPUs, record a step once the first few are done, and repeat it as a whole.
+    #[serde(default = "yes")]
+    pub record_steps: bool,
     /// In which precision maps are computed: `"f32"` or `"bf16"`.
     #[serde(default)]
     pub precision: MapPrecision,
@@ -119,6 +122,9 @@ pub enum OnNan {
     Skip,
 }
 
+fn yes() -> bool {
+    true
+}
 fn one() -> usize {
     1
 }

@@ -1,0 +1,295 @@
+//! Training steps on a GPU. After a few of them, a step is recorded as a whole and from then on repeated, with other inputs in the same
+//! memory: queueing it kernel by kernel would take the processor longer than a GPU takes for a small one.
+
+use std::fmt::Display;
+use std::mem;
+use std::path::Path;
+
+use burn::backend::DispatchTensor;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+use mbconv_kernels::chance::{Drawing, SEED, draw_from, seed_numbers};
+use mbconv_kernels::descent::{self, Numbers, overwrite};
+use mbconv_kernels::recording::{Recording, Window};
+
+use crate::batch::Normaliser;
+use crate::checkpoint::{self, Learner, Progress};
+use crate::data::Preprocess;
+use crate::device::is_host;
+use crate::ema;
+use crate::engine::TrainError;
+use crate::group::Group;
+use crate::loss::Targets;
+use crate::objective::{Objective, Prepared};
+use crate::optimizer::{Clipping, OptimizerName};
+use crate::recipe::{OnNan, Recipe};
+use crate::running::counted;
+
+/// Steps of a kind before one is recorded: they tune kernels, and unshare what the learner holds.
+const FIRST: usize = 4;
+/// Where the two shares of the moving average are among a step's numbers, after the seed, and where those of the optimizer begin.
+const AVERAGE: usize = SEED;
+const RULES: usize = AVERAGE + 2;
+
+/// What changes from step to step beside the batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// Learning rate.
+    pub(crate) rate: f64,
+    /// Share of the moving average that is kept.
+    pub(crate) decay: f64,
+    /// Of what is drawn at random on the device.
+    pub(crate) seed: u64,
+}
+
+/// Takes the steps of a run: one update from one batch each.
+pub(crate) struct Stepper<'a> {
+    recipe: &'a Recipe,
+    objective: &'a Objective<'a>,
+    normaliser: Normaliser,
+    clipping: Clipping,
+    /// With autodiff.
+    device: Device,
+    /// Whether steps may be recorded.
+    records: bool,
+    /// Of the last step, and how many there were in a row.
+    kind: Option<Kind>,
+    count: usize,
+    recorded: Option<Recorded>,
+}
+
+/// What came of a step.
+pub(crate) struct Step {
+    pub(crate) learner: Learner,
+    /// See [`counted`].
+    pub(crate) counted: Tensor<1>,
+    /// To be told.
+    pub(crate) line: Option<String>,
+}
+
+/// What steps have to have in common to be repetitions of each other.
+#[derive(Clone, Copy, PartialEq)]
+struct Kind {
+    /// Of the pixels.
+    shape: [usize; 4],
+    /// Classes, where targets are shares of them.
+    shares: Option<usize>,
+    /// Whether the classifier learns alone.
+    head_only: bool,
+}
+
+/// A step that was recorded, and the memory that it reads and writes.
+struct Recorded {
+    recording: Recording,
+    inputs: Inputs,
+    /// What it counts.
+    counted: Tensor<1>,
+}
+
+/// Pixels, labels, shares if there are any, and numbers, each as one row in single precision.
+struct Inputs {
+    rows: Vec<DispatchTensor>,
+    kind: Kind,
+}
+
+impl<'a> Stepper<'a> {
+    /// For a run whose steps are all alike: by one process on a GPU, an update from each batch, none of which is ever undone. `device` is one that takes
+    /// gradients.
+    pub(crate) fn new(
+        recipe: &'a Recipe,
+        objective: &'a Objective<'a>,
+        preprocess: &Preprocess,
+        device: &Device,
+        group: &Group,
+    ) -> Option<Self> {
+        let alike = group.size() == 1 && recipe.accumulate == 1 && recipe.on_nan == OnNan::Stop;
+        if is_host(&device.clone().inner()) || !alike {
+            return None;
+        }
+        // Burn's optimizers have the learning rate in their kernels, and a teacher's constants are written as it is asked.
+        let ours = [OptimizerName::Sgd, OptimizerName::RmspropTf, OptimizerName::AdamW];
+        let records = recipe.record_steps && ours.contains(&recipe.optimizer.name) && recipe.distillation.is_none();
+        Some(Self {
+            recipe,
+            objective,
+            normaliser: Normaliser::new(preprocess, device),
+            clipping: recipe.optimizer.clipping(),
+            device: device.clone(),
+            records,
+            kind: None,
+            count: 0,
+            recorded: None,
+        })
+    }
+
+    /// One update from a batch, where the run stands at `progress`.
+    ///
+    /// # Errors
+    /// If a recorded step cannot be repeated.
+    pub(crate) fn step(
+        &mut self,
+        learner: Learner,
+        (pixels, prepared): (Tensor<4>, Prepared),
+        pace: Pace,
+        progress: &Progress,
+    ) -> Result<Step, TrainError> {
+        let head_epochs = self.recipe.finetune.as_ref().map_or(0, |finetune| finetune.head_epochs);
+        let kind = Kind {
+            shape: pixels.dims(),
+            shares: prepared.targets.shares.as_ref().map(|shares| shares.dims()[1]),
+            head_only: progress.epoch < head_epochs,
+        };
+        if self.kind.replace(kind) != Some(kind) {
+            (self.count, self.recorded) = (0, None);
+        }
+        self.count += 1;
+        if let Some(recorded) = &mut self.recorded {
+            let numbers = numbers(&learner, pace, &self.device);
+            recorded.inputs.write(rows(pixels, &prepared.targets, numbers));
+            learner.optimizer.count_step();
+            recorded.recording.replay().map_err(TrainError::Repeat)?;
+            // The next step writes to the same memory.
+            let counted = recorded.counted.clone().mul_scalar(1.0);
+            return Ok(Step { learner, counted, line: None });
+        }
+        if !self.records || self.count <= FIRST {
+            let seed = seed_row(pace.seed, &self.device);
+            let (learner, counted) = self.update(learner, pixels, &prepared, pace, seed, false);
+            return Ok(Step { learner, counted, line: None });
+        }
+        let numbers = numbers(&learner, pace, &self.device);
+        let inputs = Inputs::new(rows(pixels, &prepared.targets, numbers), kind);
+        self.record(learner, inputs, pace, progress)
+    }
+
+    /// Takes a step from these inputs, and records another.
+    fn record(
+        &mut self,
+        learner: Learner,
+        inputs: Inputs,
+        pace: Pace,
+        progress: &Progress,
+    ) -> Result<Step, TrainError> {
+        let step = |learner| {
+            let (pixels, targets, numbers) = inputs.tensors();
+            self.update(learner, pixels, &Prepared::new(inputs.kind.shape[0], targets), pace, numbers, true)
+        };
+        let window = Window::prepare(&self.device);
+        let (learner, counted) = step(learner);
+        // Nothing can be read of what a step would have changed that could not be recorded.
+        let place = Path::new("the memory");
+        let saved = checkpoint::to_bytes(place, &learner, progress);
+        let copies = descent::copies();
+        let window = window.and_then(|window| window.open().map(|()| window));
+        let (window, saved) = match (window, saved) {
+            (Ok(window), Ok(saved)) => (window, saved),
+            // Weights that are no numbers are the loop's to find.
+            (_, Err(_)) => return Ok(Step { learner, counted, line: None }),
+            (Err(error), _) => return Ok(self.without(learner, counted, &error)),
+        };
+        let (learner, next_counted) = step(learner);
+        let recording = window.close().map_err(|error| error.to_string()).and_then(|recording| {
+            let moved = descent::copies() > copies;
+            if moved { Err("the learner's memory is shared".into()) } else { Ok(recording) }
+        });
+        match recording {
+            Ok(recording) => {
+                learner.optimizer.uncount_step();
+                self.recorded = Some(Recorded { recording, inputs, counted: next_counted });
+                Ok(Step { learner, counted, line: None })
+            }
+            Err(error) => {
+                let (learner, _) = checkpoint::from_bytes(place, &saved, learner)?;
+                Ok(self.without(learner, counted, &error))
+            }
+        }
+    }
+
+    /// Goes on without recording.
+    fn without(&mut self, learner: Learner, counted: Tensor<1>, error: &dyn Display) -> Step {
+        self.records = false;
+        let line = Some(format!("device: steps are queued kernel by kernel, since recording one failed: {error}"));
+        Step { learner, counted, line }
+    }
+
+    /// The learner after a step that draws from the seed in `numbers`, and reads all others there, too, if it `reads` them; and what it
+    /// [counted].
+    fn update(
+        &self,
+        learner: Learner,
+        pixels: Tensor<4>,
+        prepared: &Prepared,
+        pace: Pace,
+        numbers: Tensor<1>,
+        reads: bool,
+    ) -> (Learner, Tensor<1>) {
+        let Learner { mut network, mut optimizer, mut average } = learner;
+        let numbers = numbers.into_dispatch();
+        let from = |start| reads.then(|| Numbers { all: numbers.clone(), start });
+        let drawing = draw_from(numbers.clone());
+        let images = self.recipe.precision.of(self.normaliser.apply(pixels));
+        let logits = network.forward_channels_last(images);
+        drop(drawing);
+        let losses = self.objective.losses(logits.clone(), prepared);
+        let counted = counted(&logits, &prepared.targets.labels, &losses);
+        let mut gradients = GradientsParams::from_grads(losses.mean().backward(), &network);
+        self.clipping.apply(&network, &mut gradients);
+        network = optimizer.step_by(pace.rate, network, gradients, from(RULES));
+        average = average.map(|average| ema::update_by(average, &network, pace.decay, from(AVERAGE)));
+        (Learner { network, optimizer, average }, counted)
+    }
+}
+
+impl Inputs {
+    fn new(rows: Vec<DispatchTensor>, kind: Kind) -> Self {
+        // Memory of their own.
+        let own = rows.iter().map(|row| {
+            let row = Tensor::<1>::from_dispatch(row.clone());
+            Tensor::<1>::zeros(row.dims(), &row.device()).into_dispatch()
+        });
+        let mut inputs = Self { rows: own.collect(), kind };
+        inputs.write(rows);
+        inputs
+    }
+
+    fn write(&mut self, rows: Vec<DispatchTensor>) {
+        self.rows = overwrite(mem::take(&mut self.rows), rows);
+    }
+
+    /// Pixels, targets and numbers, made of what the rows have when it is asked for.
+    fn tensors(&self) -> (Tensor<4>, Targets, Tensor<1>) {
+        let mut rows = self.rows.iter().map(|row| Tensor::<1>::from_dispatch(row.clone()));
+        let mut next = || rows.next().expect("as many as were written");
+        let (pixels, labels) = (next().reshape(self.kind.shape), next().int());
+        let shares = self.kind.shares.map(|classes| next().reshape([self.kind.shape[0], classes]));
+        let targets = Targets { labels: Tensor::from_inner(labels), shares: shares.map(Tensor::from_inner) };
+        (Tensor::from_inner(pixels), targets, next())
+    }
+}
+
+/// From now on the device draws from `seed` what a network draws in training, until the result is dropped.
+pub(crate) fn draw(seed: u64, device: &Device) -> Drawing {
+    draw_from(seed_row(seed, device).into_dispatch())
+}
+
+fn seed_row(seed: u64, device: &Device) -> Tensor<1> {
+    Tensor::from_floats(seed_numbers(seed), &device.clone().inner())
+}
+
+/// What a step of [`Inputs`] reads.
+fn rows(pixels: Tensor<4>, targets: &Targets, numbers: Tensor<1>) -> Vec<DispatchTensor> {
+    let row = |tensor: Tensor<1>| tensor.into_dispatch();
+    let pixels = row(pixels.inner().flatten(0, 3));
+    // Fewer than 2²⁴ classes, which single precision holds.
+    let labels = row(targets.labels.clone().inner().float());
+    let shares = targets.shares.clone().map(|shares| row(shares.inner().flatten(0, 1)));
+    [Some(pixels), Some(labels), shares, Some(row(numbers))].into_iter().flatten().collect()
+}
+
+/// The numbers of the learner's next step.
+fn numbers(learner: &Learner, pace: Pace, device: &Device) -> Tensor<1> {
+    let shares = [pace.decay, 1.0 - pace.decay].map(|share| share as f32);
+    let rules = learner.optimizer.numbers(pace.rate);
+    let all = [&seed_numbers(pace.seed)[..], &shares, &rules].concat();
+    Tensor::from_floats(all.as_slice(), &device.clone().inner())
+}
