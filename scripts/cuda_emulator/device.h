@@ -354,3 +354,9 @@ static inline void emulated_call(void (*kernel)(A...), void **arguments, std::in
 template <class... A> static inline void emulated_call(void (*kernel)(A...), void **arguments) {
     emulated_call(kernel, arguments, std::index_sequence_for<A...>{});
 }
+
+// Sizes of a kernel's parameters, and a 0.
+template <class... A> struct Sizes {
+    static constexpr size_t all[] = {sizeof(std::remove_cv_t<A>)..., 0};
+};
+template <class... A> constexpr const size_t *emulated_sizes(void (*)(A...)) { return Sizes<A...>::all; }

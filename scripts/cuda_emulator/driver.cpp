@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -91,6 +92,7 @@ struct Stacks {
 
 struct Function {
     Kernel kernel;
+    const size_t *sizes;
     bool waits;
     std::string name;
 };
@@ -170,6 +172,46 @@ static int launch(const Function *function, Index grid, Index dim, unsigned shar
     return 0;
 }
 
+// ---- Graphs ----
+
+typedef std::vector<std::function<void()>> Graph;
+
+// What the stream records rather than does, and whether something was asked for meanwhile that cannot be recorded.
+static Graph *recorded;
+static bool spoilt;
+
+static const int NOT_WHILE_RECORDING = 900, SPOILT = 901, NOT_RECORDING = 400;
+
+template <class Work> static int done_or_recorded(Work work) {
+    if (recorded) return recorded->push_back(work), 0;
+    return work(), 0;
+}
+
+// As a driver that lets nothing unsafe happen while any stream records.
+static int refused(const char *what) {
+    if (!recorded) return 0;
+    fprintf(stderr, "cuda emulator: %s while a stream records\n", what);
+    spoilt = true;
+    return NOT_WHILE_RECORDING;
+}
+#define UNLESS_RECORDING() \
+    if (int error = refused(__func__)) return error
+
+// With the values that the arguments have now.
+static int launched_or_recorded(const Function *function, Index grid, Index dim, unsigned shared, void **arguments) {
+    if (!recorded) return launch(function, grid, dim, shared, arguments);
+    std::vector<std::vector<char>> values;
+    for (const size_t *size = function->sizes; *size; size++) {
+        const char *value = (const char *)arguments[values.size()];
+        values.emplace_back(value, value + *size);
+    }
+    return done_or_recorded([=]() mutable {
+        std::vector<void *> arguments;
+        for (std::vector<char> &value : values) arguments.push_back(value.data());
+        launch(function, grid, dim, shared, arguments.data());
+    });
+}
+
 // ---- Settings ----
 
 static int setting(const char *name, int otherwise) {
@@ -225,21 +267,21 @@ int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)16
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxSetCurrent(void *) { return 0; }
 int cuCtxGetCurrent(void **context) { return *context = (void *)16, 0; }
-int cuCtxSynchronize() { return 0; }
+int cuCtxSynchronize() { UNLESS_RECORDING(); return 0; }
 int cuCtxGetStreamPriorityRange(int *least, int *greatest) { return *least = 0, *greatest = -5, 0; }
 int cuStreamCreate(void **stream, unsigned) { return *stream = (void *)32, 0; }
 int cuStreamCreateWithPriority(void **stream, unsigned, int) { return *stream = (void *)32, 0; }
-int cuStreamSynchronize(void *) { return 0; }
-int cuStreamQuery(void *) { return 0; }
+int cuStreamSynchronize(void *) { UNLESS_RECORDING(); return 0; }
+int cuStreamQuery(void *) { UNLESS_RECORDING(); return 0; }
 int cuStreamWaitEvent(void *, void *, unsigned) { return 0; }
 int cuStreamDestroy_v2(void *) { return 0; }
-int cuStreamIsCapturing(void *, int *status) { return *status = 0, 0; }
+int cuStreamIsCapturing(void *, int *status) { return *status = recorded ? 1 : 0, 0; }
 int cuThreadExchangeStreamCaptureMode(int *) { return 0; }
 int cuEventCreate(void **event, unsigned) { return *event = new double(0), 0; }
 int cuEventDestroy_v2(void *event) { return delete (double *)event, 0; }
 int cuEventRecord(void *event, void *) { return *(double *)event = milliseconds(), 0; }
-int cuEventSynchronize(void *) { return 0; }
-int cuEventQuery(void *) { return 0; }
+int cuEventSynchronize(void *) { UNLESS_RECORDING(); return 0; }
+int cuEventQuery(void *) { UNLESS_RECORDING(); return 0; }
 int cuEventElapsedTime(float *elapsed, void *start, void *end) {
     static const bool drawn = getenv("CUDA_EMULATOR_TUNING") && (srand(setting("CUDA_EMULATOR_TUNING", 0)), true);
     // Never so short that the tuner goes on and on.
@@ -252,16 +294,16 @@ int cuGetErrorName(int, const char **text) { return *text = "CUDA_EMULATOR", 0; 
 // ---- The driver: memory ----
 
 int cuMemGetInfo_v2(size_t *free, size_t *all) { return *free = *all = MEMORY, 0; }
-int cuMemAlloc_v2(uint64_t *to, size_t bytes) { return allocate(to, bytes); }
-int cuMemAllocAsync(uint64_t *to, size_t bytes, void *) { return allocate(to, bytes); }
-int cuMemFree_v2(uint64_t memory) { return free((void *)memory), 0; }
-int cuMemFreeAsync(uint64_t memory, void *) { return free((void *)memory), 0; }
-int cuMemAllocHost_v2(void **to, size_t bytes) { return *to = malloc(bytes), *to ? 0 : 2; }
-int cuMemFreeHost(void *memory) { return free(memory), 0; }
-int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) { return memcpy((void *)to, from, bytes), 0; }
-int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) { return memcpy(to, (void *)from, bytes), 0; }
-int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) { return memmove((void *)to, (void *)from, bytes), 0; }
-int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *) { return memset((void *)to, value, bytes), 0; }
+int cuMemAlloc_v2(uint64_t *to, size_t bytes) { UNLESS_RECORDING(); return allocate(to, bytes); }
+int cuMemAllocAsync(uint64_t *to, size_t bytes, void *) { UNLESS_RECORDING(); return allocate(to, bytes); }
+int cuMemFree_v2(uint64_t memory) { UNLESS_RECORDING(); return free((void *)memory), 0; }
+int cuMemFreeAsync(uint64_t memory, void *) { UNLESS_RECORDING(); return free((void *)memory), 0; }
+int cuMemAllocHost_v2(void **to, size_t bytes) { UNLESS_RECORDING(); return *to = malloc(bytes), *to ? 0 : 2; }
+int cuMemFreeHost(void *memory) { UNLESS_RECORDING(); return free(memory), 0; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) { return done_or_recorded([=] { memcpy((void *)to, from, bytes); }); }
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) { return done_or_recorded([=] { memcpy(to, (void *)from, bytes); }); }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) { return done_or_recorded([=] { memmove((void *)to, (void *)from, bytes); }); }
+int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *) { return done_or_recorded([=] { memset((void *)to, value, bytes); }); }
 
 struct Side {
     size_t x, y;
@@ -276,14 +318,40 @@ struct Copy {
     Side from, to;
     size_t bytes, rows;
 };
-int cuMemcpy2DAsync_v2(const Copy *copy, void *) {
-    for (size_t row = 0; row < copy->rows; row++) memcpy(copy->to.row(row), copy->from.row(row), copy->bytes);
+int cuMemcpy2DAsync_v2(const Copy *given, void *) {
+    const Copy copy = *given;
+    return done_or_recorded([=] {
+        for (size_t row = 0; row < copy.rows; row++) memcpy(copy.to.row(row), copy.from.row(row), copy.bytes);
+    });
+}
+
+// ---- The driver: graphs ----
+
+int cuStreamBeginCapture_v2(void *, int) {
+    UNLESS_RECORDING();
+    return recorded = new Graph, spoilt = false, 0;
+}
+int cuStreamEndCapture(void *, Graph **graph) {
+    if (!recorded) return NOT_RECORDING;
+    *graph = spoilt ? (delete recorded, nullptr) : recorded;
+    return recorded = nullptr, spoilt ? SPOILT : 0;
+}
+int cuGraphGetNodes(Graph *graph, void **, size_t *count) { return *count = 0, graph ? 0 : NOT_RECORDING; }
+int cuGraphNodeGetType(void *, int *type) { return *type = 0, 0; }
+int cuGraphInstantiateWithFlags(Graph **executable, const Graph *graph, unsigned long long) { return *executable = new Graph(*graph), 0; }
+int cuGraphDestroy(Graph *graph) { return delete graph, 0; }
+int cuGraphExecDestroy(Graph *graph) { return delete graph, 0; }
+int cuGraphUpload(Graph *, void *) { return 0; }
+int cuGraphLaunch(const Graph *graph, void *) {
+    UNLESS_RECORDING();
+    for (const auto &work : *graph) work();
     return 0;
 }
 
 // ---- The driver: kernels ----
 
 int cuModuleLoadData(void **module, const void *path) {
+    UNLESS_RECORDING();
     *module = dlopen((const char *)path, RTLD_NOW | RTLD_LOCAL);
     if (!*module) fprintf(stderr, "cuda emulator: %s\n", dlerror());
     return *module ? 0 : 200; // an invalid image
@@ -291,23 +359,24 @@ int cuModuleLoadData(void **module, const void *path) {
 int cuModuleUnload(void *) { return 0; }
 int cuModuleGetFunction(void **function, void *module, const char *name) {
     auto call = (Kernel)dlsym(module, (std::string(name) + "__call").c_str());
+    auto sizes = (const size_t *(*)())dlsym(module, (std::string(name) + "__sizes").c_str());
     auto waits = (const int *)dlsym(module, (std::string(name) + "__waits").c_str());
-    if (!call || !waits) return 500; // not found
-    *function = new Function{call, *waits != 0, name};
+    if (!call || !sizes || !waits) return 500; // not found
+    *function = new Function{call, sizes(), *waits != 0, name};
     return 0;
 }
 int cuFuncSetAttribute(void *, int, int) { return 0; }
 int cuFuncGetAttribute(int *value, int, void *) { return *value = 0, 0; }
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned x, unsigned y, unsigned z, unsigned shared, void *,
                    void **arguments, void **) {
-    return launch((const Function *)function, {gx, gy, gz}, {x, y, z}, shared, arguments);
+    return launched_or_recorded((const Function *)function, {gx, gy, gz}, {x, y, z}, shared, arguments);
 }
 struct Launch {
     Index grid, dim;
     unsigned shared;
 };
 int cuLaunchKernelEx(const Launch *config, void *function, void **arguments, void **) {
-    return launch((const Function *)function, config->grid, config->dim, config->shared, arguments);
+    return launched_or_recorded((const Function *)function, config->grid, config->dim, config->shared, arguments);
 }
 int cuTensorMapEncodeTiled() { return 801; } // not supported
 int cuTensorMapEncodeIm2col() { return 801; }

@@ -94,6 +94,7 @@ fn everything_at_once_trains() {
         &teacher,
         "distillation.alpha=0.3",
         "distillation.temperature=2.0",
+        "gradient_checkpointing=true",
     ];
     let out = folder.path().join("run");
     let mut arguments = vec!["train", path(&recipe), "--out", path(&out), "--device", "cpu"];

@@ -13,7 +13,8 @@ use common::{Layout, Place, assert_close, differentiate, values};
 use mbconv_kernels::{
     Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_between_activations,
     depthwise_conv2d,
-    descent::{Descending, Descent, blend, descend},
+    chance::{draw_from, kept, seed_numbers},
+    descent::{Descending, Descent, Numbers, blend, descend, overwrite},
     excite, global_average, pointwise_conv2d, reference, shift_activation,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
@@ -380,8 +381,18 @@ fn tensors_move_together_as_each_does_alone() {
         }
         assert_eq!(found.len(), expected.len(), "{what}");
     };
-    for (rule, moments) in rules.into_iter().zip([0, 1, 1, 2, 2]) {
-        let what = format!("{rule:?}");
+    // With its own numbers; with another rule's of its kind in the device's memory, which stand for them.
+    let cases = rules.into_iter().zip([0, 1, 1, 2, 2]).flat_map(|case| [(case, false), (case, true)]);
+    for ((rule, moments), later) in cases {
+        let what = format!("{rule:?}, {later}");
+        let read_later = |rule: &Descent| {
+            let all = [&[7.0; 3], &rule.numbers()[..]].concat();
+            let all = Tensor::<1>::from_floats(all.as_slice(), &device).into_dispatch();
+            match later {
+                true => (Some(Numbers { all, start: 3 }), changed(*rule)),
+                false => (None, *rule),
+            }
+        };
         let (mut p, g) = (numbers(1), numbers(2));
         // Mean squares are not negative.
         let positive = numbers(4).into_iter().map(|list| list.into_iter().map(f32::abs).collect()).collect();
@@ -394,7 +405,8 @@ fn tensors_move_together_as_each_does_alone() {
             gradients: lower(upload(&g)),
             moments: [0, 1].map(|index| if index < moments { lower(upload(&kept[index])) } else { Vec::new() }),
         };
-        let (moved, found) = descend(lists, rule);
+        let (numbers_of_rule, rule_given) = read_later(&rule);
+        let (moved, found) = descend(lists, rule_given, numbers_of_rule);
         let before = p.clone();
         let [first, second] = &mut kept;
         for (((p, g), first), second) in p.iter_mut().zip(&g).zip(first.iter_mut()).zip(second.iter_mut()) {
@@ -412,18 +424,59 @@ fn tensors_move_together_as_each_does_alone() {
     // Whatever is not in single precision stays what it is.
     let double = || Tensor::<1>::ones([3], &Device::flex()).cast(DType::F64).into_dispatch();
     let lists = Descending { parameters: vec![double()], gradients: vec![double()], moments: Default::default() };
-    let (moved, _) = descend(lists, Descent::Sgd { decay: 0.0, momentum: 0.0, nesterov: false, lr: 0.25 });
+    let (moved, _) = descend(lists, Descent::Sgd { decay: 0.0, momentum: 0.0, nesterov: false, lr: 0.25 }, None);
     let moved = Tensor::<1>::from_dispatch(moved.into_iter().next().unwrap());
     assert_eq!((moved.dtype(), moved.into_data().try_to_vec::<f64>().unwrap()), (DType::F64, vec![0.75; 3]));
-    for held in [0, 1] {
+    for (held, later) in [(0, false), (1, false), (0, true), (1, true)] {
         let averages = upload(&numbers(1));
         let others = averages[..held].to_vec();
         let shares = (0..sizes.len()).map(|index| [0.9, index as f64]);
-        let found = read(blend(lower(averages), lower(upload(&numbers(2))), shares));
+        let all = Tensor::<1>::from_floats([7.0, 0.9, 3.0], &device).into_dispatch();
+        let common = later.then_some(Numbers { all, start: 1 });
+        let found = read(blend(lower(averages), lower(upload(&numbers(2))), shares, common));
         let pairs = numbers(1).into_iter().zip(numbers(2)).enumerate();
+        let take = |index: usize| if later { 3.0 } else { index as f32 };
         let expected: Vec<Vec<f32>> =
-            pairs.map(|(i, (a, v))| a.iter().zip(&v).map(|(a, v)| 0.9 * a + i as f32 * v).collect()).collect();
+            pairs.map(|(i, (a, v))| a.iter().zip(&v).map(|(a, v)| 0.9 * a + take(i) * v).collect()).collect();
         close(&found, &expected, "averages");
         assert_eq!(read(lower(others)), numbers(1)[..held]);
+    }
+    // Memory is overwritten for whoever holds it, where it is a GPU's.
+    let targets = upload(&numbers(1));
+    let others = targets.clone();
+    assert_eq!(read(overwrite(lower(targets), lower(upload(&numbers(2))))), numbers(2));
+    if std::env::var("BURN_DEVICE").is_ok_and(|name| name != "cpu") {
+        assert_eq!(read(lower(others)), numbers(2));
+    }
+}
+
+/// A rule of the same kind with other numbers.
+fn changed(rule: Descent) -> Descent {
+    match rule {
+        Descent::Sgd { momentum, nesterov, .. } => Descent::Sgd { decay: 9.0, momentum, nesterov, lr: 9.0 },
+        Descent::RmsPropTf { .. } => {
+            Descent::RmsPropTf { decay: 9.0, rise: 9.0, momentum: 9.0, epsilon: 9.0, lr: 9.0 }
+        }
+        Descent::AdamW { .. } => {
+            Descent::AdamW { keep: 9.0, beta: 9.0, rises: [9.0; 2], rate: 9.0, root: 9.0, epsilon: 9.0 }
+        }
+    }
+}
+
+/// What is dropped is the same on every device, and another layer's is not.
+#[test]
+fn a_seed_drops_the_same_everywhere() {
+    let drawn = |device: &Device, seed: u64| {
+        let numbers = Tensor::<1>::from_floats(seed_numbers(seed), device);
+        let _drawing = draw_from(numbers.into_dispatch());
+        [(1, 0.5), (77, 0.2), (10_007, 0.1)].map(|(count, probability)| {
+            kept(count, probability).unwrap().into_data().try_to_vec::<f32>().unwrap()
+        })
+    };
+    for seed in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+        let [found, expected] = [Device::default(), Device::flex()].map(|device| drawn(&device, seed));
+        for (a, b) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((a - b).abs() < 1e-6, "{seed}: {a}, not {b}");
+        }
     }
 }

@@ -1,15 +1,19 @@
 //! Zeros around a map where there must be more at its end than at its beginning.
 
-use burn::tensor::{Tensor, ops::PadMode};
+use burn::tensor::Tensor;
 use mbconv_kernels::{Window, inference};
 
 use crate::Padding;
 
 /// Pads `x`, of shape `[N, H, W, C]`, as `padding` says; what is left to the convolution stands in the window that comes back.
 pub(crate) fn pad(x: Tensor<4>, window: Window, padding: Padding) -> (Tensor<4>, Window) {
-    let [_, height, width, _] = x.dims();
+    let [images, height, width, channels] = x.dims();
     let Some([rows, columns]) = uneven([height, width], window, padding) else { return (x, window) };
-    (x.pad([(0, 0), rows, columns, (0, 0)], PadMode::Constant(0.0)), Window { padding: 0, ..window })
+    let sides = [height + rows.0 + rows.1, width + columns.0 + columns.1];
+    // Burn's `pad` would send the zeros of a device with autodiff there one by one.
+    let zeros = Tensor::zeros([images, sides[0], sides[1], channels], (&x.device(), x.dtype()));
+    let inside = [0..images, rows.0..rows.0 + height, columns.0..columns.0 + width, 0..channels];
+    (zeros.slice_assign(inside, x), Window { padding: 0, ..window })
 }
 
 /// Zeros before and after the rows and the columns of a map, if they are others than the window's own.

@@ -293,7 +293,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         loader
     };
     let train_images = source.len();
-    let objective = Objective::new(recipe, &data.classes, &*source, &device.clone().autodiff())?;
+    let autodiff = recipe.autodiff(device);
+    let objective = Objective::new(recipe, &data.classes, &*source, &autodiff)?;
     let transform = recipe.train_transform_for(device);
     let deferred = transform.deferred;
     let train_loader = loader(source, Transform::Train(transform), recipe.batch_size, true);
@@ -316,12 +317,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     // What learns, and where the run stands.
     let options = recipe.model.options(data.classes.len());
     let architecture = recipe.architecture(data.classes.len())?;
-    let mut device = device.clone().autodiff();
-    if recipe.gradient_checkpointing {
-        device = device.gradient_checkpointing();
-    }
     let mut folder = group.agree(RunFolder::open(&run, train_images))?;
-    let mut network = fresh_network(&architecture, recipe.seed, &device);
+    let mut network = fresh_network(&architecture, recipe.seed, &autodiff);
     if let Some(weights) = finetune.weights.as_ref().filter(|_| !folder.begun) {
         let loaded = match group.leads() {
             true => load_body(network, &options.name, &data.classes, weights).map_err(TrainError::from),
@@ -342,7 +339,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     if !folder.begun {
         folder.save_checkpoint(&learner)?;
     }
-    let mut stepper = Stepper::new(recipe, &objective, &preprocess, &device, group);
+    let mut stepper = Stepper::new(recipe, &objective, &preprocess, &autodiff, group);
     let mut saved = Instant::now();
     let mut left_out = 0;
 
@@ -397,7 +394,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                 for batch in batches.by_ref().take(parts) {
                     let (pixels, prepared) = objective.prepare(batch?, epoch, step);
                     let seed = step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step);
-                    device.seed(seed);
+                    autodiff.seed(seed);
                     let drawing = (!is_host(run.device)).then(|| draw(seed, run.device));
                     let synchronisation = synchronised.then(|| group.synchronise());
                     let images = recipe.precision.of(normalised(pixels, &preprocess));

@@ -74,7 +74,7 @@ pub fn find_lr(
     recipe.precision.check(device)?;
     let source = data.split("train")?;
     let transform = Transform::Train(recipe.train_transform_for(device));
-    let device = device.clone().autodiff();
+    let device = recipe.autodiff(device);
     let objective = Objective::new(recipe, &data.classes, &*source, &device)?;
     let config = LoaderConfig {
         batch_size: recipe.batch_size,

@@ -14,22 +14,13 @@ pub struct Targets {
     pub shares: Option<Tensor<2>>,
 }
 
-impl Targets {
-    /// The shares of all classes, `[N, C]`: if there are none, 1 for the label, of which `smoothing` is spread over all.
-    fn dense(&self, classes: usize, smoothing: f64) -> Tensor<2> {
-        let spread = || {
-            let one_hot: Tensor<2, Int> = self.labels.clone().one_hot(classes);
-            one_hot.float().mul_scalar(1.0 - smoothing).add_scalar(smoothing / classes as f64)
-        };
-        self.shares.clone().unwrap_or_else(spread)
-    }
-}
-
 /// A recipe's loss for so many classes.
 #[derive(Clone, Debug)]
 pub struct Loss {
     config: LossConfig,
     smoothing: f64,
+    /// Every class, `[1, C]`.
+    classes: Tensor<2, Int>,
     /// `[1, C]`.
     weights: Option<Tensor<2>>,
 }
@@ -42,25 +33,25 @@ impl Loss {
     pub fn new(config: &LossConfig, smoothing: f64, counts: &[usize], device: &Device) -> Result<Self, RecipeError> {
         let weights = config.weights(counts)?;
         let tensor = |weights: Vec<f32>| Tensor::<1>::from_floats(weights.as_slice(), device).unsqueeze();
-        Ok(Self { config: config.clone(), smoothing, weights: weights.map(tensor) })
+        let classes = Tensor::<1, Int>::arange(0..counts.len() as i64, device).unsqueeze();
+        Ok(Self { config: config.clone(), smoothing, classes, weights: weights.map(tensor) })
     }
 
     /// The loss of each sample, `[N]`, of `logits` `[N, C]`. The batch's loss is their plain mean, also under class weights.
     pub fn each(&self, logits: Tensor<2>, targets: &Targets) -> Tensor<1> {
-        let classes = logits.dims()[1];
         let plain = self.weights.is_none() && targets.shares.is_none();
         match self.config.name {
             LossName::CrossEntropy if plain => cross_entropy(logits, targets.labels.clone(), self.smoothing),
             LossName::CrossEntropy => {
-                let shares = self.weighted(targets, classes);
+                let shares = self.weighted(targets);
                 soft_cross_entropy(logits, shares)
             }
             LossName::Focal => {
-                let shares = self.weighted(targets, classes);
+                let shares = self.weighted(targets);
                 focal(logits, shares, self.config.gamma)
             }
             LossName::Bce => {
-                let mut shares = targets.dense(classes, self.smoothing);
+                let (mut shares, classes) = (self.shares(targets), logits.dims()[1]);
                 if let Some(threshold) = self.config.target_threshold {
                     shares = shares.greater_elem(threshold).float();
                 }
@@ -74,9 +65,19 @@ impl Loss {
         }
     }
 
+    /// The shares of all classes, `[N, C]`: if the targets have none, 1 for the label, of which the smoothing is spread over all.
+    fn shares(&self, targets: &Targets) -> Tensor<2> {
+        let spread = || {
+            // Burn's `one_hot` would look at the labels, and wait for them.
+            let one_hot = targets.labels.clone().unsqueeze_dim::<2>(1).equal(self.classes.clone()).float();
+            one_hot.mul_scalar(1.0 - self.smoothing).add_scalar(self.smoothing / self.classes.dims()[1] as f64)
+        };
+        targets.shares.clone().unwrap_or_else(spread)
+    }
+
     /// Target shares times class weights.
-    fn weighted(&self, targets: &Targets, classes: usize) -> Tensor<2> {
-        let shares = targets.dense(classes, self.smoothing);
+    fn weighted(&self, targets: &Targets) -> Tensor<2> {
+        let shares = self.shares(targets);
         match &self.weights {
             Some(weights) => shares * weights.clone(),
             None => shares,

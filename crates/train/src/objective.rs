@@ -146,7 +146,10 @@ impl<'a> Teacher<'a> {
         let logits = self.network.forward_channels_last(normalised(pixels, &self.preprocess));
         let logits = logits.select(1, self.columns.clone());
         match self.config.kind {
-            DistillationKind::Soft => soft_distillation(student, Tensor::from_inner(logits), self.config.temperature),
+            DistillationKind::Soft => {
+                let teacher = logits.to_device(&student.device());
+                soft_distillation(student, teacher, self.config.temperature)
+            }
             DistillationKind::Hard => {
                 let chosen = logits.argmax(1).squeeze_dim::<1>(1).to_device(&student.device());
                 cross_entropy(student, chosen, 0.0)

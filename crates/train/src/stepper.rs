@@ -171,7 +171,7 @@ impl<'a> Stepper<'a> {
         progress: &Progress,
     ) -> Result<Step, TrainError> {
         let step = |learner| {
-            let (pixels, targets, numbers) = inputs.tensors();
+            let (pixels, targets, numbers) = inputs.tensors(&self.device);
             self.update(learner, pixels, &Prepared::new(inputs.kind.shape[0], targets), pace, numbers, true)
         };
         let window = Window::prepare(&self.device);
@@ -195,8 +195,12 @@ impl<'a> Stepper<'a> {
         match recording {
             Ok(recording) => {
                 learner.optimizer.uncount_step();
+                let [images, height, width, _] = inputs.kind.shape;
+                let line = format!(
+                    "device: from here on, steps of {images} images of {width}×{height} pixels are recorded and repeated (record_steps)"
+                );
                 self.recorded = Some(Recorded { recording, inputs, counted: next_counted });
-                Ok(Step { learner, counted, line: None })
+                Ok(Step { learner, counted, line: Some(line) })
             }
             Err(error) => {
                 let (learner, _) = checkpoint::from_bytes(place, &saved, learner)?;
@@ -256,14 +260,14 @@ impl Inputs {
         self.rows = overwrite(mem::take(&mut self.rows), rows);
     }
 
-    /// Pixels, targets and numbers, made of what the rows have when it is asked for.
-    fn tensors(&self) -> (Tensor<4>, Targets, Tensor<1>) {
+    /// Pixels and targets on `device`, which takes gradients, and numbers, as they stand in the rows when that is run.
+    fn tensors(&self, device: &Device) -> (Tensor<4>, Targets, Tensor<1>) {
         let mut rows = self.rows.iter().map(|row| Tensor::<1>::from_dispatch(row.clone()));
         let mut next = || rows.next().expect("as many as were written");
-        let (pixels, labels) = (next().reshape(self.kind.shape), next().int());
-        let shares = self.kind.shares.map(|classes| next().reshape([self.kind.shape[0], classes]));
-        let targets = Targets { labels: Tensor::from_inner(labels), shares: shares.map(Tensor::from_inner) };
-        (Tensor::from_inner(pixels), targets, next())
+        let pixels = next().reshape(self.kind.shape).to_device(device);
+        let labels = next().int().to_device(device);
+        let shares = self.kind.shares.map(|classes| next().reshape([self.kind.shape[0], classes]).to_device(device));
+        (pixels, Targets { labels, shares }, next())
     }
 }
 

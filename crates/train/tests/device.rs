@@ -21,7 +21,7 @@ use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Preprocess, Tr
 use mbconv_train::device::{Device, describe, is_host, parse};
 use mbconv_train::evaluate::{Labelled, evaluate};
 use mbconv_train::loss::cross_entropy;
-use mbconv_train::model_file::LAST;
+use mbconv_train::model_file::{LAST, LAST_EMA};
 use mbconv_train::optimizer::{Clipping, OptimizerConfig, OptimizerName, fresh_network, with_stable_ids};
 use mbconv_train::{Event, Group, Model, Outcome, Recipe, Run, ema, train};
 
@@ -526,6 +526,76 @@ fn a_stopped_run_goes_on() {
     });
     compare("resumed", &parts, &whole, 1e-4, |_| 1e-2);
     assert!((whole_best.loss - parts_best.loss).abs() < 1e-3, "{whole_best:?} {parts_best:?}");
+}
+
+/// Repeating recorded steps takes a run where queueing each of them takes it, in no more memory from epoch to epoch.
+#[test]
+fn recorded_steps_are_the_same() {
+    let Some(device) = device() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = data::open("digits", &OpenOptions::default()).unwrap();
+    // Every rule; a classifier that learns alone at first; images that grow; steps that are computed partly twice.
+    for (number, (network, settings)) in [
+        (0, &["epochs=4", "augment.on=device", "optimizer.adaptive_clip=0.05"][..]),
+        (1, &["epochs=3", "optimizer.name=adamw", "optimizer.learning_rate=0.002", "mix.mixup=0.4"]),
+        (1, &["epochs=4", "finetune.head_epochs=2", "loss.name=focal", "gradient_checkpointing=true"]),
+        (
+            2,
+            &[
+                "epochs=4",
+                "input.progressive={start=6,stages=2}",
+                "optimizer.name=rmsprop_tf",
+                "optimizer.layer_decay=0.9",
+                "loss.name=bce",
+                "loss.class_weights=balanced",
+            ],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.path().join(format!("{number}.toml"));
+        std::fs::write(&path, format!("stem = 8\nhead = 24\n{}", NETWORKS[network].1)).unwrap();
+        let go = |record: bool| {
+            let own = [format!("model.table=\"{}\"", path.display()), format!("record_steps={record}")];
+            let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).chain(own).collect();
+            let recipe = Recipe::parse(RECIPE, &settings).unwrap();
+            let (out, group, stop) =
+                (folder.path().join(format!("{number} {record}")), Group::alone(), AtomicBool::new(false));
+            let run = Run {
+                recipe: &recipe,
+                data: &data,
+                out: &out,
+                device: &device,
+                group: &group,
+                resume: false,
+                stop: &stop,
+            };
+            let (mut used, mut lines) = (Vec::new(), String::new());
+            let mut observer = |event: Event| match event {
+                Event::Epoch(_) => used.extend(device.memory_pool_usage().map(|usage| usage.bytes_reserved)),
+                Event::Line(line) => lines += line,
+                _ => {}
+            };
+            train(run, &mut observer).unwrap();
+            assert_eq!(lines.contains("repeated"), record, "{lines}");
+            let models = [LAST, LAST_EMA].map(|name| {
+                let model = Model::open(&out.join(name), &Device::flex()).unwrap();
+                state(name, &model.network).collect::<Results>()
+            });
+            let [last, average] = models;
+            let csv = std::fs::read_to_string(out.join("metrics.csv")).unwrap();
+            let losses = csv.lines().skip(1).map(|row| row.split(',').nth(2).unwrap().parse().unwrap());
+            let losses = ("losses".to_string(), losses.collect());
+            (last.into_iter().chain(average).chain([losses]).collect::<Results>(), used)
+        };
+        let ((found, used), (expected, _)) = (go(true), go(false));
+        compare(&format!("recorded, {settings:?}"), &found, &expected, 1e-6, |_| 1e-2);
+        if number == 0 {
+            eprintln!("bytes reserved after each epoch: {used:?}");
+            assert!(used.last() <= used.get(2), "{used:?}");
+        }
+    }
 }
 
 /// Epoch after epoch, steps on images that are augmented there take no more of the device's memory.

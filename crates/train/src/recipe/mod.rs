@@ -268,6 +268,12 @@ impl Recipe {
         Preprocess { exif_orientation, ..self.0.input.preprocess() }.with_channels(self.0.model.input_channels)
     }
 
+    /// `device` with gradients, taken as the recipe says.
+    pub fn autodiff(&self, device: &Device) -> Device {
+        let device = device.clone().autodiff();
+        if self.0.gradient_checkpointing { device.gradient_checkpointing() } else { device }
+    }
+
     /// Number of loader threads.
     pub fn workers(&self) -> usize {
         self.0.data.workers()
