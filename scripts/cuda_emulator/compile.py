@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Compiles CUDA C++, as CubeCL writes it, for the processor: `compile.py SOURCE FOLDER`, where `libcuda.so` and `device.h` lie, prints
-the path of a library with, for each kernel, `NAME__call(void **arguments)`, `NAME__sizes`: of its parameters, and `NAME__waits`: whether its
+the path of a library with, for each kernel, `NAME__call(void **arguments)`, `NAME__sizes(size_t *to)`, those of its parameters, and `NAME__waits`: whether its
 threads wait for each other.
 `compile.py --header FOLDER` compiles the header beforehand.
 """
@@ -72,7 +72,7 @@ def translate(source):
     waits = int(bool(re.search(r"__sync|_sync\(|emulated_(ld|st)matrix|emulated_mma|wmma", source)))
     for name in re.findall(r'extern "C"\s+__global__[^(]*(?:\(\d+\))?\s+(\w+)\s*\(', source):
         source += f'\nextern "C" void {name}__call(void **arguments) {{ emulated_call({name}, arguments); }}'
-        source += f'\nextern "C" const size_t *{name}__sizes() {{ return emulated_sizes({name}); }}'
+        source += f'\nextern "C" size_t {name}__sizes(size_t *to) {{ return emulated_sizes({name}, to); }}'
         source += f'\nextern "C" const int {name}__waits = {waits};'
     return source
 

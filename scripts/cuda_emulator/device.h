@@ -355,8 +355,7 @@ template <class... A> static inline void emulated_call(void (*kernel)(A...), voi
     emulated_call(kernel, arguments, std::index_sequence_for<A...>{});
 }
 
-// Sizes of a kernel's parameters, and a 0.
-template <class... A> struct Sizes {
-    static constexpr size_t all[] = {sizeof(std::remove_cv_t<A>)..., 0};
-};
-template <class... A> constexpr const size_t *emulated_sizes(void (*)(A...)) { return Sizes<A...>::all; }
+// The sizes of a kernel's parameters, which are returned as many.
+template <class... A> static inline size_t emulated_sizes(void (*)(A...), size_t *to) {
+    return ((*to++ = sizeof(std::remove_cv_t<A>)), ..., sizeof...(A));
+}

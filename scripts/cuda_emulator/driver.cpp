@@ -67,7 +67,7 @@ static void fiber_main() {
     for (;;) leave(State::done);
 }
 
-static const size_t STACK = 256 << 10, MOST_THREADS = 1024;
+static const size_t STACK = 256 << 10, MOST_THREADS = 1024, MOST_PARAMETERS = 1024;
 
 struct Stacks {
     char *memory;
@@ -92,7 +92,7 @@ struct Stacks {
 
 struct Function {
     Kernel kernel;
-    const size_t *sizes;
+    std::vector<size_t> sizes;
     bool waits;
     std::string name;
 };
@@ -201,9 +201,9 @@ static int refused(const char *what) {
 static int launched_or_recorded(const Function *function, Index grid, Index dim, unsigned shared, void **arguments) {
     if (!recorded) return launch(function, grid, dim, shared, arguments);
     std::vector<std::vector<char>> values;
-    for (const size_t *size = function->sizes; *size; size++) {
+    for (size_t size : function->sizes) {
         const char *value = (const char *)arguments[values.size()];
-        values.emplace_back(value, value + *size);
+        values.emplace_back(value, value + size);
     }
     return done_or_recorded([=]() mutable {
         std::vector<void *> arguments;
@@ -359,10 +359,12 @@ int cuModuleLoadData(void **module, const void *path) {
 int cuModuleUnload(void *) { return 0; }
 int cuModuleGetFunction(void **function, void *module, const char *name) {
     auto call = (Kernel)dlsym(module, (std::string(name) + "__call").c_str());
-    auto sizes = (const size_t *(*)())dlsym(module, (std::string(name) + "__sizes").c_str());
+    auto sizes = (size_t (*)(size_t *))dlsym(module, (std::string(name) + "__sizes").c_str());
     auto waits = (const int *)dlsym(module, (std::string(name) + "__waits").c_str());
     if (!call || !sizes || !waits) return 500; // not found
-    *function = new Function{call, sizes(), *waits != 0, name};
+    std::vector<size_t> all(MOST_PARAMETERS);
+    all.resize(sizes(all.data()));
+    *function = new Function{call, all, *waits != 0, name};
     return 0;
 }
 int cuFuncSetAttribute(void *, int, int) { return 0; }

@@ -604,6 +604,9 @@ pub struct Bench {
     /// In training, compute activated maps once more in the backward pass instead of keeping them
     #[arg(long)]
     pub gradient_checkpointing: bool,
+    /// In training on a GPU, queue every step kernel by kernel instead of repeating a recorded one
+    #[arg(long)]
+    pub queue_steps: bool,
     #[command(flatten)]
     pub dtype: DtypeArgs,
     /// Show the time of every part

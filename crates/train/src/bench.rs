@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use burn::backend::ExecutionError;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use mbconv_kernels::descent::Numbers;
+use mbconv_kernels::recording::{Recording, Window};
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
@@ -37,6 +40,8 @@ pub struct BenchConfig {
     pub time: Duration,
     /// In training, compute activated maps once more in the backward pass instead of keeping them.
     pub gradient_checkpointing: bool,
+    /// In training on a GPU, repeat a step that was recorded, as training does.
+    pub record_steps: bool,
     /// Of the maps.
     pub precision: MapPrecision,
     /// Take the time of each part too.
@@ -62,6 +67,11 @@ pub struct BenchReport {
     pub instructions: &'static str,
     /// Repetitions.
     pub repetitions: usize,
+    /// Whether they repeat a step that was recorded, as training does on GPUs.
+    pub recorded: bool,
+    /// Why none could be recorded that should have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_recorded: Option<String>,
     /// By the median repetition.
     pub images_per_second: f64,
     /// Of a repetition.
@@ -88,6 +98,9 @@ pub struct Part {
     pub ms: f64,
 }
 
+/// Learning rate of training steps.
+const RATE: f64 = 1e-3;
+
 /// Repetitions that do not count: the first ones allocate, compile and tune.
 const WARM_UP: usize = 3;
 
@@ -103,6 +116,7 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
     // As one row: CUDA would align each pixel on its own.
     let images = Tensor::<1>::random([shape.iter().product::<usize>()], Distribution::Normal(0.0, 1.0), device);
     let images = images.reshape(shape);
+    let (mut recorded, mut not_recorded) = (false, None);
     let (times, profile) = match mode {
         Mode::Infer => {
             let inference = precision.inference(&network);
@@ -113,7 +127,18 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
             (times, profile)
         }
         Mode::Train => {
-            let mut step = TrainingStep::new(&network, precision.of(images), device, config.gradient_checkpointing);
+            let images = precision.of(images);
+            let mut step = TrainingStep::new(&network, images.clone(), device, config.gradient_checkpointing);
+            if config.record_steps && !is_host(device) {
+                match step.record() {
+                    Ok(()) => recorded = true,
+                    Err(error) => {
+                        not_recorded = Some(error.to_string());
+                        // What was to be recorded cannot be read any more.
+                        step = TrainingStep::new(&network, images, device, config.gradient_checkpointing);
+                    }
+                }
+            }
             // As in training, which seldom waits for a GPU.
             let together = if is_host(device) { 1 } else { UNWAITED };
             let (times, peak) = repeat(config.time, || {
@@ -140,6 +165,8 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
         precision,
         instructions: mbconv_nets::instructions(),
         repetitions: times.len(),
+        recorded,
+        not_recorded,
         images_per_second: batch_size as f64 / median_ms * 1e3,
         median_ms,
         p95_ms: milliseconds(0.95),
@@ -195,6 +222,7 @@ struct TrainingStep {
     optimizer: NetworkOptimizer,
     images: Tensor<4>,
     targets: Tensor<1, Int>,
+    recording: Option<Recording>,
 }
 
 impl TrainingStep {
@@ -207,13 +235,29 @@ impl TrainingStep {
         let [batch, ..] = images.dims();
         let targets: Vec<i32> = (0..batch).map(|index| (index % architecture.classes) as i32).collect();
         let trained = crate::optimizer::with_stable_ids(Network::new(architecture, &device));
-        let config = OptimizerConfig { learning_rate: 1e-3, weight_decay: 1e-4, ..OptimizerConfig::default() };
+        let config = OptimizerConfig { learning_rate: RATE, weight_decay: 1e-4, ..OptimizerConfig::default() };
         Self {
             network: Some(trained),
             optimizer: config.init(architecture),
             images: images.to_device(&device),
             targets: Tensor::from_ints(targets.as_slice(), &device),
+            recording: None,
         }
+    }
+
+    /// Takes some steps, and has what follows repeat another.
+    fn record(&mut self) -> Result<(), ExecutionError> {
+        (0..WARM_UP).for_each(|_| self.queue());
+        let device = self.images.device();
+        let numbers = self.optimizer.numbers(RATE);
+        let numbers = Tensor::<1>::from_floats(numbers.as_slice(), &device.clone().inner()).into_dispatch();
+        let numbers = || Some(Numbers { all: numbers.clone(), start: 0 });
+        let window = Window::prepare(&device)?;
+        self.step(numbers());
+        window.open()?;
+        self.step(numbers());
+        self.recording = Some(window.close()?);
+        Ok(())
     }
 
     fn loss(&self, logits: Tensor<2>) -> Tensor<1> {
@@ -222,10 +266,17 @@ impl TrainingStep {
 
     /// One step, which a GPU may still be at.
     fn queue(&mut self) {
+        match &self.recording {
+            Some(recording) => recording.replay().expect("a recorded step can be repeated"),
+            None => self.step(None),
+        }
+    }
+
+    fn step(&mut self, numbers: Option<Numbers>) {
         let Some(network) = self.network.take() else { return };
         let loss = self.loss(network.forward_channels_last(self.images.clone()));
         let gradients = GradientsParams::from_grads(loss.backward(), &network);
-        self.network = Some(self.optimizer.step(1e-3, network, gradients));
+        self.network = Some(self.optimizer.step_by(RATE, network, gradients, numbers));
     }
 
     /// Waits for a device that runs behind.
@@ -262,7 +313,7 @@ impl TrainingStep {
         lap("forward, classifier and loss".into());
         let gradients = GradientsParams::from_grads(loss.backward(), &network);
         lap("backward".into());
-        let network = self.optimizer.step(1e-3, network, gradients);
+        let network = self.optimizer.step(RATE, network, gradients);
         wait_for(network.classifier.bias.val());
         lap("update".into());
         self.network = Some(network);
@@ -287,6 +338,7 @@ mod tests {
                 input_size: 32,
                 time: Duration::from_millis(1),
                 gradient_checkpointing: false,
+                record_steps: true,
                 precision: MapPrecision::F32,
                 profile: true,
             };

@@ -212,8 +212,9 @@ impl<'a> Stepper<'a> {
     /// Goes on without recording.
     fn without(&mut self, learner: Learner, counted: Tensor<1>, error: &dyn Display) -> Step {
         self.records = false;
-        let line = Some(format!("device: steps are queued kernel by kernel, since recording one failed: {error}"));
-        Step { learner, counted, line }
+        let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = format!("device: steps are queued kernel by kernel, since recording one failed: {error}");
+        Step { learner, counted, line: Some(line) }
     }
 
     /// The learner after a step that draws from the seed in `numbers`, and reads all others there, too, if it `reads` them; and what it

@@ -41,10 +41,14 @@ pub fn run(args: Bench) -> Result<(), Failure> {
         input_size: args.input_size.unwrap_or(size),
         time: Duration::from_secs_f64(args.seconds),
         gradient_checkpointing: args.gradient_checkpointing,
+        record_steps: !args.queue_steps,
         precision,
         profile: args.profile,
     };
     let report = bench(network, &device, &config);
+    if let Some(error) = &report.not_recorded {
+        eprintln!("steps were queued kernel by kernel, since recording one failed: {error}");
+    }
     if args.json.json {
         return print_json(&serde_json::to_value(&report).map_err(std::io::Error::from)?);
     }
@@ -55,6 +59,7 @@ fn table(subject: &str, report: &BenchReport) -> String {
     let BenchReport { device, mode, batch_size, input_size, threads, instructions, precision, .. } = report;
     let mode = match mode {
         Mode::Infer => "inference",
+        Mode::Train if report.recorded => "training by a recorded step",
         Mode::Train => "training",
     };
     let precision = match precision {

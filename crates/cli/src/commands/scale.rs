@@ -416,6 +416,7 @@ fn latency(scaled: &Scaled, device: &Device) -> Result<f64, Failure> {
         input_size: scaled.resolution,
         time: LATENCY_TIME,
         gradient_checkpointing: false,
+        record_steps: false,
         precision: MapPrecision::F32,
         profile: false,
     };
