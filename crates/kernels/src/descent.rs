@@ -85,9 +85,7 @@ impl Descent {
         match self {
             Self::Sgd { nesterov, .. } => Self::Sgd { decay: a, momentum: keep, nesterov, lr: rate },
             Self::RmsPropTf { .. } => Self::RmsPropTf { decay: a, rise: second, momentum: keep, epsilon, lr: rate },
-            Self::AdamW { .. } => {
-                Self::AdamW { keep: a, beta: keep, rises: [first, second], rate, root: 1.0, epsilon }
-            }
+            Self::AdamW { .. } => Self::AdamW { keep: a, beta: keep, rises: [first, second], rate, root: 1.0, epsilon },
         }
     }
 
@@ -190,8 +188,7 @@ pub fn descend(
     let Descending { parameters, gradients, moments: [first, second] } = tensors;
     let [parameters, gradients, first, second] = [parameters, gradients, first, second].map(Tensors);
     let (numbers, start) = Numbers::parts(numbers);
-    let (parameters, first, second) =
-        Dispatch::descend(parameters, gradients, first, second, numbers, start, descent);
+    let (parameters, first, second) = Dispatch::descend(parameters, gradients, first, second, numbers, start, descent);
     (parameters.0, [first.0, second.0])
 }
 

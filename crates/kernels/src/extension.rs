@@ -18,7 +18,9 @@ use burn::backend::{
 };
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::cube::shapes::{average_shape, channels_of, kept_of, map_shape, output_shape, pictures_of, vector_of, weight_of};
+use crate::cube::shapes::{
+    average_shape, channels_of, kept_of, map_shape, output_shape, pictures_of, vector_of, weight_of,
+};
 use crate::{
     Activation, Convolution, Normalisation, Window,
     chance::Dropping,

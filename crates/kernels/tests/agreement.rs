@@ -11,9 +11,9 @@ use burn::{
 };
 use common::{Layout, Place, assert_close, differentiate, values};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_between_activations,
-    depthwise_conv2d,
+    Activation, Statistics, batch_norm_activation,
     chance::{draw_from, kept, seed_numbers},
+    channel_statistics, conv2d, depthwise_between_activations, depthwise_conv2d,
     descent::{Descending, Descent, Numbers, blend, descend, overwrite},
     excite, global_average, pointwise_conv2d, reference, shift_activation,
 };
@@ -454,9 +454,7 @@ fn tensors_move_together_as_each_does_alone() {
 fn changed(rule: Descent) -> Descent {
     match rule {
         Descent::Sgd { momentum, nesterov, .. } => Descent::Sgd { decay: 9.0, momentum, nesterov, lr: 9.0 },
-        Descent::RmsPropTf { .. } => {
-            Descent::RmsPropTf { decay: 9.0, rise: 9.0, momentum: 9.0, epsilon: 9.0, lr: 9.0 }
-        }
+        Descent::RmsPropTf { .. } => Descent::RmsPropTf { decay: 9.0, rise: 9.0, momentum: 9.0, epsilon: 9.0, lr: 9.0 },
         Descent::AdamW { .. } => {
             Descent::AdamW { keep: 9.0, beta: 9.0, rises: [9.0; 2], rate: 9.0, root: 9.0, epsilon: 9.0 }
         }
@@ -469,9 +467,8 @@ fn a_seed_drops_the_same_everywhere() {
     let drawn = |device: &Device, seed: u64| {
         let numbers = Tensor::<1>::from_floats(seed_numbers(seed), device);
         let _drawing = draw_from(numbers.into_dispatch());
-        [(1, 0.5), (77, 0.2), (10_007, 0.1)].map(|(count, probability)| {
-            kept(count, probability).unwrap().into_data().try_to_vec::<f32>().unwrap()
-        })
+        [(1, 0.5), (77, 0.2), (10_007, 0.1)]
+            .map(|(count, probability)| kept(count, probability).unwrap().into_data().try_to_vec::<f32>().unwrap())
     };
     for seed in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
         let [found, expected] = [Device::default(), Device::flex()].map(|device| drawn(&device, seed));

@@ -388,7 +388,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                 step += 1;
                 folder.progress.updates += 1;
             } else {
-                let unspoilt = (recipe.on_nan == OnNan::Skip).then(|| (Statistics::of(&learner.network), running.len()));
+                let unspoilt =
+                    (recipe.on_nan == OnNan::Skip).then(|| (Statistics::of(&learner.network), running.len()));
                 let mut gradients = GradientsAccumulator::new();
                 let mut images_seen = 0;
                 for batch in batches.by_ref().take(parts) {

@@ -98,7 +98,13 @@ pub fn descend(
 ) -> [Vec<CubeTensor>; 3] {
     let form = match descent {
         Descent::Sgd { .. } if first.is_empty() => Form::Sgd,
-        Descent::Sgd { nesterov, .. } => if nesterov { Form::Nesterov } else { Form::Momentum },
+        Descent::Sgd { nesterov, .. } => {
+            if nesterov {
+                Form::Nesterov
+            } else {
+                Form::Momentum
+            }
+        }
         Descent::RmsPropTf { .. } => Form::RmsPropTf,
         Descent::AdamW { .. } => Form::AdamW,
     };

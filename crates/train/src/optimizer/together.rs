@@ -57,7 +57,7 @@ impl NetworkOptimizer {
             return network;
         }
         let alike = alike(notes);
-        self.moved = alike.iter().map(Moved::of).collect();
+        self.moved = alike.iter().map(|notes| Moved::of(notes)).collect();
         network.map(&mut Replace(taken(lr, alike, numbers)))
     }
 
@@ -100,7 +100,7 @@ impl NetworkOptimizer {
 }
 
 impl Moved {
-    fn of(notes: &Vec<Note>) -> Self {
+    fn of(notes: &[Note]) -> Self {
         Self { rule: notes[0].rule, steps: notes.iter().map(|note| Arc::clone(&note.steps)).collect() }
     }
 
