@@ -10,6 +10,8 @@ use burn_cubecl::{
 use super::{address, empty};
 use crate::chance::{Dropping, GOLDEN, SEED};
 
+const _: () = assert!(SEED == 3, "as many as the kernel reads");
+
 /// Units in a cube.
 const UNITS: usize = 256;
 
@@ -34,11 +36,10 @@ pub fn kept(numbers: CubeTensor, count: usize, Dropping { probability, layer }: 
 #[cube(launch, address_type = "dynamic")]
 fn kept_kernel(numbers: &[f32], factors: &mut [f32], probability: f32, layer: u32) {
     if ABSOLUTE_POS < factors.len() {
-        let mut key = mixed(layer * GOLDEN);
-        #[unroll]
-        for part in 0..SEED {
-            key = mixed(key ^ u32::cast_from(numbers[part]));
-        }
+        let key = mixed(layer * GOLDEN);
+        let key = mixed(key ^ u32::cast_from(numbers[0]));
+        let key = mixed(key ^ u32::cast_from(numbers[1]));
+        let key = mixed(key ^ u32::cast_from(numbers[2]));
         let drawn = mixed(mixed(key ^ ABSOLUTE_POS as u32) ^ key);
         let share = f32::cast_from(drawn >> 8) / 16_777_216.0;
         factors[ABSOLUTE_POS] = if share >= probability { 1.0 / (1.0 - probability) } else { 0.0f32.runtime() };
