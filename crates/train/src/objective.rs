@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
 
-use crate::batch::{normalised, pixels, targets};
-use crate::data::{Batch, Preprocess, Source};
+use crate::batch::{Normaliser, pixels, targets};
+use crate::data::{Batch, Source};
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
@@ -70,13 +70,8 @@ impl<'a> Objective<'a> {
     /// processor, elsewhere once they are there. Draws from (seed, epoch, step) alone.
     pub(crate) fn prepare(&self, mut batch: Batch, epoch: usize, step: usize) -> (Tensor<4>, Prepared) {
         let labels = targets(&batch, &self.device);
-        let images = batch.labels.len();
-        let prepared = |pixels: Tensor<4>, targets: Targets| {
-            let kept = self.teacher.is_some().then(|| pixels.clone());
-            (pixels, Prepared { images, targets, pixels: kept })
-        };
         if !self.recipe.mix.is_on(epoch, self.recipe.epochs) {
-            return prepared(pixels(&mut batch, &self.device), Targets { labels, shares: None });
+            return self.prepared(pixels(&mut batch, &self.device), Targets { labels, shares: None });
         }
         let place = [self.recipe.seed, epoch as u64, step as u64];
         let mixes = Mixes::draw(&batch, &self.recipe.mix, place);
@@ -89,7 +84,14 @@ impl<'a> Objective<'a> {
         } else {
             mixes.blend_there(pixels(&mut batch, &self.device))
         };
-        prepared(pixels, targets)
+        self.prepared(pixels, targets)
+    }
+
+    /// Pixels on the device, `[N, H, W, 3]`, and what is to be learnt from them.
+    pub(crate) fn prepared(&self, pixels: Tensor<4>, targets: Targets) -> (Tensor<4>, Prepared) {
+        let kept = self.teacher.is_some().then(|| pixels.clone());
+        let images = pixels.dims()[0];
+        (pixels, Prepared { images, targets, pixels: kept })
     }
 
     /// The loss of each image of a prepared batch, `[N]`, whose `logits` `[N, C]` the network gave.
@@ -111,18 +113,11 @@ pub(crate) struct Prepared {
     pixels: Option<Tensor<4>>,
 }
 
-impl Prepared {
-    /// Where there is no teacher.
-    pub(crate) fn new(images: usize, targets: Targets) -> Self {
-        Self { images, targets, pixels: None }
-    }
-}
-
 /// A network to learn from.
 struct Teacher<'a> {
     config: &'a DistillationConfig,
     network: Network,
-    preprocess: Preprocess,
+    normaliser: Normaliser,
     /// Where the data's classes stand among the teacher's, `[C]`.
     columns: Tensor<1, Int>,
 }
@@ -137,13 +132,13 @@ impl<'a> Teacher<'a> {
         };
         let columns: Vec<i64> = classes.iter().map(find).collect::<Result<_, _>>()?;
         let columns = Tensor::from_data(columns.as_slice(), device);
-        Ok(Self { config, network, preprocess: card.preprocess, columns })
+        Ok(Self { config, network, normaliser: Normaliser::new(&card.preprocess, device), columns })
     }
 
     /// The distance of each image's logits from the teacher's, `[N]`. The teacher sees the same pixels as the student, at the
     /// student's size, but normalised as it is used to.
     fn losses(&self, student: Tensor<2>, pixels: Tensor<4>) -> Tensor<1> {
-        let logits = self.network.forward_channels_last(normalised(pixels, &self.preprocess));
+        let logits = self.network.forward_channels_last(self.normaliser.apply(pixels));
         let logits = logits.select(1, self.columns.clone());
         match self.config.kind {
             DistillationKind::Soft => {

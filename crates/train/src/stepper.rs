@@ -106,9 +106,9 @@ impl<'a> Stepper<'a> {
         if is_host(&device.clone().inner()) || !alike {
             return None;
         }
-        // Burn's optimizers have the learning rate in their kernels, and a teacher's constants are written as it is asked.
+        // Burn's optimizers have the learning rate in their kernels.
         let ours = [OptimizerName::Sgd, OptimizerName::RmspropTf, OptimizerName::AdamW];
-        let records = recipe.record_steps && ours.contains(&recipe.optimizer.name) && recipe.distillation.is_none();
+        let records = recipe.record_steps && ours.contains(&recipe.optimizer.name);
         Some(Self {
             recipe,
             objective,
@@ -172,7 +172,8 @@ impl<'a> Stepper<'a> {
     ) -> Result<Step, TrainError> {
         let step = |learner| {
             let (pixels, targets, numbers) = inputs.tensors(&self.device);
-            self.update(learner, pixels, &Prepared::new(inputs.kind.shape[0], targets), pace, numbers, true)
+            let (pixels, prepared) = self.objective.prepared(pixels, targets);
+            self.update(learner, pixels, &prepared, pace, numbers, true)
         };
         let window = Window::prepare(&self.device);
         let (learner, counted) = step(learner);

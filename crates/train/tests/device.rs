@@ -534,10 +534,11 @@ fn recorded_steps_are_the_same() {
     let Some(device) = device() else { return };
     let folder = tempfile::tempdir().unwrap();
     let data = data::open("digits", &OpenOptions::default()).unwrap();
-    // Every rule; a classifier that learns alone at first; images that grow; steps that are computed partly twice.
+    // Every rule; a classifier that learns alone at first; images that grow; steps that are computed partly twice; a teacher, which is the first of them.
+    let teacher = format!("distillation.teacher='{}'", folder.path().join("0 true").join(LAST).display());
     for (number, (network, settings)) in [
         (0, &["epochs=4", "augment.on=device", "optimizer.adaptive_clip=0.05"][..]),
-        (1, &["epochs=3", "optimizer.name=adamw", "optimizer.learning_rate=0.002", "mix.mixup=0.4"]),
+        (1, &["epochs=3", "optimizer.name=adamw", "optimizer.learning_rate=0.002", "mix.mixup=0.4", &teacher]),
         (1, &["epochs=4", "finetune.head_epochs=2", "loss.name=focal", "gradient_checkpointing=true"]),
         (
             2,

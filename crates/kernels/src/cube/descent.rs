@@ -177,9 +177,9 @@ fn mix(
     numbers: Option<(CubeTensor, usize)>,
     shares: &[[f32; 2]],
 ) {
-    let Some(some) = averages.first() else { return };
+    let Some(some) = values.first() else { return };
     let in_memory = numbers.is_some();
-    // A buffer is always there, be it that it is not read.
+    // A buffer is always there, though it may not be read.
     let (numbers, at) = numbers.unwrap_or((some.clone(), 0));
     let count = at_once(some, if fresh.is_empty() { 2 } else { 3 });
     for start in (0..averages.len()).step_by(count) {
