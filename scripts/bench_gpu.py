@@ -4,12 +4,14 @@
     python scripts/bench_gpu.py --mbconv target/release/mbconv [--device cuda] [--batch-size 256] [--input-size 224] [--minutes 9]
 
 What compiles or tunes at its first start does so first, all of it at once, each with a cache of its own; then everything is
-measured, one after the other, on a quiet machine. --cache keeps those of mbconv for later runs. Each of mbconv's measurements is a
-process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward, cross-entropy,
-backward and SGD with Nesterov momentum, and waits for the GPU every eighth step, as training seldom does; inference takes images to
-logits and waits each time. mbconv runs in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager in
-single precision (NCHW), then channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time does not
-suffice for is named and left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on says.
+measured, one after the other, on a quiet machine. --cache keeps those of mbconv for later runs. Each of mbconv's measurements is
+a process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward,
+cross-entropy, backward and SGD with Nesterov momentum, and waits for the GPU every eighth step, as training seldom does;
+inference takes images to logits and waits each time. mbconv repeats a recorded training step, as its training does (a CUDA
+graph); PyTorch queues each. mbconv runs in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager
+in single precision (NCHW), then channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time
+does not suffice for is named and left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on
+says.
 
 The last table is the roofline: multiply-accumulates, and the least bytes that a step moves when every layer is convolution,
 statistics, normalisation with activation and their gradients, each reading its operands and writing its results once
