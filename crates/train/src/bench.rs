@@ -10,7 +10,7 @@ use mbconv_kernels::recording::{Recording, Window};
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
-use crate::device::{describe, is_host};
+use crate::device::{describe, is_host, is_on_gpus};
 use crate::loss::cross_entropy;
 use crate::memory;
 use crate::optimizer::{NetworkOptimizer, OptimizerConfig};
@@ -129,7 +129,7 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
         Mode::Train => {
             let images = precision.of(images);
             let mut step = TrainingStep::new(&network, images.clone(), device, config.gradient_checkpointing);
-            if config.record_steps && !is_host(device) {
+            if config.record_steps && is_on_gpus(device) {
                 match step.record() {
                     Ok(()) => recorded = true,
                     Err(error) => {

@@ -232,6 +232,7 @@ mod gpu {
 
     const SOFTWARE: usize = 4;
 
+    /// Is it computed on by kernels for GPUs, be it by a program that plays one?
     pub fn is_on_gpus(device: &Device) -> bool {
         matches!(device.as_dispatch(), DispatchDevice::Cube(_))
     }
@@ -299,7 +300,8 @@ mod gpu {
     }
 }
 
-use gpu::{adapters, identity, is_on_gpus, is_software};
+pub(crate) use gpu::is_on_gpus;
+use gpu::{adapters, identity, is_software};
 
 /// The processor's name, where the system tells.
 fn processor_name() -> Option<String> {

@@ -17,7 +17,7 @@ use crate::checkpoint::{CheckpointError, Learner};
 use crate::data::{
     DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Source, Transform, keep,
 };
-use crate::device::is_host;
+use crate::device::{is_host, is_on_gpus};
 use crate::ema;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::finetune::{FinetuneError, load_body};
@@ -396,7 +396,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                     let (pixels, prepared) = objective.prepare(batch?, epoch, step);
                     let seed = step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step);
                     autodiff.seed(seed);
-                    let drawing = (!is_host(run.device)).then(|| draw(seed, run.device));
+                    let drawing = is_on_gpus(run.device).then(|| draw(seed, run.device));
                     let synchronisation = synchronised.then(|| group.synchronise());
                     let images = recipe.precision.of(normalised(pixels, &preprocess));
                     let logits = learner.network.forward_channels_last(images);

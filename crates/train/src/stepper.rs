@@ -15,7 +15,7 @@ use mbconv_kernels::recording::{Recording, Window};
 use crate::batch::Normaliser;
 use crate::checkpoint::{self, Learner, Progress};
 use crate::data::Preprocess;
-use crate::device::is_host;
+use crate::device::is_on_gpus;
 use crate::ema;
 use crate::engine::TrainError;
 use crate::group::Group;
@@ -103,7 +103,7 @@ impl<'a> Stepper<'a> {
         group: &Group,
     ) -> Option<Self> {
         let alike = group.size() == 1 && recipe.accumulate == 1 && recipe.on_nan == OnNan::Stop;
-        if is_host(&device.clone().inner()) || !alike {
+        if !is_on_gpus(&device.clone().inner()) || !alike {
             return None;
         }
         // Burn's optimizers have the learning rate in their kernels.
