@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
+use mbconv_kernels::chance::{draw_from, kept, seed_numbers};
 use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics};
 use mbconv_kernels::{conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
 use mbconv_nets::weights::{load_state_dict, state_dict};
@@ -441,6 +442,26 @@ fn a_seed_begins_alike_on_every_device() {
     assert!(here.eq(there));
 }
 
+/// What dropout and stochastic depth drop follows from a seed as on the CPU.
+#[test]
+fn a_seed_drops_the_same_on_every_device() {
+    let Some(device) = device() else { return };
+    let drawn = |device: &Device, seed: u64| {
+        let numbers = Tensor::<1>::from_floats(seed_numbers(seed), device);
+        let _drawing = draw_from(numbers.into_dispatch());
+        [(1, 0.5), (77, 0.2), (10_007, 0.1)]
+            .map(|(count, probability)| values(kept(count, probability).unwrap()))
+            .concat()
+    };
+    for seed in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+        let [found, expected] = [&device, &Device::flex()].map(|device| drawn(device, seed));
+        assert_eq!(found.len(), expected.len());
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-6, "{seed}: {a}, not {b}");
+        }
+    }
+}
+
 /// Training images that are augmented on the device are those of the loader's threads. A unit of 255 may become more where another
 /// operation stretches it, so few values may differ, and on the whole they may not.
 #[test]
@@ -534,7 +555,8 @@ fn recorded_steps_are_the_same() {
     let Some(device) = device() else { return };
     let folder = tempfile::tempdir().unwrap();
     let data = data::open("digits", &OpenOptions::default()).unwrap();
-    // Every rule; a classifier that learns alone at first; images that grow; steps that are computed partly twice; a teacher, which is the first of them.
+    // Every rule; a classifier that learns alone at first; images that grow; steps that are computed partly twice; a teacher, which is
+    // the first of them.
     let teacher = format!("distillation.teacher='{}'", folder.path().join("0 true").join(LAST).display());
     for (number, (network, settings)) in [
         (0, &["epochs=4", "augment.on=device", "optimizer.adaptive_clip=0.05"][..]),
