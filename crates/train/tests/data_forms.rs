@@ -442,7 +442,7 @@ fn tables_and_lists() {
     let set = open_at(alone.path().join("all.txt")).unwrap();
     assert_eq!(set.classes, IDS);
     assert_eq!((set.split("train").unwrap().len(), set.split("val").unwrap().len()), (3, 3));
-    assert!(noted(&set, "held out"));
+    assert!(noted(&set, "holds out"));
 }
 
 #[test]
@@ -524,6 +524,107 @@ fn one_archive_of_folders() {
             }
         }
     }
+}
+
+/// Writes the files as folders and as an archive; returns both paths.
+fn folders_and_archive(root: &Path, files: &[(String, Vec<u8>)]) -> [PathBuf; 2] {
+    files.iter().for_each(|(name, bytes)| write(root.join("set").join(name), bytes));
+    let archive = root.join("set.tar");
+    write(archive.clone(), tar(files));
+    [root.join("set"), archive]
+}
+
+#[test]
+fn folders_and_archives_of_one_layout_have_the_same_splits() {
+    let expected = expected();
+    for (train, val) in [
+        ("Training", "Validation"),
+        ("TRAIN", "dev"),
+        ("seg_train/seg_train", "seg_val/seg_val"),
+        ("pets/PetImages/train_images", "pets/PetImages/valid_images"),
+        ("birds_train", "birds_val"),
+        ("train2017", "val2017"),
+    ] {
+        let root = TempDir::new().unwrap();
+        let files = photos().into_iter().map(|photo| {
+            let split = if photo.split == "train" { train } else { val };
+            (format!("{split}/{}/{}.JPG", CLASSES[photo.label], photo.name), photo.bytes)
+        });
+        for path in folders_and_archive(root.path(), &files.collect::<Vec<_>>()) {
+            let set = open_at(&path).unwrap();
+            assert_eq!(contents(&set), expected, "{}", path.display());
+            assert!(!set.divided);
+        }
+    }
+}
+
+#[test]
+fn folders_and_archives_hold_out_the_same_images() {
+    let root = TempDir::new().unwrap();
+    let names =
+        ["x/a", "x/a/b", "x/c", "x/c/a/b"].iter().flat_map(|folder| (0..9).map(move |i| format!("{folder}/{i}.jpg")));
+    let files: Vec<_> = names.map(|name| (name, vec![1])).collect();
+    let held_out = folders_and_archive(root.path(), &files).map(|path| {
+        let val = open_at(&path).unwrap().val.unwrap();
+        (0..val.len()).map(|index| val.name(index).replace(path.to_str().unwrap(), "")).collect::<Vec<_>>()
+    });
+    assert_eq!(held_out[0].len(), 8);
+    assert_eq!(held_out[0], held_out[1]);
+}
+
+#[test]
+fn what_systems_leave_beside_images_is_passed_over() {
+    const CLUTTER: [&str; 10] = [
+        "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "__MACOSX/._1.jpg",
+        ".ipynb_checkpoints/1-checkpoint.jpg",
+        "Thumbs.db",
+        "$RECYCLE.BIN/$R1.jpg",
+        "lost+found/1.jpg",
+        ".hidden/1.jpg",
+        "._1.jpg",
+        "desktop.ini",
+        "#recycle/1.jpg",
+    ];
+    let expected = expected();
+    let root = TempDir::new().unwrap();
+    let mut files: Vec<(String, Vec<u8>)> = photos()
+        .into_iter()
+        .map(|photo| (format!("all/{}/{}/{}.JPG", photo.split, CLASSES[photo.label], photo.name), photo.bytes))
+        .collect();
+    for name in CLUTTER {
+        for folder in ["", "all/", "all/train/", "all/val/", "all/train/bulbul/"] {
+            files.push((format!("{folder}{name}"), b"not to be read".to_vec()));
+        }
+    }
+    for path in folders_and_archive(root.path(), &files) {
+        let set = open_at(&path).unwrap();
+        assert_eq!(contents(&set), expected, "{}", path.display());
+        assert!(noted(&set, "passed over"), "{:?}", set.notes);
+    }
+}
+
+#[test]
+fn copies_of_a_data_set_beside_each_other_are_refused() {
+    let root = TempDir::new().unwrap();
+    let files: Vec<_> = ["Dataset", "Examples"]
+        .into_iter()
+        .flat_map(|set| ["cat", "dog"].map(|class| (format!("{set}/{class}/1.jpg"), vec![1])))
+        .collect();
+    for path in folders_and_archive(root.path(), &files) {
+        let error = refused(&path, "Dataset, Examples");
+        assert!(error.hint().unwrap().contains("Dataset"), "{:?}", error.hint());
+    }
+}
+
+#[test]
+fn other_forms_are_found_in_a_wrapping_folder() {
+    let root = TempDir::new().unwrap();
+    let inner = root.path().join("download/set");
+    write(inner.join("shards/train-000.tar"), shard(&of_split("train"), cls));
+    write(inner.join("shards/val-000.tar"), shard(&of_split("val"), cls));
+    let set = open_at(root.path()).unwrap();
+    assert_eq!((set.form, contents(&set).len()), (Form::Shards, 6));
 }
 
 /// What a loader makes of an epoch: indices in order, and the sum of all pixels.

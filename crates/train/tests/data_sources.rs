@@ -84,20 +84,62 @@ fn split_folders() {
     assert!(noted(&set, "passed over 2"), "{:?}", set.notes);
     // With a validation folder beside it, test/ is a split of its own.
     assert_eq!(names(&*set.split("test").unwrap(), root.path()), ["test/dog/2.jpg"]);
-    assert!(matches!(set.split("training"), Err(DataError::NoSplit { .. })));
+    assert_eq!(set.split("all").unwrap().len(), 8);
+    assert_eq!(set.select(None).unwrap().0, "val");
+    let error = set.split("tset").err().unwrap();
+    assert!(error.to_string().ends_with("only train, val, test, all"), "{error}");
 }
 
 #[test]
-fn every_name_of_the_validation_folder() {
-    for name in ["val", "valid", "validation", "test"] {
+fn the_name_of_a_split_is_the_one_that_the_data_has() {
+    for (folder, test) in [("val", false), ("Valid", false), ("validation", false), ("test", true), ("Testing", true)] {
         let root = TempDir::new().unwrap();
-        touch(root.path(), &["train/a/1.png", "train/b/1.png", &format!("{name}/a/2.png"), &format!("{name}/b/2.png")]);
+        let [one, other] = ["a", "b"].map(|class| format!("{folder}/{class}/2.png"));
+        touch(root.path(), &["train/a/1.png", "train/b/1.png", &one, &other]);
         let set = open_at(root.path()).unwrap();
-        for alias in ["val", "valid", "validation", "test"] {
-            assert_eq!(set.split(alias).unwrap().len(), 2, "{name} {alias}");
+        for alias in ["val", "valid", "validation"] {
+            assert_eq!(set.split(alias).unwrap().len(), 2, "{folder} {alias}");
         }
-        assert_eq!(noted(&set, "test is the validation split"), name == "test");
+        // Images for validation are not those of a test.
+        assert_eq!(set.split("test").is_ok(), test, "{folder}");
+        assert_eq!(set.select(None).unwrap().0, if test { "test" } else { "val" });
+        assert_eq!(set.select(Some("val")).unwrap().0, if test { "test" } else { "val" });
+        assert_eq!(noted(&set, "test is the validation split"), test);
     }
+}
+
+#[test]
+fn data_without_splits_is_evaluated_whole() {
+    let root = TempDir::new().unwrap();
+    touch(root.path(), &["a/1.png", "b/1.png"]);
+    let set = open_at(root.path()).unwrap();
+    let (name, whole) = set.select(None).unwrap();
+    assert_eq!((name, names(&*whole, root.path())), ("all", vec!["a/1.png".to_string(), "b/1.png".into()]));
+    let error = set.select(Some("val")).err().unwrap();
+    assert!(error.to_string().ends_with("only train, all"), "{error}");
+
+    touch(root.path(), &["a/2.png", "b/2.png"]);
+    let set = open_at(root.path()).unwrap();
+    assert_eq!(set.select(None).unwrap().1.len(), 4);
+    assert_eq!(set.select(Some("val")).unwrap().1.len(), 2);
+    assert!(set.select(Some("test")).is_err());
+    // Only training images, but in a folder of that name.
+    let root = TempDir::new().unwrap();
+    touch(root.path(), &["train/a/1.png", "train/b/1.png"]);
+    assert_eq!(open_at(root.path()).unwrap().select(None).unwrap().0, "train");
+}
+
+#[test]
+fn a_single_class_is_nothing_to_train_on() {
+    let root = TempDir::new().unwrap();
+    touch(root.path(), &["one/cat/1.png", "one/cat/2.png", "two/a/1.png", "two/b/1.png"]);
+    let set = open_at(&root.path().join("one")).unwrap();
+    assert_eq!(set.classes, ["cat"]);
+    assert!(noted(&set, "a single class"), "{:?}", set.notes);
+    let error = set.check_trainable().unwrap_err();
+    assert!(matches!(&error, DataError::SingleClass { class, .. } if class == "cat"));
+    assert!(error.hint().unwrap().contains("one folder a class"));
+    assert!(open_at(&root.path().join("two")).unwrap().check_trainable().is_ok());
 }
 
 #[test]

@@ -11,13 +11,10 @@ use rand::seq::SliceRandom;
 use super::aside::{self, Moved};
 use super::pack::{extension, lossless};
 use super::{CurateError, Work, splits};
-use crate::data::{DataError, DataSet, Form, Source, StoredImage, split_rng};
+use crate::data::{DataError, DataSet, Source, StoredImage, is_split_name, split_rng};
 
 /// Names of the splits that are written, as [`open`](crate::data::open) knows them.
 const NAMES: [&str; 3] = ["train", "val", "test"];
-
-/// What a folder of a split may be called.
-const SPLIT_FOLDERS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
 
 /// How images come to their new place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +61,7 @@ pub fn split(
     options: &SplitOptions,
     work: &mut Work,
 ) -> Result<BTreeMap<&'static str, usize>, CurateError> {
-    let parts = divide(data, root, options)?;
+    let parts = divide(data, options)?;
     if out.symlink_metadata().is_ok() && !fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
         return Err(CurateError::Exists { path: out.into() });
     }
@@ -111,7 +108,7 @@ pub fn split(
 }
 
 /// The images of train, val and test.
-fn divide(data: &DataSet, root: &Path, options: &SplitOptions) -> Result<[Vec<Member>; 3], CurateError> {
+fn divide(data: &DataSet, options: &SplitOptions) -> Result<[Vec<Member>; 3], CurateError> {
     let SplitOptions { val, test, seed, pool, .. } = *options;
     let part = |part: f64| (0.0..1.0).contains(&part);
     if !part(val) || !part(test) || val + test >= 1.0 || val + test == 0.0 {
@@ -129,7 +126,7 @@ fn divide(data: &DataSet, root: &Path, options: &SplitOptions) -> Result<[Vec<Me
             divided.extend(members);
             continue;
         }
-        let name = if *name == "val" && is_really_test(data, source.as_ref(), root) { "test" } else { name };
+        let name = if *name == "val" && data.val_is_test { "test" } else { name };
         let wanted = if name == "val" { val } else { test };
         if wanted > 0.0 {
             return Err(CurateError::Request {
@@ -158,13 +155,6 @@ fn divide(data: &DataSet, root: &Path, options: &SplitOptions) -> Result<[Vec<Me
     }
     parts.iter_mut().for_each(|part| part.sort_unstable());
     Ok(parts)
-}
-
-/// Whether what serves for validation is called the test images where it lies.
-fn is_really_test(data: &DataSet, source: &dyn Source, root: &Path) -> bool {
-    let path = if source.len() > 0 { source.path(0) } else { None };
-    let folder = path.as_ref().and_then(|path| path.strip_prefix(root).ok()?.components().next());
-    matches!(data.form, Form::Cifar10 | Form::Cifar100) || folder == Some(Component::Normal("test".as_ref()))
 }
 
 /// A folder name for each class.
@@ -304,22 +294,25 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(fs::canonicalize(from)?, to)
 }
 
-/// What a path is below the folders of split and class.
+/// Returns the part of a path below the folder of its class, or of its split if no folder is named
+/// as the class.
 fn below_class(path: &Path, root: &Path, class: &str) -> PathBuf {
     let name = || path.file_name().map(PathBuf::from).unwrap_or_default();
     let Ok(below) = path.strip_prefix(root) else { return name() };
-    let mut components = below.components().peekable();
-    let is = |component: &Component, names: &[&str]| names.iter().any(|name| component.as_os_str() == *name);
-    // A class may be called `train`, so a split's folder is not at the end.
-    if below.components().count() > 2 {
-        components.next_if(|component| is(component, &SPLIT_FOLDERS));
-    }
-    if components.clone().count() > 1 {
-        components.next_if(|component| is(component, &[class]));
-    }
-    let below: PathBuf = components.collect();
+    let parts: Vec<Component> = below.components().collect();
+    let folders = &parts[..parts.len().saturating_sub(1)];
+    let is_class = |folder: &Component| folder.as_os_str() == class;
+    let is_split = |folder: &Component| folder.as_os_str().to_str().is_some_and(is_split_name);
+    // A class may be called `train`, so the folder of a split is the one before it.
+    let first = match folders {
+        [split, rest @ ..] if is_split(split) && rest.iter().any(is_class) => 1,
+        _ => 0,
+    };
+    let class = folders[first..].iter().position(is_class).map(|at| first + at);
+    let above = class.or_else(|| folders.iter().position(is_split)).map_or(0, |at| at + 1);
+    let below: PathBuf = parts[above..].iter().collect();
     // Never out of the class's folder.
-    if below.components().all(|component| matches!(component, Component::Normal(_))) { below } else { name() }
+    if parts[above..].iter().all(|part| matches!(part, Component::Normal(_))) { below } else { name() }
 }
 
 /// A field of a CSV file.
@@ -343,7 +336,7 @@ mod tests {
     fn every_class_gives_its_part_and_training_would_hold_out_the_same() {
         let data = |val_fraction| open("digits", &OpenOptions { val_fraction, ..OpenOptions::default() }).unwrap();
         let whole = data(0.0);
-        let parts = divide(&whole, Path::new("digits"), &options(0.2, 0.0)).unwrap();
+        let parts = divide(&whole, &options(0.2, 0.0)).unwrap();
         let held_out = data(0.2);
         let source = whole.train.as_ref().unwrap();
         let names = |part: &[Member]| part.iter().map(|&(_, index)| source.name(index)).collect::<Vec<_>>();
@@ -351,7 +344,7 @@ mod tests {
             let split = split.as_ref().unwrap();
             assert_eq!(names(part), (0..split.len()).map(|index| split.name(index)).collect::<Vec<_>>());
         }
-        let parts = divide(&whole, Path::new("digits"), &options(0.2, 0.1)).unwrap();
+        let parts = divide(&whole, &options(0.2, 0.1)).unwrap();
         let mut all: Vec<Member> = parts.concat();
         all.sort_unstable();
         assert_eq!(all, (0..source.len()).map(|index| (0, index)).collect::<Vec<_>>());
@@ -367,11 +360,11 @@ mod tests {
     fn impossible_parts_are_refused() {
         let data = open("digits", &OpenOptions::default()).unwrap();
         for (val, test) in [(0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (-0.1, 0.2), (f64::NAN, 0.1)] {
-            assert!(matches!(divide(&data, Path::new(""), &options(val, test)), Err(CurateError::Request { .. })));
+            assert!(matches!(divide(&data, &options(val, test)), Err(CurateError::Request { .. })));
         }
         // Here validation images are held out already.
-        assert!(matches!(divide(&data, Path::new(""), &options(0.1, 0.0)), Err(CurateError::Request { .. })));
-        assert!(divide(&data, Path::new(""), &SplitOptions { pool: true, ..options(0.1, 0.0) }).is_ok());
+        assert!(matches!(divide(&data, &options(0.1, 0.0)), Err(CurateError::Request { .. })));
+        assert!(divide(&data, &SplitOptions { pool: true, ..options(0.1, 0.0) }).is_ok());
     }
 
     #[test]
@@ -382,6 +375,9 @@ mod tests {
             ("data/train/1.jpg", "train", "1.jpg"),
             ("data/train/train/1.jpg", "train", "1.jpg"),
             ("data/train/n01440764/1.jpg", "tench", "n01440764/1.jpg"),
+            ("data/pets/seg_train/cat/1.jpg", "cat", "1.jpg"),
+            ("data/pets/Training/n01440764/1.jpg", "tench", "n01440764/1.jpg"),
+            ("data/cat/cat/1.jpg", "cat", "cat/1.jpg"),
             ("data/1.jpg", "cat", "1.jpg"),
             ("elsewhere/cat/1.jpg", "cat", "1.jpg"),
             ("data/cat/../../1.jpg", "cat", "1.jpg"),

@@ -18,28 +18,159 @@ pub(super) enum Role {
     Test,
 }
 
-/// Names of splits, lower case, with what they are for.
-const NAMES: [(&str, Role); 8] = [
+/// Words that name a split, in lower case, and the split's role.
+const NAMES: [(&str, Role); 19] = [
     ("train", Role::Train),
     ("training", Role::Train),
+    ("trn", Role::Train),
+    ("trainval", Role::Train),
     ("val", Role::Val),
     ("valid", Role::Val),
     ("validation", Role::Val),
+    ("validate", Role::Val),
+    ("validating", Role::Val),
+    ("dev", Role::Val),
+    ("devel", Role::Val),
+    ("development", Role::Val),
     ("eval", Role::Val),
+    ("evaluation", Role::Val),
+    // Kaggle's names for the two held-out parts, as in FER2013.
+    ("publictest", Role::Val),
+    ("privatetest", Role::Test),
     ("test", Role::Test),
     ("testing", Role::Test),
+    ("tst", Role::Test),
 ];
 
+/// Words that may accompany a split's name, as in `train_images`, `seg_train` or `TestSet`.
+const FILLERS: [&str; 24] = [
+    "set",
+    "sets",
+    "data",
+    "dataset",
+    "datasets",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "picture",
+    "pictures",
+    "photo",
+    "photos",
+    "folder",
+    "split",
+    "splits",
+    "subset",
+    "partition",
+    "seg",
+    "sample",
+    "samples",
+    "jpg",
+    "jpeg",
+    "png",
+];
+
+/// Words for copies and parts of a data set, which no class is named by.
+const CONTAINERS: [&str; 33] = [
+    "example",
+    "examples",
+    "original",
+    "originals",
+    "orig",
+    "raw",
+    "augmented",
+    "augmentation",
+    "aug",
+    "processed",
+    "preprocessed",
+    "resized",
+    "cropped",
+    "copy",
+    "copies",
+    "backup",
+    "old",
+    "new",
+    "full",
+    "small",
+    "mini",
+    "part",
+    "fold",
+    "version",
+    "demo",
+    "extra",
+    "main",
+    "all",
+    "segmented",
+    "color",
+    "colour",
+    "grayscale",
+    "greyscale",
+];
+
+/// Returns whether a folder's name says that it holds a data set or a copy of one, as `Dataset`,
+/// `Examples` or `fold_1`.
+pub(super) fn is_container(name: &str) -> bool {
+    let words = words(name);
+    !words.is_empty() && words.iter().all(|word| [&FILLERS[..], &CONTAINERS[..]].concat().contains(&word.as_str()))
+}
+
+/// The role of one word in lower case: a name, or a name with a filler attached, as in `trainset`.
+fn role_of_word(word: &str) -> Option<Role> {
+    let named = |word: &str| NAMES.into_iter().find(|(known, _)| *known == word).map(|(_, role)| role);
+    named(word).or_else(|| FILLERS.iter().find_map(|filler| named(word.strip_suffix(filler)?)))
+}
+
+/// The words of a name in lower case; `trainImages-2017` gives `train` and `images`.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut after_lower = false;
+    for c in name.chars() {
+        if !c.is_alphabetic() || (c.is_uppercase() && after_lower) {
+            words.push(String::new());
+        }
+        if c.is_alphabetic() {
+            words.last_mut().expect("one word at least").extend(c.to_lowercase());
+        }
+        after_lower = c.is_lowercase();
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
 impl Role {
-    /// The role that a split's name tells.
+    /// Returns the role that a split's name stands for, in any case and spelling: `train`,
+    /// `Training`, `seg_train`,
+    /// `TEST_SET`, `val2017`. A name with further words, such as `train_station`, is none.
     pub fn of_name(name: &str) -> Option<Role> {
-        NAMES.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name.trim())).map(|(_, role)| role)
+        Role::of_part(name).filter(|(_, rest)| rest.is_empty()).map(|(role, _)| role)
     }
 
-    /// The role that a shard's path tells: by a word of its name, as in `imagenet-train-000.tar`, or by a folder's name.
+    /// Returns the role of a name with exactly one word for a split, and its other words:
+    /// `flowers_train` is
+    /// `(Train, "flowers")`.
+    pub fn of_part(name: &str) -> Option<(Role, String)> {
+        let words = words(name);
+        if let Some(role) = role_of_word(&words.concat()) {
+            return Some((role, String::new()));
+        }
+        let mut found = None;
+        let mut rest = Vec::new();
+        for word in words {
+            match role_of_word(&word) {
+                Some(_) if found.is_some() => return None,
+                Some(role) => found = Some(role),
+                None if FILLERS.contains(&word.as_str()) => {}
+                None => rest.push(word),
+            }
+        }
+        Some((found?, rest.join(" ")))
+    }
+
+    /// Returns the role of a shard by a word of its file name, as in `imagenet-train-000.tar`, or
+    /// by a folder's name.
     pub fn of_path(path: &Path) -> Role {
-        let words = |name: &str| name.split(|c: char| !c.is_alphabetic()).find_map(Role::of_name);
-        let name = path.file_stem().and_then(|name| name.to_str()).and_then(words);
+        let by_word = |name: &str| words(name).iter().find_map(|word| role_of_word(word));
+        let name = path.file_stem().and_then(|name| name.to_str()).and_then(by_word);
         let folders =
             || path.ancestors().skip(1).filter_map(|folder| folder.file_name()?.to_str()).find_map(Role::of_name);
         name.or_else(folders).unwrap_or(Role::Whole)
@@ -95,7 +226,8 @@ impl Assembly {
             None if divided => return Err(DataError::NoImagesIn { path: path.into() }),
             None => {}
         }
-        if val.is_none() && test.is_some() {
+        let val_is_test = val.is_none() && test.is_some();
+        if val_is_test {
             val = test.take();
             notes.push("test is the validation split".into());
         }
@@ -103,7 +235,8 @@ impl Assembly {
             notes.push(format!("no validation split in {}: it has neither val nor test", path.display()));
         }
         if train.is_none() {
-            notes.push(format!("no training split in {}: classes are those of val", path.display()));
+            let of = if val_is_test { "test" } else { "val" };
+            notes.push(format!("no training split in {}: classes are those of {of}", path.display()));
         }
         for (name, split) in [("val", &val), ("test", &test)] {
             if let (Some(train), Some(split), false) = (&train, split, divided) {
@@ -120,7 +253,10 @@ impl Assembly {
         if !nowhere.is_empty() {
             notes.push(format!("no images at all of {}", enumerate(&nowhere)));
         }
-        Ok(DataSet { form, classes, aliases, train, val, test, notes })
+        if let [class] = &classes[..] {
+            notes.push(format!("it has a single class, {class}, so nothing can be trained on it"));
+        }
+        Ok(DataSet { form, classes, aliases, divided, val_is_test, train, val, test, notes })
     }
 }
 
@@ -131,7 +267,7 @@ fn divide(whole: Arc<dyn Source>, classes: usize, options: &OpenOptions, notes: 
     let (train, val) = stratified(&labels, classes, options);
     if options.val_fraction > 0.0 {
         notes.push(format!(
-            "it comes without splits: {} of {} images are held out for validation, chosen in each class by seed {}",
+            "it comes without splits: training holds out {} of {} images for validation, chosen in each class by seed {}",
             val.len(),
             labels.len(),
             options.seed
@@ -193,5 +329,36 @@ mod tests {
         // A word, not a part of one.
         assert_eq!(role("trains-0.tar"), Role::Whole);
         assert_eq!(role("contest/valley.tar"), Role::Whole);
+    }
+
+    #[test]
+    fn split_names_are_recognized_in_every_usual_spelling() {
+        let names = [
+            (
+                Role::Train,
+                "train Train TRAIN training Training trainset TrainSet train_set training_set seg_train train_images \
+                 Train-Images training-data train2017 train_2 images_train trainImages trainval trn",
+            ),
+            (
+                Role::Val,
+                "val Val valid validation Validation valset val_images val2017 validation_set seg_val dev DEV devset eval \
+                 evaluation PublicTest",
+            ),
+            (Role::Test, "test Test TEST testing Testing testset test_set seg_test test1 TestImages PrivateTest"),
+        ];
+        for (role, names) in names {
+            for name in names.split_whitespace() {
+                assert_eq!(Role::of_name(name), Some(role), "{name}");
+            }
+        }
+        assert_eq!(Role::of_name(" test set "), Some(Role::Test));
+        for name in
+            "trains train_station crash-test testament valley devil device seg_pred data images evil 1 _".split(' ')
+        {
+            assert_eq!(Role::of_name(name), None, "{name}");
+        }
+        assert_eq!(Role::of_name(""), None);
+        assert_eq!(Role::of_name("train_test"), None);
+        assert_eq!(Role::of_part("flowers_train"), Some((Role::Train, "flowers".into())));
     }
 }

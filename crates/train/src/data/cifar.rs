@@ -225,7 +225,8 @@ fn open(form: Form, folder: &Path) -> Result<DataSet, DataError> {
         notes.push(format!("no {} in {}, so no validation split", layout.test, folder.display()));
         None
     };
-    Ok(DataSet { form, classes, aliases: Vec::new(), train, val, test: None, notes })
+    let aliases = Vec::new();
+    Ok(DataSet { form, classes, aliases, divided: false, val_is_test: true, train, val, test: None, notes })
 }
 
 fn class_names(layout: &Layout, folder: &Path) -> Result<Vec<String>, DataError> {

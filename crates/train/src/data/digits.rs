@@ -33,6 +33,8 @@ pub(super) fn open(options: &OpenOptions) -> Result<DataSet, DataError> {
         form: Form::Digits,
         classes: (0..10).map(|digit| digit.to_string()).collect(),
         aliases: Vec::new(),
+        divided: false,
+        val_is_test: false,
         train: split(train),
         val: split(val),
         test: None,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::{Form, MOST_UNREADABLE};
+
 /// Why the bytes of an image gave no pixels.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -122,6 +124,64 @@ pub enum DataError {
         /// How many images lie in it.
         images: usize,
     },
+    /// The folder of a split holds images but no class folders.
+    #[error("{} is named as a split but holds no class folders", path.display())]
+    NoClasses {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Several folders are named as the same split.
+    #[error("{} has several folders for the {split} split: {}", path.display(), folders.join(", "))]
+    SeveralForSplit {
+        /// The folder that holds them.
+        path: PathBuf,
+        /// The split.
+        split: &'static str,
+        /// Their names.
+        folders: Vec<String>,
+    },
+    /// Several folders beside each other hold the same class folders.
+    #[error("{} holds {}, which are no splits by their names but hold the same class folders: {}", path.display(), listed(folders), listed(classes))]
+    SeveralSets {
+        /// The folder that holds them.
+        path: PathBuf,
+        /// Their names.
+        folders: Vec<String>,
+        /// The class folders that the first of them holds.
+        classes: Vec<String>,
+    },
+    /// A folder beside others holds a data set with splits.
+    #[error("{} holds a data set with splits ({}) in {folder}, and other folders beside it", path.display(), listed(splits))]
+    Nested {
+        /// The folder that holds it.
+        path: PathBuf,
+        /// Its name.
+        folder: String,
+        /// The folders of its splits.
+        splits: Vec<String>,
+    },
+    /// All training images are of one class.
+    #[error("all {images} training image(s) are of one class, {class:?}: there is nothing to learn")]
+    SingleClass {
+        /// The class.
+        class: String,
+        /// How many images there are.
+        images: usize,
+        /// The form of the data set.
+        form: Form,
+    },
+    /// More images of a split could not be read than is tolerated.
+    #[error("{unreadable} of {images} {split} images cannot be read, more than {} %{first}", 100.0 * MOST_UNREADABLE)]
+    TooManyUnreadable {
+        /// The split.
+        split: &'static str,
+        /// How many cannot be read.
+        unreadable: usize,
+        /// How many there are.
+        images: usize,
+        /// `: ` and the first of them with the reason, if it is known here.
+        first: String,
+    },
     /// A class folder holds no images.
     #[error("class folder {} holds no images{}", path.display(), if *passed_over > 0 { format!(" ({passed_over} other files)") } else { String::new() })]
     EmptyClass {
@@ -224,6 +284,10 @@ pub enum DataError {
     Thread(io::Error),
 }
 
+fn listed(names: &[String]) -> String {
+    super::enumerate(&names.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// Names the classes by which two splits differ.
 fn differences(split: &str, train: &str, missing: &[String], unknown: &[String]) -> String {
     let lacks = |name: &str, classes: &[String]| {
@@ -282,6 +346,19 @@ impl DataError {
                 "expected train/ and val/ folders of class folders, one folder of class folders, .tar or .parquet shards, a table of paths and labels, ImageNet's archives, or CIFAR's binary files (the archive named \"binary version\", not \"python version\")".into()
             }
             DataError::NoClassFolders { .. } => "make one folder a class and move its images there, as in DATA/cat/1.jpg".into(),
+            DataError::NoClasses { .. } => {
+                "make one folder a class in it, as in train/cat/1.jpg; if the classes are in a table, give the table".into()
+            }
+            DataError::SeveralForSplit { .. } => "rename the folder that is not the split, or move it elsewhere".into(),
+            DataError::SeveralSets { path, folders, .. } => format!(
+                "give one of them, as in --data {}; rename them train and val if they are splits",
+                path.join(&folders[0]).display()
+            ),
+            DataError::Nested { path, folder, .. } => format!("give --data {}", path.join(folder).display()),
+            DataError::SingleClass { form, .. } => single_class_hint(*form).into(),
+            DataError::TooManyUnreadable { .. } => {
+                "`mbconv data verify DATA` names them all, and with --fix moves them aside; --resume then continues the run".into()
+            }
             DataError::EmptyClass { .. } => "remove the folder if the class is not wanted, or put its images there".into(),
             DataError::UnknownClass { .. } => {
                 "class folders must have the same names in both splits: rename or remove it, or add the class to train/".into()
@@ -297,10 +374,24 @@ impl DataError {
             DataError::ClassNames { .. } => "restore the file from the archive, or remove it to use the official names".into(),
             DataError::Image { .. } => "remove or replace the file".into(),
             DataError::ValFraction(_) => "0.2 holds out a fifth of each class".into(),
-            DataError::NoSplit { .. } => "the splits are called \"train\" and \"val\"; \"valid\", \"validation\" and \"test\" also mean the latter".into(),
+            DataError::NoSplit { name, .. } if name == "train" => {
+                "name the folder, table or shards of training images `train`, or give images without splits".into()
+            }
+            DataError::NoSplit { .. } => "name one of these; `all` is the images of all splits together".into(),
             _ => return None,
         };
         Some(hint)
+    }
+}
+
+/// The likely cause of a data set with a single class.
+fn single_class_hint(form: Form) -> &'static str {
+    match form {
+        Form::SplitFolders | Form::FlatFolder | Form::Archive => {
+            "the folder given may be that of a class, or one above the data set: give the folder that holds one folder a class, at least two"
+        }
+        Form::Table => "another column may hold the labels, or the table lists a part of the data only",
+        _ => "check that all files of the data set are there, and where its labels are",
     }
 }
 

@@ -10,11 +10,9 @@ use rayon::prelude::*;
 
 use super::assembly::{Assembly, Role};
 use super::forms::{Found, Place, Recognised};
-use super::listing::{Listing, Tree};
+use super::layout::{self, Layout, below};
+use super::listing::{Listing, Tree, is_clutter};
 use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, ilsvrc};
-
-/// What the validation folder may be called, the first found being taken.
-const VALIDATION: [&str; 4] = ["val", "valid", "validation", "test"];
 
 /// File name extensions of images, lower case.
 const EXTENSIONS: [&str; 17] = [
@@ -32,21 +30,25 @@ pub(super) fn recognise(place: &Place) -> Recognised {
 impl Found for Folders {
     fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
         let path = &self.0;
-        let is_folder = |name: &&str| path.join(name).is_dir();
-        let train = Some("train").filter(is_folder);
-        let mut others = VALIDATION.into_iter().filter(is_folder);
-        match (train, others.next()) {
-            (None, None) => open_flat(path, options),
-            // `train` may be the class of that name, beside others; so may `val` or `test`.
-            (Some(train), None) if has_other_folders(path)? && !has_folders(&path.join(train))? => {
-                open_flat(path, options)
-            }
-            (None, Some(_)) if has_other_folders(path)? => open_flat(path, options),
-            (train, val) => {
-                let test = others.next_back().filter(|name| *name == "test");
-                open_split(path, [(Role::Train, train), (Role::Val, val), (Role::Test, test)], options)
-            }
+        let Layout { base, parts, notes } = Layout::find(&OnDisk(path), path)?;
+        match &parts[..] {
+            [(Role::Whole, folder)] => open_flat(path, &below(path, folder), notes, options),
+            _ => open_split(path, &below(path, &base), &parts, notes, options),
         }
+    }
+}
+
+/// The folders below a path.
+struct OnDisk<'a>(&'a Path);
+
+impl layout::Folders for OnDisk<'_> {
+    fn folders(&self, at: &Path) -> Result<Vec<OsString>, DataError> {
+        let path = below(self.0, at);
+        Ok(Listing::read(&path)?.all_folders(&path))
+    }
+
+    fn has_images(&self, at: &Path) -> Result<bool, DataError> {
+        has_images(&below(self.0, at))
     }
 }
 
@@ -61,7 +63,7 @@ pub(super) fn has_images(path: &Path) -> Result<bool, DataError> {
     Ok(entries.any(|entry| {
         entry.is_ok_and(|entry| {
             let name = entry.file_name();
-            is_image(Path::new(&name)) && !name.as_encoded_bytes().starts_with(b".")
+            is_image(Path::new(&name)) && !is_clutter(&name.to_string_lossy())
         })
     }))
 }
@@ -90,17 +92,15 @@ pub(super) fn holds_image_folders(path: &Path) -> Result<bool, DataError> {
     Ok(classes > 1)
 }
 
-/// Whether there are folders that are no split's by their names.
-fn has_other_folders(path: &Path) -> Result<bool, DataError> {
-    let is_split = |name: &OsString| name == "train" || VALIDATION.iter().any(|known| name == known);
-    Ok(!Listing::read(path)?.all_folders(path).iter().all(is_split))
-}
-
-fn open_split(path: &Path, splits: [(Role, Option<&str>); 3], options: &OpenOptions) -> Result<DataSet, DataError> {
-    let tree = Tree::open(path);
-    let mut notes = Vec::new();
-    let folders: Vec<(Role, PathBuf)> =
-        splits.into_iter().filter_map(|(role, name)| Some((role, path.join(name?)))).collect();
+fn open_split(
+    root: &Path,
+    base: &Path,
+    parts: &[(Role, PathBuf)],
+    mut notes: Vec<String>,
+    options: &OpenOptions,
+) -> Result<DataSet, DataError> {
+    let tree = Tree::open(root);
+    let folders: Vec<(Role, PathBuf)> = parts.iter().map(|(role, folder)| (*role, root.join(folder))).collect();
     let (_, main) = &folders[0];
     let mut classes = class_folders(&tree, main, &mut notes)?;
     for (_, folder) in &folders[1..] {
@@ -115,16 +115,10 @@ fn open_split(path: &Path, splits: [(Role, Option<&str>); 3], options: &OpenOpti
     let mut read = |(role, folder): &(Role, PathBuf)| -> Result<(Role, Arc<dyn Source>), DataError> {
         Ok((*role, Arc::new(Folder::read(&tree, folder, &classes, &mut notes)?)))
     };
-    let mut splits = folders.iter().map(&mut read).collect::<Result<Vec<_>, _>>()?;
+    let splits = folders.iter().map(&mut read).collect::<Result<Vec<_>, _>>()?;
     tree.keep();
-    // `test/` alone is for validation, and a note will say so.
-    for ((role, _), (_, folder)) in splits.iter_mut().zip(&folders) {
-        if folder.ends_with("test") {
-            *role = Role::Test;
-        }
-    }
-    let (classes, aliases) = ilsvrc::named(classes, &near(path))?;
-    Assembly { form: Form::SplitFolders, classes, aliases, splits, notes }.finish(path, options)
+    let (classes, aliases) = ilsvrc::named(classes, &near(base))?;
+    Assembly { form: Form::SplitFolders, classes, aliases, splits, notes }.finish(root, options)
 }
 
 /// Where a list of class names may lie.
@@ -132,15 +126,14 @@ fn near(path: &Path) -> [&Path; 2] {
     [path, path.parent().unwrap_or(path)]
 }
 
-fn open_flat(path: &Path, options: &OpenOptions) -> Result<DataSet, DataError> {
-    let tree = Tree::open(path);
-    let mut notes = Vec::new();
-    let classes = class_folders(&tree, path, &mut notes)?;
-    let whole: Arc<dyn Source> = Arc::new(Folder::read(&tree, path, &classes, &mut notes)?);
+fn open_flat(root: &Path, folder: &Path, mut notes: Vec<String>, options: &OpenOptions) -> Result<DataSet, DataError> {
+    let tree = Tree::open(root);
+    let classes = class_folders(&tree, folder, &mut notes)?;
+    let whole: Arc<dyn Source> = Arc::new(Folder::read(&tree, folder, &classes, &mut notes)?);
     tree.keep();
-    let (classes, aliases) = ilsvrc::named(classes, &near(path))?;
+    let (classes, aliases) = ilsvrc::named(classes, &near(folder))?;
     let splits = vec![(Role::Whole, whole)];
-    Assembly { form: Form::FlatFolder, classes, aliases, splits, notes }.finish(path, options)
+    Assembly { form: Form::FlatFolder, classes, aliases, splits, notes }.finish(root, options)
 }
 
 /// Whether a file is an image by its name.
@@ -172,9 +165,6 @@ pub(super) fn class_folders(tree: &Tree, path: &Path, notes: &mut Vec<String>) -
             listing.images.len(),
             path.display()
         ));
-    }
-    if folders.len() == 1 {
-        notes.push(format!("{} has a single class folder", path.display()));
     }
     let name = |name: OsString| name.into_string().map_err(|name| DataError::ClassName { path: path.join(name) });
     folders.into_iter().map(name).collect()

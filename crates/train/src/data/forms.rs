@@ -1,8 +1,10 @@
-//! What is at a path: a table of the forms that data sets come in, each with the function that recognises it.
+//! The forms that data sets come in, each with the function that recognizes it.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
+use super::assembly::Role;
+use super::listing::{Listing, is_clutter};
 use super::{DataError, DataSet, OpenOptions, archive, cifar, folder, ilsvrc, parquet, pattern, shards, table};
 
 /// What a user gave as a data set, after a first look.
@@ -30,24 +32,37 @@ pub(super) trait Found {
 /// What recognising gives: the data set if it is of the form, nothing if of another, an error if of none.
 pub(super) type Recognised = Result<Option<Box<dyn Found>>, DataError>;
 
-/// The forms, each asked in turn by names and at most the beginning of a file: what is told more surely comes first.
-const FORMS: [fn(&Place) -> Recognised; 7] = [
-    cifar::recognise,
-    ilsvrc::recognise,
-    parquet::recognise,
-    shards::recognise,
-    table::recognise,
-    archive::recognise,
-    folder::recognise,
-];
+/// The forms besides image folders, each asked in turn by names and at most the beginning of a
+/// file; the more certain ones come first.
+const FORMS: [fn(&Place) -> Recognised; 6] =
+    [cifar::recognise, ilsvrc::recognise, parquet::recognise, shards::recognise, table::recognise, archive::recognise];
+
+/// Asks every form but image folders.
+fn recognise(place: &Place) -> Recognised {
+    for recognise in FORMS {
+        if let Some(found) = recognise(place)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
 
 /// Opens what is at `data`, a path or a pattern of paths.
 pub(super) fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
     let place = Place::find(data)?;
-    for recognise in FORMS {
-        if let Some(layout) = recognise(&place)? {
-            return layout.open(options);
+    if let Some(found) = recognise(&place)? {
+        return found.open(options);
+    }
+    // A folder around the data set; image folders look through it by themselves.
+    let mut inner = place.wrapped()?;
+    while let Some(place) = inner {
+        if let Some(found) = recognise(&place)? {
+            return found.open(options);
         }
+        inner = place.wrapped()?;
+    }
+    if let Some(found) = folder::recognise(&place)? {
+        return found.open(options);
     }
     Err(match place.kind {
         _ if place.compressed() => DataError::Compressed { path: place.path },
@@ -83,6 +98,21 @@ impl Place {
             }
             Err(source) => Err(DataError::io(path, source)),
         }
+    }
+
+    /// Returns the only folder in this one, unless images lie beside it or it is a split by its
+    /// name.
+    fn wrapped(&self) -> Result<Option<Place>, DataError> {
+        if !self.is_folder() {
+            return Ok(None);
+        }
+        let listing = Listing::read(&self.path)?;
+        Ok(match &listing.all_folders(&self.path)[..] {
+            [only] if listing.images.is_empty() && Role::of_name(&only.to_string_lossy()).is_none() => {
+                Some(Place::new(self.path.join(only), Kind::Folder))
+            }
+            _ => None,
+        })
     }
 
     pub fn is_folder(&self) -> bool {
@@ -133,7 +163,7 @@ fn find_files(folder: &Path, extension: &str, depth: usize, files: &mut Vec<Path
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if is_clutter(&entry.file_name().to_string_lossy()) {
             continue;
         }
         if has_extension(&path, &[extension]) && path.is_file() {

@@ -34,7 +34,7 @@ impl Listing {
         for entry in fs::read_dir(path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
-            if is_hidden(&name) {
+            if is_clutter(&name.to_string_lossy()) {
                 listing.passed_over += 1;
                 continue;
             }
@@ -86,10 +86,40 @@ impl Listing {
     }
 }
 
-/// Whether an entry is no part of a data set. `__MACOSX` is what macOS leaves in archives: shadows of the images, under the
-/// same names.
-fn is_hidden(name: &OsString) -> bool {
-    name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX"
+/// Names of files and folders that systems leave beside images, in lower case; most hold
+/// thumbnails.
+const CLUTTER: [&str; 16] = [
+    // macOS, in archives.
+    "__macosx",
+    "icon\r",
+    "network trash folder",
+    "temporary items",
+    // Windows.
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    // Synology and QNAP.
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+    "@recycle",
+    // Linux and Python.
+    "lost+found",
+    "__pycache__",
+];
+
+/// Returns whether a file or folder of this name is never part of a data set: hidden, or left there
+/// by a system.
+pub(super) fn is_clutter(name: &str) -> bool {
+    name.starts_with('.') || CLUTTER.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Returns whether any part of a path in an archive is clutter.
+pub(super) fn lies_in_clutter(path: &str) -> bool {
+    path.split('/').any(|part| part != "." && part != ".." && is_clutter(part))
 }
 
 /// Whether a link leads to a folder that it lies in, or to one that the way to it lies in.

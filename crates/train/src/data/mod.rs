@@ -23,6 +23,7 @@ mod ilsvrc;
 mod jpeg;
 mod kept;
 mod labels;
+mod layout;
 mod listing;
 mod loader;
 mod order;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 
 pub use burn::data::dataset::Dataset;
 
+use assembly::Role;
 pub use decode::{Decoding, MAX_PIXELS, decode, decode_rgb};
 pub use error::{DataError, DecodeError};
 pub use folder::list_images;
@@ -52,7 +54,7 @@ pub use order::Sampling;
 pub(crate) use resize::resize;
 pub use seed::sample_rng;
 pub(crate) use seed::{mix_rng, order_rng, split_rng};
-pub use subset::Subset;
+pub use subset::{Joined, Subset};
 pub(crate) use transform::shorter_side;
 pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
 
@@ -152,7 +154,7 @@ pub enum Form {
     Cifar10,
     /// CIFAR-100, binary version, with its fine labels.
     Cifar100,
-    /// `train/` and `val/` (or `valid/`, `validation/`, `test/`) of class folders.
+    /// `train/` and `val/` (or `valid/`, `Testing/` …) of class folders.
     SplitFolders,
     /// One folder of class folders, split by seed.
     FlatFolder,
@@ -197,6 +199,10 @@ pub struct DataSet {
     /// Other names of each class, under which a model may know it; empty if no class has any. Of ImageNet's classes these are
     /// WordNet's number and the words of other lists.
     pub aliases: Vec<Vec<String>>,
+    /// Whether the data came without splits, so that `val` is a part held out by the seed.
+    pub divided: bool,
+    /// Whether `val` is the split that the data calls test, there being no other.
+    pub val_is_test: bool,
     /// What to train on.
     pub train: Option<Arc<dyn Source>>,
     /// What to validate on.
@@ -208,28 +214,76 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// A split by name: `train` or `val`. `valid`, `validation` and `test` also mean the latter, except that `test` means
-    /// the third split where there is one.
+    /// Returns a split by its name, in any usual spelling; `all` is the images of all splits
+    /// together. `test` is the validation split only where the data calls that one test.
     ///
     /// # Errors
     /// [`DataError::NoSplit`].
     pub fn split(&self, name: &str) -> Result<Arc<dyn Source>, DataError> {
-        let found = match name {
-            "train" => &self.train,
-            "test" if self.test.is_some() => &self.test,
-            "val" | "valid" | "validation" | "test" => &self.val,
+        if name.eq_ignore_ascii_case(ALL) {
+            let splits = self.splits().into_iter().map(|(_, split)| split.clone()).collect();
+            return Ok(Arc::new(Joined::new(splits)));
+        }
+        let found = match Role::of_name(name) {
+            Some(Role::Train) => &self.train,
+            Some(Role::Val) => &self.val,
+            Some(Role::Test) if self.val_is_test => &self.val,
+            Some(Role::Test) => &self.test,
             _ => &None,
         };
         found.clone().ok_or_else(|| DataError::NoSplit {
             name: name.into(),
-            available: [("train", &self.train), ("val", &self.val), ("test", &self.test)]
-                .into_iter()
-                .filter(|(_, split)| split.is_some())
-                .map(|(name, _)| name.to_string())
-                .collect(),
+            available: self.splits().into_iter().map(|(name, _)| name.into()).chain([ALL.into()]).collect(),
         })
     }
+
+    /// Returns the split to evaluate on and its name: the one asked for, or by default the
+    /// validation split, the test split, or all images of data that came without splits.
+    ///
+    /// # Errors
+    /// [`DataError::NoSplit`].
+    pub fn select(&self, name: Option<&str>) -> Result<(&'static str, Arc<dyn Source>), DataError> {
+        let splits = self.splits();
+        let held_out = splits.iter().find(|(name, _)| *name != "train").filter(|_| !self.divided);
+        let default = match held_out {
+            Some((name, _)) => name,
+            None if splits.len() == 1 && !self.divided => splits[0].0,
+            None => ALL,
+        };
+        let source = self.split(name.unwrap_or(default))?;
+        let found = splits.iter().find(|(_, split)| Arc::ptr_eq(split, &source));
+        Ok((found.map_or(ALL, |(name, _)| *name), source))
+    }
+
+    /// The splits there are, by what the data calls them.
+    fn splits(&self) -> Vec<(&'static str, &Arc<dyn Source>)> {
+        let val = if self.val_is_test { "test" } else { "val" };
+        let splits = [("train", &self.train), (val, &self.val), ("test", &self.test)];
+        splits.into_iter().filter_map(|(name, split)| Some((name, split.as_ref()?))).collect()
+    }
+
+    /// Checks that there is something to learn: training images of at least two classes.
+    ///
+    /// # Errors
+    /// [`DataError::SingleClass`], [`DataError::NoSplit`].
+    pub fn check_trainable(&self) -> Result<(), DataError> {
+        let train = self.split("train")?;
+        let images = train.len();
+        let mut labels = (0..images).map(|index| train.label(index));
+        match labels.next() {
+            Some(first) if labels.all(|label| label == first) => {
+                Err(DataError::SingleClass { class: self.classes[first].clone(), images, form: self.form })
+            }
+            _ => Ok(()),
+        }
+    }
 }
+
+/// The name of the images of all splits together.
+const ALL: &str = "all";
+
+/// The part of a split that may be unreadable: of more, results would be those of another data set.
+pub const MOST_UNREADABLE: f64 = 0.1;
 
 impl fmt::Debug for DataSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,6 +330,11 @@ pub fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
         return digits::open(options);
     }
     forms::open(data, options)
+}
+
+/// Returns whether a folder's name is that of a split.
+pub(crate) fn is_split_name(name: &str) -> bool {
+    Role::of_name(name).is_some()
 }
 
 /// The first few names, and how many more.

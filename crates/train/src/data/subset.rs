@@ -1,4 +1,4 @@
-//! Some samples of a source.
+//! Parts of a source, and several sources as one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,5 +58,59 @@ impl Source for Subset {
         ends.dedup();
         ends.retain(|&end| end > 0);
         Runs { ends, abreast }
+    }
+}
+
+/// Several sources, one after another.
+pub struct Joined {
+    sources: Vec<Arc<dyn Source>>,
+    /// Where each source ends.
+    ends: Vec<usize>,
+}
+
+impl Joined {
+    /// Joins the sources in this order.
+    pub fn new(sources: Vec<Arc<dyn Source>>) -> Self {
+        let mut end = 0;
+        let ends = sources.iter().map(|source| {
+            end += source.len();
+            end
+        });
+        Self { ends: ends.collect(), sources }
+    }
+
+    /// The source of a sample, and the sample's index there.
+    fn find(&self, index: usize) -> (&dyn Source, usize) {
+        let source = self.ends.partition_point(|&end| end <= index);
+        let start = if source == 0 { 0 } else { self.ends[source - 1] };
+        (&*self.sources[source], index - start)
+    }
+}
+
+impl Dataset<Sample, DataError> for Joined {
+    fn get(&self, index: usize) -> Result<Sample, DataError> {
+        let (source, index) = self.find(index);
+        source.get(index)
+    }
+
+    fn len(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+}
+
+impl Source for Joined {
+    fn name(&self, index: usize) -> String {
+        let (source, index) = self.find(index);
+        source.name(index)
+    }
+
+    fn label(&self, index: usize) -> usize {
+        let (source, index) = self.find(index);
+        source.label(index)
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        let (source, index) = self.find(index);
+        source.path(index)
     }
 }

@@ -4,6 +4,7 @@ mod members;
 mod tarball;
 mod zipfile;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,9 @@ pub(super) use tarball::{Member, Tarball};
 use super::assembly::{Assembly, Role};
 use super::folder::is_image;
 use super::forms::{Found, Place, Recognised};
-use super::{DataError, DataSet, Form, OpenOptions, Source, enumerate, ilsvrc};
+use super::layout::{Layout, Paths};
+use super::listing::lies_in_clutter;
+use super::{DataError, DataSet, Form, OpenOptions, Source, ilsvrc};
 
 /// An archive, by path.
 struct Archive(PathBuf);
@@ -48,6 +51,13 @@ impl Found for Archive {
     }
 }
 
+/// Compares paths by name, where the images in a folder come before those in its folders.
+fn in_order_of_folders(a: &[&str], b: &[&str]) -> Ordering {
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let is_image = |parts: &[&str]| same + 1 >= parts.len();
+    is_image(b).cmp(&is_image(a)).then_with(|| a[same..].cmp(&b[same..]))
+}
+
 fn open<'a>(
     path: &Path,
     files: impl Iterator<Item = (&'a str, u64, u64, Packing)>,
@@ -58,8 +68,7 @@ fn open<'a>(
     let mut images: Vec<Image> = files
         .filter_map(|(name, offset, size, packing)| {
             let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-            let hidden = parts.iter().any(|part| part.starts_with('.') || *part == "__MACOSX");
-            let wanted = !hidden && is_image(Path::new(name));
+            let wanted = !lies_in_clutter(name) && is_image(Path::new(name));
             passed_over += usize::from(!wanted);
             wanted.then_some(Image { parts, name, offset, size, packing })
         })
@@ -67,59 +76,42 @@ fn open<'a>(
     if passed_over > 0 {
         notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {}", path.display()));
     }
-    let Some(depth) = images.iter().map(|image| image.parts.len()).min() else {
-        return Err(DataError::NoImagesIn { path: path.into() });
-    };
-    // Folders around the data set itself: `photos/` of `photos/train/cat/1.jpg`.
-    let first = images[0].parts.clone();
-    let common = |level: usize| {
-        Role::of_name(first[level]).is_none() && images.iter().all(|image| image.parts[level] == first[level])
-    };
-    let around = (0..depth.saturating_sub(2)).take_while(|&level| common(level)).count();
-    images.iter_mut().for_each(|image| drop(image.parts.drain(..around)));
-
-    let is_split = |image: &Image| image.parts.len() > 2 && Role::of_name(image.parts[0]).is_some();
-    let split = images.iter().any(|image| is_split(image) && Role::of_name(image.parts[0]) == Some(Role::Train))
-        || images.iter().all(is_split);
-    let class_level = usize::from(split);
-    let outside = images.len();
-    images.retain(|image| image.parts.len() > class_level + 1 && (!split || Role::of_name(image.parts[0]).is_some()));
-    let outside = outside - images.len();
     if images.is_empty() {
+        return Err(DataError::NoImagesIn { path: path.into() });
+    }
+    // The archive may have any order; this is that of folders.
+    images.sort_by(|a, b| in_order_of_folders(&a.parts, &b.parts));
+    let mut paths = Paths::default();
+    images.iter().for_each(|image| paths.add(&image.parts));
+    let Layout { parts, notes: found, .. } = Layout::find(&paths, path)?;
+    notes.extend(found);
+
+    let parts: Vec<(Role, Vec<&str>)> =
+        parts.iter().map(|(role, folder)| (*role, folder.iter().filter_map(|part| part.to_str()).collect())).collect();
+    let mut placed: Vec<(Role, &str, &Image)> = Vec::with_capacity(images.len());
+    for image in &images {
+        let part = parts.iter().find(|(_, folder)| image.parts.starts_with(folder));
+        // Below that folder, the class and the image's name.
+        if let Some((role, folder)) = part.filter(|(_, folder)| image.parts.len() > folder.len() + 1) {
+            placed.push((*role, image.parts[folder.len()], image));
+        }
+    }
+    let outside = images.len() - placed.len();
+    if placed.is_empty() {
         return Err(DataError::NoClassFolders { path: path.into(), images: outside });
     }
     if outside > 0 {
         notes.push(format!("passed over {outside} image(s) outside of class folders, in {}", path.display()));
     }
-    // The archive's order may be any; that of folders is by names.
-    images.sort_by(|a, b| a.parts.cmp(&b.parts));
-
-    let mut by_class: BTreeMap<&str, u32> = images.iter().map(|image| (image.parts[class_level], 0)).collect();
+    let mut by_class: BTreeMap<&str, u32> = placed.iter().map(|(_, class, _)| (*class, 0)).collect();
     for (label, number) in (0..).zip(by_class.values_mut()) {
         *number = label;
     }
     let mut splits: BTreeMap<Role, Members> = BTreeMap::new();
-    let mut names: BTreeMap<Role, Vec<&str>> = BTreeMap::new();
-    for image in &images {
-        let role = if split { Role::of_name(image.parts[0]).unwrap_or(Role::Whole) } else { Role::Whole };
-        let place = Stored {
-            file: 0,
-            label: by_class[image.parts[class_level]],
-            offset: image.offset,
-            size: image.size,
-            packing: image.packing,
-        };
-        if split {
-            let names = names.entry(role).or_default();
-            if names.last() != Some(&image.parts[0]) {
-                names.push(image.parts[0]);
-            }
-        }
-        splits.entry(role).or_insert_with(|| Members::new(vec![path.into()])).push(image.name.into(), place);
-    }
-    if let Some(several) = names.values().find(|names| names.len() > 1) {
-        let why = format!("it has several folders for one split: {}", enumerate(several));
-        return Err(DataError::Malformed { path: path.into(), why });
+    for (role, class, image) in placed {
+        let Image { name, offset, size, packing, .. } = *image;
+        let place = Stored { file: 0, label: by_class[class], offset, size, packing };
+        splits.entry(role).or_insert_with(|| Members::new(vec![path.into()])).push(name.into(), place);
     }
     let folders: Vec<String> = by_class.into_keys().map(str::to_string).collect();
     let (classes, aliases) = ilsvrc::named(folders, &[path.parent().unwrap_or(Path::new(""))])?;

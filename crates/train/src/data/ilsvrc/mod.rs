@@ -20,7 +20,7 @@ use super::archive::{Members, Packing, Stored, Tarball};
 use super::assembly::{Assembly, Role};
 use super::folder::{self, Folder, is_image};
 use super::forms::{Found, Kind, Place, Recognised};
-use super::listing::Tree;
+use super::listing::{Tree, lies_in_clutter};
 use super::{DataError, DataSet, Form, OpenOptions, Source, enumerate};
 
 const TRAIN_ARCHIVE: &str = "ILSVRC2012_img_train.tar";
@@ -269,13 +269,18 @@ fn read_archives(archives: &[ClassArchive], notes: &mut Vec<String>) -> Result<M
     for (label, (archive, tarball)) in (0..).zip(archives.iter().zip(listed)) {
         let Tarball { members: images, cut } = tarball;
         notes.extend(cut.map(|why| format!("{}.tar in {} is cut short: {why}", archive.class, archive.file.display())));
-        for image in images.into_iter().filter(|image| is_image(Path::new(&*image.name))) {
+        for image in images.into_iter().filter(|image| is_wanted(&image.name)) {
             let file = if one { 0 } else { label };
             let place = Stored { file, label, offset: image.offset, size: image.size, packing: Packing::Plain };
             members.push(image.name, place);
         }
     }
     Ok(members)
+}
+
+/// Returns whether a member of an archive is an image that somebody put there.
+fn is_wanted(name: &str) -> bool {
+    is_image(Path::new(name)) && !lies_in_clutter(name)
 }
 
 /// The class of every image in a flat split; an image that the truth does not name is an error.
@@ -315,7 +320,7 @@ fn read_flat_archive(
 ) -> Result<Members, DataError> {
     let Tarball { mut members, cut } = Tarball::index(path, "files", |_| false)?;
     notes.extend(cut.map(|why| format!("{} is cut short: {why}", path.display())));
-    members.retain(|member| is_image(Path::new(&*member.name)));
+    members.retain(|member| is_wanted(&member.name));
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let names: Vec<&str> = members.iter().map(|member| &*member.name).collect();
     let labels = labels(truth, &names, ids)?;
