@@ -152,9 +152,10 @@ pub struct Eval {
     /// Data set
     #[arg(long)]
     pub data: String,
-    /// Split to evaluate on: val, test or train
-    #[arg(long, default_value = "val")]
-    pub split: String,
+    /// Split to evaluate on: val, test, train or all [default: val or else test; all of data
+    /// without splits]
+    #[arg(long)]
+    pub split: Option<String>,
     /// Images a batch
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub batch_size: usize,

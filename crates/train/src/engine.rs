@@ -15,7 +15,8 @@ use mbconv_nets::{Inference, Network};
 use crate::batch::normalised;
 use crate::checkpoint::{CheckpointError, Learner};
 use crate::data::{
-    DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Source, Transform, keep,
+    DataError, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, OnBadImage, Preprocess, Sampling, Source, Transform,
+    keep,
 };
 use crate::device::{is_host, is_on_gpus};
 use crate::ema;
@@ -249,6 +250,7 @@ impl TrainError {
 pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
     let Run { recipe, data, device, group, stop, .. } = run;
     group.compare(recipe, data)?;
+    data.check_trainable()?;
     let synchronised = recipe.sync_batch_norm && group.size() > 1;
     if synchronised && !is_host(device) {
         return Err(TrainError::Unsynchronised);
@@ -499,6 +501,14 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             (Some(average), Some(_)) => validate(average)?,
             _ => Some(None),
         };
+        if let Err(error) = check_readable(val_loader.as_ref(), group) {
+            // The epoch is kept: once the images are mended, `--resume` continues with its
+            // validation.
+            (folder.progress.position, folder.progress.partial) = (position, partial);
+            folder.save_checkpoint(&learner).map_err(|error| diverged(error, epoch, steps))?;
+            folder.report_skipped(val_loader.as_ref(), "validation", observer)?;
+            return Err(error);
+        }
         let (Some(val), Some(ema)) = (val, ema) else {
             (folder.progress.position, folder.progress.partial) = (position, partial);
             folder.save_checkpoint(&learner).map_err(|error| diverged(error, epoch, steps))?;
@@ -527,9 +537,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         saved = Instant::now();
         observer(Event::Epoch(&row));
         folder.log(&row.to_string())?;
-        for loader in std::iter::once(&train_loader).chain(&val_loader) {
-            folder.report_skipped(loader, observer)?;
-        }
+        folder.report_skipped(Some(&train_loader), "training", observer)?;
+        folder.report_skipped(val_loader.as_ref(), "validation", observer)?;
     }
     Ok(Outcome::Finished { best: folder.progress.best })
 }
@@ -557,6 +566,22 @@ fn diverged(error: TrainError, epoch: usize, step: usize) -> TrainError {
         _ => return error,
     };
     TrainError::WeightsDiverged { what: format!("`{key}` is no longer a number"), epoch: epoch + 1, step }
+}
+
+/// Refuses a validation that left out more than [`MOST_UNREADABLE`] of its images: it must not
+/// choose the best model.
+fn check_readable(loader: Option<&Loader>, group: &Group) -> Result<(), TrainError> {
+    let Some(loader) = loader else { return Ok(()) };
+    let skipped = loader.skipped();
+    let mut unreadable = [skipped.len() as f64];
+    group.sum_f64(&mut unreadable);
+    let [unreadable] = unreadable;
+    if unreadable <= MOST_UNREADABLE * loader.len() as f64 {
+        return Ok(());
+    }
+    let first = skipped.first().map(|(name, why)| format!(": {name}: {why}")).unwrap_or_default();
+    let (unreadable, images) = (unreadable as usize, loader.len());
+    group.agree(Err(DataError::TooManyUnreadable { split: "validation", unreadable, images, first }.into()))
 }
 
 /// Scores on the validation split, and the number of its images; nothing where the data has no such split.

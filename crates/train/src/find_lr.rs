@@ -72,6 +72,7 @@ pub fn find_lr(
     progress: &mut dyn FnMut(Point),
 ) -> Result<RateCurve, TrainError> {
     recipe.precision.check(device)?;
+    data.check_trainable()?;
     let source = data.split("train")?;
     let transform = Transform::Train(recipe.train_transform_for(device));
     let device = recipe.autodiff(device);

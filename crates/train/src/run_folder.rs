@@ -308,15 +308,19 @@ impl RunFolder {
         csv
     }
 
-    /// Names each unreadable image once.
+    /// Names each unreadable image of a split once, and how many there are.
     pub(crate) fn report_skipped(
         &mut self,
-        loader: &Loader,
+        loader: Option<&Loader>,
+        split: &str,
         observer: &mut dyn FnMut(Event),
     ) -> Result<(), TrainError> {
         const NAMED: usize = 20;
+        let Some(loader) = loader else { return Ok(()) };
         let before = self.skipped.len();
-        for (name, why) in loader.skipped() {
+        let skipped = loader.skipped();
+        let count = skipped.len();
+        for (name, why) in skipped {
             if self.skipped.contains(&name) {
                 continue;
             }
@@ -325,8 +329,10 @@ impl RunFolder {
             if self.skipped.len() <= NAMED { self.say(&line, observer)? } else { self.log(&line)? }
         }
         if self.skipped.len() > before {
-            let (count, log) = (self.skipped.len(), self.path(LOG));
-            observer(Event::Line(&format!("{count} unreadable images so far, all named in {}", log.display())));
+            let (total, log) = (loader.len(), self.path(LOG));
+            let line = format!("warning: {count} of {total} {split} images so far cannot be read and are left out");
+            self.log(&line)?;
+            observer(Event::Line(&format!("{line}; all are named in {}", log.display())));
         }
         Ok(())
     }

@@ -3,10 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use mbconv_train::Model;
-use mbconv_train::data::{self, Loader, LoaderConfig, OnBadImage, OpenOptions, Source, Transform};
+use mbconv_train::data::{
+    self, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, OnBadImage, OpenOptions, Source, Transform,
+};
 use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
+use mbconv_train::model_file::ModelCard;
 use mbconv_train::recipe::RecipeFile;
 use mbconv_train::report::{Evaluated, REPORT, Report};
 use mbconv_train::run_folder::RECIPE;
@@ -21,11 +25,14 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     let precision = args.dtype.check(&device)?;
     let model = Model::open(&args.model, &device)?;
     let card = &model.card;
-    // A folder without splits is divided as it was for training, so that no training image is counted.
-    let split = card.recipe.as_ref().map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
+    // Data without splits is divided as it was for training, so that `val` holds no training image.
+    let options = card.recipe.as_ref().map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
     // Classes are matched by name, so that a split may have any of them.
-    let split = OpenOptions { classes_may_differ: true, ..split };
-    let data = data::open(&args.data, &split)?;
+    let data = data::open(&args.data, &OpenOptions { classes_may_differ: true, ..options })?;
+    for note in &data.notes {
+        eprintln!("note: {note}");
+    }
+    let (split, source) = data.select(args.split.as_deref())?;
     let default = LoaderConfig::default();
     let config = LoaderConfig {
         batch_size: args.batch_size,
@@ -33,28 +40,72 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
         on_bad_image: if args.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
         ..default
     };
-    let loader = Loader::new(data.split(&args.split)?, Transform::Eval(card.preprocess.clone()), config);
+    let loader = Loader::new(source, Transform::Eval(card.preprocess.clone()), config);
     let labelled = Labelled::by_name(&loader, &data, &card.classes)?;
+    if let Some(note) = trained_on(card, &data, &args, split) {
+        eprintln!("note: {note}");
+    }
 
     let network = precision.inference(&model.network);
     let mut progress = Progress::new();
     let total = loader.len();
     let mut advance = |images| progress.advance("evaluating", images, total, String::new());
+    let started = Instant::now();
     let result = evaluate(&network, &labelled, &card.preprocess, &card.classes, &device, stop, &mut advance);
+    let seconds = started.elapsed().as_secs_f64();
     progress.finish();
     let evaluation = result?;
     for (name, why) in &evaluation.skipped {
         eprintln!("skipped {name}: {why}");
     }
+    let skipped = evaluation.skipped.len();
+    if skipped as f64 > MOST_UNREADABLE * total as f64 {
+        eprintln!("warning: {skipped} of {total} images cannot be read; the results are those of the others");
+    }
     if let Some(folder) = &args.report {
-        let name = format!("{} · split {}", args.data, args.split);
+        let name = format!("{} · split {split}", args.data);
         report(&args.model, &model, &evaluation, loader.source().as_ref(), &name, folder)?;
     }
+    let measured = Measured { split: split_name(split, &data), seconds, images_per_second: total as f64 / seconds };
     if args.json.json {
-        let json = serde_json::to_value(&evaluation).map_err(std::io::Error::from)?;
+        let mut json = serde_json::to_value(&evaluation).map_err(std::io::Error::from)?;
+        json["split"] = split.into();
+        json["data"] = args.data.into();
+        json["seconds"] = seconds.into();
+        json["images_per_second"] = measured.images_per_second.into();
         return print_json(&json);
     }
-    print_text(&table(&evaluation, &args.split))
+    print_text(&table(&evaluation, &measured))
+}
+
+/// What was measured, and how fast.
+struct Measured {
+    split: String,
+    seconds: f64,
+    images_per_second: f64,
+}
+
+/// The name of a split in messages.
+fn split_name(split: &str, data: &DataSet) -> String {
+    match split {
+        "all" if data.divided => "the whole data set (it has no splits)".into(),
+        "all" => "all splits".into(),
+        split => format!("the split `{split}`"),
+    }
+}
+
+/// Returns a note if the images contain some that the model was trained on.
+fn trained_on(card: &ModelCard, data: &DataSet, args: &Eval, split: &str) -> Option<String> {
+    let trained = card.recipe.as_ref()?.data.path.as_deref()?;
+    let place = |path: &str| std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    if split != "all" || data.train.is_none() || place(trained) != place(&args.data) {
+        return None;
+    }
+    let remedy = match data.val {
+        Some(_) => "--split val measures only the images that were held out",
+        None => "none of them were held out",
+    };
+    Some(format!("the model was trained on images of {}, which are measured here too: {remedy}", args.data))
 }
 
 /// Writes the page, with the curves of the run that the model belongs to, if it lies in a run's folder.
@@ -81,19 +132,18 @@ fn report(
 }
 
 /// The results for people: the worst classes last, where the eye rests.
-fn table(evaluation: &Evaluation, split: &str) -> String {
+fn table(evaluation: &Evaluation, measured: &Measured) -> String {
     const CLASSES_SHOWN: usize = 20;
     let Evaluation { scores, top1_interval, top5_interval, images, classes, skipped, .. } = evaluation;
     let interval = |[low, high]: [f64; 2]| format!("(95 % interval {:.2}–{:.2})", 100.0 * low, 100.0 * high);
     let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{images} images of the split `{split}`{}",
-        match skipped.len() {
-            0 => String::new(),
-            count => format!(", {count} skipped"),
-        }
-    );
+    let Measured { split, seconds, images_per_second } = measured;
+    let skipped = match skipped.len() {
+        0 => "none".to_string(),
+        count => count.to_string(),
+    };
+    let _ = writeln!(text, "{images} images of {split}, {skipped} skipped");
+    let _ = writeln!(text, "{seconds:.2} s, {images_per_second:.0} images per second\n");
     let _ = writeln!(text, "top-1  {:>8}  {}", percent(scores.top1), interval(*top1_interval));
     let _ = writeln!(text, "top-5  {:>8}  {}", percent(scores.top5), interval(*top5_interval));
     let _ = writeln!(text, "loss   {:>8.4}", scores.loss);

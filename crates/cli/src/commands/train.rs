@@ -91,7 +91,8 @@ pub fn finish(
                 None => eprintln!("model: {out}/best.safetensors"),
             }
             eprintln!("try next:");
-            eprintln!("  {program} eval {out} --data {}", quoted(path));
+            let split = if data.divided { " --split val" } else { "" };
+            eprintln!("  {program} eval {out} --data {}{split}", quoted(path));
             eprintln!("  {program} predict {out} {}", quoted(&example_image(data)));
             Ok(())
         }
