@@ -16,7 +16,16 @@ import numpy as np
 import torch
 
 from golden_nets import USUAL, fill, uniform
-from peers import flat_peer, hf_efficientnet_peer, hf_mobilenet_peer, logits, lukemelas_peer, timm_peer, torchvision_peer
+from peers import (
+    flat_peer,
+    hf_efficientnet_peer,
+    hf_mobilenet_peer,
+    lite_peer,
+    logits,
+    lukemelas_peer,
+    timm_peer,
+    torchvision_peer,
+)
 from torchvision.models import MobileNet_V2_Weights
 
 FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "train" / "tests" / "fixtures" / "import"
@@ -36,6 +45,7 @@ NETWORKS = {
     "timm_edgetpu": (timm_peer("efficientnet_es"), "efficientnet_es_ra-f111e99c", "efficientnet_es"),
     "timm_tf_edgetpu": (timm_peer("tf_efficientnet_es"), "tf_efficientnet_es-ca1afbfe", "tf_efficientnet_es"),
     "lukemelas_efficientnet": (lukemelas_peer(0), "efficientnet-b0-355c32eb", "tf_efficientnet_b0"),
+    "lukemelas_lite": (lite_peer(0, image_size=IMAGES[-1]), "efficientnet-lite0-57934424", "tf_efficientnet_lite0"),
     "hugging_face_mobilenet_v2": (hf_mobilenet_peer(0.35), "model", "tf_mobilenet_v2_0.35"),
     "hugging_face_efficientnet": (hf_efficientnet_peer(0), "model", "tf_efficientnet_b0"),
     "flat_mobilenet_v2": (flat_peer(0.25), "mobilenetv2_0.25-b61d2159", "mobilenet_v2_0.25"),

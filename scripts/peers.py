@@ -1,7 +1,7 @@
 """The networks of other projects, as parity.py and golden_import.py build, write and feed them.
 
-Needs torch, torchvision, timm, transformers, efficientnet_pytorch (the package of lukemelas/EfficientNet-PyTorch), Pillow
-and safetensors.
+Needs torch, torchvision, timm, transformers, efficientnet_pytorch (the package of
+lukemelas/EfficientNet-PyTorch), efficientnet_lite_pytorch, Pillow and safetensors.
 """
 import json
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
+import efficientnet_lite_pytorch
 import timm
 import torch
 import torchvision
@@ -151,6 +152,23 @@ def lukemelas_peer(number):
 
     def build(classes):
         return EfficientNet.from_name(name, num_classes=classes)
+
+    return Peer("lukemelas", name, build, f"{name}.pth", preprocess)
+
+
+def lite_peer(number, **options):
+    """Lite networks of efficientnet-lite-pytorch, whose padding is fixed for one image size."""
+    name = f"efficientnet-lite{number}"
+
+    def build(classes):
+        return efficientnet_lite_pytorch.EfficientNet.from_name(name, num_classes=classes, **options)
+
+    def preprocess(_):
+        size = build(1).input_image_size
+        resize = transforms.Resize(size, interpolation=InterpolationMode.BICUBIC)
+        # The weights were trained on pixels from -1 to 1.
+        normalize = transforms.Normalize((0.5,) * 3, (0.5,) * 3)
+        return transforms.Compose([resize, transforms.CenterCrop(size), transforms.ToTensor(), normalize])
 
     return Peer("lukemelas", name, build, f"{name}.pth", preprocess)
 
@@ -320,6 +338,8 @@ def peers():
         yield timm_peer(f"tf_efficientnet_{size}.in1k")
     for number in range(9):
         yield lukemelas_peer(number)
+    for number in range(5):
+        yield lite_peer(number)
     for width in (0.35, 0.75, 1.0, 1.4):
         yield hf_mobilenet_peer(width)
     for number in HF_EFFICIENTNET:

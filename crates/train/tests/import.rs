@@ -140,6 +140,7 @@ fn fused_blocks_agree() {
 #[test]
 fn efficientnet_pytorchs_agree() {
     agrees("lukemelas_efficientnet");
+    agrees("lukemelas_lite");
 }
 
 #[test]

@@ -107,13 +107,15 @@ impl Layout {
         }
     }
 
-    /// Does the layout's home have such networks?
+    /// Returns whether the layout's home has networks like `architecture`.
     pub fn holds(self, architecture: &Architecture) -> bool {
         let mobilenet = architecture.family == Family::MobileNetV2;
         let squeezes = architecture.blocks.iter().all(|block| block.squeeze.is_some());
+        let fused = architecture.blocks.iter().any(|block| block.fused);
         match self {
             Self::Torchvision | Self::Timm => true,
-            Self::Lukemelas => !mobilenet && squeezes,
+            // `efficientnet-lite-pytorch` keeps the keys and leaves squeeze-excitation out.
+            Self::Lukemelas => !mobilenet && !fused,
             Self::HuggingFace => mobilenet || squeezes,
             Self::Flat => mobilenet,
         }

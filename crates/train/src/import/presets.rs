@@ -86,14 +86,20 @@ pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preproc
     };
     let for_phones = plain.contains("_lite") || ["_es", "_em", "_el"].iter().any(|end| plain.ends_with(end));
     let tensorflow = if for_phones { INCEPTION } else { IMAGENET };
-    let whole = (resolution, resolution, Bicubic);
+    // `efficientnet-lite-pytorch` has the original resolutions, timm larger ones.
+    let original = match plain {
+        "efficientnet_lite3" => 280,
+        "efficientnet_lite4" => 300,
+        _ => resolution,
+    };
+    let whole = (original, original, Bicubic);
     let ((resize, crop, interpolation), [mean, std]) = match preset {
         "torchvision" => (torchvision(false), IMAGENET),
         "torchvision_v1" => (torchvision(true), IMAGENET),
         "timm" => (timm(false), IMAGENET),
         "timm_tf" => (timm(true), tensorflow),
         "timm_tf_ap" => (timm(true), INCEPTION),
-        "lukemelas" => (whole, IMAGENET),
+        "lukemelas" => (whole, tensorflow),
         "lukemelas_ap" => (whole, INCEPTION),
         "hugging_face" if row == "mobilenet_v2" => ((256, 224, Bilinear), INCEPTION),
         // The processor divides by the root of ImageNet's deviation, twice.
@@ -247,6 +253,12 @@ mod tests {
             ),
             (
                 Layout::Lukemelas,
+                "efficientnet_lite0",
+                "efficientnet-lite0-57934424",
+                Some(("tf_efficientnet_lite0", None, "lukemelas")),
+            ),
+            (
+                Layout::Lukemelas,
                 "efficientnet_b3",
                 "adv-efficientnet-b3-cdd7c0f4",
                 Some(("tf_efficientnet_b3", None, "lukemelas_ap")),
@@ -293,6 +305,10 @@ mod tests {
             ("timm_tf", "tf_efficientnet_lite4", 380, (413, 380, Bilinear, 0.5)),
             ("timm_tf_ap", "tf_efficientnet_b0", 224, (256, 224, Bicubic, 0.5)),
             ("lukemelas", "tf_efficientnet_b1", 240, (240, 240, Bicubic, 0.485)),
+            ("lukemelas", "tf_efficientnet_lite0", 224, (224, 224, Bicubic, 0.5)),
+            ("lukemelas", "tf_efficientnet_lite2", 260, (260, 260, Bicubic, 0.5)),
+            ("lukemelas", "tf_efficientnet_lite3", 300, (280, 280, Bicubic, 0.5)),
+            ("lukemelas", "tf_efficientnet_lite4", 380, (300, 300, Bicubic, 0.5)),
             ("lukemelas_ap", "tf_efficientnet_b8", 672, (672, 672, Bicubic, 0.5)),
             ("hugging_face", "tf_mobilenet_v2", 224, (256, 224, Bilinear, 0.5)),
             ("hugging_face", "tf_efficientnet_b3", 300, (300, 300, Nearest, 0.485)),
