@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mbconv_train::Model;
 use mbconv_train::data::{
-    self, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, OnBadImage, OpenOptions, Source, Transform,
+    self, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, NO_SPLITS, OnBadImage, OpenOptions, Source, Transform,
 };
 use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
 use mbconv_train::model_file::ModelCard;
@@ -29,10 +29,13 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     let options = card.recipe.as_ref().map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
     // Classes are matched by name, so that a split may have any of them.
     let data = data::open(&args.data, &OpenOptions { classes_may_differ: true, ..options })?;
-    for note in &data.notes {
+    let selected = data.select(args.split.as_deref());
+    // What is held out does not concern a measurement of everything.
+    let whole = selected.as_ref().is_ok_and(|(split, _)| *split == "all");
+    for note in data.notes.iter().filter(|note| !(whole && note.starts_with(NO_SPLITS))) {
         eprintln!("note: {note}");
     }
-    let (split, source) = data.select(args.split.as_deref())?;
+    let (split, source) = selected?;
     let default = LoaderConfig::default();
     let config = LoaderConfig {
         batch_size: args.batch_size,

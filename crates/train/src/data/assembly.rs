@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::subset::Subset;
-use super::{DataError, DataSet, Form, OpenOptions, Source, enumerate, stratified};
+use super::{DataError, DataSet, Form, NO_SPLITS, OpenOptions, Source, enumerate, stratified};
 
 /// What a split is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -267,7 +267,7 @@ fn divide(whole: Arc<dyn Source>, classes: usize, options: &OpenOptions, notes: 
     let (train, val) = stratified(&labels, classes, options);
     if options.val_fraction > 0.0 {
         notes.push(format!(
-            "it comes without splits: training holds out {} of {} images for validation, chosen in each class by seed {}",
+            "{NO_SPLITS}: training holds out {} of {} images for validation, chosen in each class by seed {}",
             val.len(),
             labels.len(),
             options.seed

@@ -334,7 +334,7 @@ impl DataError {
                 "labels are class names, or numbers from 0; names of numbered classes can stand in classes.txt beside the data, one a line".into()
             }
             DataError::NoTruth { .. } => {
-                "place ImageNet's devkit (ILSVRC2012_devkit_t12.tar.gz or its data/ folder), Kaggle's LOC_val_solution.csv or a val.txt of lines `ILSVRC2012_val_00000001.JPEG 65` beside them".into()
+                "make class folders in it, as in the training split; for ImageNet, place its devkit (ILSVRC2012_devkit_t12.tar.gz or its data/ folder), Kaggle's LOC_val_solution.csv or a val.txt of lines `ILSVRC2012_val_00000001.JPEG 65` beside them".into()
             }
             DataError::ClassesDiffer { .. } => {
                 "check that nothing is missing; if it is meant so, set data.classes_may_differ = true".into()
@@ -351,11 +351,12 @@ impl DataError {
             }
             DataError::SeveralForSplit { .. } => "rename the folder that is not the split, or move it elsewhere".into(),
             DataError::SeveralSets { path, folders, .. } => format!(
-                "give one of them, as in --data {}; rename them train and val if they are splits",
-                path.join(&folders[0]).display()
+                "{}; rename them train and val if they are splits",
+                give(path, folders.first().map_or("", String::as_str))
             ),
-            DataError::Nested { path, folder, .. } => format!("give --data {}", path.join(folder).display()),
+            DataError::Nested { path, folder, .. } => give(path, folder),
             DataError::SingleClass { form, .. } => single_class_hint(*form).into(),
+            DataError::NoImages { .. } => "`mbconv data verify DATA` names what is wrong with each".into(),
             DataError::TooManyUnreadable { .. } => {
                 "`mbconv data verify DATA` names them all, and with --fix moves them aside; --resume then continues the run".into()
             }
@@ -381,6 +382,18 @@ impl DataError {
             _ => return None,
         };
         Some(hint)
+    }
+}
+
+/// Advises to give a folder below `path`, which may be in an archive.
+fn give(path: &Path, folder: &str) -> String {
+    let folder = path.join(folder);
+    match path.ancestors().find(|above| above.is_file()) {
+        Some(archive) => {
+            let inner = folder.strip_prefix(archive).unwrap_or(&folder);
+            format!("unpack {} and give the folder {} in it as --data", archive.display(), inner.display())
+        }
+        None => format!("give one data set, as in --data {}", folder.display()),
     }
 }
 

@@ -87,8 +87,9 @@ impl Finder<'_> {
         folders: &[OsString],
         notes: &mut Vec<String>,
     ) -> Result<Option<Vec<(Role, PathBuf)>>, DataError> {
-        let named = named_splits(folders);
+        let mut named = named_splits(folders);
         let (mut deep, mut flat) = (Vec::new(), Vec::new());
+        named.sort();
         for (role, name) in &named {
             let folder = at.join(name);
             let list = if self.tree.folders(&folder)?.is_empty() { &mut flat } else { &mut deep };
@@ -114,7 +115,6 @@ impl Finder<'_> {
                 ));
             }
         }
-        deep.sort();
         if let Some(pair) = deep.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let folders = pair.iter().map(|(_, folder)| shown(folder.file_name())).collect();
             return Err(DataError::SeveralForSplit { path: below(self.path, at), split: pair[0].0.name(), folders });
@@ -155,27 +155,48 @@ impl Finder<'_> {
         Ok(parts)
     }
 
-    /// Returns the only folder in `at` that holds images, if it holds them in folders of its own.
+    /// Returns the only folder in `at` that holds images, if its classes are folders in it.
     fn wrapped(&self, at: &Path, folders: &[OsString], notes: &mut Vec<String>) -> Result<Option<PathBuf>, DataError> {
         if folders.len() > EXAMINED {
             return Ok(None);
-        }
-        for name in folders {
-            if self.tree.has_images(&at.join(name))? {
-                return Ok(None);
-            }
         }
         let (mut full, mut empty) = (Vec::new(), Vec::new());
         for name in folders {
             let list = if self.holds_images(&at.join(name), DEPTH)? { &mut full } else { &mut empty };
             list.push(name);
+            if full.len() > 1 {
+                return Ok(None);
+            }
         }
         let [wrapper] = full[..] else { return Ok(None) };
+        let wrapper = at.join(wrapper);
+        if self.tree.has_images(&wrapper)? && (folders.len() > 1 || !self.holds_classes(&wrapper)?) {
+            return Ok(None);
+        }
+        if self.tree.has_images(at)? {
+            notes.push(format!("passed over images directly in {}", self.shown(at)));
+        }
         if !empty.is_empty() {
             let names: Vec<String> = empty.iter().map(|name| shown(Some(name))).collect();
             notes.push(format!("passed over folders without images: {}", listed(&names)));
         }
-        Ok(Some(at.join(wrapper)))
+        Ok(Some(wrapper))
+    }
+
+    /// Returns whether a folder that has images directly seems to hold class folders besides:
+    /// several of them, or one folder more around them.
+    fn holds_classes(&self, at: &Path) -> Result<bool, DataError> {
+        let mut full = 0;
+        for name in self.tree.folders(at)?.iter().take(EXAMINED) {
+            let folder = at.join(name);
+            if self.holds_images(&folder, DEPTH)? {
+                full += 1;
+                if full > 1 || !self.tree.has_images(&folder)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Returns whether there are images in a folder or in the folders below it.
@@ -348,8 +369,11 @@ mod tests {
         );
         assert_eq!(parts(&["f_train/a/1.jpg", "f_valid/a/1.jpg", "f_x/a/1.jpg"]), ["train f_train", "val f_valid"]);
         assert_eq!(parts(&["x/a/1.jpg", "x/b/1.jpg", "banner.jpg"]), ["the whole x"]);
+        assert_eq!(parts(&["x/a/1.jpg", "x/b/1.jpg", "x/banner.jpg"]), ["the whole x"]);
+        assert_eq!(parts(&["x/y/a/1.jpg", "x/y/b/1.jpg", "x/banner.jpg"]), ["the whole x/y"]);
         // A class, not a wrapping folder.
         assert_eq!(parts(&["a/1.jpg"]), ["the whole "]);
+        assert_eq!(parts(&["a/1.jpg", "a/more/2.jpg"]), ["the whole "]);
         assert_eq!(parts(&["train/a/n/1.jpg", "train/b/1.jpg", "val/a/n/1.jpg"]), ["train train", "val val"]);
     }
 

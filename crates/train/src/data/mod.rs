@@ -279,6 +279,9 @@ impl DataSet {
     }
 }
 
+/// The beginning of the note about the images that are held out of data without splits.
+pub const NO_SPLITS: &str = "it comes without splits";
+
 /// The name of the images of all splits together.
 const ALL: &str = "all";
 
