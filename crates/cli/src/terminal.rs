@@ -46,6 +46,7 @@ struct Plain {
 pub struct Progress {
     bar: Option<ProgressBar>,
     epochs: usize,
+    classes: usize,
     /// What is under way on a plain log.
     plain: Option<Plain>,
 }
@@ -67,14 +68,14 @@ impl Progress {
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             bar
         });
-        Self { bar, epochs: 0, plain: None }
+        Self { bar, epochs: 0, classes: 0, plain: None }
     }
 
     /// Shows an event of training.
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Line(line) => self.line(line),
-            Event::Start { epochs, .. } => self.epochs = *epochs,
+            Event::Start { epochs, classes, .. } => (self.epochs, self.classes) = (*epochs, *classes),
             Event::Train { epoch, images, total, scores, .. } => {
                 let prefix = format!("epoch {epoch}/{}", self.epochs);
                 let message = format!("loss {:.3}  top-1 {:.1} %", scores.loss, 100.0 * scores.top1);
@@ -83,7 +84,7 @@ impl Progress {
             Event::Validate { images, total } => self.advance("validation", *images, *total, String::new()),
             Event::Epoch(row) => {
                 self.plain = None;
-                self.line(&format!("{row}"));
+                self.line(&row.line(self.classes));
             }
         }
     }

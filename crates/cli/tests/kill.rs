@@ -112,7 +112,16 @@ fn fine_tuning_needs_weights_data_and_a_folder_alone() {
     let out = folder.path().join("run");
     let finetune = ["finetune", "--weights", path(trained()), "--data", path(&data)];
     let (_, log) = run(0, &[&finetune[..], &["--out", path(&out), "--epochs", "6"]].concat());
-    assert!(log.contains("uneven") && log.contains("teal"), "{log}");
+    assert!(log.contains("uneven") && log.contains("teal") && log.contains("--set sampling=balanced"), "{log}");
+    // Top-5 of three classes is no news, and how data are prefetched belongs in the log file.
+    assert!(!log.contains("top-5") && !log.contains("batches ahead"), "{log}");
+    assert!(std::fs::read_to_string(out.join("log.txt")).unwrap().contains("batches ahead"));
+    let (table, _) = run(0, &["eval", path(&out), "--data", path(&data)]);
+    assert!(table.contains("top-1") && !table.contains("top-5"), "{table}");
+    // A short run is not stopped before the body has learned.
+    let short = folder.path().join("short");
+    run(0, &[&finetune[..], &["--out", path(&short), "--epochs", "3"]].concat());
+    assert_eq!(std::fs::read_to_string(short.join("metrics.csv")).unwrap().lines().count(), 1 + 3);
     let info = json(&["info", path(&out), "--json"]);
     assert_eq!(info["classes"].as_array().map_or_else(|| info["classes"].as_u64().unwrap(), |c| c.len() as u64), 3);
     let result = json(&["eval", path(&out), "--data", path(&data), "--json"]);

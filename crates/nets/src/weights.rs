@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{Layout, TensorInfo};
+use crate::layout::{Layout, TensorInfo, tensors};
 use crate::{Architecture, Network};
 
 /// Suffix of PyTorch's batch counter, which a strict `load_state_dict` wants and nothing reads.
@@ -127,7 +127,7 @@ pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>)
 
 /// `network` with another number of classes or input channels: everything else keeps its weights.
 ///
-/// Another number of classes makes the classifier new. Another number of input channels keeps what the stem has learnt, as
+/// Another number of classes replaces the classifier by [`new_classifier`]. Another number of input channels keeps what the stem has learnt, as
 /// timm does: for 1 its weights are summed over the channels, for n they are repeated and scaled so that the output keeps
 /// its size.
 ///
@@ -139,8 +139,7 @@ pub fn adapt(network: &Network, architecture: &Architecture) -> Result<Network, 
     let mut state: HashMap<String, TensorData> =
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect();
     if architecture.classes != network.architecture().classes {
-        let own = state_dict(&fresh).into_iter().filter(|(info, _)| info.path.starts_with("classifier."));
-        state.extend(own.map(|(info, data)| (info.key, data)));
+        state.extend(new_classifier(architecture));
     }
     let (from, to) = (network.architecture().input_channels, architecture.input_channels);
     if from != to {
@@ -154,6 +153,15 @@ pub fn adapt(network: &Network, architecture: &Architecture) -> Result<Network, 
         }
     }
     load_state_dict(fresh, state)
+}
+
+/// Returns the tensors of a classifier that replaces a trained one, by torchvision's keys: zeros.
+///
+/// All classes start equally likely, so the first loss is `ln(classes)`. The published rule for training from scratch,
+/// uniform within `±1/√classes`, would start with logits of ±10 for two classes on trained features.
+pub fn new_classifier(architecture: &Architecture) -> impl Iterator<Item = (String, TensorData)> {
+    let classifier = tensors(architecture).into_iter().filter(|info| info.path.starts_with("classifier."));
+    classifier.map(|info| (info.key, TensorData::zeros::<f32, _>(info.shape)))
 }
 
 /// Writes `network` as a safetensors file's bytes in torchvision's layout, with `metadata` in its header.

@@ -73,6 +73,8 @@ pub enum Event<'a> {
         epochs: usize,
         /// Steps already done.
         step: u64,
+        /// Number of classes.
+        classes: usize,
     },
     /// Some steps of an epoch are done.
     Train {
@@ -261,6 +263,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     recipe.precision.check(device)?;
     let source = data.split("train")?;
     let mut lines = Vec::new();
+    // For the log alone: what nobody needs to read at every start.
+    let mut details = Vec::new();
     if recipe.precision.is_slow(device) {
         lines.push("precision: bf16 is slower than f32 on the processor, which converts every number".into());
     }
@@ -269,7 +273,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         let split = if train { "training" } else { "validation" };
         let source = match keep(&source, recipe.data.cache, decoding) {
             Some((kept, bytes)) => {
-                lines.push(format!(
+                details.push(format!(
                     "data: {} {split} images stay in memory once decoded, about {} MB (data.cache)",
                     kept.len(),
                     bytes.div_ceil(1_000_000)
@@ -291,7 +295,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         };
         let loader = Loader::new(source, transform, config).with_decoding(decoding);
         let ahead = format!("{} batches ahead on {} threads", recipe.data.prefetch, recipe.workers());
-        lines.push(format!("data: {split} has {ahead}, at most {} MB", loader.memory().div_ceil(1_000_000)));
+        details.push(format!("data: {split} has {ahead}, at most {} MB", loader.memory().div_ceil(1_000_000)));
         loader
     };
     let train_images = source.len();
@@ -304,7 +308,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let val_loader =
         data.val.clone().map(|source| loader(source, Transform::Eval(preprocess.clone()), recipe.batch_size, false));
     if deferred {
-        lines.push("data: training images are augmented on the device (augment.on)".into());
+        details.push("data: training images are augmented on the device (augment.on)".into());
     }
     let steps = train_loader.batches();
     if steps == 0 {
@@ -336,19 +340,23 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     for line in folder.introduction(&run, &options, train_images).iter().chain(&lines) {
         folder.say(line, observer)?;
     }
+    details.iter().try_for_each(|line| folder.log(line))?;
     let done = folder.progress.epoch * steps + folder.progress.position.batches;
-    observer(Event::Start { epoch: folder.progress.epoch, epochs: recipe.epochs, step: done as u64 });
+    let classes = data.classes.len();
+    observer(Event::Start { epoch: folder.progress.epoch, epochs: recipe.epochs, step: done as u64, classes });
     if !folder.begun {
         folder.save_checkpoint(&learner)?;
     }
     let mut stepper = Stepper::new(recipe, &objective, &preprocess, &autodiff, group);
     let mut saved = Instant::now();
     let mut left_out = 0;
+    let mut first_loss_is_new = folder.progress.updates == 0;
 
     while folder.progress.epoch < recipe.epochs {
-        let waited = folder.epochs_without_progress();
+        let waited = folder.epochs_without_progress(finetune.head_epochs);
         if recipe.early_stopping > 0 && waited >= recipe.early_stopping {
-            folder.say(&format!("stopped early: no better validation for {waited} epochs"), observer)?;
+            let line = format!("stopped early: no better validation for {waited} epochs (early_stopping)");
+            folder.say(&line, observer)?;
             break;
         }
         let epoch = folder.progress.epoch;
@@ -461,6 +469,10 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
 
             if step / per_report > (step - parts) / per_report || step >= steps || stopped || due {
                 group.agree(check(&mut running, epoch))?;
+                if std::mem::take(&mut first_loss_is_new) {
+                    let line = running.first_loss().and_then(|loss| objective.doubt_first_loss(loss));
+                    line.map_or(Ok(()), |line| folder.say(&line, observer))?;
+                }
                 partial.count(&mut running, group);
                 partial.seconds = before + started.elapsed().as_secs_f64();
                 let (images, total) = (partial.images, steps * recipe.batch_size);
@@ -536,7 +548,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             .map_err(|error| diverged(error, epoch, steps))?;
         saved = Instant::now();
         observer(Event::Epoch(&row));
-        folder.log(&row.to_string())?;
+        folder.log(&row.line(classes))?;
         folder.report_skipped(Some(&train_loader), "training", observer)?;
         folder.report_skipped(val_loader.as_ref(), "validation", observer)?;
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
 use mbconv_nets::Network;
-use mbconv_nets::weights::{WeightsError, load_state_dict, state_dict};
+use mbconv_nets::weights::{WeightsError, load_state_dict, new_classifier, state_dict};
 
 use crate::data::Sampling;
 use crate::data::augment::AugmentConfig;
@@ -88,7 +88,7 @@ pub fn load_body(
     let mut state = by_key(&model.network);
     if !same_classes {
         state.retain(|key, _| !key.starts_with(CLASSIFIER));
-        state.extend(by_key(&network).into_iter().filter(|(key, _)| key.starts_with(CLASSIFIER)));
+        state.extend(new_classifier(network.architecture()));
     }
     let (ours, theirs) = (classes.len(), model.card.classes.len());
     lines.push(match same_classes {
@@ -153,7 +153,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         accumulate: 1,
         label_smoothing: 0.1,
         on_nan: OnNan::Stop,
-        early_stopping: epochs.div_ceil(3),
+        early_stopping: (epochs / 4).max(3),
         gradient_checkpointing: false,
         record_steps: true,
         precision: MapPrecision::F32,
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(told, [&*begins, "the classifier is new, for the data's 3 classes instead of the model's 2"]);
         let tuned = weights(&tuned);
         assert!(tuned[0] == weights(&original)[0] && tuned[0] != drawn[0]);
-        assert!(tuned[1] == drawn[1]);
+        assert_eq!(tuned[1], [0.0; 3 * 1280]);
         let (same, told) = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path).unwrap();
         assert_eq!(told, [&*begins, "the classifier is the model's"]);
         assert!(weights(&same) == weights(&original));

@@ -10,7 +10,7 @@ use crate::evaluate::EvaluateError;
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
 use crate::mix::Mixes;
 use crate::model_file::{Model, ModelError};
-use crate::recipe::{DistillationConfig, DistillationKind, Recipe, RecipeError};
+use crate::recipe::{DistillationConfig, DistillationKind, LossName, Recipe, RecipeError};
 
 /// Why a run has no objective.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,21 @@ impl<'a> Objective<'a> {
         let teacher =
             recipe.distillation.as_ref().map(|config| Teacher::open(config, classes, &device.clone().inner()));
         Ok(Self { recipe, classes: classes.len(), loss, teacher: teacher.transpose()?, device: device.clone() })
+    }
+
+    /// Returns a warning if the first batch's mean `loss` is far above `ln(classes)`, the loss of a classifier that
+    /// finds all classes equally likely. Cross-entropy alone, since only its scale is known.
+    pub(crate) fn doubt_first_loss(&self, loss: f64) -> Option<String> {
+        let recipe = self.recipe;
+        let uniform = (self.classes as f64).ln();
+        let comparable = recipe.loss.name == LossName::CrossEntropy && recipe.distillation.is_none();
+        (comparable && loss > 2.0 * uniform + 0.5).then(|| {
+            format!(
+                "warning: the first loss is {loss:.2}, far above ln({}) = {uniform:.2}, that of an untrained classifier: its \
+                 first outputs are large or wrong. Check labels, input.mean and input.std, and the weights it starts from",
+                self.classes
+            )
+        })
     }
 
     /// A batch's pixels on the device and what the network shall say of them, mixed where the recipe says so: in place on the
@@ -150,5 +165,31 @@ impl<'a> Teacher<'a> {
                 cross_entropy(student, chosen, 0.0)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{self, OpenOptions};
+
+    #[test]
+    fn a_first_loss_far_above_that_of_an_untrained_classifier_is_doubted() {
+        let data = data::open("digits", &OpenOptions::default()).unwrap();
+        let train = data.split("train").unwrap();
+        let doubt = |settings: &[&str], loss| {
+            let text = "epochs = 1\nbatch_size = 8\n[model]\nname = \"mobilenet_v2_0.1\"\n[input]\nsize = 32\n\
+                        [optimizer]\nname = \"sgd\"\nlearning_rate = 0.1\n";
+            let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+            let recipe = Recipe::parse(text, &settings).unwrap();
+            let objective = Objective::new(&recipe, &data.classes, &*train, &Device::default().autodiff()).unwrap();
+            objective.doubt_first_loss(loss)
+        };
+        // ln(10) = 2.30
+        assert_eq!(doubt(&[], 4.0), None);
+        let warning = doubt(&[], 9.0).unwrap();
+        assert!(warning.contains("the first loss is 9.00, far above ln(10) = 2.30"), "{warning}");
+        // Binary cross-entropy has another scale.
+        assert_eq!(doubt(&["loss.name=bce"], 9.0), None);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,12 +11,13 @@ use mbconv_nets::{ArchitectureOptions, summary};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PartialEpoch, Progress};
-use crate::data::{Loader, Position, Source};
+use crate::data::{Loader, Position, Sampling, Source};
 use crate::engine::{Event, Run, TrainError};
 use crate::files::write_atomically;
 use crate::group::Group;
+use crate::metrics::shows_top5;
 use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
-use crate::recipe::{CheckpointConfig, RecipeFile};
+use crate::recipe::{CheckpointConfig, ClassWeights, RecipeFile};
 
 /// The resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
@@ -67,19 +67,21 @@ impl EpochRow {
     pub fn score(&self) -> Score {
         self.better().0.map_or([0.0, -self.train_loss], |results| results.score())
     }
-}
 
-impl fmt::Display for EpochRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Returns the epoch as one line for people, with top-5 if there are enough `classes` for it.
+    pub fn line(&self, classes: usize) -> String {
         let Self { epoch, learning_rate, train_loss, train_top1, images_per_second, seconds, .. } = self;
-        write!(f, "epoch {epoch:>3}  train loss {train_loss:.4} top-1 {:6.2} %", 100.0 * train_top1)?;
+        let mut line = format!("epoch {epoch:>3}  train loss {train_loss:.4} top-1 {:6.2} %", 100.0 * train_top1);
         if let Some(Results { top1, top5, loss, .. }) = self.val {
-            write!(f, "  val loss {loss:.4} top-1 {:6.2} % top-5 {:6.2} %", 100.0 * top1, 100.0 * top5)?;
+            line += &format!("  val loss {loss:.4} top-1 {:6.2} %", 100.0 * top1);
+            if shows_top5(classes) {
+                line += &format!(" top-5 {:6.2} %", 100.0 * top5);
+            }
         }
         if let Some(Results { top1, loss, .. }) = self.ema {
-            write!(f, "  average loss {loss:.4} top-1 {:6.2} %", 100.0 * top1)?;
+            line += &format!("  average loss {loss:.4} top-1 {:6.2} %", 100.0 * top1);
         }
-        write!(f, "  lr {learning_rate:.2e}  {images_per_second:.0} img/s  {seconds:.1} s")
+        line + &format!("  lr {learning_rate:.2e}  {images_per_second:.0} img/s  {seconds:.1} s")
     }
 }
 
@@ -182,7 +184,7 @@ impl RunFolder {
             ),
             format!("{}: {parameters} parameters, input {} px", options.name, recipe.input.size),
         ];
-        lines.extend(data.train.as_ref().map(|source| balance(&**source, &data.classes)));
+        lines.extend(data.train.as_ref().map(|source| balance(&**source, &data.classes, recipe)));
         lines.extend(data.notes.iter().map(|note| format!("note: {note}")));
         if run.resume {
             let Progress { epoch, position, .. } = self.progress;
@@ -278,16 +280,10 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Epochs since the best one.
-    pub(crate) fn epochs_without_progress(&self) -> usize {
-        let rows = &self.progress.rows;
-        let mut best: Option<&EpochRow> = None;
-        for row in rows {
-            if best.is_none_or(|best| row.score() > best.score()) {
-                best = Some(row);
-            }
-        }
-        best.map_or(0, |best| rows.len() - best.epoch)
+    /// Returns the number of epochs since the best one, not counting the first `head_epochs`, in which only the
+    /// classifier learns: they say nothing about what the other layers will gain.
+    pub(crate) fn epochs_without_progress(&self, head_epochs: usize) -> usize {
+        without_progress(&self.progress.rows, head_epochs)
     }
 
     fn metrics(&self) -> String {
@@ -338,6 +334,16 @@ impl RunFolder {
     }
 }
 
+fn without_progress(rows: &[EpochRow], head_epochs: usize) -> usize {
+    let mut best: Option<&EpochRow> = None;
+    for row in rows {
+        if best.is_none_or(|best| row.score() > best.score()) {
+            best = Some(row);
+        }
+    }
+    best.map_or(0, |best| rows.len().saturating_sub(best.epoch.max(head_epochs)))
+}
+
 /// Name of an epoch's model, which sorts as the epochs do.
 fn epoch_file(epoch: usize) -> String {
     format!("epoch-{epoch:04}.safetensors")
@@ -352,7 +358,7 @@ fn kept_epochs(rows: &[EpochRow], keep: &CheckpointConfig) -> HashSet<usize> {
 }
 
 /// How evenly a split's images are spread over the classes.
-fn balance(source: &dyn Source, classes: &[String]) -> String {
+fn balance(source: &dyn Source, classes: &[String], recipe: &RecipeFile) -> String {
     /// Times as many images that deserve a word.
     const UNEVEN: usize = 3;
     let mut counts = vec![0usize; classes.len()];
@@ -367,10 +373,14 @@ fn balance(source: &dyn Source, classes: &[String]) -> String {
             format!("{} to {} training images a class", named(few), named(many))
         }
         (least, most) => format!(
-            "note: the classes are uneven: {} to {} training images a class{}",
+            "note: the classes are uneven: {} to {} training images a class{}{}",
             named(few),
             named(many),
-            most.checked_div(least).map_or_else(String::new, |times| format!(", {times} times as many"))
+            most.checked_div(least).map_or_else(String::new, |times| format!(", {times} times as many")),
+            match recipe.sampling == Sampling::Balanced || recipe.loss.class_weights != ClassWeights::default() {
+                true => "",
+                false => "; --set sampling=balanced or --set loss.class_weights=balanced makes rare classes count more",
+            }
         ),
     }
 }
@@ -422,6 +432,18 @@ mod tests {
             images_per_second: 1.0,
             seconds: 1.0,
         }
+    }
+
+    #[test]
+    fn early_stopping_does_not_count_epochs_of_the_classifier_alone() {
+        let rows = |scores: &[f64]| -> Vec<EpochRow> {
+            scores.iter().enumerate().map(|(index, top1)| row(index + 1, *top1)).collect()
+        };
+        assert_eq!(without_progress(&rows(&[0.9, 0.5]), 0), 1);
+        assert_eq!(without_progress(&rows(&[0.9, 0.5]), 2), 0);
+        assert_eq!(without_progress(&rows(&[0.9, 0.5, 0.6, 0.7]), 2), 2);
+        assert_eq!(without_progress(&rows(&[0.5, 0.5, 0.6, 0.5]), 2), 1);
+        assert_eq!(without_progress(&[], 2), 0);
     }
 
     #[test]

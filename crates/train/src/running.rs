@@ -64,6 +64,11 @@ impl Running {
         self.read().find_map(|(step, losses, _)| Some((step, bad(losses)?)))
     }
 
+    /// The mean loss of the first batch that is counted and not taken yet. Waits for the device.
+    pub(crate) fn first_loss(&mut self) -> Option<f64> {
+        self.read().next().map(|(_, losses, _)| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
     /// Takes back what was counted after the first `kept` batches.
     pub(crate) fn truncate(&mut self, kept: usize) {
         self.batches.truncate(kept);

@@ -10,6 +10,7 @@ use mbconv_train::data::{
     self, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, NO_SPLITS, OnBadImage, OpenOptions, Source, Transform,
 };
 use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
+use mbconv_train::metrics::shows_top5;
 use mbconv_train::model_file::ModelCard;
 use mbconv_train::recipe::RecipeFile;
 use mbconv_train::report::{Evaluated, REPORT, Report};
@@ -148,19 +149,23 @@ fn table(evaluation: &Evaluation, measured: &Measured) -> String {
     let _ = writeln!(text, "{images} images of {split}, {skipped} skipped");
     let _ = writeln!(text, "{seconds:.2} s, {images_per_second:.0} images per second\n");
     let _ = writeln!(text, "top-1  {:>8}  {}", percent(scores.top1), interval(*top1_interval));
-    let _ = writeln!(text, "top-5  {:>8}  {}", percent(scores.top5), interval(*top5_interval));
+    let with_top5 = shows_top5(classes.len());
+    if with_top5 {
+        let _ = writeln!(text, "top-5  {:>8}  {}", percent(scores.top5), interval(*top5_interval));
+    }
     let _ = writeln!(text, "loss   {:>8.4}", scores.loss);
     let mut present: Vec<_> = classes.iter().filter(|class| class.images > 0).collect();
     present.sort_by(|a, b| b.top1.total_cmp(&a.top1).then(a.label.cmp(&b.label)));
     let hidden = present.len().saturating_sub(CLASSES_SHOWN);
     let width = present.iter().map(|class| class.label.chars().count()).max().unwrap_or(0).max(5);
-    let _ = writeln!(text, "\n{:<width$}  images     top-1     top-5", "class");
+    let column = |value: String| if with_top5 { format!("  {value:>8}") } else { String::new() };
+    let _ = writeln!(text, "\n{:<width$}  images     top-1{}", "class", column("top-5".into()));
     if hidden > 0 {
         let _ = writeln!(text, "… {hidden} better classes (all of them with --json)");
     }
     for class in &present[hidden..] {
-        let (top1, top5) = (percent(class.top1), percent(class.top5));
-        let _ = writeln!(text, "{:<width$}  {:>6}  {top1:>8}  {top5:>8}", class.label, class.images);
+        let (top1, top5) = (percent(class.top1), column(percent(class.top5)));
+        let _ = writeln!(text, "{:<width$}  {:>6}  {top1:>8}{top5}", class.label, class.images);
     }
     text
 }

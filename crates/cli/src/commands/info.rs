@@ -5,7 +5,7 @@ use std::fmt::Write;
 use mbconv_nets::{Architecture, Strides, Summary};
 use serde_json::json;
 
-use super::{percent, print_json, print_text, thousands};
+use super::{accuracy, print_json, print_text, thousands};
 use crate::args::Info;
 use crate::failure::Failure;
 use crate::subject::Subject;
@@ -132,8 +132,8 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
         row("class names", shortened(&card.classes));
         row("preprocessing", card.preprocess.to_string());
         if let Some(results) = &card.results {
-            let (top1, top5) = (percent(results.top1), percent(results.top5));
-            row("measured", format!("top-1 {top1}, top-5 {top5} of {} validation images", results.images));
+            let accuracy = accuracy(results.top1, results.top5, card.classes.len());
+            row("measured", format!("{accuracy} of {} validation images", results.images));
         }
         row("written by", card.program.clone());
     }

@@ -20,6 +20,8 @@ pub mod train;
 
 use std::io::Write;
 
+use mbconv_train::metrics::shows_top5;
+
 use crate::failure::Failure;
 
 /// Prints one JSON document on standard output.
@@ -51,6 +53,12 @@ fn thousands(number: u64) -> String {
 /// 0.97531 → `97.53 %`.
 fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
+}
+
+/// `top-1 97.53 %, top-5 99.12 %`, without top-5 where it is always 100 %.
+fn accuracy(top1: f64, top5: f64, classes: usize) -> String {
+    let top5 = if shows_top5(classes) { format!(", top-5 {}", percent(top5)) } else { String::new() };
+    format!("top-1 {}{top5}", percent(top1))
 }
 
 /// 43210000 → `43.2 MB`.

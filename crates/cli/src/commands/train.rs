@@ -15,8 +15,8 @@ use mbconv_train::report::{self, ReportWriter};
 use mbconv_train::tensorboard::TensorBoard;
 use mbconv_train::{Group, Outcome, Recipe, Run};
 
+use super::accuracy;
 use super::fetch::resolve_in;
-use super::percent;
 use crate::args::{OnNan, Train};
 #[cfg(feature = "tui")]
 use crate::dashboard::Dashboard;
@@ -82,10 +82,9 @@ pub fn finish(
         Outcome::Finished { best } => {
             match best {
                 Some(best) => eprintln!(
-                    "best model: {out}/best.safetensors, epoch {}, top-1 {}, top-5 {} of {} validation images",
+                    "best model: {out}/best.safetensors, epoch {}, {} of {} validation images",
                     best.epoch,
-                    percent(best.top1),
-                    percent(best.top5),
+                    accuracy(best.top1, best.top5, data.classes.len()),
                     best.images
                 ),
                 None => eprintln!("model: {out}/best.safetensors"),

@@ -46,6 +46,12 @@ pub enum ClassWeights {
     Listed(Vec<f32>),
 }
 
+impl Default for ClassWeights {
+    fn default() -> Self {
+        Self::Named(NamedWeights::None)
+    }
+}
+
 /// Class weights by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,7 +69,7 @@ impl Default for LossConfig {
             gamma: 2.0,
             target_threshold: None,
             sum_classes: false,
-            class_weights: ClassWeights::Named(NamedWeights::None),
+            class_weights: ClassWeights::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::chart::{Chart, Series, Unit, number};
 use super::{Best, Evaluated, History, Report, STYLE, confusion, escape, percent, pictures};
 use crate::evaluate::{Evaluation, Predicted};
+use crate::metrics::shows_top5;
 use crate::model_file::ModelCard;
 
 /// Mistakes that are shown.
@@ -67,7 +68,7 @@ fn tiles(report: &Report) -> String {
     if let Some(Evaluated { evaluation, .. }) = &report.evaluated {
         let interval = |[low, high]: [f64; 2]| format!("95 % interval {:.2}–{:.2}", 100.0 * low, 100.0 * high);
         tiles.push((percent(evaluation.scores.top1), "top-1", interval(evaluation.top1_interval)));
-        if evaluation.classes.len() > 5 {
+        if shows_top5(evaluation.classes.len()) {
             tiles.push((percent(evaluation.scores.top5), "top-5", interval(evaluation.top5_interval)));
         }
         tiles.push((number(evaluation.scores.loss), "loss", format!("{} images", evaluation.images)));
