@@ -2,10 +2,11 @@
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
+use image::ImageFormat;
 use image::metadata::Orientation;
-use image::{ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use crate::data::DecodeError;
+use crate::data::formats::{self, FORMATS};
 
 /// The header of an image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,39 +28,23 @@ pub struct Header {
 /// # Errors
 /// An unknown format, a file that ends within its header, one that contradicts itself.
 pub fn read(reader: &mut (impl BufRead + Seek)) -> Result<Header, DecodeError> {
-    let mut magic = Vec::with_capacity(32);
-    reader.take(32).read_to_end(&mut magic).map_err(from_io)?;
+    let mut start = Vec::with_capacity(1024);
+    reader.take(1024).read_to_end(&mut start).map_err(from_io)?;
     reader.rewind().map_err(from_io)?;
-    match image::guess_format(&magic) {
-        Ok(ImageFormat::Jpeg) => jpeg(reader),
-        Ok(format) => other(reader, format),
-        Err(_) => Err(DecodeError::UnknownFormat),
+    match formats::recognize(&start)? {
+        ImageFormat::Jpeg => jpeg(reader),
+        format => other(reader, format),
     }
 }
 
 /// The name of a format, as people write it.
 pub fn format_name(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Jpeg => "JPEG",
-        ImageFormat::Png => "PNG",
-        ImageFormat::Gif => "GIF",
-        ImageFormat::Bmp => "BMP",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Tiff => "TIFF",
-        ImageFormat::Pnm => "PNM",
-        ImageFormat::Tga => "TGA",
-        ImageFormat::Ico => "ICO",
-        ImageFormat::Qoi => "QOI",
-        _ => "other",
-    }
+    FORMATS.iter().find(|known| known.id == format).map_or("other", |known| known.name)
 }
 
 /// The format that a file name's extension announces.
 pub fn announced(extension: &str) -> Option<ImageFormat> {
-    match extension.to_ascii_lowercase().as_str() {
-        "jpe" => Some(ImageFormat::Jpeg),
-        extension => ImageFormat::from_extension(extension),
-    }
+    formats::by_extension(extension).map(|format| format.id)
 }
 
 fn from_io(error: io::Error) -> DecodeError {
@@ -70,25 +55,8 @@ fn from_io(error: io::Error) -> DecodeError {
 }
 
 fn other(reader: &mut (impl BufRead + Seek), format: ImageFormat) -> Result<Header, DecodeError> {
-    let damaged = |error: ImageError| match error {
-        ImageError::IoError(error) => from_io(error),
-        error => DecodeError::Damaged(error.to_string()),
-    };
-    let decoder = ImageReader::with_format(reader, format).into_decoder().map_err(damaged)?;
-    let (width, height) = decoder.dimensions();
-    let colour = decoder.original_color_type();
-    let wide = colour.bits_per_pixel() > 8 * u16::from(colour.channel_count());
-    let colour = match (colour.channel_count(), wide) {
-        (1, false) => "grey",
-        (1, true) => "grey, 16 bits",
-        (2, false) => "grey with alpha",
-        (2, true) => "grey with alpha, 16 bits",
-        (3, false) => "RGB",
-        (3, true) => "RGB, 16 bits",
-        (_, false) => "RGB with alpha",
-        (_, true) => "RGB with alpha, 16 bits",
-    };
-    Ok(Header { format, width, height, colour, orientation: 1 })
+    let formats::Described { width, height, color } = formats::describe(reader, format)?;
+    Ok(Header { format, width: width as u32, height: height as u32, colour: color, orientation: 1 })
 }
 
 /// Walks over JPEG's markers to the frame header.

@@ -39,6 +39,8 @@ pub enum Kind {
     NotAnImage,
     /// The file ends before its image.
     Truncated,
+    /// It is of a format, or a kind of one, that is not supported.
+    Unsupported,
     /// The decoder refuses it.
     Corrupt,
     /// It has too many pixels.
@@ -62,10 +64,11 @@ pub enum Kind {
 }
 
 /// Kind, name, whether it is an error, and what people read.
-const KINDS: [(Kind, &str, bool, &str); 13] = [
+const KINDS: [(Kind, &str, bool, &str); 14] = [
     (Kind::Empty, "empty", true, "files without a byte"),
     (Kind::NotAnImage, "not_an_image", true, "files that are no images"),
     (Kind::Truncated, "truncated", true, "truncated images"),
+    (Kind::Unsupported, "unsupported", true, "images of unsupported kinds"),
     (Kind::Corrupt, "corrupt", true, "corrupt images"),
     (Kind::TooLarge, "too_large", true, "images of too many pixels"),
     (Kind::Unreadable, "unreadable", true, "images that could not be read"),
@@ -242,7 +245,7 @@ fn examine(source: &dyn Source, index: usize, near: bool) -> Result<Checked, (Ki
             StoredImage::Encoded(bytes) if bytes.is_empty() => return Err((Kind::Empty, "0 bytes".into())),
             StoredImage::Encoded(bytes) => {
                 let pixels = crate::data::decode_rgb(&bytes).map_err(|error| fault(&error))?;
-                (Some(fingerprint(&[&bytes])), image::guess_format(&bytes).ok(), pixels)
+                (Some(fingerprint(&[&bytes])), crate::data::formats::recognize(&bytes).ok(), pixels)
             }
         };
         let RgbPixels { width, height, data } = &pixels;
@@ -258,6 +261,7 @@ fn fault(error: &DecodeError) -> (Kind, String) {
         DecodeError::UnknownFormat => Kind::NotAnImage,
         DecodeError::Truncated => Kind::Truncated,
         DecodeError::TooLarge { .. } => Kind::TooLarge,
+        DecodeError::Unsupported(_) => Kind::Unsupported,
         DecodeError::Damaged(_) => Kind::Corrupt,
     };
     (kind, error.to_string())

@@ -9,8 +9,11 @@ use super::{Form, MOST_UNREADABLE};
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes are of no image format that this program reads (a text file named `.png`, an empty file …).
-    #[error("not an image of a known format (JPEG, PNG, GIF, BMP, WebP, TIFF, PNM, TGA, ICO, QOI)")]
+    #[error("not an image of a known format ({})", super::formats::names())]
     UnknownFormat,
+    /// An image of a format, or of a kind of it, that is not read.
+    #[error("{kind} is not supported (supported formats: {names})", kind = .0, names = super::formats::names())]
+    Unsupported(String),
     /// The file ends before its image does, as after an interrupted download.
     #[error("the image is truncated: the file ends before its last pixel")]
     Truncated,

@@ -14,12 +14,6 @@ use super::layout::{self, Layout, below};
 use super::listing::{Listing, Tree, is_clutter};
 use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, ilsvrc};
 
-/// File name extensions of images, lower case.
-const EXTENSIONS: [&str; 17] = [
-    "jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "tga", "ico",
-    "qoi",
-];
-
 /// A folder of class folders, or of splits of those.
 struct Folders(PathBuf);
 
@@ -138,7 +132,8 @@ fn open_flat(root: &Path, folder: &Path, mut notes: Vec<String>, options: &OpenO
 
 /// Whether a file is an image by its name.
 pub(super) fn is_image(name: &Path) -> bool {
-    super::forms::has_extension(name, &EXTENSIONS)
+    let extension = name.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| super::formats::by_extension(extension).is_some())
 }
 
 /// The class folders' names, in byte order.

@@ -10,7 +10,19 @@
 // Loops by index over arrays of one length become vectors; what iterators hide in calls is compiled for the oldest processor.
 #![allow(clippy::needless_range_loop)]
 
+mod arithmetic;
+mod color;
+mod entropy;
+mod full;
+mod header;
+mod smooth;
+mod standard;
+mod stream;
+mod transform;
+
 use super::resize::Region;
+pub(super) use color::{Space, ink_to_rgb, ycc_to_rgb};
+pub(super) use full::{decode, decode_as, dimensions};
 
 /// Bits of the first look-up of a Huffman code; most codes end within them, and often their number does too.
 const LOOKUP: u32 = 10;
@@ -268,7 +280,7 @@ impl<'a> Jpeg<'a> {
             let end = *ends.get(number)?;
             let beyond = (unit + interval).min(units);
             if beyond > first_row * units_across {
-                let mut bits = Bits { data, at: begin, bits: 0, count: 0 };
+                let mut bits = Bits { data, at: begin, bits: 0, count: 0, sound: true };
                 tasks.iter_mut().for_each(|task| task.prediction = 0);
                 let (mut x, mut y) = (unit % units_across, unit / units_across);
                 for _ in unit..beyond {
@@ -278,7 +290,7 @@ impl<'a> Jpeg<'a> {
                             let row_wanted = task.rows.contains(&row);
                             for column in x * component.across..(x + 1) * component.across {
                                 if row_wanted && task.columns.contains(&column) {
-                                    let last = bits.block(dc, ac, task, &mut coefficients)?;
+                                    let last = bits.block(dc, ac, &mut task.prediction, &mut coefficients)?;
                                     let place = (column - task.columns.start, row - task.rows.start);
                                     task.transform(&mut coefficients, last, plane, place);
                                 } else {
@@ -292,8 +304,7 @@ impl<'a> Jpeg<'a> {
                         (x, y) = (0, y + 1);
                     }
                 }
-                // More was read than is there.
-                if bits.at - (bits.count / 8) as usize > end {
+                if !bits.ended_at(end) {
                     return None;
                 }
             }
@@ -358,7 +369,7 @@ fn unstuff(scan: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Option<()>
         rest = &rest[plain + 1..];
         match *rest.first()? {
             0x00 => data.push(0xFF),
-            0xD0..=0xD7 => ends.push(data.len()),
+            marker @ 0xD0..=0xD7 if usize::from(marker & 7) == ends.len() % 8 => ends.push(data.len()),
             // A fill byte: what follows it opens a marker.
             0xFF => continue,
             0xD9 => {
@@ -400,7 +411,8 @@ impl Huffman {
             let count = usize::from(count);
             table.offsets[length as usize] = index as i32 - code as i32;
             for &symbol in &symbols[index..index + count] {
-                if code >= 1 << length {
+                // A code of ones alone is reserved.
+                if code + 1 >= 1 << length {
                     return None;
                 }
                 if length <= LOOKUP {
@@ -442,13 +454,13 @@ impl Huffman {
         }
     }
 
-    /// The symbol of a code longer than the look-up, and the code's length; 16 bits for what is no code.
+    /// The symbol of a code longer than the look-up, and the code's length; nothing for what is no code.
     #[cold]
-    fn long(&self, bits: u64) -> (u8, u32) {
+    fn long(&self, bits: u64) -> Option<(u8, u32)> {
         let code = (bits >> 48) as u32;
-        let length = (LOOKUP + 1..16).find(|&length| code < self.limits[length as usize]).unwrap_or(16);
+        let length = (LOOKUP + 1..=16).find(|&length| code < self.limits[length as usize])?;
         let index = (code >> (16 - length)) as i32 + self.offsets[length as usize];
-        (self.symbols[index as usize & 255], length)
+        Some((self.symbols[index as usize & 255], length))
     }
 }
 
@@ -468,9 +480,17 @@ struct Bits<'a> {
     bits: u64,
     /// How many of them count.
     count: u32,
+    /// Whether all codes read so far exist.
+    sound: bool,
 }
 
 impl Bits<'_> {
+    /// Whether everything read was sound and came before `end`.
+    #[inline(always)]
+    fn ended_at(&self, end: usize) -> bool {
+        self.sound && self.at - (self.count / 8) as usize <= end
+    }
+
     /// Fills up to at least 56 bits, with zeros behind the end.
     #[inline(always)]
     fn refill(&mut self) {
@@ -498,7 +518,10 @@ impl Bits<'_> {
         let (run, size, length) = if entry & LONG == 0 {
             (entry >> 8 & 0xFF, entry >> 16, (entry & 0x3F) - (entry >> 16))
         } else {
-            let (symbol, length) = table.long(self.bits);
+            let (symbol, length) = table.long(self.bits).unwrap_or_else(|| {
+                self.sound = false;
+                (0, 16)
+            });
             let (run, size) = Huffman::meaning(symbol, runs);
             (run, size, length)
         };
@@ -510,11 +533,11 @@ impl Bits<'_> {
 
     /// Reads a block's coefficients; gives the place of the last in zigzag order.
     #[inline(always)]
-    fn block(&mut self, dc: &Huffman, ac: &Huffman, task: &mut Task, coefficients: &mut [i16; 64]) -> Option<usize> {
+    fn block(&mut self, dc: &Huffman, ac: &Huffman, mean: &mut i32, coefficients: &mut [i16; 64]) -> Option<usize> {
         let mut bits = Bits { ..*self };
         bits.refill();
-        task.prediction = task.prediction.wrapping_add(bits.code(dc, false).1);
-        coefficients[0] = task.prediction as i16;
+        *mean = mean.wrapping_add(bits.code(dc, false).1);
+        coefficients[0] = *mean as i16;
         let (mut place, mut last) = (1, 0);
         // The mean took one of the two codes that a refill allows.
         let mut spare = true;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use burn::data::dataset::Dataset;
 use serde::{Deserialize, Serialize};
 
-use super::decode::dimensions;
+use super::formats::dimensions;
 use super::{DataError, Decoding, RgbPixels, Sample, Source, StoredImage};
 
 /// `cache = "auto"` keeps decoded sets up to so many bytes.

@@ -18,6 +18,7 @@ mod digits;
 mod error;
 mod fast;
 mod folder;
+pub mod formats;
 mod forms;
 mod ilsvrc;
 mod jpeg;

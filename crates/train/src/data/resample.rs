@@ -5,7 +5,7 @@
 // Loops by index over arrays of one length become vectors; what iterators hide in calls is compiled for the oldest processor.
 #![allow(clippy::needless_range_loop)]
 
-use super::decode::ycc_to_rgb;
+use super::jpeg::ycc_to_rgb;
 use super::jpeg::{Plane, Window};
 use super::resize::Filter;
 

@@ -268,7 +268,7 @@ pub(super) fn lossless(pixels: &RgbPixels) -> Result<Vec<u8>, DecodeError> {
 
 /// The extension of a file of these bytes.
 pub(super) fn extension(bytes: &[u8]) -> &'static str {
-    let format = image::guess_format(bytes).ok();
+    let format = crate::data::formats::recognize(bytes).ok();
     format.and_then(|format| format.extensions_str().first().copied()).map_or("img", |extension| match extension {
         // Of several for PNM, the first means bitmaps.
         "pbm" => "pnm",

@@ -1,0 +1,277 @@
+//! The image formats that are read, and how each becomes Pillow's RGB.
+
+mod bmp;
+mod gif;
+mod ico;
+mod png;
+mod pnm;
+mod tga;
+mod tiff;
+
+use std::io::{BufRead, Cursor, Seek};
+
+use image::ImageFormat;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
+
+use super::decode::check_size;
+use super::{DecodeError, RgbPixels, jpeg};
+
+/// A format that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// Name that people use.
+    pub name: &'static str,
+    /// The `image` crate's name.
+    pub id: ImageFormat,
+    /// Extensions of file names, in lower case.
+    pub extensions: &'static [&'static str],
+    /// The kinds of it that are read.
+    pub kinds: &'static str,
+}
+
+/// All formats that are read. The documentation and error messages list these.
+pub const FORMATS: [Format; 10] = [
+    Format {
+        name: "JPEG",
+        id: ImageFormat::Jpeg,
+        extensions: &["jpg", "jpeg", "jpe", "jfif"],
+        kinds: "8 bits per sample: baseline, extended and progressive, Huffman or arithmetic coding; gray, YCbCr, RGB, CMYK, YCCK",
+    },
+    Format { name: "PNG", id: ImageFormat::Png, extensions: &["png"], kinds: "all; of an APNG the default image" },
+    Format { name: "GIF", id: ImageFormat::Gif, extensions: &["gif"], kinds: "all; the first frame" },
+    Format {
+        name: "BMP",
+        id: ImageFormat::Bmp,
+        extensions: &["bmp"],
+        kinds: "1 to 32 bits per pixel, run-length coding, bit fields",
+    },
+    Format { name: "WebP", id: ImageFormat::WebP, extensions: &["webp"], kinds: "lossy and lossless; the first frame" },
+    Format {
+        name: "TIFF",
+        id: ImageFormat::Tiff,
+        extensions: &["tif", "tiff"],
+        kinds: "gray of 1 to 32 bits (unsigned, signed, float), palette, RGB and CMYK of 8 and 16 bits, YCbCr as JPEG; uncompressed, LZW, Deflate, PackBits, Zstandard, JPEG, CCITT group 4; strips and tiles; the first page",
+    },
+    Format {
+        name: "PNM",
+        id: ImageFormat::Pnm,
+        extensions: &["ppm", "pgm", "pbm", "pnm"],
+        kinds: "P1 to P6, up to 16 bits per sample",
+    },
+    Format {
+        name: "TGA",
+        id: ImageFormat::Tga,
+        extensions: &["tga"],
+        kinds: "gray, palette, RGB and RGBA, 8 to 32 bits per pixel, run-length coding",
+    },
+    Format { name: "ICO", id: ImageFormat::Ico, extensions: &["ico"], kinds: "the largest image, as BMP or PNG" },
+    Format { name: "QOI", id: ImageFormat::Qoi, extensions: &["qoi"], kinds: "all" },
+];
+
+/// The names of all formats that are read.
+pub(super) fn names() -> String {
+    FORMATS.map(|format| format.name).join(", ")
+}
+
+/// The format with the extension, if it is read.
+pub fn by_extension(extension: &str) -> Option<&'static Format> {
+    let extension = extension.to_ascii_lowercase();
+    FORMATS.iter().find(|format| format.extensions.contains(&extension.as_str()))
+}
+
+/// Beginnings of files of formats that are not read: where the mark is, the mark, and the format's name.
+#[rustfmt::skip]
+const UNREAD: [(usize, &[u8], &str); 29] = [
+    (4, b"ftypavif", "AVIF"), (4, b"ftypavis", "AVIF"),
+    (4, b"ftypheic", "HEIC"), (4, b"ftypheix", "HEIC"), (4, b"ftyphevc", "HEIC"), (4, b"ftyphevx", "HEIC"),
+    (4, b"ftypheim", "HEIC"), (4, b"ftypheis", "HEIC"), (4, b"ftypmif1", "HEIF"), (4, b"ftypmsf1", "HEIF"),
+    (4, b"ftyp", "MP4 or QuickTime"),
+    (0, b"\0\0\0\x0CjP  \r\n\x87\n", "JPEG 2000"), (0, b"\xFF\x4F\xFF\x51", "JPEG 2000"),
+    (0, b"\0\0\0\x0CJXL \r\n\x87\n", "JPEG XL"), (0, b"\xFF\x0A", "JPEG XL"),
+    (0, b"\xFF\xD8\xFF\xF7", "JPEG-LS"), (0, b"II\xBC\x01", "JPEG XR"),
+    (0, b"8BPS", "Photoshop (PSD)"), (0, b"%PDF-", "PDF"), (0, b"%!PS", "PostScript"), (0, b"DDS ", "DDS"),
+    (0, b"\x76\x2F\x31\x01", "OpenEXR"), (0, b"#?RADIANCE", "Radiance HDR"), (0, b"farbfeld", "farbfeld"),
+    (0, b"icns", "ICNS"), (0, b"\0\0\x02\0", "Windows cursor"), (128, b"DICM", "DICOM"),
+    (0, b"gimp xcf", "GIMP (XCF)"), (0, b"<svg", "SVG"),
+];
+
+/// The format, by content.
+///
+/// # Errors
+/// [`DecodeError::Unsupported`] for what is known to be another format, [`DecodeError::UnknownFormat`] for all else.
+pub fn recognize(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
+    let starts = |at: usize, mark: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(mark));
+    // A TGA file begins with its layout; some of these begin as cursors do.
+    let cursor_or_tga = starts(0, b"\0\0\x02\0") && bytes.get(4..10) == Some(&[0; 6]);
+    let unread = UNREAD.iter().find(|(at, mark, _)| starts(*at, mark));
+    if let Some((_, _, name)) = unread.filter(|_| !cursor_or_tga) {
+        return Err(DecodeError::Unsupported(format!("the format {name}")));
+    }
+    if tiff::is_tiff(bytes) {
+        return Ok(ImageFormat::Tiff);
+    }
+    match image::guess_format(bytes) {
+        Ok(format) if FORMATS.iter().any(|known| known.id == format) => Ok(format),
+        Ok(format) => Err(DecodeError::Unsupported(format!("the format {format:?}"))),
+        Err(_) if tga::is_tga(bytes) => Ok(ImageFormat::Tga),
+        Err(_) => Err(DecodeError::UnknownFormat),
+    }
+}
+
+/// Width and height, from the header alone.
+pub(super) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
+    match recognize(bytes)? {
+        ImageFormat::Jpeg => jpeg::dimensions(bytes),
+        format => describe(&mut Cursor::new(bytes), format).map(|header| (header.width, header.height)),
+    }
+}
+
+/// Size of an image and what its pixels consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Kind of pixels, for example `"RGB"`.
+    pub color: &'static str,
+}
+
+/// Reads the header of an image of the given format, other than JPEG.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn describe(reader: &mut (impl BufRead + Seek), format: ImageFormat) -> Result<Described, DecodeError> {
+    let of_bytes = match format {
+        ImageFormat::Tiff => tiff::describe,
+        ImageFormat::Tga => tga::describe,
+        ImageFormat::Ico => ico::describe,
+        ImageFormat::Gif => gif::describe,
+        _ => {
+            let decoder = ImageReader::with_format(reader, format).into_decoder().map_err(damaged)?;
+            let (width, height) = decoder.dimensions();
+            let color = decoder.original_color_type();
+            let wide = color.bits_per_pixel() > 8 * u16::from(color.channel_count());
+            let color = color_name(color.channel_count(), wide);
+            return Ok(Described { width: width as usize, height: height as usize, color });
+        }
+    };
+    // What describes these may be anywhere in the file.
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).map_err(|error| damaged(ImageError::IoError(error)))?;
+    of_bytes(&bytes)
+}
+
+/// The kind of pixels of as many channels.
+fn color_name(channels: u8, wide: bool) -> &'static str {
+    match (channels, wide) {
+        (1, false) => "grey",
+        (1, true) => "grey, 16 bits",
+        (2, false) => "grey with alpha",
+        (2, true) => "grey with alpha, 16 bits",
+        (3, false) => "RGB",
+        (3, true) => "RGB, 16 bits",
+        (_, false) => "RGB with alpha",
+        (_, true) => "RGB with alpha, 16 bits",
+    }
+}
+
+/// An image as decoded, with its EXIF orientation.
+pub(super) type Decoded = (RgbPixels, Orientation);
+
+/// Decodes an image of the given format.
+pub(super) fn decode(bytes: &[u8], format: ImageFormat, max_pixels: usize) -> Result<Decoded, DecodeError> {
+    let upright = |image| (image, Orientation::NoTransforms);
+    match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes, max_pixels),
+        ImageFormat::Png => png::decode(bytes, max_pixels),
+        ImageFormat::Tiff => tiff::decode(bytes, max_pixels).map(upright),
+        ImageFormat::Tga => tga::decode(bytes, max_pixels).map(upright),
+        ImageFormat::Gif => gif::decode(bytes, max_pixels).map(upright),
+        ImageFormat::Ico => ico::decode(bytes, max_pixels).map(upright),
+        ImageFormat::Bmp => bmp::decode(bytes, max_pixels).map(upright),
+        ImageFormat::Pnm => pnm::decode(bytes, max_pixels).map(upright),
+        _ => decode_other(bytes, format, max_pixels),
+    }
+}
+
+fn damaged(error: ImageError) -> DecodeError {
+    match error {
+        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => DecodeError::Truncated,
+        error => DecodeError::Damaged(error.to_string()),
+    }
+}
+
+/// Decodes by the `image` crate.
+fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize) -> Result<Decoded, DecodeError> {
+    let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(damaged)?;
+    check_size(width as usize, height as usize, max_pixels)?;
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some((max_pixels as u64).saturating_mul(8));
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    Ok((from_dynamic(image), orientation))
+}
+
+/// Keeps red, green and blue of pixels of `N` channels, or repeats gray.
+fn pick<const N: usize, T: Copy>(data: &[T], to_byte: impl Fn(T) -> u8) -> Vec<u8> {
+    let (pixels, _) = data.as_chunks::<N>();
+    pixels
+        .iter()
+        .flat_map(|pixel| if N < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] })
+        .map(to_byte)
+        .collect()
+}
+
+/// As Pillow's `convert("RGB")`.
+pub(super) fn from_dynamic(image: DynamicImage) -> RgbPixels {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let high = |value: u16| (value >> 8) as u8;
+    let data = match image {
+        DynamicImage::ImageRgb8(image) => image.into_raw(),
+        DynamicImage::ImageRgba8(image) => pick::<4, _>(image.as_raw(), |v| v),
+        DynamicImage::ImageLuma8(image) => pick::<1, _>(image.as_raw(), |v| v),
+        DynamicImage::ImageLumaA8(image) => pick::<2, _>(image.as_raw(), |v| v),
+        DynamicImage::ImageRgb16(image) => pick::<3, _>(image.as_raw(), high),
+        DynamicImage::ImageRgba16(image) => pick::<4, _>(image.as_raw(), high),
+        // Pillow opens these as "I;16" and clips, rather than scales, on the way to RGB.
+        DynamicImage::ImageLuma16(image) => pick::<1, _>(image.as_raw(), clip),
+        DynamicImage::ImageLumaA16(image) => pick::<2, _>(image.as_raw(), high),
+        other => other.into_rgb8().into_raw(),
+    };
+    RgbPixels { width, height, data }
+}
+
+/// Pillow's conversion of 16-bit gray to 8 bits.
+fn clip(value: u16) -> u8 {
+    value.min(255) as u8
+}
+
+/// A color of 5 bits a channel, as Pillow spreads it.
+fn from_555(value: u16) -> [u8; 3] {
+    [value >> 10, value >> 5, value].map(|channel| ((channel & 31) * 255 / 31) as u8)
+}
+
+/// The colors of indices; those that a file does not define are shades of gray, as in Pillow.
+struct Palette([[u8; 3]; 256]);
+
+impl Palette {
+    fn new(colors: impl IntoIterator<Item = [u8; 3]>) -> Self {
+        let mut palette = [[0; 3]; 256];
+        for (shade, color) in (0..).zip(&mut palette) {
+            *color = [shade; 3];
+        }
+        for (own, color) in palette.iter_mut().zip(colors) {
+            *own = color;
+        }
+        Palette(palette)
+    }
+
+    fn color(&self, index: u8) -> [u8; 3] {
+        self.0[usize::from(index)]
+    }
+}

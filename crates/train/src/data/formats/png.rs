@@ -1,0 +1,66 @@
+//! PNG. The `image` crate reads it; where Pillow is less strict than it, the file is mended first.
+
+use image::ImageFormat;
+
+use super::{Decoded, decode_other};
+use crate::data::DecodeError;
+
+const SIGNATURE: usize = 8;
+const END: &[u8] = b"\0\0\0\0IEND\xAE\x42\x60\x82";
+
+pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<Decoded, DecodeError> {
+    let without_transparency;
+    // Pillow clips 16-bit gray, also where a shade of it is transparent.
+    let bytes = match remove_gray16_transparency(bytes) {
+        Some(file) => {
+            without_transparency = file;
+            without_transparency.as_slice()
+        }
+        None => bytes,
+    };
+    decode_other(bytes, ImageFormat::Png, max_pixels).or_else(|error| match mended(bytes) {
+        Some(bytes) => decode_other(&bytes, ImageFormat::Png, max_pixels),
+        None => Err(error),
+    })
+}
+
+/// A file of 16-bit gray without the chunk that makes a shade transparent; nothing for other files.
+fn remove_gray16_transparency(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.get(24..26)? != [16, 0] {
+        return None;
+    }
+    let before_pixels = bytes.windows(4).position(|name| name == b"IDAT")?;
+    let at = bytes[..before_pixels].windows(8).position(|chunk| chunk == b"\0\0\0\x02tRNS")?;
+    let (head, rest) = bytes.split_at(at);
+    Some([head, rest.get(14..)?].concat())
+}
+
+/// The file with correct checksums of its pixels and with an end; nothing if it has both.
+///
+/// Pillow verifies neither.
+fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut file = bytes.to_vec();
+    let (mut at, mut pixels, mut changed) = (SIGNATURE, false, false);
+    while let Some(&[a, b, c, d, ref kind @ ..]) = file.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let kind: [u8; 4] = *kind;
+        let end = u32::from_be_bytes([a, b, c, d]) as usize + at + 8;
+        let (Some(content), Some(sum)) = (file.get(at + 4..end), file.get(end..end + 4)) else { break };
+        if &kind == b"IEND" {
+            return changed.then_some(file);
+        }
+        if &kind == b"IDAT" {
+            pixels = true;
+            let mut crc = flate2::Crc::new();
+            crc.update(content);
+            let right = crc.sum().to_be_bytes();
+            if sum != right {
+                file[end..end + 4].copy_from_slice(&right);
+                changed = true;
+            }
+        }
+        at = end + 4;
+    }
+    file.truncate(at.min(file.len()));
+    file.extend(END);
+    pixels.then_some(file)
+}

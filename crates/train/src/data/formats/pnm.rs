@@ -1,0 +1,112 @@
+//! PNM, as Pillow's `PpmImagePlugin` reads it. Where the maximum is not 255, values are scaled by it.
+
+use image::ImageFormat;
+
+use super::{check_size, decode_other};
+use crate::data::{DecodeError, RgbPixels};
+
+fn damaged<T>(why: &str) -> Result<T, DecodeError> {
+    Err(DecodeError::Damaged(why.into()))
+}
+
+/// The next number, comments skipped, and what follows the white space behind it.
+fn number(mut rest: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
+    let mut value = None;
+    loop {
+        let (&byte, after) = match rest.split_first() {
+            Some(split) => split,
+            None => return value.map(|value| (value, rest)).ok_or(DecodeError::Truncated),
+        };
+        rest = after;
+        match byte {
+            b'#' => {
+                let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+                rest = &rest[end.map_or(rest.len(), |end| end + 1)..];
+            }
+            b'0'..=b'9' => match value.unwrap_or(0) * 10 + usize::from(byte - b'0') {
+                value @ 0x8000_0000.. => return damaged(&format!("it has the number {value}")),
+                small => value = Some(small),
+            },
+            b' ' | b'\t'..=b'\r' => {
+                if let Some(value) = value {
+                    return Ok((value, rest));
+                }
+            }
+            _ => return damaged("something that is no number stands among its numbers"),
+        }
+    }
+}
+
+pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, DecodeError> {
+    let kind = match *bytes {
+        [b'P', kind @ b'1'..=b'6', ..] => kind - b'0',
+        _ => return decode_other(bytes, ImageFormat::Pnm, max_pixels).map(|(image, _)| image),
+    };
+    let (width, rest) = number(&bytes[2..])?;
+    let (height, rest) = number(rest)?;
+    check_size(width, height, max_pixels)?;
+    let (plain, channels) = (kind < 4, if kind % 3 == 0 { 3 } else { 1 });
+    if kind % 3 == 1 {
+        return bits(rest, plain, width, height);
+    }
+    let (most, rest) = number(rest)?;
+    if !(1..=65535).contains(&most) {
+        return damaged("its greatest value is not 1 to 65535");
+    }
+    // Gray of more than 8 bits becomes 16 bits first, and is clipped then.
+    let range = if channels == 1 && most > 255 { 65535.0 } else { 255.0 };
+    let scale = |value: usize| {
+        let scaled = (value as f64 / most as f64 * range).round_ties_even();
+        scaled.min(255.0) as u8
+    };
+    let count = width * height * channels;
+    let samples: Vec<u8> = if plain {
+        let mut rest = rest;
+        // A sample takes two bytes at least, but for the last.
+        let mut samples = Vec::with_capacity(count.min(rest.len() / 2 + 1));
+        for _ in 0..count {
+            let (value, after) = number(rest)?;
+            if value > most {
+                return damaged("a value is greater than its header allows");
+            }
+            samples.push(scale(value));
+            rest = after;
+        }
+        samples
+    } else if most < 256 {
+        let table: Vec<u8> = (0..256).map(scale).collect();
+        let raw = rest.get(..count).ok_or(DecodeError::Truncated)?;
+        raw.iter().map(|&value| table[usize::from(value)]).collect()
+    } else {
+        let raw = rest.get(..2 * count).ok_or(DecodeError::Truncated)?;
+        raw.as_chunks::<2>().0.iter().map(|&value| scale(u16::from_be_bytes(value).into())).collect()
+    };
+    let data = if channels == 3 { samples } else { samples.into_iter().flat_map(|gray| [gray; 3]).collect() };
+    Ok(RgbPixels { width, height, data })
+}
+
+/// Black (1) and white.
+fn bits(rest: &[u8], plain: bool, width: usize, height: usize) -> Result<RgbPixels, DecodeError> {
+    let shade = |black: bool| [if black { 0 } else { 255 }; 3];
+    let mut data = Vec::new();
+    if plain {
+        let mut rest = rest.iter();
+        while data.len() < width * height * 3 {
+            match rest.next().ok_or(DecodeError::Truncated)? {
+                b'0' => data.extend(shade(false)),
+                b'1' => data.extend(shade(true)),
+                b'#' => drop(rest.find(|byte| matches!(byte, b'\r' | b'\n'))),
+                b' ' | b'\t'..=b'\r' => {}
+                _ => return damaged("something else than 0 and 1 stands among its pixels"),
+            }
+        }
+    } else {
+        let stride = width.div_ceil(8);
+        let rows = rest.get(..stride * height).ok_or(DecodeError::Truncated)?;
+        data.reserve(width * height * 3);
+        for row in rows.chunks_exact(stride) {
+            data.extend((0..width).flat_map(|x| shade(row[x / 8] & 0x80 >> (x % 8) != 0)));
+        }
+    }
+    Ok(RgbPixels { width, height, data })
+}

@@ -1,0 +1,203 @@
+//! Huffman-coded blocks, sequential and progressive, as `jdhuff.c` and `jdphuff.c` read them.
+
+use super::ZIGZAG;
+use super::stream::{Codes, Stream};
+
+/// Reads the blocks of a scan.
+pub(super) trait Entropy {
+    /// Begins a restart interval.
+    fn restart(&mut self);
+
+    /// Whether the rest of the interval leaves blocks as they are.
+    fn is_over(&self, stream: &Stream) -> bool;
+
+    /// Reads a block of the scan's component number `member`.
+    fn block(&mut self, stream: &mut Stream, member: usize, block: &mut [i16; 64]);
+}
+
+/// The part of the coefficients that a scan brings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Band {
+    /// First and last coefficient in zigzag order.
+    pub first: usize,
+    pub last: usize,
+    /// Bit positions of the scan before, 0 if there was none, and of this one.
+    pub high: u32,
+    pub low: u32,
+}
+
+/// The place of coefficient `k`; damaged data can lead beyond the last.
+#[inline(always)]
+pub(super) fn place(k: usize) -> usize {
+    usize::from(ZIGZAG[k.min(63)])
+}
+
+/// Whole blocks.
+pub(super) struct Sequential {
+    /// For each component of the scan.
+    pub dc: Vec<Codes>,
+    pub ac: Vec<Codes>,
+    pub means: [i32; 4],
+}
+
+impl Entropy for Sequential {
+    fn restart(&mut self) {
+        self.means = [0; 4];
+    }
+
+    fn is_over(&self, stream: &Stream) -> bool {
+        stream.insufficient
+    }
+
+    #[inline(always)]
+    fn block(&mut self, stream: &mut Stream, member: usize, block: &mut [i16; 64]) {
+        // A copy of its own, which stays in registers.
+        let mut bits = *stream;
+        let (kept, stream) = (stream, &mut bits);
+        let size = stream.symbol(&self.dc[member]);
+        self.means[member] = self.means[member].wrapping_add(stream.signed(size.into()));
+        block[0] = self.means[member] as i16;
+        let codes = &self.ac[member];
+        let mut k = 1;
+        while k < 64 {
+            let symbol = stream.symbol(codes);
+            let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+            if size > 0 {
+                k += run;
+                block[place(k)] = stream.signed(size) as i16;
+            } else if run == 15 {
+                k += 15;
+            } else {
+                break;
+            }
+            k += 1;
+        }
+        *kept = *stream;
+    }
+}
+
+/// Bands and bits of blocks.
+pub(super) struct Progressive {
+    pub band: Band,
+    /// For each component of the scan; none where bits of means are added.
+    pub codes: Vec<Codes>,
+    pub means: [i32; 4],
+    /// Blocks without further new coefficients, this one included.
+    pub blank: u32,
+}
+
+impl Entropy for Progressive {
+    fn restart(&mut self) {
+        (self.means, self.blank) = ([0; 4], 0);
+    }
+
+    fn is_over(&self, stream: &Stream) -> bool {
+        stream.insufficient
+    }
+
+    #[inline(always)]
+    fn block(&mut self, stream: &mut Stream, member: usize, block: &mut [i16; 64]) {
+        let Band { first, high, low, .. } = self.band;
+        match (first, high) {
+            (0, 0) => {
+                let size = stream.symbol(&self.codes[member]);
+                self.means[member] = self.means[member].wrapping_add(stream.signed(size.into()));
+                block[0] = (self.means[member] << low) as i16;
+            }
+            (0, _) => block[0] |= (stream.number(1) << low) as i16,
+            (_, 0) => self.first_bits(stream, block),
+            _ => self.next_bit(stream, block),
+        }
+    }
+}
+
+impl Progressive {
+    /// Reads the number of blocks that a code for the end of a band stands for.
+    #[inline(always)]
+    fn end_of_band(stream: &mut Stream, run: usize) -> u32 {
+        (1 << run) + stream.number(run as u32) as u32
+    }
+
+    #[inline(always)]
+    fn first_bits(&mut self, stream: &mut Stream, block: &mut [i16; 64]) {
+        if self.blank > 0 {
+            self.blank -= 1;
+            return;
+        }
+        let codes = &self.codes[0];
+        // A copy of its own, which stays in registers.
+        let mut bits = *stream;
+        let (kept, stream) = (stream, &mut bits);
+        let mut k = self.band.first;
+        while k <= self.band.last {
+            let symbol = stream.symbol(codes);
+            let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+            if size > 0 {
+                k += run;
+                block[place(k)] = (stream.signed(size) << self.band.low) as i16;
+            } else if run == 15 {
+                k += 15;
+            } else {
+                self.blank = Self::end_of_band(stream, run) - 1;
+                break;
+            }
+            k += 1;
+        }
+        *kept = *stream;
+    }
+
+    #[inline(always)]
+    fn next_bit(&mut self, stream: &mut Stream, block: &mut [i16; 64]) {
+        let Band { first, last, low, .. } = self.band;
+        let bit = 1i16 << low;
+        // Adds a bit to a coefficient that is not zero.
+        let correct = |stream: &mut Stream, coefficient: &mut i16| {
+            if stream.number(1) == 1 && *coefficient & bit == 0 {
+                *coefficient = coefficient.wrapping_add(if *coefficient >= 0 { bit } else { -bit });
+            }
+        };
+        // A copy of its own, which stays in registers.
+        let mut bits = *stream;
+        let (kept, stream) = (stream, &mut bits);
+        let mut k = first;
+        if self.blank == 0 {
+            while k <= last {
+                let symbol = stream.symbol(&self.codes[0]);
+                let (mut run, size) = (usize::from(symbol >> 4), symbol & 15);
+                let mut new = 0;
+                if size > 0 {
+                    new = if stream.number(1) == 1 { bit } else { -bit };
+                } else if run != 15 {
+                    self.blank = Self::end_of_band(stream, run);
+                    break;
+                }
+                // On to the place after `run` zeros.
+                while k <= last {
+                    let coefficient = &mut block[place(k)];
+                    if *coefficient != 0 {
+                        correct(stream, coefficient);
+                    } else if run == 0 {
+                        break;
+                    } else {
+                        run -= 1;
+                    }
+                    k += 1;
+                }
+                if new != 0 {
+                    block[place(k)] = new;
+                }
+                k += 1;
+            }
+        }
+        if self.blank > 0 {
+            for k in k..=last {
+                let coefficient = &mut block[place(k)];
+                if *coefficient != 0 {
+                    correct(stream, coefficient);
+                }
+            }
+            self.blank -= 1;
+        }
+        *kept = *stream;
+    }
+}
