@@ -14,9 +14,10 @@ use mbconv_nets::{Inference, Network};
 
 use crate::batch::normalised;
 use crate::checkpoint::{CheckpointError, Learner};
+use crate::data::formats::{is_wide_gray, wide_gray_warning};
 use crate::data::{
-    DataError, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, OnBadImage, Preprocess, Sampling, Source, Transform,
-    keep,
+    DataError, DataSet, Gray16, Loader, LoaderConfig, MOST_UNREADABLE, OnBadImage, Preprocess, Sampling, Source,
+    StoredImage, Transform, keep,
 };
 use crate::device::{is_host, is_on_gpus};
 use crate::ema;
@@ -242,6 +243,21 @@ impl TrainError {
     }
 }
 
+/// The warning about gray of more than 8 bits, if any of 64 images spread over the set is of that kind.
+fn wide_gray_among(source: &dyn Source) -> Option<String> {
+    const PROBES: usize = 64;
+    let probes = PROBES.min(source.len());
+    let wide: Vec<usize> = (0..probes)
+        .map(|probe| probe * source.len() / probes)
+        .filter(|&index| match source.get(index).map(|sample| sample.image) {
+            Ok(StoredImage::Encoded(bytes)) => is_wide_gray(&bytes),
+            _ => false,
+        })
+        .collect();
+    let first = *wide.first()?;
+    Some(format!("warning: {}", wide_gray_warning(wide.len(), probes, &source.name(first))))
+}
+
 /// Trains as the recipe says, telling `observer` what happens.
 ///
 /// Everything random follows from the recipe's seed, the epoch and the sample or step, so a run that was stopped and
@@ -267,6 +283,9 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let mut details = Vec::new();
     if recipe.precision.is_slow(device) {
         lines.push("precision: bf16 is slower than f32 on the processor, which converts every number".into());
+    }
+    if recipe.data.gray16 == Gray16::Clip {
+        lines.extend(wide_gray_among(&*source));
     }
     let mut loader = |source: Arc<dyn Source>, transform, batch_size, train: bool| {
         let decoding = recipe.data.decoding(train);

@@ -160,7 +160,11 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         sync_batch_norm: false,
         sampling: Sampling::Once,
         model: ModelConfig::of(architecture),
-        data: DataConfig { exif_orientation: card.preprocess.exif_orientation, ..DataConfig::default() },
+        data: DataConfig {
+            exif_orientation: card.preprocess.exif_orientation,
+            gray16: card.preprocess.gray16,
+            ..DataConfig::default()
+        },
         input: InputConfig {
             // Milder than ImageNet's 0.08: small sets need what is in the picture.
             scale: [0.35, 1.0],

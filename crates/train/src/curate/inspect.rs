@@ -7,6 +7,7 @@ use std::io::{BufReader, Cursor};
 use serde::Serialize;
 
 use super::{CurateError, Work, header, splits};
+use crate::data::formats::{WIDE_GRAY, wide_gray_warning};
 use crate::data::{DataError, DataSet, Source, StoredImage};
 
 /// Least shorter side of each bar of the histogram, in pixels: the sizes that networks take, and what lies between.
@@ -160,6 +161,7 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
         .map(|(index, label)| ClassCount { label: label.clone(), index, images: BTreeMap::new() })
         .collect();
     let mut sizes = BTreeMap::new();
+    let mut wide_gray: Option<(String, usize)> = None;
     for (name, source) in splits(data) {
         let mut counts = vec![0; data.classes.len()];
         (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
@@ -178,6 +180,9 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
                         result.turned += usize::from(seen.turned);
                         *result.formats.entry(seen.format).or_default() += 1;
                         *result.colours.entry(seen.colour).or_default() += 1;
+                        if WIDE_GRAY.contains(&seen.colour) {
+                            wide_gray.get_or_insert((source.name(index), 0)).1 += 1;
+                        }
                         *sizes.entry(seen.size).or_default() += 1;
                     }
                     Err(why) => {
@@ -192,6 +197,7 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
         )?;
         result.images += source.len();
     }
+    result.notes.extend(wide_gray.map(|(name, count)| wide_gray_warning(count, result.images, &name)));
     result.sizes = Sizes::of(&sizes);
     Ok(result)
 }

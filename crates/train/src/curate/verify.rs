@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::perceptual::{self, Groups, perceptual_hash};
 use super::{CurateError, Work, header, images, splits};
+use crate::data::formats;
 use crate::data::{DataError, DataSet, DecodeError, RgbPixels, Sample, Source, StoredImage};
 
 /// What to look for besides.
@@ -183,6 +184,8 @@ struct Checked {
     hash: Option<u64>,
     /// The format told from the bytes.
     format: Option<ImageFormat>,
+    /// Whether it is gray of more than 8 bits.
+    is_wide_gray: bool,
 }
 
 /// Reads and decodes every image. In memory are, besides the images being worked on and the findings, less than 100 bytes an
@@ -194,11 +197,15 @@ pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Resul
     let mut check = Check { splits: splits(data), classes: &data.classes, findings: Vec::new() };
     let mut kept: Vec<Kept> = Vec::with_capacity(images(data));
     let mut done = 0;
+    let mut wide_gray: Option<(String, usize)> = None;
     for (split, (_, source)) in check.splits.clone().iter().enumerate() {
         let each = |index| examine(source.as_ref(), index, options.near.is_some());
         work.map(0..source.len(), done, each, |index, checked| {
             match checked {
-                Ok(Checked { stored, pixels, hash, format }) => {
+                Ok(Checked { stored, pixels, hash, format, is_wide_gray }) => {
+                    if is_wide_gray {
+                        wide_gray.get_or_insert((source.name(index), 0)).1 += 1;
+                    }
                     check.extension(split, index, format);
                     kept.push(Kept { split, index, stored, pixels, hash });
                 }
@@ -220,6 +227,7 @@ pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Resul
     for finding in &findings {
         *counts.entry(finding.kind.name()).or_default() += 1;
     }
+    let wide_gray = wide_gray.map(|(name, count)| formats::wide_gray_warning(count, done, &name));
     let errors = findings.iter().filter(|finding| finding.kind.is_error()).count();
     Ok(Verification {
         form: data.form.to_string(),
@@ -228,7 +236,7 @@ pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Resul
         warnings: findings.len() - errors,
         counts,
         findings,
-        notes: data.notes.clone(),
+        notes: data.notes.iter().cloned().chain(wide_gray).collect(),
     })
 }
 
@@ -240,18 +248,19 @@ fn examine(source: &dyn Source, index: usize, near: bool) -> Result<Checked, (Ki
             DataError::Image { source, .. } => fault(&source),
             error => (Kind::Unreadable, error.to_string()),
         })?;
-        let (stored, format, pixels) = match image {
-            StoredImage::Pixels(pixels) => (None, None, pixels),
+        let (stored, format, is_wide_gray, pixels) = match image {
+            StoredImage::Pixels(pixels) => (None, None, false, pixels),
             StoredImage::Encoded(bytes) if bytes.is_empty() => return Err((Kind::Empty, "0 bytes".into())),
             StoredImage::Encoded(bytes) => {
                 let pixels = crate::data::decode_rgb(&bytes).map_err(|error| fault(&error))?;
-                (Some(fingerprint(&[&bytes])), crate::data::formats::recognize(&bytes).ok(), pixels)
+                let (format, wide) = (formats::recognize(&bytes).ok(), formats::is_wide_gray(&bytes));
+                (Some(fingerprint(&[&bytes])), format, wide, pixels)
             }
         };
         let RgbPixels { width, height, data } = &pixels;
         let decoded = fingerprint(&[&(*width as u64).to_le_bytes(), &(*height as u64).to_le_bytes(), data]);
         let hash = near.then(|| perceptual_hash(&pixels)).flatten();
-        Ok(Checked { stored: stored.unwrap_or(decoded), pixels: decoded, hash, format })
+        Ok(Checked { stored: stored.unwrap_or(decoded), pixels: decoded, hash, format, is_wide_gray })
     }));
     examined.unwrap_or_else(|_| Err((Kind::Corrupt, "the decoder panicked".into())))
 }

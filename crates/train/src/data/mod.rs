@@ -45,7 +45,7 @@ use std::sync::Arc;
 pub use burn::data::dataset::Dataset;
 
 use assembly::Role;
-pub use decode::{Decoding, MAX_PIXELS, decode, decode_rgb};
+pub use decode::{Decoding, Gray16, MAX_PIXELS, decode, decode_rgb};
 pub use error::{DataError, DecodeError};
 pub use folder::list_images;
 pub use kept::{Auto, CACHE_BUDGET, Cache, keep};

@@ -9,7 +9,7 @@ use super::augment::{Augmentation, Operation, Plan, Sampling};
 use super::fast::{Scratch, square};
 use super::jpeg::Jpeg;
 use super::resize::{Region, crop, filter, resize, resize_region};
-use super::{DataError, Decoding, Interpolation, RgbPixels};
+use super::{DataError, Decoding, Gray16, Interpolation, RgbPixels};
 
 /// The evaluation preprocessing that a model file describes: the image resized to `resize`, the central `crop`×`crop` pixels
 /// cut out (black beyond the image's edge), and, on the device, `(x / 255 - mean) / std`.
@@ -40,6 +40,9 @@ pub struct Preprocess {
     /// Whether images are first turned as their EXIF data say; torchvision does not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exif_orientation: bool,
+    /// How gray of more than 8 bits becomes 8 bits.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gray16: Gray16,
 }
 
 /// What becomes of an image's shape.
@@ -89,6 +92,7 @@ impl Default for Preprocess {
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
             exif_orientation: false,
+            gray16: Gray16::default(),
         }
     }
 }
@@ -96,7 +100,7 @@ impl Default for Preprocess {
 impl Preprocess {
     /// How image files become pixels to begin with: exactly.
     pub fn decoding(&self) -> Decoding {
-        Decoding { exif_orientation: self.exif_orientation, ..Decoding::default() }
+        Decoding { exif_orientation: self.exif_orientation, gray16: self.gray16, ..Decoding::default() }
     }
 
     /// Resizes and crops: `crop`×`crop` pixels, not yet normalized.
@@ -135,12 +139,17 @@ impl Preprocess {
 
 impl fmt::Display for Preprocess {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { resize_mode, resize, crop, interpolation, channels, mean, std, exif_orientation, .. } = self;
+        let Self { resize_mode, resize, crop, interpolation, channels, mean, std, exif_orientation, gray16, .. } = self;
         let mode = if *resize_mode == ResizeMode::Squash { "squash to" } else { "resize" };
         let kernel = format!("{interpolation:?}").to_lowercase();
         let grey = if *channels == 1 { "grey, " } else { "" };
         let turned = if *exif_orientation { "turned by EXIF, " } else { "" };
-        write!(f, "{turned}{grey}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
+        let scaled = match gray16 {
+            Gray16::Clip => "",
+            Gray16::Image => "16-bit gray scaled by the image's range, ",
+            Gray16::Full => "16-bit gray scaled by its full range, ",
+        };
+        write!(f, "{turned}{scaled}{grey}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
     }
 }
 

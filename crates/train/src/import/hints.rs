@@ -43,6 +43,7 @@ impl Hints {
             std: self.std.unwrap_or(published.std),
             channels: published.channels,
             exif_orientation: published.exif_orientation,
+            gray16: published.gray16,
         };
         (self.crop.is_some() || self.mean.is_some()).then_some(said)
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure, ensure_count};
-use crate::data::{Cache, Decoding, MAX_PIXELS, OpenOptions};
+use crate::data::{Cache, Decoding, Gray16, MAX_PIXELS, OpenOptions};
 
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct DataConfig {
     pub cache: Cache,
     /// Whether images are turned as their EXIF data say; torchvision does not.
     pub exif_orientation: bool,
+    /// How gray of more than 8 bits becomes 8 bits: `"clip"` as Pillow does, `"image"` scales each image's own range and
+    /// `"full"` 0 to 65535.
+    pub gray16: Gray16,
     /// The most pixels that an image may have.
     pub max_pixels: usize,
 }
@@ -42,6 +45,7 @@ impl Default for DataConfig {
             fast_decode: true,
             cache: Cache::default(),
             exif_orientation: false,
+            gray16: Gray16::default(),
             max_pixels: MAX_PIXELS,
         }
     }
@@ -64,8 +68,8 @@ impl DataConfig {
 
     /// How image files become pixels, for training or for evaluation.
     pub fn decoding(&self, train: bool) -> Decoding {
-        let Self { fast_decode, exif_orientation, max_pixels, .. } = *self;
-        Decoding { exif_orientation, max_pixels, fast: train && fast_decode }
+        let Self { fast_decode, exif_orientation, gray16, max_pixels, .. } = *self;
+        Decoding { exif_orientation, gray16, max_pixels, fast: train && fast_decode }
     }
 
     /// Number of loader threads.

@@ -264,8 +264,8 @@ impl Recipe {
 
     /// What becomes of an image in evaluation, and what the model file will say of it.
     pub fn preprocess(&self) -> Preprocess {
-        let exif_orientation = self.0.data.exif_orientation;
-        Preprocess { exif_orientation, ..self.0.input.preprocess() }.with_channels(self.0.model.input_channels)
+        let DataConfig { exif_orientation, gray16, .. } = self.0.data;
+        Preprocess { exif_orientation, gray16, ..self.0.input.preprocess() }.with_channels(self.0.model.input_channels)
     }
 
     /// `device` with gradients, taken as the recipe says.

@@ -3,7 +3,7 @@
 use image::ImageFormat;
 
 use super::{check_size, decode_other, from_555};
-use crate::data::{DecodeError, RgbPixels};
+use crate::data::{DecodeError, Gray16, RgbPixels};
 
 /// Bit masks of red, green and blue.
 const MASKS_555: [u32; 3] = [0x7C00, 0x3E0, 0x1F];
@@ -12,7 +12,7 @@ const MASKS_565: [u32; 3] = [0xF800, 0x7E0, 0x1F];
 pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, DecodeError> {
     match decode_16_bits(bytes, max_pixels) {
         Some(image) => image,
-        None => decode_other(bytes, ImageFormat::Bmp, max_pixels).map(|(image, _)| image),
+        None => decode_other(bytes, ImageFormat::Bmp, max_pixels, Gray16::Clip).map(|(image, _)| image),
     }
 }
 

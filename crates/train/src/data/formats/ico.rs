@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::ImageFormat;
 
 use super::{Described, bmp, png};
-use crate::data::{DecodeError, RgbPixels};
+use crate::data::{DecodeError, Gray16, RgbPixels};
 
 const ENTRY: usize = 16;
 
@@ -57,7 +57,7 @@ pub(super) fn describe(bytes: &[u8]) -> Result<Described, DecodeError> {
 
 pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, DecodeError> {
     match unwrapped(chosen(bytes)?)? {
-        (ImageFormat::Png, file) => png::decode(&file, max_pixels).map(|(image, _)| image),
+        (ImageFormat::Png, file) => png::decode(&file, max_pixels, Gray16::Clip).map(|(image, _)| image),
         (_, file) => bmp::decode(&file, max_pixels),
     }
 }

@@ -15,7 +15,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 
 use super::decode::check_size;
-use super::{DecodeError, RgbPixels, jpeg};
+use super::{DecodeError, Decoding, Gray16, RgbPixels, jpeg};
 
 /// A format that is read.
 #[derive(Clone, Copy, Debug)]
@@ -181,18 +181,19 @@ fn color_name(channels: u8, wide: bool) -> &'static str {
 pub(super) type Decoded = (RgbPixels, Orientation);
 
 /// Decodes an image of the given format.
-pub(super) fn decode(bytes: &[u8], format: ImageFormat, max_pixels: usize) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(bytes: &[u8], format: ImageFormat, decoding: &Decoding) -> Result<Decoded, DecodeError> {
+    let &Decoding { max_pixels, gray16, .. } = decoding;
     let upright = |image| (image, Orientation::NoTransforms);
     match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, max_pixels),
-        ImageFormat::Png => png::decode(bytes, max_pixels),
-        ImageFormat::Tiff => tiff::decode(bytes, max_pixels).map(upright),
+        ImageFormat::Png => png::decode(bytes, max_pixels, gray16),
+        ImageFormat::Tiff => tiff::decode(bytes, max_pixels, gray16).map(upright),
         ImageFormat::Tga => tga::decode(bytes, max_pixels).map(upright),
         ImageFormat::Gif => gif::decode(bytes, max_pixels).map(upright),
         ImageFormat::Ico => ico::decode(bytes, max_pixels).map(upright),
         ImageFormat::Bmp => bmp::decode(bytes, max_pixels).map(upright),
-        ImageFormat::Pnm => pnm::decode(bytes, max_pixels).map(upright),
-        _ => decode_other(bytes, format, max_pixels),
+        ImageFormat::Pnm => pnm::decode(bytes, max_pixels, gray16).map(upright),
+        _ => decode_other(bytes, format, max_pixels, gray16),
     }
 }
 
@@ -204,7 +205,7 @@ fn damaged(error: ImageError) -> DecodeError {
 }
 
 /// Decodes by the `image` crate.
-fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize) -> Result<Decoded, DecodeError> {
+fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize, gray16: Gray16) -> Result<Decoded, DecodeError> {
     let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(damaged)?;
     check_size(width as usize, height as usize, max_pixels)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -214,7 +215,7 @@ fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize) -> Result<
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    Ok((from_dynamic(image), orientation))
+    Ok((from_dynamic(image, gray16), orientation))
 }
 
 /// Keeps red, green and blue of pixels of `N` channels, or repeats gray.
@@ -228,7 +229,7 @@ fn pick<const N: usize, T: Copy>(data: &[T], to_byte: impl Fn(T) -> u8) -> Vec<u
 }
 
 /// As Pillow's `convert("RGB")`.
-pub(super) fn from_dynamic(image: DynamicImage) -> RgbPixels {
+fn from_dynamic(image: DynamicImage, gray16: Gray16) -> RgbPixels {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let high = |value: u16| (value >> 8) as u8;
     let data = match image {
@@ -238,17 +239,40 @@ pub(super) fn from_dynamic(image: DynamicImage) -> RgbPixels {
         DynamicImage::ImageLumaA8(image) => pick::<2, _>(image.as_raw(), |v| v),
         DynamicImage::ImageRgb16(image) => pick::<3, _>(image.as_raw(), high),
         DynamicImage::ImageRgba16(image) => pick::<4, _>(image.as_raw(), high),
-        // Pillow opens these as "I;16" and clips, rather than scales, on the way to RGB.
-        DynamicImage::ImageLuma16(image) => pick::<1, _>(image.as_raw(), clip),
+        DynamicImage::ImageLuma16(image) => {
+            let values: Vec<f32> = image.as_raw().iter().map(|&value| value.into()).collect();
+            repeat(gray16.to_bytes(&values))
+        }
         DynamicImage::ImageLumaA16(image) => pick::<2, _>(image.as_raw(), high),
         other => other.into_rgb8().into_raw(),
     };
     RgbPixels { width, height, data }
 }
 
-/// Pillow's conversion of 16-bit gray to 8 bits.
-fn clip(value: u16) -> u8 {
-    value.min(255) as u8
+/// Gray as red, green and blue.
+fn repeat(gray: Vec<u8>) -> Vec<u8> {
+    gray.into_iter().flat_map(|gray| [gray; 3]).collect()
+}
+
+/// Kinds of pixels that become white where they are above 255.
+pub const WIDE_GRAY: [&str; 3] = ["grey, 16 bits", "grey, 32 bits", "grey, floating-point"];
+
+/// Whether an encoded image is gray of more than 8 bits, to which [`Gray16`] applies.
+pub fn is_wide_gray(bytes: &[u8]) -> bool {
+    let described = recognize(bytes).and_then(|format| match format {
+        // JPEG has no more than 8 bits.
+        ImageFormat::Jpeg => Err(DecodeError::UnknownFormat),
+        format => describe(&mut Cursor::new(bytes), format),
+    });
+    described.is_ok_and(|described| WIDE_GRAY.contains(&described.color))
+}
+
+/// The warning about images of [`WIDE_GRAY`] that are clipped: how many of how many, and the name of one.
+pub fn wide_gray_warning(count: usize, of: usize, example: &str) -> String {
+    format!(
+        "{count} of {of} images are gray of more than 8 bits ({example}, for example): values above 255 become \
+         white, as in Pillow; the recipe's data.gray16 = \"image\" scales each image's own range, \"full\" 0 to 65535"
+    )
 }
 
 /// A color of 5 bits a channel, as Pillow spreads it.
@@ -262,7 +286,7 @@ struct Palette([[u8; 3]; 256]);
 impl Palette {
     fn new(colors: impl IntoIterator<Item = [u8; 3]>) -> Self {
         let mut palette = [[0; 3]; 256];
-        for (shade, color) in (0..).zip(&mut palette) {
+        for (shade, color) in (0..=255).zip(&mut palette) {
             *color = [shade; 3];
         }
         for (own, color) in palette.iter_mut().zip(colors) {

@@ -3,12 +3,12 @@
 use image::ImageFormat;
 
 use super::{Decoded, decode_other};
-use crate::data::DecodeError;
+use crate::data::{DecodeError, Gray16};
 
 const SIGNATURE: usize = 8;
 const END: &[u8] = b"\0\0\0\0IEND\xAE\x42\x60\x82";
 
-pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<Decoded, DecodeError> {
     let without_transparency;
     // Pillow clips 16-bit gray, also where a shade of it is transparent.
     let bytes = match remove_gray16_transparency(bytes) {
@@ -18,8 +18,8 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<Decoded, DecodeE
         }
         None => bytes,
     };
-    decode_other(bytes, ImageFormat::Png, max_pixels).or_else(|error| match mended(bytes) {
-        Some(bytes) => decode_other(&bytes, ImageFormat::Png, max_pixels),
+    decode_other(bytes, ImageFormat::Png, max_pixels, gray16).or_else(|error| match mended(bytes) {
+        Some(bytes) => decode_other(&bytes, ImageFormat::Png, max_pixels, gray16),
         None => Err(error),
     })
 }

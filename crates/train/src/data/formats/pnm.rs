@@ -2,8 +2,8 @@
 
 use image::ImageFormat;
 
-use super::{check_size, decode_other};
-use crate::data::{DecodeError, RgbPixels};
+use super::{check_size, decode_other, repeat};
+use crate::data::{DecodeError, Gray16, RgbPixels};
 
 fn damaged<T>(why: &str) -> Result<T, DecodeError> {
     Err(DecodeError::Damaged(why.into()))
@@ -37,10 +37,10 @@ fn number(mut rest: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, DecodeError> {
+pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<RgbPixels, DecodeError> {
     let kind = match *bytes {
         [b'P', kind @ b'1'..=b'6', ..] => kind - b'0',
-        _ => return decode_other(bytes, ImageFormat::Pnm, max_pixels).map(|(image, _)| image),
+        _ => return decode_other(bytes, ImageFormat::Pnm, max_pixels, gray16).map(|(image, _)| image),
     };
     let (width, rest) = number(&bytes[2..])?;
     let (height, rest) = number(rest)?;
@@ -53,14 +53,12 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, Decod
     if !(1..=65535).contains(&most) {
         return damaged("its greatest value is not 1 to 65535");
     }
-    // Gray of more than 8 bits becomes 16 bits first, and is clipped then.
-    let range = if channels == 1 && most > 255 { 65535.0 } else { 255.0 };
-    let scale = |value: usize| {
-        let scaled = (value as f64 / most as f64 * range).round_ties_even();
-        scaled.min(255.0) as u8
-    };
+    // Gray of more than 8 bits becomes 16 bits first.
+    let wide = channels == 1 && most > 255;
+    let range = if wide { 65535.0 } else { 255.0 };
+    let scale = |value: usize| (value as f64 / most as f64 * range).round_ties_even().min(range) as u16;
     let count = width * height * channels;
-    let samples: Vec<u8> = if plain {
+    let samples: Vec<u16> = if plain {
         let mut rest = rest;
         // A sample takes two bytes at least, but for the last.
         let mut samples = Vec::with_capacity(count.min(rest.len() / 2 + 1));
@@ -74,14 +72,20 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, Decod
         }
         samples
     } else if most < 256 {
-        let table: Vec<u8> = (0..256).map(scale).collect();
+        let table: Vec<u16> = (0..256).map(scale).collect();
         let raw = rest.get(..count).ok_or(DecodeError::Truncated)?;
         raw.iter().map(|&value| table[usize::from(value)]).collect()
     } else {
         let raw = rest.get(..2 * count).ok_or(DecodeError::Truncated)?;
         raw.as_chunks::<2>().0.iter().map(|&value| scale(u16::from_be_bytes(value).into())).collect()
     };
-    let data = if channels == 3 { samples } else { samples.into_iter().flat_map(|gray| [gray; 3]).collect() };
+    let data = if wide {
+        let values: Vec<f32> = samples.into_iter().map(f32::from).collect();
+        repeat(gray16.to_bytes(&values))
+    } else {
+        let bytes = samples.into_iter().map(|sample| sample as u8).collect();
+        if channels == 3 { bytes } else { repeat(bytes) }
+    };
     Ok(RgbPixels { width, height, data })
 }
 

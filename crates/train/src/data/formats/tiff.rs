@@ -7,9 +7,9 @@ use image::ImageFormat;
 use image::metadata::Orientation;
 use weezl::BitOrder;
 
-use super::{Described, Palette, check_size, decode_other, jpeg};
+use super::{Described, Palette, check_size, decode_other, jpeg, repeat};
 use crate::data::decode::turn;
-use crate::data::{DecodeError, RgbPixels};
+use crate::data::{DecodeError, Gray16, RgbPixels};
 
 /// Tags.
 mod tag {
@@ -237,7 +237,7 @@ pub(super) fn describe(bytes: &[u8]) -> Result<Described, DecodeError> {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, DecodeError> {
+pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<RgbPixels, DecodeError> {
     let image = Image::read(bytes)?;
     let (width, height) = (image.width, image.height);
     check_size(width, height, max_pixels)?;
@@ -246,10 +246,10 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, Decod
         if image.directory.value(tag::FILL_ORDER, 1)? != 1 {
             return unsupported("TIFF with CCITT compression and reversed bits");
         }
-        let (pixels, _) = decode_other(bytes, ImageFormat::Tiff, max_pixels)?;
+        let (pixels, _) = decode_other(bytes, ImageFormat::Tiff, max_pixels, gray16)?;
         return Ok(turn(pixels, image.orientation));
     }
-    let data = if image.compression == 7 { image.read_jpeg(max_pixels)? } else { image.read_samples()? };
+    let data = if image.compression == 7 { image.read_jpeg(max_pixels)? } else { image.read_samples(gray16)? };
     Ok(turn(RgbPixels { width, height, data }, image.orientation))
 }
 
@@ -337,7 +337,7 @@ impl Image<'_> {
         Ok(data)
     }
 
-    fn read_samples(&self) -> Result<Vec<u8>, DecodeError> {
+    fn read_samples(&self, gray16: Gray16) -> Result<Vec<u8>, DecodeError> {
         if self.pixels == Pixels::YCbCr {
             return unsupported("TIFF in YCbCr colors without JPEG compression");
         }
@@ -350,9 +350,10 @@ impl Image<'_> {
         let colors = self.palette()?;
         let bytes = self.bits.div_ceil(8);
         let mut data = vec![0; self.width * self.height * 3];
-        // Of separate planes, all samples are collected first.
-        let mut collected =
-            if separate { vec![0; self.width * self.height * self.samples * bytes] } else { Vec::new() };
+        // Of separate planes, and of gray that may be scaled, all samples are collected first.
+        let wide = matches!(self.pixels, Pixels::Unsigned16 | Pixels::Signed16 | Pixels::Signed32 | Pixels::Float32);
+        let collect = separate || wide;
+        let mut collected = if collect { vec![0; self.width * self.height * self.samples * bytes] } else { Vec::new() };
         for part in self.parts(planes)? {
             let stride = self.row(part.width, together);
             let mut raw = self.unpack(&part, stride)?;
@@ -361,7 +362,7 @@ impl Image<'_> {
             }
             for (y, row) in raw.chunks_exact(stride).take(part.rows).enumerate() {
                 let at = (part.top + y) * self.width + part.left;
-                if separate {
+                if collect {
                     let pixels = collected[at * self.samples * bytes..].chunks_exact_mut(self.samples * bytes);
                     for (pixel, sample) in pixels.zip(row.chunks_exact(bytes)).take(part.columns) {
                         pixel[part.plane * bytes..][..bytes].copy_from_slice(sample);
@@ -370,6 +371,9 @@ impl Image<'_> {
                     self.convert(row, &colors, &mut data[at * 3..][..part.columns * 3]);
                 }
             }
+        }
+        if wide {
+            return Ok(repeat(gray16.to_bytes(&self.gray(&collected))));
         }
         if separate {
             self.convert(&collected, &colors, &mut data);
@@ -465,6 +469,20 @@ impl Image<'_> {
         Ok(())
     }
 
+    /// The values of gray of more than 8 bits.
+    fn gray(&self, samples: &[u8]) -> Vec<f32> {
+        let little = self.directory.little;
+        let word = |bytes: &[u8; 2]| if little { u16::from_le_bytes(*bytes) } else { u16::from_be_bytes(*bytes) };
+        let long = |bytes: &[u8; 4]| if little { u32::from_le_bytes(*bytes) } else { u32::from_be_bytes(*bytes) };
+        let (words, longs) = (samples.as_chunks::<2>().0.iter().map(word), samples.as_chunks::<4>().0.iter().map(long));
+        match self.pixels {
+            Pixels::Signed16 => words.map(|value| f32::from(value as i16)).collect(),
+            Pixels::Signed32 => longs.map(|value| value as i32 as f32).collect(),
+            Pixels::Float32 => longs.map(f32::from_bits).collect(),
+            _ => words.map(f32::from).collect(),
+        }
+    }
+
     /// Turns samples into RGB, as many pixels as `out` has.
     fn convert(&self, row: &[u8], palette: &Palette, out: &mut [u8]) {
         let out = out.as_chunks_mut::<3>().0;
@@ -473,14 +491,6 @@ impl Image<'_> {
         let pixels = row.chunks_exact((samples * bits / 8).max(1));
         // The high byte of a sample of 8 or 16 bits.
         let high = |pixel: &[u8], i: usize| if bits == 8 { pixel[i] } else { pixel[2 * i + usize::from(little)] };
-        let word = |pixel: &[u8]| {
-            let bytes = [pixel[0], pixel[1]];
-            if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) }
-        };
-        let long = |pixel: &[u8]| {
-            let bytes = [pixel[0], pixel[1], pixel[2], pixel[3]];
-            if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }
-        };
         match self.pixels {
             Pixels::Gray { .. } | Pixels::Palette if bits < 8 => {
                 let most = (1u8 << bits) - 1;
@@ -499,11 +509,6 @@ impl Image<'_> {
                         Pixels::Gray { inverted: true } => [255 - pixel[0]; 3],
                         Pixels::Gray { .. } => [pixel[0]; 3],
                         Pixels::Palette => palette.color(pixel[0]),
-                        Pixels::Unsigned16 => [super::clip(word(pixel)); 3],
-                        Pixels::Signed16 => [(word(pixel) as i16).clamp(0, 255) as u8; 3],
-                        Pixels::Signed32 => [(long(pixel) as i32).clamp(0, 255) as u8; 3],
-                        // Conversion of a float saturates, and drops the fraction.
-                        Pixels::Float32 => [f32::from_bits(long(pixel)) as u8; 3],
                         Pixels::Rgb | Pixels::YCbCr => std::array::from_fn(|i| high(pixel, i)),
                         Pixels::Premultiplied => {
                             let alpha = u32::from(high(pixel, 3));
@@ -515,6 +520,8 @@ impl Image<'_> {
                         Pixels::Cmyk => {
                             jpeg::ink_to_rgb(std::array::from_fn(|i| 255 - high(pixel, i)), 255 - high(pixel, 3))
                         }
+                        // These go through `gray`.
+                        Pixels::Unsigned16 | Pixels::Signed16 | Pixels::Signed32 | Pixels::Float32 => [0; 3],
                     };
                 }
             }

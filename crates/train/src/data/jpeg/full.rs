@@ -21,6 +21,9 @@ use crate::data::{DecodeError, RgbPixels};
 /// The most scans of a file; a progressive one has about ten.
 const MAX_SCANS: usize = 1000;
 
+/// The most bits of a difference of means.
+const LONGEST_MEAN: u8 = 15;
+
 /// Blocks of a component, row by row.
 type Coefficients = Vec<[i16; 64]>;
 
@@ -272,14 +275,14 @@ fn read_scan(
         let entropy = Arithmetic::new(reader.conditioning, tables, band);
         run(Read { blocks, entropy, stream });
     } else if !frame.progressive {
-        let entropy = Sequential { dc: codes(&dc)?, ac: codes(&ac)?, means };
+        let entropy = Sequential { dc: codes(&dc, LONGEST_MEAN)?, ac: codes(&ac, u8::MAX)?, means };
         run(Read { blocks, entropy, stream });
     } else {
         let codes = match (first, high) {
-            (0, 0) => codes(&dc)?,
+            (0, 0) => codes(&dc, LONGEST_MEAN)?,
             // Bits of means have no code.
             (0, _) => Vec::new(),
-            _ => codes(&ac)?,
+            _ => codes(&ac, u8::MAX)?,
         };
         let entropy = Progressive { band: scan.band, codes, means, blank: 0 };
         run(Read { blocks, entropy, stream });
@@ -287,8 +290,12 @@ fn read_scan(
     if stream.truncated { Err(DecodeError::Truncated) } else { Ok(frame.is_whole(scan)) }
 }
 
-fn codes(tables: &[Option<Table>]) -> Result<Vec<Codes>, DecodeError> {
-    let build = |table: &Option<Table>| table.and_then(|table| Codes::new(table.lengths, table.symbols));
+/// Huffman codes, of which the greatest symbol is `most`.
+fn codes(tables: &[Option<Table>], most: u8) -> Result<Vec<Codes>, DecodeError> {
+    let build = |table: &Option<Table>| {
+        let table = table.filter(|table| table.symbols.iter().all(|&symbol| symbol <= most))?;
+        Codes::new(table.lengths, table.symbols)
+    };
     let invalid = || DecodeError::Damaged("a Huffman table is missing or invalid".into());
     tables.iter().map(|table| build(table).ok_or_else(invalid)).collect()
 }
