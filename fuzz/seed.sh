@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 corpus=fuzz/corpus
-mkdir -p "$corpus"/{model_file,model_header,weights_file,weights_name}
+mkdir -p "$corpus"/{image,model_file,model_header,weights_file,weights_name}
 run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 mbconv() { cargo run --release --quiet -- "$@"; }
@@ -21,6 +21,7 @@ for layout in torchvision timm; do
         sed 's/"mbconv":/"nobody":/' "$file" > "$corpus/weights_file/$layout-$dtype.safetensors"
     done
 done
+find crates/train/tests/fixtures/{decode,kinds} -type f ! -name '*.rgb.png' -exec cp {} "$corpus/image/" \;
 cp crates/train/tests/fixtures/import/*.pth "$corpus/weights_file/"
 printf '%s' 'hf:google/mobilenet_v2_1.0_224@main/model.safetensors' > "$corpus/weights_name/repository"
 printf '%s' 'https://example.org/models/net-0123abcd.pth#sha256=0123abcd' > "$corpus/weights_name/url"

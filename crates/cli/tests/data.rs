@@ -101,6 +101,40 @@ fn inspect_tells_what_is_there() {
     assert!(error(&["data", "inspect", "data/cifar-10-batches-bin"]).contains("scripts/fetch_data.sh cifar10"));
 }
 
+#[test]
+fn clipped_gray_of_16_bits_is_warned_of() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("scans");
+    for (class, base) in [("a", 9_000), ("b", 42_000)] {
+        fs::create_dir_all(root.join(class)).unwrap();
+        for number in 0..5u32 {
+            let shade = |x, y| image::Luma([(base + 200 * number + 90 * (x + y)) as u16]);
+            let scan = image::ImageBuffer::from_fn(16, 16, shade);
+            scan.save(root.join(class).join(format!("{number}.png"))).unwrap();
+        }
+    }
+    let note = "gray of more than 8 bits";
+    assert!(run(0, &["data", "inspect", path(&root)]).0.contains(note));
+    // All images of a class look alike once they are white.
+    assert!(run(1, &["data", "verify", path(&root)]).0.contains(note));
+    let recipe = common::tiny_recipe(top.path());
+    let train = |name: &str, set: &[&str]| {
+        let out = top.path().join(name);
+        let mut arguments = vec!["train", path(&recipe), "--data", path(&root), "--out", path(&out), "--device", "cpu"];
+        for set in ["epochs=1", "batch_size=4"].iter().chain(set) {
+            arguments.extend(["--set", set]);
+        }
+        let (stdout, stderr) = run(0, &arguments);
+        (stdout + &stderr, json(&["info", path(&out), "--json"])["preprocess"]["gray16"].clone())
+    };
+    let (output, _) = train("clipped", &[]);
+    assert!(output.contains(note) && output.contains("data.gray16"), "{output}");
+    let (output, stored) = train("scaled", &["data.gray16=\"image\""]);
+    assert!(!output.contains(note), "{output}");
+    // Evaluation and prediction read it from the model file.
+    assert_eq!(stored, "image");
+}
+
 /// Findings as kind and the file names concerned.
 fn found(json: &serde_json::Value) -> BTreeSet<(String, String)> {
     let findings = json["findings"].as_array().unwrap();

@@ -1,5 +1,5 @@
-//! Decodes image files for `scripts/check_jpeg.py` and `scripts/check_formats.py`: for each path from standard
-//! input, width and height as little-endian `u32`, both 0 for an error, then the RGB pixels.
+//! Decodes image files for `scripts/check_jpeg.py`: for each path from standard input, width and
+//! height as little-endian `u32`, both 0 for an error, then the RGB pixels.
 
 use std::error::Error;
 use std::io::{self, Write};

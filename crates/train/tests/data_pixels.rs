@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, ImageFormat};
 use mbconv_train::data::formats::{FORMATS, Format, recognize};
 use mbconv_train::data::{
-    Crop, CropRounding, DecodeError, Decoding, Interpolation, Preprocess, ResizeMode, RgbPixels, TrainTransform,
-    decode, decode_rgb, sample_rng,
+    Crop, CropRounding, DecodeError, Decoding, Gray16, Interpolation, Preprocess, ResizeMode, RgbPixels,
+    TrainTransform, decode, decode_rgb, sample_rng,
 };
 use proptest::prelude::*;
 
@@ -133,6 +133,35 @@ fn every_documented_format_is_read() {
             let _ = decode_rgb(&bytes[..keep]);
         }
     }
+}
+
+#[test]
+fn gray_of_16_bits_is_clipped_or_scaled() {
+    let values: [u16; 6] = [200, 9000, 11000, 12000, 14000, 15240];
+    let png = {
+        let image = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(3, 2, values.to_vec()).unwrap();
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        DynamicImage::ImageLuma16(image).write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    };
+    let big_endian = values.iter().flat_map(|value| value.to_be_bytes());
+    let pgm: Vec<u8> = b"P5 3 2 65535\n".iter().copied().chain(big_endian).collect();
+    let shades = |bytes: &[u8], gray16| {
+        let image = decode(bytes, &Decoding { gray16, ..Decoding::default() }).unwrap();
+        assert!(image.data.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b));
+        image.data.iter().copied().step_by(3).collect::<Vec<u8>>()
+    };
+    for bytes in [png, pgm] {
+        assert_eq!(shades(&bytes, Gray16::Clip), [200, 255, 255, 255, 255, 255]);
+        assert_eq!(shades(&bytes, Gray16::Full), values.map(|value| (value >> 8) as u8));
+        let scaled = values.map(|value| (f32::from(value - 200) / 15040.0 * 255.0).round() as u8);
+        assert_eq!(shades(&bytes, Gray16::Image), scaled);
+    }
+    // Images of other kinds stay as they are, and so does one of a single shade without a range.
+    let flat: Vec<u8> = b"P5 1 1 65535\n\x40\0".to_vec();
+    assert_eq!(shades(&flat, Gray16::Image), [0]);
+    let gray = fs::read(fixtures("decode").join("grey.jpg")).unwrap();
+    assert_eq!(shades(&gray, Gray16::Image), shades(&gray, Gray16::Clip));
 }
 
 #[test]

@@ -44,7 +44,8 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, Decod
     decoder.read_into_buffer(&mut indices).map_err(damaged)?;
     let colors = frame.palette.as_deref().or(decoder.global_palette()).unwrap_or_default();
     let palette = Palette::new(colors.as_chunks::<3>().0.iter().copied());
-    // What the frame leaves free is transparent, or has the first color: not that of the background.
+    // What the frame leaves free is transparent, or has the first color: not that of the
+    // background.
     let mut data = palette.color(frame.transparent.unwrap_or(0)).repeat(width * height);
     let rows = data.as_chunks_mut::<3>().0.chunks_exact_mut(width).skip(top);
     for (row, indices) in rows.zip(indices.chunks_exact(columns.max(1))) {

@@ -80,7 +80,8 @@ pub fn by_extension(extension: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.extensions.contains(&extension.as_str()))
 }
 
-/// Beginnings of files of formats that are not read: where the mark is, the mark, and the format's name.
+/// Beginnings of files of formats that are not read: where the mark is, the mark, and the format's
+/// name.
 #[rustfmt::skip]
 const UNREAD: [(usize, &[u8], &str); 29] = [
     (4, b"ftypavif", "AVIF"), (4, b"ftypavis", "AVIF"),
@@ -98,8 +99,8 @@ const UNREAD: [(usize, &[u8], &str); 29] = [
 
 /// The format, by content.
 ///
-/// # Errors
-/// [`DecodeError::Unsupported`] for what is known to be another format, [`DecodeError::UnknownFormat`] for all else.
+/// # Errors [`DecodeError::Unsupported`] for what is known to be another format,
+/// [`DecodeError::UnknownFormat`] for all else.
 pub fn recognize(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
     let starts = |at: usize, mark: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(mark));
     // A TGA file begins with its layout; some of these begin as cursors do.
@@ -267,7 +268,8 @@ pub fn is_wide_gray(bytes: &[u8]) -> bool {
     described.is_ok_and(|described| WIDE_GRAY.contains(&described.color))
 }
 
-/// The warning about images of [`WIDE_GRAY`] that are clipped: how many of how many, and the name of one.
+/// The warning about images of [`WIDE_GRAY`] that are clipped: how many of how many, and the name
+/// of one.
 pub fn wide_gray_warning(count: usize, of: usize, example: &str) -> String {
     format!(
         "{count} of {of} images are gray of more than 8 bits ({example}, for example): values above 255 become \

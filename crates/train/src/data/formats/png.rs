@@ -1,5 +1,7 @@
 //! PNG. The `image` crate reads it; where Pillow is less strict than it, the file is mended first.
 
+use std::io;
+
 use image::ImageFormat;
 
 use super::{Decoded, decode_other};
@@ -35,21 +37,20 @@ fn remove_gray16_transparency(bytes: &[u8]) -> Option<Vec<u8>> {
     Some([head, rest.get(14..)?].concat())
 }
 
-/// The file with correct checksums of its pixels and with an end; nothing if it has both.
-///
-/// Pillow verifies neither.
+/// The file with correct checksums of its pixel chunks and with an end; nothing if it has both, or
+/// if the compressed pixels' own checksum is wrong. Pillow verifies that one alone.
 fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut file = bytes.to_vec();
-    let (mut at, mut pixels, mut changed) = (SIGNATURE, false, false);
+    let (mut at, mut pixels, mut changed) = (SIGNATURE, Vec::new(), false);
     while let Some(&[a, b, c, d, ref kind @ ..]) = file.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let kind: [u8; 4] = *kind;
         let end = u32::from_be_bytes([a, b, c, d]) as usize + at + 8;
         let (Some(content), Some(sum)) = (file.get(at + 4..end), file.get(end..end + 4)) else { break };
         if &kind == b"IEND" {
-            return changed.then_some(file);
+            return (changed && is_sound(&pixels)).then_some(file);
         }
         if &kind == b"IDAT" {
-            pixels = true;
+            pixels.extend_from_slice(&content[4..]);
             let mut crc = flate2::Crc::new();
             crc.update(content);
             let right = crc.sum().to_be_bytes();
@@ -62,5 +63,10 @@ fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     file.truncate(at.min(file.len()));
     file.extend(END);
-    pixels.then_some(file)
+    is_sound(&pixels).then_some(file)
+}
+
+/// Whether compressed data are whole and match their checksum.
+fn is_sound(data: &[u8]) -> bool {
+    io::copy(&mut flate2::read::ZlibDecoder::new(data), &mut io::sink()).is_ok_and(|length| length > 0)
 }

@@ -1,4 +1,5 @@
-//! PNM, as Pillow's `PpmImagePlugin` reads it. Where the maximum is not 255, values are scaled by it.
+//! PNM, as Pillow's `PpmImagePlugin` reads it. Where the maximum is not 255, values are scaled by
+//! it.
 
 use image::ImageFormat;
 

@@ -1,4 +1,5 @@
-//! TIFF and BigTIFF, as Pillow's `TiffImagePlugin` reads them: the first page, turned as its orientation asks.
+//! TIFF and BigTIFF, as Pillow's `TiffImagePlugin` reads them: the first page, turned as its
+//! orientation asks.
 
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
@@ -288,10 +289,10 @@ impl Image<'_> {
         }
         let reversed = self.directory.value(tag::FILL_ORDER, 1)? == 2;
         let mut parts = Vec::with_capacity(across * down * planes);
-        for number in 0..across * down * planes {
+        for (number, &offset) in offsets.iter().enumerate().take(across * down * planes) {
             let (plane, place) = (number / (across * down), number % (across * down));
             let (left, top) = (place % across * width, place / across * height);
-            let rest = self.directory.bytes.get(offsets[number]..).ok_or(DecodeError::Truncated)?;
+            let rest = self.directory.bytes.get(offset..).ok_or(DecodeError::Truncated)?;
             // One strip may lack its length.
             let length = lengths.get(number).copied().unwrap_or(rest.len());
             let data = rest.get(..length).unwrap_or(rest);
@@ -428,35 +429,11 @@ impl Image<'_> {
         let little = self.directory.little;
         let rows = raw.to_mut().chunks_exact_mut(stride);
         match (predictor, self.bits) {
-            (2, 8) => rows.for_each(|row| {
-                for i in samples..row.len() {
-                    row[i] = row[i].wrapping_add(row[i - samples]);
-                }
-            }),
-            (2, 16) => rows.for_each(|row| {
-                let words = row.as_chunks_mut::<2>().0;
-                let (from, to): (fn([u8; 2]) -> u16, fn(u16) -> [u8; 2]) = match little {
-                    true => (u16::from_le_bytes, u16::to_le_bytes),
-                    false => (u16::from_be_bytes, u16::to_be_bytes),
-                };
-                for i in samples..words.len() {
-                    words[i] = to(from(words[i]).wrapping_add(from(words[i - samples])));
-                }
-            }),
-            (2, 32) => rows.for_each(|row| {
-                let words = row.as_chunks_mut::<4>().0;
-                let (from, to): (fn([u8; 4]) -> u32, fn(u32) -> [u8; 4]) = match little {
-                    true => (u32::from_le_bytes, u32::to_le_bytes),
-                    false => (u32::from_be_bytes, u32::to_be_bytes),
-                };
-                for i in samples..words.len() {
-                    words[i] = to(from(words[i]).wrapping_add(from(words[i - samples])));
-                }
-            }),
+            (2, 8) => rows.for_each(|row| add_words::<1>(row, samples, little)),
+            (2, 16) => rows.for_each(|row| add_words::<2>(row, samples, little)),
+            (2, 32) => rows.for_each(|row| add_words::<4>(row, samples, little)),
             (3, 32) => rows.for_each(|row| {
-                for i in samples..row.len() {
-                    row[i] = row[i].wrapping_add(row[i - samples]);
-                }
+                add_words::<1>(row, samples, little);
                 // The bytes of each rank lie together, the highest first.
                 let count = row.len() / 4;
                 let ranks = row.to_vec();
@@ -525,6 +502,21 @@ impl Image<'_> {
                     };
                 }
             }
+        }
+    }
+}
+
+/// Adds to every number of `N` bytes the one `samples` before it.
+fn add_words<const N: usize>(row: &mut [u8], samples: usize, little: bool) {
+    let words = row.as_chunks_mut::<N>().0;
+    for i in samples..words.len() {
+        let before = words[i - samples];
+        let mut carry = 0;
+        for k in 0..N {
+            let k = if little { k } else { N - 1 - k };
+            let sum = u16::from(words[i][k]) + u16::from(before[k]) + carry;
+            words[i][k] = sum as u8;
+            carry = sum >> 8;
         }
     }
 }

@@ -100,8 +100,8 @@ impl Decoder {
         Decoder { code: 0, interval: 0, shifts: -16 }
     }
 
-    /// The next decision under the statistics `state`: whether the uppermost bit is the more probable, and
-    /// a number of [`STATES`].
+    /// The next decision under the statistics `state`: whether the uppermost bit is the more
+    /// probable, and a number of [`STATES`].
     fn decide(&mut self, stream: &mut Stream, state: &mut u8) -> bool {
         while self.interval < 0x8000 {
             self.shifts -= 1;

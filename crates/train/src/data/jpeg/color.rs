@@ -1,4 +1,5 @@
-//! Planes to RGB: libjpeg's "fancy" upsampling (`jdsample.c`) and its color conversion (`jdcolor.c`).
+//! Planes to RGB: libjpeg's "fancy" upsampling (`jdsample.c`) and its color conversion
+//! (`jdcolor.c`).
 // Loops by index over slices of one length become vectors.
 #![allow(clippy::needless_range_loop)]
 
@@ -177,8 +178,8 @@ pub(in crate::data) fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     [red.clamp(0, 255) as u8, green.clamp(0, 255) as u8, blue.clamp(0, 255) as u8]
 }
 
-/// Pillow's CMYK to RGB, of ink that is stored inverted. Adobe stores it so, and Pillow takes every CMYK
-/// JPEG for Adobe's.
+/// Pillow's CMYK to RGB, of ink that is stored inverted. Adobe stores it so, and Pillow takes every
+/// CMYK JPEG for Adobe's.
 #[inline(always)]
 pub(in crate::data) fn ink_to_rgb(ink: [u8; 3], key: u8) -> [u8; 3] {
     let white = u32::from(key);

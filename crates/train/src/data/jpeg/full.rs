@@ -1,8 +1,9 @@
 //! The whole image of a JPEG file, with libjpeg-turbo's pixels: baseline, extended and progressive,
 //! Huffman- and arithmetic-coded, interleaved or not, with every sampling that libjpeg reads.
 //!
-//! The usual kind, one sound Huffman-coded scan of all components, is transformed block by block as it is
-//! read. Of every other kind, and of damaged files, all coefficients are read first, as libjpeg reads them.
+//! The usual kind, one sound Huffman-coded scan of all components, is transformed block by block as
+//! it is read. Of every other kind, and of damaged files, all coefficients are read first, as
+//! libjpeg reads them.
 
 use image::metadata::Orientation;
 use mbconv_nets::vectors::{Work, run};
@@ -207,7 +208,8 @@ impl Work for Quick<'_> {
     }
 }
 
-/// The Huffman tables of a component; where a file defines none, those of the standard, as in Motion JPEG.
+/// The Huffman tables of a component; where a file defines none, those of the standard, as in
+/// Motion JPEG.
 fn huffman_tables<'a>(reader: &Reader<'a>, member: &Member) -> (Option<Table<'a>>, Option<Table<'a>>) {
     let dc = reader.dc.get(member.dc).copied().flatten();
     let ac = reader.ac.get(member.ac).copied().flatten();
@@ -249,8 +251,8 @@ fn careful(reader: &mut Reader, first: Scan) -> Result<Vec<Coefficients>, Decode
     Err(DecodeError::Damaged(format!("it has more than {MAX_SCANS} scans")))
 }
 
-/// Reads a scan's blocks; gives whether it brings all there is. `cut_off` becomes the row of units after the
-/// last for which there were data.
+/// Reads a scan's blocks; gives whether it brings all there is. `cut_off` becomes the row of units
+/// after the last for which there were data.
 fn read_scan(
     reader: &mut Reader,
     scan: &Scan,

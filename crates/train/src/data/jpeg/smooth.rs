@@ -7,8 +7,8 @@ use super::header::Component;
 /// Coefficients, in zigzag order, that are estimated if unknown; the first is the mean itself.
 const ESTIMATED: usize = 10;
 
-/// What the means of 5×5 blocks weigh in the estimates of coefficients 1 to 9 and then of the mean, in
-/// units of 1/256, if nothing but means is known.
+/// What the means of 5×5 blocks weigh in the estimates of coefficients 1 to 9 and then of the mean,
+/// in units of 1/256, if nothing but means is known.
 #[rustfmt::skip]
 const OF_MEANS: [[i64; 25]; 10] = [
     [-1, -1, 0, 1, 1, -3, 13, 0, -13, 3, -3, 38, 0, -38, 3, -3, 13, 0, -13, 3, -1, -1, 0, 1, 1],
@@ -70,8 +70,8 @@ pub(super) fn is_useful(components: &[Component], accuracies: &[Accuracy]) -> bo
     usable && accuracies.iter().any(|accuracy| accuracy.gaps().1)
 }
 
-/// Fills the gaps of a component's `blocks`, unit row by unit row up to `units`; from row `cut_off` on the
-/// last scan brought nothing.
+/// Fills the gaps of a component's `blocks`, unit row by unit row up to `units`; from row `cut_off`
+/// on the last scan brought nothing.
 pub(super) fn smooth(
     blocks: &mut [[i16; 64]],
     component: &Component,

@@ -1,4 +1,5 @@
-//! The bytes of a JPEG file as libjpeg reads them: markers, restarts and bits, with its way out of damage.
+//! The bytes of a JPEG file as libjpeg reads them: markers, restarts and bits, with its way out of
+//! damage.
 
 /// An end of the image; also what the end of the file is taken for.
 pub(super) const END_OF_IMAGE: u8 = 0xD9;
@@ -228,7 +229,8 @@ pub(super) struct Codes {
 }
 
 impl Codes {
-    /// From the number of codes of each length and their symbols; nothing if they are no prefix code.
+    /// From the number of codes of each length and their symbols; nothing if they are no prefix
+    /// code.
     pub fn new(lengths: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut codes = Codes { lookup: [0; 1 << LOOKUP], limits: [0; 17], offsets: [0; 17], symbols: [0; 256] };
         codes.symbols.get_mut(..symbols.len())?.copy_from_slice(symbols);

@@ -1,7 +1,7 @@
 //! libjpeg's accurate integer inverse transform (`jidctint.c`, "islow"), to the last bit.
 //!
-//! Sums wrap and intermediate results saturate at 16 bits as in libjpeg-turbo's vector code, so that no
-//! coefficient overflows.
+//! Sums wrap and intermediate results saturate at 16 bits as in libjpeg-turbo's vector code, so
+//! that no coefficient overflows.
 // Loops by index over arrays of one length become vectors.
 #![allow(clippy::needless_range_loop)]
 
