@@ -50,6 +50,7 @@ pub mod run_folder;
 mod running;
 pub mod scale;
 pub mod schedule;
+pub mod shell;
 mod stepper;
 pub mod tensorboard;
 

@@ -16,6 +16,7 @@ use crate::import::is_pytorch;
 use crate::metrics::Scores;
 use crate::recipe::RecipeFile;
 use crate::run_folder::Score;
+use crate::shell::quoted_path;
 
 /// Key of the card in the file's metadata.
 pub(crate) const METADATA_KEY: &str = "mbconv";
@@ -168,6 +169,7 @@ impl ModelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoCard { path } | Self::Foreign { path } => {
+                let path = quoted_path(path);
                 Some(format!("`mbconv import {path} MODEL.safetensors` makes a model of another program's weights"))
             }
             Self::Weights { source: WeightsError::Format(_), .. } => {

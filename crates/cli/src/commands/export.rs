@@ -8,6 +8,7 @@ use mbconv_train::burnpack::to_burnpack;
 use mbconv_train::files::write_atomically;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::{OnnxOptions, to_onnx};
+use mbconv_train::shell::quoted_path;
 use mbconv_train::{Model, device};
 
 use crate::args::{Arguments, Export, Format, Layout};
@@ -25,7 +26,7 @@ pub fn run(args: Export) -> Result<(), Failure> {
         });
         return Err(Failure::new(
             format!("{} is a folder", out.display()),
-            format!("name the file to write, such as {}", example.display()),
+            format!("name the file to write, such as {}", quoted_path(example)),
         ));
     }
     let Model { network, card, .. } = Model::open(&model, &device::parse("cpu")?)?;

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use mbconv_nets::weights::Precision;
 use mbconv_train::import::{ImportOptions, load_weights};
+use mbconv_train::shell::quoted_path;
 use mbconv_train::{Model, device};
 
 use super::fetch::resolve;
@@ -20,7 +21,7 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
         let example = out.join("model.safetensors");
         return Err(Failure::new(
             format!("{} is a folder", out.display()),
-            format!("name the file to write, such as {}", example.display()),
+            format!("name the file to write, such as {}", quoted_path(example)),
         ));
     }
     let classes = classes.as_deref().map(class_names).transpose()?;

@@ -86,7 +86,7 @@ impl CurateError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Data(DataError::Image { .. }) => {
-                Some("`mbconv data verify --fix` finds all bad images and moves them aside".into())
+                Some("`mbconv data verify DATA --fix` finds all bad images and moves them aside".into())
             }
             Self::Data(error) => error.hint(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::CrossesDevices => {

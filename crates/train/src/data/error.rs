@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Form, MOST_UNREADABLE};
+use crate::shell::quoted_path;
 
 /// Why the bytes of an image gave no pixels.
 #[derive(Debug, thiserror::Error)]
@@ -325,6 +326,7 @@ impl DataError {
             DataError::Compressed { path } => {
                 let name = path.to_string_lossy();
                 if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+                    let name = quoted_path(path);
                     format!("unpack it and give the folder it holds, or `gunzip {name}` and give the .tar")
                 } else {
                     "unpack it and give the folder it holds".into()
@@ -425,7 +427,7 @@ fn fetched_by(path: &Path) -> Option<String> {
     let folder = match path.parent()?.to_str()? {
         "" => " --to .".into(),
         "data" => String::new(),
-        folder => format!(" --to {folder}"),
+        folder => format!(" --to {}", quoted_path(folder)),
     };
     Some(format!("scripts/fetch_data.sh {set}{folder}"))
 }

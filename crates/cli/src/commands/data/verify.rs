@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use mbconv_train::curate::aside::{self, Moved};
 use mbconv_train::curate::verify::{Finding, Kind, Verification, VerifyOptions, verify};
 use mbconv_train::files::write_atomically;
+use mbconv_train::shell::{quoted, quoted_path};
 use serde_json::json;
 
 use super::{open, with_progress};
@@ -77,8 +78,9 @@ fn tell(fixed: &Fixed, data: &str) -> String {
         files => {
             let undo = match fixed.folder == aside::default_folder(Path::new(data)) {
                 true => "--undo".to_string(),
-                false => format!("--undo={folder}"),
+                false => format!("--undo={}", quoted(&fixed.folder.to_string_lossy())),
             };
+            let data = quoted_path(data);
             format!(
                 "\n{} file(s) moved to {folder}; `mbconv data verify {data} {undo}` moves them back\n",
                 thousands(files as u64)
