@@ -7,6 +7,7 @@ use mbconv_nets::weights::Precision;
 use mbconv_train::Group;
 use mbconv_train::device::{self, Device, DeviceError};
 use mbconv_train::precision::{MapPrecision, NoBf16};
+use mbconv_train::shell::quoted;
 
 /// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
 #[derive(Parser)]
@@ -89,6 +90,32 @@ pub enum OnNan {
     Skip,
 }
 
+impl OnNan {
+    /// The recipe's key, as `key=value`.
+    fn setting(self) -> String {
+        match self {
+            Self::Stop => "on_nan=stop".into(),
+            Self::Skip => "on_nan=skip".into(),
+        }
+    }
+}
+
+impl FindLr {
+    /// All that the command line sets of the recipe, as `key=value`.
+    pub fn settings(&self) -> Vec<String> {
+        let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
+        freeze.into_iter().chain(self.overrides.iter().cloned()).collect()
+    }
+}
+
+impl Train {
+    /// All that the command line sets of the recipe, as `key=value`.
+    pub fn settings(&self) -> Vec<String> {
+        let data = self.data.as_ref().map(|path| format!("data.path={}", serde_json::json!(path)));
+        self.overrides.iter().cloned().chain(data).chain(self.on_nan.map(OnNan::setting)).collect()
+    }
+}
+
 #[derive(Args)]
 pub struct Finetune {
     /// Model file, folder of a run (its best model), or published weights, to begin with
@@ -120,6 +147,9 @@ pub struct Finetune {
     /// Set any key of the recipe, such as optimizer.learning_rate=0.001; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// What to do about a loss or gradient that is not a number [default: stop]
+    #[arg(long, value_enum, value_name = "stop|skip")]
+    pub on_nan: Option<OnNan>,
     /// Continue the run in the folder exactly where it stopped
     #[arg(long)]
     pub resume: bool,
@@ -134,7 +164,8 @@ impl Finetune {
         let epochs = self.epochs.map(|epochs| format!("epochs={epochs}"));
         let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
         let norms = self.freeze_norms.then(|| "finetune.freeze_norms=true".into());
-        [epochs, freeze, norms].into_iter().flatten().chain(self.overrides.iter().cloned()).collect()
+        let on_nan = self.on_nan.map(OnNan::setting);
+        [epochs, freeze, norms].into_iter().flatten().chain(self.overrides.iter().cloned()).chain(on_nan).collect()
     }
 }
 
@@ -178,16 +209,29 @@ pub struct Eval {
 
 #[derive(Args)]
 pub struct FindLr {
-    /// TOML recipe, such as configs/digits.toml
-    pub recipe: PathBuf,
+    /// TOML recipe, such as configs/digits.toml; with --weights and --data it may be left out, for the one of finetune
+    #[arg(required_unless_present_all = ["weights", "data"])]
+    pub recipe: Option<PathBuf>,
     /// Data set, instead of the recipe's
     #[arg(long)]
     pub data: Option<String>,
-    /// Number of updates
-    #[arg(long, default_value_t = 100, value_parser = positive)]
+    /// Model file, folder of a run (its best model), or published weights, to begin with
+    #[arg(long, value_name = "MODEL")]
+    pub weights: Option<PathBuf>,
+    /// Network of the weights, if it cannot be detected; without a recipe
+    #[arg(long, value_name = "NAME", requires = "weights", conflicts_with = "recipe")]
+    pub arch: Option<String>,
+    /// What does not learn at all: body (a linear probe), or a number of stages from the image
+    #[arg(long, value_name = "PART")]
+    pub freeze: Option<String>,
+    /// Number of updates of each sweep
+    #[arg(long, default_value_t = 300, value_parser = positive)]
     pub steps: usize,
+    /// How often the rate grows, each time from fresh weights and with other batches
+    #[arg(long, default_value_t = 3, value_parser = positive)]
+    pub sweeps: usize,
     /// First learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-6)]
+    #[arg(long, value_name = "RATE", default_value_t = 1e-5)]
     pub from: f64,
     /// Last learning rate
     #[arg(long, value_name = "RATE", default_value_t = 10.0)]
@@ -665,6 +709,13 @@ impl DeviceArgs {
     pub fn open(&self) -> Result<Device, DeviceError> {
         device::set_threads(self.threads);
         device::parse(&self.device)
+    }
+
+    /// The options that were given, as a command repeats them.
+    pub fn repeated(&self) -> String {
+        let device = (self.device != "auto").then(|| format!(" --device {}", quoted(&self.device)));
+        let threads = self.threads.map(|threads| format!(" --threads {threads}"));
+        [device, threads].into_iter().flatten().collect()
     }
 
     /// The device of one of several processes, with its share of the threads.

@@ -59,13 +59,32 @@ fn learning_rates_are_tried() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let svg = folder.path().join("curve.svg");
-    let arguments = ["find-lr", path(&recipe), "--steps", "40", "--out", path(&svg), "--device", "cpu"];
+    let arguments = ["find-lr", path(&recipe), "--steps", "200", "--out", path(&svg), "--device", "cpu"];
     let document = json(&[&arguments[..], &["--json"]].concat());
     let points = document["points"].as_array().unwrap();
-    assert!(points.len() > 10 && document["suggestion"].as_f64().unwrap() > 1e-5);
+    let suggestion = document["suggestion"].as_f64().unwrap();
+    assert!(points.len() > 10 && (2e-3..0.1).contains(&suggestion), "{suggestion}");
+    assert_eq!(document["sweeps"].as_array().unwrap().len(), 3);
     assert!(fs::read_to_string(&svg).unwrap().contains("</svg>"));
     let (text, _) = run(0, &arguments);
     assert!(text.contains("--set optimizer.learning_rate="), "{text}");
+    // Rates too low to learn anything with suggest nothing.
+    let low = ["--steps", "40", "--from", "1e-9", "--to", "1e-6", "--sweeps", "2"];
+    let arguments = ["find-lr", path(&recipe), "--out", path(&svg), "--device", "cpu"];
+    let document = json(&[&arguments[..], &low, &["--json"]].concat());
+    assert!(document["suggestion"].is_null(), "{document}");
+    let (text, _) = run(0, &[&arguments[..], &low].concat());
+    assert!(text.contains("no suggestion") && !text.contains("--set"), "{text}");
+    // Of a model's weights, without a recipe and with one.
+    let short = ["--steps", "5", "--sweeps", "1", "--json"];
+    let first = |more: &[&str]| json(&[more, &short].concat())["points"][0]["loss"].as_f64().unwrap();
+    first(&["find-lr", "--weights", path(trained()), "--data", "digits", "--out", path(&svg)]);
+    let weights = ["--weights", path(trained())];
+    let fresh = first(&arguments);
+    let whole = first(&[&arguments[..], &weights].concat());
+    let frozen = first(&[&arguments[..], &weights, &["--freeze", "body"]].concat());
+    assert!(fresh != whole && whole != frozen, "{fresh} {whole} {frozen}");
+    assert!(error(&[&arguments[..], &["--freeze", "99"]].concat()).contains("finetune.freeze"));
     assert!(error(&["find-lr", path(&recipe), "--from", "1", "--to", "0.1"]).contains("--from"));
 }
 

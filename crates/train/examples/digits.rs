@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         device: &Device::default(),
         group: &Group::alone(),
         resume: false,
+        settings: None,
         stop: &AtomicBool::new(false),
     };
     let outcome = train(run, &mut |event| {

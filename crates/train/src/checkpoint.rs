@@ -14,7 +14,8 @@ use crate::data::Position;
 use crate::files::write_atomically;
 use crate::model_file::Results;
 use crate::optimizer::NetworkOptimizer;
-use crate::run_folder::EpochRow;
+use crate::run_folder::{EpochRow, RECIPE};
+use crate::shell::quoted_path;
 
 /// Name of the file in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -22,12 +23,19 @@ const METADATA_KEY: &str = "mbconv_checkpoint";
 const WEIGHTS: &str = "weights";
 const OPTIMIZER: &str = "optimizer";
 const AVERAGE: &str = "average";
+const DATA: &str = "data";
 
 /// Where a run stands, besides its weights and its optimizer's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// The recipe as TOML.
     pub recipe: String,
+    /// What the command line set of the recipe, as `key=value`; a resumed run sets it again.
+    #[serde(default)]
+    pub settings: Vec<String>,
+    /// What the data looked like; empty where that is not known.
+    #[serde(skip)]
+    pub data: Vec<u8>,
     /// Class names of the data.
     pub classes: Vec<String>,
     /// Number of training images.
@@ -102,7 +110,7 @@ pub enum CheckpointError {
         /// Key of the tensor.
         key: String,
     },
-    /// The recipe or the data changed since.
+    /// The recipe changed since in a way that a run cannot continue with.
     #[error("the run in {path} cannot continue: {message}")]
     Changed {
         /// Folder of the run.
@@ -110,6 +118,41 @@ pub enum CheckpointError {
         /// What differs.
         message: String,
     },
+    /// The data changed since.
+    #[error("the data of the run in {path} changed since its last checkpoint: {changes}")]
+    DataChanged {
+        /// Folder of the run.
+        path: String,
+        /// What differs.
+        changes: String,
+    },
+    /// More epochs are done than are asked for.
+    #[error("the run in {path} has {done} epochs behind it, and `epochs` is {epochs}")]
+    FewerEpochs {
+        /// Folder of the run.
+        path: String,
+        /// Epochs completed.
+        done: usize,
+        /// The recipe's.
+        epochs: usize,
+    },
+}
+
+impl CheckpointError {
+    /// Returns what would mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Changed { path, .. } => Some(format!(
+                "continue with the recipe it was begun with, {}, or begin another run with --out",
+                quoted_path(Path::new(path).join(RECIPE))
+            )),
+            Self::DataChanged { .. } => {
+                Some("restore the data, or add --set data.may_change=true to continue with them as they are now".into())
+            }
+            Self::FewerEpochs { done, .. } => Some(format!("--set epochs={} or more goes on", done + 1)),
+            _ => None,
+        }
+    }
 }
 
 /// All that learns, to be saved or put back.
@@ -140,6 +183,9 @@ pub(crate) fn to_bytes(path: &Path, learner: &Learner, progress: &Progress) -> R
     }
     let mut json = serde_json::to_value(progress).map_err(|error| damaged(error.to_string()))?;
     json["checksum"] = checksum(parts.iter().map(|(_, bytes)| bytes.as_slice())).into();
+    if !progress.data.is_empty() {
+        parts.push((DATA, progress.data.clone()));
+    }
     let views = parts.iter().map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::U8, vec![bytes.len()], bytes)?)));
     views
         .collect::<Result<Vec<_>, SafeTensorError>>()
@@ -178,7 +224,10 @@ pub(crate) fn from_bytes(path: &Path, bytes: &[u8], learner: Learner) -> Result<
 }
 
 /// Reads only where the run stands.
-pub(crate) fn read_progress(path: &Path) -> Result<Progress, CheckpointError> {
+///
+/// # Errors
+/// A file that cannot be read or is no checkpoint.
+pub fn read_progress(path: &Path) -> Result<Progress, CheckpointError> {
     progress_of(&read(path)?, path)
 }
 
@@ -188,7 +237,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
 }
 
 fn progress_of(bytes: &[u8], path: &Path) -> Result<Progress, CheckpointError> {
-    let parse = || -> Result<Progress, Box<dyn std::error::Error>> { Ok(serde_json::from_value(metadata(bytes)?)?) };
+    let parse = || -> Result<Progress, Box<dyn std::error::Error>> {
+        let progress: Progress = serde_json::from_value(metadata(bytes)?)?;
+        let data = SafeTensors::deserialize(bytes)?.tensor(DATA).map_or(Vec::new(), |view| view.data().to_vec());
+        Ok(Progress { data, ..progress })
+    };
     parse().map_err(|error| CheckpointError::Damaged { path: path.display().to_string(), message: error.to_string() })
 }
 

@@ -42,6 +42,10 @@ const BATCHES_PER_REPORT_BEHIND: usize = 32;
 /// Updates in a row without a number that are left out before the run ends.
 const MOST_LEFT_OUT: usize = 50;
 
+/// What to do about a run that diverged.
+const CALMER: &str = "continue with --resume and, each by --set, a lower optimizer.learning_rate, a longer \
+                      schedule.warmup_epochs or optimizer.clip_norm=1";
+
 /// What to train, on what, where.
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
@@ -57,6 +61,9 @@ pub struct Run<'a> {
     pub group: &'a Group,
     /// Continue the run in the folder rather than begin one.
     pub resume: bool,
+    /// What the command line sets of the recipe, which the run remembers. With `Some`, a resumed run may change the keys of
+    /// [`RESUMABLE`](crate::recipe::RESUMABLE); with `None` it needs the recipe that it was begun with.
+    pub settings: Option<&'a [String]>,
     /// Set it, and the run ends with a checkpoint after the current step.
     pub stop: &'a AtomicBool,
 }
@@ -141,6 +148,8 @@ pub enum TrainError {
     OutExists {
         /// The folder.
         path: String,
+        /// Whether there is a checkpoint to continue from.
+        resumable: bool,
     },
     /// There is nothing to continue.
     #[error("{path} holds no run to resume")]
@@ -214,6 +223,11 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether loss or weights stopped being numbers.
+    pub(crate) fn is_divergence(&self) -> bool {
+        matches!(self, Self::Diverged { .. } | Self::WeightsDiverged { .. } | Self::TooManyLeftOut { .. })
+    }
+
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -221,23 +235,28 @@ impl TrainError {
             Self::Model(error) => error.hint(),
             Self::Objective(error) => error.hint(),
             Self::Recipe(RecipeError::Model(error)) => error.hint(),
-            Self::OutExists { .. } => Some("continue it with --resume, or choose another folder with --out".into()),
+            Self::OutExists { resumable: true, .. } => {
+                Some("continue it with --resume, or choose another folder with --out".into())
+            }
+            Self::OutExists { .. } => {
+                Some("it has no checkpoint to resume from: choose another folder with --out".into())
+            }
             Self::NothingToResume { .. } => Some("leave --resume away to begin a run there".into()),
-            Self::TooFewImages { images, .. } => Some(format!("--set batch_size={}", (images / 4).max(1))),
+            Self::TooFewImages { images, .. } => {
+                // Batch-norm learns little from batches of one image.
+                Some(format!("--set batch_size={}", (images / 4).max(2).min(*images)))
+            }
             Self::Finetune(error) => error.hint(),
             Self::Group(error) => error.hint(),
             Self::Unsynchronised => Some("--device cpu, or --set sync_batch_norm=false".into()),
             Self::Precision(error) => error.hint(),
             Self::Repeat(_) => Some("continue with --resume --set record_steps=false".into()),
             Self::UnsynchronisedBf16 => Some("--set precision=f32, or --set sync_batch_norm=false".into()),
-            Self::Diverged { .. } | Self::WeightsDiverged { .. } | Self::TooManyLeftOut { .. } => Some(
-                "try a lower optimizer.learning_rate, a longer schedule.warmup_epochs or optimizer.clip_norm=1; \
-                 --on-nan skip leaves single bad updates out"
-                    .into(),
-            ),
-            Self::Checkpoint(CheckpointError::Changed { .. }) => {
-                Some("continue with the recipe and data it was begun with, or begin another run with --out".into())
+            Self::Diverged { .. } | Self::WeightsDiverged { .. } => {
+                Some(format!("{CALMER}; --on-nan skip leaves single bad updates out"))
             }
+            Self::TooManyLeftOut { .. } => Some(CALMER.into()),
+            Self::Checkpoint(error) => error.hint(),
             _ => None,
         }
     }
@@ -353,6 +372,9 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         (network, told) = group.agree(loaded)?;
         lines.extend(told);
     }
+    if recipe.sampling == Sampling::Once {
+        lines.extend(left_out_of_epochs(train_images, recipe.batch_size, folder.begun));
+    }
     let average = recipe.ema.as_ref().map(|_| network.valid());
     let learner = Learner { network, optimizer: recipe.optimizer.init(&architecture), average };
     let mut learner = folder.beginning(learner, group)?;
@@ -363,7 +385,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let done = folder.progress.epoch * steps + folder.progress.position.batches;
     let classes = data.classes.len();
     observer(Event::Start { epoch: folder.progress.epoch, epochs: recipe.epochs, step: done as u64, classes });
-    if !folder.begun {
+    if !folder.begun || folder.changed() {
         folder.save_checkpoint(&learner)?;
     }
     let mut stepper = Stepper::new(recipe, &objective, &preprocess, &autodiff, group);
@@ -642,6 +664,27 @@ fn validate(
     Ok(Some((all.scores(), all.images)))
 }
 
+/// Returns a line about the images that do not fill a last batch, if there are any; with a better batch size if they are
+/// many and the run has not `begun`, after which its batch size stays.
+fn left_out_of_epochs(images: usize, batch_size: usize, begun: bool) -> Option<String> {
+    /// One image in this many deserves a note.
+    const MANY: usize = 10;
+    let left_out = images % batch_size;
+    if left_out == 0 {
+        return None;
+    }
+    let line = format!(
+        "{left_out} of {images} images are left out of each epoch, other ones each time (incomplete last batch of \
+         {batch_size})"
+    );
+    let better = (batch_size / 2 + 1..batch_size).rev().min_by_key(|size| images % size);
+    match better.filter(|size| images % size < left_out) {
+        _ if left_out * MANY < images => Some(line),
+        Some(size) if !begun => Some(format!("note: {line}; --set batch_size={size} leaves out {}", images % size)),
+        _ => Some(format!("note: {line}")),
+    }
+}
+
 /// Seed of what a step draws on the device: dropout and stochastic depth.
 fn step_seed(seed: u64, step: usize) -> u64 {
     // One round of SplitMix64, so that neighbouring steps and seeds share nothing.
@@ -649,4 +692,24 @@ fn step_seed(seed: u64, step: usize) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_fill_no_batch_are_reported() {
+        assert_eq!(left_out_of_epochs(16, 8, false), None);
+        let line = left_out_of_epochs(15, 8, false).unwrap();
+        assert_eq!(
+            line,
+            "note: 7 of 15 images are left out of each epoch, other ones each time (incomplete last batch of 8); \
+             --set batch_size=5 leaves out 0"
+        );
+        // A batch size cannot change once a run has begun.
+        assert!(!left_out_of_epochs(15, 8, true).unwrap().contains("--set"));
+        let few = left_out_of_epochs(1001, 10, false).unwrap();
+        assert!(few.starts_with("1 of 1001 images") && !few.contains("--set"), "{few}");
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
+use mbconv_nets::Network;
 use serde::Serialize;
 
 use crate::batch::normalised;
@@ -12,14 +13,23 @@ use crate::engine::TrainError;
 use crate::finetune::load_body;
 use crate::freeze;
 use crate::objective::Objective;
-use crate::optimizer::fresh_network;
+use crate::optimizer::{NetworkOptimizer, fresh_network};
 use crate::recipe::Recipe;
 use crate::report::{Chart, Scale, Series};
 
-/// The test ends where the loss has grown to this many times its least.
+/// A sweep ends where the smoothed loss has grown to this many times its least, as fastai's does,
 const DIVERGED: f64 = 4.0;
+/// or by this share of the loss at the start.
+const RISEN: f64 = 0.5;
 /// Weight of the past in the smoothed loss.
-const SMOOTHING: f64 = 0.9;
+const SMOOTHING: f64 = 0.95;
+/// The first share of the updates is at rates that are too low to change anything: it gives the loss at the start.
+const START: f64 = 0.1;
+/// The slope of the smoothed loss is taken over this share of the updates to both sides.
+const REACH: f64 = 0.08;
+/// A fall is clear from this share of the loss at the start, and from this many standard errors of the smoothed loss.
+const LEAST_FALL: f64 = 0.01;
+const LEAST_ERRORS: f64 = 4.0;
 
 /// How the rate grows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +40,8 @@ pub struct Sweep {
     pub from: f64,
     /// Last learning rate.
     pub to: f64,
+    /// How often it grows, each time from fresh weights.
+    pub sweeps: usize,
 }
 
 /// One update.
@@ -37,29 +49,34 @@ pub struct Sweep {
 pub struct Point {
     /// Its learning rate.
     pub learning_rate: f64,
-    /// Loss of its batch, before the update.
+    /// Loss of its batch before the update, the mean of all sweeps.
     pub loss: f64,
-    /// Mean of the losses so far, recent ones counting more.
+    /// Exponential moving average of the losses so far.
     pub smoothed: f64,
 }
 
-/// What the test found.
+/// Result of the test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RateCurve {
-    /// The rate to try, `optimizer.learning_rate` of the recipe: within the longest fall of the loss (fastai's `valley`).
+    /// The learning rate to try, `optimizer.learning_rate` of the recipe: the steepest fall, if the loss fell clearly.
     pub suggestion: Option<f64>,
-    /// The rate at which the loss fell fastest.
+    /// The learning rate at which the smoothed loss fell fastest.
     pub steepest: Option<f64>,
-    /// The rate with the least loss.
+    /// The learning rate with the least smoothed loss.
     pub minimum: Option<f64>,
-    /// All updates.
+    /// How far the smoothed loss fell, as a share of the loss at the start.
+    pub fall: f64,
+    /// What each sweep alone suggests; they differ more, the less sure the suggestion is.
+    pub sweeps: Vec<Option<f64>>,
+    /// The mean of all sweeps.
     pub points: Vec<Point>,
 }
 
 /// Runs the test with the recipe's network, data, augmentation, loss and optimizer; nothing is kept.
 ///
 /// Gradients are not accumulated, so the rates are those of a batch of `batch_size`; where the recipe scales its rate with
-/// the batch, they are given as the recipe writes them.
+/// the batch, they are given as the recipe writes them. Each sweep has its own seed and so its own fresh weights and order of
+/// the images.
 ///
 /// # Errors
 /// As training; a set `stop` ends it early, with what was found.
@@ -74,61 +91,86 @@ pub fn find_lr(
     recipe.precision.check(device)?;
     data.check_trainable()?;
     let source = data.split("train")?;
-    let transform = Transform::Train(recipe.train_transform_for(device));
-    let device = recipe.autodiff(device);
-    let objective = Objective::new(recipe, &data.classes, &*source, &device)?;
-    let config = LoaderConfig {
-        batch_size: recipe.batch_size,
-        workers: recipe.workers(),
-        prefetch: recipe.data.prefetch,
-        seed: recipe.seed,
-        shuffle: true,
-        sampling: recipe.sampling,
-        drop_last: true,
-        on_bad_image: OnBadImage::Skip,
-        part: 0..usize::MAX,
-    };
-    let train_images = source.len();
+    let autodiff = recipe.autodiff(device);
+    let objective = Objective::new(recipe, &data.classes, &*source, &autodiff)?;
+    if source.len() < recipe.batch_size {
+        return Err(TrainError::TooFewImages { images: source.len(), batch_size: recipe.batch_size });
+    }
     let decoding = recipe.data.decoding(true);
     let source = keep(&source, recipe.data.cache, decoding).map_or(source, |(kept, _)| kept);
-    let loader = Loader::new(source, transform, config).with_decoding(decoding);
-    if loader.batches() == 0 {
-        return Err(TrainError::TooFewImages { images: train_images, batch_size: recipe.batch_size });
+    let mut curves = Vec::new();
+    for number in 0..sweep.sweeps.max(1) {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let seed = recipe.seed.wrapping_add(number as u64);
+        let config = LoaderConfig {
+            batch_size: recipe.batch_size,
+            workers: recipe.workers(),
+            prefetch: recipe.data.prefetch,
+            seed,
+            shuffle: true,
+            sampling: recipe.sampling,
+            drop_last: true,
+            on_bad_image: OnBadImage::Skip,
+            part: 0..usize::MAX,
+        };
+        let transform = Transform::Train(recipe.train_transform_for(device));
+        let loader = Loader::new(source.clone(), transform, config).with_decoding(decoding);
+        let learner = beginning(recipe, data, seed, &autodiff)?;
+        curves.push(run_sweep(recipe, &objective, &loader, learner, sweep, stop, progress)?);
     }
-    let preprocess = recipe.preprocess();
+    Ok(RateCurve::of(&curves, sweep))
+}
+
+/// The network and the optimizer that a sweep begins with.
+fn beginning(
+    recipe: &Recipe,
+    data: &DataSet,
+    seed: u64,
+    device: &Device,
+) -> Result<(Network, NetworkOptimizer), TrainError> {
     let architecture = recipe.architecture(data.classes.len())?;
     let finetune = recipe.finetune.clone().unwrap_or_default();
-    let mut network = fresh_network(&architecture, recipe.seed, &device);
+    let mut network = fresh_network(&architecture, seed, device);
     if let Some(weights) = &finetune.weights {
         (network, _) = load_body(network, &recipe.model.name, &data.classes, weights)?;
     }
     // As after the classifier's own epochs.
     network = freeze::apply(network, &finetune, finetune.head_epochs);
-    let mut optimizer = recipe.optimizer.init(&architecture);
+    Ok((network, recipe.optimizer.init(&architecture)))
+}
+
+/// Returns the losses of the batches, each before its update.
+fn run_sweep(
+    recipe: &Recipe,
+    objective: &Objective,
+    loader: &Loader,
+    (mut network, mut optimizer): (Network, NetworkOptimizer),
+    sweep: Sweep,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(Point),
+) -> Result<Vec<f64>, TrainError> {
+    let preprocess = recipe.preprocess();
     let clipping = recipe.optimizer.clipping();
     let written = recipe.optimizer.learning_rate_for(recipe.batch_size) / recipe.optimizer.learning_rate;
-
-    let mut points: Vec<Point> = Vec::with_capacity(sweep.steps);
-    let mut average = 0.0;
-    let mut least = f64::INFINITY;
+    let mut losses: Vec<f64> = Vec::with_capacity(sweep.steps);
+    let mut average = Average::default();
+    let mut watch = Watch::new(sweep.steps);
     let batches =
         (0..).flat_map(|epoch| loader.epoch(epoch).enumerate().map(move |(step, batch)| (epoch, step, batch)));
     for (index, (epoch, step, batch)) in batches.take(sweep.steps).enumerate() {
         let (pixels, prepared) = objective.prepare(batch?, epoch, step);
-        let along = index as f64 / (sweep.steps - 1).max(1) as f64;
-        let learning_rate = sweep.from * (sweep.to / sweep.from).powf(along);
+        let learning_rate = sweep.rate(index);
         let logits = network.forward_channels_last(recipe.precision.of(normalised(pixels, &preprocess)));
         let mean = objective.losses(logits, &prepared).mean();
         let loss: f64 = mean.clone().into_data().iter().next().unwrap_or(f64::NAN);
-        average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
-        let smoothed = average / (1.0 - SMOOTHING.powi(index as i32 + 1));
-        if !loss.is_finite() || smoothed > DIVERGED * least {
+        let smoothed = average.add(loss);
+        if !loss.is_finite() || watch.diverged(loss, smoothed) {
             break;
         }
-        least = least.min(smoothed);
-        let point = Point { learning_rate, loss, smoothed };
-        progress(point);
-        points.push(point);
+        progress(Point { learning_rate, loss, smoothed });
+        losses.push(loss);
         if stop.load(Ordering::Relaxed) {
             break;
         }
@@ -136,20 +178,121 @@ pub fn find_lr(
         clipping.apply(&network, &mut gradients);
         network = optimizer.step(learning_rate * written, network, gradients);
     }
-    Ok(RateCurve::of(points))
+    Ok(losses)
+}
+
+impl Sweep {
+    /// Learning rate of an update.
+    fn rate(&self, index: usize) -> f64 {
+        let along = index as f64 / (self.steps - 1).max(1) as f64;
+        self.from * (self.to / self.from).powf(along)
+    }
+}
+
+/// An exponential moving average without the bias of its beginning.
+#[derive(Default)]
+struct Average {
+    sum: f64,
+    weight: f64,
+}
+
+impl Average {
+    fn add(&mut self, value: f64) -> f64 {
+        self.sum = SMOOTHING * self.sum + (1.0 - SMOOTHING) * value;
+        self.weight = SMOOTHING * self.weight + (1.0 - SMOOTHING);
+        self.sum / self.weight
+    }
+}
+
+/// Finds where a sweep diverges.
+struct Watch {
+    /// Updates that give the loss at the start.
+    first: usize,
+    seen: usize,
+    start: f64,
+    least: f64,
+}
+
+impl Watch {
+    fn new(steps: usize) -> Self {
+        Self { first: first(steps), seen: 0, start: 0.0, least: f64::INFINITY }
+    }
+
+    fn diverged(&mut self, loss: f64, smoothed: f64) -> bool {
+        self.seen += 1;
+        if self.seen <= self.first {
+            self.start += loss / self.first as f64;
+            return false;
+        }
+        self.least = self.least.min(smoothed);
+        // Of a loss that begins low, as of a trained network, a little noise is a large share.
+        smoothed > DIVERGED * self.least.max(0.0) + RISEN * 0.1 || smoothed > self.start + RISEN * self.start.max(1.0)
+    }
+}
+
+/// Number of updates that give the loss at the start.
+fn first(steps: usize) -> usize {
+    ((START * steps as f64) as usize).max(2)
+}
+
+/// The mean of the losses of several sweeps, up to where half of them have ended; one that ended keeps its last loss.
+fn mean_of(curves: &[Vec<f64>]) -> Vec<f64> {
+    let mut lengths: Vec<usize> = curves.iter().map(Vec::len).collect();
+    lengths.sort_unstable();
+    let length = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
+    let at = |curve: &Vec<f64>, index: usize| curve.get(index).or(curve.last()).copied();
+    let mean = |index: usize| {
+        let losses: Vec<f64> = curves.iter().filter_map(|curve| at(curve, index)).collect();
+        losses.iter().sum::<f64>() / losses.len() as f64
+    };
+    (0..length).map(mean).collect()
 }
 
 impl RateCurve {
-    /// What a curve tells.
-    fn of(points: Vec<Point>) -> Self {
+    /// Evaluates the losses of the sweeps.
+    fn of(curves: &[Vec<f64>], sweep: Sweep) -> Self {
+        let sweeps = match curves {
+            [_] => Vec::new(),
+            _ => curves.iter().map(|curve| Self::of(std::slice::from_ref(curve), sweep).suggestion).collect(),
+        };
+        let mut average = Average::default();
+        let points: Vec<Point> = mean_of(curves)
+            .into_iter()
+            .enumerate()
+            .map(|(i, loss)| Point { learning_rate: sweep.rate(i), loss, smoothed: average.add(loss) })
+            .collect();
         let rate = |index: usize| points[index].learning_rate;
-        let minimum = (0..points.len()).min_by(|&a, &b| points[a].smoothed.total_cmp(&points[b].smoothed));
-        // The mean slope over a few neighbours, by the logarithm of the rate.
-        let slope = |&i: &usize| points[i + 2].smoothed - points[i - 2].smoothed;
-        let steepest = (2..points.len().saturating_sub(2)).min_by(|a, b| slope(a).total_cmp(&slope(b)));
-        let steepest = steepest.filter(|i| slope(i) < 0.0);
-        let suggestion = valley(&points).map(rate);
-        Self { suggestion, steepest: steepest.map(rate), minimum: minimum.map(rate), points }
+        let first = first(sweep.steps);
+        let later = first..points.len();
+        let minimum = later.clone().min_by(|&a, &b| points[a].smoothed.total_cmp(&points[b].smoothed));
+        let Some(minimum) = minimum else {
+            return Self { suggestion: None, steepest: None, minimum: None, fall: 0.0, sweeps, points };
+        };
+        let start = points[..first].iter().map(|point| point.loss).sum::<f64>() / first as f64;
+        // Slope of the straight line through the smoothed losses nearby, by the logarithm of the rate.
+        let reach = ((REACH * sweep.steps as f64) as usize).max(1);
+        let slope = |&i: &usize| -> f64 {
+            (1..=reach).map(|d| d as f64 * (points[i + d].smoothed - points[i - d].smoothed)).sum()
+        };
+        let falling = first.max(reach)..(minimum + 1).min(points.len().saturating_sub(reach));
+        let steepest = falling.min_by(|a, b| slope(a).total_cmp(&slope(b))).filter(|i| slope(i) < 0.0);
+        let fall = start - points[minimum].smoothed;
+        let clear = fall > LEAST_FALL * start && fall > LEAST_ERRORS * standard_error(&points[..=minimum]);
+        Self {
+            suggestion: steepest.filter(|_| clear).map(rate),
+            steepest: steepest.map(rate),
+            minimum: Some(rate(minimum)),
+            fall: fall / start,
+            sweeps,
+            points,
+        }
+    }
+
+    /// The smallest and the largest learning rate that single sweeps suggest, if all of several suggest one.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        let all: Vec<f64> = self.sweeps.iter().copied().collect::<Option<_>>()?;
+        let least = all.iter().copied().min_by(f64::total_cmp)?;
+        Some((least, all.iter().copied().max_by(f64::total_cmp)?))
     }
 
     /// The curve as an SVG file.
@@ -178,63 +321,73 @@ impl RateCurve {
     }
 }
 
-/// fastai's `valley`: the longest falling subsequence of the losses, of which it takes the point half-way into the middle
-/// third.
-fn valley(points: &[Point]) -> Option<usize> {
-    if points.len() < 5 {
-        return None;
-    }
-    let mut lengths = vec![1usize; points.len()];
-    let mut end = 0;
-    for i in 1..points.len() {
-        for j in 0..i {
-            if points[i].smoothed < points[j].smoothed && lengths[i] < lengths[j] + 1 {
-                lengths[i] = lengths[j] + 1;
-            }
-        }
-        if lengths[i] > lengths[end] {
-            end = i;
-        }
-    }
-    let start = end + 1 - lengths[end].min(end + 1);
-    let third = (end - start) as f64 / 3.0;
-    (end > start).then_some(start + third as usize + (third / 2.0) as usize)
+/// Standard error of the smoothed losses, from the differences of neighboring losses, which a trend hardly changes.
+fn standard_error(points: &[Point]) -> f64 {
+    let squares = points.windows(2).map(|pair| (pair[1].loss - pair[0].loss).powi(2));
+    let variance = squares.sum::<f64>() / (2 * points.len().saturating_sub(1)).max(1) as f64;
+    (variance * (1.0 - SMOOTHING) / (1.0 + SMOOTHING)).sqrt()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn curve(losses: impl Iterator<Item = f64>) -> RateCurve {
-        let points = losses.enumerate().map(|(i, loss)| Point {
-            learning_rate: 10f64.powf(i as f64 / 10.0 - 6.0),
-            loss,
-            smoothed: loss,
-        });
-        RateCurve::of(points.collect())
+    const SWEEP: Sweep = Sweep { steps: 300, from: 1e-5, to: 10.0, sweeps: 3 };
+
+    /// Losses that stay at 2.3 up to a learning rate of 1e-3, fall by 1.5 a decade up to 3e-2 and rise from there, with noise.
+    fn losses(seed: u64, noise: f64, fall: f64) -> Vec<f64> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
+        };
+        let loss = |exponent: f64| match exponent {
+            ..-3.0 => 2.3,
+            -3.0..-1.5 => 2.3 - fall * (exponent + 3.0),
+            _ => 2.3 - 1.5 * fall + 6.0 * (exponent + 1.5),
+        };
+        let mut losses: Vec<f64> = (0..SWEEP.steps).map(|i| loss(SWEEP.rate(i).log10()) + noise * random()).collect();
+        let (mut average, mut watch) = (Average::default(), Watch::new(SWEEP.steps));
+        let end = losses.iter().position(|&loss| watch.diverged(loss, average.add(loss)));
+        losses.truncate(end.unwrap_or(losses.len()));
+        losses
     }
 
     #[test]
-    fn the_suggestion_lies_in_the_fall() {
-        // Flat, falling from 20 to 49, rising.
-        let losses = (0..70).map(|i| match i {
-            0..20 => 2.0,
-            20..50 => 2.0 - 0.05 * f64::from(i - 19),
-            _ => 0.5 + 0.2 * f64::from(i - 49),
-        });
-        let found = curve(losses);
-        let exponent = |rate: Option<f64>| (rate.unwrap().log10() + 6.0) * 10.0;
-        assert!((20.0..45.0).contains(&exponent(found.suggestion)), "{:?}", found.suggestion);
-        assert!((exponent(found.minimum) - 49.0).abs() < 1e-6);
-        assert!((20.0..50.0).contains(&exponent(found.steepest)));
-        let svg = found.to_svg().unwrap();
-        assert!(svg.starts_with("<svg xmlns=") && svg.contains("suggested"));
+    fn the_suggestion_is_where_the_loss_falls() {
+        for seed in 0..20 {
+            let curves: Vec<Vec<f64>> = (0..3).map(|sweep| losses(3 * seed + sweep + 1, 0.4, 0.8)).collect();
+            let found = RateCurve::of(&curves, SWEEP);
+            let suggestion = found.suggestion.unwrap();
+            assert!((1e-3..4e-2).contains(&suggestion), "{suggestion}");
+            assert!((1e-2..6e-2).contains(&found.minimum.unwrap()), "{:?}", found.minimum);
+            assert_eq!((found.sweeps.len(), found.suggestion), (3, found.steepest));
+            // It ended before the last rate.
+            assert!(found.points.len() < 280);
+            let svg = found.to_svg().unwrap();
+            assert!(svg.starts_with("<svg xmlns=") && svg.contains("suggested"));
+        }
     }
 
     #[test]
-    fn too_little_suggests_nothing() {
-        assert_eq!(curve([1.0, 0.5].into_iter()).suggestion, None);
-        assert_eq!(curve((0..50).map(f64::from)).suggestion, None);
-        assert!(curve(std::iter::empty()).to_svg().is_none());
+    fn nothing_is_suggested_without_a_clear_fall() {
+        for seed in 0..50 {
+            let curves: Vec<Vec<f64>> = (0..3).map(|sweep| losses(3 * seed + sweep + 1, 0.4, 0.0)).collect();
+            assert_eq!(RateCurve::of(&curves, SWEEP).suggestion, None, "{seed}");
+        }
+        assert_eq!(RateCurve::of(&[vec![1.0, 0.5]], SWEEP).suggestion, None);
+        assert_eq!(RateCurve::of(&[(0..50).map(f64::from).collect()], SWEEP).suggestion, None);
+        assert!(RateCurve::of(&[Vec::new()], SWEEP).to_svg().is_none());
+        assert!(RateCurve::of(&[], SWEEP).to_svg().is_none());
+    }
+
+    #[test]
+    fn few_updates_are_enough_for_an_answer() {
+        for steps in 1..40 {
+            let sweep = Sweep { steps, ..SWEEP };
+            RateCurve::of(&[vec![1.0; steps]], sweep);
+        }
     }
 }

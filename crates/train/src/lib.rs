@@ -30,6 +30,7 @@ pub mod evaluate;
 pub mod files;
 pub mod find_lr;
 pub mod finetune;
+mod fingerprint;
 pub mod freeze;
 pub mod group;
 pub mod import;

@@ -11,13 +11,14 @@ use mbconv_nets::{ArchitectureOptions, summary};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PartialEpoch, Progress};
-use crate::data::{Loader, Position, Sampling, Source};
+use crate::data::{Loader, Position, Sampling, Source, enumerate};
 use crate::engine::{Event, Run, TrainError};
 use crate::files::write_atomically;
+use crate::fingerprint::{Differences, Fingerprint};
 use crate::group::Group;
 use crate::metrics::shows_top5;
 use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
-use crate::recipe::{CheckpointConfig, ClassWeights, RecipeFile};
+use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
 
 /// The resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
@@ -91,6 +92,10 @@ pub(crate) struct RunFolder {
     pub(crate) progress: Progress,
     /// There is a checkpoint to continue from.
     pub(crate) begun: bool,
+    /// What a resumed run continues otherwise than it was begun, in lines for people.
+    changes: Vec<String>,
+    /// The resumed run begins its epoch again, since the data are other data.
+    again: bool,
     /// This process writes and talks.
     leads: bool,
     /// Processes that trained before the run was continued.
@@ -108,6 +113,8 @@ impl RunFolder {
         let (recipe, last) = (folder.join(RECIPE), folder.join(LAST));
         let progress = Progress {
             recipe: run.recipe.to_toml(),
+            settings: run.settings.unwrap_or_default().to_vec(),
+            data: Vec::new(),
             classes: run.data.classes.clone(),
             train_images,
             processes: run.group.size(),
@@ -118,8 +125,16 @@ impl RunFolder {
             best: None,
             rows: Vec::new(),
         };
-        let mut this =
-            Self { folder, progress, begun: false, leads: run.group.leads(), before: 0, skipped: HashSet::new() };
+        let mut this = Self {
+            folder,
+            progress,
+            begun: false,
+            changes: Vec::new(),
+            again: false,
+            leads: run.group.leads(),
+            before: 0,
+            skipped: HashSet::new(),
+        };
         if !this.leads {
             return Ok(this);
         }
@@ -130,18 +145,57 @@ impl RunFolder {
         }
         if run.resume && begun {
             let old = checkpoint::read_progress(&checkpoint)?;
-            if let Some(message) = difference(&old, &this.progress) {
-                return Err(CheckpointError::Changed { path: shown, message }.into());
-            }
+            this.compare(&old, run)?;
         } else {
             if begun || last.exists() {
-                return Err(TrainError::OutExists { path: shown });
+                return Err(TrainError::OutExists { path: shown, resumable: begun });
             }
             std::fs::create_dir_all(&this.folder).map_err(|source| TrainError::Write { path: shown, source })?;
+            this.progress.data = Fingerprint::of(run.data).to_bytes();
         }
         this.begun = begun;
         this.write(RECIPE, this.progress.recipe.as_bytes())?;
         Ok(this)
+    }
+
+    /// Compares the run with what it was when its checkpoint was written.
+    fn compare(&mut self, old: &Progress, run: &Run) -> Result<(), CheckpointError> {
+        let path = self.folder.display().to_string();
+        let new = &mut self.progress;
+        let message = refused(old, new, run.settings.is_some());
+        if let Some(message) = message {
+            return Err(CheckpointError::Changed { path, message });
+        }
+        if run.recipe.epochs < old.epoch {
+            return Err(CheckpointError::FewerEpochs { path, done: old.epoch, epochs: run.recipe.epochs });
+        }
+        let fingerprint = Fingerprint::of(run.data);
+        new.data = fingerprint.to_bytes();
+        // Checkpoints of earlier versions have none; then only the number of images can be compared.
+        let Differences { listing: mut changed, contents } = match Fingerprint::from_bytes(&old.data) {
+            Some(before) => fingerprint.since(&before),
+            None => Differences::default(),
+        };
+        if changed.is_empty() && old.train_images != new.train_images {
+            changed.push(format!("{} training images then, {} now", old.train_images, new.train_images));
+        }
+        let may_change = run.recipe.data.may_change;
+        if !changed.is_empty() && !may_change {
+            return Err(CheckpointError::DataChanged { path, changes: changed.join("; ") });
+        }
+        self.again = !changed.is_empty();
+        let recipe = changes(&old.recipe, &new.recipe);
+        self.changes = recipe.iter().map(|change| format!("changed since it was begun: {change}")).collect();
+        let data = changed.into_iter().map(|what| format!("note: the data changed since the checkpoint: {what}"));
+        self.changes.extend(data);
+        let contents = contents.into_iter().map(|what| format!("warning: files of the data changed since: {what}"));
+        self.changes.extend(contents);
+        Ok(())
+    }
+
+    /// Whether the run continues otherwise than its checkpoint has it.
+    pub(crate) fn changed(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -192,6 +246,10 @@ impl RunFolder {
                 true => format!("resumed after {epoch} epochs and {} steps", position.batches),
                 false => "there is no checkpoint yet: begun anew".into(),
             });
+            lines.extend(self.changes.iter().cloned());
+            if self.again {
+                lines.push(format!("epoch {} begins again, with the data as they are now", epoch + 1));
+            }
         }
         let (now, batch_size) = (run.group.size(), recipe.batch_size);
         if now > 1 {
@@ -219,8 +277,13 @@ impl RunFolder {
             return Ok(learner);
         }
         let (learner, progress) = checkpoint::from_bytes(&path, &bytes, learner)?;
-        self.progress = progress;
-        self.before = std::mem::replace(&mut self.progress.processes, group.size());
+        self.before = progress.processes;
+        let Progress { recipe, settings, data, classes, train_images, processes, .. } = self.progress.clone();
+        self.progress = Progress { recipe, settings, data, classes, train_images, processes, ..progress };
+        // The first process alone knows whether the data changed.
+        if group.any(self.again) {
+            (self.progress.position, self.progress.partial) = Default::default();
+        }
         Ok(learner)
     }
 
@@ -385,34 +448,28 @@ fn balance(source: &dyn Source, classes: &[String], recipe: &RecipeFile) -> Stri
     }
 }
 
-/// What of `new` does not continue `old`.
-fn difference(old: &Progress, new: &Progress) -> Option<String> {
+/// Returns why a run cannot go on as `new`. Some keys of the recipe may change if that `may_differ`.
+fn refused(old: &Progress, new: &Progress, may_differ: bool) -> Option<String> {
     if old.classes != new.classes {
+        let only = |one: &[String], other: &[String]| {
+            let names: Vec<&str> = one.iter().filter(|name| !other.contains(name)).map(String::as_str).collect();
+            if names.is_empty() { String::new() } else { format!(": {}", enumerate(&names)) }
+        };
         return Some(format!(
-            "it was begun with other classes ({} then, {} now)",
+            "it was begun with other classes ({} then{}, {} now{})",
             old.classes.len(),
-            new.classes.len()
+            only(&old.classes, &new.classes),
+            new.classes.len(),
+            only(&new.classes, &old.classes)
         ));
     }
-    if old.train_images != new.train_images {
-        return Some(format!(
-            "it was begun with {} training images, now there are {}",
-            old.train_images, new.train_images
-        ));
-    }
-    // How many threads feed a run, and from where, does not change it, nor what is saved of it, nor what is done about
-    // numbers that it has not met so far, nor how a GPU is told its steps.
-    let comparable = |recipe: &str| {
-        // Spelt out by this version, so that keys it has more than the one before do not count.
-        let recipe = RecipeFile::parse(recipe, "checkpoint", &[]).map_or(recipe.into(), |recipe| recipe.to_toml());
-        let mut table: toml::Table = recipe.parse().unwrap_or_default();
-        table.retain(|key, _| !["data", "checkpoint", "on_nan", "record_steps"].contains(&key));
-        table
-    };
-    let (old, new) = (comparable(&old.recipe), comparable(&new.recipe));
-    let mut keys = old.keys().chain(new.keys());
-    let differing = keys.find(|key| old.get(*key) != new.get(*key))?;
-    Some(format!("it was begun with another `{differing}`"))
+    // How many threads feed a run, what is saved of it, and how a GPU takes its steps never matters.
+    const FREE: [&str; 6] = ["data.path", "data.workers", "data.prefetch", "data.cache", "on_nan", "record_steps"];
+    let free = |change: &Change| FREE.contains(&&*change.key) || change.key.starts_with("checkpoint.");
+    let allowed = |change: &Change| free(change) || (may_differ && change.is_allowed());
+    let change = changes(&old.recipe, &new.recipe).into_iter().find(|change| !allowed(change))?;
+    let [old, new] = change.values.map(|value| value.unwrap_or("not set".into()));
+    Some(format!("it was begun with `{}` = {old}, and the recipe has {new}", change.key))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ fn weights(folder: &Path, data: &str, batch_size: usize, accumulate: usize) -> V
         device: &device,
         group: &Group::alone(),
         resume: false,
+        settings: None,
         stop: &stop,
     };
     train(run, &mut |_| ()).unwrap();

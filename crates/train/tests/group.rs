@@ -78,7 +78,7 @@ fn run(
     in_threads(processes, |group: Group| {
         let stop = AtomicBool::new(false);
         let device = Device::flex();
-        let run = Run { recipe: &recipe, data: &data, out, device: &device, group: &group, resume, stop: &stop };
+        let run = Run { recipe: &recipe, data: &data, out, device: &device, group: &group, resume, settings: None, stop: &stop };
         train(run, &mut |event| {
             if let Event::Train { scores, step, .. } = event
                 && group.leads()
@@ -191,6 +191,7 @@ fn processes_that_differ_are_named() {
             device: &device,
             group: &group,
             resume: false,
+            settings: None,
             stop: &stop,
         };
         (train(run, &mut |_| ()).unwrap_err(), group.tells())

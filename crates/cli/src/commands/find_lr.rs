@@ -3,39 +3,38 @@
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::Recipe;
-use mbconv_train::data;
+use mbconv_train::data::{self, DataSet};
+use mbconv_train::device::Device;
 use mbconv_train::files::write_atomically;
 use mbconv_train::find_lr::{Sweep, find_lr};
 use mbconv_train::recipe::RecipeFile;
 use serde_json::json;
 
 use super::fetch::resolve_in;
+use super::finetune::Start;
+use super::train::no_data;
 use super::{print_json, print_text};
 use crate::args::FindLr;
 use crate::failure::Failure;
 use crate::terminal::Progress;
 
+/// The suggestions of single sweeps agree up to this factor.
+const AGREED: f64 = 4.0;
+
 pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     if !(args.from > 0.0 && args.from < args.to && args.to.is_finite()) {
         return Err(Failure::new("--from must be above 0 and below --to", None));
     }
-    let mut file = RecipeFile::read(&args.recipe, &args.overrides)?;
-    file.data.path = args.data.clone().or(file.data.path);
-    resolve_in(&mut file, stop)?;
-    let recipe = Recipe::try_from(file)?;
     let device = args.device.open()?;
-    let path = recipe.data.path.clone().ok_or_else(|| {
-        Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())
-    })?;
-    let data = data::open(&path, &recipe.data.open_options(recipe.seed))?;
+    let (recipe, data) = subject(&args, &device, stop)?;
 
     let mut progress = Progress::new();
-    let sweep = Sweep { steps: args.steps, from: args.from, to: args.to };
+    let sweep = Sweep { steps: args.steps, from: args.from, to: args.to, sweeps: args.sweeps };
     let mut done = 0;
     let result = find_lr(&recipe, &data, &device, sweep, stop, &mut |point| {
         done += recipe.batch_size;
         let message = format!("rate {:.1e}  loss {:.3}", point.learning_rate, point.smoothed);
-        progress.advance("find-lr", done, args.steps * recipe.batch_size, message);
+        progress.advance("find-lr", done, args.sweeps * args.steps * recipe.batch_size, message);
     });
     progress.finish();
     let curve = result?;
@@ -50,14 +49,46 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     }
     let rate = |rate: Option<f64>| rate.map_or("none".into(), |rate| format!("{rate:.2e}"));
     let mut text = format!(
-        "suggested      {}\nsteepest fall  {}\nleast loss     {}\ncurve          {}\n",
+        "suggested      {}\nsteepest fall  {}\nleast loss     {}\nfall           {:.0} % of the loss at the start\n",
         rate(curve.suggestion),
         rate(curve.steepest),
         rate(curve.minimum),
-        args.out.display()
+        100.0 * curve.fall.max(0.0)
     );
-    if let Some(suggestion) = curve.suggestion {
-        text += &format!("\n--set optimizer.learning_rate={suggestion:.2e}\n");
+    if curve.sweeps.len() > 1 {
+        let each: Vec<String> = curve.sweeps.iter().map(|&single| rate(single)).collect();
+        text += &format!("single sweeps  {}\n", each.join("  "));
+    }
+    text += &format!("curve          {}\n\n", args.out.display());
+    let sure = curve.sweeps.is_empty() || curve.range().is_some_and(|(least, most)| most <= AGREED * least);
+    text += &match curve.suggestion {
+        None => "no suggestion: the loss did not clearly fall; try more --steps, other --from and --to, or look at \
+                 the curve\n"
+            .into(),
+        Some(suggestion) => format!("--set optimizer.learning_rate={suggestion:.2e}\n"),
+    };
+    if curve.suggestion.is_some() && !sure {
+        text += "unsure: single sweeps suggest other rates; more --steps or --sweeps make the suggestion surer\n";
     }
     print_text(&text)
+}
+
+/// Returns the recipe and the data to try learning rates with.
+fn subject(args: &FindLr, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), Failure> {
+    let settings = args.settings();
+    let Some(path) = &args.recipe else {
+        let (Some(weights), Some(data)) = (&args.weights, &args.data) else { return Err(no_data()) };
+        let start = Start { weights, arch: args.arch.clone(), channels: None, data, settings: &settings };
+        return start.recipe(device, stop);
+    };
+    let mut file = RecipeFile::read(path, &settings)?;
+    file.data.path = args.data.clone().or(file.data.path);
+    if let Some(weights) = &args.weights {
+        file.finetune.get_or_insert_default().weights = Some(weights.clone());
+    }
+    resolve_in(&mut file, stop)?;
+    let recipe = Recipe::try_from(file)?;
+    let path = recipe.data.path.as_ref().ok_or_else(no_data)?;
+    let data = data::open(path, &recipe.data.open_options(recipe.seed))?;
+    Ok((recipe, data))
 }

@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::data;
+use mbconv_train::checkpoint::{self, CHECKPOINT};
+use mbconv_train::data::{self, DataSet};
+use mbconv_train::device::Device;
 use mbconv_train::import::{ImportOptions, load_weights};
+use mbconv_train::recipe::RecipeFile;
+use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Recipe, Run, finetune};
 
 use super::fetch::resolve;
@@ -21,41 +25,106 @@ pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
 fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
     let watch = group.agree(Watch::new(args.tui, group))?;
     let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
-    let prepare = || -> Result<_, Failure> {
-        let weights = resolve(&args.weights, stop)?;
-        if weights.to_str().is_none() {
-            let message = format!("the path {weights:?} is not UTF-8, and a recipe holds no other");
-            return Err(Failure::new(message, "rename it, or make a link to it".to_string()));
+    let settings = args.settings();
+    let begun = if args.resume { recipe_of(&args.out, group) } else { None };
+    let prepare = || match &begun {
+        Some(recipe) => continued(recipe, &args, &settings, stop),
+        None => {
+            let Finetune { weights, arch, input_channels, data, .. } = &args;
+            let start = Start { weights, arch: arch.clone(), channels: *input_channels, data, settings: &settings };
+            start.recipe(&device, stop)
         }
-        let options = ImportOptions { arch: args.arch.clone(), preprocess: None };
-        let loaded = load_weights(&weights, &options, &device)?;
-        // What is done to it for this the run will tell.
-        let card = match args.input_channels {
-            Some(channels) => loaded.model.with_input_channels(channels)?.0.card,
-            None => loaded.model.card,
-        };
-        // The preset follows from the number of images, and how many are left to train on from the recipe.
-        let shape = finetune::recipe(&card, &weights, 1000, &args.settings())?;
-        let data = data::open(&args.data, &shape.data.open_options(shape.seed))?;
-        let images = data.split("train")?.len();
-        let mut file = finetune::recipe(&card, &weights, images, &args.settings())?;
-        file.data.path = Some(args.data.clone());
-        Ok((Recipe::try_from(file)?, data))
     };
     let (recipe, data) = group.agree(prepare())?;
 
     let mut progress = Progress::new();
     watch.line(&progress, &format!("run folder {}", args.out.display()));
-    let run = Run { recipe: &recipe, data: &data, out: &args.out, device: &device, group, resume: args.resume, stop };
+    let (out, resume, settings) = (&args.out, args.resume, Some(&settings[..]));
+    let run = Run { recipe: &recipe, data: &data, out, device: &device, group, resume, settings, stop };
     let outcome = watch.train(run, &mut progress);
     finish(outcome?, group, &data, &args.data, &args.out, &repeat(&args))
 }
 
-/// The command that continues the run.
+/// What fine-tuning begins with.
+pub struct Start<'a> {
+    /// Model file, folder of a run, or published weights.
+    pub weights: &'a Path,
+    /// Network of the weights.
+    pub arch: Option<String>,
+    /// Channels of the images.
+    pub channels: Option<usize>,
+    /// The data set.
+    pub data: &'a str,
+    /// What is set of the recipe, as `key=value`.
+    pub settings: &'a [String],
+}
+
+impl Start<'_> {
+    /// Returns the recipe that suits the weights and the data, and the data.
+    pub fn recipe(self, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), Failure> {
+        let weights = resolve_utf8(self.weights, stop)?;
+        let loaded = load_weights(&weights, &ImportOptions { arch: self.arch, preprocess: None }, device)?;
+        // What is done to it for this the run will tell.
+        let card = match self.channels {
+            Some(channels) => loaded.model.with_input_channels(channels)?.0.card,
+            None => loaded.model.card,
+        };
+        // The preset follows from the number of images, and how many are left to train on from the recipe.
+        let shape = finetune::recipe(&card, &weights, 1000, self.settings)?;
+        let data = data::open(self.data, &shape.data.open_options(shape.seed))?;
+        let images = data.split("train")?.len();
+        let mut file = finetune::recipe(&card, &weights, images, self.settings)?;
+        file.data.path = Some(self.data.into());
+        Ok((Recipe::try_from(file)?, data))
+    }
+}
+
+/// Returns the path of the file that `weights` names, which must be UTF-8.
+fn resolve_utf8(weights: &Path, stop: &AtomicBool) -> Result<std::path::PathBuf, Failure> {
+    let weights = resolve(weights, stop)?;
+    if weights.to_str().is_none() {
+        let message = format!("the path {weights:?} is not UTF-8, and a recipe holds no other");
+        return Err(Failure::new(message, "rename it, or make a link to it".to_string()));
+    }
+    Ok(weights)
+}
+
+/// Returns the recipe of the run in `out`, if it has a checkpoint.
+fn recipe_of(out: &Path, group: &Group) -> Option<String> {
+    let read = || checkpoint::read_progress(&out.join(CHECKPOINT)).map_or(String::new(), |progress| progress.recipe);
+    let text = group.broadcast(if group.leads() { read().into_bytes() } else { Vec::new() });
+    String::from_utf8(text).ok().filter(|text| !text.is_empty())
+}
+
+/// The recipe of a run that goes on: its own, with what is set now. What was chosen by the number of epochs stays.
+fn continued(
+    recipe: &str,
+    args: &Finetune,
+    settings: &[String],
+    stop: &AtomicBool,
+) -> Result<(Recipe, DataSet), Failure> {
+    let mut file = RecipeFile::parse(recipe, "checkpoint", settings)?;
+    let weights = resolve_utf8(&args.weights, stop)?;
+    if let Some(finetune) = &mut file.finetune {
+        let same = |other: &Path| match (other.canonicalize(), weights.canonicalize()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => other == weights,
+        };
+        if !finetune.weights.as_deref().is_some_and(same) {
+            finetune.weights = Some(weights);
+        }
+    }
+    file.model.input_channels = args.input_channels.unwrap_or(file.model.input_channels);
+    file.data.path = Some(args.data.clone());
+    let data = data::open(&args.data, &file.data.open_options(file.seed))?;
+    Ok((Recipe::try_from(file)?, data))
+}
+
+/// The command that continues the run, which has kept its settings.
 fn repeat(args: &Finetune) -> String {
-    let [weights, out] = [&args.weights, &args.out].map(|path| Path::display(path));
-    let arch = args.arch.as_ref().map(|name| format!(" --arch {name}")).unwrap_or_default();
+    let [weights, out] = [&args.weights, &args.out].map(quoted_path);
+    let arch = args.arch.as_ref().map(|name| format!(" --arch {}", quoted(name))).unwrap_or_default();
     let channels = args.input_channels.map(|channels| format!(" --input-channels {channels}")).unwrap_or_default();
-    let set: String = args.settings().iter().map(|setting| format!(" --set '{setting}'")).collect();
-    format!("finetune --weights {weights}{arch}{channels} --data {} --out {out}{set} --resume", args.data)
+    let (data, device) = (quoted_path(&args.data), args.device.repeated());
+    format!("finetune --weights {weights}{arch}{channels} --data {data} --out {out}{device} --resume")
 }

@@ -5,19 +5,20 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::checkpoint::CHECKPOINT;
+use mbconv_train::checkpoint::{self, CHECKPOINT};
 use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
-use mbconv_train::model_file::LAST;
+use mbconv_train::model_file::{BEST, LAST};
 use mbconv_train::observe::Observers;
 use mbconv_train::recipe::RecipeFile;
 use mbconv_train::report::{self, ReportWriter};
+use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::tensorboard::TensorBoard;
 use mbconv_train::{Group, Outcome, Recipe, Run};
 
 use super::accuracy;
 use super::fetch::resolve_in;
-use crate::args::{OnNan, Train};
+use crate::args::Train;
 #[cfg(feature = "tui")]
 use crate::dashboard::Dashboard;
 use crate::failure::Failure;
@@ -29,35 +30,50 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
 }
 
 fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
-    let on_nan = args.on_nan.map(|on_nan| match on_nan {
-        OnNan::Stop => "on_nan=stop".to_string(),
-        OnNan::Skip => "on_nan=skip".to_string(),
-    });
-    let settings: Vec<String> = args.overrides.iter().cloned().chain(on_nan).collect();
+    let out = args.out.clone().unwrap_or_else(|| default_folder(&args.recipe, args.resume));
+    // What earlier commands set holds unless this one sets it otherwise.
+    let remembered = if args.resume { remembered_settings(&out, group) } else { Vec::new() };
+    let settings = merged(remembered, args.settings());
     let watch = group.agree(Watch::new(args.tui, group))?;
     let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
     let prepare = || -> Result<_, Failure> {
         let mut file = RecipeFile::read(&args.recipe, &settings)?;
-        file.data.path = args.data.clone().or(file.data.path);
         resolve_in(&mut file, stop)?;
         let recipe = Recipe::try_from(file)?;
-        let path = recipe.data.path.clone().ok_or_else(|| {
-            Failure::new("the recipe names no data set", "say which with --data PATH, or --data digits".to_string())
-        })?;
+        let path = recipe.data.path.clone().ok_or_else(no_data)?;
         let data = data::open(&path, &recipe.data.open_options(recipe.seed))?;
         Ok((recipe, path, data))
     };
     let (recipe, path, data) = group.agree(prepare())?;
-    let out = args.out.unwrap_or_else(|| default_folder(&args.recipe, args.resume));
 
     let mut progress = Progress::new();
     watch.line(&progress, &format!("run folder {}", out.display()));
-    let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume: args.resume, stop };
+    let (resume, settings) = (args.resume, Some(&settings[..]));
+    let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume, settings, stop };
     let outcome = watch.train(run, &mut progress);
-    let set: String = settings.iter().map(|setting| format!(" --set '{setting}'")).collect();
-    let given = args.data.map(|data| format!(" --data {}", quoted(&data))).unwrap_or_default();
-    let repeat = format!("train {} --out {}{given}{set} --resume", args.recipe.display(), out.display());
+    let device = args.device.repeated();
+    // The run remembers all that was set.
+    let repeat = format!("train {} --out {}{device} --resume", quoted_path(&args.recipe), quoted_path(&out));
     finish(outcome?, group, &data, &path, &out, &repeat)
+}
+
+/// A recipe without a data set.
+pub fn no_data() -> Failure {
+    Failure::new("the recipe names no data set", "name one with --data PATH, or --data digits".to_string())
+}
+
+/// Returns what the commands that began and resumed the run in `out` set of its recipe.
+fn remembered_settings(out: &Path, group: &Group) -> Vec<String> {
+    let read = || checkpoint::read_progress(&out.join(CHECKPOINT)).map_or(Vec::new(), |progress| progress.settings);
+    let json = if group.leads() { serde_json::json!(read()).to_string() } else { String::new() };
+    serde_json::from_slice(&group.broadcast(json.into_bytes())).unwrap_or_default()
+}
+
+/// Returns both, without settings whose keys are set again.
+fn merged(earlier: Vec<String>, later: Vec<String>) -> Vec<String> {
+    let key = |setting: &str| setting.split('=').next().unwrap_or_default().trim().to_string();
+    let again = |setting: &String| later.iter().any(|other| key(other) == key(setting));
+    earlier.iter().filter(|setting| !again(setting)).chain(&later).cloned().collect()
 }
 
 /// Says how the run in `out` on `path` ended and what to do next; `repeat` are the arguments that continue it.
@@ -69,30 +85,32 @@ pub fn finish(
     out: &Path,
     repeat: &str,
 ) -> Result<(), Failure> {
-    let program = std::env::args().next().unwrap_or_else(|| "mbconv".into());
-    let out = out.display();
+    let program = quoted(&std::env::args().next().unwrap_or_else(|| "mbconv".into()));
     match outcome {
         Outcome::Interrupted if !group.leads() => Err(Failure::Interrupted),
         Outcome::Finished { .. } if !group.leads() => Ok(()),
         Outcome::Interrupted => {
-            eprintln!("everything is kept in {out}; continue with");
+            eprintln!("everything is kept in {}; continue with", out.display());
             eprintln!("  {program} {repeat}");
             Err(Failure::Interrupted)
         }
         Outcome::Finished { best } => {
+            let model = out.join(BEST);
             match best {
                 Some(best) => eprintln!(
-                    "best model: {out}/best.safetensors, epoch {}, {} of {} validation images",
+                    "best model: {}, epoch {}, {} of {} validation images",
+                    model.display(),
                     best.epoch,
                     accuracy(best.top1, best.top5, data.classes.len()),
                     best.images
                 ),
-                None => eprintln!("model: {out}/best.safetensors"),
+                None => eprintln!("model: {}", model.display()),
             }
             eprintln!("try next:");
             let split = if data.divided { " --split val" } else { "" };
-            eprintln!("  {program} eval {out} --data {}{split}", quoted(path));
-            eprintln!("  {program} predict {out} {}", quoted(&example_image(data)));
+            let out = quoted_path(out);
+            eprintln!("  {program} eval {out} --data {}{split}", quoted_path(path));
+            eprintln!("  {program} predict {out} {}", quoted_path(example_image(data)));
             Ok(())
         }
     }
@@ -181,18 +199,15 @@ fn default_folder(recipe: &Path, resume: bool) -> PathBuf {
     folder(if resume { free.saturating_sub(1).max(1) } else { free })
 }
 
-/// An argument as a shell takes it: in quotes if it has blanks, or braces and stars that the shell would expand.
-fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/\\._-+:=,@%".contains(c);
-    if argument.chars().all(plain) { argument.to_string() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
-}
+/// The digits as image files, in this program's repository.
+const DIGITS: &str = "datasets/digits/examples";
 
 /// An image to try `predict` on.
 fn example_image(data: &DataSet) -> String {
     let files = |source: &std::sync::Arc<dyn Source>| (source.len() > 0).then(|| source.name(0));
     let first = data.val.as_ref().or(data.train.as_ref()).and_then(files);
     match (data.form, first) {
-        (Form::Digits, _) => "datasets/digits/examples".into(),
+        (Form::Digits, _) if Path::new(DIGITS).is_dir() => DIGITS.into(),
         (_, Some(file)) if Path::new(&file).is_file() => file,
         _ => "PHOTO.jpg".into(),
     }
@@ -203,9 +218,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_are_quoted_for_the_shell() {
-        assert_eq!(quoted("data/a-1.tar"), "data/a-1.tar");
-        assert_eq!(quoted("a-{0..1}.tar"), "'a-{0..1}.tar'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
+    fn later_settings_replace_earlier_ones() {
+        let settings = |text: &str| -> Vec<String> { text.split(' ').map(String::from).collect() };
+        let merged = merged(settings("epochs=3 seed=1 data.path=x"), settings("epochs=5 epochs=6"));
+        assert_eq!(merged, ["seed=1", "data.path=x", "epochs=5", "epochs=6"]);
     }
 }

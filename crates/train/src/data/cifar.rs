@@ -197,6 +197,7 @@ fn detect(path: &Path) -> Option<(Form, PathBuf)> {
 /// One file, in memory as it is on disk.
 struct File {
     name: &'static str,
+    path: PathBuf,
     bytes: Vec<u8>,
 }
 
@@ -287,7 +288,7 @@ fn read(
             }
             split.records.push((split.files.len() as u32, (number * record) as u32));
         }
-        split.files.push(File { name, bytes });
+        split.files.push(File { name, path, bytes });
     }
     Ok(Arc::new(split))
 }
@@ -328,5 +329,9 @@ impl Source for Cifar {
 
     fn label(&self, index: usize) -> usize {
         usize::from(self.record(index).1[self.layout.label])
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|file| file.path.clone()).collect()
     }
 }

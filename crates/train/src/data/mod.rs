@@ -111,6 +111,11 @@ pub trait Source: Dataset<Sample, DataError> {
         None
     }
 
+    /// The files that hold several samples each, such as shards and archives. None by default.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Which samples are best read one soon after another. None by default: any order is as good.
     fn runs(&self) -> Runs {
         Runs::default()
@@ -342,7 +347,7 @@ pub(crate) fn is_split_name(name: &str) -> bool {
 }
 
 /// The first few names, and how many more.
-fn enumerate(names: &[&str]) -> String {
+pub(crate) fn enumerate(names: &[&str]) -> String {
     const SHOWN: usize = 5;
     let shown = names[..names.len().min(SHOWN)].join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }

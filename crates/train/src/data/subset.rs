@@ -48,6 +48,10 @@ impl Source for Subset {
         self.source.path(self.member(index))
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.files()
+    }
+
     fn runs(&self) -> Runs {
         if !self.members.is_sorted() {
             return Runs::default();
@@ -107,6 +111,10 @@ impl Source for Joined {
     fn label(&self, index: usize) -> usize {
         let (source, index) = self.find(index);
         source.label(index)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.sources.iter().flat_map(|source| source.files()).collect()
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {

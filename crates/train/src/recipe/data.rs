@@ -16,6 +16,9 @@ pub struct DataConfig {
     pub val_fraction: f64,
     /// Whether splits may have images of different classes; otherwise that is an error which names them.
     pub classes_may_differ: bool,
+    /// Whether a resumed run may go on with data that changed since its checkpoint; otherwise that is an error which names
+    /// the changes.
+    pub may_change: bool,
     /// Threads that decode and transform; 0 means one a processor core.
     pub workers: usize,
     /// Batches ready ahead of the training step.
@@ -40,6 +43,7 @@ impl Default for DataConfig {
             path: None,
             val_fraction: 0.2,
             classes_may_differ: false,
+            may_change: false,
             workers: 0,
             prefetch: 4,
             fast_decode: true,

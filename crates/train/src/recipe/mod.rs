@@ -12,6 +12,7 @@ mod input;
 mod loss;
 mod mix;
 mod model;
+mod resume;
 mod setting;
 
 use std::path::Path;
@@ -28,6 +29,8 @@ pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
 pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};
 pub use self::mix::{MixConfig, MixMode};
 pub use self::model::{ModelConfig, TableSource, is_table, read_table};
+pub use self::resume::RESUMABLE;
+pub(crate) use self::resume::{Change, changes};
 use crate::data::augment::{AugmentConfig, AugmentOn, Augmentation};
 use crate::data::{Preprocess, Sampling, TrainTransform};
 use crate::device::{Device, is_gpu, is_host};

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::config::with_network;
 use super::{Coefficients, Scaled};
-use crate::checkpoint::CHECKPOINT;
+use crate::checkpoint::{CHECKPOINT, CheckpointError};
 use crate::data::{DataError, DataSet, Dataset, Sample, Source};
 use crate::engine::{Event, Outcome, Run, TrainError, train};
 use crate::files::write_atomically;
@@ -118,6 +118,16 @@ impl SearchError {
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            // A search resumes its runs by itself, but only with the template that they were begun with.
+            Self::Train { source, .. } if source.is_divergence() => Some(
+                "give the template a lower optimizer.learning_rate or optimizer.clip_norm = 1, and another --out"
+                    .into(),
+            ),
+            Self::Train { source, .. }
+                if matches!(**source, TrainError::Checkpoint(CheckpointError::Changed { .. })) =>
+            {
+                Some("search with the template that it was begun with, or with another --out".into())
+            }
             Self::Train { source, .. } => source.hint(),
             Self::NoValidation => Some("give data with a validation split, or set data.val_fraction".into()),
             Self::Write { .. } => None,
@@ -211,6 +221,7 @@ impl Search<'_> {
             device: self.device,
             group: &group,
             resume,
+            settings: None,
             stop: self.stop,
         };
         match train(run, &mut |event| observer(Progress::Training(event))).map_err(fail)? {

@@ -146,6 +146,10 @@ impl Source for Members {
         self.places[index].label as usize
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|(path, _)| path.clone()).collect()
+    }
+
     fn runs(&self) -> Runs {
         // A run ends with its file, and before it grows long.
         let mut ends = Vec::new();

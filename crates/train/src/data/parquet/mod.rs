@@ -336,6 +336,10 @@ impl Source for Rows {
         self.rows[index].2 as usize
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
+    }
+
     fn runs(&self) -> Runs {
         let ends =
             (1..=self.rows.len()).filter(|&end| self.rows.get(end).map(|row| row.0) != Some(self.rows[end - 1].0));
