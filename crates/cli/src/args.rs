@@ -29,7 +29,7 @@ pub enum Command {
     FindLr(FindLr),
     /// Set training runs side by side
     Compare(Compare),
-    /// Classify image files or folders of them
+    /// Classify image files, folders of them, or a list of paths
     Predict(Predict),
     /// Average the weights of several models
     Average(Average),
@@ -261,15 +261,21 @@ pub struct Compare {
 pub struct Predict {
     /// Model file, or folder of a run (its best model)
     pub model: PathBuf,
-    /// Image files, or folders of them
+    /// Image files, folders of them, quoted patterns such as 'photos/**/*.jpg', or - for paths from standard input
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
-    /// How many classes to show
+    /// Number of classes to show
     #[arg(long, default_value_t = 5, value_parser = positive)]
     pub top_k: usize,
-    /// Give the raw outputs too (with --json)
-    #[arg(long, requires = "json")]
+    /// Include the raw outputs of every class (with --json, or --out FILE.jsonl)
+    #[arg(long)]
     pub logits: bool,
+    /// Write a table into a .csv or .jsonl file, row by row, instead of text on standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Exit with status 0 even if images cannot be read; they are named in any case
+    #[arg(long)]
+    pub skip_bad_images: bool,
     #[command(flatten)]
     pub dtype: DtypeArgs,
     #[command(flatten)]
@@ -284,7 +290,7 @@ pub struct Export {
     pub model: PathBuf,
     /// File to write
     pub out: PathBuf,
-    /// File format [default: what OUT ends in: .onnx, .bpk or .burnpack; safetensors otherwise]
+    /// File format [default: by OUT's extension: .safetensors, .onnx, .bpk or .burnpack]
     #[arg(long, value_enum)]
     pub format: Option<Format>,
     /// Whose names the tensors of a safetensors file have [default: torchvision]
@@ -384,7 +390,7 @@ pub struct Verify {
     /// Only move back what --fix moved into DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with_all = ["fix", "near", "report", "strict"])]
     pub undo: Option<Option<PathBuf>>,
-    /// Write all findings into this file: as JSON or CSV if it is called so, as text otherwise
+    /// Write all findings into a .json, .csv or .txt file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// Let warnings end with exit status 1 too

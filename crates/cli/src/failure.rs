@@ -17,6 +17,7 @@ use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
 use mbconv_train::precision::NoBf16;
+use mbconv_train::predict::TableError;
 use mbconv_train::recipe::RecipeError;
 use mbconv_train::report::ReportError;
 use mbconv_train::scale::ScaleError;
@@ -176,6 +177,12 @@ impl From<AverageError> for Failure {
             AverageError::Model(error) => error.into(),
             error => Self::new(error.to_string(), None),
         }
+    }
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        Self::new(error.to_string(), None)
     }
 }
 

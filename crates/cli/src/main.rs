@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args, stop()),
         Command::FindLr(args) => commands::find_lr::run(args, stop()),
         Command::Compare(args) => commands::compare::run(args),
-        Command::Predict(args) => commands::predict::run(args),
+        Command::Predict(args) => commands::predict::run(args, stop()),
         Command::Average(args) => commands::average::run(args),
         Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args, stop()),

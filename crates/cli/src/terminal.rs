@@ -42,6 +42,22 @@ struct Plain {
     first: usize,
 }
 
+/// What a bar shows.
+const OF_TOTAL: &str = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
+/// What it shows while nobody knows how much there is to do.
+const OF_UNKNOWN_TOTAL: &str = "{prefix} {pos} images  {per_sec}";
+
+fn show_as(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━╸─").with_key(
+            "per_sec",
+            |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = write!(out, "{:.0} img/s", state.per_sec());
+            },
+        ));
+    }
+}
+
 /// A progress display over images.
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -52,19 +68,16 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Whether there is a terminal to show a bar on.
+    pub fn is_shown() -> bool {
+        std::io::stderr().is_terminal()
+    }
+
     /// A bar if standard error is a terminal.
     pub fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = Self::is_shown().then(|| {
             let bar = ProgressBar::hidden();
-            let template = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("━╸─").with_key(
-                    "per_sec",
-                    |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                        let _ = write!(out, "{:.0} img/s", state.per_sec());
-                    },
-                ));
-            }
+            show_as(&bar, OF_TOTAL);
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             bar
         });
@@ -95,12 +108,36 @@ impl Progress {
             return self.advance_plainly(prefix, images, total, &message);
         };
         if bar.prefix() != prefix || bar.length() != Some(total as u64) {
+            show_as(bar, OF_TOTAL);
             bar.reset();
             bar.set_length(total as u64);
             bar.set_prefix(prefix.to_string());
         }
         bar.set_message(message);
         bar.set_position(images as u64);
+    }
+
+    /// Shows on a terminal that `images` are done, of `total` if that is known.
+    pub fn count(&mut self, prefix: &str, images: usize, total: Option<usize>) {
+        let Some(bar) = &self.bar else { return };
+        match total {
+            Some(total) => self.advance(prefix, images, total, String::new()),
+            None => {
+                if bar.prefix() != prefix {
+                    show_as(bar, OF_UNKNOWN_TOTAL);
+                    bar.set_prefix(prefix.to_string());
+                }
+                bar.set_position(images as u64);
+            }
+        }
+    }
+
+    /// Does something that writes to the terminal, with the bar out of the way.
+    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
     }
 
     fn advance_plainly(&mut self, prefix: &str, images: usize, total: usize, message: &str) {

@@ -54,7 +54,7 @@ fn safetensors_header(bytes: &[u8]) -> bool {
 #[test]
 fn options_of_another_format_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("model");
+    let out = folder.path().join("model.safetensors");
     for (options, words) in [
         (&["--format", "onnx", "--layout", "timm"][..], "--layout is for --format safetensors"),
         (&["--format", "burnpack", "--layout", "torchvision"], "--layout is for --format safetensors"),
@@ -69,4 +69,46 @@ fn options_of_another_format_are_refused() {
     assert!(!out.exists());
     let message = error(&["export", path(trained()), path(folder.path()), "--format", "onnx"]);
     assert!(message.contains("is a folder") && message.contains("model.onnx"), "{message}");
+}
+
+#[test]
+fn an_extension_of_no_format_is_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, words) in [
+        ("model.pth", "safetensors.torch.load_file"),
+        ("model.PT", "safetensors.torch.load_file"),
+        ("model.tflite", "write .onnx"),
+        ("model.h5", "write .onnx"),
+        ("model.engine", "write .onnx"),
+        ("model.xyz", "--format"),
+        ("model", "has no extension"),
+        (".onnx", "has no extension"),
+    ] {
+        // The model does not even exist.
+        let message = error(&["export", "gone.safetensors", path(&folder.path().join(name))]);
+        assert!(message.contains(words), "{name}: {message}");
+        assert!(message.contains(".safetensors, .onnx, .bpk or .burnpack"), "{name}: {message}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn no_command_writes_a_format_under_another_ones_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| path(&folder.path().join(name)).to_string();
+    let model = path(trained());
+    let recipe = at("gone.toml");
+    for (arguments, words) in [
+        (vec!["average", model, model, &at("mean.onnx")], ".safetensors"),
+        (vec!["import", "gone.pth", &at("model.pth")], ".safetensors"),
+        (vec!["draw", "mobilenet_v2", "--out", &at("network.png")], ".svg"),
+        (vec!["find-lr", &recipe, "--out", &at("curve.pdf")], ".svg"),
+        (vec!["data", "verify", "digits", "--report", &at("report.html")], ".json or .csv or .txt"),
+        (vec!["data", "inspect", "digits", "--sheet", &at("sheet.jpg")], ".png"),
+        (vec!["predict", model, "gone.jpg", "--out", &at("table.xlsx")], ".csv and .jsonl"),
+    ] {
+        let message = error(&arguments);
+        assert!(message.contains(words), "{arguments:?}: {message}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -3,6 +3,7 @@
 use mbconv_nets::weights::Precision;
 use mbconv_train::{Model, average, device};
 
+use super::check_extension;
 use crate::args::Average;
 use crate::failure::Failure;
 
@@ -14,6 +15,7 @@ pub fn run(args: Average) -> Result<(), Failure> {
             "mbconv average MODEL… OUT.safetensors".to_string(),
         ));
     }
+    check_extension(out, "a model file", &["safetensors"])?;
     let mean = average::average(models, &device::parse("cpu")?)?;
     Model::save(&mean.network, &mean.card, Precision::F32, out)?;
     eprintln!("{}: the mean of {} models", out.display(), models.len());

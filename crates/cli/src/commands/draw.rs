@@ -5,7 +5,7 @@ use mbconv_nets::{ArchitectureOptions, Summary};
 use mbconv_train::files::write_atomically;
 use mbconv_train::report::{Chart, Label, Scale, Series, Unit, stage_diagram};
 
-use super::print_text;
+use super::{check_extension, print_text};
 use crate::args::Draw;
 use crate::failure::Failure;
 use crate::subject::Subject;
@@ -47,6 +47,9 @@ const CURVES: [(&str, &[&str]); 3] = [
 ];
 
 pub fn run(args: Draw) -> Result<(), Failure> {
+    if let Some(out) = &args.out {
+        check_extension(out, "a drawing in SVG", &["svg"])?;
+    }
     let svg = match &args.subject {
         Some(subject) => {
             let Subject { options, input_size, .. } = Subject::find(subject, args.classes)?;

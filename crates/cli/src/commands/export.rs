@@ -15,20 +15,23 @@ use crate::args::{Arguments, Export, Format, Layout};
 use crate::failure::Failure;
 
 pub fn run(args: Export) -> Result<(), Failure> {
-    let format = args.format.unwrap_or_else(|| format_of(&args.out));
-    refuse_strangers(&args, format);
-    let Export { model, out, layout, dtype, with_softmax, with_preprocessing, .. } = args;
-    if out.is_dir() {
-        let example = out.join(match format {
-            Format::Safetensors => "model.safetensors",
-            Format::Onnx => "model.onnx",
-            Format::Burnpack => "model.bpk",
+    if args.out.is_dir() {
+        let example = args.out.join(match args.format {
+            Some(Format::Safetensors) | None => "model.safetensors",
+            Some(Format::Onnx) => "model.onnx",
+            Some(Format::Burnpack) => "model.bpk",
         });
         return Err(Failure::new(
-            format!("{} is a folder", out.display()),
+            format!("{} is a folder", args.out.display()),
             format!("name the file to write, such as {}", quoted_path(example)),
         ));
     }
+    let format = match args.format {
+        Some(format) => format,
+        None => format_of(&args.out)?,
+    };
+    refuse_strangers(&args, format);
+    let Export { model, out, layout, dtype, with_softmax, with_preprocessing, .. } = args;
     let Model { network, card, .. } = Model::open(&model, &device::parse("cpu")?)?;
     let precision = dtype.into();
     match format {
@@ -50,13 +53,37 @@ pub fn run(args: Export) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The format that a file's name asks for.
-fn format_of(out: &Path) -> Format {
-    match out.extension().and_then(|extension| extension.to_str()) {
-        Some("onnx") => Format::Onnx,
-        Some("bpk" | "burnpack") => Format::Burnpack,
-        _ => Format::Safetensors,
+/// Extensions of the formats that can be written.
+const EXTENSIONS: [(&str, Format); 4] = [
+    ("safetensors", Format::Safetensors),
+    ("onnx", Format::Onnx),
+    ("bpk", Format::Burnpack),
+    ("burnpack", Format::Burnpack),
+];
+
+/// Extensions of other formats, and how to get there.
+const ELSEWHERE: [(&[&str], &str); 3] = [
+    (
+        &["pt", "pth", "bin", "ckpt", "pkl", "tar"],
+        "PyTorch reads .safetensors files: safetensors.torch.load_file returns the state dict",
+    ),
+    (&["tflite", "h5", "keras", "pb", "mlmodel", "mlpackage"], "write .onnx, which converters to this format read"),
+    (&["engine", "plan", "trt", "xml", "ort"], "write .onnx, from which this format is built"),
+];
+
+/// The format that a file's extension names.
+fn format_of(out: &Path) -> Result<Format, Failure> {
+    let extension = out.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if let Some((_, format)) = EXTENSIONS.iter().find(|(known, _)| *known == extension) {
+        return Ok(*format);
     }
+    let expected = "expected .safetensors, .onnx, .bpk or .burnpack";
+    let message = match extension.as_str() {
+        "" => format!("{} has no extension that names a format: {expected}", out.display()),
+        _ => format!("{}: files of type .{extension} cannot be written: {expected}", out.display()),
+    };
+    let way = ELSEWHERE.iter().find(|(known, _)| known.contains(&extension.as_str()));
+    Err(Failure::new(message, way.map_or("use one of them, or choose with --format", |(_, way)| way).to_string()))
 }
 
 /// Ends the program, as clap does, where an option is of another format: nothing is passed over in silence.

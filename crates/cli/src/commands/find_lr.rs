@@ -13,7 +13,7 @@ use serde_json::json;
 use super::fetch::resolve_in;
 use super::finetune::Start;
 use super::train::no_data;
-use super::{print_json, print_text};
+use super::{check_extension, print_json, print_text};
 use crate::args::FindLr;
 use crate::failure::Failure;
 use crate::terminal::Progress;
@@ -25,6 +25,7 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     if !(args.from > 0.0 && args.from < args.to && args.to.is_finite()) {
         return Err(Failure::new("--from must be above 0 and below --to", None));
     }
+    check_extension(&args.out, "a drawing in SVG", &["svg"])?;
     let device = args.device.open()?;
     let (recipe, data) = subject(&args, &device, stop)?;
 

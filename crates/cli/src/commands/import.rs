@@ -8,6 +8,7 @@ use mbconv_train::import::{ImportOptions, load_weights};
 use mbconv_train::shell::quoted_path;
 use mbconv_train::{Model, device};
 
+use super::check_extension;
 use super::fetch::resolve;
 use crate::args::Import;
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
             format!("name the file to write, such as {}", quoted_path(example)),
         ));
     }
+    check_extension(&out, "a model file", &["safetensors"])?;
     let classes = classes.as_deref().map(class_names).transpose()?;
     let file = resolve(&file, stop)?;
     let loaded = load_weights(&file, &ImportOptions { arch, preprocess }, &device::parse("cpu")?)?;

@@ -18,7 +18,9 @@ pub mod predict;
 pub mod scale;
 pub mod train;
 
+use std::borrow::Cow;
 use std::io::Write;
+use std::path::Path;
 
 use mbconv_train::metrics::shows_top5;
 
@@ -34,6 +36,31 @@ fn print_text(text: &str) -> Result<(), Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a file name whose extension is none of these: it would announce another content than the file gets. A name without
+/// an extension announces nothing.
+fn check_extension(path: &Path, what: &str, extensions: &[&str]) -> Result<(), Failure> {
+    let Some(extension) = path.extension() else { return Ok(()) };
+    if extensions.iter().any(|known| extension.eq_ignore_ascii_case(known)) {
+        return Ok(());
+    }
+    let listed: Vec<String> = extensions.iter().map(|known| format!(".{known}")).collect();
+    Err(Failure::new(
+        format!("{} is not named as {what}", path.display()),
+        format!("give a name that ends in {}", listed.join(" or ")),
+    ))
+}
+
+/// Text for a terminal: control characters are escaped.
+fn printable(text: &str) -> Cow<'_, str> {
+    match text.contains(char::is_control) {
+        true => {
+            let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+            text.chars().map(escaped).collect::<String>().into()
+        }
+        false => text.into(),
     }
 }
 

@@ -1,28 +1,229 @@
 //! `mbconv predict`
 
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use mbconv_train::Model;
-use mbconv_train::predict::{image_files, predict};
+use mbconv_train::predict::{Inputs, PredictOptions, Prediction, Table, TableFormat, Unread, predict};
 
-use super::{print_json, print_text};
-use crate::args::Predict;
+use super::{printable, thousands};
+use crate::args::{Arguments, Predict};
 use crate::failure::Failure;
+use crate::terminal::Progress;
 
-pub fn run(args: Predict) -> Result<(), Failure> {
+pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), Failure> {
+    let format = args.out.as_deref().map(TableFormat::of).transpose()?;
+    if args.logits && !args.json.json && format != Some(TableFormat::JsonLines) {
+        let message = "--logits needs --json or --out FILE.jsonl";
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+    }
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
-    let files = image_files(&args.paths)?;
     let model = Model::open(&args.model, &device)?;
+    model.card.preprocess.takes_pictures()?;
     let network = precision.inference(&model.network);
-    let results = predict(&network, &model.card, &files, args.top_k, args.logits, &device)?;
-    if args.json.json {
-        return print_json(&serde_json::to_value(&results).map_err(std::io::Error::from)?);
+    let options = PredictOptions {
+        top_k: args.top_k.min(model.card.classes.len()),
+        logits: args.logits,
+        workers: args.device.threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1),
+    };
+    let table = args.out.as_deref().map(|path| Table::create(path, options.top_k)).transpose()?;
+    let mut output = Output {
+        screen: Screen { style: Style::of(&args), begun: false, gone: false },
+        table,
+        skip_bad_images: args.skip_bad_images,
+        progress: Progress::new(),
+        total: Total::of(&args.paths),
+        done: 0,
+        bad: 0,
+    };
+    output.progress.count("predicting", 0, output.total.get());
+    let mut failed = None;
+    let mut each = |results: Vec<Result<Prediction, Unread>>| match output.take(results) {
+        Ok(flow) => flow,
+        Err(failure) => {
+            failed = Some(failure);
+            ControlFlow::Break(())
+        }
+    };
+    let files = Inputs::new(args.paths);
+    let predicted = predict(&network, &model.card, files, &options, &device, stop, &mut each);
+    // The JSON document is closed, whatever happened.
+    let ended = output.end(stop.load(Ordering::Relaxed));
+    predicted?;
+    match failed {
+        Some(failure) => Err(failure),
+        None => ended,
     }
-    let mut text = String::new();
-    for result in &results {
-        text += &format!("{}\n", result.path);
-        for candidate in &result.predictions {
-            text += &format!("  {:6.2} %  {}\n", 100.0 * candidate.probability, candidate.label);
+}
+
+/// What is written to standard output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Text,
+    Json,
+    Nothing,
+}
+
+impl Style {
+    fn of(args: &Predict) -> Self {
+        match (args.json.json, &args.out) {
+            (true, _) => Self::Json,
+            (false, Some(_)) => Self::Nothing,
+            (false, None) => Self::Text,
         }
     }
-    print_text(&text)
+}
+
+/// Standard output.
+struct Screen {
+    style: Style,
+    /// Whether the JSON list has an entry.
+    begun: bool,
+    /// Whether the reader has gone away, such as `head`.
+    gone: bool,
+}
+
+impl Screen {
+    fn add(&mut self, text: &mut String, prediction: &Prediction) -> io::Result<()> {
+        match self.style {
+            Style::Nothing => {}
+            Style::Text => {
+                let _ = writeln!(text, "{}", printable(&prediction.path));
+                for candidate in &prediction.predictions {
+                    let probability = 100.0 * candidate.probability;
+                    let _ = writeln!(text, "  {probability:6.2} %  {}", printable(&candidate.label));
+                }
+            }
+            Style::Json => {
+                *text += if self.begun { ",\n  " } else { "[\n  " };
+                let entry = format!("{:#}", serde_json::to_value(prediction)?);
+                *text += &entry.replace('\n', "\n  ");
+                self.begun = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> &'static str {
+        match (self.style, self.begun) {
+            (Style::Json, true) => "\n]\n",
+            (Style::Json, false) => "[]\n",
+            _ => "",
+        }
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.gone = true;
+                Ok(())
+            }
+            written => written,
+        }
+    }
+}
+
+/// Where results go, as they come.
+struct Output {
+    screen: Screen,
+    table: Option<Table>,
+    skip_bad_images: bool,
+    progress: Progress,
+    total: Total,
+    done: usize,
+    bad: usize,
+}
+
+impl Output {
+    /// Writes a batch's results; breaks if nobody reads any.
+    fn take(&mut self, results: Vec<Result<Prediction, Unread>>) -> Result<ControlFlow<()>, Failure> {
+        let mut text = String::new();
+        for result in results {
+            match result {
+                Ok(prediction) => {
+                    self.done += 1;
+                    self.screen.add(&mut text, &prediction)?;
+                    if let Some(table) = &mut self.table {
+                        table.write(&prediction)?;
+                    }
+                }
+                Err(unread) => {
+                    self.bad += 1;
+                    // Results before it come first, where both go to one terminal.
+                    let before = std::mem::take(&mut text);
+                    self.progress.suspend(|| self.screen.write(&before))?;
+                    let prefix = if self.skip_bad_images { "skipped" } else { "error:" };
+                    self.progress.line(&format!("{prefix} {}: {}", printable(&unread.path), unread.why));
+                }
+            }
+        }
+        self.progress.suspend(|| self.screen.write(&text))?;
+        if let Some(table) = &mut self.table {
+            table.flush()?;
+        }
+        self.progress.count("predicting", self.done + self.bad, self.total.get());
+        let unread = self.screen.gone && self.table.is_none();
+        Ok(if unread { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// Completes what was written, and reports what could not be read.
+    fn end(mut self, interrupted: bool) -> Result<(), Failure> {
+        self.progress.finish();
+        self.screen.write(self.screen.end())?;
+        let rows = thousands(self.done as u64);
+        match self.table {
+            Some(table) if interrupted => eprintln!("{} has the first {rows} rows", table.part().display()),
+            Some(table) => {
+                let path = table.finish()?;
+                eprintln!("wrote {} ({rows} rows)", path.display());
+            }
+            None => {}
+        }
+        if interrupted {
+            return Err(Failure::Interrupted);
+        }
+        let count = |number: usize| thousands(number as u64);
+        let tried = self.done + self.bad;
+        match self.bad {
+            0 => Ok(()),
+            _ if self.skip_bad_images && self.done > 0 => Ok(()),
+            _ if self.skip_bad_images => Err(Failure::new("no image could be read", None)),
+            _ if tried == 1 => Err(Failure::Told),
+            bad => Err(Failure::new(
+                format!("{} of {} images could not be read", count(bad), count(tried)),
+                "--skip-bad-images exits with status 0 all the same".to_string(),
+            )),
+        }
+    }
+}
+
+/// Number of images, counted on a thread of its own: only a progress bar needs it.
+struct Total(Arc<AtomicUsize>);
+
+impl Total {
+    const UNKNOWN: usize = usize::MAX;
+
+    fn of(paths: &[PathBuf]) -> Self {
+        let total = Self(Arc::new(AtomicUsize::new(Self::UNKNOWN)));
+        if Progress::is_shown() && !Inputs::reads_stdin(paths) {
+            let (counted, inputs) = (total.0.clone(), Inputs::new(paths.to_vec()));
+            std::thread::spawn(move || counted.store(inputs.count(), Ordering::Relaxed));
+        }
+        total
+    }
+
+    fn get(&self) -> Option<usize> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|&total| total != Self::UNKNOWN)
+    }
 }

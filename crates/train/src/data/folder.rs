@@ -12,7 +12,7 @@ use super::assembly::{Assembly, Role};
 use super::forms::{Found, Place, Recognised};
 use super::layout::{self, Layout, below};
 use super::listing::{Listing, Tree, is_clutter};
-use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, ilsvrc};
+use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, Walk, ilsvrc};
 
 /// A folder of class folders, or of splits of those.
 struct Folders(PathBuf);
@@ -187,9 +187,7 @@ pub(super) fn check_classes(
 /// # Errors
 /// [`DataError::NotFound`] and [`DataError::Io`].
 pub fn list_images(path: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut images = Vec::new();
-    Tree::bare(path).images(path, &mut images)?;
-    Ok(images.into_iter().map(|image| path.join(image)).collect())
+    Walk::folder(path).collect()
 }
 
 /// The images directly in a folder and below, as paths below it.

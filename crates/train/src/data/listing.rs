@@ -123,7 +123,7 @@ pub(super) fn lies_in_clutter(path: &str) -> bool {
 }
 
 /// Whether a link leads to a folder that it lies in, or to one that the way to it lies in.
-fn leads_back(link: &Path, way: &[PathBuf]) -> bool {
+pub(super) fn leads_back(link: &Path, way: &[PathBuf]) -> bool {
     match (fs::canonicalize(link), link.parent().map(fs::canonicalize)) {
         (Ok(target), Some(Ok(parent))) => way.iter().chain([&parent]).any(|above| above.starts_with(&target)),
         _ => true,
@@ -149,11 +149,6 @@ impl Tree {
     /// Recalls what is kept in this folder.
     pub fn open(root: &Path) -> Tree {
         Self::of(root, cache::load(root, NAME, &[]).unwrap_or_default())
-    }
-
-    /// Recalls nothing; listings of it are not to be kept.
-    pub fn bare(root: &Path) -> Tree {
-        Self::of(root, Vec::new())
     }
 
     fn of(root: &Path, kept: Vec<u8>) -> Tree {

@@ -37,6 +37,7 @@ mod shards;
 mod subset;
 mod table;
 mod transform;
+mod walk;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -58,6 +59,7 @@ pub(crate) use seed::{mix_rng, order_rng, split_rng};
 pub use subset::{Joined, Subset};
 pub(crate) use transform::shorter_side;
 pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
+pub use walk::{Walk, is_wild};
 
 /// One sample as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,118 @@
+//! Files decoded by several threads, delivered in order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{fs, io};
+
+use super::Unread;
+use crate::data::{DataError, DecodeError, Preprocess, RgbPixels, decode};
+
+/// Largest image file that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 31;
+
+/// A file and its pixels, preprocessed, or why there are none.
+pub struct Decoded {
+    pub path: PathBuf,
+    pub pixels: RgbPixels,
+}
+
+type Outcome = Result<Decoded, Unread>;
+
+/// A file to decode, and where its pixels go.
+type Job = (PathBuf, SyncSender<Outcome>);
+
+/// Threads that decode files. At most `ahead` files are decoded, or being decoded, before they are taken.
+pub struct Decoders {
+    /// Of each file, in order, where its pixels come from.
+    pending: Receiver<Receiver<Outcome>>,
+}
+
+impl Decoders {
+    /// Starts `workers` threads for files that another thread lists. All of them end once this is dropped.
+    ///
+    /// # Errors
+    /// [`DataError::Thread`].
+    pub fn start(
+        files: impl Iterator<Item = Result<PathBuf, Unread>> + Send + 'static,
+        preprocess: &Preprocess,
+        workers: usize,
+        ahead: usize,
+    ) -> Result<Self, DataError> {
+        let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name).spawn(body).map(drop).map_err(DataError::Thread)
+        };
+        let (sender, pending) = sync_channel(ahead);
+        // No fewer places than there are pending files: to hand out a job never waits.
+        let (jobs, queue) = sync_channel::<Job>(ahead + 1);
+        let queue = Arc::new(Mutex::new(queue));
+        for number in 0..workers.max(1) {
+            let (queue, preprocess) = (queue.clone(), preprocess.clone());
+            spawn(format!("decoder-{number}"), Box::new(move || work(&queue, &preprocess)))?;
+        }
+        spawn("files".into(), Box::new(move || list(files, &sender, &jobs)))?;
+        Ok(Self { pending })
+    }
+
+    /// The next file, if its turn comes within `patience`: a list on standard input may be slow. Waits for it to be decoded.
+    pub fn next(&self, patience: Duration) -> Result<Outcome, RecvTimeoutError> {
+        let outcome = self.pending.recv_timeout(patience)?;
+        Ok(outcome.recv().unwrap_or_else(|_| Err(Unread::new(Path::new("a decoder"), "its thread ended early"))))
+    }
+}
+
+/// Hands out files, until there are no more or nobody takes them.
+fn list(
+    files: impl Iterator<Item = Result<PathBuf, Unread>>,
+    pending: &SyncSender<Receiver<Outcome>>,
+    jobs: &SyncSender<Job>,
+) {
+    for file in files {
+        let (sender, outcome) = sync_channel(1);
+        if pending.send(outcome).is_err() {
+            return;
+        }
+        let handed_out = match file {
+            Ok(path) => jobs.send((path, sender)).is_ok(),
+            Err(unread) => sender.send(Err(unread)).is_ok(),
+        };
+        if !handed_out {
+            return;
+        }
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((path, sender)) = job else { return };
+        let outcome = match read(&path, preprocess) {
+            Ok(pixels) => Ok(Decoded { path, pixels }),
+            Err(unread) => Err(unread),
+        };
+        // If nobody waits any more, the queue ends too.
+        let _ = sender.send(outcome);
+    }
+}
+
+fn read(path: &Path, preprocess: &Preprocess) -> Result<RgbPixels, Unread> {
+    let bytes = bytes(path).map_err(|error| Unread::new(path, error))?;
+    // Decoders are other people's code and are fed whatever lies on the disk: a panic in one is a bad image.
+    let pixels = catch_unwind(AssertUnwindSafe(|| Ok(preprocess.apply(decode(&bytes, &preprocess.decoding())?))));
+    let panicked = |_| Err(DecodeError::Damaged("the decoder panicked".into()));
+    pixels.unwrap_or_else(panicked).map_err(|error| Unread::new(path, error))
+}
+
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        // A pipe may never end, nor a device.
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(io::Error::other(format!("it has {} bytes, more than an image file may have", metadata.len())));
+    }
+    fs::read(path)
+}

@@ -1,0 +1,218 @@
+//! Classes of single images.
+
+mod decoders;
+mod inputs;
+mod table;
+
+use std::fmt::{self, Display};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor};
+use mbconv_nets::Inference;
+use serde::Serialize;
+
+pub use inputs::Inputs;
+pub use table::{Table, TableError, TableFormat};
+
+use crate::batch::images;
+use crate::data::{Batch, DataError};
+use crate::device::is_host;
+use crate::model_file::ModelCard;
+use decoders::{Decoded, Decoders};
+
+/// Images that go through the network together.
+const BATCH: usize = 32;
+
+/// Batches of files that are decoded ahead of the network, beside what the decoding threads are at.
+const BATCHES_AHEAD: usize = 2;
+
+/// How long to wait for the next path before the network is given what there is. Only a list on standard input is so slow.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The network's result for one image.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prediction {
+    /// The image's file.
+    pub path: String,
+    /// The likeliest classes, best first.
+    pub predictions: Vec<Candidate>,
+    /// Raw outputs of every class, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Vec<f32>>,
+}
+
+/// One class with its probability.
+#[derive(Clone, Debug, Serialize)]
+pub struct Candidate {
+    /// Name of the class.
+    pub label: String,
+    /// Index of the class.
+    pub index: usize,
+    /// Softmax probability.
+    pub probability: f32,
+}
+
+/// A file, folder or pattern without a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Its path, or the pattern.
+    pub path: String,
+    /// Why there is no result.
+    pub why: String,
+}
+
+impl Unread {
+    fn new(path: &Path, why: impl Display) -> Self {
+        Self { path: path.display().to_string(), why: why.to_string() }
+    }
+}
+
+impl Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.why)
+    }
+}
+
+/// How [`predict`] works and what it returns.
+#[derive(Clone, Copy, Debug)]
+pub struct PredictOptions {
+    /// The most classes of each image.
+    pub top_k: usize,
+    /// Whether to return the raw outputs too.
+    pub logits: bool,
+    /// Threads that decode images.
+    pub workers: usize,
+}
+
+/// Preprocesses files as the model file says, classifies them by `network`, which is the model's, and hands the results to
+/// `each`, a batch at a time, in the order of the files. A file that cannot be read or decoded is a result too. Ends early
+/// when `each` breaks or `stop` is set.
+///
+/// Memory does not depend on the number of files.
+///
+/// # Errors
+/// A network that takes no pictures; threads that cannot be started.
+pub fn predict(
+    network: &Inference,
+    card: &ModelCard,
+    files: impl Iterator<Item = Result<PathBuf, Unread>> + Send + 'static,
+    options: &PredictOptions,
+    device: &Device,
+    stop: &AtomicBool,
+    each: &mut dyn FnMut(Vec<Result<Prediction, Unread>>) -> ControlFlow<()>,
+) -> Result<(), DataError> {
+    card.preprocess.takes_pictures()?;
+    let decoders = Decoders::start(files, &card.preprocess, options.workers, BATCHES_AHEAD * BATCH)?;
+    let classifier = Classifier { network, card, options, device };
+    // A GPU computes one batch while the one before is read.
+    let mut computing: Option<Computing> = None;
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut next = || -> ControlFlow<()> {
+        let outcome = decoders.next(PATIENCE);
+        let ended = matches!(outcome, Err(RecvTimeoutError::Disconnected));
+        let waited = outcome.is_err();
+        batch.extend(outcome.ok());
+        if batch.len() == BATCH || waited && !batch.is_empty() {
+            let started = classifier.start(std::mem::take(&mut batch));
+            if let Some(before) = computing.replace(started) {
+                each(classifier.read(before))?;
+            }
+        }
+        if (waited || is_host(device))
+            && let Some(last) = computing.take()
+        {
+            each(classifier.read(last))?;
+        }
+        if ended || stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    while next().is_continue() {}
+    Ok(())
+}
+
+/// A batch that the network is computing.
+struct Computing {
+    /// The files, in order.
+    files: Vec<Result<PathBuf, Unread>>,
+    /// Of those that could be read.
+    logits: Option<Tensor<2>>,
+}
+
+struct Classifier<'a> {
+    network: &'a Inference,
+    card: &'a ModelCard,
+    options: &'a PredictOptions,
+    device: &'a Device,
+}
+
+impl Classifier<'_> {
+    /// Gives the network a batch.
+    fn start(&self, decoded: Vec<Result<Decoded, Unread>>) -> Computing {
+        let preprocess = &self.card.preprocess;
+        let side = preprocess.crop;
+        let mut batch = Batch {
+            images: Vec::with_capacity(BATCH * side * side * 3),
+            labels: Vec::new(),
+            height: side,
+            width: side,
+            indices: Vec::new(),
+            plans: Vec::new(),
+        };
+        let mut count = 0;
+        let files = decoded.into_iter().map(|outcome| {
+            let Decoded { path, pixels } = outcome?;
+            batch.images.extend_from_slice(&pixels.data);
+            count += 1;
+            Ok(path)
+        });
+        let files = files.collect();
+        if count == 0 {
+            return Computing { files, logits: None };
+        }
+        // A GPU's kernels are compiled and tuned for a shape: the last few images are filled up with black ones.
+        let size = if is_host(self.device) { count } else { BATCH };
+        batch.images.resize(size * side * side * 3, 0);
+        batch.labels = vec![0; size];
+        let logits = self.network.forward_channels_last(images(&mut batch, preprocess, self.device));
+        Computing { files, logits: Some(logits) }
+    }
+
+    /// Waits for the network's results.
+    fn read(&self, Computing { files, logits }: Computing) -> Vec<Result<Prediction, Unread>> {
+        let classes = self.card.classes.len();
+        let (probabilities, logits): (Vec<f32>, Vec<f32>) = match logits {
+            Some(logits) => {
+                (softmax(logits.clone(), 1).into_data().iter().collect(), logits.into_data().iter().collect())
+            }
+            None => Default::default(),
+        };
+        let mut outputs = probabilities.chunks(classes).zip(logits.chunks(classes));
+        let predictions = files.into_iter().map(|file| {
+            let path = file?;
+            let Some((probabilities, logits)) = outputs.next() else {
+                return Err(Unread::new(&path, "the network gave no result"));
+            };
+            Ok(self.prediction(&path, probabilities, logits))
+        });
+        predictions.collect()
+    }
+
+    fn prediction(&self, path: &Path, probabilities: &[f32], logits: &[f32]) -> Prediction {
+        let mut order: Vec<usize> = (0..probabilities.len()).collect();
+        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        let candidates = order.into_iter().take(self.options.top_k).map(|index| Candidate {
+            label: self.card.classes[index].clone(),
+            index,
+            probability: probabilities[index],
+        });
+        Prediction {
+            path: path.display().to_string(),
+            predictions: candidates.collect(),
+            logits: self.options.logits.then(|| logits.to_vec()),
+        }
+    }
+}

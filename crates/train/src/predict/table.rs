@@ -1,0 +1,201 @@
+//! Predictions as a table in a file.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::Prediction;
+
+/// The form of a [`Table`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    /// Comma-separated values with a header.
+    Csv,
+    /// A JSON object a line.
+    JsonLines,
+}
+
+impl TableFormat {
+    /// The form that a file's extension names.
+    ///
+    /// # Errors
+    /// [`TableError::Extension`].
+    pub fn of(path: &Path) -> Result<Self, TableError> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        match extension.as_deref() {
+            Some("csv") => Ok(Self::Csv),
+            Some("jsonl" | "ndjson") => Ok(Self::JsonLines),
+            _ => Err(TableError::Extension { path: path.into() }),
+        }
+    }
+}
+
+/// Why a table could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The extension names no form of a table.
+    #[error("{} is no table by its name: .csv and .jsonl can be written", path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+}
+
+/// A table of predictions, written row by row to the file's name with `.part` appended, and renamed when complete.
+///
+/// Columns of CSV: `path`, then `label`, `index` and `probability` of the likeliest class, then the same of the following
+/// classes with a number: `label_2`, `index_2`, `probability_2` …
+pub struct Table {
+    path: PathBuf,
+    part: PathBuf,
+    rows: Rows,
+}
+
+enum Rows {
+    Csv(Box<csv::Writer<File>>),
+    JsonLines(BufWriter<File>),
+}
+
+impl Table {
+    /// Starts a table with `top_k` classes of each image.
+    ///
+    /// # Errors
+    /// An unknown extension; something at the path that is not a regular file; whatever the system says.
+    pub fn create(path: &Path, top_k: usize) -> Result<Self, TableError> {
+        let format = TableFormat::of(path)?;
+        let failed = |source| TableError::Write { path: path.into(), source };
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(failed(io::Error::other("it is there already and not a regular file")));
+        }
+        let mut part = path.as_os_str().to_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file = File::create(&part).map_err(failed)?;
+        let rows = match format {
+            TableFormat::Csv => {
+                let mut writer = csv::Writer::from_writer(file);
+                writer.write_record(header(top_k)).map_err(|error| failed(error.into()))?;
+                Rows::Csv(Box::new(writer))
+            }
+            TableFormat::JsonLines => Rows::JsonLines(BufWriter::new(file)),
+        };
+        Ok(Self { path: path.into(), part, rows })
+    }
+
+    /// Writes a row.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn write(&mut self, prediction: &Prediction) -> Result<(), TableError> {
+        let written = match &mut self.rows {
+            Rows::Csv(writer) => writer.write_record(row(prediction)).map_err(io::Error::from),
+            Rows::JsonLines(writer) => {
+                serde_json::to_value(prediction).map_err(io::Error::from).and_then(|value| writeln!(writer, "{value}"))
+            }
+        };
+        written.map_err(|source| self.failed(source))
+    }
+
+    /// Makes rows readable that were written so far.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn flush(&mut self) -> Result<(), TableError> {
+        let flushed = match &mut self.rows {
+            Rows::Csv(writer) => writer.flush(),
+            Rows::JsonLines(writer) => writer.flush(),
+        };
+        flushed.map_err(|source| self.failed(source))
+    }
+
+    /// Completes the table, gives it its name and returns that.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn finish(mut self) -> Result<PathBuf, TableError> {
+        self.flush()?;
+        fs::rename(&self.part, &self.path).map_err(|source| self.failed(source))?;
+        Ok(self.path)
+    }
+
+    /// The file that rows are written to before the table is complete.
+    pub fn part(&self) -> &Path {
+        &self.part
+    }
+
+    fn failed(&self, source: io::Error) -> TableError {
+        TableError::Write { path: self.path.clone(), source }
+    }
+}
+
+fn header(top_k: usize) -> Vec<String> {
+    let columns = (1..=top_k).flat_map(|rank| {
+        let suffix = if rank == 1 { String::new() } else { format!("_{rank}") };
+        ["label", "index", "probability"].map(|name| format!("{name}{suffix}"))
+    });
+    std::iter::once("path".into()).chain(columns).collect()
+}
+
+fn row(prediction: &Prediction) -> Vec<String> {
+    let columns = prediction.predictions.iter().flat_map(|candidate| {
+        [candidate.label.clone(), candidate.index.to_string(), candidate.probability.to_string()]
+    });
+    std::iter::once(prediction.path.clone()).chain(columns).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Candidate;
+    use super::*;
+
+    fn prediction() -> Prediction {
+        let candidate = |label: &str, index, probability| Candidate { label: label.into(), index, probability };
+        Prediction {
+            path: "a, \"b\".jpg".into(),
+            predictions: vec![candidate("cat, tabby", 1, 0.75), candidate("dog", 0, 0.25)],
+            logits: None,
+        }
+    }
+
+    #[test]
+    fn rows_are_quoted_and_the_name_comes_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let csv = "path,label,index,probability,label_2,index_2,probability_2\n\
+                   \"a, \"\"b\"\".jpg\",\"cat, tabby\",1,0.75,dog,0,0.25\n";
+        let json = "{\"path\":\"a, \\\"b\\\".jpg\",\"predictions\":[{\"label\":\"cat, tabby\",\"index\":1,\
+                    \"probability\":0.75},{\"label\":\"dog\",\"index\":0,\"probability\":0.25}]}\n";
+        for (name, expected) in [("t.CSV", csv), ("t.jsonl", json)] {
+            let path = folder.path().join(name);
+            fs::write(&path, "before").unwrap();
+            let mut table = Table::create(&path, 2).unwrap();
+            table.write(&prediction()).unwrap();
+            table.flush().unwrap();
+            assert_eq!(fs::read_to_string(table.part()).unwrap(), expected);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+            table.finish().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn other_names_and_places_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["t.xlsx", "t.json", "t", ".csv"] {
+            let path = folder.path().join(name);
+            assert!(matches!(Table::create(&path, 1), Err(TableError::Extension { .. })), "{name}");
+        }
+        fs::create_dir(folder.path().join("d.csv")).unwrap();
+        for name in ["d.csv", "missing/t.csv"] {
+            assert!(matches!(Table::create(&folder.path().join(name), 1), Err(TableError::Write { .. })), "{name}");
+        }
+    }
+}
