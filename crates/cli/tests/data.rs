@@ -194,7 +194,7 @@ fn verify_finds_every_fault_and_fix_moves_it_aside() {
         ("leak", "train/cat/2.jpg val/cat/leaked.jpg"),
         ("conflict", "train/cat/3.jpg train/dog/no dog.jpg"),
         ("copy", "train/eel/lossless.bmp train/eel/lossless.png"),
-        ("near", "train/eel/scene.png val/eel/scene small.jpg"),
+        ("near_leak", "train/eel/scene.png val/eel/scene small.jpg"),
     ];
     let expected: BTreeSet<_> = expected.iter().map(|(kind, files)| (kind.to_string(), files.to_string())).collect();
     assert_eq!(found(&result), expected);
@@ -204,6 +204,11 @@ fn verify_finds_every_fault_and_fix_moves_it_aside() {
     assert!(csv.starts_with("finding,severity,kind,split,class,name,detail\n") && csv.lines().count() == 16, "{csv}");
     assert_eq!(files(&root), before);
 
+    let counts = serde_json::json!({"conflict": 1, "near_leak": 1, "leak": 1});
+    for (kind, count) in counts.as_object().unwrap() {
+        assert_eq!(&result["counts"][kind], count, "{kind}");
+    }
+
     // The result does not depend on the number of threads.
     let (single, _) = run(1, &["data", "verify", path(&root), "--near", "--json", "--workers", "1"]);
     assert_eq!(single, stdout);
@@ -211,6 +216,7 @@ fn verify_finds_every_fault_and_fix_moves_it_aside() {
     let (text, _) = run(1, &["data", "verify", path(&root), "--fix", "--report", path(&report)]);
     let aside = top.path().join("photos-aside");
     assert!(text.contains("error: 1 truncated images") && text.contains("moved to"), "{text}");
+    assert!(text.contains("1 label conflict(s) left: decide which class is right"), "{text}");
     assert!(fs::read_to_string(report).unwrap().contains("no dog.jpg"));
     let moved = [
         "moved.jsonl",
@@ -233,6 +239,86 @@ fn verify_finds_every_fault_and_fix_moves_it_aside() {
     assert_eq!(files(&root), before);
     assert!(!aside.exists());
     assert!(error(&["data", "verify", path(&root), "--undo"]).contains("moved.jsonl"));
+}
+
+#[test]
+fn label_conflicts_and_leaks_come_before_harmless_pairs() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("clothes");
+    photos(&root, &["shorts", "skirt"], 10, 2);
+    // A harmless pair whose names come first, then the same photograph twice in two classes and in two splits.
+    let turned = |quarters: u32| {
+        let mut image = image::DynamicImage::ImageRgb8(scene(400, 300));
+        (0..quarters).for_each(|_| image = image.rotate90());
+        image
+    };
+    let small = |image: &image::DynamicImage| image.resize(200, 200, image::imageops::FilterType::Triangle).to_rgb8();
+    for (quarters, first, second) in [
+        (0, "train/shorts/a.png", "train/shorts/b.jpg"),
+        (1, "train/shorts/c.png", "train/skirt/c.jpg"),
+        (2, "train/skirt/d.png", "val/skirt/d.jpg"),
+    ] {
+        turned(quarters).save(root.join(first)).unwrap();
+        small(&turned(quarters)).save(root.join(second)).unwrap();
+    }
+    let csv = top.path().join("report.csv");
+    let arguments = ["data", "verify", path(&root), "--near", "--report", path(&csv)];
+    let kinds = ["near_conflict", "near_leak", "near"];
+    let found = json(&[&arguments[..], &["--json"]].concat());
+    let findings = found["findings"].as_array().unwrap();
+    assert_eq!(findings.iter().map(|finding| finding["kind"].as_str().unwrap()).collect::<Vec<_>>(), kinds);
+    assert!(findings[0]["detail"].as_str().unwrap().contains("across classes"), "{}", findings[0]);
+    assert_eq!((&found["errors"], &found["warnings"]), (&0.into(), &3.into()));
+    let table = fs::read_to_string(&csv).unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).map(|line| line.split(',').nth(2).unwrap()).collect();
+    assert_eq!(rows, kinds.map(|kind| [kind; 2]).concat());
+    let (text, _) = run(0, &arguments);
+    let places =
+        ["several classes", "several splits", "of a class that look alike"].map(|words| text.find(words).unwrap());
+    assert!(places.is_sorted(), "{text}");
+    for kind in kinds {
+        assert!(
+            text.lines().any(|line| line.split_whitespace().collect::<Vec<_>>() == [kind, "1", "warning"]),
+            "{text}"
+        );
+    }
+    // Nobody but a person can tell which class is right.
+    let before = files(&root);
+    let (text, _) = run(0, &["data", "verify", path(&root), "--near", "--fix"]);
+    assert!(text.contains("1 label conflict(s) left") && text.contains("1 possible leak(s) left"), "{text}");
+    assert_eq!(files(&root), before);
+}
+
+#[test]
+fn odd_images_are_named() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["ants", "bees"], 10, 2);
+    let mut gif = std::io::Cursor::new(Vec::new());
+    picture(40, 30, 500).write_to(&mut gif, ImageFormat::Gif).unwrap();
+    fs::write(root.join("train/ants/placeholder.jpg"), gif.into_inner()).unwrap();
+    image::DynamicImage::ImageRgb8(picture(40, 30, 501)).to_luma8().save(root.join("train/bees/gray.jpg")).unwrap();
+    picture(3, 2, 502).save(root.join("val/ants/tiny.jpg")).unwrap();
+    picture(400, 40, 503).save(root.join("val/bees/banner.jpg")).unwrap();
+    picture(300, 200, 504).save(root.join("train/bees/huge.jpg")).unwrap();
+    let seen = json(&["data", "inspect", path(&root), "--json"]);
+    let odd = |what: &str, name: &str| {
+        seen["odd"].as_array().unwrap().iter().any(|odd| {
+            let examples = odd["examples"].as_array().unwrap();
+            odd["what"] == what && odd["images"] == 1 && examples[0]["name"].as_str().unwrap().ends_with(name)
+        })
+    };
+    for (what, name) in [
+        ("format", "placeholder.jpg"),
+        ("colour", "gray.jpg"),
+        ("small", "tiny.jpg"),
+        ("shape", "banner.jpg"),
+        ("large", "huge.jpg"),
+    ] {
+        assert!(odd(what, name), "{what}: {}", seen["odd"]);
+    }
+    let (text, _) = run(0, &["data", "inspect", path(&root)]);
+    assert!(text.contains("GIF: 1\n") && text.contains("placeholder.jpg (train, ants)"), "{text}");
 }
 
 #[test]

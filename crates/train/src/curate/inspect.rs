@@ -6,6 +6,7 @@ use std::io::{BufReader, Cursor};
 
 use serde::Serialize;
 
+use super::verify::FileOf;
 use super::{CurateError, Work, header, splits};
 use crate::data::formats::{WIDE_GRAY, wide_gray_warning};
 use crate::data::{DataError, DataSet, Source, StoredImage};
@@ -44,8 +45,23 @@ pub struct Inspection {
     pub unreadable: usize,
     /// The first of them.
     pub unreadable_images: Vec<Unreadable>,
+    /// Images that are unlike the others, by what makes them so.
+    pub odd: Vec<Odd>,
     /// What was noticed when it was opened.
     pub notes: Vec<String>,
+}
+
+/// Images that are unlike the others in one respect.
+#[derive(Debug, Serialize)]
+pub struct Odd {
+    /// The respect: `format`, `colour`, `turned`, `small`, `large` or `shape`.
+    pub what: &'static str,
+    /// More about it, such as the format.
+    pub detail: String,
+    /// How many there are.
+    pub images: usize,
+    /// The first of them, or the most extreme ones.
+    pub examples: Vec<FileOf>,
 }
 
 /// A split in numbers.
@@ -126,6 +142,18 @@ pub struct Unreadable {
     pub why: String,
 }
 
+/// How many odd images of a kind are listed.
+const EXAMPLES: usize = 5;
+
+/// Images are odd if at most one of so many is like them.
+const RARE: usize = 20;
+
+/// How many times smaller or larger than the median an odd image's shorter side is, at least.
+const EXTREME: u32 = 2;
+
+/// Ratio of longer to shorter side from which an image's shape is odd.
+const LONG: u32 = 4;
+
 /// What is read of an image.
 struct Seen {
     format: &'static str,
@@ -152,8 +180,10 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
         sizes: None,
         unreadable: 0,
         unreadable_images: Vec::new(),
+        odd: Vec::new(),
         notes: data.notes.clone(),
     };
+    let mut examples = Examples::default();
     result.classes = data
         .classes
         .iter()
@@ -184,6 +214,12 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
                             wide_gray.get_or_insert((source.name(index), 0)).1 += 1;
                         }
                         *sizes.entry(seen.size).or_default() += 1;
+                        examples.note(&seen, || FileOf {
+                            split: name,
+                            class: data.classes[source.label(index)].clone(),
+                            name: source.name(index),
+                            path: None,
+                        });
                     }
                     Err(why) => {
                         result.unreadable += 1;
@@ -199,7 +235,111 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
     }
     result.notes.extend(wide_gray.map(|(name, count)| wide_gray_warning(count, result.images, &name)));
     result.sizes = Sizes::of(&sizes);
+    result.odd = examples.odd(&result, &sizes);
     Ok(result)
+}
+
+/// Candidates for [`Odd`], collected before it is known what is common: the first images of every format and kind of pixel,
+/// and the most extreme sizes.
+#[derive(Default)]
+struct Examples {
+    formats: BTreeMap<&'static str, Vec<FileOf>>,
+    colours: BTreeMap<&'static str, Vec<FileOf>>,
+    turned: Vec<FileOf>,
+    extremes: [Vec<((u32, u32), FileOf)>; 3],
+}
+
+/// The ways in which a size can be extreme.
+struct Extreme {
+    what: &'static str,
+    /// Whether the first size is more extreme than the second.
+    beats: fn((u32, u32), (u32, u32)) -> bool,
+    /// Whether a size is odd where this is the median shorter side.
+    is_odd: fn((u32, u32), u32) -> bool,
+}
+
+const EXTREMES: [Extreme; 3] = [
+    Extreme {
+        what: "small",
+        beats: |a, b| shorter(a) < shorter(b),
+        is_odd: |size, median| shorter(size).saturating_mul(EXTREME) <= median,
+    },
+    Extreme {
+        what: "large",
+        beats: |a, b| shorter(a) > shorter(b),
+        is_odd: |size, median| shorter(size) >= median.saturating_mul(EXTREME),
+    },
+    Extreme {
+        what: "shape",
+        beats: |a, b| u64::from(longer(a)) * u64::from(shorter(b)) > u64::from(longer(b)) * u64::from(shorter(a)),
+        is_odd: |size, _| longer(size) >= shorter(size).saturating_mul(LONG),
+    },
+];
+
+fn shorter((width, height): (u32, u32)) -> u32 {
+    width.min(height)
+}
+
+fn longer((width, height): (u32, u32)) -> u32 {
+    width.max(height)
+}
+
+impl Examples {
+    fn note(&mut self, seen: &Seen, file: impl Fn() -> FileOf) {
+        let first = |files: &mut Vec<FileOf>| {
+            if files.len() < EXAMPLES {
+                files.push(file());
+            }
+        };
+        first(self.formats.entry(seen.format).or_default());
+        first(self.colours.entry(seen.colour).or_default());
+        if seen.turned {
+            first(&mut self.turned);
+        }
+        for (kept, extreme) in self.extremes.iter_mut().zip(&EXTREMES) {
+            let place = kept.partition_point(|(size, _)| !(extreme.beats)(seen.size, *size));
+            if place < EXAMPLES {
+                kept.insert(place, (seen.size, file()));
+                kept.truncate(EXAMPLES);
+            }
+        }
+    }
+
+    fn odd(self, found: &Inspection, sizes: &BTreeMap<(u32, u32), usize>) -> Vec<Odd> {
+        let all = found.images - found.unreadable;
+        let mut odd = Vec::new();
+        for (what, counts, examples) in
+            [("format", &found.formats, self.formats), ("colour", &found.colours, self.colours)]
+        {
+            for (name, examples) in examples {
+                let images = counts.get(name).copied().unwrap_or(0);
+                if is_rare(images, all) {
+                    odd.push(Odd { what, detail: name.into(), images, examples });
+                }
+            }
+        }
+        if is_rare(found.turned, all) {
+            let detail = "EXIF orientation".into();
+            odd.push(Odd { what: "turned", detail, images: found.turned, examples: self.turned });
+        }
+        let median = found.sizes.as_ref().map_or(0, |sizes| sizes.median_shorter_side);
+        for (kept, Extreme { what, is_odd, .. }) in self.extremes.into_iter().zip(&EXTREMES) {
+            let images = sizes.iter().filter(|(size, _)| is_odd(**size, median)).map(|(_, images)| images).sum();
+            let kept: Vec<_> = kept.into_iter().filter(|(size, _)| is_odd(*size, median)).collect();
+            if let Some(((width, height), _)) = kept.first()
+                && is_rare(images, all)
+            {
+                let detail = format!("{width}×{height}");
+                odd.push(Odd { what, detail, images, examples: kept.into_iter().map(|(_, file)| file).collect() });
+            }
+        }
+        odd
+    }
+}
+
+/// Whether images of one kind among `all` are odd. Of few images, a handful are, if they are the lesser part.
+fn is_rare(images: usize, all: usize) -> bool {
+    images > 0 && (images * RARE <= all || images <= EXAMPLES && images * 2 < all)
 }
 
 fn look(source: &dyn Source, index: usize) -> Result<Seen, String> {
@@ -311,6 +451,33 @@ mod tests {
         let bars: Vec<usize> = sizes.shorter_side.iter().map(|bar| bar.images).collect();
         assert_eq!(bars, [1, 2, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0]);
         assert!(Sizes::of(&BTreeMap::new()).is_none());
+    }
+
+    #[test]
+    fn the_most_extreme_sizes_are_kept() {
+        let mut examples = Examples::default();
+        for (number, size) in (0..200).map(|number| (number, (400 + number % 7, 300))).chain([
+            (200, (1, 1)),
+            (201, (60, 60)),
+            (202, (4000, 3000)),
+            (203, (3000, 300)),
+        ]) {
+            let seen = Seen { format: "JPEG", colour: "RGB", size, turned: false, bytes: 1 };
+            let name = number.to_string();
+            examples.note(&seen, || FileOf { split: "train", class: "a".into(), name: name.clone(), path: None });
+        }
+        let found: Vec<(&str, Vec<String>)> = EXTREMES
+            .iter()
+            .zip(&examples.extremes)
+            .map(|(extreme, kept)| {
+                let kept = kept.iter().filter(|(size, _)| (extreme.is_odd)(*size, 300));
+                (extreme.what, kept.map(|(_, file)| file.name.clone()).collect())
+            })
+            .collect();
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        assert_eq!(found, [("small", names(&["200", "201"])), ("large", names(&["202"])), ("shape", names(&["203"]))]);
+        assert!(is_rare(1, 9) && is_rare(5, 100) && is_rare(50, 1000));
+        assert!(!is_rare(0, 9) && !is_rare(1, 2) && !is_rare(51, 1000));
     }
 
     #[test]

@@ -30,10 +30,18 @@ impl Default for VerifyOptions {
     }
 }
 
-/// What can be wrong. The first kinds are errors: they stop training, or make its result mean less than it says. The others
-/// are warnings.
+/// What can be wrong. Errors stop training, or make its result mean less than it says; the others are warnings. Wrong labels
+/// and leaks come first, as nothing else shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// The same image under two classes.
+    Conflict,
+    /// Images of different classes that look alike.
+    NearConflict,
+    /// The same image in two splits, of the same class.
+    Leak,
+    /// Images in different splits that look alike.
+    NearLeak,
     /// The file has no bytes.
     Empty,
     /// The bytes are of no known image format.
@@ -48,13 +56,9 @@ pub enum Kind {
     TooLarge,
     /// The file could not be read at all.
     Unreadable,
-    /// The same image in two splits, of the same class.
-    Leak,
-    /// The same image under two classes.
-    Conflict,
     /// The same image several times in a class of a split.
     Copy,
-    /// Images that look alike.
+    /// Images of one class and split that look alike.
     Near,
     /// The extension announces another format than the content has.
     Extension,
@@ -65,7 +69,11 @@ pub enum Kind {
 }
 
 /// Kind, name, whether it is an error, and what people read.
-const KINDS: [(Kind, &str, bool, &str); 14] = [
+const KINDS: [(Kind, &str, bool, &str); 16] = [
+    (Kind::Conflict, "conflict", true, "images that are in several classes (label conflicts)"),
+    (Kind::NearConflict, "near_conflict", false, "groups of images that look alike but are in several classes"),
+    (Kind::Leak, "leak", true, "images that are in several splits (leaks)"),
+    (Kind::NearLeak, "near_leak", false, "groups of images that look alike and are in several splits"),
     (Kind::Empty, "empty", true, "files without a byte"),
     (Kind::NotAnImage, "not_an_image", true, "files that are no images"),
     (Kind::Truncated, "truncated", true, "truncated images"),
@@ -73,17 +81,15 @@ const KINDS: [(Kind, &str, bool, &str); 14] = [
     (Kind::Corrupt, "corrupt", true, "corrupt images"),
     (Kind::TooLarge, "too_large", true, "images of too many pixels"),
     (Kind::Unreadable, "unreadable", true, "images that could not be read"),
-    (Kind::Leak, "leak", true, "images that are in several splits"),
-    (Kind::Conflict, "conflict", true, "images that are in several classes"),
     (Kind::Copy, "copy", false, "images that a class has several times"),
-    (Kind::Near, "near", false, "groups of images that look alike"),
+    (Kind::Near, "near", false, "groups of images of a class that look alike"),
     (Kind::Extension, "extension", false, "files with another format's extension"),
     (Kind::Missing, "missing_class", false, "splits that lack a class"),
     (Kind::Few, "few_images", false, "classes with few images"),
 ];
 
 impl Kind {
-    /// All kinds, errors first.
+    /// All kinds, in the order of reports.
     pub fn all() -> impl Iterator<Item = Self> {
         KINDS.iter().map(|row| row.0)
     }
@@ -345,28 +351,29 @@ impl Check<'_> {
     fn near(&mut self, kept: &[Kept], unique: &[usize], distance: u32) {
         let hashed: Vec<(usize, u64)> = unique.iter().filter_map(|&place| Some((place, kept[place].hash?))).collect();
         let hashes: Vec<u64> = hashed.iter().map(|&(_, hash)| hash).collect();
-        let mut together = Groups::new(hashes.len());
+        let sample = |member: usize| {
+            let Kept { split, index, .. } = kept[hashed[member].0];
+            (split, index)
+        };
+        let split = |member| sample(member).0;
+        let label = |member| self.splits[split(member)].1.label(sample(member).1);
         let pairs = perceptual::near(&hashes, distance);
+        let mut together = Groups::new(hashes.len());
         for &(a, b, _) in &pairs {
             together.join(a, b);
         }
-        let mut groups: BTreeMap<usize, (Vec<usize>, u32)> = BTreeMap::new();
+        let mut groups: BTreeMap<usize, Alike> = BTreeMap::new();
         for (a, b, apart) in pairs {
-            let (members, furthest) = groups.entry(together.root(a)).or_default();
-            members.extend([a, b]);
-            *furthest = apart.max(*furthest);
+            let crosses = [label(a) != label(b), split(a) != split(b)];
+            groups.entry(together.root(a)).or_default().add([a, b], apart, crosses);
         }
-        for (mut members, furthest) in groups.into_values() {
-            members.sort_unstable();
-            members.dedup();
-            let samples: Vec<&Kept> = members.iter().map(|&member| &kept[hashed[member].0]).collect();
-            let across = samples.iter().any(|one| one.split != samples[0].split);
-            let detail = match across {
-                true => format!("up to {furthest} of 64 bits apart, in several splits"),
-                false => format!("up to {furthest} of 64 bits apart"),
-            };
-            let samples: Vec<(usize, usize)> = samples.iter().map(|one| (one.split, one.index)).collect();
-            self.add(Kind::Near, detail, &samples);
+        // The closest first: the likeliest to be one image.
+        let mut groups: Vec<Alike> = groups.into_values().collect();
+        groups.sort_by_key(|group| group.verdict().1);
+        for group in groups {
+            let (kind, _, detail) = group.verdict();
+            let samples: Vec<(usize, usize)> = group.in_order().into_iter().map(sample).collect();
+            self.add(kind, detail, &samples);
         }
     }
 
@@ -384,6 +391,48 @@ impl Check<'_> {
                 self.findings.push(Finding { kind, detail, files: Vec::new() });
             }
         }
+    }
+}
+
+/// A group of images that look alike.
+#[derive(Default)]
+struct Alike {
+    members: Vec<usize>,
+    /// Most bits between two that are linked.
+    furthest: u32,
+    /// The closest two of different classes, and of different splits, with their distance.
+    across: [Option<(u32, [usize; 2])>; 2],
+}
+
+impl Alike {
+    fn add(&mut self, pair: [usize; 2], apart: u32, crosses: [bool; 2]) {
+        self.members.extend(pair);
+        self.furthest = self.furthest.max(apart);
+        for (closest, crosses) in self.across.iter_mut().zip(crosses) {
+            let candidate = crosses.then_some((apart, pair));
+            *closest = [*closest, candidate].into_iter().flatten().min();
+        }
+    }
+
+    /// The kind of finding, the distance that matters for it, and the detail.
+    fn verdict(&self) -> (Kind, u32, String) {
+        match self.across {
+            [Some((apart, _)), leak] => {
+                let splits = if leak.is_some() { ", in several splits" } else { "" };
+                (Kind::NearConflict, apart, format!("{apart} of 64 bits apart across classes{splits}"))
+            }
+            [None, Some((apart, _))] => (Kind::NearLeak, apart, format!("{apart} of 64 bits apart across splits")),
+            [None, None] => (Kind::Near, self.furthest, format!("up to {} of 64 bits apart", self.furthest)),
+        }
+    }
+
+    /// The members, the two first that make it a conflict or a leak.
+    fn in_order(&self) -> Vec<usize> {
+        let first = self.across.iter().flatten().next().map(|(_, pair)| *pair);
+        let mut members = self.members.clone();
+        members.sort_unstable_by_key(|member| (!first.is_some_and(|pair| pair.contains(member)), *member));
+        members.dedup();
+        members
     }
 }
 
@@ -417,8 +466,21 @@ mod tests {
         for (row, kind) in Kind::all().enumerate() {
             assert_eq!(kind as usize, row);
         }
-        // Errors come first.
-        assert!(KINDS.is_sorted_by_key(|row| !row.2));
+    }
+
+    #[test]
+    fn groups_that_cross_classes_or_splits_are_findings_of_their_own() {
+        let group = |pairs: &[([usize; 2], u32, [bool; 2])]| {
+            let mut group = Alike::default();
+            pairs.iter().for_each(|&(pair, apart, crosses)| group.add(pair, apart, crosses));
+            let (kind, apart, _) = group.verdict();
+            (kind, apart, group.in_order())
+        };
+        let harmless = ([0, 1], 0, [false, false]);
+        assert_eq!(group(&[harmless, ([1, 2], 4, [false, false])]), (Kind::Near, 4, vec![0, 1, 2]));
+        assert_eq!(group(&[harmless, ([1, 2], 3, [false, true])]), (Kind::NearLeak, 3, vec![1, 2, 0]));
+        let conflict = [harmless, ([1, 2], 3, [false, true]), ([2, 3], 4, [true, false]), ([0, 3], 2, [true, true])];
+        assert_eq!(group(&conflict), (Kind::NearConflict, 2, vec![0, 3, 1, 2]));
     }
 
     #[test]
@@ -434,6 +496,8 @@ mod tests {
         assert_eq!(names(Kind::Copy, vec![file("val", "1 (copy).jpg"), file("val", "1.jpg")]), ["1 (copy).jpg"]);
         assert_eq!(names(Kind::Truncated, leak[..1].to_vec()), ["1"]);
         assert!(names(Kind::Conflict, leak.clone()).is_empty());
-        assert!(names(Kind::Near, leak).is_empty());
+        for kind in [Kind::Near, Kind::NearConflict, Kind::NearLeak] {
+            assert!(names(kind, leak.clone()).is_empty());
+        }
     }
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate::inspect::{ClassCount, Inspection, SplitSummary, inspect};
+use mbconv_train::curate::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
 use mbconv_train::curate::sheet::{SheetOptions, contact_sheet, png};
 use mbconv_train::files::write_atomically;
 
 use super::{open, with_progress};
 use crate::args::Inspect;
-use crate::commands::{bytes, print_json, print_text, thousands};
+use crate::commands::{bytes, check_extension, print_json, print_text, thousands};
 use crate::failure::Failure;
 
 /// Of more classes than this, the largest and the smallest are shown.
@@ -22,6 +22,9 @@ const SHOWN: usize = 5;
 const BAR: usize = 40;
 
 pub fn run(args: Inspect, stop: &AtomicBool) -> Result<(), Failure> {
+    if let Some(path) = &args.sheet {
+        check_extension(path, "a picture in PNG", &["png"])?;
+    }
     let data = open(&args.data)?;
     let inspection = with_progress("inspecting", &data, stop, |work| inspect(&data, work))?;
     if let Some(path) = &args.sheet {
@@ -89,6 +92,16 @@ fn text(inspection: &Inspection) -> String {
             let _ = writeln!(text, "{range:>14} {:>9}  {}", count(bar.images), "█".repeat(length));
         }
     }
+    if !inspection.odd.is_empty() {
+        text += "\nunlike the others:\n";
+    }
+    for Odd { what, detail, images, examples } in &inspection.odd {
+        let _ = writeln!(text, "  {}: {}", kind(what, detail), count(*images));
+        examples.iter().for_each(|file| text += &format!("    {file}\n"));
+        if *images > examples.len() {
+            text += "    …\n";
+        }
+    }
     if inspection.unreadable > 0 {
         let _ = writeln!(text, "\n{} unreadable (`mbconv data verify` tells more):", count(inspection.unreadable));
         for image in inspection.unreadable_images.iter().take(SHOWN) {
@@ -96,6 +109,16 @@ fn text(inspection: &Inspection) -> String {
         }
     }
     text + &class_table(classes, splits)
+}
+
+/// A heading over odd images.
+fn kind(what: &str, detail: &str) -> String {
+    match what {
+        "small" => format!("small, from {detail}"),
+        "large" => format!("large, up to {detail}"),
+        "shape" => format!("long or narrow, up to {detail}"),
+        _ => detail.to_string(),
+    }
 }
 
 fn count(number: usize) -> String {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{open, with_progress};
 use crate::args::Verify;
-use crate::commands::{print_json, print_text, thousands};
+use crate::commands::{check_extension, print_json, print_text, thousands};
 use crate::failure::Failure;
 
 /// Findings of a kind, and files of a finding, that are shown on a terminal.
@@ -32,12 +32,16 @@ pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
     if let Some(given) = &args.undo {
         return undo(&folder(given), args.json.json);
     }
+    if let Some(path) = &args.report {
+        check_extension(path, "a report", &["json", "csv", "txt", "log", "md"])?;
+    }
     let data = open(&args.data)?;
     let options = VerifyOptions { near: args.near, few: args.few };
     let found = with_progress("verifying", &data, stop, |work| verify(&data, &options, work))?;
     // Before anything is moved, so that what was found is known even if that fails.
     if let Some(path) = &args.report {
-        let content = match path.extension().and_then(|extension| extension.to_str()) {
+        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        let content = match extension.as_ref().and_then(|extension| extension.to_str()) {
             Some("json") => format!("{:#}\n", serde_json::to_value(&found).map_err(std::io::Error::from)?),
             Some("csv") => csv(&found),
             _ => text(&found, usize::MAX),
@@ -58,6 +62,7 @@ pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
         let mut text = text(&found, SHOWN);
         if let Some(fixed) = &fixed {
             text += &tell(fixed, &args.data.data);
+            text += &undecided(&found);
         }
         print_text(&text)?;
     }
@@ -87,6 +92,21 @@ fn tell(fixed: &Fixed, data: &str) -> String {
             )
         }
     }
+}
+
+/// What `--fix` leaves as it is, since only a person can decide.
+fn undecided(found: &Verification) -> String {
+    let left = |kinds: &[Kind]| found.findings.iter().filter(|finding| kinds.contains(&finding.kind)).count();
+    let mut text = String::new();
+    for (kinds, question) in [
+        (&[Kind::Conflict, Kind::NearConflict][..], "label conflict(s) left: decide which class is right"),
+        (&[Kind::NearLeak], "possible leak(s) left: decide whether images that look alike are the same"),
+    ] {
+        if let count @ 1.. = left(kinds) {
+            let _ = writeln!(text, "{} {question}", thousands(count as u64));
+        }
+    }
+    text
 }
 
 fn undo(folder: &Path, json: bool) -> Result<(), Failure> {
@@ -144,12 +164,19 @@ fn text(found: &Verification, shown: usize) -> String {
         }
         more(&mut text, "  ", all.len(), shown);
     }
+    if found.errors + found.warnings == 0 {
+        text += "nothing is wrong\n";
+        return text;
+    }
     let number =
         |count: usize, what: &str| format!("{} {what}{}", thousands(count as u64), if count == 1 { "" } else { "s" });
-    let _ = match found.errors + found.warnings {
-        0 => writeln!(text, "nothing is wrong"),
-        _ => writeln!(text, "\n{}, {}", number(found.errors, "error"), number(found.warnings, "warning")),
-    };
+    let _ = writeln!(text, "\n{}, {}:", number(found.errors, "error"), number(found.warnings, "warning"));
+    for kind in Kind::all() {
+        if let Some(&count) = found.counts.get(kind.name()) {
+            let severity = if kind.is_error() { "error" } else { "warning" };
+            let _ = writeln!(text, "  {:<14} {:>9}  {severity}", kind.name(), thousands(count as u64));
+        }
+    }
     text
 }
 
