@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let outcome = train(run, &mut |event| {
         if let Event::Epoch(row) = event {
-            println!("{row}");
+            println!("{}", row.line(data.classes.len()));
         }
     })?;
     println!("{outcome:?}; the model is {}", out.join("best.safetensors").display());

@@ -134,10 +134,11 @@ pub fn recipe(
     preset(card, weights, images, Some(epochs)).with(overrides)
 }
 
-/// The recipe that suits `images` training images.
+/// Returns the recipe for fine-tuning on `images` training images.
 ///
-/// The classifier learns alone for a fifth of the epochs; then all layers do, the body at a twentieth of the classifier's rate.
-/// Input and preprocessing are the model's own.
+/// The classifier learns alone for a fifth of the epochs; then all layers do, the body at a twentieth of the
+/// classifier's learning rate. Batch-norm keeps the statistics of the pretraining: those of small batches are noisy,
+/// and running averages of few updates lag behind the weights. Input and preprocessing are the model's own.
 fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>) -> RecipeFile {
     const BATCH: usize = 32;
     /// Enough for a new classifier and a little change of the body.
@@ -196,7 +197,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
             weights: Some(weights.into()),
             head_epochs: epochs.div_ceil(5),
             freeze: Freeze::None,
-            freeze_norms: false,
+            freeze_norms: true,
         }),
     }
 }
