@@ -100,6 +100,13 @@ def files():
     torch.save(checkpoint, FIXTURES / "checkpoint.pth")
     torch.save(checkpoint, FIXTURES / "legacy_checkpoint.pth", _use_new_zipfile_serialization=False)
     torch.save(torch.nn.Linear(2, 2), FIXTURES / "module.pth")
+    # Tensors beside the weights, networks in dictionaries of any name, and files without weights.
+    accuracy = torch.tensor(71.2)
+    torch.save({"state_dict": prefixed, "best_acc1": accuracy, "loss": accuracy}, FIXTURES / "accuracy.pth")
+    torch.save({"student": other, "teacher": state, "optimizer": optimizer}, FIXTURES / "teacher.pth")
+    torch.save({"epoch": 3, "optimizer": optimizer, "loss": accuracy.item()}, FIXTURES / "optimizer.pth")
+    torch.save({"epoch": 3, "model": torch.nn.Linear(2, 2)}, FIXTURES / "module_in_checkpoint.pth")
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), FIXTURES / "torchscript.pt")
 
 
 def main():

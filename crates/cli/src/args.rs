@@ -104,7 +104,8 @@ impl FindLr {
     /// All that the command line sets of the recipe, as `key=value`.
     pub fn settings(&self) -> Vec<String> {
         let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
-        freeze.into_iter().chain(self.overrides.iter().cloned()).collect()
+        let prefix = self.prefix.as_ref().map(|prefix| format!("finetune.prefix={prefix}"));
+        [freeze, prefix].into_iter().flatten().chain(self.overrides.iter().cloned()).collect()
     }
 }
 
@@ -124,6 +125,10 @@ pub struct Finetune {
     /// Network, where the keys, shapes and name of a file of published weights leave it open
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
+    /// What precedes the network's keys in the weights, such as backbone., where they hold more
+    /// than one network
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
     /// Channels of the images: 1 for grey, 3 for colour; another number than the model's adapts its stem
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,
@@ -164,8 +169,14 @@ impl Finetune {
         let epochs = self.epochs.map(|epochs| format!("epochs={epochs}"));
         let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
         let norms = self.freeze_norms.then(|| "finetune.freeze_norms=true".into());
+        let prefix = self.prefix.as_ref().map(|prefix| format!("finetune.prefix={prefix}"));
         let on_nan = self.on_nan.map(OnNan::setting);
-        [epochs, freeze, norms].into_iter().flatten().chain(self.overrides.iter().cloned()).chain(on_nan).collect()
+        [epochs, freeze, norms, prefix]
+            .into_iter()
+            .flatten()
+            .chain(self.overrides.iter().cloned())
+            .chain(on_nan)
+            .collect()
     }
 }
 
@@ -221,6 +232,10 @@ pub struct FindLr {
     /// Network of the weights, if it cannot be detected; without a recipe
     #[arg(long, value_name = "NAME", requires = "weights", conflicts_with = "recipe")]
     pub arch: Option<String>,
+    /// What precedes the network's keys in the weights, such as backbone., where they hold more
+    /// than one network
+    #[arg(long, value_name = "PREFIX", requires = "weights")]
+    pub prefix: Option<String>,
     /// What does not learn at all: body (a linear probe), or a number of stages from the image
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
@@ -309,13 +324,18 @@ pub struct Export {
 
 #[derive(Args)]
 pub struct Import {
-    /// A .pth or .safetensors file, or published weights by name; layout and network are found from what is in it
+    /// A .pth or .safetensors file, a folder that save_pretrained wrote, or published weights by
+    /// name
     pub file: PathBuf,
     /// Model file to write
     pub out: PathBuf,
     /// Network, where keys, shapes and file name leave it open; timm's names will do
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
+    /// What precedes the network's keys in the file, such as backbone., where it holds more than
+    /// one network
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
     /// Channels of the images: another number than the file's adapts the stem, summing its weights for 1 (grey)
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,

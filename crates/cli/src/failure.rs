@@ -175,6 +175,7 @@ impl From<AverageError> for Failure {
     fn from(error: AverageError) -> Self {
         match error {
             AverageError::Model(error) => error.into(),
+            AverageError::Import(error) => error.into(),
             error => Self::new(error.to_string(), None),
         }
     }

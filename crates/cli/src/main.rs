@@ -1,5 +1,11 @@
 //! The `mbconv` program: arguments in, library calls, results out.
 
+/// Prints a line on standard error; control characters in it, which may come from any file, are
+/// escaped.
+macro_rules! eprintln {
+    ($($argument:tt)*) => { std::eprintln!("{}", mbconv_train::text::visible(&format!($($argument)*))) };
+}
+
 mod args;
 mod commands;
 #[cfg(feature = "tui")]

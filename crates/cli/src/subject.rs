@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use mbconv_nets::ArchitectureOptions;
-use mbconv_train::Recipe;
 use mbconv_train::model_file::{ModelCard, read_card};
 use mbconv_train::recipe::{RecipeFile, is_table, read_table};
+use mbconv_train::{Recipe, device};
 
+use crate::commands::open_model;
 use crate::failure::Failure;
 
 /// Classes of an architecture that comes without any: ImageNet's.
@@ -39,7 +40,11 @@ impl Subject {
                 Self { input_size, recipe: Some(file), ..plain(recipe.model.options(CLASSES)) }
             }
         } else if path.exists() || text.ends_with(".safetensors") {
-            let card = read_card(path)?;
+            let card = match read_card(path) {
+                Ok(card) => card,
+                // Another program's weights, or neither.
+                Err(_) => open_model(path, &device::parse("cpu")?)?.card,
+            };
             Self { input_size: Some(card.preprocess.crop), ..plain(card.architecture.clone()) }.with_card(card)
         } else {
             plain(ArchitectureOptions::new(text, CLASSES))

@@ -157,25 +157,188 @@ fn training_says_what_becomes_of_the_weights_it_begins_with() {
     }
 }
 
+/// A folder as `save_pretrained` writes it, of a network of two classes in timm's keys, as timm's
+/// wrapper has them.
+fn pretrained(folder: &Path) -> PathBuf {
+    let place = folder.join("checkpoint-500");
+    fs::create_dir(&place).unwrap();
+    write(&place, "model.safetensors", &weights("mobilenet_v2_0.35", 2));
+    let config = r#"{"model_type": "timm_wrapper", "architecture": "mobilenetv2_035", "label_names": ["ant", "bee"],
+        "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1.0, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}"#;
+    write(&place, "config.json", config.as_bytes());
+    write(&place, "training_args.bin", b"not weights");
+    place
+}
+
 #[test]
-fn files_of_other_programs_lead_to_import() {
+fn weights_of_other_programs_are_models_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../train/tests/fixtures/import");
-    let timms = write(folder.path(), "timm.safetensors", &weights("mobilenet_v2_0.1", 2));
-    let zip = write(folder.path(), "zip.pth", &fs::read(fixtures.join("zip.pth")).unwrap());
-    let legacy = write(folder.path(), "legacy.pth", &fs::read(fixtures.join("legacy.pth")).unwrap());
-    for file in [timms, zip, legacy] {
-        let out = folder.path().join("out.onnx");
+    let model = pretrained(folder.path());
+    let model = path(&model);
+    let at = |name: &str| folder.path().join(name);
+    image_folder(&at("data/train"), &["ant", "bee"], 8);
+    image_folder(&at("data/val"), &["ant", "bee"], 4);
+    let (data, picture) = (at("data"), at("data/val/ant/0.png"));
+    let imported = at("model.safetensors");
+    let (_, stderr) = run(0, &["import", model, path(&imported)]);
+    assert!(stderr.contains("mobilenet_v2_0.35 with 2 classes in timm's layout"), "{stderr}");
+
+    let predict = |model: &str| json(&["predict", model, path(&picture), "--logits", "--json"]);
+    assert_eq!(predict(model), predict(path(&imported)));
+    assert_eq!(predict(model)[0]["predictions"].as_array().unwrap().len(), 2);
+    assert_eq!(json(&["eval", model, "--data", path(&data), "--json"])["images"], 8);
+    let info = json(&["info", model, "--json"]);
+    assert_eq!((info["name"].as_str(), info["class_names"][1].as_str()), (Some("mobilenet_v2_0.35"), Some("bee")));
+    let (_, stderr) = run(0, &["export", model, path(&at("model.onnx"))]);
+    assert!(stderr.contains("mobilenet_v2_0.35 with 2 classes in timm's layout"), "{stderr}");
+    run(0, &["bench", model, "--seconds", "0.01", "--batch-size", "1", "--device", "cpu"]);
+    run(0, &["average", model, path(&imported), path(&at("mean.safetensors"))]);
+    let out = at("run");
+    let finetune = ["finetune", "--weights", model, "--data", path(&data), "--out", path(&out), "--epochs", "1"];
+    run(0, &[&finetune[..], &["--device", "cpu"]].concat());
+    assert_eq!(json(&["info", path(&out), "--json"])["preprocess"]["crop"], 32);
+
+    // What only `import` can be told leads there.
+    let open = write(folder.path(), "weights.safetensors", &weights("efficientnet_b0", 2));
+    for command in [&["predict", path(&open), path(&picture)][..], &["info", path(&open)]] {
+        let message = error(command);
+        let import = format!("`mbconv import {} MODEL.safetensors`, with `--arch", path(&open));
+        assert!(message.contains(&import), "{message}");
+    }
+}
+
+/// Safetensors with tensors of zeros of these keys and shapes.
+fn zeros(shapes: &[(String, Vec<usize>)]) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (key, shape) in shapes {
+        let begin = end;
+        end += 4 * shape.iter().product::<usize>();
+        header.insert(key.clone(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}));
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; end]].concat()
+}
+
+#[test]
+fn weights_without_a_classifier_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let architecture = ArchitectureOptions::new("mobilenet_v2_0.1", 2).architecture().unwrap();
+    let body: Vec<_> = Layout::Timm
+        .tensors(&architecture)
+        .into_iter()
+        .filter(|info| !info.key.starts_with("classifier."))
+        .map(|info| (format!("backbone.{}", info.key), info.shape))
+        .collect();
+    let file = write(folder.path(), "body.safetensors", &zeros(&body));
+    let out = folder.path().join("model.safetensors");
+    let message = error(&["import", path(&file), path(&out)]);
+    assert!(message.contains("have no classifier") && message.contains("--classes FILE"), "{message}");
+    assert!(!out.exists());
+    let names = write(folder.path(), "names.txt", b"ant\nbee\nwasp\n");
+    let (_, stderr) = run(0, &["import", path(&file), path(&out), "--classes", path(&names)]);
+    assert!(stderr.contains("below `backbone.`, without a classifier"), "{stderr}");
+    assert!(stderr.contains("the classifier is new, for 3 classes: train it"), "{stderr}");
+    assert_eq!(json(&["info", path(&out), "--json"])["class_names"][2], "wasp");
+    let one = write(folder.path(), "one.txt", b"ant\n");
+    assert!(error(&["import", path(&file), path(&out), "--classes", path(&one)]).contains("a single name"));
+
+    image_folder(&folder.path().join("data/train"), &["a", "b"], 8);
+    image_folder(&folder.path().join("data/val"), &["a", "b"], 2);
+    let (data, run_folder) = (folder.path().join("data"), folder.path().join("run"));
+    let small = ["--set", "input.size=32", "--set", "input.eval_size=32", "--set", "input.eval_resize=32"];
+    let finetune = ["finetune", "--weights", path(&file), "--data", path(&data), "--out", path(&run_folder)];
+    let prefix = ["--prefix", "backbone.", "--epochs", "1", "--device", "cpu"];
+    let (_, stderr) = run(0, &[&finetune[..], &prefix, &small].concat());
+    assert!(stderr.contains("the classifier is new, for the data's 2 classes"), "{stderr}");
+    assert!(fs::read_to_string(run_folder.join("recipe.toml")).unwrap().contains("prefix = \"backbone.\""));
+}
+
+#[test]
+fn a_network_of_one_output_has_two_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "weights.safetensors", &weights("mobilenet_v2_0.1", 1));
+    let out = folder.path().join("model.safetensors");
+    let names = write(folder.path(), "names.txt", b"sound\nbroken\n");
+    let (_, stderr) = run(0, &["import", path(&file), path(&out), "--classes", path(&names)]);
+    assert!(stderr.contains("note: one output is taken for a sigmoid"), "{stderr}");
+    image_folder(folder.path(), &["x"], 1);
+    let found = json(&["predict", path(&out), path(&folder.path().join("x/0.png")), "--logits", "--json"]);
+    let logit = found[0]["logits"][1].as_f64().unwrap();
+    let broken = found[0]["predictions"].as_array().unwrap().iter().find(|row| row["label"] == "broken").unwrap();
+    assert_eq!(found[0]["logits"][0], 0.0);
+    assert!((broken["probability"].as_f64().unwrap() - 1.0 / (1.0 + (-logit).exp())).abs() < 1e-6);
+}
+
+#[cfg(unix)]
+#[test]
+fn control_characters_of_files_are_not_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "weights.safetensors", &weights("mobilenet_v2_0.1", 2));
+    let names = write(folder.path(), "names.txt", "\u{1b}[2Jant\u{1b}]0;owned\u{7}\nb\u{9b}31mee\u{7f}\n".as_bytes());
+    let model = folder.path().join("model.safetensors");
+    run(0, &["import", path(&file), path(&model), "--classes", path(&names)]);
+    image_folder(&folder.path().join("data"), &["\u{1b}[2Jant\u{1b}]0;owned\u{7}", "b\u{9b}31mee\u{7f}"], 4);
+    let data = folder.path().join("data");
+    let pictures = data.join("b\u{9b}31mee\u{7f}");
+    let quiet = |text: &str| !text.contains(|c: char| c.is_control() && c != '\n');
+    for command in [
+        &["info", path(&model)][..],
+        &["info", path(&model), "--json"],
+        &["predict", path(&model), path(&pictures)],
+        &["predict", path(&model), path(&pictures), "--json"],
+        &["eval", path(&model), "--data", path(&data), "--split", "train"],
+        &["data", "inspect", path(&data)],
+    ] {
+        let (stdout, stderr) = run(0, command);
+        assert!(quiet(&stdout) && quiet(&stderr), "{command:?}: {stdout:?} {stderr:?}");
+        assert!(stdout.contains("\\u001b[2Jant") || stdout.contains("b\\u009b31mee"), "{command:?}: {stdout}");
+    }
+    let labels = json(&["info", path(&model), "--json"])["class_names"].clone();
+    assert_eq!(labels[1], "b\u{9b}31mee\u{7f}");
+    let other = folder.path().join("\u{1b}[2Jgone.safetensors");
+    for command in [&["predict", path(&other), "x.png"][..], &["import", path(&other), path(&model)]] {
+        let message = error(command);
+        assert!(quiet(&message) && message.contains("\\u001b[2Jgone"), "{message:?}");
+    }
+}
+
+#[test]
+fn files_of_other_formats_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    for (name, bytes, words) in [
+        ("model.h5", &b"\x89HDF\r\n\x1a\n"[..], "a Keras or other HDF5 file"),
+        ("model.onnx", b"\x08\x08\x12\x07pytorch", "an ONNX model"),
+        ("model.tflite", b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),
+        ("saved_model.pb", b"\x08\x01\x12", "a TensorFlow model or checkpoint"),
+        ("model.ckpt.index", b"\0\0\0\0", "a TensorFlow model or checkpoint"),
+        ("model.gguf", b"GGUF\x03\0", "a GGUF file"),
+        ("model.pth", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("weights.npy", b"\x93NUMPY\x01\0", "a NumPy file"),
+    ] {
+        let file = write(folder.path(), name, bytes);
         for command in [
-            &["predict", path(&file), "x.png"][..],
-            &["eval", path(&file), "--data", "digits"],
-            &["export", path(&file), path(&out)],
-            &["info", path(&file)],
+            &["import", path(&file), path(&out)][..],
+            &["finetune", "--weights", path(&file), "--data", "digits", "--out", path(&folder.path().join("run"))],
+            &["predict", path(&file), "x.png"],
         ] {
             let message = error(command);
-            assert!(message.contains(&format!("hint: `mbconv import {} MODEL.safetensors`", path(&file))), "{message}");
+            assert!(message.contains(words) && message.contains(name) && message.contains("hint: "), "{message}");
         }
     }
+    // Compressed archives too.
+    for (member, words) in [
+        ("model.weights.h5", "a Keras or other HDF5 file"),
+        ("arr_0.npy", "a NumPy file"),
+        ("archive_format", "an exported PyTorch program"),
+        ("model/constants.pkl", "a TorchScript archive"),
+    ] {
+        let file = write(folder.path(), "archive.pt", &zip(member, b"{}", 8, 9));
+        let message = error(&["import", path(&file), path(&out)]);
+        assert!(message.contains(words) && message.contains("archive.pt"), "{message}");
+    }
+    assert!(!out.exists());
 }
 
 #[test]
@@ -245,7 +408,7 @@ fn hostile_files_are_errors() {
     let shell = format!("cposix\nsystem\n(S'touch {}'\ntR.", touched.display());
     for (name, bytes, words) in [
         ("empty.pth", vec![], "neither"),
-        ("page.pth", b"<!DOCTYPE html><html><body>Not Found</body></html>".to_vec(), "neither"),
+        ("page.pth", b"<!DOCTYPE html><html><body>Not Found</body></html>".to_vec(), "a web page"),
         (
             "cut.pth",
             {

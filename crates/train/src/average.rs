@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use burn::tensor::{Device, TensorData};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 
+use crate::import::{ImportError, ImportOptions, load_weights};
 use crate::model_file::{Model, ModelError};
 
 /// Why models cannot be averaged.
@@ -14,6 +15,9 @@ pub enum AverageError {
     /// A model could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Another program's weights could not be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// Nothing to average.
     #[error("there are no models to average")]
     None,
@@ -36,7 +40,8 @@ pub enum AverageError {
 /// A model that cannot be read, or that differs from the first in architecture, classes or preprocessing.
 pub fn average(models: &[PathBuf], device: &Device) -> Result<Model, AverageError> {
     let (first, others) = models.split_first().ok_or(AverageError::None)?;
-    let mut model = Model::open(first, device)?;
+    let open = |path: &PathBuf| load_weights(path, &ImportOptions::default(), device).map(|loaded| loaded.model);
+    let mut model = open(first)?;
     // Double precision, so that the order of the models hardly matters.
     let values = |model: &Model| -> Vec<(String, Vec<usize>, Vec<f64>)> {
         let tensors = state_dict(&model.network).into_iter();
@@ -44,7 +49,7 @@ pub fn average(models: &[PathBuf], device: &Device) -> Result<Model, AverageErro
     };
     let mut sums = values(&model);
     for path in others {
-        let other = Model::open(path, device)?;
+        let other = open(path)?;
         let (a, b) = (&model.card, &other.card);
         let checks = [
             ("architectures", a.architecture == b.architecture),

@@ -365,7 +365,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let mut network = fresh_network(&architecture, recipe.seed, &autodiff);
     if let Some(weights) = finetune.weights.as_ref().filter(|_| !folder.begun) {
         let loaded = match group.leads() {
-            true => load_body(network, &options.name, &data.classes, weights).map_err(TrainError::from),
+            true => load_body(network, &options.name, &data.classes, weights, finetune.prefix.as_deref())
+                .map_err(TrainError::from),
             false => Ok((network, Vec::new())),
         };
         let told;

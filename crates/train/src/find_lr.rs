@@ -134,7 +134,7 @@ fn beginning(
     let finetune = recipe.finetune.clone().unwrap_or_default();
     let mut network = fresh_network(&architecture, seed, device);
     if let Some(weights) = &finetune.weights {
-        (network, _) = load_body(network, &recipe.model.name, &data.classes, weights)?;
+        (network, _) = load_body(network, &recipe.model.name, &data.classes, weights, finetune.prefix.as_deref())?;
     }
     // As after the classifier's own epochs.
     network = freeze::apply(network, &finetune, finetune.head_epochs);

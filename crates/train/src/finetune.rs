@@ -55,7 +55,8 @@ impl FinetuneError {
 
 /// Puts the weights and running statistics of the model at `path` into `network`, whose classes are `classes` and which
 /// the recipe calls `name`. The classifier stays as it is, freshly drawn, unless the model's classes are the same; the stem is
-/// adapted where the network takes another number of channels. What was done is told in lines for people.
+/// adapted where the network takes another number of channels. The weights' keys begin with
+/// `prefix`, if it is given. What was done is told in lines for people.
 ///
 /// # Errors
 /// A model that cannot be read or has another architecture.
@@ -64,14 +65,19 @@ pub fn load_body(
     name: &str,
     classes: &[String],
     path: &Path,
+    prefix: Option<&str>,
 ) -> Result<(Network, Vec<String>), FinetuneError> {
-    let load = |arch| load_weights(path, &ImportOptions { arch, preprocess: None }, &Device::flex());
+    let load = |arch| {
+        let prefix = prefix.map(String::from);
+        let options = ImportOptions { arch, prefix, without_classifier: true, ..ImportOptions::default() };
+        load_weights(path, &options, &Device::flex())
+    };
     // What the file leaves open the recipe decides.
     let loaded = match load(None) {
         Err(ImportError::Ambiguous { .. }) => load(Some(name.into())),
         loaded => loaded,
     };
-    let Loaded { model, origin } = loaded?;
+    let Loaded { model, origin, without_classifier } = loaded?;
     let mut lines = vec![format!("begins with {}", model.path.display())];
     lines.extend(Some(origin).filter(|origin| !origin.is_empty()));
     let channels = network.architecture().input_channels;
@@ -81,7 +87,7 @@ pub fn load_body(
         otherwise(&model.network, &network)
             .map(|how| format!("note: {how}: --set model.name={}", model.card.architecture.name)),
     );
-    let same_classes = model.card.classes == classes;
+    let same_classes = model.card.classes == classes && !without_classifier;
     let by_key = |network: &Network| -> HashMap<String, TensorData> {
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect()
     };
@@ -93,6 +99,7 @@ pub fn load_body(
     let (ours, theirs) = (classes.len(), model.card.classes.len());
     lines.push(match same_classes {
         true => "the classifier is the model's".into(),
+        false if without_classifier => format!("the classifier is new, for the data's {ours} classes"),
         false if ours == theirs => format!("the classifier is new: the data's {ours} classes are not the model's"),
         false => format!("the classifier is new, for the data's {ours} classes instead of the model's {theirs}"),
     });
@@ -195,6 +202,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         checkpoint: CheckpointConfig::default(),
         finetune: Some(FinetuneConfig {
             weights: Some(weights.into()),
+            prefix: None,
             head_epochs: epochs.div_ceil(5),
             freeze: Freeze::None,
             freeze_norms: true,
@@ -239,25 +247,25 @@ mod tests {
         let classes = |names: &[&str]| -> Vec<String> { names.iter().map(|name| name.to_string()).collect() };
         let fresh = network(name, 3, 2);
         let drawn = weights(&fresh);
-        let (tuned, told) = load_body(fresh, name, &classes(&["a", "b", "c"]), &path).unwrap();
+        let (tuned, told) = load_body(fresh, name, &classes(&["a", "b", "c"]), &path, None).unwrap();
         let begins = format!("begins with {}", path.display());
         assert_eq!(told, [&*begins, "the classifier is new, for the data's 3 classes instead of the model's 2"]);
         let tuned = weights(&tuned);
         assert!(tuned[0] == weights(&original)[0] && tuned[0] != drawn[0]);
         assert_eq!(tuned[1], [0.0; 3 * 1280]);
-        let (same, told) = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path).unwrap();
+        let (same, told) = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path, None).unwrap();
         assert_eq!(told, [&*begins, "the classifier is the model's"]);
         assert!(weights(&same) == weights(&original));
-        let (_, told) = load_body(network(name, 2, 2), name, &classes(&["a", "c"]), &path).unwrap();
+        let (_, told) = load_body(network(name, 2, 2), name, &classes(&["a", "c"]), &path, None).unwrap();
         assert_eq!(told[1], "the classifier is new: the data's 2 classes are not the model's");
         let twin = "tf_mobilenet_v2_0.1";
-        let (_, told) = load_body(network(twin, 2, 2), twin, &classes(&["a", "b"]), &path).unwrap();
+        let (_, told) = load_body(network(twin, 2, 2), twin, &classes(&["a", "b"]), &path, None).unwrap();
         assert_eq!(
             told[1],
             "note: the recipe's network is not quite the weights': padding Same instead of Symmetric, batch-norm's epsilon \
              0.001 instead of 0.00001: --set model.name=mobilenet_v2_0.1"
         );
-        let other = load_body(network("mobilenet_v2_0.5", 3, 2), "mobilenet_v2_0.5", &classes(&["a"; 3]), &path);
+        let other = load_body(network("mobilenet_v2_0.5", 3, 2), "mobilenet_v2_0.5", &classes(&["a"; 3]), &path, None);
         let error = other.unwrap_err();
         assert!(error.to_string().contains(name) && error.hint().unwrap().contains(name), "{error}");
     }

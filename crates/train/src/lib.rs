@@ -54,6 +54,7 @@ pub mod schedule;
 pub mod shell;
 mod stepper;
 pub mod tensorboard;
+pub mod text;
 
 pub use engine::{Event, Outcome, Run, train};
 pub use group::Group;

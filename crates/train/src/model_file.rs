@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Preprocess;
 use crate::files::{read_weights, write_atomically};
-use crate::import::is_pytorch;
+use crate::import::{NAMELESS, folder_of_another_program, is_pytorch};
 use crate::metrics::Scores;
 use crate::recipe::RecipeFile;
 use crate::run_folder::Score;
@@ -120,11 +120,25 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A folder that is not a finished run's.
-    #[error("{path} is a folder without {BEST}: not a training run, or one that has not finished an epoch")]
+    /// A folder that is not a finished run's, and not of Hugging Face's form.
+    #[error(
+        "{path} is a folder without {BEST} or model.safetensors: not a training run, or one that has not finished an epoch"
+    )]
     NoModel {
         /// Path of the folder.
         path: String,
+        /// Folders in it that hold weights.
+        inside: Vec<String>,
+    },
+    /// A folder with another program's model.
+    #[error("{path} is {what}")]
+    ForeignFolder {
+        /// Path of the folder.
+        path: String,
+        /// What it is, with an article.
+        what: &'static str,
+        /// What to do instead.
+        remedy: String,
     },
     /// Written, but not to the end or not by this program.
     #[error("the model {path}: {source}")]
@@ -172,6 +186,8 @@ impl ModelError {
                 let path = quoted_path(path);
                 Some(format!("`mbconv import {path} MODEL.safetensors` makes a model of another program's weights"))
             }
+            Self::NoModel { inside, .. } => inside.first().map(|inside| format!("it holds {inside}: give that folder")),
+            Self::ForeignFolder { remedy, .. } => Some(remedy.clone()),
             Self::Weights { source: WeightsError::Format(_), .. } => {
                 Some("the file is damaged or was cut short: copy it again from where it came".into())
             }
@@ -183,7 +199,8 @@ impl ModelError {
     }
 }
 
-/// The model file meant by `path`: itself, or a run directory's best model.
+/// The model file meant by `path`: itself, a run directory's best model, or the weights in a folder
+/// that Hugging Face's `save_pretrained` wrote.
 ///
 /// # Errors
 /// A folder without one.
@@ -191,14 +208,30 @@ pub fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
     if !path.is_dir() {
         return Ok(path.into());
     }
-    let best = path.join(BEST);
-    match std::fs::metadata(&best) {
-        Ok(_) => Ok(best),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(ModelError::NoModel { path: path.display().to_string() })
+    let shown = || path.display().to_string();
+    for name in std::iter::once(BEST).chain(NAMELESS) {
+        let file = path.join(name);
+        match std::fs::metadata(&file) {
+            Ok(_) => return Ok(file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ModelError::Read { path: file.display().to_string(), source }),
         }
-        Err(source) => Err(ModelError::Read { path: best.display().to_string(), source }),
     }
+    match folder_of_another_program(path) {
+        Some((what, remedy)) => Err(ModelError::ForeignFolder { path: shown(), what, remedy }),
+        None => Err(ModelError::NoModel { path: shown(), inside: folders_with_weights(path) }),
+    }
+}
+
+/// Folders in `path` that [`resolve`] finds weights in: runs, or checkpoints of transformers'
+/// trainer; the newest first.
+fn folders_with_weights(path: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    let holds = |folder: &Path| std::iter::once(BEST).chain(NAMELESS).any(|name| folder.join(name).is_file());
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|folder| holds(folder));
+    let mut found: Vec<_> = folders.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, path)| path.display().to_string()).collect()
 }
 
 /// Reads only the card of a model file.

@@ -7,9 +7,10 @@ use crate::batch::{Normaliser, pixels, targets};
 use crate::data::{Batch, Source};
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
+use crate::import::{ImportError, ImportOptions, load_weights};
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
 use crate::mix::Mixes;
-use crate::model_file::{Model, ModelError};
+use crate::model_file::Model;
 use crate::recipe::{DistillationConfig, DistillationKind, LossName, Recipe, RecipeError};
 
 /// Why a run has no objective.
@@ -20,7 +21,7 @@ pub enum ObjectiveError {
     Recipe(#[from] RecipeError),
     /// A teacher that cannot be opened.
     #[error("the teacher: {0}")]
-    Teacher(#[from] ModelError),
+    Teacher(#[from] ImportError),
     /// A teacher that lacks a class, or takes other images.
     #[error("the teacher: {0}")]
     Classes(#[from] EvaluateError),
@@ -139,7 +140,7 @@ struct Teacher<'a> {
 
 impl<'a> Teacher<'a> {
     fn open(config: &'a DistillationConfig, classes: &[String], device: &Device) -> Result<Self, ObjectiveError> {
-        let Model { card, network, .. } = Model::open(&config.teacher, device)?;
+        let Model { card, network, .. } = load_weights(&config.teacher, &ImportOptions::default(), device)?.model;
         card.preprocess.takes_pictures().map_err(EvaluateError::from)?;
         let find = |class: &String| {
             let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: card.classes.len() };

@@ -19,6 +19,7 @@ use crate::group::Group;
 use crate::metrics::shows_top5;
 use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
 use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
+use crate::text::visible;
 
 /// The resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
@@ -221,8 +222,9 @@ impl RunFolder {
     }
 
     pub(crate) fn say(&self, line: &str, observer: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
-        observer(Event::Line(line));
-        self.log(line)
+        let line = visible(line);
+        observer(Event::Line(&line));
+        self.log(&line)
     }
 
     /// The first lines of the log: what is trained on what.

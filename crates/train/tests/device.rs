@@ -529,7 +529,16 @@ fn a_stopped_run_goes_on() {
         let stop = AtomicBool::new(false);
         let out = folder.path().join(out);
         let group = Group::alone();
-        let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group: &group, resume, settings: None, stop: &stop };
+        let run = Run {
+            recipe: &recipe,
+            data: &data,
+            out: &out,
+            device: &device,
+            group: &group,
+            resume,
+            settings: None,
+            stop: &stop,
+        };
         let mut observer = |event: Event| match event {
             Event::Train { step, .. } if stop_at == Some(step) => stop.store(true, Ordering::Relaxed),
             _ => {}

@@ -78,7 +78,16 @@ fn run(
     in_threads(processes, |group: Group| {
         let stop = AtomicBool::new(false);
         let device = Device::flex();
-        let run = Run { recipe: &recipe, data: &data, out, device: &device, group: &group, resume, settings: None, stop: &stop };
+        let run = Run {
+            recipe: &recipe,
+            data: &data,
+            out,
+            device: &device,
+            group: &group,
+            resume,
+            settings: None,
+            stop: &stop,
+        };
         train(run, &mut |event| {
             if let Event::Train { scores, step, .. } = event
                 && group.leads()

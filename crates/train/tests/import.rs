@@ -149,6 +149,258 @@ fn hugging_faces_agree() {
     agrees("hugging_face_efficientnet");
 }
 
+/// Renames the keys of a state.
+fn rename(state: &mut State, to: impl Fn(&str) -> String) {
+    *state = std::mem::take(state).into_iter().map(|(key, tensor)| (to(&key), tensor)).collect();
+}
+
+/// A float tensor of zeros.
+fn zeros(shape: &[usize]) -> (Dtype, Vec<usize>, Vec<u8>) {
+    (Dtype::F32, shape.to_vec(), vec![0; 4 * shape.iter().product::<usize>()])
+}
+
+/// Keys that begin with `from` begin with `to`.
+fn moved<'a>(from: &'a str, to: &'a str) -> impl Fn(&str) -> String + 'a {
+    move |key| key.strip_prefix(from).map_or_else(|| key.to_string(), |rest| format!("{to}{rest}"))
+}
+
+#[test]
+fn wrapped_weights_are_read_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, classifier) in [("timm_mobilenet_v2", "classifier"), ("torchvision_mobilenet_v2", "classifier.1")] {
+        let fixture = fixture(name);
+        let alone = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
+        let same = |what: &str, note: &str, change: &dyn Fn(&mut State)| {
+            let loaded = load(&fixture.write(folder.path(), change)).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(logits(&loaded.model), alone, "{name}: {what}");
+            assert!(loaded.origin.contains(note), "{what}: {}", loaded.origin);
+        };
+        for prefix in [
+            "module.",
+            "model.",
+            "backbone.",
+            "encoder.",
+            "net.",
+            "_orig_mod.",
+            "model.module.",
+            "model.net._orig_mod.x.",
+        ] {
+            same(prefix, "", &|state| rename(state, |key| format!("{prefix}{key}")));
+        }
+        same("a criterion", "ignored tensors beside the network: `criterion.weight`", &|state| {
+            rename(state, |key| format!("model.{key}"));
+            state.insert("criterion.weight".into(), zeros(&[10]));
+        });
+        same("counted operations", "ignored tensors", &|state| {
+            for key in state.keys().cloned().collect::<Vec<_>>() {
+                let layer = key.rsplit_once('.').unwrap().0;
+                state.insert(format!("{layer}.total_ops"), zeros(&[1]));
+                state.insert(format!("{layer}.total_params"), zeros(&[1]));
+            }
+            state.insert("total_ops".into(), zeros(&[1]));
+        });
+        let old = format!("{classifier}.");
+        for new in
+            ["classifier.", "classifier.1.", "classifier.0.", "fc.", "head.fc."].into_iter().filter(|new| *new != old)
+        {
+            let note = format!("classifier `{}`", new.trim_end_matches('.'));
+            same(new, &note, &|state| rename(state, moved(&old, new)));
+        }
+        same("a head of its own", "below `backbone.`, classifier `head`", &|state| {
+            rename(state, |key| match key.strip_prefix(&old) {
+                Some(rest) => format!("head.{rest}"),
+                None => format!("backbone.{key}"),
+            });
+        });
+        same("a sequence", "below `0.`, classifier `2`", &|state| {
+            rename(state, |key| match key.strip_prefix(&old) {
+                Some(rest) => format!("2.{rest}"),
+                None => format!("0.{key}"),
+            });
+        });
+    }
+    // The features alone, and transformers' network without its classifier's scope.
+    for (name, scope) in [("torchvision_mobilenet_v2", "features."), ("hugging_face_mobilenet_v2", "mobilenet_v2.")] {
+        let fixture = fixture(name);
+        let alone = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
+        let path = fixture.write(folder.path(), |state| rename(state, moved(scope, "encoder.")));
+        assert_eq!(logits(&load(&path).unwrap().model), alone, "{name}");
+    }
+}
+
+#[test]
+fn several_networks_are_told_apart_by_prefix() {
+    let fixture = fixture("timm_mobilenet_v2");
+    let folder = tempfile::tempdir().unwrap();
+    let alone = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
+    let path = fixture.write(folder.path(), |state| {
+        let teacher: State = state.iter().map(|(key, tensor)| (format!("teacher.{key}"), tensor.clone())).collect();
+        for (_, _, bytes) in state.values_mut() {
+            bytes.fill(0);
+        }
+        rename(state, |key| format!("student.{key}"));
+        state.extend(teacher);
+    });
+    let error = load(&path).unwrap_err();
+    assert!(error.to_string().contains("several networks, below `student.`, `teacher.`"), "{error}");
+    assert!(error.hint().unwrap().contains("--prefix student."), "{:?}", error.hint());
+    let load = |prefix: &str| {
+        let options = ImportOptions { prefix: Some(prefix.into()), ..ImportOptions::default() };
+        load_weights(&path, &options, &Device::default())
+    };
+    assert_eq!(logits(&load("teacher.").unwrap().model), alone);
+    assert_eq!(logits(&load("teacher").unwrap().model), alone);
+    let error = load("network.").unwrap_err().to_string();
+    assert!(error.contains("only below `student.`, `teacher.`"), "{error}");
+}
+
+#[test]
+fn what_may_belong_to_the_network_is_not_passed_over() {
+    let fixture = fixture("timm_mobilenet_v2");
+    let folder = tempfile::tempdir().unwrap();
+    let alone = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
+    // Another layer after the network, or pixels that are normalized in it.
+    for (key, shape) in [("fc.weight", &[7, 10][..]), ("normalize.mean", &[1, 3, 1, 1])] {
+        let path = fixture.write(folder.path(), |state| {
+            rename(state, |key| format!("model.{key}"));
+            state.insert(key.into(), zeros(shape));
+        });
+        let error = load(&path).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{key}` {shape:?}")), "{error}");
+        assert!(error.hint().unwrap().contains("--prefix model."));
+        let options = ImportOptions { prefix: Some("model.".into()), ..ImportOptions::default() };
+        let loaded = load_weights(&path, &options, &Device::default()).unwrap();
+        assert_eq!(logits(&loaded.model), alone);
+        assert!(loaded.origin.contains(&format!("ignored tensors beside the network: `{key}`")), "{}", loaded.origin);
+    }
+}
+
+#[test]
+fn weights_without_a_usable_classifier_give_a_body() {
+    let fixture = fixture("timm_mobilenet_v2");
+    let folder = tempfile::tempdir().unwrap();
+    let features = fixture.keys["classifier.weight"][1];
+    let body = |state: &mut State| state.retain(|key, _| !key.starts_with("classifier."));
+    let changes: [(&str, &dyn Fn(&mut State)); 4] = [
+        ("have no classifier", &body),
+        ("`classifier.0.weight` [512", &|state| {
+            body(state);
+            for (key, shape) in
+                [("0.weight", &[512, features][..]), ("0.bias", &[512]), ("2.weight", &[7, 512]), ("2.bias", &[7])]
+            {
+                state.insert(format!("classifier.{key}"), zeros(shape));
+            }
+        }),
+        ("`head.weight` [10", &|state| {
+            state.insert("head.weight".into(), zeros(&[10, features]));
+            state.insert("head.bias".into(), zeros(&[10]));
+            body(state);
+            state.insert("neck.weight".into(), zeros(&[features]));
+        }),
+        ("`projection.weight` [128", &|state| {
+            body(state);
+            state.insert("projection.weight".into(), zeros(&[128, features]));
+            state.insert("projection.bias".into(), zeros(&[128]));
+        }),
+    ];
+    for (words, change) in changes {
+        let path = fixture.write(folder.path(), change);
+        let error = load(&path).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("have no classifier") && message.contains(words), "{message}");
+        assert!(error.hint().unwrap().contains("--classes"), "{words}");
+        let options = ImportOptions { without_classifier: true, ..ImportOptions::default() };
+        let loaded = load_weights(&path, &options, &Device::default()).unwrap();
+        assert!(loaded.without_classifier && loaded.origin.contains("without"), "{}", loaded.origin);
+        let network = ArchitectureOptions::new("mobilenet_v2_0.35", 3).architecture().unwrap().init(&Device::default());
+        let classes = ["class_0", "b", "c"].map(String::from);
+        let (_, told) = load_body(network, "mobilenet_v2_0.35", &classes, &path, None).unwrap();
+        assert!(told.iter().any(|line| line == "the classifier is new, for the data's 3 classes"), "{told:?}");
+    }
+}
+
+#[test]
+fn one_output_is_a_sigmoid() {
+    let fixture = fixture("timm_mobilenet_v2");
+    let folder = tempfile::tempdir().unwrap();
+    let all = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
+    let path = fixture.write(folder.path(), |state| {
+        for key in ["classifier.weight", "classifier.bias"] {
+            let (_, shape, bytes) = state.get_mut(key).unwrap();
+            bytes.truncate(bytes.len() / shape[0]);
+            shape[0] = 1;
+        }
+    });
+    let loaded = load(&path).unwrap();
+    assert!(loaded.origin.contains("one output is taken for a sigmoid"), "{}", loaded.origin);
+    assert_eq!(loaded.model.card.classes, ["class_0", "class_1"]);
+    // The softmax of 0 and x is 1 / (1 + exp(-x)).
+    let found = logits(&loaded.model);
+    assert_eq!(found, [0.0, all[0], 0.0, all[10]]);
+    let (named, note) = loaded.model.with_classes(vec!["no".into(), "yes".into()]).unwrap();
+    assert_eq!((note, named.card.architecture.classes, logits(&named)), (None, 2, found));
+}
+
+#[test]
+fn a_folder_of_save_pretrained_is_a_model() {
+    let fixture = Fixture { file: "model".into(), ..fixture("hugging_face_mobilenet_v2") };
+    let folder = tempfile::tempdir().unwrap();
+    fixture.write(folder.path(), |_| ());
+    let labels: Vec<String> = (0..10).map(|index| format!("\"{index}\": \"label {index}\"")).collect();
+    let config = |more: &str| {
+        let text = format!(r#"{{"model_type": "mobilenet_v2", "id2label": {{{}}}{more}}}"#, labels.join(", "));
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+    };
+    let processor = r#"{"size": {"shortest_edge": 180}, "crop_size": {"height": 160, "width": 160}, "resample": 2,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
+    std::fs::write(folder.path().join("preprocessor_config.json"), processor).unwrap();
+    config("");
+    let card = load(folder.path()).unwrap().model.card;
+    assert_eq!((card.classes[9].as_str(), card.preprocess.resize, card.preprocess.crop), ("label 9", 180, 160));
+    // Padding and batch-norm's constant are the configuration's.
+    config(r#", "tf_padding": false, "layer_norm_eps": 0.01"#);
+    let architecture = load(folder.path()).unwrap().model.card.architecture;
+    assert_eq!((architecture.name.as_str(), architecture.norm_epsilon), ("mobilenet_v2_0.35", Some(0.01)));
+    for (more, words) in [
+        (r#", "hidden_act": "gelu""#, "`hidden_act` = \"gelu\""),
+        (r#", "output_stride": 16"#, "`output_stride` = 16"),
+        (r#", "problem_type": "regression""#, "`problem_type` = \"regression\""),
+    ] {
+        config(more);
+        let error = load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("config.json"), "{error}");
+    }
+    config(r#", "problem_type": "multi_label_classification""#);
+    assert!(load(folder.path()).unwrap().origin.contains("each output is a sigmoid"));
+    // Pixels that the processor scales otherwise, or not at all.
+    for (processor, mean, std) in [
+        (r#""rescale_factor": 0.00784313725490196, "rescale_offset": true, "do_normalize": false"#, 0.5, 0.5),
+        (r#""do_normalize": false"#, 0.0, 1.0),
+        (r#""rescale_factor": 1.0, "image_mean": [127.5, 127.5, 127.5], "image_std": [51.0, 51.0, 51.0]"#, 0.5, 0.2),
+    ] {
+        std::fs::write(folder.path().join("preprocessor_config.json"), format!("{{{processor}}}")).unwrap();
+        let preprocess = load(folder.path()).unwrap().model.card.preprocess;
+        assert!((preprocess.mean[0] - mean).abs() < 1e-5 && (preprocess.std[0] - std).abs() < 1e-5, "{preprocess:?}");
+    }
+
+    // Other folders say what they are.
+    let at = |name: &str, file: &str| {
+        let place = folder.path().join(name);
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join(file), "").unwrap();
+        load(&place).unwrap_err()
+    };
+    let error = at("sharded", "model.safetensors.index.json");
+    assert!(error.to_string().contains("the index of a model in several files"), "{error}");
+    assert!(error.hint().unwrap().contains("max_shard_size"));
+    assert!(at("saved", "saved_model.pb").to_string().contains("TensorFlow"));
+    let above = at("above", "trainer_state.json");
+    assert!(above.to_string().contains("without best.safetensors or model.safetensors"), "{above}");
+    std::fs::create_dir_all(folder.path().join("above/checkpoint-500")).unwrap();
+    fixture.write(&folder.path().join("above/checkpoint-500"), |_| ());
+    assert!(load(&folder.path().join("above")).unwrap_err().hint().unwrap().contains("checkpoint-500"));
+}
+
 #[test]
 fn spoilt_weights_are_errors_that_name_them() {
     let fixture = fixture("flat_mobilenet_v2");
@@ -185,7 +437,7 @@ fn errors_say_what_would_mend_them() {
     let fixture = fixture("flat_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let hint = |arch: Option<&str>, change: &dyn Fn(&mut State)| {
-        let options = ImportOptions { arch: arch.map(String::from), preprocess: None };
+        let options = ImportOptions { arch: arch.map(String::from), ..ImportOptions::default() };
         let error = load_weights(&fixture.write(folder.path(), change), &options, &Device::default()).unwrap_err();
         error.hint().unwrap_or_else(|| panic!("{error}"))
     };
@@ -212,7 +464,7 @@ fn tensorflows_conventions_do_not_hang_on_a_name() {
         let fixture = fixture(name);
         let folder = tempfile::tempdir().unwrap();
         let path = fixture.write(folder.path(), |_| ());
-        let options = ImportOptions { arch: Some("efficientnet_b0".into()), preprocess: None };
+        let options = ImportOptions { arch: Some("efficientnet_b0".into()), ..ImportOptions::default() };
         let named = load_weights(&path, &options, &Device::default()).unwrap().model;
         let found = load(&path).unwrap().model;
         assert_eq!(named.card, found.card, "{name}");
@@ -270,7 +522,7 @@ fn another_networks_configuration_is_not_heeded() {
             let beside = load(&path).unwrap().model;
             assert_eq!(beside.card, alone.card, "{name} beside {stranger}");
             // What the user says must fit all the same.
-            let options = ImportOptions { arch: Some("efficientnet_b3".into()), preprocess: None };
+            let options = ImportOptions { arch: Some("efficientnet_b3".into()), ..ImportOptions::default() };
             assert!(matches!(
                 load_weights(&path, &options, &Device::default()),
                 Err(ImportError::Unknown { named: true, .. })
@@ -298,15 +550,22 @@ fn what_shapes_leave_open_is_asked_for() {
     let error = load(&path).unwrap_err();
     assert!(matches!(error, ImportError::Ambiguous { .. }));
     assert!(error.hint().unwrap().contains("--arch tf_efficientnet_b0"));
-    let options =
-        ImportOptions { arch: Some("tf_efficientnet_b0.ns_jft_in1k".into()), preprocess: Some("timm_tf_ap".into()) };
+    let options = ImportOptions {
+        arch: Some("tf_efficientnet_b0.ns_jft_in1k".into()),
+        preprocess: Some("timm_tf_ap".into()),
+        ..ImportOptions::default()
+    };
     let loaded = load_weights(&path, &options, &Device::default()).unwrap();
     assert_eq!(loaded.model.card.architecture.name, "tf_efficientnet_b0");
     assert_eq!(loaded.model.card.preprocess.mean, [0.5; 3]);
-    let options = ImportOptions { arch: Some("efficientnet_b1".into()), preprocess: None };
+    let options = ImportOptions { arch: Some("efficientnet_b1".into()), ..ImportOptions::default() };
     let error = load_weights(&path, &options, &Device::default()).unwrap_err();
     assert!(error.to_string().contains("does not fit efficientnet_b1") && error.hint().is_some(), "{error}");
-    let options = ImportOptions { arch: Some("efficientnet_b0".into()), preprocess: Some("keras".into()) };
+    let options = ImportOptions {
+        arch: Some("efficientnet_b0".into()),
+        preprocess: Some("keras".into()),
+        ..ImportOptions::default()
+    };
     let error = load_weights(&path, &options, &Device::default()).unwrap_err();
     assert!(error.to_string().contains("`keras`") && error.hint().unwrap().contains("torchvision_v1"));
     // timm's own file beside the weights says it all.
@@ -353,7 +612,8 @@ fn what_is_no_file_of_weights_is_said_to_be_none() {
     ] {
         std::fs::write(at(name), bytes).unwrap();
         let error = fails(&at(name));
-        assert!(error.contains(name) && error.contains("not a usable weights file"), "{error}");
+        let expected = if name == "text.pth" { "a web page, not weights" } else { "not a usable weights file" };
+        assert!(error.contains(name) && error.contains(expected), "{error}");
     }
     #[cfg(unix)]
     {
@@ -454,7 +714,7 @@ fn a_recipe_decides_what_its_weights_leave_open() {
     options.input_channels = 1;
     let network = options.architecture().unwrap().init(&Device::default());
     let classes = ["a", "b", "c"].map(String::from);
-    let (tuned, told) = load_body(network, "tf_efficientnet_b0", &classes, &path).unwrap();
+    let (tuned, told) = load_body(network, "tf_efficientnet_b0", &classes, &path, None).unwrap();
     assert!(told[1].starts_with("tf_efficientnet_b0 with 10 classes in timm's layout"), "{told:?}");
     assert_eq!(told[2], "the stem's weights are summed, for 1 input channel instead of 3");
     let stem: Vec<f32> = tuned.stem.weight.val().into_data().iter().collect();

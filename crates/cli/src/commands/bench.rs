@@ -5,11 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use mbconv_nets::Network;
-use mbconv_train::Model;
 use mbconv_train::bench::{BenchConfig, BenchReport, Mode, bench};
 use mbconv_train::precision::MapPrecision;
 
-use super::{print_json, print_text};
+use super::{open_model, print_json, print_text};
 use crate::args::{Bench, BenchMode};
 use crate::failure::Failure;
 use crate::subject::Subject;
@@ -19,7 +18,7 @@ pub fn run(args: Bench) -> Result<(), Failure> {
     let path = Path::new(&args.subject);
     let is_toml = path.extension().is_some_and(|extension| extension == "toml");
     let (network, size) = if !is_toml && path.exists() || args.subject.ends_with(".safetensors") {
-        let model = Model::open(path, &device)?;
+        let model = open_model(path, &device)?;
         let size = model.card.preprocess.crop;
         (model.network, size)
     } else {

@@ -15,8 +15,9 @@ use mbconv_train::model_file::ModelCard;
 use mbconv_train::recipe::RecipeFile;
 use mbconv_train::report::{Evaluated, REPORT, Report};
 use mbconv_train::run_folder::RECIPE;
+use mbconv_train::text::visible_name;
 
-use super::{percent, print_json, print_text};
+use super::{open_classifier, percent, print_json, print_text};
 use crate::args::Eval;
 use crate::failure::Failure;
 use crate::terminal::Progress;
@@ -24,7 +25,7 @@ use crate::terminal::Progress;
 pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
-    let model = Model::open(&args.model, &device)?;
+    let model = open_classifier(&args.model, &device)?;
     let card = &model.card;
     // Data without splits is divided as it was for training, so that `val` holds no training image.
     let options = card.recipe.as_ref().map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
@@ -157,7 +158,7 @@ fn table(evaluation: &Evaluation, measured: &Measured) -> String {
     let mut present: Vec<_> = classes.iter().filter(|class| class.images > 0).collect();
     present.sort_by(|a, b| b.top1.total_cmp(&a.top1).then(a.label.cmp(&b.label)));
     let hidden = present.len().saturating_sub(CLASSES_SHOWN);
-    let width = present.iter().map(|class| class.label.chars().count()).max().unwrap_or(0).max(5);
+    let width = present.iter().map(|class| visible_name(&class.label).chars().count()).max().unwrap_or(0).max(5);
     let column = |value: String| if with_top5 { format!("  {value:>8}") } else { String::new() };
     let _ = writeln!(text, "\n{:<width$}  images     top-1{}", "class", column("top-5".into()));
     if hidden > 0 {
@@ -165,7 +166,7 @@ fn table(evaluation: &Evaluation, measured: &Measured) -> String {
     }
     for class in &present[hidden..] {
         let (top1, top5) = (percent(class.top1), column(percent(class.top5)));
-        let _ = writeln!(text, "{:<width$}  {:>6}  {top1:>8}{top5}", class.label, class.images);
+        let _ = writeln!(text, "{:<width$}  {:>6}  {top1:>8}{top5}", visible_name(&class.label), class.images);
     }
     text
 }

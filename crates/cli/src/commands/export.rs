@@ -11,6 +11,7 @@ use mbconv_train::onnx::{OnnxOptions, to_onnx};
 use mbconv_train::shell::quoted_path;
 use mbconv_train::{Model, device};
 
+use super::open_classifier;
 use crate::args::{Arguments, Export, Format, Layout};
 use crate::failure::Failure;
 
@@ -32,7 +33,7 @@ pub fn run(args: Export) -> Result<(), Failure> {
     };
     refuse_strangers(&args, format);
     let Export { model, out, layout, dtype, with_softmax, with_preprocessing, .. } = args;
-    let Model { network, card, .. } = Model::open(&model, &device::parse("cpu")?)?;
+    let Model { network, card, .. } = open_classifier(&model, &device::parse("cpu")?)?;
     let precision = dtype.into();
     match format {
         Format::Safetensors => {

@@ -63,7 +63,10 @@ impl Start<'_> {
     /// Returns the recipe that suits the weights and the data, and the data.
     pub fn recipe(self, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), Failure> {
         let weights = resolve_utf8(self.weights, stop)?;
-        let loaded = load_weights(&weights, &ImportOptions { arch: self.arch, preprocess: None }, device)?;
+        let prefix = self.settings.iter().rev().find_map(|setting| setting.strip_prefix("finetune.prefix="));
+        let prefix = prefix.map(String::from);
+        let options = ImportOptions { arch: self.arch, prefix, without_classifier: true, ..ImportOptions::default() };
+        let loaded = load_weights(&weights, &options, device)?;
         // What is done to it for this the run will tell.
         let card = match self.channels {
             Some(channels) => loaded.model.with_input_channels(channels)?.0.card,

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 const MAX_BYTES: u64 = 64 << 20;
 
 pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
-    let Import { file, out, arch, input_channels, classes, preprocess } = args;
+    let Import { file, out, arch, prefix, input_channels, classes, preprocess } = args;
     if out.is_dir() {
         let example = out.join("model.safetensors");
         return Err(Failure::new(
@@ -28,7 +28,8 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
     check_extension(&out, "a model file", &["safetensors"])?;
     let classes = classes.as_deref().map(class_names).transpose()?;
     let file = resolve(&file, stop)?;
-    let loaded = load_weights(&file, &ImportOptions { arch, preprocess }, &device::parse("cpu")?)?;
+    let options = ImportOptions { arch, preprocess, prefix, without_classifier: classes.is_some() };
+    let loaded = load_weights(&file, &options, &device::parse("cpu")?)?;
     if loaded.origin.is_empty() {
         let message = format!("{} is a model of this program already", file.display());
         return Err(Failure::new(message, "use it as it is; `mbconv export` writes it in other forms".to_string()));
@@ -39,8 +40,16 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
         None => (loaded.model, None),
     };
     let (model, head) = match classes {
+        Some(classes) if classes.len() < 2 => {
+            let outputs = "a network of one output is taken for a sigmoid, of a negative and a positive class";
+            return Err(Failure::new("--classes has a single name", format!("give two or more: {outputs}")));
+        }
         Some(classes) => model.with_classes(classes)?,
         None => (model, None),
+    };
+    let head = match loaded.without_classifier {
+        true => Some(format!("the classifier is new, for {} classes: train it", model.card.classes.len())),
+        false => head,
     };
     for note in [stem, head].into_iter().flatten() {
         eprintln!("{note}");

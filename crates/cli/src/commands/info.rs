@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mbconv_nets::{Architecture, Strides, Summary};
+use mbconv_train::text::visible_name;
 use serde_json::json;
 
 use super::{accuracy, print_json, print_text, thousands};
@@ -176,6 +177,7 @@ fn layer_table(summary: &Summary) -> String {
 
 fn shortened(names: &[String]) -> String {
     const SHOWN: usize = 10;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| visible_name(name)).collect();
+    let shown = shown.join(", ");
     if names.len() > SHOWN { format!("{shown}, … {} in all", names.len()) } else { shown }
 }

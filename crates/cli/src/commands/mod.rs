@@ -18,22 +18,59 @@ pub mod predict;
 pub mod scale;
 pub mod train;
 
-use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
+use mbconv_train::Model;
+use mbconv_train::device::Device;
+use mbconv_train::import::{ImportError, ImportOptions, load_weights};
 use mbconv_train::metrics::shows_top5;
+use mbconv_train::text::visible;
 
 use crate::failure::Failure;
+
+/// Opens a model file, a run's best model, or weights of another program as `mbconv import` reads
+/// them, whose origin is printed.
+pub fn open_model(path: &Path, device: &Device) -> Result<Model, Failure> {
+    let opened = load_weights(path, &ImportOptions::default(), device);
+    let loaded = opened.map_err(|error| match (&error, error.hint()) {
+        // Only `import` and `finetune` take what would mend these.
+        (ImportError::Ambiguous { .. } | ImportError::NoNetwork { .. }, Some(hint)) => {
+            let import = format!("make a model of it, `mbconv import {} MODEL.safetensors`, with", path.display());
+            Failure::new(error.to_string(), format!("{import} {hint}"))
+        }
+        _ => error.into(),
+    })?;
+    if !loaded.origin.is_empty() {
+        eprintln!("{}", loaded.origin);
+    }
+    Ok(loaded.model)
+}
+
+/// Opens a model as [`open_model`] does, to classify with it.
+///
+/// # Errors
+/// A model of a single class, whose softmax is 1 for every image.
+fn open_classifier(path: &Path, device: &Device) -> Result<Model, Failure> {
+    let model = open_model(path, device)?;
+    if model.card.classes.len() < 2 {
+        return Err(Failure::new(
+            format!("the model {} has a single class: its probability is 1 for every image", path.display()),
+            "train or fine-tune it on two classes or more".to_string(),
+        ));
+    }
+    Ok(model)
+}
 
 /// Prints one JSON document on standard output.
 fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print_text(&format!("{value:#}\n"))
 }
 
-/// Prints on standard output; a reader that has gone away is no failure.
+/// Prints on standard output, control characters escaped; a reader that has gone away is no
+/// failure.
 fn print_text(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(visible(text).as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
@@ -51,17 +88,6 @@ fn check_extension(path: &Path, what: &str, extensions: &[&str]) -> Result<(), F
         format!("{} is not named as {what}", path.display()),
         format!("give a name that ends in {}", listed.join(" or ")),
     ))
-}
-
-/// Text for a terminal: control characters are escaped.
-fn printable(text: &str) -> Cow<'_, str> {
-    match text.contains(char::is_control) {
-        true => {
-            let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-            text.chars().map(escaped).collect::<String>().into()
-        }
-        false => text.into(),
-    }
 }
 
 /// 1234567 → `1,234,567`.

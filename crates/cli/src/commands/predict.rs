@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use mbconv_train::Model;
 use mbconv_train::predict::{Inputs, PredictOptions, Prediction, Table, TableFormat, Unread, predict};
+use mbconv_train::text::visible_name;
 
-use super::{printable, thousands};
+use super::{open_classifier, thousands};
 use crate::args::{Arguments, Predict};
 use crate::failure::Failure;
 use crate::terminal::Progress;
@@ -25,7 +25,7 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), Failure> {
     }
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
-    let model = Model::open(&args.model, &device)?;
+    let model = open_classifier(&args.model, &device)?;
     model.card.preprocess.takes_pictures()?;
     let network = precision.inference(&model.network);
     let options = PredictOptions {
@@ -95,10 +95,10 @@ impl Screen {
         match self.style {
             Style::Nothing => {}
             Style::Text => {
-                let _ = writeln!(text, "{}", printable(&prediction.path));
+                let _ = writeln!(text, "{}", visible_name(&prediction.path));
                 for candidate in &prediction.predictions {
                     let probability = 100.0 * candidate.probability;
-                    let _ = writeln!(text, "  {probability:6.2} %  {}", printable(&candidate.label));
+                    let _ = writeln!(text, "  {probability:6.2} %  {}", visible_name(&candidate.label));
                 }
             }
             Style::Json => {
@@ -164,7 +164,7 @@ impl Output {
                     let before = std::mem::take(&mut text);
                     self.progress.suspend(|| self.screen.write(&before))?;
                     let prefix = if self.skip_bad_images { "skipped" } else { "error:" };
-                    self.progress.line(&format!("{prefix} {}: {}", printable(&unread.path), unread.why));
+                    self.progress.line(&format!("{prefix} {}: {}", visible_name(&unread.path), unread.why));
                 }
             }
         }

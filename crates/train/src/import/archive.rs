@@ -17,8 +17,8 @@ const END_REACH: usize = 65_535 + 22;
 
 const DAMAGED: Wrong = "the zip file is damaged or was cut short";
 
-/// Where each file of the archive lies.
-pub fn entries(bytes: &[u8]) -> Result<HashMap<String, Range<usize>>, Wrong> {
+/// The number of files in the archive, and where its directory begins.
+fn directory(bytes: &[u8]) -> Result<(u64, usize), Wrong> {
     let from = bytes.len().saturating_sub(END_REACH);
     let tail = &bytes[from..];
     let end = from + tail.windows(4).rposition(|window| window == END).ok_or(DAMAGED)?;
@@ -30,7 +30,33 @@ pub fn entries(bytes: &[u8]) -> Result<HashMap<String, Range<usize>>, Wrong> {
         }
         (count, at) = (number(bytes, end + 32, 8)?, number(bytes, end + 48, 8)?);
     }
-    let mut at = position(at)?;
+    Ok((count, position(at)?))
+}
+
+/// The names of the archive's files, compressed ones too; those before any damage.
+pub fn names(bytes: &[u8]) -> Vec<String> {
+    let Ok((count, mut at)) = directory(bytes) else { return Vec::new() };
+    let mut names = Vec::new();
+    let mut next = || -> Result<String, Wrong> {
+        if slice(bytes, at, 4)? != CENTRAL {
+            return Err(DAMAGED);
+        }
+        let [name, extra, comment] = [28, 30, 32].map(|offset| number(bytes, at + offset, 2));
+        let (name, rest) = (name? as usize, extra? as usize + comment? as usize);
+        let text = String::from_utf8_lossy(slice(bytes, at + 46, name)?).into_owned();
+        at += 46 + name + rest;
+        Ok(text)
+    };
+    for _ in 0..count {
+        let Ok(name) = next() else { break };
+        names.push(name);
+    }
+    names
+}
+
+/// Where each file of the archive lies.
+pub fn entries(bytes: &[u8]) -> Result<HashMap<String, Range<usize>>, Wrong> {
+    let (count, mut at) = directory(bytes)?;
     let mut entries = HashMap::new();
     for _ in 0..count {
         if slice(bytes, at, 4)? != CENTRAL {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use mbconv_nets::ArchitectureOptions;
+use mbconv_nets::registry::TENSORFLOW;
 use serde_json::Value;
 
 use crate::data::{CropRounding, Interpolation, Preprocess, ResizeMode};
@@ -18,6 +20,10 @@ pub struct Hints {
     pub name: Option<String>,
     /// Class names.
     pub classes: Option<Vec<String>>,
+    /// What transformers' configuration says of the network.
+    pub transformers: Option<Transformers>,
+    /// What the processor's configuration alone says, without `config.json`.
+    processor: Option<Value>,
     resize: Option<usize>,
     crop: Option<usize>,
     fraction: Option<f64>,
@@ -49,23 +55,86 @@ impl Hints {
     }
 }
 
-/// Reads what stands beside `weights`, `config.json` only `with_config`; files that are not there or make no sense say nothing.
-pub fn beside(weights: &Path, with_config: bool) -> Hints {
+/// transformers' `config.json` of a MobileNetV2 or an EfficientNet.
+#[derive(Debug)]
+pub struct Transformers {
+    /// Path of the file.
+    pub path: String,
+    /// `model_type`.
+    pub kind: String,
+    config: Value,
+}
+
+impl Transformers {
+    /// Changes `options` to what the configuration asks for; lines for people about what it may
+    /// mean.
+    ///
+    /// # Errors
+    /// The key and value of something that the networks here do not compute.
+    pub fn apply(&self, options: &mut ArchitectureOptions) -> Result<Vec<String>, String> {
+        let config = &self.config;
+        let activations: &[&str] = if self.kind == "mobilenet_v2" { &["relu6"] } else { &["swish", "silu"] };
+        let expected = [
+            ("hidden_act", config["hidden_act"].as_str().is_none_or(|name| activations.contains(&name))),
+            ("output_stride", config["output_stride"].as_u64().is_none_or(|stride| stride == 32)),
+            ("pooling_type", config["pooling_type"].as_str().is_none_or(|name| name == "mean")),
+            ("problem_type", config["problem_type"].as_str().is_none_or(|name| name != "regression")),
+        ];
+        if let Some((key, _)) = expected.into_iter().find(|(_, usual)| !usual) {
+            return Err(format!("`{key}` = {}", config[key]));
+        }
+        let epsilon = config["layer_norm_eps"].as_f64().or_else(|| config["batch_norm_eps"].as_f64());
+        if config["tf_padding"].as_bool() == Some(false) {
+            let usual = options.architecture().ok().map(|network| network.norm_epsilon);
+            options.name = options.name.trim_start_matches(TENSORFLOW).into();
+            options.norm_epsilon = usual;
+        }
+        if let Some(epsilon) = epsilon.filter(|epsilon| (0.0..1.0).contains(epsilon)) {
+            let differs = options.architecture().is_ok_and(|network| network.norm_epsilon != epsilon);
+            options.norm_epsilon = if differs { Some(epsilon) } else { options.norm_epsilon };
+        }
+        let several = config["problem_type"].as_str() == Some("multi_label_classification");
+        let note = "note: its configuration says `multi_label_classification`: each output is a sigmoid there, while \
+                    probabilities here are a softmax over all classes";
+        Ok(several.then(|| note.into()).into_iter().collect())
+    }
+}
+
+/// Reads what stands beside `weights`; files that are not there or make no sense say nothing.
+pub fn beside(weights: &Path) -> Hints {
     let read = |name: &str| -> Option<Value> {
         let path = weights.with_file_name(name);
         let metadata = std::fs::metadata(&path).ok().filter(|metadata| metadata.is_file());
         metadata.filter(|metadata| metadata.len() <= MAX_BYTES)?;
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     };
-    let mut hints = Hints::default();
-    if let Some(config) = with_config.then(|| read("config.json")).flatten() {
+    let mut hints = Hints { processor: read("preprocessor_config.json"), ..Hints::default() };
+    if let Some(config) = read("config.json") {
         hints.of_timm(&config);
         hints.classes = labels(&config["id2label"]).or_else(|| names(&config["label_names"]));
+        // transformers' wrapper of timm's networks has timm's keys.
+        if let Some(kind) = config["model_type"].as_str().filter(|_| hints.architecture.is_none()) {
+            let path = weights.with_file_name("config.json").display().to_string();
+            hints.transformers = Some(Transformers { path, kind: kind.into(), config });
+        }
     }
-    if let Some(processor) = read("preprocessor_config.json") {
-        hints.of_transformers(&processor);
-    }
+    hints.of_processor();
     hints
+}
+
+impl Hints {
+    /// Forgets what `config.json` said: it is of other weights.
+    pub fn ignore_config(&mut self) {
+        *self = Self { processor: self.processor.take(), ..Self::default() };
+        self.of_processor();
+    }
+
+    fn of_processor(&mut self) {
+        if let Some(processor) = self.processor.take() {
+            self.of_transformers(&processor);
+            self.processor = Some(processor);
+        }
+    }
 }
 
 impl Hints {
@@ -109,9 +178,27 @@ impl Hints {
         };
         self.mean = channels(&processor["image_mean"]);
         self.std = channels(&processor["image_std"]).filter(positive);
-        if processor["include_top"].as_bool() == Some(true) {
+        if processor["do_normalize"].as_bool() == Some(false) {
+            (self.mean, self.std) = (Some([0.0; 3]), Some([1.0; 3]));
+        } else if processor["include_top"].as_bool() == Some(true) {
             // Such processors divide twice.
             self.std = self.std.map(|std| std.map(|value| value * value));
+        }
+        self.rescale(processor);
+    }
+
+    /// Mean and deviation for pixels from 0 to 1, where the processor makes them others first.
+    fn rescale(&mut self, processor: &Value) {
+        let factor = match processor["do_rescale"].as_bool() {
+            Some(false) => 1.0,
+            _ => processor["rescale_factor"].as_f64().filter(|factor| *factor > 0.0).unwrap_or(1.0 / 255.0),
+        };
+        let offset = if processor["rescale_offset"].as_bool() == Some(true) { 1.0 } else { 0.0 };
+        // (255 factor x - offset - mean) / deviation
+        let scale = (255.0 * factor) as f32;
+        if (scale - 1.0).abs() > 1e-6 || offset != 0.0 {
+            self.mean = self.mean.map(|mean| mean.map(|value| (value + offset) / scale));
+            self.std = self.std.map(|std| std.map(|value| value / scale));
         }
     }
 }

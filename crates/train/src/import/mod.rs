@@ -20,7 +20,9 @@
 //! ```
 
 mod archive;
+mod foreign;
 mod hints;
+mod keys;
 mod pickle;
 mod presets;
 mod state;
@@ -28,14 +30,17 @@ mod state;
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::tensor::Device;
-use mbconv_nets::detect::{DetectError, Detected, detect};
-use mbconv_nets::weights::{WeightsError, adapt, load_state_dict};
-use mbconv_nets::{ArchitectureOptions, Layout, Network};
+use burn::tensor::{Device, TensorData};
+use mbconv_nets::detect::{DetectError, Detected, Shapes, detect};
+use mbconv_nets::layout::TensorInfo;
+use mbconv_nets::weights::{WeightsError, adapt, load_state_dict, state_dict};
+use mbconv_nets::{Architecture, ArchitectureOptions, Layout, Network};
 
 use crate::data::Preprocess;
 use crate::model_file::{Model, ModelCard, ModelError, resolve};
 
+use keys::Classifier;
+pub use keys::NotFound;
 pub use presets::{PRESETS, canonical_name, preprocess};
 use state::StateFile;
 pub(crate) use state::is_pytorch;
@@ -46,7 +51,9 @@ pub(crate) const IMAGENET_CLASSES: &str = include_str!("imagenet.txt");
 const HOMES: &str =
     "torchvision, timm, lukemelas/EfficientNet-PyTorch, Hugging Face transformers and d-li14/mobilenetv2.pytorch";
 /// Names that every repository gives its weights.
-const NAMELESS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+pub(crate) const NAMELESS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Most keys or prefixes that a line lists.
+const LISTED: usize = 6;
 /// Class 0 of weights with 1001 classes.
 const BACKGROUND: &str = "background";
 
@@ -57,6 +64,10 @@ pub struct ImportOptions {
     pub arch: Option<String>,
     /// Name of a preprocessing preset, of [`PRESETS`]; the source's by default.
     pub preprocess: Option<String>,
+    /// What precedes the network's keys in a checkpoint, where it holds more than one network.
+    pub prefix: Option<String>,
+    /// Accept weights without a classifier: the caller replaces it.
+    pub without_classifier: bool,
 }
 
 /// A model, and where it came from.
@@ -66,6 +77,8 @@ pub struct Loaded {
     pub model: Model,
     /// For people: whose weights they are and what was assumed of them. Empty for this program's own files.
     pub origin: String,
+    /// The file has no classifier that could be used: the model's is a placeholder with one output.
+    pub without_classifier: bool,
 }
 
 /// Why a file does not become a model.
@@ -78,6 +91,40 @@ pub enum ImportError {
         path: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A file of another format, or one without weights.
+    #[error("{path} is {what}")]
+    Foreign {
+        /// Path of the file.
+        path: String,
+        /// What it is, with an article.
+        what: String,
+        /// What to do instead.
+        remedy: String,
+    },
+    /// The keys do not show where the network is.
+    #[error("{path} {}", no_network(why))]
+    NoNetwork {
+        /// Path of the file.
+        path: String,
+        /// What the keys show.
+        why: NotFound,
+    },
+    /// A body alone.
+    #[error("the weights in {path} have no classifier{}", several(layers))]
+    NoClassifier {
+        /// Path of the file.
+        path: String,
+        /// Weights of several layers, in the place of a classifier of one.
+        layers: Vec<String>,
+    },
+    /// A configuration that asks for something that the network does not compute.
+    #[error("the configuration {path} asks for {asked}, which is not supported")]
+    Configuration {
+        /// Path of the configuration.
+        path: String,
+        /// The key and its value.
+        asked: String,
     },
     /// A folder, a device, a pipe.
     #[error("{path} is not a file")]
@@ -150,17 +197,73 @@ pub enum ImportError {
     Model(#[from] ModelError),
 }
 
+fn no_network(why: &NotFound) -> String {
+    let listed = |prefixes: &[String]| -> String {
+        let named: Vec<String> = prefixes.iter().take(LISTED).map(|prefix| named(prefix)).collect();
+        named.join(", ")
+    };
+    match why {
+        NotFound::Nothing => "holds no known network".into(),
+        NotFound::NoSuchPrefix(found) if found.is_empty() => "has no tensors below that prefix".into(),
+        NotFound::NoSuchPrefix(found) => format!("has no tensors below that prefix, only below {}", listed(found)),
+        NotFound::Several(prefixes) => format!("holds several networks, below {}", listed(prefixes)),
+        NotFound::Beside(prefix, keys) => {
+            let below = if prefix.is_empty() { String::new() } else { format!(" below {}", named(prefix)) };
+            format!("holds tensors beside the network{below} that may be part of what it computes: {}", keys.join(", "))
+        }
+    }
+}
+
+/// A prefix, for people.
+fn named(prefix: &str) -> String {
+    if prefix.is_empty() { "no prefix".into() } else { format!("`{prefix}`") }
+}
+
+fn several(layers: &[String]) -> String {
+    if layers.is_empty() {
+        String::new()
+    } else {
+        format!(" of one linear layer on the pooled features, but {}", layers.join(", "))
+    }
+}
+
 impl ImportError {
+    fn foreign(path: &Path, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let path = path.display().to_string();
+        Self::Foreign { remedy: remedy.into().replace("FILE", &path), what: what.into(), path }
+    }
+
     /// What would mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Foreign { remedy, .. } => Some(remedy.clone()),
+            Self::NoNetwork { why, .. } => match why {
+                NotFound::Nothing => Some(format!("MobileNetV2 and EfficientNet are read as {HOMES} write them")),
+                NotFound::NoSuchPrefix(_) => Some("leave --prefix away to have it found".into()),
+                NotFound::Several(prefixes) => {
+                    let example = prefixes.iter().find(|prefix| !prefix.is_empty())?;
+                    Some(format!("name one of them: --prefix {example}"))
+                }
+                NotFound::Beside(prefix, _) if prefix.is_empty() => Some("save the network's own `state_dict()`".into()),
+                NotFound::Beside(prefix, _) => Some(format!("--prefix {prefix} takes the network alone")),
+            },
+            Self::NoClassifier { .. } => Some(
+                "`mbconv import --classes FILE` gives them a new classifier, as `mbconv finetune` does by itself: \
+                 train it before use"
+                    .into(),
+            ),
+            Self::Configuration { .. } => {
+                Some("if the weights do not need it, remove the file, and name the network with --arch".into())
+            }
             Self::Ambiguous { name, .. } => {
                 Some(format!("`--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"))
             }
             Self::Unknown { named: true, .. } => {
                 Some("leave --arch away to have the network found; `mbconv list` shows the names".into())
             }
-            Self::Unknown { .. } => Some(format!("MobileNetV2 and EfficientNet are read as {HOMES} write them: `mbconv list`")),
+            Self::Unknown { .. } => Some(format!(
+                "the networks of `mbconv list` are read as {HOMES} write them; other networks cannot be imported"
+            )),
             Self::Format { .. } => Some(
                 "is the file whole? Read are .safetensors files and what `torch.save(model.state_dict(), \"FILE.pth\")` writes"
                     .into(),
@@ -173,7 +276,7 @@ impl ImportError {
             }
             Self::UnknownPreset { .. } => Some(format!("there are {}", PRESETS.join(", "))),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("give a .pth or .safetensors file, or a model of this program".into())
+                Some("give a .pth or .safetensors file, a folder that `save_pretrained` wrote, or a model of this program".into())
             }
             Self::NotAFile { .. } => Some("give the file of weights itself".into()),
             Self::Model(error) => error.hint(),
@@ -208,33 +311,46 @@ pub fn from_bytes(
     let shown = || path.display().to_string();
     if state::is_safetensors(&bytes) {
         match Model::from_bytes(&bytes, path, device) {
-            Ok(model) => return Ok(Loaded { model, origin: String::new() }),
+            Ok(model) => return Ok(Loaded { model, origin: String::new(), without_classifier: false }),
             // Not one of ours, or damaged.
             Err(ModelError::NoCard { .. } | ModelError::Weights { source: WeightsError::Format(_), .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let file = StateFile::new(bytes, path)?;
-    let shapes = file.shapes();
+    let file = StateFile::new(bytes, path, options.prefix.as_deref())?;
+    let (shapes, without_classifier) = with_classifier(&file, path, options.without_classifier)?;
 
     let named = options.arch.is_some();
     let unknown = |source| ImportError::Unknown { path: shown(), source: Box::new(source), named };
 
     // The network, from shapes; its conventions, from names. What the user says must fit; a configuration that does not is
     // of other weights, and nothing in it counts.
-    let mut hints = hints::beside(path, true);
+    let mut hints = hints::beside(path);
+    let mut notes = Vec::new();
     if let Some(theirs) = &hints.architecture {
         let fits = detect(&shapes, Some(&canonical_name(theirs)));
         if !fits.is_ok_and(|found| found.layout == Layout::Timm) {
-            hints = hints::beside(path, false);
+            notes.push(format!("note: the config.json beside it is of timm's `{theirs}` and is ignored"));
+            hints.ignore_config();
         }
     }
     let arch = options.arch.as_deref().or(hints.architecture.as_deref()).map(canonical_name);
     let Detected { layout, options: network } = detect(&shapes, arch.as_deref()).map_err(unknown)?;
     let stem = hints.name.clone().unwrap_or_else(|| stem(path));
     let name = network.name.clone();
-    let found = presets::conventions(layout, network, &stem, arch.is_some())
+    let mut found = presets::conventions(layout, network, &stem, arch.is_some())
         .ok_or_else(|| ImportError::Ambiguous { path: shown(), name })?;
+    match (&hints.transformers, layout) {
+        (Some(config), Layout::HuggingFace) => {
+            let asked = |asked| ImportError::Configuration { path: config.path.clone(), asked };
+            notes.extend(config.apply(&mut found.options).map_err(asked)?);
+        }
+        (Some(config), _) => {
+            notes.push(format!("note: {} is of transformers' `{}` and is ignored", config.path, config.kind));
+            hints.ignore_config();
+        }
+        (None, _) => {}
+    }
     let architecture = found.options.architecture().map_err(|error| unknown(error.into()))?;
     let preset = options.preprocess.as_deref().unwrap_or(found.preset);
     let published = presets::preprocess(preset, &found.options.name, architecture.resolution)
@@ -244,7 +360,11 @@ pub fn from_bytes(
     let preprocess = beside.unwrap_or(published).with_channels(architecture.input_channels);
 
     let mut state = HashMap::new();
-    for key in layout.tensors(&architecture).into_iter().map(|info| info.key) {
+    for TensorInfo { key, shape, .. } in layout.tensors(&architecture) {
+        if !file.has(&key) {
+            state.insert(key, TensorData::zeros::<f32, _>(shape));
+            continue;
+        }
         let typed = |holds| ImportError::Type { path: shown(), key: key.clone(), holds };
         let data = file.tensor(&key).map_err(typed)?;
         if data.iter::<f32>().any(|value| !value.is_finite()) {
@@ -254,11 +374,46 @@ pub fn from_bytes(
     }
     let network = load_state_dict(Network::new(&architecture, device), state)
         .map_err(|source| ImportError::Weights { path: shown(), source })?;
-    let origin = origin(layout, &found.options, &file, &preprocess, preset);
-    let classes = hints.classes.filter(|names| names.len() == architecture.classes);
+    let mut lines = vec![origin(layout, &found.options, &file, &preprocess, preset)];
+    lines.extend(ignored(&file));
+    lines.append(&mut notes);
+    let classes = hints.classes.filter(|names| names.len() == architecture.classes && !without_classifier);
     let classes = classes.unwrap_or_else(|| class_names(architecture.classes));
     let card = ModelCard::new(found.options, classes, preprocess);
-    Ok(Loaded { model: Model { card, network, path: path.into() }, origin })
+    let mut model = Model { card, network, path: path.into() };
+    if architecture.classes == 1 && !without_classifier {
+        model = model.with_two_outputs().map_err(|source| ImportError::Weights { path: shown(), source })?;
+        lines.push(
+            "note: one output is taken for a sigmoid: class 0 is the negative class and class 1 the positive one \
+             (--classes names them)"
+                .into(),
+        );
+    }
+    Ok(Loaded { model, origin: lines.join("\n"), without_classifier })
+}
+
+/// What a folder without weights that are read holds, and what to do instead, if it is another
+/// program's.
+pub(crate) fn folder_of_another_program(path: &Path) -> Option<(&'static str, String)> {
+    let foreign = foreign::folder(path)?;
+    Some((foreign.what, foreign.remedy.replace("FILE", &path.display().to_string())))
+}
+
+/// The shapes of a file's tensors, and whether a classifier of one class had to be added to them.
+fn with_classifier(file: &StateFile, path: &Path, allowed: bool) -> Result<(Shapes, bool), ImportError> {
+    let mut shapes = file.shapes();
+    let Some(found) = &file.found else { return Ok((shapes, false)) };
+    let (layers, features) = match (&found.classifier, found.features) {
+        (Classifier::Missing, Some(features)) => (Vec::new(), features),
+        (Classifier::Several(layers), Some(features)) => (layers.clone(), features),
+        _ => return Ok((shapes, false)),
+    };
+    if !allowed {
+        return Err(ImportError::NoClassifier { path: path.display().to_string(), layers });
+    }
+    shapes.insert(format!("{}.weight", found.usual), vec![1, features]);
+    shapes.insert(format!("{}.bias", found.usual), vec![1]);
+    Ok((shapes, true))
 }
 
 impl Model {
@@ -294,6 +449,29 @@ impl Model {
             if input_channels == 1 { ("summed", "channel") } else { ("repeated and scaled", "channels") };
         let note = format!("the stem's weights are {how}, for {input_channels} input {channels} instead of {before}");
         Ok((model, Some(note)))
+    }
+
+    /// The model with an output of 0 before its only one: the softmax of both is the sigmoid of the
+    /// one.
+    fn with_two_outputs(self) -> Result<Self, WeightsError> {
+        let options = ArchitectureOptions { classes: 2, ..self.card.architecture };
+        let architecture = Architecture { classes: 2, ..self.network.architecture().clone() };
+        let state = state_dict(&self.network).into_iter().map(|(info, data)| {
+            let data = match info.path.starts_with("classifier.") {
+                true => {
+                    let values: Vec<f32> =
+                        std::iter::repeat_n(0.0, info.elements()).chain(data.iter::<f32>()).collect();
+                    let shape: Vec<usize> = std::iter::once(2).chain(info.shape[1..].iter().copied()).collect();
+                    TensorData::new(values, shape)
+                }
+                false => data,
+            };
+            (info.key, data)
+        });
+        let device = self.network.classifier.weight.val().device();
+        let network = load_state_dict(Network::new(&architecture, &device), state.collect())?;
+        let classes = class_names(2);
+        Ok(Self { card: ModelCard { architecture: options, classes, ..self.card }, network, path: self.path })
     }
 
     fn adapted(self, options: ArchitectureOptions) -> Result<Self, ModelError> {
@@ -350,5 +528,24 @@ fn origin(
     };
     let ArchitectureOptions { name, classes, .. } = options;
     let holder = file.holder.as_ref().map(|holder| format!(" (`{holder}` of a checkpoint)")).unwrap_or_default();
-    format!("{name} with {classes} classes in {source} layout{holder}; preprocessing {preset}: {preprocess}")
+    let below = file.found.as_ref().map(|found| found.prefix.as_str()).filter(|prefix| !prefix.is_empty());
+    let below = below.map(|prefix| format!(", below `{prefix}`")).unwrap_or_default();
+    let head = match file.found.as_ref().map(|found| &found.classifier) {
+        Some(Classifier::Renamed(key)) => format!(", classifier `{key}`"),
+        Some(Classifier::Missing) => ", without a classifier".into(),
+        Some(Classifier::Several(layers)) => {
+            format!(", without its classifier of several layers ({})", layers.join(", "))
+        }
+        Some(Classifier::Usual) | None => String::new(),
+    };
+    let with = if head.starts_with(", without") { String::new() } else { format!(" with {classes} classes") };
+    format!("{name}{with} in {source} layout{holder}{below}{head}; preprocessing {preset}: {preprocess}")
+}
+
+/// A line about tensors that were left out, if there are any.
+fn ignored(file: &StateFile) -> Option<String> {
+    let ignored = &file.found.as_ref()?.ignored;
+    let listed: Vec<String> = ignored.iter().take(LISTED).map(|key| format!("`{key}`")).collect();
+    let more = if ignored.len() > LISTED { ", …" } else { "" };
+    (!ignored.is_empty()).then(|| format!("note: ignored tensors beside the network: {}{more}", listed.join(", ")))
 }

@@ -90,6 +90,8 @@ pub enum Node {
     /// A storage in the file: its element type and the text node with its key.
     Storage(Element, Id),
     Tensor(Box<TensorRef>),
+    /// An object of the class that this node names.
+    Object(Id),
     /// Something of no interest here.
     Opaque,
 }
@@ -110,6 +112,17 @@ impl Pickle {
 
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The name of the class of an object.
+    pub fn class(&self, id: Id) -> Option<&str> {
+        match self.get(id) {
+            Node::Object(class) => match self.get(*class) {
+                Node::Global(name) => Some(name),
+                _ => Some("unknown"),
+            },
+            _ => None,
+        }
     }
 
     pub fn text(&self, id: Id) -> Option<&str> {
@@ -369,9 +382,17 @@ impl<'a> Machine<'a> {
                 let (module, name) = (text(module), text(name));
                 self.global(&module, &name)?;
             }
-            b'R' | 0x81 => {
+            b'R' => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
                 let made = self.apply(function, arguments);
+                self.push(made)?;
+            }
+            0x81 => {
+                let (arguments, class) = (self.pop()?, self.pop()?);
+                let made = match self.apply(class, arguments) {
+                    Node::Opaque => Node::Object(class),
+                    made => made,
+                };
                 self.push(made)?;
             }
             0x92 => {

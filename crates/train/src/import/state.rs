@@ -11,29 +11,37 @@ use half::{bf16, f16};
 use mbconv_nets::detect::Shapes;
 use safetensors::{Dtype, SafeTensors};
 
-use super::ImportError;
-use super::archive;
-use super::pickle::{self, COMPLEX, Element, Id, Node, Pickle, SMALL, WHOLE, Wrong};
+use super::keys::{self, Found, NotFound};
+use super::pickle::{self, COMPLEX, Element, Id, Node, Pickle, SMALL, TensorRef, WHOLE, Wrong};
+use super::{ImportError, archive, foreign};
 use crate::files::read_weights;
 
-/// Where checkpoints of training programs keep weights, the first that is there: averaged ones first, as timm does.
-const HOLDERS: [&str; 9] = [
+/// Keys under which training programs keep weights, the first that is there: averaged ones first,
+/// as timm does.
+const HOLDERS: [&str; 16] = [
     "state_dict_ema",
     "model_ema",
     "ema_state_dict",
+    "model_ema_state_dict",
+    "ema_model",
+    "ema",
     "state_dict",
     "model_state_dict",
+    "model_state",
+    "model_weights",
     "model",
     "net",
     "network",
+    "module",
+    "params",
     "weights",
 ];
-/// What wrappers put before every key.
-const PREFIXES: [&str; 4] = ["module.", "_orig_mod.", "model.", "net."];
-/// Most wrappers around each other.
-const MAX_PREFIXES: usize = 8;
-/// What `torch.optim.swa_utils.AveragedModel` counts.
-const COUNTER: &str = "n_averaged";
+/// Parts of the keys under which they keep tensors that are no weights.
+const STATES: [&str; 6] = ["optim", "sched", "scaler", "rng", "callback", "loop"];
+/// Deepest dictionary in dictionaries that is searched.
+const MAX_DEPTH: usize = 3;
+/// Most values of a checkpoint's dictionaries.
+const MAX_VALUES: usize = 1 << 20;
 /// `pickle.dumps(0x1950a86a20f9469cfc6c, 2)`: the first of the pickles in PyTorch's old form.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
@@ -58,10 +66,18 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     }
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(LEGACY.len() as u64).read_to_end(&mut head).map_err(unreadable)?;
+    file.take(foreign::HEAD as u64).read_to_end(&mut head).map_err(unreadable)?;
     match form(&head) {
-        None => Err(ImportError::Format { path: shown(), wrong: NEITHER.into() }),
+        None => Err(neither(path, &head)),
         Some(_) => read_weights(path).map_err(unreadable),
+    }
+}
+
+/// The error of a file that begins with `head` and is of no form that is read.
+fn neither(path: &Path, head: &[u8]) -> ImportError {
+    match foreign::by_content(path, head) {
+        Some(foreign) => ImportError::foreign(path, foreign.what, foreign.remedy),
+        None => ImportError::Format { path: path.display().to_string(), wrong: NEITHER.into() },
     }
 }
 
@@ -104,36 +120,67 @@ pub fn is_safetensors(bytes: &[u8]) -> bool {
 pub struct StateFile {
     bytes: Vec<u8>,
     entries: BTreeMap<String, Entry>,
-    /// Under which key of a checkpoint the weights stood.
+    /// The key of a checkpoint under which the weights stood.
     pub holder: Option<String>,
+    /// The network among the tensors, if any has the keys of one.
+    pub found: Option<Found>,
 }
 
 impl StateFile {
-    /// Finds the tensors in the contents of a file; errors call it `path`.
-    pub fn new(bytes: Vec<u8>, path: &Path) -> Result<Self, ImportError> {
+    /// Finds the network's tensors in the contents of a file, below `prefix` if it is given; errors
+    /// call it `path`.
+    pub fn new(bytes: Vec<u8>, path: &Path, prefix: Option<&str>) -> Result<Self, ImportError> {
         let shown = || path.display().to_string();
-        let wrong = |wrong: Wrong| ImportError::Format { path: shown(), wrong: wrong.into() };
-        let mut file = Self { bytes, entries: BTreeMap::new(), holder: None };
+        let wrong = |wrong: String| ImportError::Format { path: shown(), wrong };
+        let mut file = Self { bytes, entries: BTreeMap::new(), holder: None, found: None };
         match form(&file.bytes) {
-            Some(Form::Zip) => file.read_zip().map_err(wrong)?,
-            Some(Form::Legacy) => file.read_legacy().map_err(wrong)?,
-            Some(Form::Safetensors) => {
-                file.read_safetensors().map_err(|wrong| ImportError::Format { path: shown(), wrong })?;
+            Some(Form::Zip) => {
+                let names = archive::names(&file.bytes);
+                if let Some(foreign) =
+                    foreign::by_members(path, names.iter().map(String::as_str)).filter(|_| !names.is_empty())
+                {
+                    return Err(ImportError::foreign(path, foreign.what, foreign.remedy));
+                }
+                file.read_zip(prefix).map_err(|failed| failed.at(path))?;
             }
-            None => return Err(wrong(NEITHER)),
+            Some(Form::Legacy) => file.read_legacy(prefix).map_err(|failed| failed.at(path))?,
+            Some(Form::Safetensors) => file.read_safetensors().map_err(wrong)?,
+            None => return Err(neither(path, &file.bytes[..file.bytes.len().min(foreign::HEAD)])),
         }
+        file.keep_network(prefix).map_err(|why| ImportError::NoNetwork { path: shown(), why })?;
         let held = file.entries.values().try_fold(0usize, |sum, entry| sum.checked_add(entry.elements));
         // Tensors that overlap would let a small file ask for any amount of memory.
         if held.is_none_or(|held| held > file.bytes.len()) {
-            return Err(wrong("its tensors are larger than the file"));
+            return Err(wrong("its tensors are larger than the file".into()));
         }
-        file.strip_prefixes();
         Ok(file)
+    }
+
+    /// Keeps the tensors of the network, under the keys they have in its project.
+    fn keep_network(&mut self, prefix: Option<&str>) -> Result<(), NotFound> {
+        let names = match keys::find(&self.shapes(), prefix) {
+            Ok(found) => {
+                let names = found.names.clone();
+                self.found = Some(found);
+                names
+            }
+            // What is missing from the nearest network says more.
+            Err(NotFound::Nothing) => keys::plain(&self.shapes(), prefix),
+            Err(error) => return Err(error),
+        };
+        let mut entries = std::mem::take(&mut self.entries);
+        self.entries = names.into_iter().filter_map(|(key, name)| Some((name, entries.remove(&key)?))).collect();
+        Ok(())
     }
 
     /// Shape of each tensor.
     pub fn shapes(&self) -> Shapes {
         self.entries.iter().map(|(key, entry)| (key.clone(), entry.shape.clone())).collect()
+    }
+
+    /// Is there a tensor of this key?
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
     }
 
     /// A tensor as f32; what it holds instead, for people, if not floats of 16 bits or more.
@@ -188,20 +235,20 @@ impl StateFile {
         Ok(())
     }
 
-    fn read_zip(&mut self) -> Result<(), Wrong> {
+    fn read_zip(&mut self, prefix: Option<&str>) -> Result<(), Failed> {
         let files = archive::entries(&self.bytes)?;
         let name =
             files.keys().find(|name| name.ends_with("data.pkl")).ok_or("the zip file holds no PyTorch checkpoint")?;
         let folder = name.trim_end_matches("data.pkl");
         if files.get(&format!("{folder}byteorder")).is_some_and(|range| self.bytes[range.clone()] != *b"little") {
-            return Err("it was written on a big-endian machine");
+            return Err("it was written on a big-endian machine".into());
         }
         let pickle = pickle::read(&self.bytes[files[name].clone()])?;
-        self.collect(&pickle, |key| files.get(&format!("{folder}data/{key}")).cloned())
+        self.collect(&pickle, prefix, |key| files.get(&format!("{folder}data/{key}")).cloned())
     }
 
     /// The old form: four pickles (a magic number, a version, the machine, the values), the storages' keys, the storages.
-    fn read_legacy(&mut self) -> Result<(), Wrong> {
+    fn read_legacy(&mut self, prefix: Option<&str>) -> Result<(), Failed> {
         let mut at = 0;
         let mut next = || -> Result<Pickle, Wrong> {
             let pickle = pickle::read(&self.bytes[at..])?;
@@ -218,7 +265,7 @@ impl StateFile {
                 elements.insert(values.text(*key).unwrap_or_default(), element.size());
             }
         }
-        let Node::List(list) = keys.get(keys.root) else { return Err("its list of storages is none") };
+        let Node::List(list) = keys.get(keys.root) else { return Err("its list of storages is none".into()) };
         let mut storages = HashMap::new();
         for &key in list {
             let key = keys.text(key).ok_or("its list of storages is none")?;
@@ -230,72 +277,179 @@ impl StateFile {
             storages.insert(key.to_string(), at + 8..end);
             at = end;
         }
-        self.collect(&values, |key| storages.get(key).cloned())
+        self.collect(&values, prefix, |key| storages.get(key).cloned())
     }
 
     /// Takes the weights out of a pickle's values.
-    fn collect(&mut self, pickle: &Pickle, storage: impl Fn(&str) -> Option<Range<usize>>) -> Result<(), Wrong> {
-        let (holder, dict) = weights_of(pickle)?;
-        for &(key, value) in dict {
-            let (Some(key), Node::Tensor(tensor)) = (pickle.text(key), pickle.get(value)) else { continue };
+    fn collect(
+        &mut self,
+        pickle: &Pickle,
+        prefix: Option<&str>,
+        storage: impl Fn(&str) -> Option<Range<usize>>,
+    ) -> Result<(), Failed> {
+        let (holder, tensors) = weights_of(pickle, prefix)?;
+        for (key, tensor) in tensors {
             let range = pickle.text(tensor.storage).and_then(&storage).ok_or("a tensor's storage is missing")?;
-            let (shape, strides) = (tensor.shape.clone(), tensor.strides.clone());
-            let size = tensor.element.size();
-            let elements = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).ok_or(OUTSIDE)?;
-            // How far the last element is from the first.
-            let reach = || {
-                let steps = shape.iter().zip(&strides).map(|(side, stride)| (side - 1).checked_mul(*stride));
-                let last = steps.into_iter().try_fold(tensor.offset, |sum, step| sum.checked_add(step?))?;
-                last.checked_add(1)?.checked_mul(size)
-            };
-            if elements > 0 && reach().is_none_or(|reach| reach > range.len()) || elements > range.len() {
-                return Err(OUTSIDE);
-            }
-            let start = range.start + if elements > 0 { tensor.offset * size } else { 0 };
-            self.entries.insert(key.to_string(), Entry { element: tensor.element, shape, strides, start, elements });
+            self.entries.insert(key, entry(tensor, range)?);
         }
-        self.holder = holder.map(String::from);
+        self.holder = holder;
         Ok(())
     }
+}
 
-    fn strip_prefixes(&mut self) {
-        self.entries.remove(COUNTER);
-        for _ in 0..MAX_PREFIXES {
-            let everywhere = |prefix: &&&str| self.entries.keys().all(|key| key.starts_with(**prefix));
-            let Some(prefix) = PREFIXES.iter().find(everywhere).filter(|_| !self.entries.is_empty()) else { return };
-            let entries = std::mem::take(&mut self.entries);
-            self.entries = entries.into_iter().map(|(key, entry)| (key[prefix.len()..].to_string(), entry)).collect();
-        }
+/// The place of a tensor in the file, whose storage lies in `range`.
+fn entry(tensor: &TensorRef, range: Range<usize>) -> Result<Entry, Wrong> {
+    let (shape, strides) = (tensor.shape.clone(), tensor.strides.clone());
+    let size = tensor.element.size();
+    let elements = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).ok_or(OUTSIDE)?;
+    // How far the last element is from the first.
+    let reach = || {
+        let steps = shape.iter().zip(&strides).map(|(side, stride)| (side - 1).checked_mul(*stride));
+        let last = steps.into_iter().try_fold(tensor.offset, |sum, step| sum.checked_add(step?))?;
+        last.checked_add(1)?.checked_mul(size)
+    };
+    if elements > 0 && reach().is_none_or(|reach| reach > range.len()) || elements > range.len() {
+        return Err(OUTSIDE);
     }
+    let start = range.start + if elements > 0 { tensor.offset * size } else { 0 };
+    Ok(Entry { element: tensor.element, shape, strides, start, elements })
 }
 
 const NEITHER: Wrong = "it is neither a PyTorch checkpoint nor a safetensors file";
 const OUTSIDE: Wrong = "a tensor reaches beyond its storage";
 const CUT: Wrong = "it was cut short";
 
-/// A dictionary's keys and values.
-type Pairs = [(Id, Id)];
+/// Why a PyTorch file gives no weights.
+enum Failed {
+    /// It is damaged, or of an unknown kind.
+    Wrong(Wrong),
+    /// It is whole and holds something else: what it is, and what to do instead.
+    Other(String, String),
+}
 
-/// The dictionary of tensors, and its key in the checkpoint.
-fn weights_of(pickle: &Pickle) -> Result<(Option<&str>, &Pairs), Wrong> {
-    let tensors = |id: Id| match pickle.get(id) {
-        Node::Dict(dict) if dict.iter().any(|&(_, value)| matches!(pickle.get(value), Node::Tensor(_))) => Some(dict),
-        _ => None,
-    };
-    if let Some(dict) = tensors(pickle.root) {
-        return Ok((None, dict.as_slice()));
+impl From<Wrong> for Failed {
+    fn from(wrong: Wrong) -> Self {
+        Self::Wrong(wrong)
     }
-    let Node::Dict(root) = pickle.get(pickle.root) else {
-        return Err("it holds a program's object instead of weights: save the model's `state_dict()`");
-    };
-    for holder in HOLDERS {
-        // The last value of a key is the one that counts.
-        let found = root.iter().rev().find(|(key, _)| pickle.text(*key) == Some(holder));
-        if let Some(dict) = found.and_then(|&(_, value)| tensors(value)) {
-            return Ok((Some(holder), dict.as_slice()));
+}
+
+impl Failed {
+    fn at(self, path: &Path) -> ImportError {
+        match self {
+            Self::Wrong(wrong) => ImportError::Format { path: path.display().to_string(), wrong: wrong.into() },
+            Self::Other(what, remedy) => ImportError::foreign(path, what, remedy),
         }
     }
-    Err("it holds no weights, neither at its top nor under `state_dict`, `model` or the like")
+}
+
+/// Tensors by key.
+type Tensors<'a> = Vec<(String, &'a TensorRef)>;
+
+/// The tensors of the weights, and the key of the checkpoint under which they stood.
+fn weights_of<'a>(pickle: &'a Pickle, prefix: Option<&str>) -> Result<(Option<String>, Tensors<'a>), Failed> {
+    let Node::Dict(root) = pickle.get(pickle.root) else {
+        return Err(object(pickle, pickle.root, "").unwrap_or(Failed::Other(
+            "a saved Python object, not weights".into(),
+            "save the model's weights instead: `torch.save(model.state_dict(), \"weights.pth\")`".into(),
+        )));
+    };
+    let all = gather(pickle, pickle.root, MAX_DEPTH)?;
+    let direct = gather(pickle, pickle.root, 0)?.len();
+    if let Some((holder, dict)) = holder(pickle, pickle.root, direct, 2) {
+        let held = gather(pickle, dict, 0)?;
+        let there =
+            |tensors: &Tensors| prefix.is_none_or(|prefix| tensors.iter().any(|(key, _)| keys::is_below(key, prefix)));
+        if there(&held) || !there(&all) {
+            return Ok((Some(holder), held));
+        }
+    }
+    if all.is_empty() { Err(without_weights(pickle, root)) } else { Ok((None, all)) }
+}
+
+/// The tensors of a dictionary, and of those in it down to `depth`.
+fn gather(pickle: &Pickle, dict: Id, depth: usize) -> Result<Tensors<'_>, Wrong> {
+    let mut found = Vec::new();
+    let mut looked_at = 0;
+    let mut open = vec![(dict, String::new(), depth)];
+    while let Some((dict, scope, depth)) = open.pop() {
+        let Node::Dict(pairs) = pickle.get(dict) else { continue };
+        looked_at += pairs.len();
+        // Dictionaries may hold one another more than once.
+        if looked_at > MAX_VALUES {
+            return Err("it has more values than any checkpoint");
+        }
+        for &(key, value) in pairs {
+            let Some(key) = pickle.text(key) else { continue };
+            match pickle.get(value) {
+                Node::Tensor(tensor) => found.push((format!("{scope}{key}"), &**tensor)),
+                Node::Dict(_) if depth > 0 && !is_state(key) => open.push((value, format!("{scope}{key}."), depth - 1)),
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Does the key of a dictionary belong to an optimizer or the like?
+fn is_state(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    STATES.iter().any(|word| key.contains(word))
+}
+
+/// The first of [`HOLDERS`] with at least `least` tensors, or with one of them in it; its key and
+/// dictionary.
+fn holder(pickle: &Pickle, dict: Id, least: usize, depth: usize) -> Option<(String, Id)> {
+    let Node::Dict(pairs) = pickle.get(dict) else { return None };
+    HOLDERS.iter().find_map(|name| {
+        // The last value of a key is the one that counts.
+        let &(_, value) = pairs.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name))?;
+        let Node::Dict(held) = pickle.get(value) else { return None };
+        let tensors = held.iter().filter(|(_, value)| matches!(pickle.get(*value), Node::Tensor(_))).count();
+        if tensors > 0 && tensors >= least {
+            return Some((name.to_string(), value));
+        }
+        let (inner, found) = (depth > 1).then(|| holder(pickle, value, least.max(1), depth - 1)).flatten()?;
+        Some((format!("{name}.{inner}"), found))
+    })
+}
+
+/// The error of an object that was pickled whole, under `key` of a checkpoint if there is one.
+fn object(pickle: &Pickle, id: Id, key: &str) -> Option<Failed> {
+    let class = pickle.class(id)?;
+    let (what, part) = match key {
+        "" => (format!("a whole pickled object (`{class}`), not weights"), String::new()),
+        key => (format!("a checkpoint whose `{key}` is a whole pickled object (`{class}`)"), format!("[\"{key}\"]")),
+    };
+    let load = format!("torch.load(\"FILE\", weights_only=False){part}.state_dict()");
+    Some(Failed::Other(
+        what,
+        format!("save its weights, where its code is installed: `torch.save({load}, \"weights.pth\")`"),
+    ))
+}
+
+/// The error of a checkpoint without any tensor that could be a weight.
+fn without_weights(pickle: &Pickle, root: &[(Id, Id)]) -> Failed {
+    const LISTED: usize = 8;
+    let keys: Vec<&str> = root.iter().filter_map(|(key, _)| pickle.text(*key)).collect();
+    let pickled = |holder: &&'static str| {
+        let &(_, value) = root.iter().find(|(key, _)| pickle.text(*key) == Some(*holder))?;
+        object(pickle, value, holder)
+    };
+    if let Some(failed) = HOLDERS.iter().find_map(pickled) {
+        return failed;
+    }
+    let optimizer = keys.contains(&"param_groups") || keys.iter().any(|key| is_state(key));
+    let what = if optimizer {
+        "an optimizer's or scheduler's state, without weights"
+    } else {
+        "a PyTorch file without weights"
+    };
+    let listed: Vec<String> = keys.iter().take(LISTED).map(|key| format!("`{key}`")).collect();
+    let keys = if listed.is_empty() { "it is empty".into() } else { format!("its keys are {}", listed.join(", ")) };
+    Failed::Other(
+        format!("{what} ({keys})"),
+        "give the file with the model's weights: `torch.save(model.state_dict(), \"weights.pth\")`".into(),
+    )
 }
 
 fn contiguous(shape: &[usize]) -> Vec<usize> {
@@ -349,11 +503,52 @@ mod tests {
     #[test]
     fn a_programs_object_is_refused() {
         let error = open(&std::fs::read(fixture("module.pth")).unwrap()).unwrap_err().to_string();
-        assert!(error.contains("state_dict()"), "{error}");
+        assert!(error.contains("a whole pickled object (`torch.nn.modules.linear.Linear`)"), "{error}");
+    }
+
+    #[test]
+    fn tensors_beside_the_weights_do_not_hide_them() {
+        let file = open(&std::fs::read(fixture("accuracy.pth")).unwrap()).unwrap();
+        assert_eq!((file.holder.as_deref(), file.shapes().len()), (Some("state_dict"), 10));
+        let teacher = std::fs::read(fixture("teacher.pth")).unwrap();
+        let open = |prefix| StateFile::new(teacher.clone(), Path::new("teacher.pth"), prefix).unwrap();
+        assert_eq!(open(None).shapes().len(), 20);
+        for (prefix, first) in [("teacher.", 0.0), ("student", 1.0), ("student.module.", 1.0)] {
+            let file = open(Some(prefix));
+            assert_eq!((file.shapes().len(), values(&file, "whole")[0]), (10, first), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn files_without_weights_are_named() {
+        for (name, what, remedy) in [
+            (
+                "optimizer.pth",
+                "an optimizer's or scheduler's state, without weights (its keys are `epoch`, `optimizer`",
+                "",
+            ),
+            (
+                "module_in_checkpoint.pth",
+                "whose `model` is a whole pickled object",
+                "weights_only=False)[\"model\"].state_dict()",
+            ),
+            (
+                "module.pth",
+                "a whole pickled object (`torch.nn.modules.linear.Linear`)",
+                "weights_only=False).state_dict()",
+            ),
+            ("torchscript.pt", "a TorchScript archive", "torch.jit.load(\"torchscript.pt\").state_dict()"),
+        ] {
+            let bytes = std::fs::read(fixture(name)).unwrap();
+            let error = StateFile::new(bytes, Path::new(name), None).unwrap_err();
+            let hint = error.hint().unwrap();
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(hint.contains(remedy), "{hint}");
+        }
     }
 
     fn open(bytes: &[u8]) -> Result<StateFile, ImportError> {
-        StateFile::new(bytes.to_vec(), Path::new("weights.pth"))
+        StateFile::new(bytes.to_vec(), Path::new("weights.pth"), None)
     }
 
     #[test]

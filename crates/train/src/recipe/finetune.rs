@@ -14,6 +14,10 @@ pub struct FinetuneConfig {
     /// classifier is new, unless its classes are the data's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
+    /// What precedes the network's keys in the weights, such as `"backbone."`, where they hold more
+    /// than one network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// Epochs at the beginning in which the classifier alone learns.
     pub head_epochs: usize,
     /// What does not learn at all: `"none"`, `"body"` (a linear probe), or a number of stages, counted from the image; the

@@ -1,0 +1,229 @@
+//! Names files that are not PyTorch or safetensors weights for what they are, from their first
+//! bytes, the files in a zip archive, and the extension.
+
+use std::path::Path;
+
+/// A recognized file, and what to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// The kind of file, with its article.
+    pub what: &'static str,
+    /// What to do instead.
+    pub remedy: &'static str,
+}
+
+/// Bytes from the start of a file that [`by_content`] looks at.
+pub const HEAD: usize = 512;
+
+const KERAS: Foreign = Foreign {
+    what: "a Keras or other HDF5 file",
+    remedy: "Keras weights are not read: take the same network's weights from timm or torchvision \
+             (`mbconv list --pretrained`), or convert them to a PyTorch `state_dict()`",
+};
+const TENSORFLOW: Foreign = Foreign {
+    what: "a TensorFlow model or checkpoint",
+    remedy: "TensorFlow weights are not read: take the same network's weights from timm (`tf_efficientnet_…`) or Hugging \
+             Face transformers, which can convert MobileNetV2 and EfficientNet checkpoints",
+};
+const ONNX: Foreign = Foreign {
+    what: "an ONNX model",
+    remedy: "import the PyTorch weights it was exported from: `torch.save(model.state_dict(), \"weights.pth\")`",
+};
+const TFLITE: Foreign = Foreign {
+    what: "a TensorFlow Lite model",
+    remedy: "import the PyTorch weights of the same network: `mbconv list --pretrained`",
+};
+const TORCHSCRIPT: Foreign = Foreign {
+    what: "a TorchScript archive (`torch.jit.save`)",
+    remedy: "save its weights: `torch.save(torch.jit.load(\"FILE\").state_dict(), \"weights.pth\")`",
+};
+const EXPORTED: Foreign = Foreign {
+    what: "an exported PyTorch program (`torch.export.save`)",
+    remedy: "save its weights: `torch.save(torch.export.load(\"FILE\").state_dict, \"weights.pth\")`",
+};
+const NUMPY: Foreign = Foreign {
+    what: "a NumPy file",
+    remedy: "if its names are a PyTorch `state_dict()`'s, convert it: \
+             `safetensors.numpy.save_file(dict(numpy.load(\"FILE\")), \"weights.safetensors\")`",
+};
+const UNPACK: Foreign =
+    Foreign { what: "a compressed file or an archive", remedy: "unpack it and give the weights in it" };
+const OTHER_RUNTIME: &str = "import the PyTorch weights of the same network: `mbconv list --pretrained`";
+
+/// Signatures: the offset of the bytes, and the bytes.
+const SIGNATURES: [(usize, &[u8], Foreign); 22] = [
+    (0, b"\x89HDF\r\n\x1a\n", KERAS),
+    (4, b"TFL3", TFLITE),
+    (0, b"\x93NUMPY", NUMPY),
+    (0, b"GGUF", Foreign { what: "a GGUF file", remedy: OTHER_RUNTIME }),
+    (4, b"ET12", Foreign { what: "an ExecuTorch program", remedy: OTHER_RUNTIME }),
+    (
+        0,
+        b"version https://git-lfs.github.com/spec",
+        Foreign { what: "a Git LFS pointer, not the file itself", remedy: "fetch the file: `git lfs pull`" },
+    ),
+    (0, b"<!DOCTYPE", WEB_PAGE),
+    (0, b"<!doctype", WEB_PAGE),
+    (0, b"<html", WEB_PAGE),
+    (0, b"<HTML", WEB_PAGE),
+    (0, b"<?xml", Foreign { what: "an XML document", remedy: OTHER_RUNTIME }),
+    (0, b"\x1f\x8b", UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", UNPACK),
+    (0, b"\xfd7zXZ", UNPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", UNPACK),
+    (0, b"BZh", UNPACK),
+    (257, b"ustar", UNPACK),
+    (0, b"\x80\x02", PICKLE),
+    (0, b"\x80\x03", PICKLE),
+    (0, b"\x80\x04", PICKLE),
+    (0, b"\x80\x05", PICKLE),
+    (0, b"\x00\x00\x00\x00\x04\x00\x00\x00CoreML", Foreign { what: "a Core ML model", remedy: OTHER_RUNTIME }),
+];
+const PICKLE: Foreign = Foreign {
+    what: "a Python pickle that PyTorch did not write",
+    remedy: "load it in Python and save the weights in it: `torch.save(state_dict, \"weights.pth\")`",
+};
+const INDEX: Foreign = Foreign {
+    what: "the index of a model in several files",
+    remedy: "save the model in one file: `model.save_pretrained(\"FOLDER\", max_shard_size=\"100GB\")`",
+};
+const WEB_PAGE: Foreign = Foreign {
+    what: "a web page, not weights",
+    remedy: "the download failed: fetch the file again, by its direct address",
+};
+
+/// Formats without a signature, by extension.
+const EXTENSIONS: [(&str, Foreign); 21] = [
+    ("onnx", ONNX),
+    ("h5", KERAS),
+    ("hdf5", KERAS),
+    ("keras", KERAS),
+    ("tflite", TFLITE),
+    ("lite", TFLITE),
+    ("pb", TENSORFLOW),
+    ("index", TENSORFLOW),
+    ("meta", TENSORFLOW),
+    ("npz", NUMPY),
+    ("npy", NUMPY),
+    ("pt2", EXPORTED),
+    ("gguf", Foreign { what: "a GGUF file", remedy: OTHER_RUNTIME }),
+    ("msgpack", Foreign { what: "a Flax model", remedy: OTHER_RUNTIME }),
+    ("mlmodel", Foreign { what: "a Core ML model", remedy: OTHER_RUNTIME }),
+    ("caffemodel", Foreign { what: "a Caffe model", remedy: OTHER_RUNTIME }),
+    ("engine", Foreign { what: "a TensorRT engine", remedy: OTHER_RUNTIME }),
+    ("pte", Foreign { what: "an ExecuTorch program", remedy: OTHER_RUNTIME }),
+    ("tar", UNPACK),
+    ("zip", UNPACK),
+    ("json", Foreign { what: "a JSON document, not weights", remedy: "give the weights beside it, or their folder" }),
+];
+
+/// Names the kind of a file that begins with `head`.
+pub fn by_content(path: &Path, head: &[u8]) -> Option<Foreign> {
+    let starts = |at: usize, bytes: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(bytes));
+    let found = SIGNATURES.iter().find(|(at, bytes, _)| starts(*at, bytes)).map(|(.., foreign)| *foreign);
+    found.or_else(|| by_name(path)).or_else(|| protobuf(head))
+}
+
+/// Names the kind of a zip archive that holds files of these `names`.
+pub fn by_members<'a>(path: &Path, names: impl Iterator<Item = &'a str> + Clone) -> Option<Foreign> {
+    let any = |test: &dyn Fn(&str) -> bool| names.clone().any(test);
+    let pickle = any(&|name| name.ends_with("data.pkl"));
+    if any(&|name| name.ends_with("constants.pkl") || name.ends_with("bytecode.pkl") || name.contains("/code/")) {
+        Some(TORCHSCRIPT)
+    } else if any(&|name| name.ends_with("archive_format") || name.ends_with("serialized_exported_program.json")) {
+        Some(EXPORTED)
+    } else if any(&|name| name.ends_with("model.weights.h5")) {
+        Some(KERAS)
+    } else if any(&|name| name.ends_with(".npy")) {
+        Some(NUMPY)
+    } else if pickle {
+        None
+    } else {
+        by_name(path).or(Some(UNPACK))
+    }
+}
+
+/// Names the kind of a file by its extension, or by that of TensorFlow's data shards.
+fn by_name(path: &Path) -> Option<Foreign> {
+    let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+    if name.ends_with(".index.json") {
+        return Some(INDEX);
+    }
+    let (_, extension) = name.rsplit_once('.')?;
+    let shard = extension.starts_with("data-") && extension.contains("-of-");
+    let found = EXTENSIONS.iter().find(|(known, _)| *known == extension).map(|(_, foreign)| *foreign);
+    found.or(shard.then_some(TENSORFLOW))
+}
+
+/// An ONNX model under another name: its version, then a short text or its graph.
+fn protobuf(head: &[u8]) -> Option<Foreign> {
+    let [0x08, version @ 1..=20, field, ..] = *head else { return None };
+    // The first field of a SavedModel is its version, 1, the second its graphs.
+    let foreign = if (field, version) == (0x12, 1) { TENSORFLOW } else { ONNX };
+    [0x12, 0x1a, 0x22, 0x3a, 0x42].contains(&field).then_some(foreign)
+}
+
+/// Names a folder that holds another program's model.
+pub fn folder(path: &Path) -> Option<Foreign> {
+    let holds = |name: &str| path.join(name).exists();
+    if holds("saved_model.pb") || holds("tf_model.h5") || holds("checkpoint") && !holds("config.json") {
+        Some(TENSORFLOW)
+    } else if holds("model.safetensors.index.json") || holds("pytorch_model.bin.index.json") {
+        Some(INDEX)
+    } else if holds("flax_model.msgpack") {
+        Some(Foreign { what: "a Flax model", remedy: OTHER_RUNTIME })
+    } else if holds("adapter_model.safetensors") || holds("adapter_model.bin") {
+        Some(Foreign {
+            what: "a PEFT adapter, not a whole model",
+            remedy: "merge it into its model first: `model.merge_and_unload().save_pretrained(\"FOLDER\")`",
+        })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_by_content_then_by_extension() {
+        for (name, head, what) in [
+            ("model.bin", &b"\x89HDF\r\n\x1a\n\0\0"[..], "Keras"),
+            ("model.bin", b"\x20\0\0\0TFL3", "TensorFlow Lite"),
+            ("model.onnx", b"anything", "ONNX"),
+            ("model", b"\x08\x08\x12\x07pytorch", "ONNX"),
+            ("saved_model", b"\x08\x01\x12\x90", "TensorFlow model"),
+            ("model.ckpt.data-00000-of-00001", b"\0\0\0\0", "TensorFlow model"),
+            ("model.ckpt.index", b"\0\0\0\0", "TensorFlow model"),
+            ("weights.npy", b"\x93NUMPY\x01\0", "NumPy"),
+            ("model.pt", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+            ("weights.pth", b"<!DOCTYPE html>", "web page"),
+            ("weights.pth.tar", b"\x1f\x8b\x08", "compressed"),
+            ("model.gguf", b"GGUF\x03", "GGUF"),
+        ] {
+            let found = by_content(Path::new(name), head).map(|foreign| foreign.what);
+            assert!(found.is_some_and(|found| found.contains(what)), "{name}: {found:?}");
+        }
+        assert_eq!(by_content(Path::new("weights.pth"), b"nothing known"), None);
+        assert_eq!(by_content(Path::new("weights"), b""), None);
+    }
+
+    #[test]
+    fn zip_archives_are_named_by_their_members() {
+        for (members, what) in [
+            (&["m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"][..], Some("TorchScript")),
+            (&["archive_format", "models/model.json"], Some("torch.export")),
+            (&["config.json", "model.weights.h5"], Some("Keras")),
+            (&["arr_0.npy"], Some("NumPy")),
+            (&["archive/data.pkl", "archive/data/0"], None),
+            (&["photo.jpg"], Some("archive")),
+        ] {
+            let found = by_members(Path::new("file.pt"), members.iter().copied()).map(|foreign| foreign.what);
+            match what {
+                None => assert_eq!(found, None),
+                Some(what) => assert!(found.is_some_and(|found| found.contains(what)), "{members:?}: {found:?}"),
+            }
+        }
+    }
+}
