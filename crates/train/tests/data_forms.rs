@@ -460,7 +460,7 @@ fn broken_tables_say_what_is_wrong() {
         ("path,one,two\na.jpg,0,1\n", "none of its columns is known to hold labels: path, one, two"),
         ("path,label\na.jpg,-1\n", "no image in it has a label"),
         ("path,label\na.jpg,70000\n", "only 1 different ones occur"),
-        ("path,label,split\na.jpg,cat,train\na.jpg,dog,train\na.jpg,cat,val\n", "val has no images of dog"),
+        ("path,label,split\na.jpg,cat,train\nb.jpg,dog,train\na.jpg,cat,val\n", "val has no images of dog"),
     ] {
         if part == "not labels" {
             // `y` is a usual name of labels.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use mbconv_nets::weights::Precision;
+use mbconv_train::data::read_text;
 use mbconv_train::import::{ImportOptions, load_weights};
 use mbconv_train::shell::quoted_path;
 use mbconv_train::{Model, device};
@@ -72,7 +73,7 @@ fn class_names(path: &Path) -> Result<Vec<String>, Failure> {
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
         return Err(unreadable("it is no file of names".into()));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = read_text(path)?;
     let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
     let mut sorted: Vec<&String> = names.iter().collect();
     sorted.sort();

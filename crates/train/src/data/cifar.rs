@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::data::dataset::Dataset;
 
 use super::forms::{Found, Place, Recognised};
+use super::text::decode_text;
 use super::{DataError, DataSet, Form, OpenOptions, RgbPixels, Sample, Source, StoredImage};
 
 const SIDE: usize = 32;
@@ -233,7 +234,7 @@ fn open(form: Form, folder: &Path) -> Result<DataSet, DataError> {
 fn class_names(layout: &Layout, folder: &Path) -> Result<Vec<String>, DataError> {
     let path = folder.join(layout.names);
     let text = match fs::read(&path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(bytes) => decode_text(bytes, &path)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(layout.known_names.iter().map(|name| name.to_string()).collect());
         }

@@ -62,6 +62,56 @@ pub enum DataError {
         /// What is wrong with it.
         why: String,
     },
+    /// An option after a data set's path that is none.
+    #[error("{option:?} is no option of a data set")]
+    Option {
+        /// The key and the value.
+        option: String,
+    },
+    /// A text file in an encoding that is not read.
+    #[error("{} is not valid UTF-8: line {line} seems to be in {likely}", path.display())]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The likely encoding, by iconv's name.
+        likely: &'static str,
+    },
+    /// Images or labels of a table cannot be found without help.
+    #[error("{}: {why}", path.display())]
+    Columns {
+        /// The table.
+        path: PathBuf,
+        /// What is missing, or could be two things.
+        why: String,
+    },
+    /// A folder has class folders, and a table of other labels.
+    #[error("in {}, the labels may be the names of the folders or those in {}, which differ", path.display(), table.display())]
+    TableOrFolders {
+        /// The folder.
+        path: PathBuf,
+        /// The table.
+        table: PathBuf,
+    },
+    /// Images of several labels each.
+    #[error("{}: {what}: multi-label data is not supported yet", path.display())]
+    MultiLabel {
+        /// The file.
+        path: PathBuf,
+        /// Where several labels are.
+        what: String,
+    },
+    /// Shards of images without labels.
+    #[error("the shards in {} hold {images} image(s), but no labels for them{}", path.display(), if found.is_empty() { String::new() } else { format!(": beside the images are only .{}", found.join(", .")) })]
+    NoLabelsIn {
+        /// The folder of the shards.
+        path: PathBuf,
+        /// How many images they hold.
+        images: usize,
+        /// Extensions of the other files.
+        found: Vec<String>,
+    },
     /// A file is not what its name says, or is damaged.
     #[error("{}: {why}", path.display())]
     Malformed {
@@ -336,7 +386,28 @@ impl DataError {
                 "such as 'shards/train-{000..146}.tar', 'shards/*.tar', or 'train.tar::val.tar'; in quotes, so that the shell leaves it".into()
             }
             DataError::Label { .. } => {
-                "labels are class names, or numbers from 0; names of numbered classes can stand in classes.txt beside the data, one a line".into()
+                "labels are class names, or numbers from 0; names of numbered classes can stand in classes.txt beside the data, one a line; numbers that are names, such as ids of species, are taken if the column is given: `--data 'TABLE?label=COLUMN'`".into()
+            }
+            DataError::Option { .. } => {
+                "options are image, label, split (columns by name or number), fold, images (a folder) and form (auto, folders or table), as in 'table.csv?label=species&images=photos'".into()
+            }
+            DataError::Encoding { path, likely, .. } => {
+                let name = path.to_string_lossy();
+                let (from, to) = (quoted(&name), quoted(&format!("{name}.utf8")));
+                format!("save it as UTF-8 (in Excel: \"CSV UTF-8\"), or convert it: iconv -f {likely} -t UTF-8 {from} > {to}")
+            }
+            DataError::Columns { .. } => {
+                "name columns and the folder of images, as in `--data 'table.csv?image=COLUMN&label=COLUMN&images=FOLDER'`, or by data.image_column, data.label_column and data.image_folder in a recipe".into()
+            }
+            DataError::TableOrFolders { path, .. } => {
+                let path = path.display();
+                format!("choose by `--data '{path}?form=table'` or `--data '{path}?form=folders'`, or by data.form in a recipe")
+            }
+            DataError::MultiLabel { .. } => {
+                "keep one label an image, or name another column of labels: `--data 'DATA?label=COLUMN'`".into()
+            }
+            DataError::NoLabelsIn { .. } => {
+                "labels are read from files beside each image: 000.jpg with 000.cls, 000.txt, 000.index or 000.json".into()
             }
             DataError::NoTruth { .. } => {
                 "make class folders in it, as in the training split; for ImageNet, place its devkit (ILSVRC2012_devkit_t12.tar.gz or its data/ folder), Kaggle's LOC_val_solution.csv or a val.txt of lines `ILSVRC2012_val_00000001.JPEG 65` beside them".into()
@@ -411,6 +482,12 @@ fn single_class_hint(form: Form) -> &'static str {
         Form::Table => "another column may hold the labels, or the table lists a part of the data only",
         _ => "check that all files of the data set are there, and where its labels are",
     }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%".contains(c);
+    if path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// The command that fetches the public data set that a path is named after, to that place.

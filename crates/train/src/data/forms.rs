@@ -1,18 +1,24 @@
 //! The forms that data sets come in, each with the function that recognizes it.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use super::assembly::Role;
 use super::listing::{Listing, is_clutter};
-use super::{DataError, DataSet, OpenOptions, archive, cifar, folder, ilsvrc, parquet, pattern, shards, table};
+use super::{
+    DataError, DataSet, Form, LabelSource, OpenOptions, TableOptions, archive, cifar, folder, ilsvrc, parquet, pattern,
+    shards, table,
+};
 
 /// What a user gave as a data set, after a first look.
 pub(super) struct Place {
     /// The path; of several files, the folder that all of them lie in.
     pub path: PathBuf,
     pub kind: Kind,
+    /// The columns and folders that the user names.
+    pub options: TableOptions,
     image_folders: OnceCell<bool>,
+    notes: RefCell<Vec<String>>,
 }
 
 /// What lies at a [`Place`].
@@ -39,7 +45,8 @@ const FORMS: [fn(&Place) -> Recognised; 6] =
 
 /// Asks every form but image folders.
 fn recognise(place: &Place) -> Recognised {
-    for recognise in FORMS {
+    let wanted = (place.options.form == LabelSource::Table).then_some(table::recognise as fn(&Place) -> Recognised);
+    for recognise in wanted.into_iter().chain(FORMS) {
         if let Some(found) = recognise(place)? {
             return Ok(Some(found));
         }
@@ -49,20 +56,27 @@ fn recognise(place: &Place) -> Recognised {
 
 /// Opens what is at `data`, a path or a pattern of paths.
 pub(super) fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
-    let place = Place::find(data)?;
-    if let Some(found) = recognise(&place)? {
-        return found.open(options);
-    }
+    let (path, table) = options.table.with_options_of(data)?;
+    let options = OpenOptions { table, ..options.clone() };
+    let place = Place { options: options.table.clone(), ..Place::find(path)? };
+    let mut found = recognise(&place)?;
+    let mut notes = place.notes.take();
     // A folder around the data set; image folders look through it by themselves.
-    let mut inner = place.wrapped()?;
+    let mut inner = if found.is_none() { place.wrapped()? } else { None };
     while let Some(place) = inner {
-        if let Some(found) = recognise(&place)? {
-            return found.open(options);
-        }
-        inner = place.wrapped()?;
+        found = recognise(&place)?;
+        notes.extend(place.notes.take());
+        inner = if found.is_none() { place.wrapped()? } else { None };
     }
-    if let Some(found) = folder::recognise(&place)? {
-        return found.open(options);
+    let found = match found {
+        None => folder::recognise(&place)?,
+        found => found,
+    };
+    if let Some(found) = found {
+        let mut set = found.open(&options)?;
+        set.notes.extend(notes);
+        set.notes.extend(unused(&set, &options.table, data.len() > path.len(), path)?);
+        return Ok(set);
     }
     Err(match place.kind {
         _ if place.compressed() => DataError::Compressed { path: place.path },
@@ -71,9 +85,34 @@ pub(super) fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataErr
     })
 }
 
+/// A note of columns that are named though the data set has none, as those of a recipe are; an error if the name of the data
+/// set itself has them.
+fn unused(set: &DataSet, options: &TableOptions, given: bool, path: &str) -> Result<Option<String>, DataError> {
+    let names = TableOptions { form: LabelSource::Auto, ..options.clone() } != TableOptions::default();
+    if !names || matches!(set.form, Form::Table | Form::Parquet) {
+        return Ok(None);
+    }
+    let why = format!("it is read as {}, which has no columns", set.form);
+    if given {
+        return Err(DataError::Columns { path: path.into(), why });
+    }
+    Ok(Some(format!("the columns that the recipe names are not used: {path}: {why}")))
+}
+
 impl Place {
     fn new(path: PathBuf, kind: Kind) -> Self {
-        Place { path, kind, image_folders: OnceCell::new() }
+        Place {
+            path,
+            kind,
+            options: TableOptions::default(),
+            image_folders: OnceCell::new(),
+            notes: RefCell::default(),
+        }
+    }
+
+    /// Adds a note for the user to the data set that is found here.
+    pub fn note(&self, note: String) {
+        self.notes.borrow_mut().push(note);
     }
 
     /// Whether it is a folder that has class folders in it, with or without splits: whatever else lies there, it is a data
@@ -109,7 +148,8 @@ impl Place {
         let listing = Listing::read(&self.path)?;
         Ok(match &listing.all_folders(&self.path)[..] {
             [only] if listing.images.is_empty() && Role::of_name(&only.to_string_lossy()).is_none() => {
-                Some(Place::new(self.path.join(only), Kind::Folder))
+                let place = Place::new(self.path.join(only), Kind::Folder);
+                Some(Place { options: self.options.clone(), ..place })
             }
             _ => None,
         })
@@ -124,16 +164,16 @@ impl Place {
         (matches!(self.kind, Kind::File) && has_extension(&self.path, extensions)).then_some(&self.path)
     }
 
-    /// The files of this extension: the one given, those of the pattern if all are, or those in the folder and in its
+    /// The files whose names end so: the one given, those of the pattern if all do, or those in the folder and in its
     /// folders of splits, as paths below [`root`](Self::root).
-    pub fn files(&self, extension: &str) -> Result<Vec<PathBuf>, DataError> {
+    pub fn files(&self, endings: &[&str]) -> Result<Vec<PathBuf>, DataError> {
         match &self.kind {
-            Kind::File => Ok(self.file(&[extension]).into_iter().map(Path::to_path_buf).collect()),
-            Kind::Files(files) if files.iter().all(|file| has_extension(file, &[extension])) => Ok(files.clone()),
-            Kind::Files(_) => Ok(Vec::new()),
+            Kind::File if ends_in(&self.path, endings) => Ok(vec![self.path.clone()]),
+            Kind::Files(files) if files.iter().all(|file| ends_in(file, endings)) => Ok(files.clone()),
+            Kind::File | Kind::Files(_) => Ok(Vec::new()),
             Kind::Folder => {
                 let mut files = Vec::new();
-                find_files(&self.path, extension, FOLDER_DEPTH, &mut files)?;
+                find_files(&self.path, endings, FOLDER_DEPTH, &mut files)?;
                 Ok(files)
             }
         }
@@ -156,7 +196,7 @@ impl Place {
 /// How deep below the given folder shards may lie: Hugging Face's converted sets have them at `default/train/0000.parquet`.
 const FOLDER_DEPTH: usize = 2;
 
-fn find_files(folder: &Path, extension: &str, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+fn find_files(folder: &Path, endings: &[&str], depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let failed = |source| DataError::io(folder, source);
     let mut folders = Vec::new();
     let first = files.len();
@@ -166,7 +206,7 @@ fn find_files(folder: &Path, extension: &str, depth: usize, files: &mut Vec<Path
         if is_clutter(&entry.file_name().to_string_lossy()) {
             continue;
         }
-        if has_extension(&path, &[extension]) && path.is_file() {
+        if ends_in(&path, endings) && path.is_file() {
             files.push(path);
         } else if depth > 0 && entry.file_type().map_err(failed)?.is_dir() {
             folders.push(path);
@@ -176,7 +216,7 @@ fn find_files(folder: &Path, extension: &str, depth: usize, files: &mut Vec<Path
     const MANY_FOLDERS: usize = 32;
     folders.sort_unstable();
     if folders.len() <= MANY_FOLDERS {
-        folders.iter().try_for_each(|folder| find_files(folder, extension, depth - 1, files))?;
+        folders.iter().try_for_each(|folder| find_files(folder, endings, depth - 1, files))?;
     }
     files[first..].sort_unstable();
     Ok(())
@@ -186,6 +226,12 @@ fn find_files(folder: &Path, extension: &str, depth: usize, files: &mut Vec<Path
 pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let found = path.extension().and_then(|extension| extension.to_str());
     found.is_some_and(|found| extensions.iter().any(|known| known.eq_ignore_ascii_case(found)))
+}
+
+/// Whether a file's name ends in a dot and one of these, lower case, as `a.tar.gz` does in `tar.gz`.
+pub(super) fn ends_in(path: &Path, endings: &[&str]) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    endings.iter().any(|ending| name.strip_suffix(ending).is_some_and(|stem| stem.ends_with('.')))
 }
 
 /// The innermost folder above all files.

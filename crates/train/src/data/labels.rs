@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::text::read_text;
 use super::{DataError, enumerate, ilsvrc};
 
 /// Names of files that list class names, one a line, in the order of their numbers.
@@ -26,12 +27,29 @@ pub(super) struct Vocabulary {
     names: HashMap<u32, Box<str>>,
     /// Whether one number had different names: then they are none of the class.
     ambiguous: bool,
+    /// Whether numbers that are too large to count classes are their names; otherwise they are an error.
+    numbers_may_be_names: bool,
 }
 
-/// What an image without a label is labelled with, as in the test split of ImageNet.
-const NO_LABEL: [&str; 2] = ["", "-1"];
+/// The labels of images without one, as in the test split of ImageNet.
+const NO_LABEL: [&str; 3] = ["", "-1", "-1.0"];
+
+/// Reads a label that counts the classes: a whole number, also with zeros after the point. Text such as `007` is a name.
+fn number(text: &str) -> Option<u32> {
+    let whole = match text.split_once('.') {
+        None => text,
+        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => whole,
+        Some(_) => return None,
+    };
+    whole.parse().ok().filter(|number: &u32| number.to_string() == whole)
+}
 
 impl Vocabulary {
+    /// No labels. Numbers that are too large to count classes are names of classes, or an error.
+    pub fn new(numbers_may_be_names: bool) -> Self {
+        Self { numbers_may_be_names, ..Self::default() }
+    }
+
     /// The code of a label, or none if it says that there is none.
     pub fn code(&mut self, text: &str) -> Option<u32> {
         let text = text.trim();
@@ -45,6 +63,26 @@ impl Vocabulary {
         self.texts.push(text.into());
         self.codes.insert(text.into(), code);
         Some(code)
+    }
+
+    /// The different labels, by code.
+    pub fn texts(&self) -> &[Box<str>] {
+        &self.texts
+    }
+
+    /// A label that consists of other labels, as in `cat|dog` beside `cat` and `dog`.
+    pub fn of_several(&self) -> Option<&str> {
+        let is_label = |part: &str| self.codes.contains_key(part.trim());
+        let consists = |text: &&str| {
+            ['|', ';', ','].iter().any(|&separator| text.contains(separator) && text.split(separator).all(is_label))
+        };
+        self.texts.iter().map(|text| &**text).find(consists)
+    }
+
+    /// Two labels that differ only by case.
+    pub fn differ_by_case(&self) -> Option<[&str; 2]> {
+        let mut seen: HashMap<String, &str> = HashMap::new();
+        self.texts.iter().find_map(|text| seen.insert(text.to_lowercase(), text).map(|other| [other, &**text]))
     }
 
     /// Notes the class name that stands beside a number.
@@ -67,9 +105,13 @@ impl Vocabulary {
         path: &Path,
     ) -> Result<(Vec<String>, Vec<u32>), DataError> {
         let wrong = |label: &str, why: String| DataError::Label { path: path.into(), label: label.into(), why };
-        let numbers: Option<Vec<u32>> = self.texts.iter().map(|text| text.parse().ok()).collect();
+        let numbers: Option<Vec<u32>> = self.texts.iter().map(|text| number(text)).collect();
         if let Some((file, names)) = listed {
             let place: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
+            let named = self.texts.iter().any(|text| place.contains_key(&**text));
+            // Places in the list may be written with leading zeros.
+            let places = || self.texts.iter().map(|text| text.parse().ok()).collect();
+            let numbers = numbers.or_else(|| if named { None } else { places() });
             let find = |(code, text): (usize, &str)| {
                 if let Some(numbers) = &numbers {
                     let number = numbers[code];
@@ -92,6 +134,13 @@ impl Vocabulary {
         };
         let classes = numbers.iter().max().map_or(0, |&most| most as usize + 1);
         if classes > 1000 + 2 * numbers.len() {
+            if self.numbers_may_be_names {
+                let mut sorted = numbers.clone();
+                sorted.sort_unstable();
+                sorted.dedup();
+                let labels = numbers.iter().map(|number| sorted.partition_point(|other| other < number) as u32);
+                return Ok((sorted.iter().map(u32::to_string).collect(), labels.collect()));
+            }
             let most = (classes - 1).to_string();
             let why = format!("numbers count the classes from 0, but only {} different ones occur", numbers.len());
             return Err(wrong(&most, why));
@@ -139,12 +188,6 @@ pub(super) fn listed_names(folders: &[&Path]) -> Result<Option<(PathBuf, Vec<Str
     Ok(Some((path, names)))
 }
 
-/// A text file, with a byte-order mark taken off and bytes that are not UTF-8 replaced.
-pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
-    Ok(String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes)).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,8 +231,36 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_are_no_labels() {
-        let (vocabulary, _) = vocabulary(&["100000", "200000"]);
+    fn large_numbers_are_names_only_if_the_user_says_so() {
+        let (mut vocabulary, _) = vocabulary(&["200000", "100000"]);
         assert!(vocabulary.classes(None, Path::new("x")).is_err());
+        vocabulary.numbers_may_be_names = true;
+        let (classes, labels) = vocabulary.classes(None, Path::new("x")).unwrap();
+        assert_eq!((classes.join(" ").as_str(), labels), ("100000 200000", vec![1, 0]));
+    }
+
+    #[test]
+    fn leading_zeros_are_kept_and_whole_floats_are_numbers() {
+        let classes = |texts: &[&str]| {
+            let (classes, labels) = vocabulary(texts).0.classes(None, Path::new("x")).unwrap();
+            (classes.join(" "), labels)
+        };
+        assert_eq!(classes(&["002", "001"]), ("001 002".into(), vec![1, 0]));
+        assert_eq!(classes(&["1", "007"]), ("007 1".into(), vec![1, 0]));
+        assert_eq!(classes(&["1.0", "0.0"]), ("0 1".into(), vec![1, 0]));
+        assert_eq!(classes(&["1.5", "0.0"]), ("0.0 1.5".into(), vec![1, 0]));
+        let names = Some(("n.txt".into(), vec!["cat".to_string(), "dog".into()]));
+        let (vocabulary, _) = vocabulary(&["001", "000"]);
+        assert_eq!(vocabulary.classes(names.as_ref(), Path::new("x")).unwrap().1, [1, 0]);
+    }
+
+    #[test]
+    fn labels_of_several_classes_are_found() {
+        let several = |texts: &[&str]| vocabulary(texts).0.of_several().map(String::from);
+        assert_eq!(several(&["cat", "dog", "cat|dog"]), Some("cat|dog".into()));
+        assert_eq!(several(&["cat", "cat; dog", "dog"]), Some("cat; dog".into()));
+        assert_eq!(several(&["cat", "lion, sea", "dog"]), None);
+        let (vocabulary, _) = vocabulary(&["Cat", "dog", "cat"]);
+        assert_eq!(vocabulary.differ_by_case(), Some(["Cat", "cat"]));
     }
 }

@@ -27,6 +27,7 @@ mod labels;
 mod layout;
 mod listing;
 mod loader;
+mod location;
 mod order;
 mod parquet;
 mod pattern;
@@ -36,6 +37,7 @@ mod seed;
 mod shards;
 mod subset;
 mod table;
+mod text;
 mod transform;
 mod walk;
 
@@ -51,12 +53,14 @@ pub use error::{DataError, DecodeError};
 pub use folder::list_images;
 pub use kept::{Auto, CACHE_BUDGET, Cache, keep};
 pub use loader::{Batch, BurnLoader, Epoch, Loader, LoaderConfig, OnBadImage, Position};
+pub use location::{LabelSource, TableOptions, path_of};
 pub use mbconv_kernels::pictures::{Interpolation, RgbPixels};
 pub use order::Sampling;
 pub(crate) use resize::resize;
 pub use seed::sample_rng;
 pub(crate) use seed::{mix_rng, order_rng, split_rng};
 pub use subset::{Joined, Subset};
+pub use text::read_text;
 pub(crate) use transform::shorter_side;
 pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
 pub use walk::{Walk, is_wild};
@@ -320,16 +324,18 @@ pub struct OpenOptions {
     /// Whether splits may have different classes, which is otherwise an error. Labels never shift by it: a class that is
     /// missing from a split has no images there.
     pub classes_may_differ: bool,
+    /// Columns and folders of tables, where they cannot be guessed; those after the path replace them.
+    pub table: TableOptions,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { val_fraction: 0.2, seed: 0, classes_may_differ: false }
+        OpenOptions { val_fraction: 0.2, seed: 0, classes_may_differ: false, table: TableOptions::default() }
     }
 }
 
 /// Opens the data set at a path, the files of a pattern such as `shards/train-{000..146}.tar` or of several joined by `::`, or
-/// the embedded set that is named `digits`.
+/// the embedded set that is named `digits`. [`TableOptions`] may follow the path, as in `table.csv?label=species`.
 ///
 /// # Errors
 /// Every [`DataError`] that concerns files, folders and class names; images are not decoded here.

@@ -1,16 +1,19 @@
-//! WebDataset: `.tar` shards in which files of one name but for the extension are a sample, `000.jpg` with `000.cls` or
-//! `000.json`.
+//! WebDataset: `.tar` shards in which files of one name but for the extension are a sample, `000.jpg` with `000.cls`,
+//! `000.txt`, `000.index` or `000.json`.
 //!
-//! Shards are never unpacked and need not be read in order: their headers tell where each image lies. The order of an epoch
+//! Shards are not unpacked, except compressed ones, and need not be read in order: their headers tell where each image lies. The order of an epoch
 //! still goes through them run by run (see [`Runs`](super::Runs)), as disks and network file systems like it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 
-use super::archive::{Members, Packing, Stored, Tarball};
+use super::archive::{Member, Members, Packing, Stored, Tarball};
 use super::assembly::{Assembly, Role};
 use super::forms::{Found, Place, Recognised};
 use super::labels::{Vocabulary, listed_names};
@@ -20,7 +23,19 @@ use super::{DataError, DataSet, Form, OpenOptions, Source, enumerate};
 const IMAGES: [&str; 9] = ["jpg", "jpeg", "png", "webp", "ppm", "gif", "bmp", "tif", "tiff"];
 
 /// Extensions of what says a sample's class, the surest first.
-const LABELS: [&str; 4] = ["cls", "label", "class", "json"];
+const LABELS: [&str; 8] = ["cls", "label", "class", "index", "inx", "json", "txt", "text"];
+
+/// Those of them that Python's webdataset reads as whole numbers, where they are.
+const NUMBERS: [&str; 4] = ["cls", "class", "index", "inx"];
+
+/// Those that hold captions in some data sets.
+const CAPTIONS: [&str; 2] = ["txt", "text"];
+
+/// Names of shards.
+const ENDINGS: [&str; 3] = ["tar", "tar.gz", "tgz"];
+
+/// Files at the beginning of a compressed shard that are looked at to recognise it.
+const LOOKED_AT: usize = 64;
 
 /// Keys of a `json` member that hold a class: a number, or a name.
 const LABEL_KEYS: [&str; 8] = ["label", "cls", "class", "target", "class_id", "label_id", "fine_label", "category"];
@@ -37,26 +52,77 @@ pub(super) fn recognise(place: &Place) -> Recognised {
     if place.holds_image_folders()? {
         return Ok(None);
     }
-    let files = place.files("tar")?;
+    let files = place.files(&ENDINGS)?;
     let Some(first) = files.first() else { return Ok(None) };
-    if files.len() == 1 && !has_samples(&index(first)?.members) {
+    let members = || if is_compressed(first) { beginning(first) } else { Ok(index(first)?.members) };
+    if files.len() == 1 && !has_samples(&members()?) {
         // One archive of image folders.
         return Ok(None);
     }
     Ok(Some(Box::new(Shards { root: place.root().into(), files })))
 }
 
-/// Lists a shard's files, and what its labels say.
-fn index(path: &Path) -> Result<Tarball, DataError> {
-    Tarball::index(path, "samples", |name| extension_of(name, &LABELS).is_some())
+fn is_compressed(path: &Path) -> bool {
+    !super::forms::has_extension(path, &["tar"])
 }
 
-/// The name that a sample's files share, and the rest: `a/b.c.jpg` is `a/b` and `c.jpg`.
+fn is_label(name: &str) -> bool {
+    !key(name).0.is_empty() && extension_of(name, &LABELS).is_some()
+}
+
+/// Lists a shard's files, and what its labels say.
+fn index(path: &Path) -> Result<Tarball, DataError> {
+    Tarball::index(path, "labels", is_label)
+}
+
+/// The first files of a compressed shard.
+fn beginning(path: &Path) -> Result<Vec<Member>, DataError> {
+    let failed = |source| DataError::io(path, source);
+    let file = File::open(path).map_err(failed)?;
+    let mut archive = tar::Archive::new(MultiGzDecoder::new(file));
+    let Ok(entries) = archive.entries() else { return Ok(Vec::new()) };
+    let names = entries.map_while(Result::ok).take(LOOKED_AT).map(|entry| {
+        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").into();
+        Member { name, offset: 0, size: 0, text: Some("".into()) }
+    });
+    Ok(names.collect())
+}
+
+/// Unpacks a compressed shard into a file without a name, and lists it. What can be unpacked of a damaged one is listed.
+fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
+    let folder = std::env::temp_dir();
+    let full = |error: io::Error| DataError::Malformed {
+        path: path.into(),
+        why: format!("it cannot be unpacked into {}: {error}", folder.display()),
+    };
+    let packed = File::open(path).map_err(|source| DataError::io(path, source))?;
+    let mut packed = MultiGzDecoder::new(io::BufReader::new(packed));
+    let mut file = tempfile::tempfile().map_err(full)?;
+    let mut part = vec![0; 1 << 18];
+    let mut length = 0;
+    let cut = loop {
+        match packed.read(&mut part) {
+            Ok(0) => break None,
+            Ok(count) => file.write_all(&part[..count]).map_err(full)?,
+            Err(error) => break Some(error.to_string()),
+        }
+        length = file.stream_position().map_err(full)?;
+    };
+    let mut found = Tarball::scan(&file, 0..length, is_label)
+        .map_err(|error| DataError::Malformed { path: path.into(), why: cut.clone().unwrap_or(error.to_string()) })?;
+    found.cut = cut.or(found.cut);
+    Ok((found, file))
+}
+
+/// The name that a sample's files share, and the rest: `a/b.c.jpg` is `a/b` and `c.jpg`. The name is empty for files of no
+/// sample: hidden ones, and those that describe the data set, in `__meta__` or the like.
 fn key(name: &str) -> (&str, &str) {
     let base = name.rfind('/').map_or(0, |slash| slash + 1);
+    let top = name.split('/').next().unwrap_or_default();
+    let about = top.len() > 4 && top.starts_with("__") && top.ends_with("__") || top == "__MACOSX";
     match name[base..].find('.') {
-        Some(dot) => (&name[..base + dot], &name[base + dot + 1..]),
-        None => (name, ""),
+        Some(dot) if dot > 0 && !about => (&name[..base + dot], &name[base + dot + 1..]),
+        _ => ("", ""),
     }
 }
 
@@ -67,44 +133,91 @@ fn extension_of(name: &str, known: &[&str]) -> Option<usize> {
 }
 
 /// Whether there is any image with a label beside it.
-fn has_samples(members: &[super::archive::Member]) -> bool {
-    Samples { members }.any(|sample| sample.image.is_some() && sample.label.is_some())
+fn has_samples(members: &[Member]) -> bool {
+    Samples { members }.any(|sample| sample.image.is_some() && !sample.labels.is_empty())
 }
 
 /// A sample's files.
 struct Sample<'a> {
     key: &'a str,
-    image: Option<&'a super::archive::Member>,
-    /// Which of [`LABELS`], and the text.
-    label: Option<(usize, &'a str)>,
-    /// What its `json` says, if it has one besides.
-    json: Option<&'a str>,
+    image: Option<&'a Member>,
+    /// Which of [`LABELS`], and the text; the surest first.
+    labels: Vec<(usize, &'a str)>,
+    files: Vec<&'a Member>,
 }
 
 /// Neighbouring files of one name but for the extension.
 struct Samples<'a> {
-    members: &'a [super::archive::Member],
+    members: &'a [Member],
 }
 
 impl<'a> Iterator for Samples<'a> {
     type Item = Sample<'a>;
 
     fn next(&mut self) -> Option<Sample<'a>> {
-        let (key, _) = key(&self.members.first()?.name);
-        let count = self.members.iter().take_while(|member| self::key(&member.name).0 == key).count();
+        let first = self.members.iter().position(|member| !key(&member.name).0.is_empty())?;
+        let (key, _) = key(&self.members[first].name);
+        self.members = &self.members[first..];
+        // Files of no sample may stand between.
+        let belongs = |member: &Member| [key, ""].contains(&self::key(&member.name).0);
+        let count = self.members.iter().take_while(|member| belongs(member)).count();
         let (files, rest) = self.members.split_at(count);
         self.members = rest;
-        let image = files.iter().find(|file| extension_of(&file.name, &IMAGES).is_some());
+        let files: Vec<&Member> = files.iter().filter(|file| self::key(&file.name).0 == key).collect();
+        let image = files.iter().copied().find(|file| extension_of(&file.name, &IMAGES).is_some());
         let labels = files.iter().filter_map(|file| Some((extension_of(&file.name, &LABELS)?, file.text.as_deref()?)));
-        let json = labels.clone().find(|(kind, _)| LABELS[*kind] == "json").map(|(_, text)| text);
-        Some(Sample { key, image, label: labels.min_by_key(|(kind, _)| *kind), json })
+        let mut labels: Vec<(usize, &str)> = labels.collect();
+        labels.sort_by_key(|(kind, _)| *kind);
+        Some(Sample { key, image, labels, files })
+    }
+}
+
+impl Sample<'_> {
+    /// The class and the name beside it, and which of [`LABELS`] they are from.
+    ///
+    /// # Errors
+    /// Files that do not tell a class.
+    fn class(&self) -> Result<(String, Option<String>, usize), String> {
+        let mut wrong = None;
+        for &(kind, text) in &self.labels {
+            match class_of(kind, text) {
+                Ok((label, name)) => {
+                    let json = self.labels.iter().filter(|(kind, _)| LABELS[*kind] == "json");
+                    let beside = || json.clone().find_map(|(kind, text)| class_of(*kind, text).ok()?.1);
+                    return Ok((label, name.or_else(beside), kind));
+                }
+                Err(why) => wrong = wrong.or(Some(format!("{}.{}: {why}", self.key, LABELS[kind]))),
+            }
+        }
+        Err(wrong.unwrap_or_default())
+    }
+
+    /// A file that stands twice in the sample.
+    fn repeated(&self) -> Option<&str> {
+        let extension = |file: &Member| key(&file.name).1.to_lowercase();
+        let mut seen = std::collections::HashSet::new();
+        self.files.iter().find(|file| !seen.insert(extension(file))).map(|file| &*file.name)
     }
 }
 
 /// The class that a label file tells, and the name beside it.
 fn class_of(kind: usize, text: &str) -> Result<(String, Option<String>), String> {
     if LABELS[kind] != "json" {
-        return Ok((text.trim().to_string(), None));
+        let text = text.trim();
+        let digits = NUMBERS.contains(&LABELS[kind]) && text.bytes().all(|byte| byte.is_ascii_digit());
+        // As Python's `int` reads them.
+        let number = text.trim_start_matches('0');
+        return Ok((
+            if digits && number.is_empty() && !text.is_empty() {
+                "0"
+            } else if digits {
+                number
+            } else {
+                text
+            }
+            .into(),
+            None,
+        ));
     }
     let json: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let text_of = |value: &serde_json::Value| match value {
@@ -136,35 +249,54 @@ impl Found for Shards {
         }
         let mut vocabulary = Vocabulary::default();
         let mut found = Vec::new();
+        let mut images = 0;
+        let mut extensions: BTreeMap<String, usize> = BTreeMap::new();
+        let mut unpacked = 0;
         for (role, files) in by_role {
-            let indexed: Vec<Tarball> = files.par_iter().map(|file| index(file)).collect::<Result<_, _>>()?;
+            let read = |file: &&PathBuf| match is_compressed(file) {
+                true => unpack(file).map(|(tarball, contents)| (tarball, Some(contents))),
+                false => index(file).map(|tarball| (tarball, None)),
+            };
+            let indexed: Vec<(Tarball, Option<File>)> = files.par_iter().map(read).collect::<Result<_, _>>()?;
             let mut members = Members::new(files.iter().map(|&file| file.clone()).collect());
             let (mut incomplete, mut unlabelled) = (0, 0);
             let mut codes = Vec::new();
-            for (number, (file, tarball)) in (0..).zip(files.iter().zip(&indexed)) {
+            let mut captions = Vec::new();
+            for (number, (file, (tarball, contents))) in (0..).zip(files.iter().zip(indexed)) {
+                if let Some(contents) = contents {
+                    members.hold(number, contents);
+                    unpacked += 1;
+                }
                 let cut = tarball
                     .cut
                     .as_ref()
                     .map(|why| format!("{} is cut short: {why}; the samples before are used", file.display()));
                 notes.extend(cut);
                 for sample in (Samples { members: &tarball.members }) {
-                    let (Some(image), Some((kind, text))) = (sample.image, sample.label) else {
+                    images += usize::from(sample.image.is_some());
+                    let malformed = |why: String| DataError::Malformed { path: file.to_path_buf(), why };
+                    if let Some(name) = sample.repeated() {
+                        return Err(malformed(format!("its sample {} has two files like {name}", sample.key)));
+                    }
+                    let Some(image) = sample.image.filter(|_| !sample.labels.is_empty()) else {
                         incomplete += 1;
+                        for file in sample.files.iter().filter(|file| extension_of(&file.name, &IMAGES).is_none()) {
+                            *extensions.entry(key(&file.name).1.to_lowercase()).or_default() += 1;
+                        }
                         continue;
                     };
-                    let (label, name) = class_of(kind, text).map_err(|why| {
-                        let path = file.join(format!("{}.{}", sample.key, LABELS[kind]));
-                        DataError::Malformed { path, why }
-                    })?;
+                    let (label, name, kind) = sample.class().map_err(malformed)?;
                     let Some(code) = vocabulary.code(&label) else {
                         unlabelled += 1;
                         continue;
                     };
-                    let beside = || sample.json.and_then(|json| class_of(LABELS.len() - 1, json).ok()?.1);
-                    if let Some(name) = name.or_else(beside) {
+                    if let Some(name) = name {
                         vocabulary.name(code, &name);
                     }
-                    codes.push((image.name.clone(), code, number, image.offset, image.size));
+                    if CAPTIONS.contains(&LABELS[kind]) {
+                        captions.push(code);
+                    }
+                    codes.push((image.name.clone(), code, number as u32, image.offset, image.size));
                 }
             }
             let left_out =
@@ -172,10 +304,32 @@ impl Found for Shards {
             for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {
                 notes.push(format!("passed over {count} sample(s) {why}, in the shards of {}", role.name()));
             }
-            found.push((role, codes, std::mem::take(&mut members)));
+            let samples = captions.len();
+            captions.sort_unstable();
+            captions.dedup();
+            if samples >= 10 && 2 * captions.len() > samples {
+                let why = format!(
+                    "its .txt files are captions, not labels: {} different ones of {samples} images",
+                    captions.len()
+                );
+                return Err(DataError::Malformed { path: files[0].clone(), why });
+            }
+            found.push((role, codes, members));
+        }
+        if unpacked > 0 {
+            let folder = std::env::temp_dir();
+            notes.push(format!(
+                "{unpacked} compressed shard(s) are unpacked into {} whenever the data set is opened: .tar is read at once",
+                folder.display()
+            ));
         }
         if found.iter().all(|(_, codes, _)| codes.is_empty()) {
-            return Err(DataError::NoImagesIn { path: self.root.clone() });
+            let path = self.root.clone();
+            if images == 0 {
+                return Err(DataError::NoImagesIn { path });
+            }
+            let found = extensions.into_keys().take(5).collect();
+            return Err(DataError::NoLabelsIn { path, images, found });
         }
         let listed = listed_names(&[&self.root])?;
         let (classes, labels) = vocabulary.classes(listed.as_ref(), &self.root)?;
@@ -198,7 +352,10 @@ mod tests {
     #[test]
     fn keys_end_at_the_first_dot_of_the_name() {
         assert_eq!(key("a.b/c.seg.png"), ("a.b/c", "seg.png"));
-        assert_eq!(key("c"), ("c", ""));
+        // As in Python's webdataset: these are of no sample.
+        for name in ["c", "._000.jpg", "a/._000.cls", ".hidden.jpg", "__meta__/a.json", "__MACOSX/a.jpg"] {
+            assert_eq!(key(name).0, "", "{name}");
+        }
         assert_eq!(extension_of("a/b.JPG", &IMAGES), Some(0));
         assert_eq!(extension_of("a/b.left.png", &IMAGES), Some(2));
         assert_eq!(extension_of("a/jpg", &IMAGES), None);
@@ -206,7 +363,7 @@ mod tests {
 
     #[test]
     fn json_tells_numbers_and_names() {
-        let tell = |text| class_of(3, text).map(|(label, name)| (label, name.unwrap_or_default()));
+        let tell = |text| class_of(5, text).map(|(label, name)| (label, name.unwrap_or_default()));
         assert_eq!(tell(r#"{"label": 7, "class_name": "cat"}"#).unwrap(), ("7".into(), "cat".into()));
         assert_eq!(tell(r#"{"cls": "cat"}"#).unwrap(), ("cat".into(), String::new()));
         assert_eq!(tell("3").unwrap().0, "3");

@@ -1,156 +1,466 @@
-//! A CSV or TSV file of paths and labels, or a list of them.
+//! A CSV, TSV or JSON Lines file of paths and labels, or a list of them.
 
-use std::collections::BTreeMap;
+mod columns;
+mod files;
+mod rows;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::data::dataset::Dataset;
 
+use self::columns::{Columns, Labels, Split, truth};
+use self::rows::Row;
 use super::assembly::{Assembly, Role};
-use super::folder::is_image;
-use super::forms::{Found, Place, Recognised, has_extension};
-use super::labels::{Vocabulary, listed_names, read_text};
-use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, enumerate};
+use super::forms::{Found, Kind, Place, Recognised, has_extension};
+use super::labels::{Vocabulary, listed_names};
+use super::listing::is_clutter;
+use super::{DataError, DataSet, Form, LabelSource, OpenOptions, Sample, Source, StoredImage, TableOptions, enumerate};
 
 /// Extensions of tables; a `.txt` or `.lst` is a list, with white space between path and label.
-const EXTENSIONS: [&str; 4] = ["csv", "tsv", "txt", "lst"];
+const EXTENSIONS: [&str; 6] = ["csv", "tsv", "jsonl", "ndjson", "txt", "lst"];
+const TABLES: [&str; 4] = ["csv", "tsv", "jsonl", "ndjson"];
 
-/// Names that columns of paths, labels, class names and splits go by, in lower case; the first found is taken.
-const PATHS: [&str; 12] = [
-    "path",
-    "file",
-    "filename",
-    "file_name",
-    "filepath",
-    "file_path",
-    "image_path",
-    "image",
-    "img",
-    "image_id",
-    "imageid",
-    "id",
-];
-const LABELS: [&str; 10] =
-    ["label", "class", "target", "category", "cls", "y", "class_id", "label_id", "class_index", "labels"];
-const NAMES: [&str; 6] = ["class_name", "label_name", "classname", "category_name", "label_text", "name"];
-const SPLITS: [&str; 6] = ["split", "set", "subset", "partition", "fold", "usage"];
+/// Words in the names of tables that a folder may hold besides images, one for all splits …
+const WHOLE: [&str; 6] = ["metadata", "labels", "label", "annotations", "dataset", "groundtruth"];
+/// … and of tables that are no labels.
+const OTHERS: [&str; 8] = ["submission", "sample", "prediction", "predictions", "results", "moved", "names", "mapping"];
 
-/// Tables that a folder may hold instead of splits: one for all …
-const WHOLE: [&str; 4] = ["metadata", "labels", "annotations", "dataset"];
-/// … or one a split.
-const OF_SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
+/// Cells from which the place of the images is found out.
+const SAMPLED: usize = 200;
 
-/// Tables, each with the split that its name tells if there are several.
+/// A table, with the split that its name or its folder gives if there are several.
+#[derive(Clone)]
+struct Table {
+    role: Role,
+    path: PathBuf,
+}
+
 struct Tables {
     root: PathBuf,
-    files: Vec<(Role, PathBuf)>,
+    tables: Vec<Table>,
 }
 
 pub(super) fn recognise(place: &Place) -> Recognised {
-    let tables = |files| Some(Box::new(Tables { root: place.root().into(), files }) as Box<dyn Found>);
+    let found = |tables| Some(Box::new(Tables { root: place.root().into(), tables }) as Box<dyn Found>);
     if let Some(file) = place.file(&EXTENSIONS) {
-        return Ok(tables(vec![(Role::Whole, file.into())]));
+        return Ok(found(vec![Table { role: Role::Whole, path: file.into() }]));
     }
-    if !place.is_folder() || place.holds_image_folders()? {
+    if let Kind::Files(files) = &place.kind {
+        let of_files = files.iter().map(|path| Table { role: role_of(path), path: path.clone() });
+        return Ok(if files.iter().all(|file| has_extension(file, &EXTENSIONS)) {
+            found(of_files.collect())
+        } else {
+            None
+        });
+    }
+    if !place.is_folder() || place.options.form == LabelSource::Folders {
         return Ok(None);
     }
-    let find = |name: &str| {
-        let candidates = EXTENSIONS.iter().map(|extension| place.path.join(format!("{name}.{extension}")));
-        candidates.into_iter().find(|path| path.is_file())
-    };
-    let mut of_splits: BTreeMap<Role, PathBuf> = BTreeMap::new();
-    for (name, role) in OF_SPLITS.iter().filter_map(|name| Some((name, Role::of_name(name)?))) {
-        if let Some(path) = find(name) {
-            of_splits.entry(role).or_insert(path);
+    let folders = place.holds_image_folders()?;
+    let tables = tables_in(&place.path, !folders)?;
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    if !folders || place.options.form == LabelSource::Table {
+        return Ok(found(tables));
+    }
+    let tables = Tables { root: place.path.clone(), tables };
+    Ok(tables.compare_with_folders(place)?.then(|| Box::new(tables) as Box<dyn Found>))
+}
+
+/// The split that a table's name gives.
+fn role_of(path: &Path) -> Role {
+    Role::of_path(Path::new(path.file_name().unwrap_or_default()))
+}
+
+/// The tables of a folder: one, or one for each split, in the folder itself or in the folders of the splits. A single
+/// table of an unusual name is taken if `any` is set.
+fn tables_in(folder: &Path, any: bool) -> Result<Vec<Table>, DataError> {
+    let failed = |source| DataError::io(folder, source);
+    let (mut tables, mut folders) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path.file_name().is_none_or(|name| is_clutter(&name.to_string_lossy()));
+        if !hidden && has_extension(&path, &EXTENSIONS) && path.is_file() {
+            tables.push(path);
+        } else if !hidden && path.file_name().and_then(|name| Role::of_name(name.to_str()?)).is_some() && path.is_dir()
+        {
+            folders.push(path);
         }
     }
-    if of_splits.contains_key(&Role::Train) {
-        return Ok(tables(of_splits.into_iter().collect()));
+    tables.sort();
+    folders.sort();
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // Names of splits alone go before names that contain them, and tables before lists.
+    let exactly = |path: &PathBuf| Role::of_name(&stem(path));
+    let within = |path: &PathBuf| Some(role_of(path)).filter(|role| *role != Role::Whole && is_usual(path, &[]));
+    for role_of in [&exactly as &dyn Fn(&PathBuf) -> Option<Role>, &within] {
+        let mut of_splits: BTreeMap<Role, PathBuf> = BTreeMap::new();
+        for extensions in [&TABLES[..], &EXTENSIONS[..]] {
+            for path in tables.iter().filter(|path| has_extension(path, extensions)) {
+                if let Some(role) = role_of(path) {
+                    of_splits.entry(role).or_insert_with(|| path.clone());
+                }
+            }
+        }
+        if of_splits.contains_key(&Role::Train) {
+            return Ok(of_splits.into_iter().map(|(role, path)| Table { role, path }).collect());
+        }
     }
     // `labels.txt` is rather a list of class names.
-    let whole = WHOLE.iter().filter_map(|name| find(name)).find(|path| has_extension(path, &["csv", "tsv"]));
-    Ok(whole.and_then(|path| tables(vec![(Role::Whole, path)])))
-}
-
-/// Which columns hold what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Columns {
-    path: usize,
-    /// Without one, the folder of an image names its class.
-    label: Option<usize>,
-    name: Option<usize>,
-    split: Option<usize>,
-}
-
-type Row = Vec<String>;
-
-/// The rows of a table, and whether the first of them names the columns.
-fn rows(path: &Path) -> Result<Vec<Row>, DataError> {
-    let text = read_text(path)?;
-    let first = text.lines().next().unwrap_or_default();
-    let delimiter = if has_extension(path, &["tsv"]) {
-        b'\t'
-    } else {
-        [b'\t', b',', b';'].into_iter().max_by_key(|&d| first.bytes().filter(|&b| b == d).count()).unwrap_or(b',')
+    let of_whole: Vec<&PathBuf> = tables.iter().filter(|path| has_extension(path, &TABLES)).collect();
+    let usual = WHOLE.iter().find_map(|word| of_whole.iter().find(|path| is_usual(path, &[word])));
+    let only = match of_whole[..] {
+        [only] if any && !folders.iter().any(|folder| has_table(folder)) && is_usual(only, &[]) => Some(only),
+        _ => None,
     };
-    if has_extension(path, &["txt", "lst"]) && !first.as_bytes().contains(&delimiter) {
-        // A path may have blanks, a label has none.
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let fields = |line: &str| match line.rsplit_once(char::is_whitespace) {
-            Some((path, label)) if !is_image(Path::new(label)) => vec![path.trim_end().into(), label.into()],
-            _ => vec![line.to_string()],
-        };
-        return Ok(lines.map(fields).collect());
+    if let Some(path) = usual.copied().or(only) {
+        return Ok(vec![Table { role: Role::Whole, path: path.clone() }]);
     }
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(text.as_bytes());
-    let malformed = |error: csv::Error| DataError::Malformed { path: path.into(), why: error.to_string() };
-    let rows =
-        reader.records().map(|record| Ok(record.map_err(malformed)?.iter().map(str::to_string).collect::<Row>()));
-    rows.filter(|row| row.as_ref().map_or(true, |row| row.iter().any(|field| !field.is_empty()))).collect()
+    let mut of_folders = Vec::new();
+    for folder in folders {
+        let role = folder.file_name().and_then(|name| Role::of_name(name.to_str()?)).unwrap_or(Role::Whole);
+        of_folders.extend(metadata(&folder).map(|path| Table { role, path }));
+    }
+    Ok(of_folders)
 }
 
-impl Columns {
-    /// Finds the columns by the names in the first row, or by what the rows hold; and whether the first row is names.
-    fn find(rows: &[Row]) -> Result<(Columns, bool), String> {
-        let Some(first) = rows.first() else { return Err("it is empty".into()) };
-        let find = |known: &[&str]| {
-            known.iter().find_map(|known| first.iter().position(|field| field.eq_ignore_ascii_case(known)))
-        };
-        let image_in = |row: &Row| row.iter().position(|field| is_image(Path::new(field)));
-        let header = image_in(first).is_none() && (find(&PATHS).is_some() || rows.get(1).and_then(image_in).is_some());
-        if !header {
-            let path = image_in(first).ok_or_else(|| {
-                let columns: Vec<&str> = first.iter().map(String::as_str).collect();
-                format!("none of its columns is known to hold paths: {}", enumerate(&columns))
-            })?;
-            let others: Vec<usize> = (0..first.len()).filter(|&column| column != path).collect();
-            return match others[..] {
-                [] => Ok((Columns { path, label: None, name: None, split: None }, false)),
-                [label] => Ok((Columns { path, label: Some(label), name: None, split: None }, false)),
-                _ => Err(format!("it has {} columns but no first row that names them", first.len())),
-            };
+/// The table that Hugging Face's folders of images hold.
+fn metadata(folder: &Path) -> Option<PathBuf> {
+    let usual = ["metadata", "labels", "_annotations", "_classes", "annotations"];
+    let names = usual.iter().flat_map(|name| TABLES.map(|extension| folder.join(format!("{name}.{extension}"))));
+    names.into_iter().find(|path| path.is_file())
+}
+
+fn has_table(folder: &Path) -> bool {
+    metadata(folder).is_some()
+}
+
+/// Whether a table's name contains one of these words, or any if there are none, and no word of other files.
+fn is_usual(path: &Path, words: &[&str]) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let stem_words: Vec<&str> = stem.split(|c: char| !c.is_alphabetic()).collect();
+    let has = |words: &[&str]| words.iter().any(|word| stem_words.contains(word));
+    !has(&OTHERS) && (words.is_empty() || has(words))
+}
+
+/// A row's image: its file, split and label.
+struct Entry {
+    /// Which of the tables.
+    table: usize,
+    line: usize,
+    role: Role,
+    code: u32,
+    file: PathBuf,
+}
+
+/// What tables hold.
+#[derive(Default)]
+struct Contents {
+    entries: Vec<Entry>,
+    vocabulary: Vocabulary,
+    /// The classes, in the order of one-hot columns.
+    classes: Option<(PathBuf, Vec<String>)>,
+    unlabelled: usize,
+    boxes: bool,
+    notes: Vec<String>,
+}
+
+impl Tables {
+    fn read(&self, options: &TableOptions) -> Result<Contents, DataError> {
+        let vocabulary = Vocabulary::new(options.label.is_some());
+        let mut contents = Contents { vocabulary, ..Contents::default() };
+        for (number, table) in self.tables.iter().enumerate() {
+            match table.read(number, options, &mut contents) {
+                // Tables of test images often have no labels.
+                Err(DataError::Columns { path, why }) if table.role == Role::Test && self.tables.len() > 1 => {
+                    contents.notes.push(format!("{} is not used: {why}", path.display()));
+                }
+                other => other?,
+            }
         }
-        let path = find(&PATHS).or_else(|| rows.get(1).and_then(image_in)).unwrap_or(0);
-        let (name, split) = (find(&NAMES), find(&SPLITS));
-        let other = (0..first.len()).filter(|&column| ![Some(path), name, split].contains(&Some(column)));
-        let label = match (find(&LABELS).filter(|label| *label != path), name, &other.collect::<Vec<_>>()[..]) {
-            (Some(label), ..) => Some(label),
-            (None, Some(_), _) => None,
-            (None, None, []) => None,
-            (None, None, [label]) => Some(*label),
-            (None, None, _) => {
-                let columns: Vec<&str> = first.iter().map(String::as_str).collect();
-                return Err(format!("none of its columns is known to hold labels: {}", enumerate(&columns)));
+        self.drop_repeated(&mut contents)?;
+        Ok(contents)
+    }
+
+    /// Drops rows that repeat an image of their split.
+    ///
+    /// # Errors
+    /// Rows that give one image different labels.
+    fn drop_repeated(&self, contents: &mut Contents) -> Result<(), DataError> {
+        let Contents { entries, vocabulary, boxes, notes, .. } = contents;
+        let mut seen: HashMap<&Path, usize> = HashMap::with_capacity(entries.len());
+        let (mut keep, mut shared) = (vec![true; entries.len()], 0);
+        for (index, entry) in entries.iter().enumerate() {
+            let Some(&before) = seen.get(&*entry.file) else {
+                seen.insert(&entry.file, index);
+                continue;
+            };
+            let before = &entries[before];
+            if before.code != entry.code {
+                let [first, second] = [before, entry].map(|entry| &vocabulary.texts()[entry.code as usize]);
+                let why = format!(
+                    "line {} gives {} the label {second:?}, but line {} of {} the label {first:?}{}",
+                    entry.line,
+                    entry.file.display(),
+                    before.line,
+                    self.tables[before.table].path.display(),
+                    if *boxes { ": it is a table of bounding boxes, not of one label an image" } else { "" }
+                );
+                return Err(DataError::Malformed { path: self.tables[entry.table].path.clone(), why });
+            }
+            keep[index] = before.role != entry.role;
+            shared += usize::from(keep[index]);
+        }
+        let repeated = keep.iter().filter(|keep| !**keep).count();
+        let table = self.tables[0].path.display();
+        if repeated > 0 {
+            notes.push(format!("passed over {repeated} row(s) that repeat an image, in {table}"));
+        }
+        if shared > 0 {
+            notes.push(format!("{shared} image(s) of {table} are in several splits"));
+        }
+        let mut keep = keep.into_iter();
+        entries.retain(|_| keep.next().unwrap_or(true));
+        Ok(())
+    }
+
+    /// Whether the table's labels are meant in a folder that has class folders, too.
+    ///
+    /// # Errors
+    /// [`DataError::TableOrFolders`] if either could be meant.
+    fn compare_with_folders(&self, place: &Place) -> Result<bool, DataError> {
+        let table = &self.tables[0].path;
+        let contents = match self.read(&place.options) {
+            Ok(contents) => contents,
+            Err(error @ (DataError::Encoding { .. } | DataError::Io { .. })) => return Err(error),
+            Err(error) => {
+                place.note(format!("the folders are the classes; a table is not used: {error}"));
+                return Ok(false);
             }
         };
-        // Of a name alone, it is the label.
-        let (label, name) = if label.is_none() { (name, None) } else { (label, name) };
-        Ok((Columns { path, label, name, split }, true))
+        let labels = contents.vocabulary.texts();
+        let mut folder_of: HashMap<&str, &str> = HashMap::new();
+        let mut label_of: HashMap<&str, &str> = HashMap::new();
+        let (mut agree, mut refines, mut merges) = (false, false, false);
+        for entry in &contents.entries {
+            let Some(folder) = entry.file.parent().and_then(|folder| folder.file_name()?.to_str()) else { continue };
+            let label = &*labels[entry.code as usize];
+            agree |= folder == label;
+            refines |= *label_of.entry(folder).or_insert(label) != label;
+            merges |= *folder_of.entry(label).or_insert(folder) != folder;
+        }
+        let named_for_storage = label_of.keys().all(|folder| files::is_storage(folder));
+        match (refines, merges) {
+            _ if label_of.is_empty() => Ok(false),
+            _ if named_for_storage => Ok(true),
+            // The same classes either way; only the table may give those of a flat folder of test images.
+            (false, false) => Ok(agree && self.tables.len() > 1),
+            // Folders of several classes, and classes of several folders.
+            (true, true) if !agree => {
+                let mut folders: Vec<&str> = label_of.into_keys().collect();
+                folders.sort_unstable();
+                let (table, folders) = (table.display(), enumerate(&folders));
+                place.note(format!("the labels are those in {table}, not the folders {folders}"));
+                Ok(true)
+            }
+            _ => Err(DataError::TableOrFolders { path: place.path.clone(), table: table.clone() }),
+        }
+    }
+}
+
+/// Some cells, spread over a table.
+fn sampled<T>(rows: &[T]) -> impl Iterator<Item = &T> {
+    rows.iter().step_by(rows.len().div_ceil(SAMPLED).max(1))
+}
+
+impl Table {
+    /// Adds the table's rows to the contents.
+    fn read(&self, number: usize, options: &TableOptions, contents: &mut Contents) -> Result<(), DataError> {
+        let path = &self.path;
+        let misnamed = |why: String| DataError::Columns { path: path.clone(), why };
+        let rows = rows::read(path)?;
+        let folder = options.images.as_deref().map(|images| self.image_folder(images)).transpose()?;
+        let role = if self.role == Role::Whole { role_of(path) } else { self.role };
+        let search = files::Search::new(path, role, folder.as_deref());
+        let exist = |column: usize, with_first: bool| {
+            let rows = sampled(&rows[usize::from(!with_first)..]);
+            let cells: Vec<_> = rows.filter_map(|row| Some((Role::Whole, row.get(column)?))).collect();
+            // A row of names is no file.
+            let least = if with_first { cells.len() } else { 1 };
+            !cells.is_empty() && search.plan(&cells).is_ok_and(|(_, hits)| hits >= least)
+        };
+        let mut columns = Columns::find(&rows, options, &exist).map_err(misnamed)?;
+        let rows = &rows[usize::from(columns.header)..];
+        let cells = rows.iter().map(|row| {
+            let image = self.field(row, columns.image)?;
+            Ok((self.role_of(row, columns.split.as_ref()), image))
+        });
+        let cells: Vec<(Role, &str)> = cells.collect::<Result<_, DataError>>()?;
+        self.check_images(rows, &cells, &columns)?;
+        let samples: Vec<(Role, &str)> = sampled(&cells).copied().collect();
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let (plan, hits) = search.plan(&samples).map_err(misnamed)?;
+        if !plan.prefix.is_empty() && hits > 0 {
+            columns.notes.push(format!("paths are read without their beginning {}", plan.prefix));
+        }
+        if let Labels::OneHot(classes) = &columns.labels {
+            let names = classes.iter().map(|(_, name)| name.clone()).collect();
+            contents.classes.get_or_insert_with(|| (path.clone(), names));
+        }
+        let resolver = search.resolver(plan);
+        let mut missing = Vec::new();
+        for (row, (role, cell)) in rows.iter().zip(cells.iter().copied()) {
+            let file = resolver.file(role, cell).map_err(misnamed)?.unwrap_or_else(|file| {
+                missing.push(file.clone());
+                file
+            });
+            match self.code(row, cell, &columns, &mut contents.vocabulary)? {
+                Some(code) => contents.entries.push(Entry { table: number, line: row.line, role, code, file }),
+                None => contents.unlabelled += 1,
+            }
+        }
+        self.check_missing(missing, rows.len(), &mut columns.notes)?;
+        contents.boxes |= columns.boxes;
+        contents.notes.extend(columns.notes.iter().map(|note| format!("{}: {note}", path.display())));
+        Ok(())
+    }
+
+    /// A cell, which must be there and be a single line.
+    fn field<'a>(&self, row: &'a Row, column: usize) -> Result<&'a str, DataError> {
+        let malformed = |why: String| DataError::Malformed { path: self.path.clone(), why };
+        let short = || malformed(format!("row {} has {} column(s) only", row.line, row.fields.len()));
+        let text = row.get(column).ok_or_else(short)?;
+        if text.contains('\n') {
+            return Err(malformed(format!(
+                "a field of line {} goes on in the next: its quote is not closed",
+                row.line
+            )));
+        }
+        Ok(text)
+    }
+
+    /// Refuses images that cannot be files, and tables of nothing else.
+    fn check_images(&self, rows: &[Row], cells: &[(Role, &str)], columns: &Columns) -> Result<(), DataError> {
+        let malformed = |why: String| DataError::Malformed { path: self.path.clone(), why };
+        for (row, (_, cell)) in rows.iter().zip(cells) {
+            if cell.is_empty() {
+                return Err(malformed(format!("line {} names no image", row.line)));
+            }
+            if cell.contains("://") {
+                let why = format!("line {} has the URL {cell}: download the images, and list their files", row.line);
+                return Err(malformed(why));
+            }
+        }
+        let folders = cells.is_empty() || cells.iter().any(|(_, cell)| cell.contains(['/', '\\']));
+        if columns.labels == Labels::Folder && !folders {
+            let why = "it has no column of labels, and its paths have no folders that could be classes".into();
+            return Err(DataError::Columns { path: self.path.clone(), why });
+        }
+        Ok(())
+    }
+
+    /// Refuses a table most of whose images are missing, and notes fewer.
+    fn check_missing(&self, missing: Vec<PathBuf>, images: usize, notes: &mut Vec<String>) -> Result<(), DataError> {
+        let count = missing.len();
+        let Some(first) = missing.into_iter().next() else { return Ok(()) };
+        if count == images {
+            return Err(DataError::MissingFile { path: first });
+        }
+        if 2 * count > images {
+            let why = format!("{count} of its {images} images are missing, the first {}", first.display());
+            return Err(DataError::Columns { path: self.path.clone(), why });
+        }
+        notes.push(format!("{count} of its {images} images are missing, the first {}", first.display()));
+        Ok(())
+    }
+
+    /// The folder of images that is given, relative to the table or to the working directory.
+    fn image_folder(&self, given: &str) -> Result<PathBuf, DataError> {
+        let beside = self.path.parent().unwrap_or(Path::new("")).join(given);
+        let folders = [beside.clone(), PathBuf::from(given)];
+        folders.into_iter().find(|folder| folder.is_dir()).ok_or(DataError::NotFound { path: beside })
+    }
+
+    /// The split of a row.
+    fn role_of(&self, row: &Row, split: Option<&Split>) -> Role {
+        let cell = |column: &usize| row.get(*column).unwrap_or_default();
+        match split {
+            None => self.role,
+            Some(Split::Names(column)) => Role::of_name(cell(column)).unwrap_or(self.role),
+            Some(Split::Flag(column, yes, _)) if truth(cell(column)) == Some(true) => *yes,
+            Some(Split::Flag(_, _, no)) => *no,
+            Some(Split::Folds(column, fold)) if cell(column) == fold => Role::Val,
+            Some(Split::Folds(..)) => Role::Train,
+        }
+    }
+
+    /// The code of a row's label; none if it has none.
+    fn code(
+        &self,
+        row: &Row,
+        image: &str,
+        columns: &Columns,
+        vocabulary: &mut Vocabulary,
+    ) -> Result<Option<u32>, DataError> {
+        let label = match &columns.labels {
+            Labels::Column(label) => self.field(row, *label)?.to_string(),
+            Labels::Folder => {
+                let image = image.replace('\\', "/");
+                let folder = Path::new(&image).parent().and_then(Path::file_name);
+                folder.and_then(|folder| folder.to_str()).unwrap_or_default().to_string()
+            }
+            Labels::OneHot(classes) => {
+                let set = classes.iter().find(|(column, _)| row.get(*column).and_then(truth) == Some(true));
+                set.map(|(_, name)| name.clone()).unwrap_or_default()
+            }
+        };
+        let code = vocabulary.code(&label);
+        if let (Some(code), Some(name)) = (code, columns.name) {
+            vocabulary.name(code, self.field(row, name)?);
+        }
+        Ok(code)
+    }
+}
+
+impl Found for Tables {
+    fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
+        let Contents { entries, vocabulary, classes, unlabelled, mut notes, .. } = self.read(&options.table)?;
+        let table = &self.tables[0].path;
+        if entries.is_empty() {
+            let why = if unlabelled > 0 { "no image in it has a label" } else { "it names no images" };
+            return Err(DataError::Malformed { path: table.clone(), why: why.into() });
+        }
+        if unlabelled > 0 {
+            notes.push(format!("passed over {unlabelled} image(s) without a label, in {}", table.display()));
+        }
+        if let Some(label) = vocabulary.of_several() {
+            return Err(DataError::MultiLabel { path: table.clone(), what: format!("the label {label:?}") });
+        }
+        notes.extend(vocabulary.differ_by_case().map(|[one, other]| {
+            format!("the classes {one:?} and {other:?} differ only by upper and lower case, in {}", table.display())
+        }));
+        let listed = match classes {
+            Some(classes) => Some(classes),
+            None => listed_names(&[&self.root])?,
+        };
+        let (classes, labels) = vocabulary.classes(listed.as_ref(), table)?;
+        let mut splits: BTreeMap<Role, Files> = BTreeMap::new();
+        for Entry { role, code, file, .. } in entries {
+            let files = splits.entry(role).or_insert_with(|| Files { root: self.root.clone(), images: Vec::new() });
+            let path = match file.strip_prefix(&self.root) {
+                Ok(below) => below.into(),
+                Err(_) => std::path::absolute(&file).unwrap_or(file),
+            };
+            files.images.push((labels[code as usize], path.into_os_string().into_boxed_os_str()));
+        }
+        let splits = splits.into_iter().map(|(role, files)| (role, Arc::new(files) as Arc<dyn Source>)).collect();
+        Assembly { form: Form::Table, classes, aliases: Vec::new(), splits, notes }.finish(table, options)
     }
 }
 
@@ -158,79 +468,7 @@ impl Columns {
 struct Files {
     root: PathBuf,
     /// Label and path, below the root unless absolute.
-    images: Vec<(u32, Box<str>)>,
-    /// What to append to every path.
-    extension: &'static str,
-}
-
-impl Found for Tables {
-    fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
-        let mut vocabulary = Vocabulary::default();
-        let mut images: BTreeMap<Role, Vec<(u32, Box<str>)>> = BTreeMap::new();
-        let mut unlabelled = 0;
-        for (role, path) in &self.files {
-            let malformed = |why: String| DataError::Malformed { path: path.clone(), why };
-            let rows = rows(path)?;
-            let (columns, header) = Columns::find(&rows).map_err(malformed)?;
-            for (number, row) in rows.iter().enumerate().skip(header.into()) {
-                let field = |column: usize| {
-                    let short = || malformed(format!("row {} has {} column(s) only", number + 1, row.len()));
-                    row.get(column).map(String::as_str).ok_or_else(short)
-                };
-                let image = field(columns.path)?;
-                let label = match columns.label {
-                    Some(label) => field(label)?,
-                    None => Path::new(image).parent().and_then(|f| f.file_name()?.to_str()).unwrap_or_default(),
-                };
-                let Some(code) = vocabulary.code(label) else {
-                    unlabelled += 1;
-                    continue;
-                };
-                if let Some(name) = columns.name {
-                    vocabulary.name(code, field(name)?);
-                }
-                let role = match columns.split.map(field).transpose()? {
-                    None => *role,
-                    Some(split) => Role::of_name(split).ok_or_else(|| {
-                        malformed(format!("row {} is of split {split:?}: know train, val and test", number + 1))
-                    })?,
-                };
-                images.entry(role).or_default().push((code, image.into()));
-            }
-        }
-        if images.is_empty() {
-            let path = self.files[0].1.clone();
-            let why = if unlabelled > 0 { "no image in it has a label" } else { "it names no images" };
-            return Err(DataError::Malformed { path, why: why.into() });
-        }
-        let extension = self.extension(images.values().flatten().map(|(_, path)| &**path))?;
-        let listed = listed_names(&[&self.root])?;
-        let table = &self.files[0].1;
-        let (classes, labels) = vocabulary.classes(listed.as_ref(), table)?;
-        let splits = images.into_iter().map(|(role, mut images)| {
-            images.iter_mut().for_each(|(label, _)| *label = labels[*label as usize]);
-            (role, Arc::new(Files { root: self.root.clone(), images, extension }) as Arc<dyn Source>)
-        });
-        let splits = splits.collect();
-        let mut notes = Vec::new();
-        if unlabelled > 0 {
-            notes.push(format!("passed over {unlabelled} image(s) without a label, in {}", table.display()));
-        }
-        Assembly { form: Form::Table, classes, aliases: Vec::new(), splits, notes }.finish(table, options)
-    }
-}
-
-impl Tables {
-    /// What paths lack to be files' names, told by the first that is there: tables often leave the extension out.
-    fn extension<'a>(&self, paths: impl Iterator<Item = &'a str> + Clone) -> Result<&'static str, DataError> {
-        const LOOKED_AT: usize = 100;
-        const TRIED: [&str; 6] = ["", ".jpg", ".jpeg", ".png", ".JPEG", ".JPG"];
-        let found = paths.clone().take(LOOKED_AT).find_map(|path| {
-            TRIED.into_iter().find(|extension| self.root.join(format!("{path}{extension}")).is_file())
-        });
-        let missing = || DataError::MissingFile { path: self.root.join(paths.clone().next().unwrap_or_default()) };
-        found.ok_or_else(missing)
-    }
+    images: Vec<(u32, Box<OsStr>)>,
 }
 
 impl Dataset<Sample, DataError> for Files {
@@ -247,7 +485,7 @@ impl Dataset<Sample, DataError> for Files {
 
 impl Files {
     fn path(&self, index: usize) -> PathBuf {
-        self.root.join(format!("{}{}", self.images[index].1, self.extension))
+        self.root.join(&*self.images[index].1)
     }
 }
 
@@ -262,35 +500,5 @@ impl Source for Files {
 
     fn path(&self, index: usize) -> Option<PathBuf> {
         Some(self.path(index))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn columns(text: &str) -> Result<(Columns, bool), String> {
-        let rows: Vec<Row> = text.lines().map(|line| line.split(',').map(String::from).collect()).collect();
-        Columns::find(&rows)
-    }
-
-    #[test]
-    fn columns_are_found_by_name_or_by_what_they_hold() {
-        let found = |path, label: i32, name: i32, split: i32, header| {
-            let column = |column: i32| usize::try_from(column).ok();
-            Ok((Columns { path, label: column(label), name: column(name), split: column(split) }, header))
-        };
-        assert_eq!(columns("a.jpg,3\nb.jpg,4"), found(0, 1, -1, -1, false));
-        assert_eq!(columns("3,a.jpg"), found(1, 0, -1, -1, false));
-        assert_eq!(columns("a/1.JPEG"), found(0, -1, -1, -1, false));
-        assert_eq!(columns("Label,Path,Split\n3,a.jpg,val"), found(1, 0, -1, 2, true));
-        assert_eq!(columns("id,species\n17,cat"), found(0, 1, -1, -1, true));
-        assert_eq!(columns("photo,what\na.jpg,cat"), found(0, 1, -1, -1, true));
-        assert_eq!(columns("file_name,label,class_name\na.jpg,0,cat"), found(0, 1, 2, -1, true));
-        assert_eq!(columns("path,class_name\na.jpg,cat"), found(0, 1, -1, -1, true));
-        assert!(columns("a.jpg,1,2").unwrap_err().contains("3 columns"));
-        assert!(columns("path,one,two\na.jpg,1,2").unwrap_err().contains("one, two"));
-        assert!(columns("x,y\n1,2").unwrap_err().contains("paths"));
-        assert!(Columns::find(&[]).is_err());
     }
 }

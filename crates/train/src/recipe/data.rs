@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure, ensure_count};
-use crate::data::{Cache, Decoding, Gray16, MAX_PIXELS, OpenOptions};
+use crate::data::{Cache, Decoding, Gray16, LabelSource, MAX_PIXELS, OpenOptions, TableOptions};
 
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,28 @@ pub struct DataConfig {
     pub gray16: Gray16,
     /// The most pixels that an image may have.
     pub max_pixels: usize,
+    /// Column of images in a table or in Parquet files, by name or by number from 1, if it cannot be guessed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// Column of labels; several one-hot columns are separated by commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// Column of split names or of fold numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_column: Option<String>,
+    /// The fold that is the validation split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<i64>,
+    /// Folder of a table's images, relative to the table or to the working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_folder: Option<String>,
+    /// Labels to use in a folder that has class folders and a table: `"folders"`, `"table"`, or `"auto"`.
+    #[serde(skip_serializing_if = "is_auto")]
+    pub form: LabelSource,
+}
+
+fn is_auto(form: &LabelSource) -> bool {
+    *form == LabelSource::Auto
 }
 
 impl Default for DataConfig {
@@ -51,6 +73,12 @@ impl Default for DataConfig {
             exif_orientation: false,
             gray16: Gray16::default(),
             max_pixels: MAX_PIXELS,
+            image_column: None,
+            label_column: None,
+            split_column: None,
+            fold: None,
+            image_folder: None,
+            form: LabelSource::Auto,
         }
     }
 }
@@ -67,7 +95,15 @@ impl DataConfig {
 
     /// How to open the data set in a run of this seed.
     pub fn open_options(&self, seed: u64) -> OpenOptions {
-        OpenOptions { val_fraction: self.val_fraction, seed, classes_may_differ: self.classes_may_differ }
+        let table = TableOptions {
+            image: self.image_column.clone(),
+            label: self.label_column.clone(),
+            split: self.split_column.clone(),
+            fold: self.fold.map(|fold| fold.to_string()),
+            images: self.image_folder.clone(),
+            form: self.form,
+        };
+        OpenOptions { val_fraction: self.val_fraction, seed, classes_may_differ: self.classes_may_differ, table }
     }
 
     /// How image files become pixels, for training or for evaluation.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::curate::split::{SplitOptions, Way, split};
+use mbconv_train::data::path_of;
 use serde_json::json;
 
 use super::{open, with_progress};
@@ -21,7 +22,7 @@ pub fn run(args: Split, stop: &AtomicBool) -> Result<(), Failure> {
     ];
     let way = ways.into_iter().find(|(wanted, _)| *wanted).map(|(_, way)| way);
     let options = SplitOptions { val: args.val, test: args.test, seed: args.seed, way, pool: args.pool };
-    let root = Path::new(&args.data.data);
+    let root = Path::new(path_of(&args.data.data));
     let counts = with_progress("splitting", &data, stop, |work| split(&data, root, &args.out, &options, work))?;
     if args.json.json {
         return print_json(&json!({ "out": args.out, "images": counts }));

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use mbconv_train::curate::aside::{self, Moved};
 use mbconv_train::curate::verify::{Finding, Kind, Verification, VerifyOptions, verify};
+use mbconv_train::data::path_of;
 use mbconv_train::files::write_atomically;
 use mbconv_train::shell::{quoted, quoted_path};
 use serde_json::json;
@@ -27,7 +28,7 @@ struct Fixed {
 }
 
 pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
-    let root = Path::new(&args.data.data);
+    let root = Path::new(path_of(&args.data.data));
     let folder = |given: &Option<PathBuf>| given.clone().unwrap_or_else(|| aside::default_folder(root));
     if let Some(given) = &args.undo {
         return undo(&folder(given), args.json.json);

@@ -57,6 +57,11 @@ impl Members {
         Self { files: files.into_iter().map(|file| (file, OnceLock::new())).collect(), ..Self::default() }
     }
 
+    /// Reads the file of this number, whatever is at its path, from `contents`.
+    pub fn hold(&mut self, number: usize, contents: File) {
+        self.files[number].1 = OnceLock::from(contents);
+    }
+
     /// Adds an image, which stands under this name in its file.
     pub fn push(&mut self, name: Box<str>, place: Place) {
         self.names.push(name);
@@ -69,7 +74,7 @@ impl Members {
 
     fn read(&self, place: &Place) -> io::Result<Vec<u8>> {
         let (path, kept) = &self.files[place.file as usize];
-        if self.files.len() > MOST_OPEN {
+        if self.files.len() > MOST_OPEN && kept.get().is_none() {
             return read_place(&File::open(path)?, place);
         }
         match kept.get() {

@@ -104,6 +104,13 @@ fn open<'a>(
         notes.push(format!("passed over {outside} image(s) outside of class folders, in {}", path.display()));
     }
     let mut by_class: BTreeMap<&str, u32> = placed.iter().map(|(_, class, _)| (*class, 0)).collect();
+    // Names that are not UTF-8 were replaced, so that different classes may look the same.
+    if let Some(class) = by_class.keys().find(|class| class.contains(char::REPLACEMENT_CHARACTER)) {
+        let why = format!(
+            "the name of its class folder {class:?} is not valid UTF-8: unpack it with the right encoding (unzip -O CP866, or the like), and give the folder"
+        );
+        return Err(DataError::Malformed { path: path.into(), why });
+    }
     for (label, number) in (0..).zip(by_class.values_mut()) {
         *number = label;
     }

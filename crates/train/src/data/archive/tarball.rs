@@ -9,6 +9,7 @@ use tar::{Archive, EntryType};
 
 use super::super::DataError;
 use super::super::cache::{self, MANY, Reader, Writer};
+use super::super::text::decode_text;
 
 /// A file in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +110,9 @@ impl Tarball {
             if wanted(&name) && size <= MOST_TEXT {
                 let mut bytes = Vec::with_capacity(size as usize);
                 entry.read_to_end(&mut bytes)?;
-                text = Some(String::from_utf8_lossy(&bytes).into());
+                let decoded = decode_text(bytes, Path::new(&*name));
+                let wrong = |error: DataError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+                text = Some(decoded.map_err(wrong)?.into());
             }
             found.members.push(Member { name, offset: bytes.start + offset, size, text });
         }

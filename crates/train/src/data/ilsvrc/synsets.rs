@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::super::DataError;
-use super::super::labels::{read_text, unique};
+use super::super::labels::unique;
+use super::super::text::read_text;
 use crate::import::IMAGENET_CLASSES;
 
 /// The 1000 classes of ILSVRC2012 in the order of labels, which is that of these numbers.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::super::labels::read_text;
+use super::super::text::read_text;
 use super::super::{DataError, enumerate};
 use super::{matfile, synsets};
 

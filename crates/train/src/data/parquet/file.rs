@@ -35,21 +35,56 @@ pub(super) struct Leaf {
     pub path: Vec<String>,
     /// Parquet's number of the type.
     kind: i64,
+    /// What the numbers or bytes mean, if not themselves.
+    meaning: Option<&'static str>,
     optional: u32,
-    repeated: bool,
+    /// Lists that the column lies in.
+    pub repeated: u32,
 }
 
 impl Leaf {
     /// The type of its values, if they are read.
     pub fn kind(&self) -> Option<Kind> {
         match self.kind {
-            _ if self.repeated => None,
+            _ if self.repeated > 1 || self.meaning.is_some() => None,
+            0 => Some(Kind::Bool),
             1 => Some(Kind::Int32),
             2 => Some(Kind::Int64),
+            4 => Some(Kind::Float),
+            5 => Some(Kind::Double),
             6 => Some(Kind::Bytes),
             _ => None,
         }
     }
+
+    /// What messages call the type.
+    pub fn type_name(&self) -> String {
+        const NAMES: [&str; 8] =
+            ["bool", "int32", "int64", "int96", "float", "double", "binary", "fixed-length binary"];
+        let name = usize::try_from(self.kind).ok().and_then(|kind| NAMES.get(kind)).copied();
+        let name = self.meaning.or(name).unwrap_or("an unknown type");
+        (0..self.repeated).fold(name.to_string(), |name, _| format!("list of {name}"))
+    }
+}
+
+/// What numbers or bytes mean according to the schema, if they are neither labels nor images as they are.
+fn meaning(element: &Value) -> Option<&'static str> {
+    const CONVERTED: [(i64, &str); 8] = [
+        (1, "map"),
+        (5, "decimal"),
+        (6, "date"),
+        (7, "time"),
+        (8, "time"),
+        (9, "timestamp"),
+        (10, "timestamp"),
+        (21, "interval"),
+    ];
+    const LOGICAL: [(i64, &str); 6] =
+        [(5, "decimal"), (6, "date"), (7, "time"), (8, "timestamp"), (14, "uuid"), (15, "float16")];
+    let converted = element.number(6);
+    let logical = |number: i64| element.field(10).is_some_and(|logical| logical.field(number).is_some());
+    let by_number = CONVERTED.iter().find(|(number, _)| Some(*number) == converted);
+    by_number.or_else(|| LOGICAL.iter().find(|(number, _)| logical(*number))).map(|(_, name)| *name)
 }
 
 /// A file's description.
@@ -112,7 +147,8 @@ impl Description {
                 let start = dictionary.map_or(data, |dictionary| dictionary.min(data));
                 let end = start.checked_add(u64::try_from(meta.number(7)?).ok()?)?;
                 let kind = leaf.kind().unwrap_or(Kind::Bytes);
-                let column = Column { kind, optional: leaf.optional, codec: meta.number(4)? };
+                let (optional, repeated) = (leaf.optional, leaf.repeated > 0);
+                let column = Column { kind, optional, repeated, codec: meta.number(4)? };
                 (end <= length).then_some(Chunk { column, bytes: start..end, rows, size: meta.size(6)? })
             };
             let columns = group.list(1);
@@ -135,7 +171,7 @@ const DEPTH: usize = 16;
 
 impl Leaf {
     fn root() -> Leaf {
-        Leaf { path: Vec::new(), kind: -1, optional: 0, repeated: false }
+        Leaf { path: Vec::new(), kind: -1, meaning: None, optional: 0, repeated: 0 }
     }
 }
 
@@ -154,13 +190,15 @@ fn collect<'a>(
         leaf.path.push(element.text(4)?.to_string());
         match element.number(3) {
             Some(1) => leaf.optional += 1,
-            Some(2) => leaf.repeated = true,
+            // An empty list is another level of what may be absent.
+            Some(2) => (leaf.optional, leaf.repeated) = (leaf.optional + 1, leaf.repeated + 1),
             _ => {}
         }
         match element.size(5) {
             Some(children) if children > 0 => collect(elements, children, &leaf, leaves, depth - 1)?,
             _ => {
                 leaf.kind = element.number(1)?;
+                leaf.meaning = meaning(element);
                 leaves.push(leaf);
             }
         }
@@ -251,6 +289,7 @@ impl Part {
         let values = decoder.finish();
         let found = match &values {
             Values::Numbers(numbers) => numbers.len(),
+            Values::Floats(numbers) => numbers.len(),
             Values::Bytes { ranges, .. } => ranges.len(),
         };
         if found == self.rows { Ok(values) } else { Err(format!("{found} rows where there should be {}", self.rows)) }

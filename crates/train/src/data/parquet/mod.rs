@@ -17,12 +17,14 @@ use burn::data::dataset::Dataset;
 use rayon::prelude::*;
 use serde_json::Value as Json;
 
-use self::file::{Description, Part};
+use self::file::{Description, Leaf, Part};
 use self::page::{Kind, Values};
 use super::assembly::{Assembly, Role};
 use super::forms::{Found, Place, Recognised};
 use super::labels::{Vocabulary, listed_names, unique};
-use super::{DataError, DataSet, DecodeError, Form, OpenOptions, Runs, Sample, Source, StoredImage, enumerate};
+use super::{
+    DataError, DataSet, DecodeError, Form, OpenOptions, Runs, Sample, Source, StoredImage, TableOptions, enumerate,
+};
 
 /// Names of columns, the likeliest first.
 const IMAGES: [&str; 10] = ["image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "pixel_values"];
@@ -45,7 +47,7 @@ pub(super) fn recognise(place: &Place) -> Recognised {
     if place.holds_image_folders()? {
         return Ok(None);
     }
-    let files = place.files("parquet")?;
+    let files = place.files(&["parquet"])?;
     let found = Shards { root: place.root().into(), files };
     Ok((!found.files.is_empty()).then(|| Box::new(found) as Box<dyn Found>))
 }
@@ -58,7 +60,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn find(description: &Description) -> Result<Columns, String> {
+    fn find(description: &Description, options: &TableOptions) -> Result<Columns, String> {
         let Description { leaves, huggingface, .. } = description;
         let noted: Json = huggingface.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let features = &noted["info"]["features"];
@@ -81,20 +83,53 @@ impl Columns {
                     }
             })
         };
+        // A column of numbers or texts, or of lists of them.
         let label_leaf = |name: &str| {
-            leaves.iter().position(|leaf| leaf.kind().is_some() && leaf.path.len() == 1 && leaf.path[0] == name)
+            let is_one = |leaf: &Leaf| leaf.path.len() == 1 || leaf.repeated == 1 && leaf.path.len() <= 3;
+            leaves.iter().position(|leaf| leaf.kind().is_some() && is_one(leaf) && leaf.path[0] == name)
         };
         let columns = || {
             let mut names: Vec<&str> = leaves.iter().map(|leaf| leaf.path[0].as_str()).collect();
             names.dedup();
             enumerate(&names)
         };
-        let image = choose(of_type("Image"), &IMAGES, &image_leaf)
-            .ok_or_else(|| format!("none of its columns is known to hold images: {}", columns()))?;
-        let label = choose(of_type("ClassLabel"), &LABELS, &label_leaf)
-            .filter(|label| *label != image)
-            .ok_or_else(|| format!("none of its columns is known to hold labels: {}", columns()))?;
-        let names = match &features[&leaves[label].path[0]]["names"] {
+        // What is wrong with the first of these columns that is there.
+        let wrong_type = |names: &[&str], wanted: &str| {
+            let leaf = names.iter().find_map(|name| leaves.iter().find(|leaf| leaf.path[0] == *name))?;
+            let kind = if leaf.path.len() > 1 && leaf.repeated == 0 { "struct".into() } else { leaf.type_name() };
+            Some(format!("its column {:?} is of the type {kind}, but {wanted}", leaf.path[0]))
+        };
+        let image = match options.image.as_deref() {
+            Some(name) => image_leaf(name),
+            None => choose(of_type("Image"), &IMAGES, &image_leaf),
+        };
+        let image = image.ok_or_else(|| {
+            let wanted = "images are binary, or a struct of bytes and path";
+            match options.image.as_deref() {
+                Some(name) => wrong_type(&[name], wanted)
+                    .unwrap_or_else(|| format!("it has no column {name:?}, only {}", columns())),
+                None => wrong_type(&IMAGES, wanted)
+                    .unwrap_or_else(|| format!("none of its columns is known to hold images: {}", columns())),
+            }
+        })?;
+        let label = match options.label.as_deref() {
+            Some(name) => label_leaf(name),
+            None => choose(of_type("ClassLabel"), &LABELS, &label_leaf).filter(|label| *label != image),
+        };
+        let label = label.ok_or_else(|| {
+            let wanted = "labels are whole numbers, texts or truth values";
+            match options.label.as_deref() {
+                Some(name) => wrong_type(&[name], wanted)
+                    .unwrap_or_else(|| format!("it has no column {name:?}, only {}", columns())),
+                None => wrong_type(&LABELS, wanted)
+                    .unwrap_or_else(|| format!("none of its columns is known to hold labels: {}", columns())),
+            }
+        })?;
+        let feature = &features[&leaves[label].path[0]];
+        // Lists of class labels nest the feature.
+        let feature =
+            ["feature", "0"].iter().map(|key| &feature[key]).find(|inner| inner.is_object()).unwrap_or(feature);
+        let names = match &feature["names"] {
             Json::Array(names) => Some(names.iter().filter_map(|name| name.as_str().map(String::from)).collect()),
             // Written so by some: `{"0": "cat", "1": "dog"}`.
             Json::Object(names) => {
@@ -110,37 +145,38 @@ impl Columns {
 /// What one file holds.
 struct Shard {
     parts: Vec<Part>,
-    /// What every row's label says.
-    labels: Labels,
+    /// The label of every row, empty where it is absent.
+    labels: Vec<String>,
     names: Option<Vec<String>>,
 }
 
-enum Labels {
-    Numbers(Vec<Option<i64>>),
-    Texts(Vec<Option<String>>),
-}
-
 impl Shard {
-    fn read(path: &PathBuf) -> Result<Shard, DataError> {
+    fn read(path: &PathBuf, options: &TableOptions) -> Result<Shard, DataError> {
         let malformed = |why: String| DataError::Malformed { path: path.clone(), why };
         let file = file::open(path)?;
         let description = Description::read(path, &file)?;
-        let columns = Columns::find(&description).map_err(malformed)?;
+        let misnamed = |why: String| DataError::Columns { path: path.clone(), why };
+        let columns = Columns::find(&description, options).map_err(misnamed)?;
         let mut parts = Vec::new();
         for chunk in description.chunks(columns.image) {
             parts.extend(chunk.parts(&file, PART).map_err(malformed)?);
         }
-        let mut labels = match description.leaves[columns.label].kind() {
-            Some(Kind::Bytes) => Labels::Texts(Vec::new()),
-            _ => Labels::Numbers(Vec::new()),
-        };
+        let leaf = &description.leaves[columns.label];
+        let column = &leaf.path[0];
+        let mut labels = Vec::new();
         for chunk in description.chunks(columns.label) {
-            match (chunk.read(&file).map_err(malformed)?, &mut labels) {
-                (Values::Numbers(read), Labels::Numbers(labels)) => labels.extend(read),
-                (Values::Bytes { data, ranges }, Labels::Texts(labels)) => labels
-                    .extend(ranges.into_iter().map(|range| Some(String::from_utf8_lossy(&data[range?]).into_owned()))),
-                _ => return Err(malformed("its labels change their type".into())),
-            }
+            let values = chunk.read(&file).map_err(|why| match why.as_str() {
+                page::SEVERAL => {
+                    let what = format!("its column {column:?} holds lists of several labels");
+                    DataError::MultiLabel { path: path.clone(), what }
+                }
+                _ => malformed(format!("its column {column:?}: {why}")),
+            })?;
+            labels.extend(texts(values, leaf.kind() == Some(Kind::Bool)).map_err(|label| DataError::Label {
+                path: path.clone(),
+                why: format!("labels in the column {column:?} must be whole numbers or texts in UTF-8"),
+                label,
+            })?);
         }
         let (rows, labelled) = (parts.iter().map(|part| part.rows).sum::<usize>(), labels.len());
         if rows != labelled {
@@ -150,21 +186,27 @@ impl Shard {
     }
 }
 
-impl Labels {
-    fn len(&self) -> usize {
-        match self {
-            Labels::Numbers(numbers) => numbers.len(),
-            Labels::Texts(texts) => texts.len(),
+/// The labels of rows as text; the error is one that is none.
+fn texts(values: Values, truth: bool) -> Result<Vec<String>, String> {
+    let number = |number: i64| if truth { (number != 0).to_string() } else { number.to_string() };
+    Ok(match values {
+        Values::Numbers(numbers) => numbers.into_iter().map(|label| label.map_or_else(String::new, number)).collect(),
+        Values::Floats(numbers) => {
+            let whole = |label: Option<f64>| match label.filter(|label| !label.is_nan()) {
+                None => Ok(String::new()),
+                Some(label) if label.fract() == 0.0 && label.abs() < 1e15 => Ok((label as i64).to_string()),
+                Some(label) => Err(label.to_string()),
+            };
+            numbers.into_iter().map(whole).collect::<Result<_, _>>()?
         }
-    }
-
-    /// What a row's says; nothing where it is absent.
-    fn text(&self, row: usize) -> String {
-        match self {
-            Labels::Numbers(numbers) => numbers[row].map_or_else(String::new, |number| number.to_string()),
-            Labels::Texts(texts) => texts[row].clone().unwrap_or_default(),
+        Values::Bytes { data, ranges } => {
+            let text = |range: Option<std::ops::Range<usize>>| {
+                let bytes = &data[range.unwrap_or_default()];
+                str::from_utf8(bytes).map(String::from).map_err(|_| bytes.escape_ascii().to_string())
+            };
+            ranges.into_iter().map(text).collect::<Result<_, _>>()?
         }
-    }
+    })
 }
 
 impl Found for Shards {
@@ -174,12 +216,13 @@ impl Found for Shards {
             let relative = file.strip_prefix(&self.root).unwrap_or(file);
             by_role.entry(Role::of_path(relative)).or_default().push(file);
         }
-        let mut vocabulary = Vocabulary::default();
+        let mut vocabulary = Vocabulary::new(options.table.label.is_some());
         let mut names: Option<(PathBuf, Vec<String>)> = None;
         let mut notes = Vec::new();
         let mut splits = Vec::new();
         for (role, files) in by_role {
-            let shards: Vec<Shard> = files.par_iter().map(|file| Shard::read(file)).collect::<Result<_, _>>()?;
+            let shards: Vec<Shard> =
+                files.par_iter().map(|file| Shard::read(file, &options.table)).collect::<Result<_, _>>()?;
             let mut rows = Rows::default();
             let mut unlabelled = 0;
             for (file, shard) in files.into_iter().zip(shards) {
@@ -197,7 +240,7 @@ impl Found for Shards {
                 let mut row = 0;
                 for part in parts {
                     for within in 0..part.rows {
-                        match vocabulary.code(&labels.text(row)) {
+                        match vocabulary.code(&labels[row]) {
                             Some(code) => rows.rows.push((rows.parts.len() as u32, within as u32, code)),
                             None => unlabelled += 1,
                         }
@@ -294,7 +337,7 @@ impl Rows {
             let file = File::open(self.path(part)).map_err(|error| error.to_string())?;
             match self.parts[part as usize].1.read(&file)? {
                 Values::Bytes { data, ranges } => Ok(Images { data, ranges }),
-                Values::Numbers(_) => Err("its images are numbers".into()),
+                Values::Numbers(_) | Values::Floats(_) => Err("its images are numbers".into()),
             }
         });
         if let Some(Err(_)) = slot.get() {

@@ -1,7 +1,7 @@
 //! Pages of a column: decompressed and decoded, as far as columns of images and labels need it.
 //!
-//! Format: <https://parquet.apache.org/docs/file-format/data-pages/>. Values are plain or in a dictionary, of columns that
-//! repeat nothing; that is what pyarrow, and so Hugging Face's `datasets`, writes. The crate `parquet` reads more, but one
+//! Format: <https://parquet.apache.org/docs/file-format/data-pages/>. Values are plain or in a dictionary, and lists hold one
+//! value; that is what pyarrow, and so Hugging Face's `datasets`, writes. The crate `parquet` reads more, but one
 //! column at a time in order, while training wants rows anywhere; and it would change the features that Burn is built with.
 
 use std::io::Read;
@@ -12,9 +12,22 @@ use super::thrift::{Value, varint};
 /// The type of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    Bool,
     Int32,
     Int64,
+    Float,
+    Double,
     Bytes,
+}
+
+impl Kind {
+    /// Bytes of a number.
+    fn width(self) -> usize {
+        match self {
+            Kind::Int32 | Kind::Float => 4,
+            _ => 8,
+        }
+    }
 }
 
 /// What decoding a column needs to know.
@@ -23,13 +36,17 @@ pub(super) struct Column {
     pub kind: Kind,
     /// How many of the column and what it lies in may be absent.
     pub optional: u32,
+    /// Whether its values are in lists.
+    pub repeated: bool,
     /// Parquet's number of the compression.
     pub codec: i64,
 }
 
 /// Values of rows, of which some may be absent.
 pub(super) enum Values {
+    /// Integers, and truth values as 0 and 1.
     Numbers(Vec<Option<i64>>),
+    Floats(Vec<Option<f64>>),
     /// Ranges of `data`.
     Bytes {
         data: Vec<u8>,
@@ -49,6 +66,8 @@ pub(super) struct Header {
     pub size: usize,
     /// Bytes of levels at the beginning that are not compressed, in version 2.
     levels: usize,
+    /// Those of them that tell where lists begin.
+    repetitions: usize,
     /// Whether the values are compressed.
     compressed: bool,
 }
@@ -69,20 +88,41 @@ impl Header {
     pub fn read(bytes: &mut &[u8]) -> Option<Header> {
         let value = Value::read(bytes)?;
         let (size, stored) = (value.size(2)?, value.size(3)?);
-        let (kind, rows, encoding, levels, compressed) = match value.number(1)? {
+        let plain = Header {
+            kind: PageKind::Other,
+            rows: 0,
+            encoding: 0,
+            stored,
+            size,
+            levels: 0,
+            repetitions: 0,
+            compressed: true,
+        };
+        let header = match value.number(1)? {
             0 => {
                 let page = value.field(5)?;
-                (PageKind::Data, page.size(1)?, page.number(2)?, 0, true)
+                Header { kind: PageKind::Data, rows: page.size(1)?, encoding: page.number(2)?, ..plain }
             }
-            2 => (PageKind::Dictionary, value.field(7)?.size(1)?, value.field(7)?.number(2)?, 0, true),
+            2 => {
+                let page = value.field(7)?;
+                Header { kind: PageKind::Dictionary, rows: page.size(1)?, encoding: page.number(2)?, ..plain }
+            }
             3 => {
                 let page = value.field(8)?;
-                let levels = page.size(5)?.checked_add(page.size(6)?)?;
-                (PageKind::Data2, page.size(1)?, page.number(4)?, levels, page.field(7) != Some(&Value::Bool(false)))
+                let repetitions = page.size(6)?;
+                Header {
+                    kind: PageKind::Data2,
+                    rows: page.size(1)?,
+                    encoding: page.number(4)?,
+                    levels: page.size(5)?.checked_add(repetitions)?,
+                    repetitions,
+                    compressed: page.field(7) != Some(&Value::Bool(false)),
+                    ..plain
+                }
             }
-            _ => (PageKind::Other, 0, 0, 0, false),
+            _ => plain,
         };
-        (size <= MOST && stored <= MOST).then_some(Header { kind, rows, encoding, stored, size, levels, compressed })
+        (size <= MOST && stored <= MOST).then_some(header)
     }
 }
 
@@ -97,6 +137,9 @@ pub(super) struct Decoder {
 type Decoded<T> = Result<T, String>;
 
 const TRUNCATED: &str = "a page breaks off, or is damaged";
+
+/// The error for a list of several values.
+pub(super) const SEVERAL: &str = "a list holds several values";
 
 impl Decoder {
     pub fn new(column: Column) -> Self {
@@ -121,18 +164,29 @@ impl Decoder {
             self.dictionary = Some(dictionary);
             return Ok(());
         }
-        // Whether each row has a value: written before the values unless all must have one.
-        let (present, start) = match (self.column.optional, header.kind) {
-            (0, _) => (vec![true; self.rows(header, data.len())?], 0),
-            (_, PageKind::Data2) => (self.present(levels, header.rows)?, 0),
-            _ => {
-                let length: [u8; 4] = data.get(..4).and_then(|bytes| bytes.try_into().ok()).ok_or(TRUNCATED)?;
-                let end = 4 + u32::from_le_bytes(length) as usize;
-                (self.present(data.get(4..end).ok_or(TRUNCATED)?, header.rows)?, end)
+        // Whether each value begins a row, if the column is of lists, and whether each row has a value: written before the
+        // values unless all must have one.
+        let mut start = 0;
+        let mut levels = match header.kind {
+            PageKind::Data2 => Levels::Sized { data: levels, first: header.repetitions },
+            _ => Levels::Prefixed { data: &data, at: &mut start },
+        };
+        if self.column.repeated {
+            let repeated = hybrid(levels.next()?, 1, header.rows)?;
+            if repeated.contains(&1) {
+                return Err(SEVERAL.into());
             }
+        } else if let Levels::Sized { data, first } = &mut levels {
+            let rest = data.get(*first..).ok_or(TRUNCATED)?;
+            (*data, *first) = (rest, rest.len());
+        }
+        let present = match self.column.optional {
+            0 => vec![true; self.rows(header, data.len())?],
+            _ => self.present(levels.next()?, header.rows)?,
         };
         match header.encoding {
             0 => plain(&mut self.values, self.column.kind, data, start, &present),
+            3 if self.column.kind == Kind::Bool => truths(&mut self.values, &data[start..], &present),
             2 | 8 => {
                 let dictionary = self.dictionary.as_ref().ok_or("a page refers to a dictionary that is not there")?;
                 look_up(&mut self.values, dictionary, &data[start..], &present)
@@ -156,10 +210,38 @@ impl Decoder {
     }
 }
 
+/// The levels before a page's values, one sort after another.
+enum Levels<'a> {
+    /// The first sort has this many bytes, the second the rest.
+    Sized { data: &'a [u8], first: usize },
+    /// Each is preceded by its length.
+    Prefixed { data: &'a [u8], at: &'a mut usize },
+}
+
+impl<'a> Levels<'a> {
+    fn next(&mut self) -> Decoded<&'a [u8]> {
+        match self {
+            Levels::Sized { data, first } => {
+                let (next, rest) = data.split_at_checked(*first).ok_or(TRUNCATED)?;
+                (*data, *first) = (rest, rest.len());
+                Ok(next)
+            }
+            Levels::Prefixed { data, at } => {
+                let length = data.get(**at..).and_then(|rest| rest.first_chunk::<4>()).ok_or(TRUNCATED)?;
+                let from = **at + 4;
+                let to = from + u32::from_le_bytes(*length) as usize;
+                **at = to;
+                data.get(from..to).ok_or_else(|| TRUNCATED.into())
+            }
+        }
+    }
+}
+
 impl Values {
     fn none(kind: Kind) -> Values {
         match kind {
-            Kind::Int32 | Kind::Int64 => Values::Numbers(Vec::new()),
+            Kind::Bool | Kind::Int32 | Kind::Int64 => Values::Numbers(Vec::new()),
+            Kind::Float | Kind::Double => Values::Floats(Vec::new()),
             Kind::Bytes => Values::Bytes { data: Vec::new(), ranges: Vec::new() },
         }
     }
@@ -193,22 +275,39 @@ fn decompress(packed: &[u8], size: usize, codec: i64) -> Decoded<Vec<u8>> {
 /// Reads values one after another from `start` in the data, one for each row that has one.
 fn plain(into: &mut Values, kind: Kind, data: Vec<u8>, start: usize, present: &[bool]) -> Decoded<()> {
     let mut at = start;
+    let mut next = |width: usize| {
+        at += width;
+        data.get(at - width..at).ok_or(TRUNCATED)
+    };
     match into {
+        Values::Numbers(numbers) if kind == Kind::Bool => {
+            let mut bits = data[start.min(data.len())..].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1));
+            for &present in present {
+                let bit = if present { Some(bits.next().ok_or(TRUNCATED)?) } else { None };
+                numbers.push(bit.map(i64::from));
+            }
+        }
         Values::Numbers(numbers) => {
             for &present in present {
-                let mut next = |width: usize| {
-                    at += width;
-                    data.get(at - width..at).ok_or(TRUNCATED)
-                };
-                numbers.push(match (present, kind) {
-                    (false, _) => None,
-                    (true, Kind::Int32) => next(4)?.try_into().ok().map(|bytes| i32::from_le_bytes(bytes).into()),
-                    (true, _) => next(8)?.try_into().ok().map(i64::from_le_bytes),
+                let bytes = if present { Some(next(kind.width())?) } else { None };
+                numbers.push(match kind {
+                    Kind::Int32 => bytes.and_then(|bytes| Some(i32::from_le_bytes(bytes.try_into().ok()?).into())),
+                    _ => bytes.and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?))),
+                });
+            }
+        }
+        Values::Floats(numbers) => {
+            for &present in present {
+                let bytes = if present { Some(next(kind.width())?) } else { None };
+                numbers.push(match kind {
+                    Kind::Float => bytes.and_then(|bytes| Some(f32::from_le_bytes(bytes.try_into().ok()?).into())),
+                    _ => bytes.and_then(|bytes| Some(f64::from_le_bytes(bytes.try_into().ok()?))),
                 });
             }
         }
         Values::Bytes { data: all, ranges } => {
             let base = all.len();
+            let mut at = start;
             for &present in present {
                 if !present {
                     ranges.push(None);
@@ -228,6 +327,16 @@ fn plain(into: &mut Values, kind: Kind, data: Vec<u8>, start: usize, present: &[
     Ok(())
 }
 
+/// Reads truth values in runs, after the length of them all.
+fn truths(into: &mut Values, data: &[u8], present: &[bool]) -> Decoded<()> {
+    let count = present.iter().filter(|present| **present).count();
+    let mut bits = hybrid(data.get(4..).ok_or(TRUNCATED)?, 1, count)?.into_iter();
+    if let Values::Numbers(numbers) = into {
+        numbers.extend(present.iter().map(|&present| if present { bits.next().map(|bit| bit as i64) } else { None }));
+    }
+    Ok(())
+}
+
 /// Reads places in a dictionary.
 fn look_up(into: &mut Values, dictionary: &Values, data: &[u8], present: &[bool]) -> Decoded<()> {
     let count = present.iter().filter(|present| **present).count();
@@ -237,6 +346,9 @@ fn look_up(into: &mut Values, dictionary: &Values, data: &[u8], present: &[bool]
         let place = if present { Some(places.next().ok_or(TRUNCATED)? as usize) } else { None };
         match (&mut *into, dictionary) {
             (Values::Numbers(into), Values::Numbers(known)) => {
+                into.push(place.map(|place| known.get(place).copied().flatten().ok_or(TRUNCATED)).transpose()?);
+            }
+            (Values::Floats(into), Values::Floats(known)) => {
                 into.push(place.map(|place| known.get(place).copied().flatten().ok_or(TRUNCATED)).transpose()?);
             }
             (Values::Bytes { data, ranges }, Values::Bytes { data: known, ranges: places }) => {
@@ -319,12 +431,16 @@ mod tests {
     proptest! {
         #[test]
         fn damage_is_an_error(bytes in prop::collection::vec(any::<u8>(), 0..100), rows in 0usize..300, encoding in 0i64..9) {
-            for kind in [Kind::Int64, Kind::Bytes] {
-                for (page, optional) in [(PageKind::Data, 0), (PageKind::Data, 2), (PageKind::Data2, 1)] {
-                    let mut decoder = Decoder::new(Column { kind, optional, codec: 0 });
+            for kind in [Kind::Bool, Kind::Int64, Kind::Float, Kind::Bytes] {
+                for (page, optional, repeated) in
+                    [(PageKind::Data, 0, false), (PageKind::Data, 2, true), (PageKind::Data2, 1, true)]
+                {
+                    let mut decoder = Decoder::new(Column { kind, optional, repeated, codec: 0 });
                     let size = bytes.len();
-                    let header =
-                        Header { kind: page, rows, encoding, stored: size, size, levels: size / 3, compressed: true };
+                    let (levels, repetitions) = (size / 3, size / 6);
+                    let header = Header {
+                        kind: page, rows, encoding, stored: size, size, levels, repetitions, compressed: true,
+                    };
                     let dictionary = Header { kind: PageKind::Dictionary, rows: 2, levels: 0, ..header };
                     let _ = decoder.page(dictionary, &bytes);
                     let _ = decoder.page(header, &bytes);

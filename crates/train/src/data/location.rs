@@ -1,0 +1,105 @@
+//! Names of data sets as users write them: a path or pattern, with options after a question mark.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::DataError;
+
+/// Where to find images and labels if that cannot be guessed from names and contents.
+///
+/// Columns are given by name, in any case, or by number from 1.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    /// The column of image paths or ids; in Parquet files, of images.
+    pub image: Option<String>,
+    /// The column of labels; several one-hot columns are separated by commas.
+    pub label: Option<String>,
+    /// The column of split names, or of fold numbers.
+    pub split: Option<String>,
+    /// The fold that is the validation split.
+    pub fold: Option<String>,
+    /// The folder of the table's images, relative to the table or to the working directory.
+    pub images: Option<String>,
+    /// Which labels to use in a folder that has class folders and a table.
+    pub form: LabelSource,
+}
+
+/// The labels to use in a folder that has both class folders and a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelSource {
+    /// The table's, if the folders are clearly no classes; the folders', if the table agrees with them. Otherwise an error.
+    #[default]
+    Auto,
+    /// The names of the folders.
+    Folders,
+    /// The labels in the table.
+    Table,
+}
+
+impl TableOptions {
+    /// Splits `DATA?key=value&key=value` into the path and its options, which replace those in `self`.
+    ///
+    /// A question mark in the name of something that exists, or in a pattern, is left where it is.
+    ///
+    /// # Errors
+    /// [`DataError::Option`] for an unknown key or value.
+    pub(super) fn with_options_of<'a>(&self, data: &'a str) -> Result<(&'a str, TableOptions), DataError> {
+        let mut options = self.clone();
+        let path = path_of(data);
+        for pair in data[path.len()..].trim_start_matches('?').split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let field = match key {
+                "image" => &mut options.image,
+                "label" => &mut options.label,
+                "split" => &mut options.split,
+                "fold" => &mut options.fold,
+                "images" => &mut options.images,
+                "form" => {
+                    options.form = match value {
+                        "auto" => LabelSource::Auto,
+                        "folders" => LabelSource::Folders,
+                        "table" => LabelSource::Table,
+                        _ => return Err(DataError::Option { option: pair.into() }),
+                    };
+                    continue;
+                }
+                _ => return Err(DataError::Option { option: pair.into() }),
+            };
+            *field = Some(value).filter(|value| !value.is_empty()).map(str::to_string);
+        }
+        Ok((path, options))
+    }
+}
+
+/// The path or pattern in the name of a data set, without the options after it.
+pub fn path_of(data: &str) -> &str {
+    let Some((path, options)) = data.rsplit_once('?') else { return data };
+    let options_only = !options.is_empty() && options.split('&').all(|pair| pair.contains('='));
+    if options_only && !Path::new(data).exists() { path } else { data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_follow_a_question_mark() {
+        let given = TableOptions { split: Some("set".into()), label: Some("y".into()), ..TableOptions::default() };
+        let (path, options) = given.with_options_of("a b.csv?label=dx&images=part_1&form=table").unwrap();
+        assert_eq!(path, "a b.csv");
+        let expected = TableOptions {
+            label: Some("dx".into()),
+            images: Some("part_1".into()),
+            form: LabelSource::Table,
+            ..given.clone()
+        };
+        assert_eq!(options, expected);
+        assert_eq!(given.with_options_of("train-?.tar").unwrap(), ("train-?.tar", given.clone()));
+        assert_eq!(path_of("train-?.tar?label=cls"), "train-?.tar");
+        for wrong in ["a.csv?labels=dx", "a.csv?form=zip", "a.csv?label=dx&where=here"] {
+            assert!(matches!(given.with_options_of(wrong), Err(DataError::Option { .. })), "{wrong}");
+        }
+    }
+}
