@@ -475,7 +475,7 @@ fn a_pipe_is_not_waited_for(folder: &Path, weights: &[u8]) {
         &["import", pipe, path(&out)][..],
         &["finetune", "--weights", pipe, "--data", "digits", "--out", path(&out)],
         &["info", pipe],
-        &["export", pipe, path(&out)],
+        &["export", pipe, path(&out), "--format", "onnx"],
         &["predict", pipe, "x.png"],
         &["predict", path(&model), pipe],
     ] {

@@ -281,8 +281,8 @@ fn weights_without_a_usable_classifier_give_a_body() {
     let folder = tempfile::tempdir().unwrap();
     let features = fixture.keys["classifier.weight"][1];
     let body = |state: &mut State| state.retain(|key, _| !key.starts_with("classifier."));
-    type Change<'a> = &'a dyn Fn(&mut State);
-    let changes: [(&str, Change); 4] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut State));
+    let changes: [Change; 4] = [
         ("have no classifier", &body),
         ("`classifier.0.weight` [512", &|state| {
             body(state);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use mbconv_train::predict::{Inputs, PredictOptions, Prediction, Table, TableFormat, Unread, predict};
-use mbconv_train::text::visible_name;
+use mbconv_train::text::{visible, visible_name};
 
 use super::{open_classifier, thousands};
 use crate::args::{Arguments, Predict};
@@ -124,7 +124,7 @@ impl Screen {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        match out.write_all(visible(text).as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.gone = true;
                 Ok(())
