@@ -69,9 +69,9 @@ fn models() {
     let whole = fs::read(trained().join("best.safetensors")).unwrap();
     for (name, bytes, words) in [
         ("cut in half", &whole[..whole.len() / 2], "not a whole safetensors file"),
-        ("a few bytes", &whole[..5], "not a whole safetensors file"),
-        ("empty", &[][..], "not a whole safetensors file"),
-        ("text", b"{\"hello\": 1} and more text", "not a whole safetensors file"),
+        ("a few bytes", &whole[..5], "neither a PyTorch checkpoint nor a safetensors file"),
+        ("empty", &[][..], "neither a PyTorch checkpoint nor a safetensors file"),
+        ("text", b"{\"hello\": 1} and more text", "neither a PyTorch checkpoint nor a safetensors file"),
     ] {
         fs::write(&model, bytes).unwrap();
         for command in [

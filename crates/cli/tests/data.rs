@@ -537,7 +537,7 @@ fn bad_images_end_packing_or_are_left_out() {
     let out = top.path().join("shards");
     let arguments = ["data", "pack", path(&root), path(&out), "--format", "wds"];
     let message = error(&arguments);
-    assert!(message.contains("bad.jpg") && message.contains("data verify --fix"), "{message}");
+    assert!(message.contains("bad.jpg") && message.contains("data verify DATA --fix"), "{message}");
     let (text, told) = run(0, &[&arguments[..], &["--skip-bad-images"]].concat());
     assert!(told.contains("skipped ") && text.contains("4 images"), "{text}{told}");
     let manifest = fs::read_to_string(out.join("manifest.json")).unwrap();

@@ -210,7 +210,7 @@ fn a_grid_is_searched_and_goes_on() {
     assert!(started.elapsed().as_secs() < 30);
     let mut other = arguments;
     *other.iter_mut().find(|argument| **argument == "epochs=1").unwrap() = "epochs=2";
-    assert!(error(&other).contains("another `epochs`"));
+    assert!(error(&other).contains("begun with `epochs` = 1"));
 }
 
 #[test]
