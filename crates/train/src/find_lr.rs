@@ -28,8 +28,8 @@ const START: f64 = 0.1;
 /// The slope of the smoothed loss is taken over this share of the updates to both sides.
 const REACH: f64 = 0.08;
 /// A fall is clear from this share of the loss at the start, and from this many standard errors of the smoothed loss.
-const LEAST_FALL: f64 = 0.01;
-const LEAST_ERRORS: f64 = 4.0;
+const LEAST_FALL: f64 = 0.02;
+const LEAST_ERRORS: f64 = 6.0;
 
 /// How the rate grows.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -298,7 +298,8 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let write = |pixel: u8| {
-            for name in ["data_batch_1.bin", "test_batch.bin"] {
+            for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
+                let name = format!("{name}.bin");
                 let records = (0..10u8).flat_map(|label| [vec![label], vec![pixel; 3072]].concat());
                 fs::write(folder.path().join(name), records.collect::<Vec<u8>>()).unwrap();
             }
@@ -308,7 +309,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(20));
         write(9);
         let contents = look(folder.path(), 100).since(&before).contents;
-        assert!(contents[0].starts_with("2 written since") && contents[0].contains("data_batch_1.bin"), "{contents:?}");
+        assert!(contents[0].starts_with("6 written since") && contents[0].contains("data_batch_1.bin"), "{contents:?}");
     }
 
     #[test]
