@@ -192,6 +192,24 @@ fn suggested_commands_are_quoted() {
     }
 }
 
+/// Two images leave none for validation.
+#[cfg(unix)]
+#[test]
+fn two_images_train_and_evaluate() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    image_folder(&root.join("two"), &["blue", "red"], 1);
+    let output = common::mbconv()
+        .current_dir(root)
+        .args(["train", path(&tiny_recipe(root)), "--data", "two", "--out", "run"])
+        .args(["--set", "epochs=2", "--set", "batch_size=2"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(follow(&text, "try next:", root), 2, "{text}");
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_is_continued_by_the_suggested_command() {

@@ -107,7 +107,7 @@ pub fn finish(
                 None => eprintln!("model: {}", model.display()),
             }
             eprintln!("try next:");
-            let split = if data.divided { " --split val" } else { "" };
+            let split = if data.divided && data.val.is_some() { " --split val" } else { "" };
             let out = quoted_path(out);
             eprintln!("  {program} eval {out} --data {}{split}", quoted_path(path));
             eprintln!("  {program} predict {out} {}", quoted_path(example_image(data)));
