@@ -84,6 +84,7 @@ fn models() {
         }
     }
     assert!(error(&["eval", "gone.safetensors", "--data", "digits"]).contains("gone.safetensors"));
+    fs::remove_file(&model).unwrap();
     assert!(error(&["eval", path(folder.path()), "--data", "digits"]).contains("best.safetensors"));
 }
 

@@ -150,7 +150,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
     const BATCH: usize = 32;
     /// Enough for a new classifier and a little change of the body.
     const UPDATES: usize = 450;
-    let batch_size = BATCH.min((images / 4).max(1));
+    let batch_size = BATCH.min((images / 4).max(2)).min(images.max(1));
     let epochs = epochs.unwrap_or((UPDATES * batch_size / images.max(1)).clamp(6, 40));
     let crop = card.preprocess.crop;
     let architecture = &card.architecture;
