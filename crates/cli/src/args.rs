@@ -125,7 +125,7 @@ pub struct Finetune {
     /// Network, where the keys, shapes and name of a file of published weights leave it open
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
-    /// What precedes the network's keys in the weights, such as backbone., where they hold more
+    /// Prefix of the network's keys in the weights, such as backbone., where they contain more
     /// than one network
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
@@ -141,7 +141,7 @@ pub struct Finetune {
     /// Passes over the data [default: by number of images]
     #[arg(long, value_parser = positive)]
     pub epochs: Option<usize>,
-    /// What does not learn at all: body (a linear probe), or a number of stages from the image
+    /// Freeze the body (a linear probe), or a number of stages from the image
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
     /// Hold the running statistics of every batch-norm still
@@ -152,7 +152,7 @@ pub struct Finetune {
     /// Set any key of the recipe, such as optimizer.learning_rate=0.001; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// What to do about a loss or gradient that is not a number [default: stop]
+    /// Action on a loss or gradient that is not a number [default: stop]
     #[arg(long, value_enum, value_name = "stop|skip")]
     pub on_nan: Option<OnNan>,
     /// Continue the run in the folder exactly where it stopped
@@ -232,17 +232,17 @@ pub struct FindLr {
     /// Network of the weights, if it cannot be detected; without a recipe
     #[arg(long, value_name = "NAME", requires = "weights", conflicts_with = "recipe")]
     pub arch: Option<String>,
-    /// What precedes the network's keys in the weights, such as backbone., where they hold more
+    /// Prefix of the network's keys in the weights, such as backbone., where they contain more
     /// than one network
     #[arg(long, value_name = "PREFIX", requires = "weights")]
     pub prefix: Option<String>,
-    /// What does not learn at all: body (a linear probe), or a number of stages from the image
+    /// Freeze the body (a linear probe), or a number of stages from the image
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
     /// Number of updates of each sweep
     #[arg(long, default_value_t = 300, value_parser = positive)]
     pub steps: usize,
-    /// How often the rate grows, each time from fresh weights and with other batches
+    /// Number of sweeps over the learning rates, each from fresh weights and with other batches
     #[arg(long, default_value_t = 3, value_parser = positive)]
     pub sweeps: usize,
     /// First learning rate
@@ -332,7 +332,7 @@ pub struct Import {
     /// Network, where keys, shapes and file name leave it open; timm's names will do
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
-    /// What precedes the network's keys in the file, such as backbone., where it holds more than
+    /// Prefix of the network's keys in the file, such as backbone., where it contains more than
     /// one network
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,

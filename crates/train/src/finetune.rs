@@ -143,15 +143,15 @@ pub fn recipe(
 
 /// Returns the recipe for fine-tuning on `images` training images.
 ///
-/// The classifier learns alone for a fifth of the epochs; then all layers do, the body at a twentieth of the
+/// The classifier learns alone for a tenth of the epochs; then all layers do, the body at a twentieth of the
 /// classifier's learning rate. Batch-norm keeps the statistics of the pretraining: those of small batches are noisy,
 /// and running averages of few updates lag behind the weights. Input and preprocessing are the model's own.
 fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>) -> RecipeFile {
     const BATCH: usize = 32;
     /// Enough for a new classifier and a little change of the body.
-    const UPDATES: usize = 450;
+    const UPDATES: usize = 160;
     let batch_size = BATCH.min((images / 4).max(2)).min(images.max(1));
-    let epochs = epochs.unwrap_or((UPDATES * batch_size / images.max(1)).clamp(6, 40));
+    let epochs = epochs.unwrap_or((UPDATES * batch_size / images.max(1)).clamp(6, 30));
     let crop = card.preprocess.crop;
     let architecture = &card.architecture;
     RecipeFile {
@@ -161,7 +161,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         accumulate: 1,
         label_smoothing: 0.1,
         on_nan: OnNan::Stop,
-        early_stopping: (epochs / 4).max(3),
+        early_stopping: epochs.div_ceil(3).max(3),
         gradient_checkpointing: false,
         record_steps: true,
         precision: MapPrecision::F32,
@@ -203,7 +203,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         finetune: Some(FinetuneConfig {
             weights: Some(weights.into()),
             prefix: None,
-            head_epochs: epochs.div_ceil(5),
+            head_epochs: epochs.div_ceil(10),
             freeze: Freeze::None,
             freeze_norms: true,
         }),
@@ -276,7 +276,7 @@ mod tests {
         for images in [1, 2, 30, 480, 5000, 1_000_000] {
             let recipe = Recipe::try_from(preset(&card, Path::new("m.safetensors"), images, None)).unwrap();
             assert_eq!(recipe.preprocess(), card.preprocess);
-            assert!(recipe.batch_size <= images && (6..=40).contains(&recipe.epochs), "{images}");
+            assert!(recipe.batch_size <= images && (6..=30).contains(&recipe.epochs), "{images}");
             assert_eq!(Recipe::parse(&recipe.to_toml(), &[]).unwrap(), recipe);
             let short = super::recipe(&card, Path::new("m.safetensors"), images, &["epochs=3".into()]).unwrap();
             assert_eq!((short.epochs, short.finetune.unwrap().head_epochs), (3, 1));

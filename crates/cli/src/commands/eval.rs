@@ -83,7 +83,7 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     print_text(&table(&evaluation, &measured))
 }
 
-/// What was measured, and how fast.
+/// The split that was measured, and the speed.
 struct Measured {
     split: String,
     seconds: f64,

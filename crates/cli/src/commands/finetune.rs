@@ -45,7 +45,7 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
     finish(outcome?, group, &data, &args.data, &args.out, &repeat(&args))
 }
 
-/// What fine-tuning begins with.
+/// Weights, data and settings that fine-tuning begins with.
 pub struct Start<'a> {
     /// Model file, folder of a run, or published weights.
     pub weights: &'a Path,
@@ -55,7 +55,7 @@ pub struct Start<'a> {
     pub channels: Option<usize>,
     /// The data set.
     pub data: &'a str,
-    /// What is set of the recipe, as `key=value`.
+    /// Keys set in the recipe, as `key=value`.
     pub settings: &'a [String],
 }
 

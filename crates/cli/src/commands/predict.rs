@@ -63,7 +63,7 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), Failure> {
     }
 }
 
-/// What is written to standard output.
+/// The form of the results on standard output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {
     Text,
@@ -84,7 +84,7 @@ impl Style {
 /// Standard output.
 struct Screen {
     style: Style,
-    /// Whether the JSON list has an entry.
+    /// True once the JSON list has an entry.
     begun: bool,
     /// Whether the reader has gone away, such as `head`.
     gone: bool,

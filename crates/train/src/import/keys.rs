@@ -106,7 +106,7 @@ pub enum Classifier {
 pub struct Found {
     /// The key each of its tensors has in its project, by key in the checkpoint.
     pub names: BTreeMap<String, String>,
-    /// What precedes its keys in the checkpoint.
+    /// Prefix of its keys in the checkpoint.
     pub prefix: String,
     /// Its classifier.
     pub classifier: Classifier,

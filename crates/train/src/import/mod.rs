@@ -64,7 +64,7 @@ pub struct ImportOptions {
     pub arch: Option<String>,
     /// Name of a preprocessing preset, of [`PRESETS`]; the source's by default.
     pub preprocess: Option<String>,
-    /// What precedes the network's keys in a checkpoint, where it holds more than one network.
+    /// Prefix of the network's keys in a checkpoint that contains more than one network.
     pub prefix: Option<String>,
     /// Accept weights without a classifier: the caller replaces it.
     pub without_classifier: bool,

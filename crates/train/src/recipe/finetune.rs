@@ -14,7 +14,7 @@ pub struct FinetuneConfig {
     /// classifier is new, unless its classes are the data's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// What precedes the network's keys in the weights, such as `"backbone."`, where they hold more
+    /// Prefix of the network's keys in the weights, such as `"backbone."`, where they contain more
     /// than one network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,

@@ -95,7 +95,7 @@ fn tell(fixed: &Fixed, data: &str) -> String {
     }
 }
 
-/// What `--fix` leaves as it is, since only a person can decide.
+/// Findings that `--fix` leaves as they are, since only a person can decide.
 fn undecided(found: &Verification) -> String {
     let left = |kinds: &[Kind]| found.findings.iter().filter(|finding| kinds.contains(&finding.kind)).count();
     let mut text = String::new();
