@@ -94,7 +94,7 @@ pub(crate) fn shown(key: &str) -> String {
     if key.chars().nth(LONGEST).is_some() { escaped + "…" } else { escaped }
 }
 
-/// The tensors of `network` as f32 with torchvision's keys, in [`tensors`](crate::layout::tensors)' order: parameters and running statistics.
+/// The tensors of `network` as f32 with torchvision's keys, in [`tensors`]' order: parameters and running statistics.
 pub fn state_dict(network: &Network) -> Vec<(TensorInfo, TensorData)> {
     state_dict_in(network, Layout::Torchvision)
 }
