@@ -91,7 +91,7 @@ def peer(data, size, seed, recipe):
         batch, epochs = 4, TUTORIAL_EPOCHS
     else:
         shape = {"input_size": (3, size, size), "interpolation": "bicubic", **HALVES}
-        train = timm.data.create_transform(is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, **shape)
+        train = timm.data.create_transform(is_training=True, auto_augment="rand-m9-mstd0.5", re_prob=0.25, **shape)
         val = timm.data.create_transform(is_training=False, crop_pct=0.875, **shape)
         batch, epochs = 32, TIMM_EPOCHS
     sets = [torchvision.datasets.ImageFolder(data / split, how) for split, how in (("train", train), ("val", val))]
