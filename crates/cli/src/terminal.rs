@@ -42,9 +42,9 @@ struct Plain {
     first: usize,
 }
 
-/// What a bar shows.
+/// Template of the progress bar.
 const OF_TOTAL: &str = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
-/// What it shows while nobody knows how much there is to do.
+/// Template of the progress bar while the total is unknown.
 const OF_UNKNOWN_TOTAL: &str = "{prefix} {pos} images  {per_sec}";
 
 fn show_as(bar: &ProgressBar, template: &str) {
@@ -68,7 +68,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Whether there is a terminal to show a bar on.
+    /// True if standard error is a terminal, which can show a bar.
     pub fn is_shown() -> bool {
         std::io::stderr().is_terminal()
     }

@@ -1,4 +1,4 @@
-//! What `eval` measures, and what training makes of images that cannot be read.
+//! The split that `eval` measures, and training with images that cannot be read.
 
 mod common;
 

@@ -28,7 +28,7 @@ pub enum AverageError {
         first: String,
         /// The one that differs.
         other: String,
-        /// What differs.
+        /// The differences.
         what: &'static str,
     },
 }

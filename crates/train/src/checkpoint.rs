@@ -30,10 +30,10 @@ const DATA: &str = "data";
 pub struct Progress {
     /// The recipe as TOML.
     pub recipe: String,
-    /// What the command line set of the recipe, as `key=value`; a resumed run sets it again.
+    /// Recipe keys set on the command line, as `key=value`; a resumed run sets them again.
     #[serde(default)]
     pub settings: Vec<String>,
-    /// What the data looked like; empty where that is not known.
+    /// Fingerprint of the data; empty if it is not known.
     #[serde(skip)]
     pub data: Vec<u8>,
     /// Class names of the data.
@@ -115,7 +115,7 @@ pub enum CheckpointError {
     Changed {
         /// Folder of the run.
         path: String,
-        /// What differs.
+        /// The differences.
         message: String,
     },
     /// The data changed since.
@@ -123,7 +123,7 @@ pub enum CheckpointError {
     DataChanged {
         /// Folder of the run.
         path: String,
-        /// What differs.
+        /// The differences.
         changes: String,
     },
     /// More epochs are done than are asked for.

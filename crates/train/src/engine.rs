@@ -42,7 +42,7 @@ const BATCHES_PER_REPORT_BEHIND: usize = 32;
 /// Updates in a row without a number that are left out before the run ends.
 const MOST_LEFT_OUT: usize = 50;
 
-/// What to do about a run that diverged.
+/// Hint for a run that diverged.
 const CALMER: &str = "continue with --resume and, each by --set, a lower optimizer.learning_rate, a longer \
                       schedule.warmup_epochs or optimizer.clip_norm=1";
 

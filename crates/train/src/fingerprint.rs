@@ -40,7 +40,7 @@ struct Row {
     modified: u64,
 }
 
-/// What differs between two fingerprints, in phrases for people.
+/// Differences between two fingerprints, in phrases for people.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Differences {
     /// Samples that came, went, moved or have other labels: the data are other data.

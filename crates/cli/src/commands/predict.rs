@@ -86,7 +86,7 @@ struct Screen {
     style: Style,
     /// True once the JSON list has an entry.
     begun: bool,
-    /// Whether the reader has gone away, such as `head`.
+    /// True once the reader has gone away, such as `head`.
     gone: bool,
 }
 
@@ -134,7 +134,7 @@ impl Screen {
     }
 }
 
-/// Where results go, as they come.
+/// Writes results as they come.
 struct Output {
     screen: Screen,
     table: Option<Table>,

@@ -142,13 +142,13 @@ pub struct Unreadable {
     pub why: String,
 }
 
-/// How many odd images of a kind are listed.
+/// Number of odd images of a kind that are listed.
 const EXAMPLES: usize = 5;
 
 /// Images are odd if at most one of so many is like them.
 const RARE: usize = 20;
 
-/// How many times smaller or larger than the median an odd image's shorter side is, at least.
+/// Least factor between an odd image's shorter side and the median.
 const EXTREME: u32 = 2;
 
 /// Ratio of longer to shorter side from which an image's shape is odd.

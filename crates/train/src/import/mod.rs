@@ -145,7 +145,7 @@ pub enum ImportError {
     Unknown {
         /// Path of the file.
         path: String,
-        /// What differs.
+        /// The differences.
         source: Box<DetectError>,
         /// Did the user name the network?
         named: bool,

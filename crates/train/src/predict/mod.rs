@@ -78,12 +78,12 @@ impl Display for Unread {
     }
 }
 
-/// How [`predict`] works and what it returns.
+/// Options of [`predict`].
 #[derive(Clone, Copy, Debug)]
 pub struct PredictOptions {
     /// The most classes of each image.
     pub top_k: usize,
-    /// Whether to return the raw outputs too.
+    /// Return the raw outputs too.
     pub logits: bool,
     /// Threads that decode images.
     pub workers: usize,

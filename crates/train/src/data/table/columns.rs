@@ -94,7 +94,7 @@ const BOXES: &[&str] = &[
 ];
 const SIZES: &[&str] = &["width", "height", "w", "h", "channels", "filesize", "size", "x"];
 
-/// Where the labels are.
+/// Columns that hold the labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Labels {
     Column(usize),

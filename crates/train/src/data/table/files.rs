@@ -28,7 +28,7 @@ pub(super) fn is_storage(folder: &str) -> bool {
     Role::of_path(Path::new(folder)) != Role::Whole || USUAL.contains(&&*folder.to_lowercase())
 }
 
-/// What is directly in a folder.
+/// Direct contents of a folder.
 #[derive(Default)]
 struct Entries {
     files: HashSet<Box<str>>,
@@ -56,7 +56,7 @@ struct Candidate {
     role: Role,
 }
 
-/// How to get from a cell to a file.
+/// Turns a cell into the path of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Whether paths are separated by `\`.
