@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""The data pipeline beside torchvision's, in one run: from JPEG files to batches of random-resized crops of 224 pixels, mirrored
-or not, as bytes.
+"""Compares the data pipeline with torchvision's: from JPEG files to batches of random-resized 224 px crops with horizontal
+flips, as bytes.
 
     cargo build --release --example bench_data
     python scripts/bench_data.py PHOTOGRAPHS [--policy ra] [--small CIFAR] [--threads 2] [--rounds 5] [--seconds 5]
 
-PHOTOGRAPHS is a folder of JPEG files, read over and over, so from the system's cache. torchvision's `DataLoader` has as many
-worker processes as mbconv has threads, batches of 64, once with Pillow and once with torchvision.io's decoder (both libjpeg-turbo).
-The programs take turns, each in a process of its own; the median of the rounds counts. With `--policy ra` all augment by torchvision's
-RandAugment, too, and mbconv once more as it does for a GPU, which then computes it. `--small` adds what padded crops of
-32 pixels cost, on one thread, of a data set such as CIFAR. Prints Markdown tables. Needs torch and torchvision.
+PHOTOGRAPHS is a folder of JPEG files, which are read repeatedly, so from the page cache. torchvision's `DataLoader` uses one
+worker process per mbconv thread and batches of 64, once with Pillow and once with torchvision.io's decoder (both use
+libjpeg-turbo). The programs alternate, each in its own process; the result is the median of the rounds. With `--policy ra` all
+programs also apply torchvision's RandAugment, and an additional row measures mbconv without the operations that a GPU would
+apply. `--small` adds the speed of padded 32 px crops of a data set such as CIFAR on one thread. Prints Markdown tables.
+Requires torch and torchvision.
 """
 import argparse
 import json
@@ -23,7 +24,7 @@ OURS = {"mbconv": "fast", "mbconv, exact": "exact"}
 ON_A_DEVICE = "mbconv, RandAugment on a GPU"
 PEERS = ["torchvision, Pillow", "torchvision.io"]
 TIMMS = "rand-m9-mstd0.5-inc1"
-SMALL = {"crop and flip": [], "crop, flip and RandAugment": [TIMMS], "the last on a GPU": [TIMMS, "device"]}
+SMALL = {"crop and flip": [], "crop, flip and RandAugment": [TIMMS], "crop, flip and RandAugment on a GPU": [TIMMS, "device"]}
 
 
 def peer(program, args):
@@ -83,11 +84,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs")
     parser.add_argument("--program", default="target/release/examples/bench_data")
-    parser.add_argument("--policy", choices=["ra"], help="augment, too")
+    parser.add_argument("--policy", choices=["ra"], help="also apply RandAugment")
     parser.add_argument("--small", help="a data set of small images")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -99,7 +100,7 @@ def main():
             results[program].append(measure(program, args))
     speed = {program: statistics.median(results[program]) for program in programs}
     best = max(speed[program] for program in PEERS)
-    print("| loader | images per second | range | / faster peer |\n|---|---:|---:|---:|")
+    print("| loader | images per second | range | relative to faster peer |\n|---|---:|---:|---:|")
     for program in programs:
         span = f"{min(results[program]):.0f}–{max(results[program]):.0f}"
         print(f"| {program} | {speed[program]:.0f} | {span} | {speed[program] / best:.2f} |")

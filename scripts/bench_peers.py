@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Training and inference on the CPU: mbconv beside PyTorch, ONNX Runtime and OpenVINO, in one run, in single precision; inference in
-bf16, too, beside OpenVINO's.
+"""Compares CPU training and inference with PyTorch, ONNX Runtime and OpenVINO in f32, and bf16 inference with OpenVINO.
 
     python scripts/bench_peers.py --mbconv target/release/mbconv [--threads 2] [--rounds 3] [--seconds 5] [--only train|infer]
 
-Every measurement is a process of its own with the same number of threads; the programs take turns, and the median of the
-rounds counts. Training is forward, cross-entropy, backward and SGD with Nesterov momentum on one batch that is already there;
-inference takes images that are already there to logits. PyTorch runs torchvision's networks channels-last; ONNX Runtime and
-OpenVINO run their ONNX export with a fixed batch. Peak memory is the whole process's, and in brackets what a step adds to what the
-program held before it had a network. Prints Markdown tables. Needs torch, torchvision, onnx, onnxruntime and openvino.
+Every measurement is a separate process with the same number of threads; the programs alternate, and the result is the median
+of the rounds. A training step is forward, cross-entropy, backward and SGD with Nesterov momentum on a batch in memory;
+inference computes logits of images in memory. PyTorch runs torchvision's networks channels-last; ONNX Runtime and OpenVINO run
+their ONNX export with a fixed batch size. Peak memory is that of the process; the part added by training is in parentheses.
+Prints Markdown tables. Requires torch, torchvision, onnx, onnxruntime and openvino.
 """
 import argparse
 import json
@@ -25,12 +24,12 @@ TRAINING = [(32, 128), (224, 16)]
 INFERENCE = [(224, 1), (224, 16)]
 PEERS = {"train": ["pytorch"], "infer": ["pytorch", "onnxruntime", "openvino"]}
 OURS = {"train": ["mbconv", "mbconv, checkpointing"], "infer": ["mbconv"]}
-# Not compared with the others.
+# Not part of the ratio.
 IN_BF16 = {"train": [], "infer": ["openvino, bf16", "mbconv, bf16"]}
 
 
 def resident(name):
-    """VmRSS or VmHWM of this process in bytes."""
+    """Returns VmRSS or VmHWM of this process in bytes."""
     for line in open("/proc/self/status"):
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
@@ -72,7 +71,7 @@ def pytorch(mode, network, size, batch, threads, seconds):
 
 
 def onnx_file(network, batch, folder):
-    """torchvision's network as ONNX with a fixed batch."""
+    """Returns the ONNX file of torchvision's network with a fixed batch size."""
     import torch
     import torchvision
 
@@ -137,7 +136,7 @@ def measure(program, mode, network, size, batch, args):
 def table(mode, sizes, args):
     programs = PEERS[mode] + OURS[mode] + IN_BF16[mode]
     what = {"train": "training", "infer": "inference"}[mode]
-    print(f"| {what}, images per second | " + " | ".join(programs) + " | mbconv / best peer |")
+    print(f"| {what}, images per second | " + " | ".join(programs) + " | mbconv / fastest peer |")
     print("|---|" + "---:|" * (len(programs) + 1), flush=True)
     memory = []
     for network in NETWORKS:
@@ -168,9 +167,9 @@ def main():
     parser.add_argument("--mbconv", default="target/release/mbconv")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
     parser.add_argument("--only", choices=["train", "infer"])
-    parser.add_argument("--verbose", action="store_true", help="show what the programs say")
+    parser.add_argument("--verbose", action="store_true", help="show the programs' standard error")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
