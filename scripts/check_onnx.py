@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Checks `mbconv export` against the programs that open its files.
+"""Checks the files written by `mbconv export` with ONNX Runtime and timm.
 
-    python scripts/check_onnx.py MODEL.safetensors... --images FILES... --mbconv target/release/mbconv
-    python scripts/check_onnx.py --random NAME... --images FILES... --mbconv target/release/mbconv
+    python scripts/check_onnx.py MODEL.safetensors... --images FILES... --mbconv PROGRAM
+    python scripts/check_onnx.py --random NAME... --images FILES... --mbconv PROGRAM
 
-For every model it writes, with the program, ONNX files of f32 and f16, with and without preprocessing and softmax inside,
-passes them through `onnx.checker` (with shape inference), runs them in ONNX Runtime on the images as the file's own
-metadata say they are prepared, one by one and all in one batch, and compares with the logits of `mbconv predict`. It also
-loads `export --layout timm` strictly into timm's network of the same name, where timm has it, and compares its logits.
-The second form first makes each network in its home with random weights *and random running statistics*, and imports it.
+Exports each model to ONNX in f32 and f16, in f32 also with preprocessing or softmax inside. Passes
+the files through `onnx.checker` (with shape inference), runs them in ONNX Runtime with the
+preprocessing of their metadata, one image at a time and in one batch, and compares the logits with
+`mbconv predict`. Loads `export --layout timm` strictly into timm's network of that name, if there is
+one, and compares its logits too. The second form first builds each network in its library with
+random weights and random running statistics, and imports it.
 
-Prints one row a model for docs/parity.md. Status 1 where f32 logits differ by more than 1e-4 of the logits' scale.
-Needs onnx, onnxruntime and what peers.py needs.
+Prints one table row per model for docs/parity.md. The exit status is 1 if f32 logits differ by more
+than 1e-4 of the largest logit. Requires onnx, onnxruntime and the packages of peers.py.
 """
 import argparse
 import json
@@ -37,7 +38,7 @@ FILTERS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubi
 
 
 def run(program, *arguments):
-    """Standard output of the program."""
+    """Runs the program and returns its standard output."""
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"error: `{' '.join(map(str, arguments))}` ended with {done.returncode}: {done.stderr.strip()}")
@@ -45,7 +46,7 @@ def run(program, *arguments):
 
 
 def prepare(path, preprocess):
-    """Bytes [H, W, C]: the shorter side resized or both, the centre cropped, as torchvision does; grey where C is 1."""
+    """Resizes and center-crops like torchvision; returns bytes [H, W, C], gray if C is 1."""
     image = Image.open(path).convert("RGB")
     size, crop = preprocess["resize"], preprocess["crop"]
     width, height = image.size
@@ -65,7 +66,7 @@ def prepare(path, preprocess):
 
 
 def normalise(pixels, preprocess):
-    """f32 [N, C, H, W] of bytes [N, H, W, C]."""
+    """Converts bytes [N, H, W, C] to normalized f32 [N, C, H, W]."""
     mean, std = (np.asarray(preprocess[key][: pixels.shape[-1]], np.float32) for key in ("mean", "std"))
     return ((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
 
@@ -82,7 +83,7 @@ def softmax(x):
 
 
 def fresh(program, name, classes, images, folder):
-    """A model file of the architecture: its home's network with random weights, imported."""
+    """Builds the library's network with random weights and imports it; returns the model file."""
     torchvisions = name.startswith(("mobilenet_v2", "efficientnet_b")) and not name.endswith(("0d", "b8"))
     if name == "mobilenet_v2_0.1_round4":
         model = FlatMobileNetV2(classes, 0.1)
@@ -99,7 +100,7 @@ def fresh(program, name, classes, images, folder):
         save_file(model.state_dict(), weights)
         run(program, "import", weights, out, "--arch", name)
 
-    # What it is fed comes with the import.
+    # The preprocessing is known after the first import.
     write()
     preprocess = card_of(out)["preprocess"]
     pixels = np.stack([prepare(image, preprocess) for image in images])
@@ -109,13 +110,13 @@ def fresh(program, name, classes, images, folder):
 
 
 def card_of(path):
-    """What a model file says of itself."""
+    """Returns the metadata of a model file."""
     with safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["mbconv"])
 
 
 def timm_name(name):
-    """timm's name of a torchvision-style architecture, if it has one of that shape."""
+    """Returns timm's name of an architecture, or None if timm lacks it."""
     widths = {"": "100", "_0.35": "035", "_0.5": "050", "_0.75": "075", "_1.4": "140", "_110d": "110d", "_120d": "120d"}
     if name.startswith("mobilenet_v2"):
         width = widths.get(name.removeprefix("mobilenet_v2"))
@@ -124,13 +125,13 @@ def timm_name(name):
 
 
 def check_timm(program, path, card, pixels, expected, folder):
-    """Largest difference of timm's logits, or None where timm has no such network."""
+    """Returns the largest difference of timm's logits, or None if timm lacks the network."""
     name = timm_name(card["architecture"]["name"])
     if name is None or card["architecture"].get("strides", "imagenet") != "imagenet":
         return None
     out = folder / "timm.safetensors"
     run(program, "export", path, out, "--layout", "timm")
-    # From B5 on the weights follow torchvision, which has the original's epsilon there; so have those trained with TensorFlow.
+    # Torchvision uses TensorFlow's epsilon from B5 on.
     original = name.startswith("tf_") or name in {f"efficientnet_b{number}" for number in (5, 6, 7)}
     architecture = card["architecture"]
     epsilon = architecture.get("norm_epsilon", 1e-3 if original else 1e-5)
@@ -180,8 +181,8 @@ def check(program, path, images, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help="model files of mbconv")
-    parser.add_argument("--random", nargs="+", default=[], metavar="NAME", help="architectures to make models of")
-    parser.add_argument("--classes", type=int, default=1000, help="classes of those")
+    parser.add_argument("--random", nargs="+", default=[], metavar="NAME", help="architectures to test with random weights")
+    parser.add_argument("--classes", type=int, default=1000, help="number of classes of the random models")
     parser.add_argument("--images", nargs="+", required=True, metavar="FILE", help="PNG images")
     parser.add_argument("--mbconv", required=True, metavar="PROGRAM", help="path of the program")
     options = parser.parse_args()

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Compares what mbconv makes of other projects' weights with what their homes do, and writes docs/parity.md.
+"""Compares imported weights with the libraries they come from, and updates docs/parity.md.
 
-    python scripts/parity.py --mbconv target/release/mbconv --images PHOTOGRAPHS... [--only TEXT] [--out docs/parity.md]
+    python scripts/parity.py --mbconv target/release/mbconv --images PHOTOGRAPHS...
+        [--only TEXT] [--skip TEXT...] [--out docs/parity.md]
 
-Each network is built in its home with random weights and random running statistics, written as its home would, imported
-with `mbconv import`, and fed the photographs by both: the home with its own preprocessing, mbconv with
-`predict --logits --json`. The photographs are converted to PNG first, so that both see the same pixels. Status 1 where the
-largest difference exceeds 1e-4 of the logits' size. The document keeps the rows of networks that were not run.
+Each network is built in its library with random weights and random running statistics, saved in
+that library's format and imported with `mbconv import`. Both programs compute the logits of the
+photographs: the library with its own preprocessing, mbconv with `predict --logits --json`. The
+photographs are converted to PNG first, so that both read the same pixels. The exit status is 1 if a
+difference exceeds 1e-4 of the largest logit. Rows of networks that were not run stay in the table.
 """
 import argparse
 import json
@@ -21,14 +23,14 @@ from PIL import Image
 from peers import logits, peers, randomise
 
 LIMIT = 1e-4
-# Where in the document the table stands.
+# Markers around the table in the document.
 BEGIN, END = "<!-- imports -->", "<!-- end of imports -->"
 CLASSES = {"transformers": 1001}
-COLUMNS = ("source", "network", "file", "found", "preprocessing", "size of the logits", "largest difference", "relative")
+COLUMNS = ("library", "network", "file", "detected as", "preprocessing", "largest logit", "largest difference", "relative")
 
 
 def run(*command):
-    """Standard output and standard error of a command that succeeds."""
+    """Runs a command and returns its standard output and standard error; raises if it fails."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
@@ -36,7 +38,7 @@ def run(*command):
 
 
 def compare(peer, images, mbconv, folder):
-    """One row of the table."""
+    """Returns one row of the table."""
     model = peer.build(CLASSES.get(peer.source, 1000))
     preprocess = peer.preprocess(folder)
     batch = torch.stack([preprocess(Image.open(image).convert("RGB")) for image in images])
@@ -59,7 +61,7 @@ def compare(peer, images, mbconv, folder):
 
 
 def write(document, row):
-    """Puts a row into the document's table: in the place of the same comparison, or at the end."""
+    """Replaces the row of the same comparison in the document's table, or appends it."""
     line = f"| {' | '.join(row[:5])} | {row[5]:.3g} | {row[6]:.1e} | {row[7]:.1e} |"
     before, rest = document.read_text().split(BEGIN)
     table, after = rest.split(END)
@@ -73,8 +75,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mbconv", required=True)
     parser.add_argument("--images", nargs="+", required=True)
-    parser.add_argument("--only", default="", help="peers whose source and name contain this")
-    parser.add_argument("--skip", nargs="*", default=[], help="peers whose source and name contain one of these")
+    parser.add_argument("--only", default="", help="only networks whose library and name contain this text")
+    parser.add_argument("--skip", nargs="*", default=[], help="skip networks whose library and name contain one of these texts")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     worst = 0.0

@@ -1,6 +1,6 @@
-"""The networks of other projects, as parity.py and golden_import.py build, write and feed them.
+"""Networks of other libraries for parity.py, check_onnx.py and golden_import.py.
 
-Needs torch, torchvision, timm, transformers, efficientnet_pytorch (the package of
+Requires torch, torchvision, timm, transformers, efficientnet_pytorch (the package of
 lukemelas/EfficientNet-PyTorch), efficientnet_lite_pytorch, Pillow and safetensors.
 """
 import json
@@ -29,26 +29,26 @@ IMAGENET = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass
 class Peer:
-    """A network in its home: how it is called there, made, written and fed."""
+    """A network of another library: its name, construction, file and preprocessing."""
 
     source: str
     name: str
     build: Callable[[int], nn.Module]
-    # Below a folder of its own.
+    # Path of the weights in a new folder.
     file: str
-    # From an image to what the network takes; may put files into the folder that the weights will be in.
+    # Returns the preprocessing function; may write configuration files into the given folder.
     preprocess: Callable[[Path], Callable]
-    # More for `mbconv import`.
+    # Additional options of `mbconv import`.
     options: tuple = ()
-    # What becomes of the network after it was written, where mbconv is told to change it.
+    # Applies the change that these options make to the network.
     finish: Callable[[nn.Module], nn.Module] = lambda model: model
 
     def write(self, model, folder):
-        """Writes the weights as the peer does; the path."""
+        """Saves the weights in the library's format and returns the path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file
         if self.source == "transformers":
-            # Beside preprocessor_config.json.
+            # Next to preprocessor_config.json.
             model.save_pretrained(folder)
         elif path.suffix == ".safetensors":
             save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
@@ -62,14 +62,17 @@ class Peer:
 
 
 def logits(model, images):
-    """Of a network of any peer."""
+    """Returns the logits of a network of any library."""
     output = model(images)
     return output if isinstance(output, torch.Tensor) else output.logits
 
 
 def randomise(model, seed, images):
-    """Random weights and running statistics. Each batch-norm's are those of what it is given for `images`, disturbed; the layers
-    after it see what it then gives. So activations neither grow nor vanish, however deep the network is."""
+    """Sets random weights and running statistics.
+
+    The running statistics of each batch-norm are those of its input for `images`, perturbed, layer
+    by layer, so that activations keep their scale in deep networks.
+    """
     torch.manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in model.modules():
@@ -123,12 +126,12 @@ def timm_peer(name, file="model.safetensors", options=()):
 
 
 def timm_grey_peer(name):
-    """timm's network for colour, made one for grey as `timm.create_model(name, pretrained=True, in_chans=1)` does."""
+    """timm's RGB network converted to gray like `timm.create_model(…, in_chans=1)`."""
     colour = timm_peer(name, options=("--input-channels", "1"))
 
     def preprocess(folder):
         resize, crop, tensor, _ = colour.preprocess(folder).transforms
-        # The averages of ImageNet's.
+        # Mean over ImageNet's channel statistics.
         normalise = transforms.Normalize((0.449,), (0.226,))
         return transforms.Compose([resize, crop, transforms.Grayscale(1), tensor, normalise])
 
@@ -138,14 +141,14 @@ def timm_grey_peer(name):
         model.conv_stem.weight.data = adapt_input_conv(1, stem.weight.data)
         return model
 
-    return replace(colour, name=f"{name}, grey", preprocess=preprocess, finish=finish)
+    return replace(colour, name=f"{name}, gray", preprocess=preprocess, finish=finish)
 
 
 def lukemelas_peer(number):
     name = f"efficientnet-b{number}"
 
     def preprocess(_):
-        # As its examples/imagenet/main.py does.
+        # As in its examples/imagenet/main.py.
         size = EfficientNet.get_image_size(name)
         resize = transforms.Resize(size, interpolation=InterpolationMode.BICUBIC)
         return transforms.Compose([resize, transforms.CenterCrop(size), transforms.ToTensor(), IMAGENET])
@@ -174,8 +177,10 @@ def lite_peer(number, **options):
 
 
 def hf_preprocess(processor):
-    """An image processor of transformers, with its preprocessor_config.json. Its Pillow backend, for the other's resize is
-    torchvision's for tensors, whose pixels differ by one from Pillow's."""
+    """Saves an image processor of transformers and returns its preprocessing.
+
+    Use the Pillow backends: the torchvision backends resize tensors, whose pixels differ by one.
+    """
 
     def preprocess(folder):
         processor.save_pretrained(folder)
@@ -227,7 +232,7 @@ def hf_efficientnet_peer(number):
         )
         return transformers.EfficientNetForImageClassification(config)
 
-    # As in google/efficientnet-b*: squashed to a square by the nearest pixel, divided by the deviation twice.
+    # As in google/efficientnet-b*: nearest-neighbor squash, two divisions by the deviation.
     processor = EfficientNetImageProcessorPil(
         size={"height": size, "width": size},
         do_center_crop=False,
@@ -260,7 +265,7 @@ class FlatBlock(nn.Module):
 
 
 class FlatMobileNetV2(nn.Module):
-    """The layout of d-li14/mobilenetv2.pytorch: blocks number every layer, the head is `conv`."""
+    """MobileNetV2 with the tensor names of d-li14/mobilenetv2.pytorch."""
 
     def __init__(self, classes, width):
         super().__init__()
@@ -299,7 +304,7 @@ def flat_peer(width):
 
 
 def peers():
-    """Every architecture in every layout that has published weights of it."""
+    """Yields every architecture in every layout that has published weights."""
     tv = torchvision.models
     yield torchvision_peer("mobilenet_v2", tv.MobileNet_V2_Weights.IMAGENET1K_V2, "mobilenet_v2-7ebf99e0.pth")
     yield torchvision_peer("mobilenet_v2", tv.MobileNet_V2_Weights.IMAGENET1K_V1, "mobilenet_v2-b0353104.pth")
@@ -315,14 +320,14 @@ def peers():
         yield timm_peer(f"mobilenetv2_{name}")
     for name in ("b0.ra_in1k", "b1.ft_in1k", "b2.ra_in1k", "b3.ra2_in1k", "b4.ra2_in1k", "b5.sw_in12k_ft_in1k"):
         yield timm_peer(f"efficientnet_{name}")
-    # By the name of the file alone.
+    # Detected by the file name alone.
     yield timm_peer("efficientnet_b0.ra_in1k", "efficientnet_b0_ra-3dd342df.pth")
     yield timm_peer("tf_efficientnet_b0.ap_in1k", "tf_efficientnet_b0_ap-f262efe1.pth")
     yield timm_peer("tf_efficientnet_b3.ns_jft_in1k", "tf_efficientnet_b3_ns-9d44bf68.pth")
-    # Changed on the way in.
+    # Converted during the import.
     for name in ("mobilenetv2_100.ra_in1k", "efficientnet_b0.ra_in1k"):
         yield timm_grey_peer(name)
-    # By what the user says.
+    # Selected by the user.
     yield timm_peer("tf_efficientnet_b1.in1k", "checkpoint.pth", ("--arch", "tf_efficientnet_b1"))
     for number in range(6):
         yield timm_peer(f"tf_efficientnet_b{number}.in1k")

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Follows torchvision's networks through training: the same weights, the same batches, PyTorch's and timm's optimizers.
+"""Compares training with torchvision's networks and the optimizers of PyTorch and timm.
 
     cargo build --release --workspace --example follow && cargo build --release
     python scripts/train_parity.py FOLDER_OF_CIFAR_10_BINARY
 
-First mbconv trains each network for an epoch at a high rate, which leads where the loss is flat; then both go on from there for 100 steps of 32 CIFAR-10 images, without augmentation, dropout
-and drop-path, with warm-up and cosine every step, no decay of norms and biases, and a moving average with TensorFlow's warm-up; in
-single precision, and for 50 steps in double. Prints a Markdown table. With --bf16 another: how far 50 steps in bf16 are from the same
-in single precision, in mbconv and in PyTorch with autocast.
+mbconv first trains each network for one epoch at a high learning rate. Both programs then continue
+from these weights for 100 steps of 32 CIFAR-10 images, without augmentation, dropout and drop-path,
+with warm-up and cosine schedule per step, no weight decay on norms and biases, and a moving average
+with TensorFlow's warm-up; in f32, and for 50 steps in f64. Prints a Markdown table. With --bf16 the
+table compares 50 steps in bf16 with 50 steps in f32, in mbconv and in PyTorch with autocast.
 
-Why not from fresh weights? There the steps are chaotic: a difference of one bit grows up to tenfold a step, between any two programs.
+Training from random weights is chaotic: a one-bit difference grows up to tenfold per step, between
+any two programs.
 """
 import argparse
 import copy
@@ -91,7 +93,7 @@ def network(name: str, start: pathlib.Path):
 
 def pytorch(model, make, lr, images, labels, bf16=False):
     steps = len(images)
-    # The other layout takes PyTorch's depthwise convolutions in single precision twenty times as long.
+    # PyTorch's f32 depthwise convolutions are 20 times as slow in the contiguous layout.
     layout = torch.channels_last if images.dtype == torch.float32 else torch.contiguous_format
     model = model.to(images.dtype, memory_format=layout)
     parameters = list(model.parameters())
@@ -136,12 +138,12 @@ def follow(program, files, *precision):
 
 
 def apart(found, expected):
-    """The worst relative difference of two lists."""
+    """Returns the largest relative difference of two lists."""
     return max(abs(a / b - 1) for a, b in zip(found, expected))
 
 
 def spread(found, expected):
-    """The root of the mean squared relative difference, and the mean difference."""
+    """Returns the root mean square and the mean of the relative differences."""
     differences = np.array(found) / np.array(expected) - 1
     return f"{np.sqrt(np.mean(differences**2)):.1e}, {np.mean(differences):+.1e}"
 
@@ -152,15 +154,15 @@ def main():
     parser.add_argument("--mbconv", default="target/release/mbconv")
     parser.add_argument("--follow", default="target/release/examples/follow")
     parser.add_argument("--steps", type=int, default=100, help="a multiple of 5, at least 50")
-    parser.add_argument("--network", action="append", help="one of the two only")
-    parser.add_argument("--bf16", action="store_true", help="how far bf16 is from single precision, in each")
+    parser.add_argument("--network", action="append", help="only this network")
+    parser.add_argument("--bf16", action="store_true", help="compare bf16 with f32 in each program")
     args = parser.parse_args()
     images, labels = batches(args.cifar, args.steps)
     if args.bf16:
-        print("| network | optimizer, rate | mbconv: bf16 from single, rms and mean | the average's | PyTorch: rms and mean | the average's |")
+        print("| network | optimizer, learning rate | mbconv: losses, rms and mean | mbconv: moving average | PyTorch: losses, rms and mean | PyTorch: moving average |")
         print("|---|---|---:|---:|---:|---:|")
     else:
-        print("| network | optimizer, rate | loss at steps 1, 50 and last | single: first 50 | all | the average's | double: 50 | the average's |")
+        print("| network | optimizer, learning rate | loss at steps 1, 50 and last | f32: steps 1–50 | f32: all steps | f32: moving average | f64: steps 1–50 | f64: moving average |")
         print("|---|---|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -171,7 +173,7 @@ def main():
             for optimizer, (make, lr) in OPTIMIZERS.items():
 
                 def both(precision, steps, bf16=False):
-                    """Our losses and the average's, and theirs."""
+                    """Returns losses and moving-average loss of mbconv and PyTorch."""
                     save_file({"images": images[:steps].contiguous(), "labels": labels[:steps].contiguous()}, folder / "batches.safetensors")
                     (folder / "recipe.toml").write_text(
                         RECIPE.format(epochs=EPOCHS, batch=BATCH, network=name, optimizer=optimizer, lr=lr, decay=DECAY,
