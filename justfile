@@ -10,15 +10,15 @@ digits:
 test:
     cargo test --release --workspace
 
-# Long tests too
+# All tests, including long ones
 test-all:
     cargo test --release --workspace -- --include-ignored
 
-# A device against the CPU: wgpu, vulkan:1, cuda …
+# Compare a device with the CPU: wgpu, vulkan:1, cuda …
 test-device DEVICE:
     MBCONV_TEST_DEVICE={{DEVICE}} BURN_DEVICE={{DEVICE}} cargo test --release --workspace --features "mbconv/$(echo {{DEVICE}} | cut -d: -f1)" --test device --test pictures -- --test-threads 1 --nocapture
 
-# The kernels' unsafe loops under AddressSanitizer
+# Run the kernels' unsafe loops under AddressSanitizer
 sanitize:
     scripts/sanitize.sh
 
@@ -26,7 +26,7 @@ lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings
 
-# Golden fixtures from torchvision and Pillow (needs scripts/requirements.txt; PHOTOS is a folder of photographs)
+# Write golden fixtures (requires scripts/requirements.txt; PHOTOS is a folder of photographs)
 golden PHOTOS:
     python3 scripts/golden_nets.py
     python3 scripts/golden_resize.py {{PHOTOS}}

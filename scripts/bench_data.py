@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Compares the data pipeline with torchvision's: from JPEG files to batches of random-resized 224 px crops with horizontal
-flips, as bytes.
+"""Compares the data pipeline with torchvision's: from JPEG files to batches of 224 px crops.
 
     cargo build --release --example bench_data
-    python scripts/bench_data.py PHOTOGRAPHS [--policy ra] [--small CIFAR] [--threads 2] [--rounds 5] [--seconds 5]
+    python scripts/bench_data.py PHOTOGRAPHS [--policy ra] [--small CIFAR] [--threads 2]
+        [--rounds 5] [--seconds 5]
 
-PHOTOGRAPHS is a folder of JPEG files, which are read repeatedly, so from the page cache. torchvision's `DataLoader` uses one
-worker process per mbconv thread and batches of 64, once with Pillow and once with torchvision.io's decoder (both use
-libjpeg-turbo). The programs alternate, each in its own process; the result is the median of the rounds. With `--policy ra` all
-programs also apply torchvision's RandAugment, and an additional row measures mbconv without the operations that a GPU would
-apply. `--small` adds the speed of padded 32 px crops of a data set such as CIFAR on one thread. Prints Markdown tables.
-Requires torch and torchvision.
+PHOTOGRAPHS is a folder of JPEG files, which are read repeatedly, so from the page cache. Every
+program makes random-resized crops with horizontal flips, as bytes. torchvision's `DataLoader` uses
+one worker process per mbconv thread and batches of 64, once with Pillow and once with
+torchvision.io's decoder (both use libjpeg-turbo). The programs alternate, each in its own process;
+the result is the median of the rounds. With `--policy ra` all programs also apply torchvision's
+RandAugment, and an additional row measures mbconv without the operations that a GPU would apply.
+`--small` adds the speed of padded 32 px crops of a data set such as CIFAR on one thread. Prints
+Markdown tables. Requires torch and torchvision.
 """
 import argparse
 import json

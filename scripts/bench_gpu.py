@@ -1,21 +1,24 @@
 #!/usr/bin/env python3
-"""Training and inference on a GPU: mbconv beside PyTorch, eager and compiled, in one run of limited length.
+"""Compares training and inference on a GPU with PyTorch, eager and compiled, in limited time.
 
-    python scripts/bench_gpu.py --mbconv target/release/mbconv [--device cuda] [--batch-size 256] [--input-size 224] [--minutes 9]
+    python scripts/bench_gpu.py --mbconv target/release/mbconv [--device cuda] [--batch-size 256]
+        [--input-size 224] [--minutes 9]
 
-What compiles or tunes at its first start does so first, all of it at once, each with a cache of its own; then everything is
-measured, one after the other, on a quiet machine. --cache keeps those of mbconv for later runs. Each of mbconv's measurements is
-a process of its own, as is all of a peer's, on images and labels that are already on the device. Training is forward,
-cross-entropy, backward and SGD with Nesterov momentum, and waits for the GPU every eighth step, as training seldom does;
-inference takes images to logits and waits each time. mbconv repeats a recorded training step, as its training does (a CUDA
-graph); PyTorch queues each. mbconv runs in single precision and in bf16 over f32 weights, PyTorch torchvision's networks: eager
-in single precision (NCHW), then channels-last in bf16 (autocast over f32 weights), eager and under torch.compile. What the time
-does not suffice for is named and left out. Peers are left out without torch; without CUDA they run on the CPU, as --peers-on
-says.
+Compilation and tuning run first, in parallel, with one cache each; --cache keeps mbconv's caches for
+later runs. Measurements then run one after the other. Each mbconv measurement is a process, each
+peer one process for all its measurements; images and labels are already on the device. A training
+step is forward, cross-entropy, backward and SGD with Nesterov momentum, with a wait for the GPU
+after every eighth step. Inference computes logits and waits each time. mbconv replays a recorded
+training step (a CUDA graph), as in training; PyTorch queues each step. mbconv runs in f32 and in
+bf16 over f32 weights. PyTorch runs torchvision's networks eagerly in f32 (NCHW), and in bf16
+(channels-last, autocast over f32 weights) eagerly and with torch.compile. Measurements that do not
+fit the time limit are listed and skipped. Peers are skipped without torch; without CUDA they run on
+the CPU (--peers-on).
 
-The last table is the roofline: multiply-accumulates, and the least bytes that a step moves when every layer is convolution,
-statistics, normalisation with activation and their gradients, each reading its operands and writing its results once
-(forward: the input once, the output four times; backward: twice and seven times), from `mbconv info --layers`. Prints Markdown.
+The last table is the roofline from `mbconv info --layers`: floating-point operations and minimum
+memory traffic of a step. Each layer is convolution, statistics, normalization with activation and
+their gradients; each of these reads its operands and writes its results once (forward: the input
+once, the output four times; backward: twice and seven times). Prints Markdown.
 """
 import argparse
 import concurrent.futures
@@ -38,16 +41,16 @@ PEERS = {
     "PyTorch eager bf16, channels-last": (True, False),
     "PyTorch compiled bf16, channels-last": (True, True),
 }
-# Steps of training that are queued before the GPU is waited for, as `mbconv bench` does.
+# Training steps between waits for the GPU, as in `mbconv bench`.
 UNWAITED = 8
-# Passes over a layer's input and output, forward and forward with backward.
+# Passes over a layer's input and output, forward only and with backward.
 PASSES = {"infer": (1, 1), "train": (3, 11)}
 BYTES = {"f32": 4, "bf16": 2}
 FLOPS_PER_MAC = {"infer": 2, "train": 6}
 
 
 def median_time(body, together, seconds, wait):
-    """Median seconds of `body`, run `together` times before waiting, for `seconds` after three that do not count."""
+    """Returns the median seconds of `body`, waiting after every `together` calls."""
     for _ in range(3):
         body()
     wait()
@@ -69,7 +72,7 @@ def pytorch(peer, network, mode, size, batch, seconds, where):
 
     fast, compiled = PEERS[peer]
     device = torch.device(where)
-    # cuDNN tries its algorithms for every shape first and keeps the quickest.
+    # cuDNN benchmarks its algorithms for every shape and keeps the fastest.
     torch.backends.cudnn.benchmark = True
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     layout = torch.channels_last if fast else torch.contiguous_format
@@ -98,7 +101,7 @@ def pytorch(peer, network, mode, size, batch, seconds, where):
 
 
 def run(command, limit, cache=None):
-    """Standard output of a command, and why there is no more of it."""
+    """Returns a command's standard output, and the reason if it failed or timed out."""
     environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
     try:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=max(limit, 1), env=environment)
@@ -114,7 +117,7 @@ def ours(program, step, args, limit, seconds):
     network, mode = step
     command = [args.mbconv, "bench", network, "--mode", mode, "--dtype", OURS[program], "--input-size", args.input_size]
     command += ["--batch-size", args.batch_size, "--seconds", seconds, "--device", args.device, "--json"]
-    # Two networks that tune at once would wait for each other in one cache.
+    # Networks that tune at the same time would block each other in one cache.
     out, trouble = run(command, limit, args.cache / f"{network}-{OURS[program]}")
     if trouble:
         return {}, trouble
@@ -123,7 +126,7 @@ def ours(program, step, args, limit, seconds):
 
 
 def peers(peer, args, limit, seconds):
-    """One process for all steps: importing and starting take longer than measuring."""
+    """Runs all steps in one process, because start-up takes longer than measuring."""
     command = [sys.executable, "-u", __file__, "--worker", peer, "--seconds", seconds]
     command += ["--input-size", args.input_size, "--batch-size", args.batch_size, "--peers-on", args.peers_on]
     out, trouble = run(command, limit)
@@ -132,7 +135,7 @@ def peers(peer, args, limit, seconds):
 
 
 def prepare(rivals, args, limit):
-    """Compiles and tunes whatever will be measured, as far as the time goes; how long each took."""
+    """Compiles and tunes everything to be measured within the limit; prints the times."""
     started = time.monotonic()
 
     def ours_once(program, network):
@@ -154,7 +157,7 @@ def prepare(rivals, args, limit):
 
 
 def work(args):
-    """What a peer's process does: a line for each step."""
+    """Runs in a peer's process and prints one line per step."""
     for step in STEPS:
         speed = pytorch(args.worker, *step, args.input_size, args.batch_size, args.seconds, args.peers_on)
         print(json.dumps({"step": step, "images_per_second": speed, "device": device_name(args.peers_on)}))
@@ -167,7 +170,7 @@ def device_name(where):
 
 
 def peers_device():
-    """Where PyTorch runs, or nothing without it."""
+    """Returns PyTorch's device, or None without PyTorch."""
     try:
         import torch
         import torchvision  # noqa: F401
@@ -177,14 +180,14 @@ def peers_device():
 
 
 def roofline(network, mode, precision, args):
-    """Arithmetic and least traffic of a step."""
+    """Returns the floating-point operations and the minimum memory traffic of a step."""
     out, _ = run([args.mbconv, "info", network, "--input-size", args.input_size, "--layers", "--json"], 60)
     info = json.loads(out)
     reads, writes = PASSES[mode]
     size = lambda shape: shape[0] * shape[1] * shape[2]
     elements = sum(reads * size(layer["input"]) + writes * size(layer["output"]) for layer in info["layers"])
     flops = FLOPS_PER_MAC[mode] * info["macs"] * args.batch_size
-    # Weights are read; in training their gradients are written and read, and moments and weights read and written.
+    # Weights are read. Training also writes and reads gradients and updates moments and weights.
     weights = info["parameters"] * (8 if mode == "train" else 1)
     return flops, BYTES[precision] * elements * args.batch_size + BYTES["f32"] * weights
 
@@ -200,18 +203,18 @@ def table(head, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mbconv", default="target/release/mbconv")
-    parser.add_argument("--device", default="cuda", help="mbconv's")
+    parser.add_argument("--device", default="cuda", help="device of mbconv")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--input-size", type=int, default=224)
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement, after warming up")
-    parser.add_argument("--each", type=float, default=60, help="seconds that one of mbconv's measurements may take")
-    parser.add_argument("--prepare", type=float, default=240, help="seconds for what compiles and tunes at its first start, all at once (a smaller GPU may lack the memory); 0: it is done while measuring, so --each should be longer")
-    parser.add_argument("--cache", type=pathlib.Path, help="where mbconv keeps what it compiled and tuned (default: nowhere after this run)")
-    parser.add_argument("--minutes", type=float, default=9, help="of everything")
-    parser.add_argument("--bandwidth", type=float, default=4.8, help="the GPU's memory in TB/s, by its data sheet")
-    parser.add_argument("--tflops", type=float, default=67, help="the GPU's f32 arithmetic, by its data sheet")
-    parser.add_argument("--tflops-bf16", type=float, default=989, help="the GPU's bf16 products, by its data sheet")
-    parser.add_argument("--peers-on", help="PyTorch's device")
+    parser.add_argument("--seconds", type=float, default=5, help="length of each measurement, after warm-up")
+    parser.add_argument("--each", type=float, default=60, help="time limit of one mbconv measurement in seconds")
+    parser.add_argument("--prepare", type=float, default=240, help="seconds for compiling and tuning everything in parallel (needs GPU memory); 0: done while measuring, so increase --each")
+    parser.add_argument("--cache", type=pathlib.Path, help="folder for mbconv's compiled and tuned kernels (default: temporary)")
+    parser.add_argument("--minutes", type=float, default=9, help="limit for all measurements in minutes")
+    parser.add_argument("--bandwidth", type=float, default=4.8, help="memory bandwidth in TB/s, from the data sheet")
+    parser.add_argument("--tflops", type=float, default=67, help="f32 TFLOP/s, from the data sheet")
+    parser.add_argument("--tflops-bf16", type=float, default=989, help="bf16 matrix TFLOP/s, from the data sheet")
+    parser.add_argument("--peers-on", help="device of PyTorch")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -223,11 +226,11 @@ def main():
     args.peers_on = args.peers_on or peers_device()
     rivals = list(PEERS) if args.peers_on and not args.no_peers else []
     if not rivals:
-        print("PyTorch is left out: it is not installed, or not wanted\n")
+        print("PyTorch is skipped: not installed, or --no-peers\n")
     if args.prepare:
         prepare(rivals, args, args.prepare)
     speeds, troubles, places = {}, [], set()
-    # mbconv first, and what compiles last, so that a short time leaves out the slowest to start.
+    # mbconv first and compiled peers last: if time runs out, the slowest to start are skipped.
     jobs = [(program, step) for program in OURS for step in STEPS] + [(peer, None) for peer in rivals]
     for program, step in jobs:
         left = end - time.monotonic()
@@ -242,7 +245,7 @@ def main():
             print(f"{program}, {' '.join(step)}: {speed:.1f} images per second", file=sys.stderr, flush=True)
 
     print(f"Images per second, {args.input_size} px, batch {args.batch_size}; mbconv on `{args.device}`, PyTorch on `{args.peers_on}` "
-          f"({', '.join(sorted(map(str, places)))}); beside PyTorch's, what mbconv has of it in the same precision\n")
+          f"({', '.join(sorted(map(str, places)))}); ratios: mbconv / PyTorch in the same precision\n")
     rows = []
     for step in STEPS:
         row = [", ".join(step)]
@@ -267,7 +270,7 @@ def main():
             share = f"{100 * own / best:.2g} %" if own else "–"
             name = f"{', '.join(step)}, {precision}"
             rows.append([name, f"{flops / 1e12:.3g}", f"{traffic / 1e9:.3g}", bound, f"{best:.0f}", share])
-    table(["", "TFLOP a step", "GB a step", "bound by", "images per second at most", "mbconv reaches"], rows)
+    table(["", "TFLOP per step", "GB per step", "limited by", "images per second at most", "mbconv reaches"], rows)
     for trouble in troubles:
         print(f"- {trouble}")
 

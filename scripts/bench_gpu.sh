@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Training and inference on a GPU beside PyTorch, in one call under ten minutes: see bench_gpu.py, which takes the arguments.
-#   scripts/bench_gpu.sh [--device cuda|vulkan|wgpu] [--batch-size 256] [--input-size 224] [--minutes 9] ...
-# Builds the program with that device first, which does not count; --mbconv FILE names one that is built.
+# Compares training and inference on a GPU with PyTorch in less than ten minutes.
+#   scripts/bench_gpu.sh [--device cuda|vulkan|wgpu] [--batch-size 256] [--input-size 224] ...
+# Arguments are those of bench_gpu.py. Builds the program for the device first, which does not count
+# as measuring time; --mbconv FILE uses an existing program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# One process with all threads, beside several with their share each: images per second and what MPI takes of an update.
+# Compares one process using all threads with several processes sharing the threads: images per
+# second and MPI's time per update.
 #
 #     cargo build --release --features mpi
 #     scripts/bench_mpi.sh RECIPE DATA [PROCESSES…]     # by default 1 and 2
 #
-# Each trains two epochs; the second counts.
+# Each run trains two epochs; the second one is measured.
 set -euo pipefail
 recipe=$1 data=$2; shift 2
 program=${MBCONV:-target/release/mbconv}

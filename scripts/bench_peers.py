@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Compares CPU training and inference with PyTorch, ONNX Runtime and OpenVINO in f32, and bf16 inference with OpenVINO.
+"""Compares CPU training and inference with PyTorch, ONNX Runtime and OpenVINO.
 
-    python scripts/bench_peers.py --mbconv target/release/mbconv [--threads 2] [--rounds 3] [--seconds 5] [--only train|infer]
+    python scripts/bench_peers.py --mbconv target/release/mbconv [--threads 2] [--rounds 3]
+        [--seconds 5] [--only train|infer]
 
-Every measurement is a separate process with the same number of threads; the programs alternate, and the result is the median
-of the rounds. A training step is forward, cross-entropy, backward and SGD with Nesterov momentum on a batch in memory;
-inference computes logits of images in memory. PyTorch runs torchvision's networks channels-last; ONNX Runtime and OpenVINO run
-their ONNX export with a fixed batch size. Peak memory is that of the process; the part added by training is in parentheses.
-Prints Markdown tables. Requires torch, torchvision, onnx, onnxruntime and openvino.
+Training and inference run in f32; inference also in bf16, compared with OpenVINO. Every measurement
+is a separate process with the same number of threads; the programs alternate, and the result is the
+median of the rounds. A training step is forward, cross-entropy, backward and SGD with Nesterov
+momentum on a batch in memory; inference computes logits of images in memory. PyTorch runs
+torchvision's networks channels-last; ONNX Runtime and OpenVINO run their ONNX export with a fixed
+batch size. Peak memory is that of the process; the part added by training is in parentheses. Prints
+Markdown tables. Requires torch, torchvision, onnx, onnxruntime and openvino.
 """
 import argparse
 import json

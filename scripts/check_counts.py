@@ -1,8 +1,9 @@
-"""Counts every listed network's parameters and multiply-accumulates in torchvision's and timm's own modules.
+"""Compares parameters and multiply-accumulates of every listed network with torchvision and timm.
 
     python scripts/check_counts.py [path of mbconv]
 
-Compares with `mbconv list --json`, to the digit. Modules are made on PyTorch's `meta` device, so nothing is allocated.
+The counts of `mbconv list --json` must match exactly. Modules are built on PyTorch's `meta` device,
+so no weights are allocated.
 """
 
 import json
@@ -15,7 +16,7 @@ import torchvision
 
 
 def peer(name):
-    """The peer's module of a listed name, and whose it is."""
+    """Returns the module of a listed name and the library it comes from."""
     plain = name.removeprefix("tf_")
     if plain.startswith("mobilenet_v2"):
         suffix = plain.removeprefix("mobilenet_v2").removeprefix("_")
@@ -30,7 +31,7 @@ def peer(name):
 
 
 def macs(model, side):
-    """Multiply-accumulates of convolutions and linear layers for one image."""
+    """Returns the multiply-accumulates of convolutions and linear layers for one image."""
     counts = []
 
     def count(module, inputs, output):
@@ -57,7 +58,7 @@ def main():
             own = (row["parameters"], row["macs"])
             theirs = (sum(p.numel() for p in model.parameters()), macs(model, row["resolution"]))
             wrong += own != theirs
-            print(f"{row['name']:28}{whose:12}{own[0]:>12}{own[1]:>14}", "ok" if own == theirs else f"BUT {theirs}")
+            print(f"{row['name']:28}{whose:12}{own[0]:>12}{own[1]:>14}", "ok" if own == theirs else f"expected {theirs}")
     print(f"{len(rows) - wrong} of {len(rows)} agree")
     sys.exit(wrong > 0)
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Compare the JPEG decoder's pixels with Pillow's, bit for bit.
+"""Compares the JPEG decoder's pixels with Pillow's, bit for bit.
 
     cargo build --release --example decode
     python scripts/check_jpeg.py PHOTOGRAPHS... [--count 200] [--program target/release/examples/decode]
 
-PHOTOGRAPHS are folders of images. COUNT of them, evenly chosen, are encoded once in each of the ways below, and
-decoded by both. Pillow writes most; `cjpeg` and `jpegtran` (Debian: libjpeg-turbo-progs) write samplings,
-scans and codings that Pillow does not, and are left out if missing. Prints a Markdown table; the exit status
-is 1 if any pixel differs.
+PHOTOGRAPHS are folders of images. COUNT of them, evenly spaced, are encoded in each of the ways
+below and decoded by both programs. Pillow writes most files; `cjpeg` and `jpegtran` (Debian:
+libjpeg-turbo-progs) write samplings, scans and codings that Pillow cannot, and are skipped if
+missing. Prints a Markdown table. The exit status is 1 if any pixel differs.
 """
 import argparse
 import io
@@ -21,9 +21,9 @@ import tempfile
 import numpy as np
 from PIL import Image, ImageFile
 
-# Scans of one component each.
+# One scan per component.
 APART = "0;\n1;\n2;\n"
-# Pillow reads arithmetic coding only in one piece.
+# Pillow needs arithmetic-coded data in one piece.
 ImageFile.MAXBLOCK = 1 << 26
 EXTENSIONS = {".jpg", ".jpeg", ".png"}
 
@@ -45,7 +45,7 @@ def cropped(encode, width, height):
 
 
 def odd(encode):
-    """An odd width and height, so that blocks and chroma samples reach beyond the image."""
+    """Crops to odd sides, so that blocks and chroma samples exceed the image."""
     return lambda image: encode(image.crop((0, 0, (image.width - 3) | 1, (image.height - 5) | 1)))
 
 
@@ -63,7 +63,7 @@ def cjpeg(*options, scans=None):
 
 
 def without_tables(encode):
-    """Leaves out the Huffman tables of the standard, as Motion JPEG does."""
+    """Removes the standard Huffman tables, as Motion JPEG does."""
     def strip(image):
         data, out, at = encode(image), b"\xff\xd8", 2
         while data[at + 1] != 0xDA:
@@ -75,13 +75,13 @@ def without_tables(encode):
 
 
 def within_pixels(data, share):
-    """The place after a share of what follows the header."""
+    """Returns the offset after the given share of the data behind the header."""
     start = data.index(b"\xff\xda")
     return start + int((len(data) - start) * share)
 
 
 def inside(encode):
-    """Damage: four bytes of the pixels' data become zero."""
+    """Zeroes four bytes of the image data."""
     def damage(image):
         data = bytearray(encode(image))
         middle = within_pixels(data, 0.67)
@@ -91,7 +91,7 @@ def inside(encode):
 
 
 def cut(encode):
-    """Damage: the file ends early, but with the marker of an end."""
+    """Truncates the file and appends an end marker."""
     def shorten(image):
         data = encode(image)
         return data[: within_pixels(data, 0.6)] + b"\xff\xd9"

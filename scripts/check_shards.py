@@ -1,11 +1,11 @@
-"""Packs image folders with `mbconv data pack` and reads the shards with their own libraries: `webdataset` and `datasets`.
-
-Every image must be there once, with its class, byte by byte; with --size, as the JPEG of Pillow's bilinear resize, up to what
-JPEG loses. A second run on one thread must write the same bytes.
+"""Packs image folders with `mbconv data pack` and reads them with `webdataset` and `datasets`.
 
     python scripts/check_shards.py DATA --mbconv target/release/mbconv [--size 256]
 
-DATA holds `train/` and `val/` of class folders.
+Every image must occur once with its class, byte by byte. With --size, it must match Pillow's bilinear
+resize up to JPEG loss. A second run with one thread must write the same bytes.
+
+DATA contains `train/` and `val/` with class folders.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def pixels(image):
 
 
 def resized(image, size):
-    """torchvision's Resize(size)."""
+    """Resizes like torchvision's Resize(size)."""
     w, h = image.size
     if min(w, h) <= size:
         return None

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a run's event files with TensorBoard's own reader and compares them with its metrics.csv.
+"""Reads a run's event files with TensorBoard and compares them with its metrics.csv.
 
     pip install tensorboard
     python scripts/check_tensorboard.py RUN

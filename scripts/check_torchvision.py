@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Opens model files of mbconv with torchvision, and compares what both make of images.
+"""Opens mbconv's model files with torchvision and compares logits.
 
     python scripts/check_torchvision.py MODEL.safetensors...
-    python scripts/check_torchvision.py MODEL.safetensors... --images FILES... --mbconv target/release/mbconv
+    python scripts/check_torchvision.py MODEL.safetensors... --images FILES... --mbconv PROGRAM
 
-The first form builds the network that each file's metadata describe and loads the weights with `strict=True`. The second
-also preprocesses the images with Pillow and torchvision as the metadata say, and compares torchvision's logits with those
-of `mbconv predict`: status 1 where they differ by more than 1e-3 of the logits' size. JPEGs are decoded by two different
-libraries, whose pixels may differ by one or two steps: give PNGs for the closest comparison.
-Needs torch, torchvision, safetensors and Pillow.
+The first form builds the network described by each file's metadata and loads the weights with
+`strict=True`. The second form also preprocesses the images with Pillow and torchvision according to
+the metadata, and compares torchvision's logits with `mbconv predict`. The exit status is 1 if they
+differ by more than 1e-3 of the largest logit. Requires torch, torchvision, safetensors and Pillow.
 """
 import argparse
 import json
@@ -24,14 +23,14 @@ from torchvision.transforms import InterpolationMode, v2
 
 LIMIT = 1e-3
 INTERPOLATION = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
-# Of the stem and the seven stages, in both families.
+# Strides of the stem and the seven stages, in both families.
 STRIDES = {"imagenet": [2, 1, 2, 2, 2, 1, 2, 1], "cifar": [1, 1, 1, 2, 2, 1, 2, 1]}
-# Where in MobileNetV2's flat list each stage begins.
+# Index of each stage's first block in MobileNetV2's flat list.
 MOBILENET_STAGES = [1, 2, 4, 7, 11, 14, 17]
 
 
 def build(architecture):
-    """Torchvision's network of the name, with the strides and input channels of the metadata."""
+    """Returns torchvision's network with the strides and input channels of the metadata."""
     name, classes = architecture["name"], architecture["classes"]
     if name.startswith("mobilenet_v2"):
         width = float(name.removeprefix("mobilenet_v2").removeprefix("_") or 1)
@@ -60,7 +59,7 @@ def build(architecture):
 
 
 def load(path):
-    """The network in a model file, in float32, and what the file says of itself."""
+    """Returns a model file's network in float32 and its metadata."""
     with safe_open(path, framework="pt") as file:
         card = json.loads((file.metadata() or {}).get("mbconv") or sys.exit(f"error: {path} has no `mbconv` metadata"))
         state = {key: file.get_tensor(key) for key in file.keys()}
@@ -72,7 +71,7 @@ def load(path):
 
 
 def transform(preprocess):
-    """The metadata's preprocessing in torchvision's terms."""
+    """Returns the metadata's preprocessing as a torchvision transform."""
     return v2.Compose([
         v2.Resize(preprocess["resize"], interpolation=INTERPOLATION[preprocess["interpolation"]]),
         v2.CenterCrop(preprocess["crop"]),
@@ -83,7 +82,7 @@ def transform(preprocess):
 
 
 def predict(program, path, images):
-    """Logits of `mbconv predict`, one row an image."""
+    """Returns the logits of `mbconv predict`, one row per image."""
     command = [program, "predict", path, *images, "--logits", "--json"]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
@@ -95,7 +94,7 @@ def predict(program, path, images):
 
 
 def compare(model, card, path, options):
-    """Prints how far apart both are; do they agree?"""
+    """Prints the difference of the logits and returns whether they agree."""
     prepare = transform(card["preprocess"])
     with torch.inference_mode():
         expected = torch.cat([model(prepare(Image.open(name).convert("RGB"))[None]) for name in options.images])
@@ -115,8 +114,8 @@ def compare(model, card, path, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a .safetensors file that mbconv wrote")
-    parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="images to compare logits of")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a .safetensors file written by mbconv")
+    parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="images whose logits are compared")
     parser.add_argument("--mbconv", metavar="PROGRAM", help="path of the program; needed with --images")
     options = parser.parse_args()
     if bool(options.images) != bool(options.mbconv):

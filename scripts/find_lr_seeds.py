@@ -3,7 +3,7 @@
 
     scripts/find_lr_seeds.py [--program target/release/mbconv] [--seeds 5] -- ARGUMENTS
 
-ARGUMENTS are those of `find-lr`, such as `configs/digits.toml`, or `--weights MODEL --data PHOTOS`.
+ARGUMENTS are passed to `find-lr`, such as `configs/digits.toml`, or `--weights MODEL --data PHOTOS`.
 Exits with status 1 if a seed has no suggestion, or if the largest is more than twice the smallest.
 """
 import argparse
@@ -22,7 +22,7 @@ options = parser.parse_args()
 suggestions = []
 with tempfile.TemporaryDirectory() as folder:
     for seed in range(options.seeds):
-        # Seeds of a run's sweeps follow each other.
+        # The sweeps of one run use consecutive seeds.
         command = [options.program, "find-lr", *options.arguments, "--set", f"seed={100 * seed}", "--json"]
         command += ["--out", os.path.join(folder, "curve.svg")]
         output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the fixtures that the augmentation's tests compare themselves with: what Pillow makes of an image, and what timm
-and torchvision make of magnitudes.
+"""Writes the augmentation fixtures: Pillow's pixels, timm's and torchvision's magnitudes.
 
     python scripts/golden_augment.py FOLDER_OF_PHOTOGRAPHS
 
-takes the first photograph of the folder, in order of names, and writes to crates/train/tests/fixtures/augment. Needs numpy,
-Pillow, timm and torchvision.
+Uses the first photograph of the folder by name and writes to
+crates/train/tests/fixtures/augment. Requires numpy, Pillow, timm and torchvision.
 """
 import json
 import sys
@@ -28,7 +27,7 @@ FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
 
 def operations():
-    """(name, argument, filter, function)."""
+    """Returns tuples (name, argument, filter, function)."""
     rows = []
     for name, function in [
         ("ShearX", aa.shear_x),
@@ -66,7 +65,7 @@ def operations():
 
 
 def images(photo):
-    """A photograph of low contrast, one with few colours, a line and a dot: (name, image)."""
+    """Returns (name, image): low contrast, few colors, one row, one pixel."""
     small = photo.resize((45, 34), Image.LANCZOS)
     dull = small.point(lambda value: 40 + value // 2)
     few = small.point(lambda value: value // 64 * 64).crop((0, 0, 20, 20))
@@ -84,7 +83,7 @@ def write_operations(photo):
 
 
 class Always:
-    """Stands in for `random`: says no sign is turned."""
+    """Replaces `random` so that no sign is flipped."""
 
     @staticmethod
     def random():
@@ -92,7 +91,7 @@ class Always:
 
 
 def write_levels():
-    """What timm's functions make of magnitudes when no sign is turned, and torchvision's of bins."""
+    """Writes the arguments for timm's magnitudes, without sign flips, and torchvision's bins."""
     aa.random = Always
     table = {"timm": {}, "torchvision": {}}
     for name in sorted(set(aa._RAND_TRANSFORMS + aa._RAND_INCREASING_TRANSFORMS + ["PosterizeOriginal", "Desaturate", "GaussianBlur"])):
@@ -111,7 +110,7 @@ def write_levels():
 
 
 def write_mixes():
-    """timm's mixed batches and targets, for parameters that are written along."""
+    """Writes timm's mixed batches and targets with the mixing parameters."""
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (4, 3, 6, 5), dtype=np.uint8)
     labels = np.array([2, 0, 1, 2])

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Write image files of many kinds and what Pillow makes of them, for the tests of decoding.
+"""Writes image files of many kinds and Pillow's pixels for the decoding tests.
 
     python scripts/golden_decode.py
 
-Makes `crates/train/tests/fixtures/kinds` from the photograph `fixtures/decode/rgb.png`: each file, and beside it
-`convert("RGB")` of it as a PNG file. Needs numpy, Pillow and `cjpeg` (Debian: libjpeg-turbo-progs).
+Creates `crates/train/tests/fixtures/kinds` from the photograph `fixtures/decode/rgb.png`: each file,
+and its `convert("RGB")` as a PNG file. Requires numpy, Pillow and `cjpeg` (Debian:
+libjpeg-turbo-progs).
 """
 import io
 import pathlib
@@ -38,7 +39,7 @@ def save(image, format, **options):
 
 
 def tiff(data, width, height, bits, photometric, samples=1, format=1, extra=None, colors=None, big_endian=False):
-    """An uncompressed TIFF file of a kind that Pillow does not write."""
+    """Returns an uncompressed TIFF file of a kind that Pillow cannot write."""
     order = ">" if big_endian else "<"
     tags = {256: ("H", [width]), 257: ("H", [height]), 258: ("H", [bits] * samples), 259: ("H", [1]),
             262: ("H", [photometric]), 273: ("I", [0]), 277: ("H", [samples]), 278: ("H", [height]),
@@ -69,7 +70,7 @@ def tga(kind, depth, width, height, pixels, flags=0, identity=b"", palette=b"", 
 
 
 def gif(image, screen, left, top, background, transparent=None, local=False):
-    """A frame of an image that begins elsewhere on a screen of another size."""
+    """Returns a GIF whose frame has an offset on a screen of another size."""
     data = save(image, "GIF", interlace=0)
     colors = 3 * (2 << (data[10] & 7))
     table, at = data[13:13 + colors], data.index(b"\x2c", 13 + colors)
@@ -87,12 +88,12 @@ def bmp(width, height, depth, compression, rest, data):
 
 
 def rows(array, align):
-    """Rows from the bottom to the top, each filled up to a multiple of `align` bytes."""
+    """Returns rows from bottom to top, padded to a multiple of `align` bytes."""
     return b"".join(row.tobytes() + bytes(-row.nbytes % align) for row in array[::-1])
 
 
 def change_png(data, chunk=None, at_end=0):
-    """Damages the checksum of a chunk, and cuts off bytes at the end."""
+    """Corrupts the checksum of a chunk and cuts off bytes at the end."""
     data = bytearray(data[: len(data) - at_end])
     if chunk:
         at = data.index(chunk)
@@ -193,7 +194,7 @@ def main():
     for name, data in files(photo):
         (out / name).write_bytes(data)
         pixels = Image.open(io.BytesIO(data)).convert("RGB")
-        # Without what the file says of transparency.
+        # Drops the transparency metadata.
         Image.fromarray(np.asarray(pixels)).save(out / f"{name}.rgb.png", optimize=True)
         total += 1
     size = sum(path.stat().st_size for path in out.iterdir())

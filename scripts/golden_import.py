@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes crates/train/tests/fixtures/import: what other projects' networks and files are, for tests without Python.
+"""Writes crates/train/tests/fixtures/import: networks and files of other libraries.
 
     python scripts/golden_import.py
 
-The .json files hold a peer's keys and shapes and the logits of the peer in float64; weights, running statistics and images
-follow from golden_nets.py's formula of (key, flat index) and are in no file. The .pth files are small dictionaries in the
-forms that PyTorch writes. Needs what peers.py needs.
+The .json files contain a network's keys, shapes and float64 logits. Weights, running statistics and
+images are not stored: they follow from golden_nets.py's formula of (key, flat index). The .pth files
+are small dictionaries in the forms that PyTorch writes. Requires the packages of peers.py.
 """
 import argparse
 import json
@@ -31,7 +31,7 @@ from torchvision.models import MobileNet_V2_Weights
 FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "train" / "tests" / "fixtures" / "import"
 CLASSES = 10
 IMAGES = (2, 3, 64, 64)
-# Fixture: the peer, what the file is called, this program's name of the network.
+# Fixture: network, file name, mbconv's name of the architecture.
 NETWORKS = {
     "torchvision_mobilenet_v2": (
         torchvision_peer("mobilenet_v2", MobileNet_V2_Weights.IMAGENET1K_V2, "", width_mult=0.25),
@@ -55,7 +55,7 @@ NETWORKS = {
 
 
 def network(peer):
-    """The peer's keys and shapes, and its logits in float64."""
+    """Writes a network's keys and shapes, and its logits in float64."""
     model = peer.build(CLASSES)
     state = model.state_dict()
     for key, tensor in state.items():
@@ -69,7 +69,7 @@ def network(peer):
 
 
 def files():
-    """The forms in which PyTorch writes tensors; all hold the same numbers."""
+    """Writes the same tensors in every file form of PyTorch."""
     numbers = torch.arange(24, dtype=torch.float32) / 4
     state = OrderedDict(
         whole=numbers.reshape(2, 3, 4),
@@ -100,7 +100,7 @@ def files():
     torch.save(checkpoint, FIXTURES / "checkpoint.pth")
     torch.save(checkpoint, FIXTURES / "legacy_checkpoint.pth", _use_new_zipfile_serialization=False)
     torch.save(torch.nn.Linear(2, 2), FIXTURES / "module.pth")
-    # Tensors beside the weights, networks in dictionaries of any name, and files without weights.
+    # Tensors beside the weights, networks under any key, and files without weights.
     accuracy = torch.tensor(71.2)
     torch.save({"state_dict": prefixed, "best_acc1": accuracy, "loss": accuracy}, FIXTURES / "accuracy.pth")
     torch.save({"student": other, "teacher": state, "optimizer": optimizer}, FIXTURES / "teacher.pth")

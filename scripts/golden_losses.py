@@ -3,7 +3,7 @@
 
     python scripts/golden_losses.py
 
-Needs torch and timm.
+Requires torch and timm.
 """
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def smoothed(smoothing):
 
 
 def focal(logits, shares, gamma, weight):
-    """Lin et al. 2017, equation 5, of the softmax: written out, as PyTorch has none."""
+    """Focal loss of the softmax (Lin et al. 2017, equation 5), which PyTorch lacks."""
     log_p = F.log_softmax(logits, 1)
     return -(weight * shares * (1 - log_p.exp()) ** gamma * log_p).sum(1)
 

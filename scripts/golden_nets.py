@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes crates/nets/tests/fixtures/golden_*.json: what torchvision's networks compute, for crates/nets/tests/golden.rs.
+"""Writes crates/nets/tests/fixtures/golden_*.json: torchvision's results for golden.rs.
 
     python scripts/golden_nets.py
 
-Weights, running statistics and images follow from a formula of (key, flat index) that both sides compute, so that a
-fixture holds only results. Torchvision runs in float64, so its own rounding is nil; what the same run in float32 loses
-is printed, as the measure of what a float32 program can be asked for. Needs torch and torchvision.
+Weights, running statistics and images follow from a formula of (key, flat index), which the Rust
+test also computes, so fixtures contain only results. Torchvision runs in float64. The difference of
+its float32 run is printed as the accuracy to expect of a float32 program. Requires torch and
+torchvision.
 """
 import json
 import re
@@ -19,14 +20,15 @@ from torchvision.ops import StochasticDepth
 
 FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "nets" / "tests" / "fixtures"
 CLASSES = 10
-# Neither square nor a multiple of 32, so that maps with odd sides occur: 5x4 and 3x2 at the end.
+# Neither square nor a multiple of 32, to get feature maps with odd sides: 5x4 and 3x2 at the end.
 IMAGES = (4, 3, 64, 80)
 LABELS = [1, 4, 7, 0]
-# Weights uniform with variance 2 / fan-in, as He et al. draw them: activations keep their size through the network.
+# Uniform weights with variance 2 / fan-in (He et al.), so that activations keep their scale.
 GAIN = 6.0
 
-# Keys of which the first values are kept too: stem, first depthwise, a middle pointwise, a depthwise with stride 2,
-# the last norm, the classifier; for EfficientNet also a 5x5 depthwise and a squeeze-excitation.
+# Keys whose first values are stored: stem, first depthwise, a middle pointwise, a depthwise with
+# stride 2, the last norm, the classifier; for EfficientNet also a 5x5 depthwise and a
+# squeeze-excitation.
 MOBILENET_V2 = [
     "features.0.0.weight",
     "features.0.1.running_mean",
@@ -64,9 +66,9 @@ EFFICIENTNET = [
     "classifier.1.weight",
     "classifier.1.bias",
 ]
-# Norm weights and biases are [a, b]: a + b u. A ReLU6 that rounding moves over its kink at 0 or 6 changes gradients at
-# once, by up to a hundredth of their norm with maps as small as these; so the second network's norms keep every value
-# between the kinks while training, and its gradients can be compared closely.
+# Norm weights and biases [a, b] are a + b u. If rounding moves a value across ReLU6's kinks at 0 or
+# 6, gradients of these small feature maps change by up to a hundredth of their norm. The norms of
+# the second network keep all training values between the kinks, so its gradients compare closely.
 USUAL = {"weight": [1.0, 0.2], "bias": [0.0, 0.1]}
 BETWEEN_KINKS = {"weight": [0.36, 0.06], "bias": [3.0, 0.1]}
 
@@ -75,12 +77,12 @@ NETWORKS = {
     "mobilenet_v2_0.5": (torchvision.models.mobilenet_v2, {"width_mult": 0.5}, BETWEEN_KINKS, MOBILENET_V2),
     "efficientnet_b0": (torchvision.models.efficientnet_b0, {}, USUAL, EFFICIENTNET),
 }
-# Of this network not every tensor is probed, to keep the fixtures small.
+# Only the chosen tensors of this network are probed, to keep the fixtures small.
 SMALL = "mobilenet_v2"
 
 
 def uniform(key, count):
-    """`count` values in [-1, 1) in steps of 2^-23, exact in float32: splitmix64 of FNV-1a(key) + index."""
+    """Returns `count` values in [-1, 1), multiples of 2^-23: splitmix64 of FNV-1a(key) + index."""
     seed = 0xCBF29CE484222325
     for byte in key.encode():
         seed = (seed ^ byte) * 0x100000001B3 % 2**64
@@ -93,7 +95,10 @@ def uniform(key, count):
 
 
 def fill(key, shape, norm):
-    """The tensor of `key`: scaled by its kind, computed in float64 and rounded to float32. `norm` has a norm's scales."""
+    """Returns the tensor of `key`, computed in float64 and rounded to float32.
+
+    `norm` contains the scales of batch-norm tensors.
+    """
     u = uniform(key, int(np.prod(shape)))
     kind = key.rsplit(".", 1)[1]
     if kind == "running_var":
@@ -108,14 +113,14 @@ def fill(key, shape, norm):
 
 
 def images():
-    """Noise of the formula, each image with a contrast and a brightness of its own."""
+    """Returns noise images, each with its own contrast and brightness."""
     noise = uniform("images", int(np.prod(IMAGES))).reshape(IMAGES)
     number = np.arange(IMAGES[0]).reshape(-1, 1, 1, 1)
     return torch.from_numpy((noise * 0.5 * (number + 1) + 0.5 * (number - 1.5)).astype(np.float32))
 
 
 def build(name):
-    """Network `name`, filled, with dropout and stochastic depth off."""
+    """Returns network `name` with the formula's weights, without dropout and stochastic depth."""
     function, options, norm, _ = NETWORKS[name]
     model = function(num_classes=CLASSES, **options)
     state = model.state_dict()
@@ -131,13 +136,13 @@ def build(name):
 
 
 def probe(key, tensor):
-    """Norm, and projection on the formula's values for `key`, which no permutation or change of sign survives."""
+    """Returns the norm and a projection that detects permutations and sign changes."""
     values = tensor.detach().double().flatten().numpy()
     return [float(np.linalg.norm(values)), float(values @ uniform(f"probe {key}", values.size))]
 
 
 def measure(model, dtype):
-    """Everything a fixture holds, computed in `dtype`."""
+    """Computes the contents of a fixture in `dtype`."""
     model = model.to(dtype)
     inputs = images().to(dtype)
     labels = torch.tensor(LABELS)
@@ -158,7 +163,7 @@ def measure(model, dtype):
 
 
 def rounded(value):
-    """Floats to seven significant digits, in whatever holds them."""
+    """Rounds nested floats to seven significant digits."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -167,8 +172,11 @@ def rounded(value):
 
 
 def worst(found, expected):
-    """Largest difference among tensors and where, in units of each one's norm. The gradient of a bias whose layer's
-    output is normalised again is nothing but rounding: no unit is smaller than a thousandth of the largest."""
+    """Returns the largest difference relative to a tensor's norm, and its key.
+
+    Gradients of biases before a norm are pure rounding error, so the norms that divide are at least
+    a thousandth of the largest one.
+    """
     floor = max(tensor.norm() for tensor in expected.values()) / 1000
     errors = {
         key: float((found[key].double() - tensor).norm() / max(tensor.norm(), floor)) for key, tensor in expected.items()
@@ -192,8 +200,8 @@ def write(name):
         }
 
     sections = {mode: section(run) for mode, run in exact.items()}
-    # Gradients in evaluation mode are those of fine-tuning with frozen norms. All tensors of the whole networks in
-    # training are probed, elsewhere the chosen ones will do.
+    # Gradients in evaluation mode are those of fine-tuning with frozen norms. In training all
+    # tensors are probed, except in the small network; in evaluation only the chosen ones.
     for mode in ("eval", "train") if name == SMALL else ("eval",):
         probes = sections[mode]["probes"]
         sections[mode]["probes"] = {key: probes[key] for key in keys if key in probes}

@@ -1,4 +1,4 @@
-"""Steps of PyTorch's and timm's optimizers, for the test in crates/train/src/optimizer/rule.rs.
+"""Prints steps of PyTorch's and timm's optimizers for the test in optimizer/rule.rs.
 
     python scripts/golden_optimizers.py
 """

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the fixtures that the data pipeline's tests compare themselves with: what Pillow and torchvision make of images.
+"""Writes the fixtures of the data pipeline's tests: images as processed by Pillow and torchvision.
 
     python scripts/golden_resize.py FOLDER_OF_PHOTOGRAPHS
 
-takes the first landscape and the first portrait photograph of the folder, in order of names, and writes to
-crates/train/tests/fixtures/resize and .../decode. Needs numpy, Pillow and torchvision.
+Uses the first landscape and the first portrait photograph of the folder by name, and writes to
+crates/train/tests/fixtures/resize and .../decode. Requires numpy, Pillow and torchvision.
 """
 import io
 import struct
@@ -39,7 +39,7 @@ def resize_fixtures(photos):
     landscape = next(p for p in photos if p.width > p.height).resize((151, 113), Image.LANCZOS)
     portrait = next(p for p in photos if p.width < p.height).resize((83, 120), Image.LANCZOS)
     for name, photo, side, preprocess in [
-        # (photograph, its name, side of the square it is stretched to, (resize, crop) of evaluation)
+        # (name, photograph, side of the stretched square, (resize, crop) of evaluation)
         ("landscape", landscape, 64, [(57, 48)]),
         ("portrait", portrait, 97, [(57, 48), (86, 97)]),
     ]:
@@ -52,7 +52,7 @@ def resize_fixtures(photos):
 
 
 def png(rows, bits, colour, extra=()):
-    """A PNG file of kinds that Pillow does not write; rows are the packed bytes of each."""
+    """Returns a PNG file of a kind that Pillow cannot write, from packed rows."""
     width, rows = rows
 
     def chunk(kind, data):
@@ -71,7 +71,7 @@ def encode(image, format, **options):
 
 
 def adobe_transform(jpeg, transform):
-    """The same JPEG with another colour transform in Adobe's marker."""
+    """Returns the JPEG with another color transform in Adobe's marker."""
     at = jpeg.index(b"Adobe") + 11
     return jpeg[:at] + bytes([transform]) + jpeg[at + 1 :]
 
@@ -98,11 +98,11 @@ def decode_fixtures(photo):
     la = Image.merge("LA", [grey, Image.fromarray(ramp)])
     rng = np.random.default_rng(0)
     wide = a.astype(np.uint16) * 257 ^ rng.integers(0, 256, a.shape, dtype=np.uint16)
-    # Half of the values are below 256, where clipping and scaling differ.
+    # Half of the values are below 256, to distinguish clipping from scaling.
     grey16 = np.where(np.arange(width) % 2, wide[..., 0], wide[..., 0] >> 8).astype(np.uint16)
     palette = rgb.quantize(31)
     frames = [palette, rgb.transpose(Image.FLIP_LEFT_RIGHT).quantize(31)]
-    # Ink of all four kinds.
+    # All four inks occur.
     cmyk = Image.fromarray(np.dstack([255 - a, ramp // 2]), mode="CMYK")
     cmyk_jpeg = encode(cmyk, "JPEG", quality=92)
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes datasets/digits/digits.png from scikit-learn's copy of the UCI optical digits, and one example image a class.
-Needs scikit-learn and Pillow.
+"""Writes datasets/digits/digits.png from scikit-learn's UCI digits, and one example per class.
 
     python scripts/make_digits.py
+
+Requires scikit-learn and Pillow.
 """
 from pathlib import Path
 
@@ -19,7 +20,7 @@ out.parent.mkdir(parents=True, exist_ok=True)
 Image.fromarray(table).save(out, optimize=True)
 print(out, out.stat().st_size, "bytes")
 
-# One image of each class that training with the default split (seed 0, a fifth held out) does not see.
+# One image per class from the default validation split (seed 0, a fifth of the images).
 EXAMPLES = [20, 1, 12, 59, 24, 33, 65, 7, 38, 31]
 examples = out.parent / "examples"
 examples.mkdir(exist_ok=True)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Makes a small folder of photographs to fine-tune on: CIFAR-10 test images, upscaled.
+"""Makes a small image folder for fine-tuning: upscaled CIFAR-10 test images.
 
     python scripts/make_finetune_set.py cifar10-jpg.tar.gz OUT [--train 60] [--val 100] [--size 128]
 
-The archive holds `test/<class>/NNNN.jpg`. The first 60 images of each class go to `OUT/train/`, the next 100 to `OUT/val/`. Class
-folders are called `small_<class>`, so that a model trained on CIFAR-10 itself gets a new classifier.
+The archive contains `test/<class>/NNNN.jpg`. The first 60 images of each class go to `OUT/train/`,
+the next 100 to `OUT/val/`. Class folders are named `small_<class>`, so that a model trained on
+CIFAR-10 gets a new classifier.
 """
 import argparse
 import collections

@@ -1,8 +1,8 @@
-"""Makes Parquet files whose labels are of every type, for crates/train/tests/data_tables.rs.
+"""Writes Parquet files with labels of every type, for crates/train/tests/data_tables.rs.
 
     python scripts/make_label_fixtures.py crates/train/tests/fixtures/labels
 
-Each holds six 4x4 images, of gray 0, 40, 80 ...
+Each file contains six 4x4 images of gray 0, 40, 80, ...
 """
 
 import datetime

@@ -1,12 +1,14 @@
-"""Makes a small data set in every form that `mbconv` reads, from photographs.
+"""Makes a small data set in every form that mbconv reads, from photographs.
 
     python scripts/make_sample_forms.py PHOTOS OUT [--size PIXELS] [--classes N]
 
-PHOTOS holds files named `<WordNet number>_<words>.JPEG`, or a folder a class of such numbers. Every photograph goes to both
-splits, so that one a class is enough. With --size they are shrunk to that many pixels a side; otherwise their bytes are kept.
+PHOTOS contains files named `<WordNet ID>_<words>.JPEG`, or one folder per WordNet ID. Every
+photograph is used in both splits, so one per class is enough. --size shrinks images to that side
+length; otherwise their bytes are kept.
 
-OUT/folders, ilsvrc (archives of archives and development kit), ilsvrc-flat, kaggle, wds, wds-json, parquet, table, list,
-sample.tar and sample.zip then hold the same images with the same labels: `cargo test -- --ignored` with MBCONV_FORMS=OUT compares them.
+OUT/folders, ilsvrc (nested archives and development kit), ilsvrc-flat, kaggle, wds, wds-json,
+parquet, table, list, sample.tar and sample.zip contain the same images with the same labels;
+`MBCONV_FORMS=OUT cargo test -- --ignored` compares them.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from PIL import Image
 
 
 def photographs(folder):
-    """(WordNet number, path) of every photograph, sorted."""
+    """Returns (WordNet ID, path) of every photograph, sorted."""
     found = [(path.name.split("_")[0], path) for path in folder.glob("n*_*") if path.is_file()]
     found += [(path.parent.name, path) for path in folder.glob("n*/*") if path.is_file()]
     return sorted(found)
@@ -55,7 +57,7 @@ def tar(files):
 
 
 def meta(ids, order):
-    """The kit's meta.mat: its own numbers for the classes, then the inner nodes of WordNet."""
+    """Returns the development kit's meta.mat: class numbers, then WordNet's inner nodes."""
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
     rows = [(number + 1, wnid, f"words of {wnid}", 0) for number, wnid in enumerate(order)]
     rows.append((len(ids) + 1, "n00001740", "entity", len(ids)))
@@ -65,7 +67,7 @@ def meta(ids, order):
 
 
 def features(classes):
-    """The note by which Hugging Face's `datasets` tells its types."""
+    """Returns the metadata from which Hugging Face's `datasets` reads column types."""
     info = {"features": {"image": {"_type": "Image"}, "label": {"names": classes, "_type": "ClassLabel"}}}
     return {"huggingface": json.dumps({"info": info})}
 
@@ -88,7 +90,7 @@ def main():
         samples = [(wnid, shrunk(data, args.size)) for wnid, data in samples]
     names = [words[wnid] for wnid in ids]
     train = [(wnid, f"{wnid}_{index}", data) for index, (wnid, data) in enumerate(samples)]
-    # The validation images are numbered in a random order, as the true ones are.
+    # Validation images are numbered in random order, as in ImageNet.
     val = [(wnid, data) for wnid, data in samples]
     random.Random(0).shuffle(val)
     val = [(wnid, f"ILSVRC2012_val_{index + 1:08d}", data) for index, (wnid, data) in enumerate(val)]
@@ -102,7 +104,7 @@ def main():
 
     inner = [(f"{wnid}.tar", tar([(f"{n}.JPEG", data) for w, n, data in train if w == wnid])) for wnid in ids]
     flat = [(f"{name}.JPEG", data) for _, name, data in val]
-    # The kit numbers classes in an order of its own.
+    # The development kit numbers the classes in another order.
     order = ids[1:] + ids[:1]
     truth = "".join(f"{order.index(wnid) + 1}\n" for wnid, _, _ in val)
     kit = "ILSVRC2012_devkit_t12/data"
@@ -135,7 +137,7 @@ def main():
                 write(out / root / f"sample-{split}-{shard:03d}.tar", tar(files))
     write(out / "wds/classes.txt", "".join(f"{name}\n" for name in names))
 
-    # As `datasets` writes them, and in other ways that writers have.
+    # As written by `datasets`, and with the settings of other writers.
     ways = [{}, {"compression": "zstd", "data_page_version": "2.0"}]
     for split, images in splits.items():
         half = (len(images) + 1) // 2

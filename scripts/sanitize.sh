@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the kernels' unsafe loops under AddressSanitizer, with every set of instructions this machine has.
-# Needs a toolchain with the sanitizer's runtime, which rustup's have on x86-64 Linux.
+# Runs the kernels' unsafe loops under AddressSanitizer with every instruction set of this machine.
+# Requires a toolchain with the sanitizer runtime, such as rustup's on x86-64 Linux.
 set -euo pipefail
 cd "$(dirname "$0")/../crates/kernels/sanitize"
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
