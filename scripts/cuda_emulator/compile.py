@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Compiles CUDA C++, as CubeCL writes it, for the processor: `compile.py SOURCE FOLDER`, where `libcuda.so` and `device.h` lie, prints
-the path of a library with, for each kernel, `NAME__call(void **arguments)`, `NAME__sizes(size_t *to)`, those of its parameters, and `NAME__waits`: whether its
-threads wait for each other.
-`compile.py --header FOLDER` compiles the header beforehand.
+"""Compiles CubeCL's CUDA C++ for the CPU.
+
+`compile.py SOURCE FOLDER` prints the path of a library. For each kernel the library contains
+`NAME__call(void **arguments)`, `NAME__sizes(size_t *to)` for the sizes of its parameters, and
+`NAME__waits`, which is true if its threads synchronize. FOLDER contains `libcuda.so` and `device.h`.
+`compile.py --header FOLDER` precompiles the header.
 """
 import hashlib
 import os
@@ -16,7 +18,7 @@ NUMBERS = {"f32": "float", "u32": "uint32_t", "s32": "int32_t", "u64": "uint64_t
 
 
 def sections(text):
-    """The parts of an `asm` statement between colons."""
+    """Returns the parts of an `asm` statement between colons."""
     parts, depth, quoted = [""], 0, False
     for char in text:
         quoted ^= char == '"'
@@ -29,7 +31,7 @@ def sections(text):
 
 
 def operands(text):
-    """The expressions of `"r"(first), "f"(second)`."""
+    """Returns the expressions of `"r"(first), "f"(second)`."""
     found, start = [], 0
     while match := re.compile(r'"[^"]*"\s*\(').search(text, start):
         depth, end = 1, match.end()
@@ -42,7 +44,7 @@ def operands(text):
 
 
 def emulated(match):
-    """A call for an `asm` statement."""
+    """Returns the function call that replaces an `asm` statement."""
     template, (_, *rest) = match[1], sections(match[2])
     outputs, inputs = (operands(part) for part in (rest + ["", ""])[:2])
     if kind := re.match(r"(ld|st)matrix\S*\.x(\d)(\.trans)?", template):

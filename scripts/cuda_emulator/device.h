@@ -1,4 +1,5 @@
-// CUDA C++ as kernels know it, for a processor. The lanes of a warp are fibers, which the driver runs in turn.
+// The CUDA C++ that kernels use, for the CPU. The threads of a warp are fibers, which the driver
+// runs in turn.
 #pragma once
 
 #include <atomic>
@@ -18,7 +19,7 @@ using std::size_t;
 
 struct Index { unsigned x, y, z; };
 
-// What the lanes of a warp show each other.
+// Values that the lanes of a warp exchange.
 struct Warp { uint64_t shown[32][2]; };
 
 enum class State { runs, at_warp_barrier, at_block_barrier, done };
@@ -152,7 +153,7 @@ template <class T, class V> static inline T atomicAdd(T *to, V value) {
 
 // ---- Warps ----
 
-// Shows a value to the other lanes; returns another's.
+// Publishes a value to the other lanes and returns another lane's.
 template <class T> static inline T emulated_exchange(T value, int from) {
     static_assert(sizeof value <= sizeof Warp::shown[0]);
     Warp *warp = emulated_fiber->warp;
@@ -195,7 +196,7 @@ static inline unsigned __cvta_generic_to_shared(const volatile void *address) {
     return (unsigned)((const char *)address - emulated_shared);
 }
 
-// Row and column, within 8×8, of the half `half` of a lane's register.
+// Row and column in an 8×8 matrix of half `half` of a lane's register.
 struct Place {
     int row, column;
     Place(bool transposed, int lane, int half) : row(lane / 4), column(lane % 4 * 2 + half) {
@@ -249,7 +250,7 @@ template <class T> static inline uint32_t emulated_register(T value) {
 
 static inline float emulated_tf32(uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000); }
 
-// An element of a register that has several.
+// One element of a packed register.
 template <class E> static inline float emulated_element(uint32_t bits, int index) {
     if constexpr (sizeof(E) == 4) return emulated_tf32(bits);
     const uint16_t half = bits >> (16 * index);
@@ -258,8 +259,9 @@ template <class E> static inline float emulated_element(uint32_t bits, int index
     return (float)element;
 }
 
-// D [16, 8] = A [16, K] B [K, 8] + C, with K = 8 of 32 bits or 16 of 16 bits. Register r of lane l has of A row l / 4 + 8 (r % 2), of B
-// column l / 4, and of both K's (l % 4 + 4 (r / 2)) · elements and following; D's rows are as A's, and its columns 2 (l % 4) and the next.
+// D [16, 8] = A [16, K] B [K, 8] + C, with K = 8 for 32-bit or 16 for 16-bit elements. Register r of
+// lane l contains row l / 4 + 8 (r % 2) of A and column l / 4 of B, starting at index
+// (l % 4 + 4 (r / 2)) · elements of K. D has the rows of A and the columns 2 (l % 4) and the next.
 template <class E>
 static inline void emulated_mma(float &d0, float &d1, float &d2, float &d3, const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4]) {
     const int elements = 4 / sizeof(E), lane = emulated_fiber->lane;
@@ -300,7 +302,7 @@ static inline float __float_to_tf32(float number) { return emulated_tf32(std::bi
 template <class Use, int M, int N, int K> constexpr int ROWS = std::is_same_v<Use, matrix_b> ? K : M;
 template <class Use, int M, int N, int K> constexpr int COLUMNS = std::is_same_v<Use, matrix_a> ? K : N;
 
-// The first lane has all of it, the others none.
+// The first lane stores the whole fragment.
 template <class Use, int M, int N, int K, class T, class Layout = row_major> struct fragment {
     static const int rows = ROWS<Use, M, N, K>, columns = COLUMNS<Use, M, N, K>, num_elements = rows * columns;
     float x[num_elements];
@@ -346,7 +348,7 @@ template <class P, class F> static inline void store_matrix_sync(P *to, const F 
 
 // ---- Entry ----
 
-// Calls a kernel with arguments as `cuLaunchKernel` has them.
+// Calls a kernel with the arguments of `cuLaunchKernel`.
 template <class... A, size_t... I>
 static inline void emulated_call(void (*kernel)(A...), void **arguments, std::index_sequence<I...>) {
     kernel(*(std::remove_cv_t<A> *)arguments[I]...);
@@ -355,7 +357,7 @@ template <class... A> static inline void emulated_call(void (*kernel)(A...), voi
     emulated_call(kernel, arguments, std::index_sequence_for<A...>{});
 }
 
-// The sizes of a kernel's parameters, which are returned as many.
+// Writes the sizes of a kernel's parameters and returns their number.
 template <class... A> static inline size_t emulated_sizes(void (*)(A...), size_t *to) {
     return ((*to++ = sizeof(std::remove_cv_t<A>)), ..., sizeof...(A));
 }

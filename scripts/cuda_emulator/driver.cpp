@@ -1,6 +1,7 @@
-// A CUDA driver and an NVRTC that play a GPU on the processor: the functions of both libraries that CubeCL calls, under either name.
+// A CUDA driver and an NVRTC that emulate a GPU on the CPU: the functions of both libraries that
+// CubeCL calls.
 //
-// Everything is done when it is asked for, so streams and events have nothing to wait for.
+// All work is synchronous, so waiting for streams and events returns at once.
 #include "device.h"
 #undef min
 #undef max
@@ -23,10 +24,10 @@
 __thread Fiber *emulated_fiber;
 __thread Block *emulated_block;
 
-// Where the thread that runs fibers goes on.
+// Stack of the thread that runs the fibers.
 static __thread void *scheduler;
 
-// Keeps the registers that a callee must keep on the stack, and takes those of another stack.
+// Saves the callee-saved registers on the stack and restores those of another stack.
 extern "C" void switch_stacks(void **own, void *other);
 asm(R"(
 .text
@@ -78,7 +79,7 @@ struct Stacks {
     }
     ~Stacks() { munmap(memory, STACK * MOST_THREADS); }
 
-    // A stack on which `fiber_main` is about to begin.
+    // A stack prepared to start `fiber_main`.
     void *fresh(size_t index) {
         void **top = (void **)(memory + (index + 1) * STACK - 64);
         *--top = nullptr;
@@ -146,7 +147,7 @@ static void run_block(const Function &function, void **arguments, Block &block) 
     }
 }
 
-// Garbage, which nothing should depend on.
+// Initial byte of shared and allocated memory, so that reading it uninitialized shows.
 static const int GARBAGE = 0xcd;
 
 static int launch(const Function *function, Index grid, Index dim, unsigned shared, void **arguments) {
@@ -163,7 +164,7 @@ static int launch(const Function *function, Index grid, Index dim, unsigned shar
                 run_block(*function, arguments, block);
             }
     };
-    // A thread more is worth its while for some thousand fibers.
+    // More threads pay off from some thousand fibers on.
     const size_t helpers = blocks * dim.x * dim.y * dim.z > 4096 ? std::thread::hardware_concurrency() - 1 : 0;
     std::vector<std::thread> threads;
     for (size_t helper = 0; helper < std::min(helpers, blocks - 1); helper++) threads.emplace_back(work);
@@ -176,7 +177,7 @@ static int launch(const Function *function, Index grid, Index dim, unsigned shar
 
 typedef std::vector<std::function<void()>> Graph;
 
-// What the stream records rather than does, and whether something was asked for meanwhile that cannot be recorded.
+// The graph being recorded, and whether a call invalidated it.
 static Graph *recorded;
 static bool spoilt;
 
@@ -187,7 +188,7 @@ template <class Work> static int done_or_recorded(Work work) {
     return work(), 0;
 }
 
-// As a driver that lets nothing unsafe happen while any stream records.
+// Rejects calls that are forbidden while a stream records.
 static int refused(const char *what) {
     if (!recorded) return 0;
     fprintf(stderr, "cuda emulator: %s while a stream records\n", what);
@@ -197,7 +198,7 @@ static int refused(const char *what) {
 #define UNLESS_RECORDING() \
     if (int error = refused(__func__)) return error
 
-// With the values that the arguments have now.
+// Copies the current values of the arguments.
 static int launched_or_recorded(const Function *function, Index grid, Index dim, unsigned shared, void **arguments) {
     if (!recorded) return launch(function, grid, dim, shared, arguments);
     std::vector<std::vector<char>> values;
@@ -284,7 +285,7 @@ int cuEventSynchronize(void *) { UNLESS_RECORDING(); return 0; }
 int cuEventQuery(void *) { UNLESS_RECORDING(); return 0; }
 int cuEventElapsedTime(float *elapsed, void *start, void *end) {
     static const bool drawn = getenv("CUDA_EMULATOR_TUNING") && (srand(setting("CUDA_EMULATOR_TUNING", 0)), true);
-    // Never so short that the tuner goes on and on.
+    // At least 10 ms, or the tuner would repeat its measurements.
     return *elapsed = drawn ? 10 + rand() % 100 : 10 + *(double *)end - *(double *)start, 0;
 }
 int cuEventElapsedTime_v2(float *elapsed, void *start, void *end) { return cuEventElapsedTime(elapsed, start, end); }
@@ -401,7 +402,7 @@ int nvrtcCompileProgram(Program *program, int, const char *const *) {
     FILE *source = fdopen(mkstemp(file.data()), "w");
     fputs(program->source.c_str(), source);
     fclose(source);
-    // The compiler needs none of the libraries that stand in for CUDA's.
+    // The compiler must not load the emulated CUDA libraries.
     const std::string command = std::string("LD_LIBRARY_PATH= python3 '") + getenv("CUDA_EMULATOR_COMPILER") + "' '" + file + "' '" + folder + "' 2>&1";
     FILE *output = popen(command.c_str(), "r");
     char part[4096];
