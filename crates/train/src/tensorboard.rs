@@ -1,8 +1,9 @@
 //! Event files for TensorBoard.
 //!
-//! A file is a sequence of records (length, its checksum, bytes, their checksum: TensorFlow's `record_writer`), each an
-//! `Event` protocol buffer (`tensorflow/core/util/event.proto`). Scalars and texts need few of its fields, so they are
-//! written by hand.
+//! A file is a sequence of records (length, checksum of the length, data, checksum of the data:
+//! TensorFlow's `record_writer`). Each record is an `Event` protocol buffer
+//! (`tensorflow/core/util/event.proto`). Scalars and texts need few of its fields, so they are
+//! encoded by hand.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -17,21 +18,23 @@ use crate::observe::Observer;
 pub struct TensorBoard {
     folder: PathBuf,
     recipe: String,
-    /// Begun with the run.
+    /// Created when the run starts.
     file: Option<File>,
-    /// What the last training event said: epoch, images, and sums of loss, top-1 and top-5.
+    /// Values of the previous training event: epoch, images, and sums of loss, top-1 and top-5.
     before: (usize, usize, [f64; 3]),
-    /// Steps done so far.
+    /// Completed steps.
     step: u64,
 }
 
 impl TensorBoard {
-    /// For the run in `folder`; `recipe` is shown as a text. The file `events.out.tfevents.…` begins with the run.
+    /// Creates the writer of the run in `folder`; `recipe` is shown as text. The file
+    /// `events.out.tfevents.…` is created when the run starts.
     pub fn new(folder: &Path, recipe: &str) -> Self {
         Self { folder: folder.into(), recipe: recipe.into(), file: None, before: Default::default(), step: 0 }
     }
 
-    /// Begins a file. Where a run continues after `step` steps, TensorBoard forgets what earlier files say of later ones.
+    /// Creates a file. If a run resumes after `step` steps, TensorBoard discards later steps of
+    /// earlier files.
     fn begin(&mut self, step: u64) -> io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("events.out.tfevents.{}.{}.mbconv", now.as_secs(), std::process::id());
@@ -48,7 +51,7 @@ impl TensorBoard {
     /// Writes scalars of one step.
     ///
     /// # Errors
-    /// A full disk and the like.
+    /// I/O errors, such as a full disk.
     pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> io::Result<()> {
         let mut summary = Vec::new();
         for &(tag, value) in values {
@@ -60,7 +63,7 @@ impl TensorBoard {
         self.write(step, &message(5, &summary))
     }
 
-    /// Writes an `Event` of that step with that content.
+    /// Writes an `Event` with the given step and content.
     fn write(&mut self, step: u64, content: &[u8]) -> io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut event = vec![1 << 3 | 1];
@@ -72,7 +75,7 @@ impl TensorBoard {
         record.extend(masked_crc(&length).to_le_bytes());
         record.extend(&event);
         record.extend(masked_crc(&event).to_le_bytes());
-        // In one go, so that a reader never sees part of a record.
+        // One write call, so that a reader never sees part of a record.
         match &mut self.file {
             Some(file) => file.write_all(&record),
             None => Ok(()),
@@ -85,7 +88,7 @@ impl Observer for TensorBoard {
         match event {
             Event::Start { step, .. } => self.begin(*step),
             Event::Train { epoch, images, scores, learning_rate, step, .. } => {
-                // Means since the last event, not since the epoch's beginning.
+                // Means since the last event, not since the start of the epoch.
                 let sums = [scores.loss, scores.top1, scores.top5].map(|mean| mean * *images as f64);
                 let (old_epoch, old_images, old_sums) = self.before;
                 let (old_images, old_sums) = if old_epoch == *epoch { (old_images, old_sums) } else { (0, [0.0; 3]) };
@@ -132,7 +135,7 @@ fn varint_field(number: u8, value: u64) -> Vec<u8> {
     bytes
 }
 
-/// A field that holds bytes: a string or another message.
+/// Encodes a length-delimited field: a string or a nested message.
 fn message(number: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![number << 3 | 2];
     bytes.extend(varint(content.len() as u64));
@@ -140,7 +143,9 @@ fn message(number: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `Summary { value { tag, metadata { plugin_data { plugin_name: "text" } }, tensor { DT_STRING } } }`, shown as code.
+/// Encodes
+/// `Summary { value { tag, metadata { plugin_data { plugin_name: "text" } }, tensor { DT_STRING } } }`,
+/// displayed as code.
 fn text(tag: &str, text: &str) -> Vec<u8> {
     let markdown: String = text.lines().map(|line| format!("    {line}\n")).collect();
     let plugin = message(1, &message(1, b"text"));
@@ -149,13 +154,13 @@ fn text(tag: &str, text: &str) -> Vec<u8> {
     message(1, &value.concat())
 }
 
-/// TensorFlow's masked CRC-32C.
+/// Computes TensorFlow's masked CRC-32C.
 fn masked_crc(bytes: &[u8]) -> u32 {
     let crc = crc32c(bytes);
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (Castagnoli, RFC 3720), bit by bit: records are short.
+/// Computes CRC-32C (Castagnoli, RFC 3720) bit by bit, because records are short.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))

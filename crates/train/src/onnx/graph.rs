@@ -1,4 +1,4 @@
-//! A network as ONNX operators, from its description without batch-norms.
+//! Conversion of a network without batch-norms to ONNX operators.
 
 use half::f16;
 use mbconv_nets::Activation;
@@ -8,10 +8,10 @@ use mbconv_nets::weights::Precision;
 use super::OnnxError;
 use super::proto::{self, Attribute, FLOAT, FLOAT16, Node};
 
-/// Operators and constants, in the order in which data flows.
+/// Operators and constants in data-flow order.
 ///
-/// Each method adds what its name says and gives the value that comes out. Constants are called as the Burn module's
-/// tensors are (`blocks.3.expand.weight`), so a tensor has one name everywhere.
+/// Each method adds the operators of its name and returns the output value. Constants have the
+/// names of the Burn module's tensors (`blocks.3.expand.weight`).
 pub(super) struct Graph {
     pub nodes: Vec<Node>,
     pub constants: Vec<proto::Tensor>,
@@ -19,7 +19,7 @@ pub(super) struct Graph {
     element: i32,
 }
 
-/// A map on its way: the operator's output and the sides of its maps, which asymmetric padding depends on.
+/// A feature map: the operator's output and its spatial size, which determines asymmetric padding.
 #[derive(Clone)]
 pub(super) struct Map {
     pub name: String,
@@ -31,7 +31,7 @@ impl Graph {
         Self { nodes: Vec::new(), constants: Vec::new(), element }
     }
 
-    /// The whole network: normalised images `[N, C, H, W]` → logits `[N, classes]`.
+    /// Adds the whole network: normalized images `[N, C, H, W]` → logits `[N, classes]`.
     pub fn network(&mut self, stages: &[Stage], images: Map) -> Result<String, OnnxError> {
         let mut map = images;
         let (mut blocks, mut pooled) = (0, false);
@@ -52,7 +52,8 @@ impl Graph {
         Ok(map.name)
     }
 
-    /// Inverted residual: expand → depthwise → squeeze-excitation → project, plus the input where shapes allow.
+    /// Adds an inverted residual: expand → depthwise → squeeze-excitation → project, plus the input
+    /// if the block is residual.
     fn block(&mut self, path: &str, input: Map, block: &Block) -> Result<Map, OnnxError> {
         let part = |name: &str| format!("{path}.{name}");
         let mut x = input.clone();
@@ -75,23 +76,23 @@ impl Graph {
     fn squeeze_excitation(&mut self, path: &str, x: Map, gate: &Gate) -> Result<Map, OnnxError> {
         let pooled = Map { name: self.mean(&format!("{path}.pool"), &x, true), sides: [1, 1] };
         let reduced = self.layer(&format!("{path}.reduce"), pooled, &gate.reduce)?;
-        // The sigmoid is its activation, whatever it says.
+        // The gate always uses the sigmoid added below.
         let expand = Layer { activation: Activation::Identity, ..gate.expand.clone() };
         let expanded = self.layer(&format!("{path}.expand"), reduced, &expand)?;
         let scale = self.node(&format!("{path}.gate"), "Sigmoid", &[&expanded.name], vec![]);
         Ok(Map { name: self.node(path, "Mul", &[&x.name, &scale], vec![]), sides: x.sides })
     }
 
-    /// The mean over the map, `[N, C, 1, 1]` or `[N, C]`.
+    /// Adds the mean over height and width, `[N, C, 1, 1]` or `[N, C]`.
     ///
-    /// Not `GlobalAveragePool`: ONNX Runtime adds its pixels one after another in single precision where maps are in its
-    /// blocked layout, which costs EfficientNet a digit.
+    /// Not `GlobalAveragePool`: on its blocked layout ONNX Runtime sums the pixels sequentially in
+    /// f32, which costs EfficientNet a decimal digit.
     fn mean(&mut self, name: &str, x: &Map, keep: bool) -> String {
         let attributes = vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", keep.into())];
         self.node(name, "ReduceMean", &[&x.name], attributes)
     }
 
-    /// A convolution with bias, and its activation.
+    /// Adds a convolution with bias and activation.
     fn layer(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
         let Layer { kind, inputs, outputs, kernel, stride, .. } = *layer;
         let groups = if kind == Kind::Depthwise { inputs } else { 1 };
@@ -109,14 +110,14 @@ impl Graph {
         Ok(Map { name: self.activation(path, name, layer.activation), sides: [height, width] })
     }
 
-    /// The classifier: `[N, features]` → `[N, classes]`.
+    /// Adds the classifier: `[N, features]` → `[N, classes]`.
     fn linear(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
         let (weight, bias) = self.weight_and_bias(path, layer, &[layer.outputs, layer.inputs])?;
         let name = self.node(path, "Gemm", &[&x.name, &weight, &bias], vec![Attribute::int("transB", 1)]);
         Ok(Map { name: self.activation(path, name, layer.activation), ..x })
     }
 
-    /// The activation in operators that every runtime has and fuses.
+    /// Adds an activation from operators that every runtime supports and fuses.
     fn activation(&mut self, path: &str, x: String, activation: Activation) -> String {
         match activation {
             Activation::Identity => x,
@@ -137,7 +138,7 @@ impl Graph {
         Ok((weight, self.constant(format!("{path}.bias"), &shape[..1], &layer.bias)?))
     }
 
-    /// A constant of the convolutions' element type.
+    /// Adds a constant of the convolutions' element type.
     fn constant(&mut self, name: String, shape: &[usize], values: &[f32]) -> Result<String, OnnxError> {
         let finite = match self.element {
             FLOAT16 => values.iter().all(|&value| f16::from_f32(value).is_finite()),
@@ -150,7 +151,7 @@ impl Graph {
         Ok(name)
     }
 
-    /// A number, which all who ask for it share.
+    /// Adds a scalar constant, shared by all users of its name.
     fn scalar(&mut self, name: &str, value: f32) -> String {
         if !self.constants.iter().any(|constant| constant.name() == name) {
             self.push_constant(name, &[], &[value], self.element);
@@ -158,7 +159,7 @@ impl Graph {
         name.into()
     }
 
-    /// A constant of the given element type, whatever the convolutions'.
+    /// Adds a constant of the given element type.
     pub fn push_constant(&mut self, name: &str, shape: &[usize], values: &[f32], element: i32) {
         let bytes = match element {
             FLOAT16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
@@ -172,7 +173,7 @@ impl Graph {
         });
     }
 
-    /// An operator whose one output is called as it is.
+    /// Adds an operator whose single output has the operator's name.
     pub fn node(&mut self, name: &str, operator: &str, inputs: &[&str], attribute: Vec<Attribute>) -> String {
         self.nodes.push(Node {
             input: inputs.iter().map(ToString::to_string).collect(),
@@ -184,7 +185,7 @@ impl Graph {
         name.into()
     }
 
-    /// Converts from one element type to another, where they differ.
+    /// Adds a conversion between element types if they differ.
     pub fn cast(&mut self, name: &str, x: String, from: i32, to: i32) -> String {
         if from == to {
             return x;
@@ -193,7 +194,7 @@ impl Graph {
     }
 }
 
-/// ONNX's element type, if its runtimes compute in it.
+/// Returns ONNX's element type if the runtimes support computing in it.
 pub(super) fn element(precision: Precision) -> Option<i32> {
     match precision {
         Precision::F32 => Some(FLOAT),

@@ -1,18 +1,18 @@
-//! Models for ONNX Runtime and everything else that reads [ONNX](https://onnx.ai).
+//! Export to [ONNX](https://onnx.ai).
 //!
 //! | | name | type | shape |
 //! |---|---|---|---|
-//! | input | `input` | f32 | `[batch, 3, H, W]`: RGB, `(pixel / 255 − mean) / std`; `[batch, 1, H, W]` of a grey network |
+//! | input | `input` | f32 | `[batch, 3, H, W]`: RGB, `(pixel / 255 − mean) / std`; or `[batch, 1, H, W]`, gray |
 //! | input, with preprocessing inside | `image` | u8 | `[batch, H, W, 3]`: RGB as decoded, resized and cropped; or `[batch, H, W, 1]` |
 //! | output | `logits` | f32 | `[batch, classes]` |
 //! | output, with softmax | `probabilities` | f32 | `[batch, classes]` |
 //!
-//! `batch` is any number; H and W are the side of the model's crop. Batch-norm is folded into the
-//! convolutions, as for prediction ([`mbconv_nets::folded`]). A model
-//! of half precision computes in f16 and takes and gives f32 all the same, so that one program runs either file.
+//! `batch` is any number; H and W are the crop size. Batch-norm is folded into the convolutions, as
+//! for prediction ([`mbconv_nets::folded`]). An f16 model computes in f16 but has f32 inputs and
+//! outputs, so that the same code runs either file.
 //!
-//! The file's metadata say the rest, each JSON: `class_names`, `preprocess` (as in the model file) and the whole model card under
-//! `mbconv`; and `architecture`, a name.
+//! The metadata contain, as JSON, `class_names`, `preprocess` (as in the model file) and the whole
+//! model card under `mbconv`; and the name `architecture`.
 
 mod graph;
 pub mod proto;
@@ -27,31 +27,31 @@ use self::graph::{Graph, Map, element};
 use self::proto::{Attribute, FLOAT, UINT8};
 use crate::model_file::ModelCard;
 
-/// Version of the operators: what runtimes since early 2022 understand.
+/// Operator set version, supported by runtimes since early 2022.
 pub const OPSET: i64 = 17;
-/// Version of the file's form that belongs to [`OPSET`].
+/// File format version that belongs to [`OPSET`].
 const IR_VERSION: i64 = 8;
-/// A protobuf message cannot be longer.
+/// Maximum size of a protobuf message.
 const MAX_BYTES: usize = i32::MAX as usize;
 
-/// What goes into the file besides the network.
+/// Export options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OnnxOptions {
     /// Precision of the weights and of the computation: f32 or f16.
     pub precision: Precision,
-    /// Take pixels as bytes, and normalise them inside.
+    /// Takes pixels as bytes and normalizes them in the graph.
     pub preprocessing: bool,
-    /// Give probabilities instead of logits.
+    /// Returns probabilities instead of logits.
     pub softmax: bool,
 }
 
-/// Why a model cannot be written as ONNX.
+/// The reason why a model cannot be exported to ONNX.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum OnnxError {
-    /// bfloat16, which the runtimes have no convolutions for.
+    /// bfloat16, for which the runtimes have no convolutions.
     #[error("ONNX files are written in f32 or f16, not bf16")]
     Precision,
-    /// Byte images are RGB or grey.
+    /// Byte input requires RGB or gray images.
     #[error("preprocessing inside the graph needs a network of 3 input channels or of 1, not of {0}")]
     Channels(usize),
     /// A folded weight that is not finite, or too large for f16.
@@ -60,13 +60,13 @@ pub enum OnnxError {
         /// Path of the tensor in the module.
         path: String,
     },
-    /// Beyond what a protobuf message can hold.
+    /// The model exceeds the maximum size of a protobuf message.
     #[error("the model would take {0} bytes, but an ONNX file holds 2147483647 at most")]
     TooLarge(usize),
 }
 
 impl OnnxError {
-    /// What would mend it.
+    /// Returns how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Precision | Self::TooLarge(_) => Some("try --dtype f16".into()),
@@ -76,7 +76,7 @@ impl OnnxError {
     }
 }
 
-/// The bytes of an ONNX file that computes what `network` does.
+/// Returns an ONNX file that computes `network`.
 ///
 /// # Errors
 /// See [`OnnxError`].
@@ -120,7 +120,7 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
         ("logits", "one number a class, before softmax")
     };
     let output = value(name, FLOAT, &[architecture.classes], document);
-    // The last operator's output gets the name that the file promises.
+    // Renames the last operator's output to the documented name.
     for value in graph.nodes.iter_mut().flat_map(|node| &mut node.output).filter(|value| **value == x) {
         *value = name.into();
     }
@@ -151,12 +151,13 @@ fn entry(key: &str, value: String) -> proto::StringEntry {
     proto::StringEntry { key: Some(key.into()), value: Some(value) }
 }
 
-/// As text at once: on the way through a JSON value, an f32 would become an f64 with its many digits.
+/// Serializes directly to text: via a JSON value, an f32 would become an f64 with many digits.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data")
 }
 
-/// Bytes `[N, H, W, C]` → `(byte − 255·mean) / (255·std)`, `[N, C, H, W]`; C is 3 or 1.
+/// Adds the normalization of bytes `[N, H, W, C]`: `(byte − 255·mean) / (255·std)`, `[N, C, H, W]`;
+/// C is 3 or 1.
 fn normalise(graph: &mut Graph, card: &ModelCard, channels: usize) -> String {
     let x = graph.cast("image.cast", "image".into(), UINT8, FLOAT);
     let x = graph.node("image.transpose", "Transpose", &[&x], vec![Attribute::ints("perm", &[0, 3, 1, 2])]);
@@ -169,7 +170,7 @@ fn normalise(graph: &mut Graph, card: &ModelCard, channels: usize) -> String {
     graph.node("image.normalised", "Div", &[&x, "preprocess.std"], vec![])
 }
 
-/// A value of any batch size.
+/// Returns a graph input or output of any batch size.
 fn value(name: &str, element: i32, shape: &[usize], document: &str) -> proto::ValueInfo {
     let sizes = shape.iter().map(|&size| proto::Size::Value(size as i64));
     let sizes = std::iter::once(proto::Size::Named("batch".into())).chain(sizes);

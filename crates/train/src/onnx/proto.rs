@@ -1,5 +1,5 @@
-//! The messages of an ONNX file that are written here, with the field numbers of ONNX's `onnx.proto`
-//! (<https://onnx.ai/onnx/api/classes.html>); optional fields keep proto2's presence.
+//! The ONNX messages used here, with the field numbers of ONNX's `onnx.proto`
+//! (<https://onnx.ai/onnx/api/classes.html>). Optional fields keep proto2's presence.
 #![allow(missing_docs, reason = "ONNX documents its messages")]
 
 use prost::{Message, Oneof};
@@ -11,7 +11,7 @@ pub const UINT8: i32 = 2;
 /// `TensorProto.DataType`: IEEE half precision.
 pub const FLOAT16: i32 = 10;
 
-/// A whole file.
+/// An ONNX file.
 #[derive(Clone, PartialEq, Message)]
 pub struct Model {
     #[prost(int64, optional, tag = "1")]
@@ -87,12 +87,12 @@ pub struct Attribute {
 }
 
 impl Attribute {
-    /// One number.
+    /// Returns an integer attribute.
     pub fn int(name: &str, value: i64) -> Self {
         Self { name: Some(name.into()), i: Some(value), ints: Vec::new(), r#type: Some(2) }
     }
 
-    /// A list of numbers.
+    /// Returns an integer-list attribute.
     pub fn ints(name: &str, values: &[i64]) -> Self {
         Self { name: Some(name.into()), i: None, ints: values.into(), r#type: Some(7) }
     }
@@ -147,7 +147,7 @@ pub struct Dimension {
     pub value: Option<Size>,
 }
 
-/// A dimension's size: a number, or a name that stands for any.
+/// The size of a dimension: a number, or a name for any size.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Size {
     #[prost(int64, tag = "1")]

@@ -1,82 +1,83 @@
-//! Line charts as SVG, styled by the page they stand in.
+//! Line charts as SVG, styled by the enclosing page.
 
 use std::fmt::Write;
 
 use super::svg_file::svg_file;
 
-/// Width and height of a chart, in its own units.
+/// Width and height of a chart in SVG units.
 const SIZE: (f64, f64) = (520.0, 260.0);
-/// Room for the labels: left, top, right, bottom.
+/// Margins for the labels: left, top, right, bottom.
 const MARGIN: (f64, f64, f64, f64) = (58.0, 34.0, 14.0, 34.0);
-/// Width of a title's letter, about, and distance of lines.
+/// Approximate width of a title letter, and line distance.
 const TITLE_LETTER: f64 = 7.8;
 const LINE: f64 = 17.0;
-/// More points than this are thinned out: nobody sees them.
+/// Maximum number of points per curve; longer curves are thinned out.
 const MOST_POINTS: usize = 600;
 
-/// A curve.
+/// A curve of a [`Chart`].
 pub struct Series {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub name: &'static str,
-    /// `(x, y)`, by ascending x.
+    /// Points `(x, y)` in ascending x.
     pub points: Vec<(f64, f64)>,
 }
 
-/// How an axis counts.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scale {
-    /// In equal steps.
+    /// Linear.
     Linear,
-    /// In powers of ten.
+    /// Logarithmic, base 10.
     Log,
 }
 
-/// How numbers are written.
+/// The unit of axis labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unit {
-    /// As they are.
+    /// Plain numbers.
     Plain,
-    /// In hundredths.
+    /// Percent; values are fractions.
     Percent,
 }
 
 /// A line chart.
 pub struct Chart<'a> {
-    /// What stands above it.
+    /// Title above the chart.
     pub title: &'a str,
-    /// What stands below it.
+    /// Label of the x axis.
     pub x_label: &'a str,
-    /// The curves; those without points are left out.
+    /// Curves; empty ones are omitted.
     pub series: Vec<Series>,
-    /// How x counts.
+    /// Scale of the x axis.
     pub x_scale: Scale,
-    /// Whether x is labelled at whole numbers only, as epochs are.
+    /// Labels the x axis at whole numbers only, for epochs.
     pub whole_x: bool,
-    /// How y counts.
+    /// Scale of the y axis.
     pub y_scale: Scale,
-    /// How y is written.
+    /// Unit of the y axis.
     pub unit: Unit,
-    /// Greatest y that is drawn, if any.
+    /// Upper limit of the y axis, if any.
     pub y_most: Option<f64>,
-    /// A point to mark: `(x, y)` and what to call it.
+    /// A point `(x, y)` to mark, and its name.
     pub mark: Option<((f64, f64), String)>,
-    /// Points alone, without lines between them.
+    /// Draws points without connecting lines.
     pub scattered: bool,
-    /// Upright lines for how far points waver: `(x, low, high)`.
+    /// Error bars `(x, low, high)`.
     pub whiskers: Vec<(f64, f64, f64)>,
-    /// Words beside points.
+    /// Text labels of points.
     pub labels: Vec<Label>,
     /// Width and height.
     pub size: (f64, f64),
 }
 
-/// Words beside a point.
+/// A text label of a point.
 pub struct Label {
-    /// `(x, y)` of the point.
+    /// Position `(x, y)` of the point.
     pub at: (f64, f64),
-    /// The words.
+    /// Text.
     pub text: String,
-    /// To the right of the point and below it, instead of left and above: where a rising curve leaves room too.
+    /// Places the text to the right and below the point instead of to the left and above, which
+    /// suits points on a rising curve.
     pub below: bool,
 }
 
@@ -100,7 +101,7 @@ impl Default for Chart<'_> {
     }
 }
 
-/// Maps values of an axis to positions.
+/// Maps the values of an axis to positions.
 struct Axis {
     scale: Scale,
     low: f64,
@@ -133,7 +134,7 @@ impl Axis {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
-    /// Round values within the axis.
+    /// Returns the tick values of the axis.
     fn ticks(&self, wanted: f64, least_step: f64) -> Vec<f64> {
         let step = nice((self.high - self.low) / wanted).max(least_step);
         if self.scale == Scale::Log {
@@ -143,7 +144,7 @@ impl Axis {
             if first < last {
                 return (first..=last).map(|exponent| 10f64.powf(f64::from(exponent) * step)).collect();
             }
-            // Within a power of ten: 1, 2 and 5 times it.
+            // Less than a decade: ticks at 1, 2 and 5 times a power of ten.
             let decades = (self.low.floor() as i32 - 1)..=(self.high.ceil() as i32);
             let all = decades.flat_map(|exponent| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(exponent)));
             return all.filter(|v| (self.low..=self.high).contains(&v.log10())).collect();
@@ -154,7 +155,7 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, near `step`.
+/// Rounds `step` to 1, 2 or 5 times a power of ten.
 fn nice(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
     let digit = step / power;
@@ -170,7 +171,7 @@ fn nice(step: f64) -> f64 {
         }
 }
 
-/// A number in few digits.
+/// Formats a number with few digits.
 pub fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
@@ -192,14 +193,14 @@ impl Chart<'_> {
         }
     }
 
-    /// The chart as an `<svg>` element, or nothing where there is nothing to draw.
+    /// Renders the chart as an `<svg>` element, or returns `None` if there is nothing to draw.
     pub fn to_svg(&self) -> Option<String> {
         let ((width, height), title) = (self.size, super::escape(self.title));
         let opening = format!(r#"<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">"#);
         Some(opening + &self.content()? + "</svg>")
     }
 
-    /// The chart as a file of its own.
+    /// Renders the chart as an SVG file.
     pub fn to_svg_file(&self) -> Option<String> {
         Some(svg_file(self.size, self.title, &self.content()?))
     }
@@ -213,12 +214,12 @@ impl Chart<'_> {
         let (left, mut top, right, bottom) = MARGIN;
         let legend: f64 = series.iter().map(|series| legend_width(series.name)).sum();
         let title = TITLE_LETTER * self.title.chars().count() as f64;
-        // A legend too long to stand beside the title stands below it.
+        // A legend that does not fit beside the title goes below it.
         let legend_y = if left + title + legend > width - right { 16.0 + LINE } else { 16.0 };
         top += legend_y - 16.0;
         let cut = |y: f64| self.y_most.map_or(y, |most| y.min(most));
         let points = || series.iter().flat_map(|series| series.points.iter());
-        // Points without lines need room on both sides.
+        // Points without lines need a margin on both sides.
         let x = Axis::new(points().map(|p| p.0), self.x_scale, (left, width - right), !self.scattered);
         let ends = self.whiskers.iter().flat_map(|(_, low, high)| [*low, *high]);
         let y = Axis::new(points().map(|p| p.1).chain(ends).map(cut), self.y_scale, (height - bottom, top), false);
@@ -309,7 +310,7 @@ impl Chart<'_> {
             );
         }
         for Label { at: (label_x, label_y), text, below } in &self.labels {
-            /// Least room that words have beside their point.
+            /// Minimum width for a label beside its point.
             const ROOM: f64 = 50.0;
             let (at_x, at_y) = (x.at(*label_x), y.at(cut(*label_y)));
             let to_the_right = if *below { at_x < width - right - ROOM } else { at_x < left + ROOM };
@@ -326,7 +327,7 @@ impl Chart<'_> {
     }
 }
 
-/// Room that a name takes in the legend, with its dot.
+/// Returns the width of a legend entry with its dot.
 fn legend_width(name: &str) -> f64 {
     6.2 * name.chars().count() as f64 + 24.0
 }

@@ -1,16 +1,16 @@
-//! What is taken for what.
+//! The confusion matrix and the most frequent confusions.
 
 use std::fmt::Write;
 
 use super::{escape, percent};
 use crate::evaluate::Evaluation;
 
-/// Up to this many classes the matrix is drawn.
+/// Maximum number of classes for which the matrix is drawn.
 const MOST_CLASSES: usize = 40;
-/// Pairs that are listed.
+/// Number of listed pairs.
 const PAIRS: usize = 12;
 
-/// Counts of images by true and chosen class, `[true][chosen]`.
+/// Counts images by true and predicted class, `[true][predicted]`.
 pub(super) fn matrix(evaluation: &Evaluation) -> Vec<Vec<usize>> {
     let classes = evaluation.classes.len();
     let mut counts = vec![vec![0; classes]; classes];
@@ -20,7 +20,7 @@ pub(super) fn matrix(evaluation: &Evaluation) -> Vec<Vec<usize>> {
     counts
 }
 
-/// The matrix as SVG; nothing where there are too many classes to see anything.
+/// Renders the matrix as SVG, or returns `None` if there are too many classes.
 pub(super) fn svg(evaluation: &Evaluation) -> Option<String> {
     let counts = matrix(evaluation);
     let n = counts.len();
@@ -51,7 +51,7 @@ pub(super) fn svg(evaluation: &Evaluation) -> Option<String> {
             let share = count as f64 / total.max(1) as f64;
             let x = label + cell * column as f64;
             let kind = if row == column { "hit" } else { "miss" };
-            // Rare confusions stay visible.
+            // The square root keeps rare confusions visible.
             let opacity = if count == 0 { 0.0 } else { 0.12 + 0.88 * share.sqrt() };
             let _ = write!(
                 svg,
@@ -96,7 +96,7 @@ pub(super) fn svg(evaluation: &Evaluation) -> Option<String> {
     Some(svg)
 }
 
-/// The pairs that are taken for each other most often, as a table; nothing where there are no mistakes.
+/// Renders the most frequent confusions as a table, or returns `None` without mistakes.
 pub(super) fn pairs(evaluation: &Evaluation) -> Option<String> {
     let mut pairs: Vec<(usize, usize, usize, f64)> = Vec::new();
     for (label, counts) in matrix(evaluation).iter().enumerate() {
@@ -125,7 +125,7 @@ pub(super) fn pairs(evaluation: &Evaluation) -> Option<String> {
     Some(html)
 }
 
-/// At most `most` characters.
+/// Shortens a text to at most `most` characters.
 pub(super) fn shortened(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.into();

@@ -1,4 +1,5 @@
-//! A network as a picture: one box a block, as high as its map, as wide as its channels are many.
+//! A network diagram: one box per block, with its height from the feature map's side and its width
+//! from the channels.
 
 use std::fmt::Write;
 
@@ -7,24 +8,24 @@ use mbconv_nets::{Architecture, Summary};
 use super::escape;
 use super::svg_file::svg_file;
 
-/// Height of the image's own map, in the picture's units.
+/// Height of the input image's box in SVG units.
 const TALL: f64 = 150.0;
-/// Where boxes stand.
+/// Vertical center of the boxes.
 const MIDDLE: f64 = 150.0;
 const LEFT: f64 = 24.0;
 const GAP: f64 = 4.0;
-/// Further between stages than between blocks.
+/// Gap between stages.
 const STAGE_GAP: f64 = 16.0;
-/// Width of the heading's letters, about.
+/// Approximate width of a heading letter.
 const TITLE_LETTER: f64 = 8.0;
-/// Least width of a stage, so that its words have room.
+/// Minimum width of a stage, for its text.
 const STAGE_ROOM: f64 = 84.0;
 
-/// One stage, or what stands before and after them.
+/// A stage, the stem or the head.
 struct Column {
     title: String,
     lines: Vec<String>,
-    /// Widths of its boxes.
+    /// Widths of the boxes.
     boxes: Vec<f64>,
     side: usize,
     colour: usize,
@@ -32,8 +33,8 @@ struct Column {
     macs: u64,
 }
 
-/// The network of `summary` as an SVG file: stem, stages and head with their maps, and what share of the parameters and
-/// multiply-accumulates each has.
+/// Renders the network of `summary` as an SVG file: stem, stages and head with their feature maps
+/// and their shares of parameters and multiply-accumulates.
 pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary) -> String {
     let columns = columns(architecture, summary);
     let input = summary.input_size;
@@ -88,13 +89,13 @@ pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary
     svg_file((width.round(), 360.0), &heading, &content)
 }
 
-/// Width of a box of so many channels.
+/// Returns the width of a box for a number of channels.
 fn wide(channels: usize) -> f64 {
     (1.1 * (channels as f64).sqrt()).clamp(3.0, 60.0)
 }
 
 fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
-    // What the layers whose names pass cost together.
+    // Returns parameters and multiply-accumulates of the layers whose names match.
     let cost = |of: &dyn Fn(&str) -> bool| {
         let layers = || summary.layers.iter().filter(|layer| of(&layer.name));
         (layers().map(|layer| layer.parameters).sum(), layers().map(|layer| layer.macs).sum())

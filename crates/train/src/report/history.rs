@@ -1,34 +1,34 @@
-//! The rows of a run's `metrics.csv`, by the names of its columns.
+//! The rows of a run's `metrics.csv`, by column name.
 
 use std::path::Path;
 
-/// A table of numbers, one row an epoch.
+/// A numeric table with one row per epoch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     columns: Vec<String>,
     rows: Vec<Vec<Option<f64>>>,
 }
 
-/// The best validation of a run.
+/// The best validation result of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Best {
-    /// Its epoch, from 1.
+    /// Epoch, from 1.
     pub epoch: usize,
-    /// Top-1.
+    /// Top-1 accuracy.
     pub top1: f64,
-    /// Top-5.
+    /// Top-5 accuracy.
     pub top5: Option<f64>,
     /// Loss.
     pub loss: Option<f64>,
-    /// Whether it is that of the weights' moving average.
+    /// Whether the moving average of the weights gave this result.
     pub averaged: bool,
 }
 
 impl History {
-    /// Reads the file; nothing where there is none or it is empty.
+    /// Reads the file. Returns an empty history if it is missing or empty.
     ///
     /// # Errors
-    /// A file that is there but cannot be read.
+    /// An existing file that cannot be read.
     pub fn read(path: &Path) -> std::io::Result<Self> {
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Self::parse(&text)),
@@ -44,17 +44,18 @@ impl History {
         Self { columns, rows: rows.collect() }
     }
 
-    /// Number of epochs.
+    /// Returns the number of epochs.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there are no epochs.
+    /// Returns whether there are no epochs.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// A column's values with their epochs; rows without a value are left out, and an unknown column has none.
+    /// Returns the values of a column with their epochs, without empty cells. Unknown columns are
+    /// empty.
     pub fn column(&self, name: &str) -> Vec<(f64, f64)> {
         let position = |name: &str| self.columns.iter().position(|column| column == name);
         let (Some(epoch), Some(column)) = (position("epoch"), position(name)) else { return Vec::new() };
@@ -62,8 +63,8 @@ impl History {
         self.rows.iter().filter_map(|row| Some((cell(row, epoch)?, cell(row, column)?))).collect()
     }
 
-    /// The best validation, of the network or of its moving average: as in training, the greatest top-1, of those the least
-    /// loss, of those the earliest.
+    /// Returns the best validation result, of the network or of its moving average: the highest
+    /// top-1 accuracy, then the lowest loss, then the earliest epoch, as in training.
     pub fn best(&self) -> Option<Best> {
         let mut best: Option<Best> = None;
         for kind in ["val", "ema"] {
@@ -82,7 +83,7 @@ impl History {
         best
     }
 
-    /// A column's last value.
+    /// Returns the last value of a column.
     pub fn last(&self, name: &str) -> Option<f64> {
         self.column(name).last().map(|point| point.1)
     }

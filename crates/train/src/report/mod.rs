@@ -1,4 +1,5 @@
-//! A run or an evaluation as one HTML page that needs nothing else: curves, confusion matrix, worst mistakes, recipe.
+//! Reports of runs and evaluations as a single HTML file: curves, confusion matrix, worst mistakes,
+//! recipe.
 
 mod chart;
 mod confusion;
@@ -28,42 +29,42 @@ use crate::observe::Observer;
 use crate::recipe::Recipe;
 use crate::run_folder::{METRICS, RECIPE};
 
-/// Name of the page in a run's folder.
+/// File name of the report in a run's folder.
 pub const REPORT: &str = "report.html";
 
 const STYLE: &str = include_str!("style.css");
 
-/// What a page tells of.
+/// The contents of a report.
 #[derive(Default)]
 pub struct Report<'a> {
-    /// What stands at the top: a run's or a model's name.
+    /// Title: the name of a run or model.
     pub title: String,
-    /// The run's epochs.
+    /// Epochs of the run.
     pub history: History,
-    /// The recipe, as TOML.
+    /// Recipe as TOML.
     pub recipe: Option<String>,
-    /// The model that was evaluated.
+    /// Card of the evaluated model.
     pub card: Option<&'a ModelCard>,
-    /// What it was evaluated on, and how well it did.
+    /// Evaluation results and their data.
     pub evaluated: Option<Evaluated<'a>>,
 }
 
-/// An evaluation, with the images that it was made on.
+/// An evaluation and its images.
 #[derive(Clone, Copy)]
 pub struct Evaluated<'a> {
-    /// The results.
+    /// Results.
     pub evaluation: &'a Evaluation,
-    /// The images, for pictures of mistakes.
+    /// Images, for showing mistakes.
     pub source: &'a dyn Source,
-    /// What to call them, such as `split val of photos`.
+    /// Name of the data, such as `split val of photos`.
     pub name: &'a str,
 }
 
 impl Report<'_> {
-    /// What the files in a run's folder tell, without an evaluation.
+    /// Reads a run's files, without an evaluation.
     ///
     /// # Errors
-    /// A file that is there but cannot be read.
+    /// An existing file that cannot be read.
     pub fn of_run(folder: &Path) -> io::Result<Self> {
         let title = folder.canonicalize().unwrap_or_else(|_| folder.into());
         let title = title.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
@@ -76,7 +77,7 @@ impl Report<'_> {
         Ok(Self { title, history, recipe, ..Self::default() })
     }
 
-    /// The page.
+    /// Renders the page.
     pub fn to_html(&self) -> String {
         page::html(self)
     }
@@ -90,14 +91,14 @@ impl Report<'_> {
     }
 }
 
-/// Keeps a run's page up to date, epoch by epoch; what an evaluation adds comes at the end.
+/// Rewrites a run's report after every epoch; [`complete`] adds the evaluation.
 #[derive(Debug)]
 pub struct ReportWriter {
     folder: PathBuf,
 }
 
 impl ReportWriter {
-    /// For the run in `folder`.
+    /// Creates the reporter of the run in `folder`.
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.into() }
     }
@@ -112,10 +113,11 @@ impl Observer for ReportWriter {
     }
 }
 
-/// Writes the page of a finished run, with what its best model makes of the validation images; gives the page's path.
+/// Writes the report of a finished run with an evaluation of its best model on the validation
+/// images, and returns its path.
 ///
 /// # Errors
-/// A model or images that cannot be read, a page that cannot be written, a set `stop`.
+/// A model or images that cannot be read, a page that cannot be written, or a set `stop`.
 pub fn complete(
     folder: &Path,
     data: &DataSet,
@@ -145,7 +147,7 @@ pub fn complete(
     Ok(path)
 }
 
-/// Why a page could not be completed.
+/// The reason why a report could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The model could not be opened.
@@ -162,7 +164,7 @@ pub enum ReportError {
     File(#[from] io::Error),
 }
 
-/// Text as it may stand in HTML.
+/// Escapes text for HTML.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -177,7 +179,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// 0.97531 → `97.53 %`.
+/// Formats 0.97531 as `97.53 %`.
 fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }

@@ -1,4 +1,4 @@
-//! The page.
+//! The HTML page.
 
 use std::fmt::Write;
 
@@ -8,9 +8,9 @@ use crate::evaluate::{Evaluation, Predicted};
 use crate::metrics::shows_top5;
 use crate::model_file::ModelCard;
 
-/// Mistakes that are shown.
+/// Number of mistakes shown.
 const MISTAKES: usize = 24;
-/// Classes that are shown before the rest is folded away.
+/// Number of classes shown before the rest is collapsed.
 const CLASSES: usize = 20;
 
 pub(super) fn html(report: &Report) -> String {
@@ -60,7 +60,7 @@ fn section(body: &mut String, title: &str, content: &str) {
     }
 }
 
-/// The numbers that are looked for first.
+/// Renders the main figures.
 fn tiles(report: &Report) -> String {
     let mut tiles: Vec<(String, &str, String)> = Vec::new();
     let history = &report.history;
@@ -126,7 +126,7 @@ fn curves(history: &History) -> String {
     format!("<div class=charts>{charts}</div>")
 }
 
-/// Accuracy of each class, the worst first.
+/// Renders the accuracy of each class, worst first.
 fn classes(evaluation: &Evaluation) -> String {
     let mut present: Vec<_> = evaluation.classes.iter().filter(|class| class.images > 0).collect();
     present.sort_by(|a, b| a.top1.total_cmp(&b.top1).then(a.label.cmp(&b.label)));
@@ -151,7 +151,7 @@ fn classes(evaluation: &Evaluation) -> String {
     table(&present[..shown]) + &rest
 }
 
-/// The wrong answers that were given with the most conviction.
+/// Renders the mistakes with the highest confidence.
 fn mistakes(evaluation: &Evaluation, source: &dyn crate::data::Source) -> String {
     let mut wrong: Vec<&Predicted> = evaluation.predictions.iter().filter(|p| p.chosen != p.label).collect();
     if wrong.is_empty() {
@@ -180,7 +180,7 @@ fn mistakes(evaluation: &Evaluation, source: &dyn crate::data::Source) -> String
     format!("<p>{lead}</p><div class=mistakes>{figures}</div>")
 }
 
-/// How often the network is right when it is so sure.
+/// Renders accuracy against confidence.
 fn confidence(evaluation: &Evaluation) -> String {
     const BINS: usize = 10;
     let mut bins = [(0usize, 0usize, 0.0f64); BINS];

@@ -1,4 +1,4 @@
-//! Pictures in the page itself.
+//! Images embedded in the page.
 
 use std::io::Cursor;
 
@@ -10,18 +10,18 @@ use image::{ExtendedColorType, RgbImage};
 
 use crate::data::{RgbPixels, Source};
 
-/// Longer side of a picture, in pixels.
+/// Longer side of an image in pixels.
 const SIDE: u32 = 144;
-/// Pictures below this are enlarged pixel by pixel by the browser.
+/// Smaller images are enlarged by the browser without smoothing.
 const SMALL: u32 = 64;
 
-/// An image of a source as an `<img>` element, or nothing where it cannot be read.
+/// Renders an image of a source as an `<img>` element, or returns `None` if it cannot be read.
 pub(super) fn picture(source: &dyn Source, index: usize, description: &str) -> Option<String> {
     let RgbPixels { width, height, data } = source.get(index).ok()?.image.into_pixels().ok()?;
     let image = RgbImage::from_raw(width as u32, height as u32, data)?;
     let longer = image.width().max(image.height());
     let (kind, bytes) = if longer <= SMALL {
-        // Small images are kept to the bit.
+        // Small images are stored losslessly.
         let mut bytes = Cursor::new(Vec::new());
         image.write_to(&mut bytes, image::ImageFormat::Png).ok()?;
         ("png", bytes.into_inner())

@@ -1,11 +1,12 @@
-//! Pictures as files of their own.
+//! SVG files.
 
 use super::{STYLE, escape};
 
-/// `content`, drawn within `size` and styled by the page's [`STYLE`], as an SVG file that says `label` to those who cannot
-/// see it.
+/// Returns an SVG file with `content` drawn within `size`, the page's [`STYLE`] and `label` as its
+/// accessible name.
 ///
-/// Colours are spelt out, light ones first: few programs but browsers know CSS variables, or that a page may be dark.
+/// Colors are written as values, light mode first, because few programs other than browsers support
+/// CSS variables and dark mode.
 pub fn svg_file((width, height): (f64, f64), label: &str, content: &str) -> String {
     let label = escape(label);
     let (light, dark) = (rules(colours(0)), rules(colours(1)));
@@ -16,13 +17,13 @@ pub fn svg_file((width, height): (f64, f64), label: &str, content: &str) -> Stri
     )
 }
 
-/// Variables and their values of the style's first (light) or second (dark) list.
+/// Returns the variables and values of the style's first (light) or second (dark) list.
 fn colours(list: usize) -> impl Iterator<Item = (&'static str, &'static str)> {
     let list = STYLE.split(":root{").nth(list + 1).and_then(|rest| rest.split('}').next()).unwrap_or_default();
     list.split(';').filter_map(|variable| variable.split_once(':'))
 }
 
-/// The style's rules for what stands in pictures, with `colours` for its variables.
+/// Returns the style's rules for charts with the variables replaced by `colours`.
 fn rules(colours: impl Iterator<Item = (&'static str, &'static str)>) -> String {
     let of_pictures = STYLE.lines().filter(|line| line.starts_with("svg ") || line.starts_with(".s0{"));
     let rules: String = of_pictures.collect();
