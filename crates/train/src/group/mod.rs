@@ -1,7 +1,8 @@
-//! The processes that train one network together.
+//! Data-parallel training in several processes.
 //!
-//! The global batch is dealt out to the processes, their gradients are added up, and everyone makes the same update. So the
-//! recipe means the same for any number of processes; only the first of them writes and talks.
+//! The global batch is divided among the processes, their gradients are summed, and all processes
+//! make the same update. A recipe therefore means the same for any number of processes. Only the
+//! first process writes files and prints.
 
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -23,71 +24,72 @@ use crate::recipe::{Recipe, RecipeFile};
 
 pub use threads::in_threads;
 
-/// What connects the processes. Everything but the first two is collective: all processes call it at the same point.
+/// The connection between processes. All methods except `rank`, `size`, `local` and `abort` are
+/// collective: every process calls them at the same point.
 pub trait Link {
-    /// Number of this process, from 0.
+    /// Returns the rank of this process, from 0.
     fn rank(&self) -> usize;
-    /// Number of processes.
+    /// Returns the number of processes.
     fn size(&self) -> usize;
-    /// This process's number among those on its machine, and how many those are.
+    /// Returns the local rank of this process and the number of processes on its machine.
     fn local(&self) -> (usize, usize);
-    /// Adds up the numbers of all processes, element by element; everyone has the same sums.
+    /// Sums the values of all processes element by element, in every process.
     fn sum(&self, values: &mut [f32]);
-    /// The same in double precision.
+    /// Sums f64 values of all processes element by element, in every process.
     fn sum_f64(&self, values: &mut [f64]);
-    /// Everyone's bytes, by rank.
+    /// Returns the bytes of all processes, by rank.
     fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>>;
-    /// The first process's bytes, for everyone.
+    /// Copies the first process's bytes to every process.
     fn broadcast(&self, bytes: &mut Vec<u8>);
     /// Ends all processes. Not collective.
     fn abort(&self) -> !;
 }
 
-/// Why processes cannot train together.
+/// The reason why processes cannot train together.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum GroupError {
-    /// The launcher started several processes of a program that cannot connect them.
+    /// Several processes were started, but the program has no MPI.
     #[error("started as {processes} processes, but this program was built without MPI")]
     NotBuilt {
-        /// How many.
+        /// Number of processes.
         processes: usize,
     },
-    /// MPI does not start.
+    /// MPI failed to start.
     #[error("MPI did not start: {message}")]
     Start {
-        /// What is wrong.
+        /// MPI's message.
         message: String,
     },
     /// Another process failed.
     #[error("{who}: {message}")]
     Elsewhere {
-        /// Which, by rank and host.
+        /// Rank and host.
         who: String,
-        /// Its error.
+        /// Error message.
         message: String,
     },
-    /// The processes do not do the same.
+    /// The processes have different settings or data.
     #[error("{who} has another {what} than rank 0 on {first}")]
     Differs {
-        /// What is not the same.
+        /// The item that differs.
         what: &'static str,
-        /// Whose is another, by rank and host.
+        /// Rank and host of the process that differs.
         who: String,
-        /// The first process's host.
+        /// Host of the first process.
         first: String,
     },
-    /// Less than one image a process.
+    /// Fewer images per batch than processes.
     #[error("a batch of {batch_size} images cannot be dealt out to {processes} processes")]
     SmallBatch {
-        /// The recipe's batch size.
+        /// Batch size of the recipe.
         batch_size: usize,
-        /// How many processes there are.
+        /// Number of processes.
         processes: usize,
     },
 }
 
 impl GroupError {
-    /// What would mend it.
+    /// Returns how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotBuilt { .. } => Some("build it with: cargo build --release --features mpi".into()),
@@ -103,21 +105,21 @@ impl GroupError {
     }
 }
 
-/// What went over the link.
+/// Communication statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Traffic {
-    /// Bytes that this process gave.
+    /// Bytes sent by this process.
     pub bytes: u64,
-    /// Time that it took, waiting for the others included.
+    /// Time spent, including waiting for other processes.
     pub time: Duration,
 }
 
-/// The processes that train together, seen from one of them; by itself, a process is a group of one.
+/// The processes that train together, as seen from one of them. A single process is a group of one.
 #[derive(Clone, Default)]
 pub struct Group {
     link: Option<Rc<dyn Link>>,
     traffic: Rc<Cell<Traffic>>,
-    /// Everyone knows of the failure that ends the run.
+    /// Whether every process has been notified of the failure that ends the run.
     told: Rc<Cell<bool>>,
 }
 
@@ -128,20 +130,20 @@ impl fmt::Debug for Group {
 }
 
 impl Group {
-    /// One process by itself.
+    /// Creates a group of one process.
     pub fn alone() -> Self {
         Self::default()
     }
 
-    /// The processes that `link` connects.
+    /// Creates the group of processes connected by `link`.
     pub fn new(link: Rc<dyn Link>) -> Self {
         Self { link: Some(link), ..Self::default() }
     }
 
-    /// The processes that a launcher (`mpirun`, `srun`) started together with this one; alone without such.
+    /// Joins the processes started by a launcher (`mpirun`, `srun`), or returns a group of one.
     ///
     /// # Errors
-    /// MPI that does not start, or a program without it that was started several times.
+    /// MPI that fails to start, or several processes of a program without MPI.
     pub fn join() -> Result<Self, GroupError> {
         match launched() {
             None => Ok(Self::alone()),
@@ -154,36 +156,36 @@ impl Group {
         }
     }
 
-    /// Number of this process, from 0.
+    /// Returns the rank of this process, from 0.
     pub fn rank(&self) -> usize {
         self.link.as_ref().map_or(0, |link| link.rank())
     }
 
-    /// Number of processes.
+    /// Returns the number of processes.
     pub fn size(&self) -> usize {
         self.link.as_ref().map_or(1, |link| link.size())
     }
 
-    /// This process's number among those on its machine, and how many those are.
+    /// Returns the local rank of this process and the number of processes on its machine.
     pub fn local(&self) -> (usize, usize) {
         self.link.as_ref().map_or((0, 1), |link| link.local())
     }
 
-    /// Whether this process writes and talks.
+    /// Returns whether this process writes files and prints.
     pub fn leads(&self) -> bool {
         self.rank() == 0
     }
 
-    /// How users know this process.
+    /// Returns rank and host of this process for messages.
     pub fn who(&self) -> String {
         format!("rank {} on {}", self.rank(), host())
     }
 
-    /// Threads for this process to compute with: its share of the cores that it may use together with others.
+    /// Returns the number of threads for this process: its share of the available cores.
     pub fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let Some(link) = &self.link else { return cores };
-        // A launcher may bind each process to cores of its own, or several to a socket.
+        // A launcher may bind each process to its own cores, or several processes to one socket.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let allowed = status.lines().find(|line| line.starts_with("Cpus_allowed_list")).unwrap_or_default();
         let mine = format!("{} {allowed}", host());
@@ -191,14 +193,14 @@ impl Group {
         (cores / sharing.max(1)).max(1)
     }
 
-    /// The device called `name`; of several GPUs, this process's own.
+    /// Returns the device for `name`: with several GPUs, the one assigned to this process.
     pub fn device(&self, name: &str) -> String {
         let (number, processes) = self.local();
         let numbered = processes > 1 && ["cuda", "vulkan", "wgpu"].contains(&name);
         if numbered { format!("{name}:{number}") } else { name.into() }
     }
 
-    /// The part of a batch that is this process's.
+    /// Returns this process's part of a batch.
     pub fn part(&self, batch_size: usize) -> Range<usize> {
         let share = |rank| rank * batch_size / self.size();
         share(self.rank())..share(self.rank() + 1)
@@ -212,26 +214,26 @@ impl Group {
         result
     }
 
-    /// What went over the link since this was asked last.
+    /// Returns and resets the communication statistics.
     pub fn take_traffic(&self) -> Traffic {
         self.traffic.take()
     }
 
-    /// Adds up the numbers of all processes, element by element.
+    /// Sums the values of all processes element by element.
     pub fn sum(&self, values: &mut [f32]) {
         if let Some(link) = &self.link {
             self.timed(size_of_val(values), || link.sum(values));
         }
     }
 
-    /// The same in double precision.
+    /// Sums f64 values of all processes element by element.
     pub fn sum_f64(&self, values: &mut [f64]) {
         if let Some(link) = &self.link {
             self.timed(size_of_val(values), || link.sum_f64(values));
         }
     }
 
-    /// The tallies of all processes together.
+    /// Sums the tallies of all processes.
     pub fn sum_tally(&self, tally: Tally) -> Tally {
         let Tally { images, top1, top5, loss } = tally;
         let mut sums = [images as f64, top1 as f64, top5 as f64, loss];
@@ -240,14 +242,14 @@ impl Group {
         Tally { images: images as usize, top1: top1 as usize, top5: top5 as usize, loss }
     }
 
-    /// Whether any process says so.
+    /// Returns whether `here` is true in any process.
     pub fn any(&self, here: bool) -> bool {
         let mut count = [f64::from(u8::from(here))];
         self.sum_f64(&mut count);
         count[0] > 0.0
     }
 
-    /// The first process's bytes, for everyone.
+    /// Returns the first process's bytes.
     pub fn broadcast(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         if let Some(link) = &self.link {
             link.broadcast(&mut bytes);
@@ -255,11 +257,11 @@ impl Group {
         bytes
     }
 
-    /// The result where everyone has one. A failure of any process becomes one of all: its own there, and elsewhere an
-    /// account of the first.
+    /// Returns the result if every process succeeded. If any process failed, all processes return
+    /// an error: their own, or the first failing process's.
     ///
     /// # Errors
-    /// This process's, or [`GroupError::Elsewhere`].
+    /// This process's error, or [`GroupError::Elsewhere`].
     pub fn agree<T, E: fmt::Display + From<GroupError>>(&self, result: Result<T, E>) -> Result<T, E> {
         let Some(link) = &self.link else { return result };
         let account = result.as_ref().err().map(|error| [self.who(), error.to_string()].join("\n"));
@@ -271,12 +273,14 @@ impl Group {
         Err(result.err().unwrap_or_else(|| GroupError::Elsewhere { who: who.into(), message: message.into() }.into()))
     }
 
-    /// Whether an error that ends the run is this process's to tell. One that no other process knows of is.
+    /// Returns whether this process must report the error that ends the run. It must if no other
+    /// process was notified.
     pub fn tells(&self) -> bool {
         self.leads() || !self.told.get()
     }
 
-    /// Whether the other processes do not know of this one's failure; they would wait forever.
+    /// Returns whether the other processes were not notified of this one's failure and would wait
+    /// forever.
     pub fn fails_alone(&self) -> bool {
         self.size() > 1 && !self.told.get()
     }
@@ -295,18 +299,19 @@ impl Group {
         }
     }
 
-    /// Waits a moment before a failure is told, if it is one that all processes may have met: the first one tells it, and ends
-    /// the others meanwhile.
+    /// Waits briefly before a failure is reported that all processes may have: the first process
+    /// reports it and ends the others meanwhile.
     pub fn give_way(&self) {
         if !self.leads() && self.fails_alone() {
             std::thread::sleep(Duration::from_millis(300 + 20 * self.rank().min(50) as u64));
         }
     }
 
-    /// Makes sure that all processes are about to do the same.
+    /// Checks that all processes have the same program version, recipe and data.
     ///
     /// # Errors
-    /// The first process that differs from rank 0, and in what.
+    /// A batch smaller than the number of processes, or the first process that differs from rank 0
+    /// and the item that differs.
     pub fn compare(&self, recipe: &Recipe, data: &DataSet) -> Result<(), GroupError> {
         let Some(link) = &self.link else { return Ok(()) };
         let (size, batch_size) = (self.size(), recipe.batch_size);
@@ -323,7 +328,7 @@ impl Group {
             listing.update(split.len().to_le_bytes());
         }
         let digest = |text: &str| format!("{:x}", Sha256::digest(text));
-        // Where the data lies, and how many threads read it, may differ from machine to machine.
+        // Path and reading threads of the data may differ between machines.
         let mut same = RecipeFile::clone(recipe);
         same.data = Default::default();
         let mine = [
@@ -349,21 +354,22 @@ impl Group {
         Ok(())
     }
 
-    /// While the result lives, batch-norms that train in this thread take their statistics over all processes.
+    /// While the result is alive, training batch-norms of this thread use the statistics of all
+    /// processes.
     pub fn synchronise(&self) -> Synchronised {
         let group = self.clone();
         synchronise(move |sums| group.sum_f64(sums))
     }
 }
 
-/// Processes that a launcher says it started.
+/// Returns the number of processes given by the launcher's environment.
 fn launched() -> Option<usize> {
-    /// Open MPI, MPICH and Intel MPI, MVAPICH, Slurm's own.
+    /// Open MPI, MPICH and Intel MPI, MVAPICH, Slurm.
     const SIZES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
     SIZES.iter().find_map(|name| std::env::var(name).ok()?.parse().ok())
 }
 
-/// Name of this machine.
+/// Returns the name of this machine.
 fn host() -> String {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let name = read("/proc/sys/kernel/hostname").or_else(|| std::env::var("HOSTNAME").ok());

@@ -1,4 +1,4 @@
-//! A group that MPI connects.
+//! Processes connected by MPI.
 
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
@@ -8,22 +8,22 @@ use mpi::{Count, Threading};
 
 use super::{GroupError, Link};
 
-/// Elements that one message may count.
+/// Maximum number of elements per message.
 const MOST: usize = 1 << 28;
 
-/// All processes that the launcher started.
+/// All processes started by the launcher.
 pub(super) struct Mpi {
     world: SimpleCommunicator,
     local: (usize, usize),
-    /// Ends MPI when it is dropped, so it is dropped last.
+    /// Finalizes MPI when dropped, so it is the last field.
     _universe: Universe,
 }
 
 impl Mpi {
-    /// Connects this process with the others.
+    /// Initializes MPI.
     pub(super) fn start() -> Result<Self, GroupError> {
         let failed = |message: &str| GroupError::Start { message: message.into() };
-        // Only the thread that trains calls it, but that need not be the program's first.
+        // Only the training thread calls MPI, but it may not be the main thread.
         let (universe, threading) =
             mpi::initialize_with_threading(Threading::Serialized).ok_or_else(|| failed("it was started before"))?;
         if threading < Threading::Serialized {
@@ -60,7 +60,8 @@ impl Link for Mpi {
     }
 
     fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        // One byte more than there are: Rust's pointer to no bytes is what Open MPI calls MPI_IN_PLACE.
+        // One additional byte, because Rust's pointer of an empty slice equals Open MPI's
+        // MPI_IN_PLACE.
         let mine = [bytes, &[0]].concat();
         let mut counts: Vec<Count> = vec![0; self.size()];
         self.world.all_gather_into(&(mine.len() as Count), &mut counts[..]);

@@ -1,4 +1,4 @@
-//! Gradients and running statistics over all processes.
+//! Reduction of gradients and running statistics over all processes.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -7,12 +7,12 @@ use mbconv_nets::Network;
 
 use super::Group;
 
-/// Numbers that go over the link at a time: enough to make latency cheap, few enough to need little memory (PyTorch's
-/// buckets are as large).
+/// Values per message: large enough to hide latency, small enough to save memory. PyTorch's buckets
+/// have the same size.
 const BUCKET: usize = 25 << 18;
 
 impl Group {
-    /// Adds up the gradients of all processes, which must be there for the same parameters everywhere.
+    /// Sums the gradients of all processes, which must exist for the same parameters everywhere.
     pub(crate) fn sum_gradients(&self, network: &Network, gradients: &mut GradientsParams) {
         if self.size() == 1 {
             return;
@@ -39,7 +39,7 @@ impl Group {
     }
 }
 
-/// All gradients in the network's order.
+/// Collects all gradients in the network's order.
 struct Flatten<'a> {
     gradients: &'a GradientsParams,
     values: Vec<f32>,
@@ -53,7 +53,7 @@ impl ModuleVisitor for Flatten<'_> {
     }
 }
 
-/// Puts them back.
+/// Writes the summed gradients back.
 struct Spread<'a> {
     gradients: &'a mut GradientsParams,
     values: &'a [f32],
@@ -68,7 +68,7 @@ impl ModuleVisitor for Spread<'_> {
     }
 }
 
-/// What learns by moving, not by gradients.
+/// Collects the running statistics.
 struct Statistics {
     values: Vec<f32>,
 }
@@ -81,7 +81,7 @@ impl ModuleVisitor for Statistics {
     }
 }
 
-/// Puts the means in its place.
+/// Writes the averaged statistics back.
 struct Averaged<'a> {
     values: &'a [f32],
 }
@@ -95,7 +95,7 @@ impl ModuleMapper for Averaged<'_> {
     }
 }
 
-/// The next values, in the shape of `like`.
+/// Takes the next values in the shape of `like`.
 fn take<const D: usize>(values: &mut &[f32], like: &Tensor<D>) -> Tensor<D> {
     let (mine, rest) = values.split_at(like.shape().num_elements());
     *values = rest;

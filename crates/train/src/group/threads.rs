@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
 use super::{Group, Link};
 
-/// Where the threads leave their bytes for each other.
+/// Memory through which the threads exchange bytes.
 struct Table {
     barrier: Barrier,
     slots: Mutex<Vec<Vec<u8>>>,
@@ -48,7 +48,7 @@ impl Link for Thread {
         self.table.slots.lock().unwrap_or_else(PoisonError::into_inner)[self.rank] = bytes.to_vec();
         self.table.barrier.wait();
         let all = self.table.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Nobody leaves anything new before everyone has read.
+        // No thread may write again before all have read.
         self.table.barrier.wait();
         all
     }
@@ -62,10 +62,10 @@ impl Link for Thread {
     }
 }
 
-/// Runs `body` in `size` threads that form a group, and gives what they returned, by rank.
+/// Runs `body` in `size` threads that form a group, and returns their results by rank.
 ///
 /// # Panics
-/// If a thread does.
+/// If a thread panics.
 pub fn in_threads<T: Send>(size: usize, body: impl Fn(Group) -> T + Sync) -> Vec<T> {
     let table = Arc::new(Table { barrier: Barrier::new(size), slots: Mutex::new(vec![Vec::new(); size]) });
     std::thread::scope(|scope| {

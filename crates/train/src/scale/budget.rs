@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Base, Coefficients, Dimension, Factors, ScaleError, Scaled};
 
-/// What a network may cost; all that is given must hold.
+/// Limits of a network's cost; all given limits apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Budget {
     /// Multiply-accumulates for one image.
@@ -21,28 +21,30 @@ pub struct Budget {
 /// The largest network within a budget.
 #[derive(Clone, Debug)]
 pub struct Fit {
-    /// How far depth, width and resolution grew. They grow together until the next step would be too much; depth, whose steps
-    /// are whole blocks, then stops, and width, whose steps are finer, next.
+    /// φ of depth, width and resolution. They grow together until the next step exceeds the budget;
+    /// then depth, whose steps are whole blocks, stops, and width, whose steps are finer, stops
+    /// next.
     pub phi: [f64; 3],
-    /// The network.
+    /// The scaled network.
     pub scaled: Scaled,
-    /// Its latency, where that was asked for.
+    /// Measured latency, if it is limited.
     pub latency_ms: Option<f64>,
-    /// What multiply-accumulates grew by as each dimension was scaled, one after the other: their product is the whole.
+    /// Factors by which multiply-accumulates grew as each dimension was scaled in turn; their
+    /// product is the total growth.
     pub spent: [(Dimension, f64); 3],
 }
 
-/// φ is found to within this.
+/// Precision of φ.
 const PRECISION: f64 = 1e-4;
-/// With latency, which wavers by more than that.
+/// Precision of φ with latency, whose measurements vary more.
 const MEASURED_PRECISION: f64 = 0.02;
-/// Farthest φ that is looked at.
+/// Maximum absolute φ.
 const FARTHEST: f64 = 20.0;
-/// First step of φ on the way to where the budget ends; every further one is twice as long.
+/// First step of φ when searching for the limit; every further step is twice as long.
 const FIRST_STEP: f64 = 0.5;
 
 impl Budget {
-    /// Does nothing limit the network?
+    /// Returns whether there are no limits.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -56,11 +58,12 @@ impl Budget {
             && self.latency_ms.zip(latency_ms).is_none_or(|(most, found)| found <= most)
     }
 
-    /// The largest network within the budget among `base` scaled along `coefficients`. Costs are monotone in φ, so φ is found by
-    /// halving; `latency` measures milliseconds for one image and is asked only where the rest is within the budget.
+    /// Returns the largest network within the budget among `base` scaled along `coefficients`.
+    /// Costs are monotone in φ, so φ is found by bisection. `latency` measures milliseconds for one
+    /// image and is called only if the other limits are met.
     ///
     /// # Errors
-    /// A budget that no network, or every one, is within; whatever `latency` fails with.
+    /// A budget that no network or every network satisfies; errors of `latency`.
     pub fn largest<E: From<ScaleError>>(
         &self,
         base: &Base,
@@ -83,7 +86,8 @@ impl Budget {
             let moves = moving.iter().zip([1.0, beta, gamma]).any(|(moves, by)| *moves && by > 1.0);
             if grows && moves {
                 let now = trials.at(phi)?;
-                // What the budget does not count could grow for ever: it stays.
+                // A dimension that does not affect the limited costs would grow without end: keep
+                // it.
                 if let (further, End::Found) = trials.farthest(phi, moving, &now)? {
                     phi = further;
                 }
@@ -94,7 +98,7 @@ impl Budget {
         Ok(Fit { phi, scaled, latency_ms, spent })
     }
 
-    /// What the budget counts, of a network.
+    /// Formats the limited costs of a network.
     fn cost_of(&self, Trial { scaled, latency_ms, .. }: &Trial) -> String {
         let summary = &scaled.summary;
         let counted = [
@@ -107,40 +111,40 @@ impl Budget {
     }
 }
 
-/// A network that was looked at.
+/// An evaluated network.
 #[derive(Clone)]
 struct Trial {
     fits: bool,
     scaled: Scaled,
-    /// Nothing where it was not asked for, or something else is too much already.
+    /// `None` if latency is not limited or another limit is exceeded already.
     latency_ms: Option<f64>,
 }
 
-/// How a search for φ ended.
+/// The end of a search for φ.
 enum End {
     Found,
-    /// This network is the last that could be tried, and like the first one in being within the budget or not.
+    /// The budget's limit was not crossed; contains the last network that could be tried.
     Unlimited(Box<Trial>),
 }
 
-/// Networks on the way to the budget's end.
+/// Networks evaluated during the search.
 struct Trials<'a, E> {
     budget: &'a Budget,
     base: &'a Base,
     coefficients: Coefficients,
     latency: &'a mut dyn FnMut(&Scaled) -> Result<f64, E>,
-    /// Those whose latency was measured.
+    /// Networks with measured latency.
     known: Vec<(Summary, f64)>,
 }
 
 impl<E: From<ScaleError>> Trials<'_, E> {
-    /// The network where depth, width and resolution have grown so far.
+    /// Returns the network with these values of φ for depth, width and resolution.
     fn at(&mut self, phi: [f64; 3]) -> Result<Trial, E> {
         let scaled = self.base.scaled(self.coefficients.at_each(phi))?;
         if !self.budget.allows(&scaled, None) || self.budget.latency_ms.is_none() {
             return Ok(Trial { fits: self.budget.allows(&scaled, None), scaled, latency_ms: None });
         }
-        // Rounding makes many φ one network.
+        // Rounding maps many values of φ to one network.
         let same = self.known.iter().find(|(summary, _)| *summary == scaled.summary);
         let latency = match same {
             Some((_, latency)) => *latency,
@@ -153,8 +157,8 @@ impl<E: From<ScaleError>> Trials<'_, E> {
         Ok(Trial { fits: self.budget.allows(&scaled, Some(latency)), scaled, latency_ms: Some(latency) })
     }
 
-    /// The largest φ within the budget as the `moving` of depth, width and resolution go on from `start`, whose network is
-    /// `first`: upwards if that is within the budget, else downwards.
+    /// Returns the largest φ within the budget when the dimensions in `moving` continue from
+    /// `start`, whose network is `first`: upwards if that is within the budget, else downwards.
     fn farthest(&mut self, start: [f64; 3], moving: [bool; 3], first: &Trial) -> Result<([f64; 3], End), E> {
         let precision = if self.budget.latency_ms.is_some() { MEASURED_PRECISION } else { PRECISION };
         let moved = |by: f64| {
@@ -168,7 +172,7 @@ impl<E: From<ScaleError>> Trials<'_, E> {
             let next: f64 = by + direction * step;
             let here = moved(by);
             let allowed = moved(next).iter().all(|phi| phi.abs() <= FARTHEST);
-            // Beyond some φ there are no networks.
+            // Beyond some φ there are no valid networks.
             if !allowed || self.base.scaled(self.coefficients.at_each(moved(next))).is_err() {
                 return Ok((here, End::Unlimited(last.into())));
             }
@@ -186,7 +190,7 @@ impl<E: From<ScaleError>> Trials<'_, E> {
     }
 }
 
-/// What multiply-accumulates grew by as depth, then width, then resolution were scaled.
+/// Returns the growth of multiply-accumulates as depth, then width, then resolution are scaled.
 fn spent(base: &Base, scaled: &Scaled) -> Result<[(Dimension, f64); 3], ScaleError> {
     let Factors { depth, width, .. } = scaled.factors;
     let macs = |factors: Factors| base.scaled(factors).map(|scaled| scaled.summary.macs as f64);
@@ -212,7 +216,7 @@ mod tests {
     }
 
     fn largest(budget: Budget, name: &str, coefficients: Coefficients) -> Result<Fit, ScaleError> {
-        // Of a made-up machine: a nanosecond a MAC.
+        // A simulated machine: one nanosecond per MAC.
         budget.largest(&base(name), coefficients, &mut |scaled| Ok(scaled.summary.macs as f64 / 1e6))
     }
 
@@ -235,7 +239,7 @@ mod tests {
                 };
                 assert!(!budget.allows(&above([1.0; 3]), None), "{name} {budget:?} at {:?}", fit.phi);
                 assert!(!budget.allows(&above([0.0, 1.0, 1.0]), None), "{name} {budget:?} at {:?}", fit.phi);
-                // Nothing that is counted is left over, but for a step of the finest dimension.
+                // The unused budget is less than one step of the finest dimension.
                 let summary = &fit.scaled.summary;
                 let used = budget.macs.map(|most| summary.macs as f64 / most as f64).into_iter();
                 let used = used.chain(budget.parameters.map(|most| summary.parameters as f64 / most as f64));
@@ -270,7 +274,7 @@ mod tests {
         let tiny = Budget { parameters: Some(10), ..Budget::default() };
         let error = largest(tiny, "efficientnet_b0", Coefficients::PUBLISHED).unwrap_err();
         assert!(matches!(error, ScaleError::TooSmall { .. }), "{error}");
-        // The image's size does not change what there is to train.
+        // The image size does not change the number of parameters.
         let budget = Budget { parameters: Some(6_000_000), ..Budget::default() };
         let error = largest(budget, "efficientnet_b0", Coefficients::only(Dimension::Resolution)).unwrap_err();
         assert!(matches!(error, ScaleError::TooLarge { .. }) && error.to_string().contains("5288548"), "{error}");

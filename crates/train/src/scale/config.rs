@@ -6,12 +6,12 @@ use super::Scaled;
 use crate::optimizer::OptimizerName;
 use crate::recipe::{ModelConfig, RecipeFile};
 
-/// The recipe for networks whose user gives none: ImageNet's, of EfficientNet's authors.
+/// Returns the default template: the ImageNet recipe of EfficientNet's authors.
 pub fn default_recipe() -> RecipeFile {
     RecipeFile::parse(include_str!("imagenet.toml"), "imagenet.toml", &[]).expect("the embedded recipe is valid")
 }
 
-/// Numbers that an optimizer keeps of every parameter, at most.
+/// Returns the maximum number of optimizer values per parameter.
 fn optimizer_state(recipe: &RecipeFile) -> usize {
     let own = match recipe.optimizer.name {
         OptimizerName::Sgd => 1,
@@ -21,14 +21,15 @@ fn optimizer_state(recipe: &RecipeFile) -> usize {
     own + usize::from(recipe.ema.is_some())
 }
 
-/// Estimated bytes that training `scaled` holds with the recipe's optimizer and batches of `batch`.
+/// Estimates the bytes for training `scaled` with the recipe's optimizer and batches of `batch`.
 pub fn training_bytes(scaled: &Scaled, recipe: &RecipeFile, batch: usize) -> u64 {
     scaled.summary.training_bytes(batch, optimizer_state(recipe), recipe.gradient_checkpointing)
 }
 
-/// Images that go through the network together and how many such batches make an update: the largest power of two, up to
-/// the template's images an update, whose estimated training memory is at most `memory` bytes; updates stay as large as the
-/// template's, so that its learning rate stays right.
+/// Returns the batch size and the number of accumulated batches per update. The batch is the
+/// largest power of two, up to the template's images per update, whose estimated training memory is
+/// at most `memory` bytes. Updates stay as large as the template's, so that its learning rate stays
+/// valid.
 pub fn suggested_batch(scaled: &Scaled, template: &RecipeFile, memory: u64) -> (usize, usize) {
     let images = template.batch_size.saturating_mul(template.accumulate);
     let fits = |batch: &usize| *batch <= template.batch_size && training_bytes(scaled, template, *batch) <= memory;
@@ -40,14 +41,14 @@ pub fn suggested_batch(scaled: &Scaled, template: &RecipeFile, memory: u64) -> (
     (batch, images.div_ceil(batch).max(1))
 }
 
-/// `template` for the scaled network: its architecture, sides of images in proportion, and a batch whose training memory is
-/// at most `memory` bytes.
+/// Returns `template` for the scaled network: its architecture, proportional image sizes, and a
+/// batch whose training memory is at most `memory` bytes.
 pub fn recipe_file(scaled: &Scaled, template: &RecipeFile, memory: u64) -> RecipeFile {
     let (batch_size, accumulate) = suggested_batch(scaled, template, memory);
     RecipeFile { batch_size, accumulate, ..with_network(scaled, template) }
 }
 
-/// `template` with the scaled network and its sides of images; all else stays.
+/// Returns `template` with the scaled network and its image sizes.
 pub(super) fn with_network(scaled: &Scaled, template: &RecipeFile) -> RecipeFile {
     let mut file = template.clone();
     file.model = ModelConfig::of(&scaled.options);
@@ -62,7 +63,7 @@ pub(super) fn with_network(scaled: &Scaled, template: &RecipeFile) -> RecipeFile
     file
 }
 
-/// `file` as text, opening with what was scaled from what (`origin`) and what it costs.
+/// Formats `file` as text with a header that gives its `origin` and its cost.
 pub fn recipe_text(scaled: &Scaled, file: &RecipeFile, origin: &str) -> String {
     let summary = &scaled.summary;
     let mut text = String::new();

@@ -1,11 +1,12 @@
 //! Compound scaling (Tan and Le 2019, section 3): a family of networks from one base.
 //!
-//! Depth grows by α^φ, width by β^φ, the image's side by γ^φ; with α·β²·γ² ≈ 2, multiply-accumulates grow by about 2^φ.
+//! Depth grows by α^φ, width by β^φ and the image size by γ^φ. With α·β²·γ² ≈ 2,
+//! multiply-accumulates grow by about 2^φ.
 //!
 //! 1. [`Coefficients`] and [`Base`]: from φ to a network and a recipe ([`config`](recipe_text));
-//! 2. [`budget`]: from what a network may cost to φ;
-//! 3. [`grid`]: all coefficients that fulfil the constraint;
-//! 4. [`search`]: each trained with a proxy recipe, ranked.
+//! 2. [`budget`]: from a cost limit to φ;
+//! 3. [`grid`]: all coefficients that satisfy the constraint;
+//! 4. [`search`]: training of candidates with a proxy recipe, and their ranking.
 
 pub mod budget;
 mod config;
@@ -17,15 +18,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::config::{default_recipe, recipe_file, recipe_text, suggested_batch, training_bytes};
 
-/// Least and greatest dropout that scaling suggests: B0's and B7's, between which the paper grows it linearly.
+/// Dropout per doubling of the cost, and its maximum: the paper grows it linearly from B0 to B7.
 const DROPOUT_PER_DOUBLING: f64 = 0.3 / 7.0;
 const MOST_DROPOUT: f64 = 0.5;
-/// Sides of scaled images are multiples of this by default, as are all published ones.
+/// Default step of scaled image sizes; all published sizes are multiples of it.
 pub const SIDE_STEP: usize = 4;
-/// Most coefficients that a grid may have.
+/// Maximum number of points of a grid.
 const MOST_POINTS: usize = 20_000;
 
-/// How much depth, width and resolution grow as φ grows by 1.
+/// Growth of depth, width and resolution per unit of φ.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Coefficients {
     /// Depth.
@@ -36,35 +37,35 @@ pub struct Coefficients {
     pub gamma: f64,
 }
 
-/// What a network is scaled in.
+/// A scaled dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
-    /// Blocks a stage.
+    /// Blocks per stage.
     Depth,
     /// Channels.
     Width,
-    /// Side of the image.
+    /// Image size.
     Resolution,
 }
 
 /// Multipliers of depth, width and resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Factors {
-    /// Of every stage's repeats.
+    /// Factor of every stage's repeats.
     pub depth: f64,
-    /// Of every layer's channels.
+    /// Factor of every layer's channels.
     pub width: f64,
-    /// Of the image's side.
+    /// Factor of the image size.
     pub resolution: f64,
 }
 
 impl Coefficients {
-    /// The paper's, found by a grid search on B0.
+    /// Published coefficients, from a grid search on B0.
     pub const PUBLISHED: Self = Self { alpha: 1.2, beta: 1.1, gamma: 1.15 };
 
-    /// Scaling in one dimension alone that doubles the multiply-accumulates as φ grows by 1, as all three together do: the
-    /// paper's comparison (figure 8).
+    /// Scales a single dimension so that multiply-accumulates double per unit of φ, as in compound
+    /// scaling: the paper's comparison (figure 8).
     pub fn only(dimension: Dimension) -> Self {
         let none = Self { alpha: 1.0, beta: 1.0, gamma: 1.0 };
         match dimension {
@@ -74,82 +75,82 @@ impl Coefficients {
         }
     }
 
-    /// α·β²·γ²: what multiply-accumulates grow by as φ grows by 1, but for rounding.
+    /// Returns α·β²·γ², the growth of multiply-accumulates per unit of φ before rounding.
     pub fn cost(self) -> f64 {
         self.alpha * self.beta.powi(2) * self.gamma.powi(2)
     }
 
-    /// The multipliers at φ.
+    /// Returns the multipliers at φ.
     pub fn at(self, phi: f64) -> Factors {
         self.at_each([phi; 3])
     }
 
-    /// The multipliers where depth, width and resolution each have a φ of their own.
+    /// Returns the multipliers for separate φ of depth, width and resolution.
     pub fn at_each(self, [depth, width, resolution]: [f64; 3]) -> Factors {
         Factors { depth: self.alpha.powf(depth), width: self.beta.powf(width), resolution: self.gamma.powf(resolution) }
     }
 }
 
 impl Factors {
-    /// Nothing changes.
+    /// No scaling.
     pub const NONE: Self = Self { depth: 1.0, width: 1.0, resolution: 1.0 };
 }
 
-/// What is wrong with what was asked for.
+/// The reason why a request cannot be satisfied.
 #[derive(Debug, thiserror::Error)]
 pub enum ScaleError {
     /// A coefficient, φ, step, tolerance or share outside its range.
     #[error("`{key}` is {value}, but must be {expected}")]
     OutOfRange {
-        /// The option.
+        /// Option name.
         key: &'static str,
-        /// Its value.
+        /// Given value.
         value: f64,
-        /// What it may be.
+        /// Allowed values.
         expected: &'static str,
     },
-    /// A network that cannot be.
+    /// An invalid network.
     #[error("the network scaled by depth {:.3}, width {:.3} and resolution {:.3}: {source}", .factors.depth, .factors.width, .factors.resolution)]
     Architecture {
-        /// The multipliers.
+        /// Multipliers.
         factors: Factors,
-        /// Why not.
+        /// Cause.
         source: ArchitectureError,
     },
-    /// No coefficient fulfils the constraint.
+    /// No coefficients satisfy the constraint.
     #[error("no α, β, γ in steps of {step} has α·β²·γ² within {tolerance} of 2")]
     EmptyGrid {
-        /// The step.
+        /// Step of the grid.
         step: f64,
-        /// The tolerance.
+        /// Tolerance.
         tolerance: f64,
     },
-    /// More than anybody can look at.
+    /// The grid has too many points.
     #[error("a grid in steps of {step} has more than {MOST_POINTS} points")]
     LargeGrid {
-        /// The step.
+        /// Step of the grid.
         step: f64,
     },
-    /// Even the smallest network costs more.
+    /// Even the smallest network exceeds the budget.
     #[error("no network that small: scaled down to φ = {phi:.2} it still costs {smallest}")]
     TooSmall {
         /// Smallest φ that could be tried.
         phi: f64,
-        /// What that network costs.
+        /// Cost of that network.
         smallest: String,
     },
-    /// No network costs that much.
+    /// No network uses up the budget.
     #[error("the budget is never used up: at φ = {phi:.2} the network costs {largest}")]
     TooLarge {
         /// Largest φ that could be tried.
         phi: f64,
-        /// What that network costs.
+        /// Cost of that network.
         largest: String,
     },
 }
 
 impl ScaleError {
-    /// What would mend it.
+    /// Returns how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Architecture { source, .. } => source.hint(),
@@ -166,39 +167,39 @@ fn ensure(holds: bool, key: &'static str, value: f64, expected: &'static str) ->
     if holds { Ok(()) } else { Err(ScaleError::OutOfRange { key, value, expected }) }
 }
 
-/// What is scaled.
+/// The network to be scaled.
 #[derive(Clone, Debug)]
 pub struct Base {
     options: ArchitectureOptions,
-    /// Multipliers that the base has itself.
+    /// Multiplier of the base itself.
     width: f64,
     depth: f64,
     resolution: usize,
     dropout: f64,
     drop_path: f64,
-    /// Scaled sides are rounded to multiples of this.
+    /// Scaled image sizes are multiples of this.
     side_step: usize,
 }
 
-/// A scaled network with what it costs.
+/// A scaled network and its cost.
 #[derive(Clone, Debug)]
 pub struct Scaled {
     /// The network.
     pub options: ArchitectureOptions,
-    /// What the base was multiplied by, before rounding.
+    /// Multipliers of the base, before rounding.
     pub factors: Factors,
-    /// Side of the image.
+    /// Image size.
     pub resolution: usize,
     /// Layers and totals.
     pub summary: Summary,
 }
 
 impl Base {
-    /// `options` for images of `resolution` pixels, by default those it is made for. Scaled sides become multiples of
-    /// `side_step`.
+    /// Creates a base from `options` for images of `resolution` pixels, by default the network's
+    /// own resolution. Scaled image sizes are multiples of `side_step`.
     ///
     /// # Errors
-    /// A network that cannot be.
+    /// An invalid network.
     pub fn new(
         options: ArchitectureOptions,
         resolution: Option<usize>,
@@ -210,25 +211,25 @@ impl Base {
         Ok(Self { options, width, depth, resolution, dropout, drop_path, side_step: side_step.max(1) })
     }
 
-    /// The same network for `classes` classes.
+    /// Returns the base with another number of classes.
     pub fn with_classes(mut self, classes: usize) -> Self {
         self.options.classes = classes;
         self
     }
 
-    /// The base's name.
+    /// Returns the base's name.
     pub fn name(&self) -> &str {
         &self.options.name
     }
 
-    /// The network at these multipliers.
+    /// Returns the network scaled by these multipliers.
     ///
-    /// Channels and repeats round as published ([`mbconv_nets::architecture`]); multipliers to six decimals. Dropout grows
-    /// linearly with the number of doublings of the cost, as the paper's from 0.2 (B0) to 0.5 (B7), unless the base has
-    /// none; stochastic depth stays, as it does from B0 to B7.
+    /// Channels and repeats round as published ([`mbconv_nets::architecture`]), multipliers to six
+    /// decimals. Dropout grows linearly with the doublings of the cost, as in the paper from 0.2
+    /// (B0) to 0.5 (B7), unless the base has none. Stochastic depth stays, as from B0 to B7.
     ///
     /// # Errors
-    /// A network that cannot be.
+    /// An invalid network.
     pub fn scaled(&self, factors: Factors) -> Result<Scaled, ScaleError> {
         let fail = |source| ScaleError::Architecture { factors, source };
         let six = |value: f64| (value * 1e6).round() / 1e6;
@@ -243,7 +244,7 @@ impl Base {
             depth: Some(six(self.depth * factors.depth)),
             resolution: Some(resolution),
             dropout: Some((dropout * 1e3).round() / 1e3),
-            // Said, so that a recipe shows it.
+            // Explicit, so that recipes contain it.
             drop_path: Some(self.drop_path),
             ..self.options.clone()
         };
@@ -252,16 +253,18 @@ impl Base {
         Ok(Scaled { options, factors, resolution, summary })
     }
 
-    /// The side of the image at a multiplier: never below the base's where it grows, never above where it shrinks.
+    /// Returns the scaled image size: never below the base's when growing, never above when
+    /// shrinking.
     fn side(&self, factor: f64) -> usize {
         let step = self.side_step as f64;
         let rounded = ((self.resolution as f64 * factor / step).round() * step).max(step) as usize;
         if factor >= 1.0 { rounded.max(self.resolution) } else { rounded.min(self.resolution) }
     }
 
-    /// The published network that stands for φ in the base's family: its coefficients were rounded by hand.
+    /// Returns the published network for φ in the base's family, whose coefficients were rounded by
+    /// hand.
     pub fn published(&self, phi: f64) -> Option<(&'static Published, ArchitectureOptions)> {
-        // Of the published base only, not of one that was changed; and the base itself needs no other beside it.
+        // Only for an unchanged published base, and not for the base itself.
         let ArchitectureOptions { name, classes, input_channels, .. } = self.options.clone();
         let unchanged = ArchitectureOptions { input_channels, ..ArchitectureOptions::new(name, classes) };
         if self.options != unchanged || phi.fract() != 0.0 || phi < 1.0 {
@@ -277,7 +280,7 @@ impl Base {
         let suffix = format!("{number}{phi}");
         let published = PUBLISHED.iter().find(|published| published.suffix == suffix)?;
         let name = format!("{before}efficientnet_{suffix}");
-        // Dropout and batch-norm's constants are the name's own.
+        // Keep the dropout and batch-norm constants of the published name.
         let options = ArchitectureOptions {
             name,
             dropout: None,
@@ -289,14 +292,15 @@ impl Base {
     }
 }
 
-/// All α, β, γ ≥ 1 in steps of `step` with α·β²·γ² within `tolerance` of 2, by ascending α, then β.
+/// Returns all α, β, γ ≥ 1 in steps of `step` with α·β²·γ² within `tolerance` of 2, by ascending α,
+/// then β.
 ///
 /// # Errors
-/// None or too many.
+/// No points or too many.
 pub fn grid(step: f64, tolerance: f64) -> Result<Vec<Coefficients>, ScaleError> {
     ensure(step > 0.0 && step <= 1.0, "step", step, "above 0 and at most 1")?;
     ensure((0.0..1.0).contains(&tolerance), "tolerance", tolerance, "in [0, 1)")?;
-    // So that 1.1 and 0.08 mean what they say.
+    // Tolerates rounding errors of decimal steps such as 1.1 and 0.08.
     const SLACK: f64 = 1e-9;
     let most = 2.0 + tolerance + SLACK;
     let steps = |limit: f64| ((limit - 1.0) / step + SLACK) as usize;
@@ -380,7 +384,7 @@ mod tests {
         assert!(points.contains(&Coefficients::PUBLISHED));
         assert!(points.iter().all(|point| (point.cost() - 2.0).abs() <= 0.1 + 1e-6));
         assert!(points.iter().all(|point| point.alpha >= 1.0 && point.beta >= 1.0 && point.gamma >= 1.0));
-        // Every point within the bounds, found by looking at all of them.
+        // All points within the bounds, by exhaustive search.
         let all = (0..=22).flat_map(|a| (0..=9).flat_map(move |b| (0..=9).map(move |c| [a, b, c])));
         let expected = all.filter(|point| {
             let [a, b, c] = point.map(|index| 1.0 + 0.05 * f64::from(index));

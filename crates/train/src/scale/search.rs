@@ -1,4 +1,4 @@
-//! Scaled networks trained with a proxy recipe, and ranked.
+//! Search over scaled networks, trained with a proxy recipe and ranked.
 
 use std::fmt::Write;
 use std::io;
@@ -20,88 +20,88 @@ use crate::model_file::{LAST, Results};
 use crate::recipe::{Recipe, RecipeFile};
 use crate::report::{Chart, Label, Scale, Series, Unit};
 
-/// The trials in the folder of a search, for programs.
+/// JSON results in the search folder.
 pub const JSON: &str = "search.json";
-/// The same for spreadsheets.
+/// CSV results in the search folder.
 pub const CSV: &str = "search.csv";
-/// Accuracy over multiply-accumulates.
+/// Chart of accuracy against multiply-accumulates.
 pub const CHART: &str = "search.svg";
-/// Folder of the trials' runs.
+/// Folder of the runs.
 pub const RUNS: &str = "runs";
-/// What the networks of a grid are called in the chart.
+/// Name of the grid's series in the chart.
 pub const GRID: &str = "grid";
 
 /// A network to train.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// What to call it and its folder.
+    /// Name of the candidate and its folder.
     pub name: String,
-    /// What it belongs to: a curve of the chart.
+    /// Series of the chart.
     pub series: &'static str,
-    /// How it was scaled.
+    /// Scaling coefficients.
     pub coefficients: Coefficients,
-    /// How far.
+    /// Scaling exponent φ.
     pub phi: f64,
-    /// The network.
+    /// The scaled network.
     pub scaled: Scaled,
 }
 
-/// A network that was trained.
+/// A trained candidate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trial {
-    /// What it is called.
+    /// Name of the candidate.
     pub name: String,
-    /// What it belongs to.
+    /// Series of the chart.
     pub series: &'static str,
-    /// How it was scaled.
+    /// Scaling coefficients.
     #[serde(flatten)]
     pub coefficients: Coefficients,
-    /// How far.
+    /// Scaling exponent φ.
     pub phi: f64,
-    /// Side of the image.
+    /// Image size.
     pub resolution: usize,
-    /// Trainable parameters, with the data's classes.
+    /// Trainable parameters with the data's classes.
     pub parameters: usize,
     /// Multiply-accumulates for one image.
     pub macs: u64,
-    /// Best validation of each run, one a seed.
+    /// Best validation result of each run, one per seed.
     pub runs: Vec<Results>,
-    /// Their mean top-1 accuracy.
+    /// Mean top-1 accuracy.
     pub top1: f64,
-    /// Its standard deviation between seeds, where there are several.
+    /// Standard deviation of top-1 over seeds, if there are several.
     pub top1_deviation: Option<f64>,
-    /// Top-1 accuracy in points for each million multiply-accumulates.
+    /// Top-1 accuracy in percentage points per million multiply-accumulates.
     pub accuracy_per_macs: f64,
 }
 
-/// What to train candidates on, and how.
+/// Settings of a search.
 pub struct Search<'a> {
-    /// Everything but the network and the sides of images.
+    /// Recipe template; network and image sizes are replaced.
     pub template: &'a RecipeFile,
-    /// The data; must have a validation split.
+    /// Data with a validation split.
     pub data: &'a DataSet,
-    /// How often each network is trained: with the template's seed and those that follow it.
+    /// Number of runs per network, with consecutive seeds from the template's.
     pub seeds: u64,
     /// Folder of the search.
     pub out: &'a Path,
-    /// Where to compute.
+    /// Device for training.
     pub device: &'a Device,
-    /// Set it, and the search ends after the current step.
+    /// If set, the search ends after the current step.
     pub stop: &'a AtomicBool,
 }
 
-/// Why a search ended early. What was trained before stays.
+/// The reason why a search ended early. Completed runs stay.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
-    /// A run could not begin or go on.
+    /// A run failed.
     #[error("{name}: {source}")]
     Train {
-        /// The candidate.
+        /// Candidate.
         name: String,
-        /// Why.
+        /// Cause.
         source: Box<TrainError>,
     },
-    /// There is nothing to rank by.
+    /// There are no validation images to rank by.
     #[error("the data has no validation images to rank networks by")]
     NoValidation,
     /// Results could not be written.
@@ -109,16 +109,16 @@ pub enum SearchError {
     Write {
         /// Path of the file.
         path: String,
-        /// What the system said.
+        /// System error.
         source: io::Error,
     },
 }
 
 impl SearchError {
-    /// What would mend it.
+    /// Returns how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
-            // A search resumes its runs by itself, but only with the template that they were begun with.
+            // A search resumes its runs, but only with the template they started with.
             Self::Train { source, .. } if source.is_divergence() => Some(
                 "give the template a lower optimizer.learning_rate or optimizer.clip_norm = 1, and another --out"
                     .into(),
@@ -135,29 +135,31 @@ impl SearchError {
     }
 }
 
-/// What a search is about to do, for whoever shows it.
+/// Progress of a search.
 pub enum Progress<'a> {
-    /// A run begins, or is found complete.
+    /// A run starts or is already complete.
     Begin {
-        /// Its number, from 1.
+        /// Number of the run, from 1.
         run: usize,
-        /// Runs of the search.
+        /// Total number of runs.
         runs: usize,
-        /// The network.
+        /// Candidate.
         candidate: &'a Candidate,
-        /// The seed.
+        /// Seed.
         seed: u64,
     },
-    /// Its training goes on.
+    /// Progress of the current run's training.
     Training(Event<'a>),
 }
 
 impl Search<'_> {
-    /// Trains every network in a folder of its own, the cheapest first, with one seed after the other, and writes results
-    /// after each run. Candidates that rounding made one network share its runs. Runs that are there go on where they
-    /// stopped; complete ones are not trained again. Without trials, it was interrupted.
+    /// Trains every candidate in its own folder, cheapest first, seed after seed, and writes the
+    /// results after each run. Candidates that are identical after rounding share their runs.
+    /// Interrupted runs resume and completed ones are not repeated. Returns `None` if it was
+    /// interrupted.
     ///
     /// # Errors
+    /// See [`SearchError`].
     /// See [`SearchError`].
     pub fn run(
         &self,
@@ -194,7 +196,7 @@ impl Search<'_> {
         Ok(Some(trials))
     }
 
-    /// Best validation of a candidate; nothing if it was interrupted.
+    /// Returns the best validation result of a candidate, or `None` if training was interrupted.
     fn train(
         &self,
         candidate: &Candidate,
@@ -203,7 +205,7 @@ impl Search<'_> {
     ) -> Result<Option<Results>, SearchError> {
         let fail = |source: TrainError| SearchError::Train { name: candidate.name.clone(), source: source.into() };
         let mut file = RecipeFile { seed, ..with_network(&candidate.scaled, self.template) };
-        // Networks are compared under one and the same regularisation, the template's.
+        // All candidates use the template's regularization.
         file.model.dropout = self.template.model.dropout;
         file.model.drop_path = self.template.model.drop_path;
         let recipe = Recipe::try_from(file).map_err(|error| fail(error.into()))?;
@@ -271,7 +273,7 @@ fn trial(candidate: &Candidate, classes: usize, runs: &[Results]) -> Trial {
     }
 }
 
-/// The best first; among equals the cheapest.
+/// Sorts by accuracy, then by cost.
 fn rank(trials: &mut [Trial]) {
     trials.sort_by(|a, b| b.top1.total_cmp(&a.top1).then(a.macs.cmp(&b.macs)));
 }
@@ -294,7 +296,8 @@ fn csv(trials: &[Trial]) -> String {
     csv
 }
 
-/// Accuracy over millions of multiply-accumulates: a curve for each series, and points for a grid.
+/// Returns the chart of accuracy against millions of multiply-accumulates: a curve per series,
+/// points for a grid.
 fn chart(trials: &[Trial]) -> Chart<'static> {
     let mut series: Vec<Series> = Vec::new();
     let mut by_cost: Vec<&Trial> = trials.iter().collect();
@@ -330,17 +333,15 @@ fn chart(trials: &[Trial]) -> Chart<'static> {
     }
 }
 
-/// A share of each class's training images, the first ones: for searches on large data. Validation stays whole, so that
-/// the ranks are no noisier than they must be.
-///
-/// A class that has images keeps at least one.
+/// Keeps the first `share` of each class's training images, at least one per non-empty class. The
+/// validation split stays complete, so that the ranking gets no noisier.
 pub fn share_of(data: &DataSet, share: f64) -> DataSet {
     let part =
         |source: &Arc<dyn Source>| Arc::new(Part::new(source.clone(), data.classes.len(), share)) as Arc<dyn Source>;
     DataSet { train: data.train.as_ref().map(part), ..data.clone() }
 }
 
-/// Some samples of a split.
+/// A subset of a split.
 struct Part {
     whole: Arc<dyn Source>,
     members: Vec<usize>,
@@ -440,10 +441,10 @@ mod tests {
         let first = first.unwrap();
         assert_eq!((first.len(), epochs), (2, 2));
         assert!(first[0].top1 >= first[1].top1 && first[0].top1_deviation.is_none());
-        // What is complete is not trained again, and gives the same results.
+        // Completed runs are not repeated and give the same results.
         let (again, epochs) = search(&going, candidates(2), 1);
         assert_eq!((again.unwrap(), epochs), (first.clone(), 0));
-        // Nor is a network that comes by another name; further seeds are runs of their own.
+        // An identical network under another name is not trained again; further seeds are new runs.
         let twin = Candidate { name: "twin".into(), ..candidates(1).remove(0) };
         let (more, epochs) = search(&going, [candidates(2), vec![twin]].concat(), 2);
         let more = more.unwrap();
