@@ -1,4 +1,4 @@
-//! Random erasing (Zhong et al. 2020), as timm's and torchvision's.
+//! Random erasing (Zhong et al. 2020), as in timm and torchvision.
 
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -6,31 +6,31 @@ use serde::{Deserialize, Serialize};
 
 use super::{Area, Operation, Plan, Sampling};
 
-/// `[augment.erasing]`: rectangles that are painted over.
+/// `[augment.erasing]`: overwrites random rectangles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomErasing {
-    /// Probability that an image is erased at all.
+    /// Probability of erasing an image.
     pub probability: f64,
-    /// What is painted.
+    /// Fill of the rectangles.
     pub mode: EraseMode,
-    /// Range of the erased part of the area, all rectangles together.
+    /// Range of the erased fraction of the area, for all rectangles together.
     pub area: [f64; 2],
-    /// Range of height over width.
+    /// Range of the aspect ratio, height over width.
     pub aspect: [f64; 2],
-    /// Least and greatest number of rectangles.
+    /// Minimum and maximum number of rectangles.
     pub count: [usize; 2],
 }
 
-/// What is painted over the image.
+/// The fill of erased rectangles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EraseMode {
-    /// The mean colour, which is zero after normalisation.
+    /// Mean color, which is zero after normalization.
     Const,
-    /// One random colour a rectangle, normal after normalisation.
+    /// One random color per rectangle, normally distributed after normalization.
     Rand,
-    /// A random colour for each pixel.
+    /// One random color per pixel.
     Pixel,
 }
 
@@ -47,8 +47,8 @@ impl Default for RandomErasing {
 }
 
 impl RandomErasing {
-    /// Adds rectangles of an image of so many columns and rows. Colours are drawn as after normalisation by `mean` and `std` and
-    /// rounded to bytes, so what would lie beyond black or white is black or white.
+    /// Adds rectangles for an image of this width and height. Colors are sampled in the
+    /// normalized space of `mean` and `std`, then rounded and clamped to bytes.
     pub(super) fn draw(
         &self,
         plan: &mut Plan,

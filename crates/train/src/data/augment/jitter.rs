@@ -1,4 +1,4 @@
-//! Colour jitter, as torchvision's.
+//! Color jitter, as in torchvision.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -6,19 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{Operation, Plan, Sampling};
 
-/// `augment.color_jitter`: greatest changes of brightness, contrast, saturation and hue, applied in random order.
+/// `augment.color_jitter`: maximum changes of brightness, contrast, saturation and hue, applied in
+/// random order.
 ///
-/// A number means the first three, as timm's `--color-jitter`.
+/// A single number sets the first three, like timm's `--color-jitter`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Jitters", into = "[f64; 4]")]
 pub struct ColorJitter {
-    /// Brightness is multiplied by a factor in `[1 - x, 1 + x]`, at least 0.
+    /// The brightness factor is in `[1 - x, 1 + x]`, at least 0.
     pub brightness: f64,
-    /// Contrast likewise.
+    /// The contrast factor, likewise.
     pub contrast: f64,
-    /// Saturation likewise.
+    /// The saturation factor, likewise.
     pub saturation: f64,
-    /// Hue is turned by at most this part of the circle.
+    /// Maximum hue shift as a fraction of the color circle.
     pub hue: f64,
 }
 
@@ -48,7 +49,7 @@ impl From<ColorJitter> for [f64; 4] {
 }
 
 impl ColorJitter {
-    /// Adds the four in random order.
+    /// Adds the four operations in random order.
     pub(super) fn draw(&self, plan: &mut Plan, rng: &mut impl Rng) {
         type Maker = fn(f64) -> Operation;
         let makers: [(f64, Maker); 3] = [
@@ -67,7 +68,7 @@ impl ColorJitter {
             operations.push(Operation::Hue(self.hue * (2.0 * rng.random::<f64>() - 1.0)));
         }
         operations.shuffle(rng);
-        // None of them looks outside of the image.
+        // None of these operations samples outside the image.
         operations.into_iter().for_each(|operation| plan.push(operation, Sampling::default()));
     }
 }

@@ -1,8 +1,10 @@
-//! Augmentation of training images: bytes in, bytes out, all chance from the generator that is passed in.
+//! Augmentation of training images: bytes in, bytes out, with all randomness from the given
+//! generator.
 //!
-//! [`Operation`]s give Pillow's pixels; a [`Policy`] chooses among them as timm or torchvision does; [`ColorJitter`] and
-//! [`RandomErasing`] stand beside it. [`Augmentation`] is all of a recipe's `[augment]`. What they draw for an image is a [`Plan`],
-//! which a worker carries out, or a device for all pictures of a batch.
+//! [`Operation`]s give Pillow's pixels. A [`Policy`] chooses among them as timm or torchvision
+//! does; [`ColorJitter`] and [`RandomErasing`] are separate. [`Augmentation`] combines a recipe's
+//! `[augment]`. The choices for an image are a [`Plan`], which a worker thread applies to the image
+//! or a device to a whole batch.
 
 mod erasing;
 mod jitter;
@@ -25,44 +27,44 @@ pub use plan::{Chain, Mixture, Plan};
 pub use policy::Policy;
 pub use settings::PolicyError;
 
-/// `[augment]`: what happens to a training image after it was cut out and mirrored.
+/// `[augment]`: augmentation after cropping and horizontal flipping.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Who computes it.
+    /// Where augmentation runs.
     #[serde(skip_serializing_if = "AugmentOn::is_auto")]
     pub on: AugmentOn,
-    /// A policy by name, such as `"rand-m9-mstd0.5-inc1"` or `"ta_wide"`: see [`Policy`].
+    /// Name of a policy, such as `"rand-m9-mstd0.5-inc1"` or `"ta_wide"`: see [`Policy`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
-    /// Filter of the policy's rotations, shears and translations; `"random"` (for each operation) is what timm's policies
-    /// take by default, `input.interpolation` those of torchvision.
+    /// Filter of the policy's rotations, shears and translations. timm's policies use `"random"`
+    /// (per operation) by default, torchvision's use `input.interpolation`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interpolation: Option<AugmentInterpolation>,
-    /// Colour of what a rotation, shear or translation brings in from outside; `input.mean` by default for timm's policies,
-    /// black for those of torchvision.
+    /// Color of areas outside the image after rotations, shears and translations: by default
+    /// `input.mean` for timm's policies, black for torchvision's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fill: Option<[u8; 3]>,
-    /// Probability of turning upside down.
+    /// Probability of a vertical flip.
     pub vertical_flip: f64,
     /// Random brightness, contrast, saturation and hue, after the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub color_jitter: Option<ColorJitter>,
-    /// Rectangles that are painted over.
+    /// Random erasing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erasing: Option<RandomErasing>,
 }
 
-/// Where training images are augmented.
+/// The place where training images are augmented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AugmentOn {
-    /// On the device, if it is a GPU.
+    /// On the device if it is a GPU, else on worker threads.
     #[default]
     Auto,
-    /// On the loader's threads.
+    /// On the loader's worker threads.
     Workers,
-    /// Where the network is.
+    /// On the network's device.
     Device,
 }
 
@@ -72,20 +74,20 @@ impl AugmentOn {
     }
 }
 
-/// Filters of a policy's operations.
+/// Resampling filters of a policy's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AugmentInterpolation {
-    /// Two by two pixels.
+    /// 2×2 pixels.
     Bilinear,
-    /// Four by four pixels.
+    /// 4×4 pixels.
     Bicubic,
-    /// One of them, chosen for each operation.
+    /// A random choice per operation.
     Random,
 }
 
 impl AugmentConfig {
-    /// The first thing that is out of range, as key, value and what it may be.
+    /// Returns the first invalid setting as key, value and allowed values.
     pub fn fault(&self) -> Option<(&'static str, String, &'static str)> {
         let unit = 0.0..=1.0;
         if !unit.contains(&self.vertical_flip) {
@@ -116,7 +118,7 @@ impl AugmentConfig {
     }
 }
 
-/// [`AugmentConfig`] with what it takes over from the recipe's `[input]`.
+/// [`AugmentConfig`] with the settings it uses from the recipe's `[input]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Augmentation {
     config: AugmentConfig,
@@ -127,8 +129,8 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// The recipe's `[augment]`, for images that are later normalised by `mean` and `std` and were resized by
-    /// `interpolation`.
+    /// Creates the augmentation for images that were resized by `interpolation` and will be
+    /// normalized by `mean` and `std`.
     pub fn new(config: AugmentConfig, interpolation: Interpolation, mean: [f32; 3], std: [f32; 3]) -> Self {
         let timms = config.policy.as_ref().is_some_and(Policy::is_timms);
         let by_default = if timms { None } else { Some(interpolation) };
@@ -143,7 +145,8 @@ impl Augmentation {
         Self { config, interpolation, fill, mean, std }
     }
 
-    /// Draws flip, policy, jitter and erasing, in this order, for an image of so many columns and rows, and adds them to its plan.
+    /// Samples flip, policy, jitter and erasing, in this order, for an image of `size`, (width,
+    /// height), and adds them to its plan.
     pub fn draw<R: Rng>(&self, plan: &mut Plan, size: (usize, usize), rng: &mut R) {
         let AugmentConfig { policy, vertical_flip, color_jitter, erasing, .. } = &self.config;
         if *vertical_flip > 0.0 && rng.random::<f64>() < *vertical_flip {
@@ -166,7 +169,7 @@ impl Augmentation {
         }
     }
 
-    /// Draws, and does it.
+    /// Samples a plan and applies it.
     pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
         let mut plan = Plan::default();
         self.draw(&mut plan, (image.width, image.height), rng);

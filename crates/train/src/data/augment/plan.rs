@@ -1,35 +1,35 @@
-//! What was drawn for an image, to be done at once or later, here or on a device.
+//! The operations chosen for an image, to be applied now or later, on the CPU or on a device.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use mbconv_kernels::pictures::{Operation, RgbPixels, Sampling, channels, from_channels, perform};
 
-/// Operations one after the other.
+/// Consecutive operations.
 pub type Chain = Vec<(Operation, Sampling)>;
 
-/// All that happens to an image after it was cut out. The same plan gives the same pixels on any processor; on a GPU, values
-/// that were interpolated or blended may lie a unit of 255 apart.
+/// All operations on an image after cropping. A plan gives the same pixels on every CPU; on a GPU,
+/// interpolated or blended values may differ by 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// What comes first; for most policies all.
+    /// Operations before the mixture; for most policies all of them.
     pub first: Chain,
-    /// Several versions of the image, mixed: AugMix.
+    /// Mixed versions of the image, for AugMix.
     pub mixture: Option<Mixture>,
-    /// What comes after the mixture.
+    /// Operations after the mixture.
     pub then: Chain,
 }
 
-/// Versions of an image, mixed.
+/// Mixed versions of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixture {
-    /// How each version is made, and its share.
+    /// Operations and weight of each version.
     pub versions: Vec<(Chain, f32)>,
-    /// The share of the versions' weighted sum in the result, the image having the rest; nothing if each version in turn is
-    /// blended into the image by its share.
+    /// Weight of the versions' weighted sum against the original image. `None` blends the versions
+    /// into the image one after the other, each with its own weight.
     pub strength: Option<f32>,
 }
 
 impl Plan {
-    /// Adds an operation, if it does anything.
+    /// Adds an operation unless it is the identity.
     pub(in crate::data) fn push(&mut self, operation: Operation, sampling: Sampling) {
         if operation != Operation::Identity {
             let chain = if self.mixture.is_some() { &mut self.then } else { &mut self.first };
@@ -37,12 +37,12 @@ impl Plan {
         }
     }
 
-    /// Is there nothing to do?
+    /// Returns whether the plan is empty.
     pub fn is_empty(&self) -> bool {
         self.first.is_empty() && self.mixture.is_none() && self.then.is_empty()
     }
 
-    /// Carries it out.
+    /// Applies the plan to an image.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
         let mut image = follow(image, &self.first);
         if let Some(mixture) = &self.mixture {
@@ -51,7 +51,7 @@ impl Plan {
         follow(image, &self.then)
     }
 
-    /// Carries each picture's plan out where the pictures are, if there are plans.
+    /// Applies each image's plan on the images' device, if there are plans.
     pub(crate) fn apply_there(plans: &[Plan], pictures: Tensor<3, Int>) -> Tensor<3, Int> {
         if plans.is_empty() {
             return pictures;
@@ -70,7 +70,7 @@ fn follow(image: RgbPixels, chain: &Chain) -> RgbPixels {
     chain.iter().fold(image, |image, (operation, sampling)| operation.apply(image, *sampling))
 }
 
-/// Where a chain is over, nothing more happens.
+/// Shorter chains end with identities.
 fn follow_there<'a>(
     mut pictures: Tensor<3, Int>,
     chain: impl Fn(usize) -> &'a [(Operation, Sampling)],
@@ -97,7 +97,7 @@ impl Mixture {
         for (version, share) in versions {
             sum.iter_mut().zip(&version).for_each(|(sum, &value)| *sum += share * f32::from(value));
         }
-        // A cast to a byte cuts off and saturates, as in timm.
+        // As in timm, the cast truncates and saturates.
         let mixed: Vec<u8> = sum.into_iter().map(|value| value as u8).collect();
         blend(&mut image.data, &mixed, strength);
     }
@@ -109,10 +109,10 @@ fn blend(to: &mut [u8], from: &[u8], share: f32) {
     }
 }
 
-/// [`Mixture::apply`] to each picture, of up to so many versions.
+/// Applies [`Mixture::apply`] to each image, with at most `versions` versions.
 fn mix_there(plans: &[Plan], pictures: Tensor<3, Int>, versions: usize) -> Tensor<3, Int> {
     let device = pictures.device();
-    // A number for each picture; 0 keeps it as it is.
+    // One value per image; 0 leaves the image unchanged.
     let each = |number: &dyn Fn(&Mixture) -> Option<f32>| {
         let numbers = plans.iter().map(|plan| plan.mixture.as_ref().and_then(number).unwrap_or(0.0));
         Tensor::<4>::from_data(TensorData::new(numbers.collect(), [plans.len(), 1, 1, 1]), &device)

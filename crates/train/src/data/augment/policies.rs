@@ -1,11 +1,11 @@
-//! The published policies, as tables.
+//! Tables of the published policies.
 
 use super::timm::Kind as T;
 use super::torchvision::Kind as V;
 
-/// Operation, probability, magnitude.
+/// Operation, probability and magnitude.
 pub(super) type TimmRow = (T, f64, f64);
-/// Operation, probability, bin of the magnitude.
+/// Operation, probability and magnitude bin.
 pub(super) type TorchvisionRow = (V, f64, usize);
 
 /// ImageNet, from the TPU EfficientNet code; timm's `v0`.
@@ -152,7 +152,7 @@ pub(super) const SVHN: [[TorchvisionRow; 2]; 25] = [
     [(V::ShearY, 0.8, 5), (V::AutoContrast, 0.7, 0)],
     [(V::ShearX, 0.7, 2), (V::Invert, 0.1, 0)],
 ];
-/// timm's RandAugment: what it chooses from.
+/// Operations of timm's RandAugment.
 pub(super) const RAND: [T; 15] = [
     T::AutoContrast,
     T::Equalize,
@@ -171,7 +171,7 @@ pub(super) const RAND: [T; 15] = [
     T::TranslateYRel,
 ];
 
-/// timm's `inc1`: the same, but each is stronger at greater magnitudes.
+/// Operations of timm's `inc1`, which all get stronger with the magnitude.
 pub(super) const RAND_INCREASING: [T; 15] = [
     T::AutoContrast,
     T::Equalize,
@@ -190,7 +190,8 @@ pub(super) const RAND_INCREASING: [T; 15] = [
     T::TranslateYRel,
 ];
 
-/// Weights of the two above under `w0`, which timm had before `tweights`.
+/// Weights of `RAND` and `RAND_INCREASING` under `w0`, an older setting of timm replaced by
+/// `tweights`.
 pub(super) const RAND_WEIGHTS_0: [f64; 15] =
     [0.025, 0.005, 0.0, 0.3, 0.0, 0.005, 0.005, 0.025, 0.005, 0.005, 0.025, 0.2, 0.2, 0.1, 0.1];
 
@@ -234,7 +235,7 @@ pub(super) const RAND_WEIGHTED_3A: [(T, f64); 14] = [
     (T::Invert, 1.0),
 ];
 
-/// timm's AugMix: what its chains are made of.
+/// Operations of timm's AugMix chains.
 pub(super) const AUGMIX: [T; 13] = [
     T::AutoContrast,
     T::ColorIncreasing,

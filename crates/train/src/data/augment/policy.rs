@@ -1,4 +1,4 @@
-//! Augmentation policies: which operations an image meets.
+//! Augmentation policies: random choice of operations.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,14 +18,14 @@ use super::timm::{self, Magnitude, Step};
 use super::torchvision::{self, Space};
 use super::{Operation, Plan, Sampling};
 
-/// A policy by name, drawn anew for each image.
+/// An augmentation policy, selected by name and sampled anew for each image.
 ///
 /// | name | policy |
 /// |---|---|
-/// | `rand-m9-mstd0.5-inc1` | timm's RandAugment; all of its settings are understood, and `w0` of its older versions |
-/// | `v0`, `v0r`, `original`, `originalr`, `3a` | timm's AutoAugment policies, perhaps with `-mstd0.5` |
+/// | `rand-m9-mstd0.5-inc1` | timm's RandAugment with all its settings, and the older `w0` |
+/// | `v0`, `v0r`, `original`, `originalr`, `3a` | timm's AutoAugment, optionally `-mstd0.5` |
 /// | `augmix-m3-w3-d2` | timm's AugMix |
-/// | `ra` | torchvision's RandAugment, perhaps with `-m9-n2` |
+/// | `ra` | torchvision's RandAugment, optionally with `-m9-n2` |
 /// | `ta_wide` | torchvision's TrivialAugmentWide |
 /// | `imagenet`, `cifar10`, `svhn` | torchvision's AutoAugment policies |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,28 +37,30 @@ pub struct Policy {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Scheme {
-    /// One row of steps, each row equally likely.
+    /// A random row of steps, with equal probability.
     TimmAuto(Vec<Vec<Step>>),
-    /// `layers` of the steps; without replacement where there are weights.
+    /// `layers` random steps, without replacement if there are weights.
     TimmRand { steps: Vec<Step>, layers: usize, weights: Option<Vec<f64>> },
-    /// `width` chains of `depth` steps (1 to 3 where it is 0), mixed, and mixed with the image.
+    /// `width` chains of `depth` steps (1 to 3 if `depth` is 0), mixed with each other and with the
+    /// image.
     AugMix { steps: Vec<Step>, alpha: f64, width: usize, depth: usize, blended: bool },
-    /// One row, each equally likely.
+    /// A random row, with equal probability.
     TorchvisionAuto(&'static [[TorchvisionRow; 2]]),
-    /// `layers` of the operations at bin `bin`.
+    /// `layers` random operations with magnitude bin `bin`.
     TorchvisionRand { layers: usize, bin: usize },
-    /// One operation at any bin.
+    /// One random operation with a random bin.
     TrivialWide,
 }
 
 impl Policy {
-    /// Whether it is one of timm's, whose operations fill with the mean colour and choose their filter at random; those of
-    /// torchvision fill with black.
+    /// Returns whether the policy is timm's. timm's operations fill with the mean color and choose
+    /// their filter at random; torchvision's fill with black.
     pub fn is_timms(&self) -> bool {
         !matches!(self.scheme, Scheme::TorchvisionAuto(_) | Scheme::TorchvisionRand { .. } | Scheme::TrivialWide)
     }
 
-    /// Adds what it chooses for an image of so many columns and rows; `sampling` is asked for each operation.
+    /// Adds the chosen operations for an image of `size`, (width, height); `sampling` is called for
+    /// each of them.
     pub(super) fn draw<R: Rng>(
         &self,
         plan: &mut Plan,
@@ -112,7 +114,7 @@ impl Policy {
     }
 }
 
-/// `count` of `n` things: with replacement, or without it by weight.
+/// Chooses `count` of `n` items: uniformly with replacement, or by weight without.
 fn choose(n: usize, count: usize, weights: Option<&[f64]>, rng: &mut impl Rng) -> Vec<usize> {
     let Some(weights) = weights else {
         return (0..count).map(|_| rng.random_range(0..n)).collect();
@@ -128,7 +130,7 @@ fn choose(n: usize, count: usize, weights: Option<&[f64]>, rng: &mut impl Rng) -
     chosen
 }
 
-/// A symmetric Dirichlet sample: `n` shares that add up to 1.
+/// Samples a symmetric Dirichlet distribution: `n` weights that sum to 1.
 fn dirichlet(alpha: f64, n: usize, rng: &mut impl Rng) -> Vec<f32> {
     let Ok(gamma) = Gamma::new(alpha, 1.0) else { return vec![1.0 / n as f32; n] };
     let samples: Vec<f64> = (0..n).map(|_| gamma.sample(rng)).collect();
@@ -136,7 +138,7 @@ fn dirichlet(alpha: f64, n: usize, rng: &mut impl Rng) -> Vec<f32> {
     samples.iter().map(|sample| if sum > 0.0 { (sample / sum) as f32 } else { 1.0 / n as f32 }).collect()
 }
 
-/// timm's shares for blending chain after chain instead of summing them.
+/// Returns timm's weights for blending the chains one after the other instead of summing them.
 fn blended_shares(shares: &[f32], strength: f32) -> Vec<f32> {
     let mut left = 1.0;
     let mut blended: Vec<f32> = shares
@@ -199,7 +201,7 @@ fn rand_augment(settings: &mut Settings) -> Result<Scheme, PolicyError> {
     };
     let probability = settings.take("p", 0.5, 0.0..=1.0)?;
     let most = settings.take("mmax", 10.0, 0.0..=1000.0)?;
-    // timm takes 0 for its default.
+    // timm treats 0 as its default.
     let most = if most == 0.0 { 10.0 } else { most };
     let mean = settings.take("m", 10.0, 0.0..=1000.0)?;
     let magnitude = Magnitude { most, ..Magnitude::new(mean, settings.deviation(0.0)?) };
@@ -216,7 +218,7 @@ fn auto_augment(base: &str, settings: &mut Settings) -> Result<Scheme, PolicyErr
     let step =
         |(kind, probability, mean): TimmRow| Step { kind, probability, magnitude: Magnitude::new(mean, deviation) };
     let rows = |rows: &[[TimmRow; 2]]| rows.iter().map(|row| row.iter().copied().map(step).collect()).collect();
-    // The variants with an `r` take away more bits at greater magnitudes.
+    // The variants with an `r` posterize more at greater magnitudes.
     let research = |policy: &[[TimmRow; 2]]| {
         let swap = |(kind, probability, mean): TimmRow| match kind {
             Posterize | PosterizeOriginal => (PosterizeIncreasing, probability, mean),

@@ -1,27 +1,27 @@
-//! The settings behind a policy's name, such as `m9-mstd0.5-inc1`.
+//! The settings in a policy's name, such as `m9-mstd0.5-inc1`.
 
 use std::ops::RangeInclusive;
 
-/// Why a policy's name is not understood.
+/// The reason why a policy name is invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PolicyError {
-    /// No policy of that name.
+    /// Unknown policy.
     #[error(
         "no such policy: expected rand-m9-mstd0.5-inc1, v0, v0r, original, originalr, 3a, augmix-m3-w3, ra, ta_wide, \
          imagenet, cifar10 or svhn"
     )]
     Unknown,
-    /// A setting that the policy does not have, or that is given twice.
+    /// A setting that the policy lacks, or a repeated one.
     #[error("the policy has no setting `{0}`, or it is given twice")]
     UnknownSetting(String),
     /// A setting out of range.
     #[error("the policy's setting `{key}` is `{value}`, but must be {expected}")]
     Setting {
-        /// The setting's letters.
+        /// Key of the setting.
         key: String,
-        /// What stands behind them.
+        /// Given value.
         value: String,
-        /// What may stand there.
+        /// Allowed values.
         expected: String,
     },
 }
@@ -32,15 +32,15 @@ impl PolicyError {
     }
 }
 
-/// Settings that are not used up yet.
+/// Settings that are not consumed yet.
 pub(super) struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    /// Divides `m9-mstd0.5-inc1-tweights` into letters and values.
+    /// Splits `m9-mstd0.5-inc1-tweights` into keys and values.
     pub(super) fn parse(text: &str) -> Result<Self, PolicyError> {
         let mut settings = Self(Vec::new());
         for part in text.split('-').filter(|part| !part.is_empty()) {
-            // `t` is followed by a name, `mstd` perhaps by `inf`; all else by a number.
+            // `t` is followed by a name, `mstd` possibly by `inf`, all others by a number.
             let at = match part {
                 _ if part.starts_with('t') => 1,
                 "mstdinf" => 4,
@@ -60,7 +60,7 @@ impl Settings {
         Some(self.0.remove(index).1)
     }
 
-    /// A number, or `default` where it is not given.
+    /// Removes and returns a number, or `default` if it is missing.
     pub(super) fn take(&mut self, key: &str, default: f64, range: RangeInclusive<f64>) -> Result<f64, PolicyError> {
         let Some(text) = self.take_text(key) else { return Ok(default) };
         match text.parse() {
@@ -72,13 +72,13 @@ impl Settings {
         }
     }
 
-    /// `mstd`: as in timm, more than 100 means a uniform magnitude.
+    /// Removes and returns `mstd`; as in timm, more than 100 means a uniform magnitude.
     pub(super) fn deviation(&mut self, default: f64) -> Result<f64, PolicyError> {
         let deviation = self.take("mstd", default, 0.0..=f64::INFINITY)?;
         Ok(if deviation > 100.0 { f64::INFINITY } else { deviation })
     }
 
-    /// Nothing may be left.
+    /// Fails if settings remain.
     pub(super) fn finish(self) -> Result<(), PolicyError> {
         match self.0.into_iter().next() {
             Some((key, value)) => Err(PolicyError::UnknownSetting(key + &value)),

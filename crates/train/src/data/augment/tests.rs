@@ -1,4 +1,4 @@
-//! Magnitudes agree with timm's and torchvision's functions.
+//! Tests that magnitudes agree with timm and torchvision.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ fn levels() -> Levels {
     serde_json::from_str(include_str!("../../../tests/fixtures/augment/levels.json")).unwrap()
 }
 
-/// Says no sign is turned: always the same number.
+/// A constant generator, which never flips a sign.
 struct Constant(u64);
 
 impl RngCore for Constant {
@@ -35,7 +35,7 @@ impl RngCore for Constant {
     }
 }
 
-/// The operation's argument.
+/// Returns the argument of an operation.
 fn argument(operation: Operation) -> Option<f64> {
     use Operation as O;
     match operation {
@@ -81,7 +81,7 @@ fn timms_levels() {
         for (magnitude, &expected) in [0.0, 1.0, 3.7, 9.0, 10.0, 12.0].into_iter().zip(&levels[&format!("{kind:?}")]) {
             let operation = timm::operation(kind, magnitude, 0.45, (1, 1), &mut Constant(1 << 62));
             let ours = argument(operation).unwrap();
-            // Pillow knows no more than 8 bits; timm's negative ones cannot be meant.
+            // Pillow supports up to 8 bits, and timm's negative values are clamped there.
             let expected = match kind {
                 T::Desaturate => (1.0 - expected).clamp(0.0, 1.0),
                 T::PosterizeIncreasing => expected.max(0.0),
@@ -112,7 +112,7 @@ fn torchvisions_bins() {
                     V::Solarize => 255.0 * magnitude,
                     _ => magnitude,
                 };
-                // Reading JSON leaves the last bit open.
+                // JSON parsing may change the last bit.
                 assert!(
                     (ours - expected).abs() < 1e-12 * expected.abs().max(1.0),
                     "{name} {kind:?} {bin}: {ours} {expected}"
@@ -136,7 +136,7 @@ fn magnitudes_are_normal_uniform_or_fixed() {
     let normal = draw(Magnitude::new(5.0, 0.5));
     let spread = mean(&normal.iter().map(|m| (m - 5.0).powi(2)).collect::<Vec<_>>()).sqrt();
     assert!((mean(&normal) - 5.0).abs() < 0.05 && (spread - 0.5).abs() < 0.05, "{spread}");
-    // Above the greatest magnitude there is none, unless asked for.
+    // Magnitudes are limited to `most`, 10 by default.
     assert!(draw(Magnitude::new(10.0, 3.0)).iter().all(|&m| m <= 10.0));
     assert!(draw(Magnitude { most: 20.0, ..Magnitude::new(10.0, 3.0) }).iter().any(|&m| m > 12.0));
 }

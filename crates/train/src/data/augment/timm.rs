@@ -1,14 +1,15 @@
-//! How timm turns a magnitude into an operation.
+//! timm's conversion of magnitudes to operations.
 
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
 
 use super::Operation;
 
-/// The magnitude at which an operation is at its full strength.
+/// Magnitude of full strength.
 const FULL: f64 = 10.0;
 
-/// timm's names. "Increasing" ones are stronger at greater magnitudes; those without may do the opposite.
+/// timm's operation names. "Increasing" operations get stronger with the magnitude; the others may
+/// get weaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     AutoContrast,
@@ -38,16 +39,16 @@ pub(super) enum Kind {
     GaussianBlurRand,
 }
 
-/// How strong operations are.
+/// Distribution of an operation's magnitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Magnitude {
-    /// Mean of the magnitude.
+    /// Mean magnitude.
     pub mean: f64,
-    /// Standard deviation of the magnitude; infinite for a uniform one from 0 to the mean.
+    /// Standard deviation; infinite selects a uniform distribution from 0 to the mean.
     pub deviation: f64,
-    /// Greatest magnitude.
+    /// Maximum magnitude.
     pub most: f64,
-    /// Part of the image's side by which a translation moves it at full strength.
+    /// Translation at full strength, as a fraction of the image size.
     pub translation: f64,
 }
 
@@ -69,7 +70,7 @@ impl Magnitude {
     }
 }
 
-/// An operation of a policy: what, how likely, how strong.
+/// A step of a policy: operation, probability, magnitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Step {
     pub kind: Kind,
@@ -78,7 +79,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// What to do to an image of this size: often nothing.
+    /// Samples the operation for an image of this size, often the identity.
     pub(super) fn draw(&self, size: (usize, usize), rng: &mut impl Rng) -> Operation {
         if self.probability < 1.0 && rng.random::<f64>() > self.probability {
             return Operation::Identity;
@@ -88,7 +89,7 @@ impl Step {
     }
 }
 
-/// timm's `LEVEL_TO_ARG` and `NAME_TO_OP`; the generator decides about signs.
+/// timm's `LEVEL_TO_ARG` and `NAME_TO_OP`; the generator chooses the signs.
 pub(super) fn operation(
     kind: Kind,
     magnitude: f64,

@@ -1,10 +1,10 @@
-//! How torchvision turns a bin of magnitudes into an operation.
+//! torchvision's conversion of magnitude bins to operations.
 
 use rand::Rng;
 
 use super::Operation;
 
-/// torchvision's names.
+/// torchvision's operation names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Identity,
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Invert,
 }
 
-/// The fourteen that RandAugment and TrivialAugment choose from.
+/// The fourteen operations of RandAugment and TrivialAugment.
 pub(super) const KINDS: [Kind; 14] = [
     Kind::Identity,
     Kind::ShearX,
@@ -42,19 +42,19 @@ pub(super) const KINDS: [Kind; 14] = [
     Kind::Equalize,
 ];
 
-/// Magnitudes, in equal steps from none to the greatest.
+/// Magnitude ranges, divided into equal bins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Space {
-    /// Number of magnitudes.
+    /// Number of bins.
     pub bins: usize,
     pub shear: f32,
-    /// Part of the image's side, or pixels.
+    /// Maximum translation, as a fraction of the image size or in pixels.
     pub translation: Translation,
-    /// Degrees.
+    /// Maximum rotation in degrees.
     pub rotation: f32,
-    /// Distance from 1 of the factors of brightness, colour, contrast and sharpness.
+    /// Maximum distance of brightness, color, contrast and sharpness factors from 1.
     pub factor: f32,
-    /// Bits that posterizing takes away.
+    /// Maximum number of bits removed by posterize.
     pub bits: f32,
 }
 
@@ -65,7 +65,7 @@ pub(super) enum Translation {
 }
 
 impl Space {
-    /// `torchvision.transforms.AutoAugment`.
+    /// Magnitudes of `torchvision.transforms.AutoAugment`.
     pub(super) const AUTO: Self = Self {
         bins: 10,
         shear: 0.3,
@@ -74,9 +74,9 @@ impl Space {
         factor: 0.9,
         bits: 4.0,
     };
-    /// `torchvision.transforms.RandAugment`.
+    /// Magnitudes of `torchvision.transforms.RandAugment`.
     pub(super) const RAND: Self = Self { bins: 31, ..Self::AUTO };
-    /// `torchvision.transforms.TrivialAugmentWide`.
+    /// Magnitudes of `torchvision.transforms.TrivialAugmentWide`.
     pub(super) const WIDE: Self = Self {
         bins: 31,
         shear: 0.99,
@@ -86,7 +86,8 @@ impl Space {
         bits: 6.0,
     };
 
-    /// The operation of a kind at bin `bin`, from 0, on an image of this size; the generator decides about signs.
+    /// Returns the operation of a kind with magnitude bin `bin`, from 0, for an image of this size;
+    /// the generator chooses the signs.
     pub(super) fn operation(
         &self,
         kind: Kind,
@@ -106,7 +107,8 @@ impl Space {
             Kind::Identity => Operation::Identity,
             Kind::ShearX => Operation::ShearX(signed(self.shear)),
             Kind::ShearY => Operation::ShearY(signed(self.shear)),
-            // A positive translation moves the image right or down: its pixels come from the left or from above.
+            // Positive translations move the image right or down, so its pixels come from the left
+            // or above.
             Kind::TranslateX => Operation::TranslateX(-signed(far(width)).trunc()),
             Kind::TranslateY => Operation::TranslateY(-signed(far(height)).trunc()),
             Kind::Rotate => Operation::Rotate(signed(self.rotation)),
@@ -126,7 +128,8 @@ impl Space {
     }
 }
 
-/// PyTorch's `linspace(start, end, steps)[i]` in single precision, which counts from the nearer end and rounds once.
+/// PyTorch's `linspace(start, end, steps)[i]` in f32, which counts from the nearer end and rounds
+/// once.
 fn linspace(start: f32, end: f32, steps: usize, i: usize) -> f32 {
     let step = (end - start) / (steps - 1) as f32;
     if i < steps / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((steps - 1 - i) as f32, end) }
