@@ -22,6 +22,7 @@ use mbconv_train::recipe::RecipeError;
 use mbconv_train::report::ReportError;
 use mbconv_train::scale::ScaleError;
 use mbconv_train::scale::search::SearchError;
+use mbconv_train::text::visible_name;
 
 /// Why a command did not succeed.
 pub enum Failure {
@@ -42,7 +43,10 @@ impl Failure {
     /// Shows an error on standard error.
     pub fn tell(&self) {
         if let Self::Failed { message, hint } = self {
-            eprintln!("error: {message}");
+            // The lines after the first show a part of a recipe.
+            for (number, line) in message.lines().enumerate() {
+                if number == 0 { eprintln!("error: {line}") } else { eprintln!("{line}") }
+            }
             if let Some(hint) = hint {
                 eprintln!("hint: {hint}");
             }
@@ -68,7 +72,13 @@ impl Failure {
 
     /// An error of the command line's own.
     pub fn new(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
-        Self::Failed { message: message.into(), hint: hint.into() }
+        Self::of(&message.into(), hint.into())
+    }
+
+    /// An error of a message of one line, in which names may have line breaks.
+    fn of(message: &str, hint: Option<String>) -> Self {
+        let hint = hint.map(|hint| visible_name(&hint).into_owned());
+        Self::Failed { message: visible_name(message).into_owned(), hint }
     }
 }
 
@@ -76,7 +86,7 @@ macro_rules! with_hint {
     ($($error:ty),+) => {$(
         impl From<$error> for Failure {
             fn from(error: $error) -> Self {
-                Self::Failed { message: error.to_string(), hint: error.hint() }
+                Self::of(&error.to_string(), error.hint())
             }
         }
     )+};
@@ -116,7 +126,7 @@ impl From<EvaluateError> for Failure {
     fn from(error: EvaluateError) -> Self {
         match error {
             EvaluateError::Interrupted => Self::Interrupted,
-            error => Self::Failed { message: error.to_string(), hint: error.hint() },
+            error => Self::of(&error.to_string(), error.hint()),
         }
     }
 }
@@ -125,7 +135,7 @@ impl From<CurateError> for Failure {
     fn from(error: CurateError) -> Self {
         match error {
             CurateError::Interrupted => Self::Interrupted,
-            error => Self::Failed { message: error.to_string(), hint: error.hint() },
+            error => Self::of(&error.to_string(), error.hint()),
         }
     }
 }
@@ -141,7 +151,7 @@ impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         match error {
             HubError::Interrupted => Self::Interrupted,
-            error => Self::Failed { message: error.to_string(), hint: error.hint() },
+            error => Self::of(&error.to_string(), error.hint()),
         }
     }
 }
@@ -158,7 +168,13 @@ impl From<RecipeError> for Failure {
             }
             _ => None,
         };
-        Self::Failed { message: error.to_string(), hint }
+        match error {
+            // Shows the line of the recipe that is wrong.
+            RecipeError::Parse { path, message } => {
+                Self::Failed { message: format!("in {}: {message}", visible_name(&path)), hint }
+            }
+            error => Self::of(&error.to_string(), hint),
+        }
     }
 }
 

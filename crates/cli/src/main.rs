@@ -1,9 +1,9 @@
 //! The `mbconv` program: arguments in, library calls, results out.
 
 /// Prints a line on standard error; control characters in it, which may come from any file, are
-/// escaped.
+/// escaped, line breaks too.
 macro_rules! eprintln {
-    ($($argument:tt)*) => { std::eprintln!("{}", mbconv_train::text::visible(&format!($($argument)*))) };
+    ($($argument:tt)*) => { std::eprintln!("{}", mbconv_train::text::visible_name(&format!($($argument)*))) };
 }
 
 mod args;

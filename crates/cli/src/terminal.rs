@@ -25,7 +25,9 @@ pub fn stop_on_interrupt() -> &'static AtomicBool {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(crate::INTERRUPTED.into());
         }
-        eprintln!("\nstopping after this step; once more to stop at once");
+        // The terminal shows `^C` in the line before.
+        std::eprintln!();
+        eprintln!("stopping after this step; once more to stop at once");
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         eprintln!("note: Ctrl-C will end the program at once ({error})");

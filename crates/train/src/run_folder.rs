@@ -19,7 +19,7 @@ use crate::group::Group;
 use crate::metrics::shows_top5;
 use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
 use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
-use crate::text::visible;
+use crate::text::visible_name;
 
 /// The resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
@@ -217,12 +217,13 @@ impl RunFolder {
             return Ok(());
         }
         let path = self.path(LOG);
+        let line = visible_name(line);
         let append = || writeln!(OpenOptions::new().create(true).append(true).open(&path)?, "{line}");
         append().map_err(|source| TrainError::Write { path: path.display().to_string(), source })
     }
 
     pub(crate) fn say(&self, line: &str, observer: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
-        let line = visible(line);
+        let line = visible_name(line);
         observer(Event::Line(&line));
         self.log(&line)
     }

@@ -1,17 +1,29 @@
 //! Text from files, as it may be printed: without control characters, which would move a terminal's
-//! cursor or worse.
+//! cursor or worse, and without those that change the order in which text is shown.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 /// `text` with its control characters escaped, except line breaks and tabs.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c.is_control() && c != '\n' && c != '\t')
+    escaped(text, |c| is_hidden(c) && c != '\n' && c != '\t')
 }
 
-/// A name for a line of text, such as a class name: `name` with all its control characters escaped.
+/// A name such as a class name, or a single line of text: `name` with all its control characters escaped.
 pub fn visible_name(name: &str) -> Cow<'_, str> {
-    escaped(name, char::is_control)
+    escaped(name, is_hidden)
+}
+
+/// A text in a CSV file that is meant for spreadsheets, which run text that begins as a formula: preceded by `'` if it does.
+pub fn cell(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}").into() } else { text.into() }
+}
+
+/// Whether a character is none to see but changes what is seen: a control character, a separator of lines, or a mark that
+/// turns the direction of the text around it.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -41,7 +53,19 @@ mod tests {
             "\\u001b[2J\\u001b]0;own\\u0007\\u009b1m\\u000dcat\n\tdog\\u007f"
         );
         assert_eq!(visible_name("a\nb\tc"), "a\\u000ab\\u0009c");
-        assert_eq!(visible_name("кот é 猫"), "кот é 猫");
+        assert_eq!(visible_name("кот é 猫 👩‍🔬"), "кот é 猫 👩‍🔬");
+        // Shown as "cat.exe" followed by "gpj." otherwise.
+        assert_eq!(visible("cat\u{202e}gpj.\u{2069}\u{2028}"), "cat\\u202egpj.\\u2069\\u2028");
+    }
+
+    #[test]
+    fn formulas_become_text_in_cells() {
+        for text in ["=1+1", "+1", "-2", "@a", "\t=1", "\r"] {
+            assert_eq!(cell(text), format!("'{text}"));
+        }
+        for text in ["cat", "a=b", "'=1", "", " -"] {
+            assert_eq!(cell(text), text);
+        }
     }
 
     #[test]

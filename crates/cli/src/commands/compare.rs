@@ -1,6 +1,7 @@
 //! `mbconv compare`
 
 use mbconv_train::compare::{RunSummary, differences};
+use mbconv_train::text::visible_name;
 use serde_json::json;
 
 use super::{percent, print_json, print_text};
@@ -53,7 +54,8 @@ pub fn run(args: Compare) -> Result<(), Failure> {
 }
 
 /// Columns as wide as their cells; from column `right` on they are flush right.
-fn table(rows: Vec<Vec<String>>, right: usize) -> String {
+fn table(mut rows: Vec<Vec<String>>, right: usize) -> String {
+    rows.iter_mut().flatten().for_each(|cell| *cell = visible_name(cell).into_owned());
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);

@@ -100,7 +100,7 @@ fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
 fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, args: &Info) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<14}{value}");
+        let _ = writeln!(text, "{name:<14}{}", visible_name(&value));
     };
     let strides: Vec<String> = architecture.strides().iter().map(usize::to_string).collect();
     row("architecture", subject.options.title());

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::Prediction;
+use crate::text::cell;
 
 /// The form of a [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,8 @@ pub enum TableError {
 /// A table of predictions, written row by row to the file's name with `.part` appended, and renamed when complete.
 ///
 /// Columns of CSV: `path`, then `label`, `index` and `probability` of the likeliest class, then the same of the following
-/// classes with a number: `label_2`, `index_2`, `probability_2` …
+/// classes with a number: `label_2`, `index_2`, `probability_2` … Texts that a spreadsheet would take for formulas are
+/// preceded by `'`.
 pub struct Table {
     path: PathBuf,
     part: PathBuf,
@@ -146,9 +148,9 @@ fn header(top_k: usize) -> Vec<String> {
 
 fn row(prediction: &Prediction) -> Vec<String> {
     let columns = prediction.predictions.iter().flat_map(|candidate| {
-        [candidate.label.clone(), candidate.index.to_string(), candidate.probability.to_string()]
+        [cell(&candidate.label).into_owned(), candidate.index.to_string(), candidate.probability.to_string()]
     });
-    std::iter::once(prediction.path.clone()).chain(columns).collect()
+    std::iter::once(cell(&prediction.path).into_owned()).chain(columns).collect()
 }
 
 #[cfg(test)]
@@ -184,6 +186,15 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), expected);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn names_are_no_formulas_in_csv() {
+        let mut evil = prediction();
+        evil.path = "=HYPERLINK(\"http://x\").jpg".into();
+        evil.predictions[1].label = "@SUM(A1)".into();
+        let row = row(&evil);
+        assert_eq!((&*row[0], &*row[1], &*row[4]), ("'=HYPERLINK(\"http://x\").jpg", "cat, tabby", "'@SUM(A1)"));
     }
 
     #[test]

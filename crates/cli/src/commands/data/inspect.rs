@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use mbconv_train::curate::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
 use mbconv_train::curate::sheet::{SheetOptions, contact_sheet, png};
 use mbconv_train::files::write_atomically;
+use mbconv_train::text::visible_name;
 
 use super::{open, with_progress};
 use crate::args::Inspect;
@@ -44,7 +45,7 @@ fn text(inspection: &Inspection) -> String {
     let Inspection { form, images, classes, splits, sizes, .. } = inspection;
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<9} {value}");
+        let _ = writeln!(text, "{name:<9} {}", visible_name(&value));
     };
     row("form", form.clone());
     row("images", format!("{} of {} classes, {}", count(*images), count(classes.len()), bytes(inspection.bytes)));
@@ -97,7 +98,7 @@ fn text(inspection: &Inspection) -> String {
     }
     for Odd { what, detail, images, examples } in &inspection.odd {
         let _ = writeln!(text, "  {}: {}", kind(what, detail), count(*images));
-        examples.iter().for_each(|file| text += &format!("    {file}\n"));
+        examples.iter().for_each(|file| text += &format!("    {}\n", visible_name(&file.to_string())));
         if *images > examples.len() {
             text += "    …\n";
         }
@@ -105,7 +106,7 @@ fn text(inspection: &Inspection) -> String {
     if inspection.unreadable > 0 {
         let _ = writeln!(text, "\n{} unreadable (`mbconv data verify` tells more):", count(inspection.unreadable));
         for image in inspection.unreadable_images.iter().take(SHOWN) {
-            let _ = writeln!(text, "  {}: {}", image.name, image.why);
+            let _ = writeln!(text, "  {}: {}", visible_name(&image.name), visible_name(&image.why));
         }
     }
     text + &class_table(classes, splits)
@@ -156,7 +157,7 @@ fn class_table(classes: &[ClassCount], splits: &BTreeMap<&'static str, SplitSumm
     }
     let half = if hidden > 0 { CLASSES_SHOWN / 2 } else { sorted.len() };
     let shown = || sorted.iter().take(half).chain(sorted.iter().skip(half + hidden));
-    let width = shown().map(|class| class.label.chars().count()).max().unwrap_or(0).max(5);
+    let width = shown().map(|class| visible_name(&class.label).chars().count()).max().unwrap_or(0).max(5);
     let mut text = format!("\n{:>5}  {:<width$}", "label", "class");
     names.iter().for_each(|name| text += &format!("{name:>10}"));
     text.push('\n');
@@ -164,7 +165,7 @@ fn class_table(classes: &[ClassCount], splits: &BTreeMap<&'static str, SplitSumm
         if hidden > 0 && place == half {
             let _ = writeln!(text, "       … {} classes between (all of them with --json)", count(hidden));
         }
-        let _ = write!(text, "{:>5}  {:<width$}", class.index, class.label);
+        let _ = write!(text, "{:>5}  {:<width$}", class.index, visible_name(&class.label));
         for name in &names {
             let _ = write!(text, "{:>10}", count(class.images.get(name).copied().unwrap_or(0)));
         }
