@@ -130,3 +130,60 @@ fn a_program_without_mpi_says_so_when_it_is_started_several_times() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("started as 2 processes") && text.contains("--features mpi"), "{text}");
 }
+
+#[test]
+fn training_that_needs_more_memory_than_there_is_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = tiny_recipe(folder.path());
+    let out = folder.path().join("run");
+    let large = ["--set", "input.size=8192", "--set", "batch_size=1024", "--set", "data.prefetch=1"];
+    let arguments = ["train", path(&recipe), "--out", path(&out), "--device", "cpu"];
+    let message = error(&[&arguments[..], &large].concat());
+    assert!(message.contains("1024 images of 8192×8192 pixels") && message.contains("GB are available"), "{message}");
+    assert!(message.contains("hint: ") && !out.exists(), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn control_characters_in_names_are_escaped_wherever_they_are_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let class = "cat\u{1b}[31m\nerror: fake\u{202e}";
+    let data = folder.path().join("data");
+    image_folder(&data, &[class, "dog"], 10);
+    let recipe = tiny_recipe(folder.path());
+    let (out, empty) = (folder.path().join("run"), folder.path().join(class));
+    fs::create_dir(&empty).unwrap();
+    let table = folder.path().join("found.csv");
+    let shorter = ["--set", "epochs=1", "--set", "batch_size=8", "--set", "schedule.warmup_epochs=0"];
+    let train = ["train", path(&recipe), "--data", path(&data), "--out", path(&out), "--device", "cpu"];
+    let (stdout, stderr) = run(0, &[&train[..], &shorter].concat());
+    let mut printed = vec![("train".to_string(), stdout + &stderr)];
+    fs::write(data.join(class).join("=bad\u{7}\nerror: fake.png"), "no image").unwrap();
+    for (status, arguments) in [
+        (0, &["info", path(&out)][..]),
+        (1, &["eval", path(&out), "--data", path(&data), "--split", "all"]),
+        (0, &["eval", path(&out), "--data", path(&data), "--split", "all", "--skip-bad-images"]),
+        (1, &["predict", path(&out), path(&data)]),
+        (0, &["data", "inspect", path(&data)]),
+        (1, &["data", "verify", path(&data)]),
+        (1, &["data", "verify", path(&data), "--report", path(&table)]),
+        (1, &["data", "split", path(&data), path(&folder.path().join("split"))]),
+        (1, &["data", "inspect", path(&empty)]),
+        (1, &["train", path(&recipe), "--data", path(&empty), "--out", path(&out)]),
+        (1, &["info", path(&empty)]),
+        (0, &["compare", path(&out)]),
+    ] {
+        let (stdout, stderr) = run(status, arguments);
+        printed.push((format!("{arguments:?}"), stdout + &stderr));
+    }
+    printed.push(("log".into(), fs::read_to_string(out.join("log.txt")).unwrap()));
+    for (what, text) in &printed {
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{what}: {text}");
+        assert!(!text.contains("\nerror: fake"), "{what}: {text}");
+    }
+    assert!(printed.iter().filter(|(_, text)| text.contains("\\u001b[31m\\u000aerror: fake\\u202e")).count() > 8);
+    let csv = fs::read_to_string(table).unwrap();
+    assert!(csv.contains(class) && csv.contains("=bad\u{7}\nerror"), "{csv}");
+    let json = common::json(&["info", path(&out), "--json"]);
+    assert_eq!(json["class_names"][0], class);
+}

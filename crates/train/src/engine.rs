@@ -25,6 +25,7 @@ use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::finetune::{FinetuneError, load_body};
 use crate::freeze;
 use crate::group::{Group, GroupError, Traffic};
+use crate::memory::{self, OutOfMemory};
 use crate::metrics::{Scores, Tally};
 use crate::model_file::{ModelCard, ModelError, Results};
 use crate::objective::{Objective, ObjectiveError};
@@ -173,6 +174,9 @@ pub enum TrainError {
         /// The recipe's batch size.
         batch_size: usize,
     },
+    /// A training step takes more memory than there is.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// The loss is no longer a number.
     #[error("the loss became {loss} in epoch {epoch}, in step {step}; the last good checkpoint is kept")]
     Diverged {
@@ -246,6 +250,7 @@ impl TrainError {
                 // Batch-norm learns little from batches of one image.
                 Some(format!("--set batch_size={}", (images / 4).max(2).min(*images)))
             }
+            Self::OutOfMemory(error) => Some(error.hint()),
             Self::Finetune(error) => error.hint(),
             Self::Group(error) => error.hint(),
             Self::Unsynchronised => Some("--device cpu, or --set sync_batch_norm=false".into()),
@@ -361,6 +366,10 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     // What learns, and where the run stands.
     let options = recipe.model.options(data.classes.len());
     let architecture = recipe.architecture(data.classes.len())?;
+    if is_host(device) {
+        let checked = memory::check_training(recipe, &architecture, group.size(), memory::available());
+        group.agree(checked.map_err(TrainError::from))?;
+    }
     let mut folder = group.agree(RunFolder::open(&run, train_images))?;
     let mut network = fresh_network(&architecture, recipe.seed, &autodiff);
     if let Some(weights) = finetune.weights.as_ref().filter(|_| !folder.begun) {

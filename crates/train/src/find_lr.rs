@@ -9,9 +9,11 @@ use serde::Serialize;
 
 use crate::batch::normalised;
 use crate::data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform, keep};
+use crate::device::is_host;
 use crate::engine::TrainError;
 use crate::finetune::load_body;
 use crate::freeze;
+use crate::memory;
 use crate::objective::Objective;
 use crate::optimizer::{NetworkOptimizer, fresh_network};
 use crate::recipe::Recipe;
@@ -95,6 +97,10 @@ pub fn find_lr(
     let objective = Objective::new(recipe, &data.classes, &*source, &autodiff)?;
     if source.len() < recipe.batch_size {
         return Err(TrainError::TooFewImages { images: source.len(), batch_size: recipe.batch_size });
+    }
+    if is_host(device) {
+        let architecture = recipe.architecture(data.classes.len())?;
+        memory::check_training(recipe, &architecture, 1, memory::available())?;
     }
     let decoding = recipe.data.decoding(true);
     let source = keep(&source, recipe.data.cache, decoding).map_or(source, |(kept, _)| kept);

@@ -1,8 +1,79 @@
-//! The process's own memory, where the system tells.
+//! The process's own memory and what is left for it, where the system tells.
+
+use std::fs;
+use std::path::Path;
+
+use mbconv_nets::{Architecture, Summary};
+
+use crate::precision::MapPrecision;
+use crate::recipe::{Freeze, RecipeFile};
+use crate::scale::optimizer_state;
+
+/// The part of the estimated memory that a training step takes for sure: 0.86 to 0.94 were measured.
+const SURE: f64 = 0.75;
+
+/// A training step takes more memory than there is.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "training on batches of {batch_size} images of {size}×{size} pixels takes about {needed:.1} GB of memory, of which \
+     {available:.1} GB are available"
+)]
+pub struct OutOfMemory {
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// Side of the images in pixels.
+    pub size: usize,
+    /// Estimate of what all processes need, in GB.
+    pub needed: f64,
+    /// What can still be had, in GB.
+    pub available: f64,
+    /// A smaller batch that fits, if any.
+    pub fits: Option<usize>,
+}
+
+impl OutOfMemory {
+    /// What would mend it.
+    pub fn hint(&self) -> String {
+        match self.fits {
+            Some(fits) => format!(
+                "--set batch_size={fits} fits; a smaller input.size or gradient_checkpointing = true take less memory, too"
+            ),
+            None => "choose a smaller input.size, such as --set input.size=224".into(),
+        }
+    }
+}
+
+/// Refuses a run on the CPU whose training step surely takes more than the `available` bytes, instead of being killed in it.
+/// All `processes` run on this machine or fewer: only what one of them needs is compared.
+pub(crate) fn check_training(
+    recipe: &RecipeFile,
+    architecture: &Architecture,
+    processes: usize,
+    available: Option<u64>,
+) -> Result<(), OutOfMemory> {
+    // A network that is frozen in part keeps fewer maps, and bf16 smaller ones.
+    let is_frozen = recipe.finetune.as_ref().is_some_and(|finetune| finetune.freeze != Freeze::None);
+    if is_frozen || recipe.precision == MapPrecision::Bf16 {
+        return Ok(());
+    }
+    let size = recipe.input.size;
+    let (Some(available), Ok(summary)) = (available, Summary::new(architecture, size)) else { return Ok(()) };
+    let needed = |batch: usize| {
+        let part = batch.div_ceil(processes.max(1));
+        summary.training_bytes(part, optimizer_state(recipe), recipe.gradient_checkpointing)
+    };
+    if needed(recipe.batch_size) as f64 * SURE <= available as f64 {
+        return Ok(());
+    }
+    let halves = std::iter::successors(Some(recipe.batch_size / 2), |batch| Some(batch / 2));
+    let fits = halves.take_while(|&batch| batch > 1).find(|&batch| needed(batch) <= available);
+    let [needed, available] = [needed(recipe.batch_size), available].map(|bytes| bytes as f64 / 1e9);
+    Err(OutOfMemory { batch_size: recipe.batch_size, size, needed, available, fits })
+}
 
 /// The most memory that the process has held, in bytes, since its start or since [`forget_peak`]: Linux only.
 pub fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
@@ -11,11 +82,131 @@ pub fn peak() -> Option<u64> {
 /// Begins to watch the peak anew.
 pub fn forget_peak() {
     // Where the system does not have it, the peak is that since the start.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Bytes that the process can still get, swap included: the machine's, or those left below the limit of a control group such
+/// as a container's, if fewer. Linux only.
+pub fn available() -> Option<u64> {
+    available_below(Path::new("/"))
+}
+
+fn available_below(root: &Path) -> Option<u64> {
+    let machine = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let field = |name: &str| {
+        let line = machine.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.saturating_mul(1024))
+    };
+    let (free, swap) = (field("MemAvailable:")?, field("SwapFree:").unwrap_or(0));
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let left = groups.lines().filter_map(|line| left_in_group(root, line)).fold(free, u64::min);
+    Some(left.saturating_add(swap))
+}
+
+/// Bytes that are left in a control group, by its line in `/proc/self/cgroup`: `0::/path`, or `4:memory:/path` of version 1.
+fn left_in_group(root: &Path, line: &str) -> Option<u64> {
+    let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+    let (mount, limit, usage, prefix) = match controllers {
+        "" => ("sys/fs/cgroup", "memory.max", "memory.current", ""),
+        list if list.split(',').any(|name| name == "memory") => {
+            ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+        }
+        _ => return None,
+    };
+    let top = root.join(mount);
+    // The limits of the groups around it hold too. Within a container, its own group is at the top.
+    let groups = top.join(path.trim_start_matches('/'));
+    let left = groups.ancestors().take_while(|folder| folder.starts_with(&top)).filter_map(|folder| {
+        let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+        // No number but `max` where there is no limit.
+        let (limit, used) = (number(limit)?, number(usage)?);
+        let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+        let cached = |name: &str| {
+            let line = stat.lines().find_map(|line| line.strip_prefix(prefix)?.strip_prefix(name));
+            line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        // Files in the cache make room.
+        let held = used.saturating_sub(cached("inactive_file ")).saturating_sub(cached("active_file "));
+        Some(limit.saturating_sub(held))
+    });
+    left.min()
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use mbconv_nets::MobileNetV2Config;
+
+    use super::{available_below, check_training};
+    use crate::scale::default_recipe;
+
+    /// A root directory with these files.
+    fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn training_that_cannot_fit_is_refused_with_what_would() {
+        let mut recipe = default_recipe();
+        (recipe.batch_size, recipe.input.size) = (64, 224);
+        let architecture = MobileNetV2Config::new(1000).architecture().unwrap();
+        let check = |recipe: &_, processes, available| check_training(recipe, &architecture, processes, available);
+        // 3.53 GB were measured for this batch, with another optimizer.
+        assert!(check(&recipe, 1, Some(3_600_000_000)).is_ok());
+        assert!(check(&recipe, 1, None).is_ok());
+        let error = check(&recipe, 1, Some(2_500_000_000)).unwrap_err();
+        assert!((error.needed - 4.13).abs() < 0.05 && error.fits == Some(32), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("64 images of 224×224") && text.contains("2.5 GB are available"), "{text}");
+        assert!(check(&recipe, 2, Some(2_500_000_000)).is_ok());
+        recipe.gradient_checkpointing = true;
+        assert!(check(&recipe, 1, Some(2_500_000_000)).is_ok());
+        recipe.input.size = 8192;
+        let error = check(&recipe, 1, Some(1 << 30)).unwrap_err();
+        assert!(error.fits.is_none() && error.hint().contains("input.size"), "{error:?}");
+    }
+
+    #[test]
+    fn available_memory_is_the_machines_or_what_a_container_has_left() {
+        const MACHINE: (&str, &str) =
+            ("proc/meminfo", "MemTotal: 64 kB\nMemAvailable:   32 kB\nSwapFree:        1 kB\n");
+        assert!(super::available().unwrap() > 0);
+        assert_eq!(available_below(Path::new("/none")), None);
+        let kilobytes = |files: &[(&str, &str)]| {
+            let root = system(&[&[MACHINE], files].concat());
+            available_below(root.path()).unwrap() / 1024
+        };
+        assert_eq!(kilobytes(&[]), 33);
+        let second = |max: &'static str| {
+            [
+                ("proc/self/cgroup", "0::/a/b\n"),
+                ("sys/fs/cgroup/a/memory.max", max),
+                ("sys/fs/cgroup/a/memory.current", "8192\n"),
+                ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 2048\nactive_file 1024\n"),
+                ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ]
+        };
+        // 16 - (8 - 3), and the swap.
+        assert_eq!(kilobytes(&second("16384\n")), 12);
+        assert_eq!(kilobytes(&second("max\n")), 33);
+        assert_eq!(kilobytes(&second("4096\n")), 1);
+        let first = [
+            ("proc/self/cgroup", "5:cpu:/\n4:hugetlb,memory:/not/mounted/here\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "16384\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "8192\n"),
+            ("sys/fs/cgroup/memory/memory.stat", "inactive_file 4096\ntotal_inactive_file 1024\n"),
+        ];
+        assert_eq!(kilobytes(&first), 10);
+    }
+
     #[test]
     fn the_peak_counts_what_is_held() {
         let held = std::hint::black_box(vec![1u8; 64 << 20]);

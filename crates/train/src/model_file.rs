@@ -14,7 +14,7 @@ use crate::data::Preprocess;
 use crate::files::{read_weights, write_atomically};
 use crate::import::{NAMELESS, folder_of_another_program, is_pytorch};
 use crate::metrics::Scores;
-use crate::recipe::RecipeFile;
+use crate::recipe::{MAX_SIDE as MAX_RECIPE_SIDE, RecipeFile};
 use crate::run_folder::Score;
 use crate::shell::quoted_path;
 
@@ -320,6 +320,8 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     } else if card.preprocess.channels != architecture.input_channels {
         let (given, taken) = (card.preprocess.channels, architecture.input_channels);
         format!("preprocessing gives {given} channels to a network of {taken}")
+    } else if let Some((key, side, most)) = oversized(&card) {
+        format!("`preprocess.{key}` is {side} pixels, more than the {most} that it may be")
     } else if !is_possible(&card.preprocess) {
         format!("impossible preprocessing {:?}", card.preprocess)
     } else {
@@ -328,10 +330,22 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     Err(ModelError::Card { path: shown(), message: wrong })
 }
 
+/// The side of the preprocessing that is too long, and its limit: more only if the model's recipe asks for it.
+fn oversized(card: &ModelCard) -> Option<(&'static str, usize, usize)> {
+    let recipe = card.recipe.as_ref().map(|recipe| recipe.input.preprocess());
+    let Preprocess { resize, crop, .. } = card.preprocess;
+    let limit = |of_recipe: Option<usize>| Preprocess::MAX_SIDE.max(of_recipe.unwrap_or(0).min(MAX_RECIPE_SIDE));
+    let sides = [
+        ("resize", resize, limit(recipe.as_ref().map(|recipe| recipe.resize))),
+        ("crop", crop, limit(recipe.as_ref().map(|recipe| recipe.crop))),
+    ];
+    sides.into_iter().find(|(_, side, most)| side > most)
+}
+
 fn is_possible(preprocess: &Preprocess) -> bool {
     let sizes = [preprocess.resize, preprocess.crop];
     let finite = preprocess.mean.iter().chain(&preprocess.std).all(|value| value.is_finite());
-    sizes.iter().all(|size| (1..=8192).contains(size)) && finite && preprocess.std.iter().all(|&std| std > 0.0)
+    !sizes.contains(&0) && finite && preprocess.std.iter().all(|&std| std > 0.0)
 }
 
 fn invalid(path: &Path, error: ArchitectureError) -> ModelError {

@@ -40,6 +40,17 @@ fn joined(header: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn images_larger_than_any_network_takes_are_refused() {
+    let (header, body) = split();
+    for (key, side) in [("crop", 8192), ("resize", 2049), ("crop", 0)] {
+        let asks = header.replace(&format!("\\\"{key}\\\":8"), &format!("\\\"{key}\\\":{side}"));
+        assert_ne!(asks, header);
+        let error = open(&joined(&asks, body)).unwrap_err().to_string();
+        assert!(error.contains(&side.to_string()) && error.contains(key), "{error}");
+    }
+}
+
+#[test]
 fn the_whole_file_opens() {
     assert!(open(whole()).is_ok());
     let (header, body) = split();

@@ -45,6 +45,12 @@ pub struct Preprocess {
     pub gray16: Gray16,
 }
 
+impl Preprocess {
+    /// Largest side in pixels that a file may ask for, be it a model or another program's configuration: the largest of a
+    /// published network is 800. A recipe may ask for more.
+    pub const MAX_SIDE: usize = 2048;
+}
+
 /// What becomes of an image's shape.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]

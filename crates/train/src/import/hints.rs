@@ -39,6 +39,7 @@ impl Hints {
     pub fn preprocess(&self, published: &Preprocess) -> Option<Preprocess> {
         let crop = self.crop.unwrap_or(published.crop);
         let fraction = self.fraction.map(|fraction| (crop as f64 / fraction) as usize);
+        let fraction = fraction.filter(|resize| *resize <= Preprocess::MAX_SIDE);
         let said = Preprocess {
             resize_mode: self.resize_mode.unwrap_or(published.resize_mode),
             crop_rounding: self.crop_rounding.unwrap_or(published.crop_rounding),
@@ -209,7 +210,7 @@ fn positive(values: &[f32; 3]) -> bool {
 
 fn side(value: &Value) -> Option<usize> {
     let side = usize::try_from(value.as_u64()?).ok()?;
-    (1..=8192).contains(&side).then_some(side)
+    (1..=Preprocess::MAX_SIDE).contains(&side).then_some(side)
 }
 
 fn channels(value: &Value) -> Option<[f32; 3]> {

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{RecipeError, ensure, ensure_count};
 use crate::data::{Crop, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform};
 
+/// Largest side of an image that a recipe may ask for, in pixels.
+pub(crate) const MAX_SIDE: usize = 8192;
+
 /// `[input]`: sizes in pixels of the square that the network sees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,9 +131,9 @@ impl InputConfig {
     }
 
     pub(super) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
-        ensure_count("input.size", self.size, 8192)?;
-        ensure_count("input.eval_size", self.eval_size(), 8192)?;
-        ensure_count("input.eval_resize", self.eval_resize(), 8192)?;
+        ensure_count("input.size", self.size, MAX_SIDE)?;
+        ensure_count("input.eval_size", self.eval_size(), MAX_SIDE)?;
+        ensure_count("input.eval_resize", self.eval_resize(), MAX_SIDE)?;
         ensure(self.padding <= self.size, "input.padding", self.padding, "at most input.size")?;
         let flip = self.horizontal_flip;
         ensure((0.0..=1.0).contains(&flip), "input.horizontal_flip", flip, "in [0, 1]")?;

@@ -25,6 +25,7 @@ pub use self::data::DataConfig;
 pub use self::error::RecipeError;
 pub(crate) use self::error::{ensure, ensure_count};
 pub use self::finetune::{FinetuneConfig, Freeze};
+pub(crate) use self::input::MAX_SIDE;
 pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
 pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};
 pub use self::mix::{MixConfig, MixMode};

@@ -12,7 +12,7 @@ pub fn default_recipe() -> RecipeFile {
 }
 
 /// Returns the maximum number of optimizer values per parameter.
-fn optimizer_state(recipe: &RecipeFile) -> usize {
+pub(crate) fn optimizer_state(recipe: &RecipeFile) -> usize {
     let own = match recipe.optimizer.name {
         OptimizerName::Sgd => 1,
         OptimizerName::RmspropTf | OptimizerName::AdamW | OptimizerName::Lamb | OptimizerName::Muon => 2,

@@ -16,6 +16,7 @@ use mbconv_nets::efficientnet::{PUBLISHED, Published};
 use mbconv_nets::{Architecture, ArchitectureError, ArchitectureOptions, Summary};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::config::optimizer_state;
 pub use self::config::{default_recipe, recipe_file, recipe_text, suggested_batch, training_bytes};
 
 /// Dropout per doubling of the cost, and its maximum: the paper grows it linearly from B0 to B7.
