@@ -447,6 +447,9 @@ pub struct Pack {
     /// Leave images out that cannot be read, instead of ending with an error
     #[arg(long)]
     pub skip_bad_images: bool,
+    /// Also take images outside of the data set that links or the table lead to
+    #[arg(long)]
+    pub follow_links: bool,
     #[command(flatten)]
     pub json: JsonArgs,
 }
@@ -488,6 +491,12 @@ pub struct Split {
     pub pool: bool,
     #[command(flatten)]
     pub way: WayArgs,
+    /// Leave images out that cannot be decoded, instead of ending with an error
+    #[arg(long)]
+    pub skip_bad_images: bool,
+    /// Also take images outside of the data set that links or the table lead to
+    #[arg(long)]
+    pub follow_links: bool,
     #[command(flatten)]
     pub json: JsonArgs,
 }

@@ -409,9 +409,16 @@ fn split_divides_every_class_and_overwrites_nothing() {
                 .unwrap();
         }
         let through = top.path().join("through");
-        run(0, &["data", "split", path(&links), path(&through), "--val", "0.5"]);
+        run(0, &["data", "split", path(&links), path(&through), "--val", "0.5", "--follow-links"]);
         assert!(files(&through).iter().all(|(path, _)| !through.join(path).is_symlink()) && files(&through).len() == 3);
-        assert!(error(&["data", "split", path(&links), path(&out("not")), "--move"]).contains("is a link"));
+        let error_of = |root: &Path| error(&["data", "split", path(root), path(&out("not")), "--move", "--val", "0.5"]);
+        assert!(error_of(&links).contains("files of other folders are not moved"));
+        fs::copy(root.join("cat/1.png"), links.join("dog/own.png")).unwrap();
+        for (class, name) in [("cat", "0.png"), ("cat", "1.png"), ("dog", "2.png")] {
+            fs::remove_file(links.join(class).join(name)).unwrap();
+            std::os::unix::fs::symlink("../dog/own.png", links.join(class).join(name)).unwrap();
+        }
+        assert!(error_of(&links).contains("is a link"));
     }
 }
 
@@ -603,5 +610,80 @@ fn what_was_packed_is_read_again() {
         for key in ["images", "classes"] {
             assert_eq!(packed[key], folder[key]);
         }
+    }
+}
+
+#[test]
+fn undo_ignores_a_line_that_a_full_disk_cut_off() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    photos(&root, &["cat", "dog"], 3, 1);
+    for number in 0..5 {
+        fs::write(root.join(format!("train/cat/bad{number}.jpg")), "").unwrap();
+    }
+    let before = names(&root);
+    run(0, &["data", "verify", path(&root), "--fix"]);
+    let log = top.path().join("photos-aside/moved.jsonl");
+    let mut lines = fs::read_to_string(&log).unwrap();
+    assert_eq!(lines.lines().count(), 5);
+    lines.push_str("{\"from\":\"/data/photos/train/c");
+    fs::write(&log, lines).unwrap();
+    assert!(run(0, &["data", "verify", path(&root), "--undo"]).0.contains("5 file(s) moved back"));
+    assert_eq!(names(&root), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn split_and_pack_take_only_images_of_the_data_set() {
+    use std::os::unix::fs::symlink;
+    let top = tempfile::tempdir().unwrap();
+    let at = |name: &str| top.path().join(name);
+    photos(&at("photos"), &["cat", "dog"], 4, 1);
+    fs::remove_dir_all(at("photos/val")).unwrap();
+    fs::write(at("passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+    picture(40, 30, 99).save(at("private.jpg")).unwrap();
+    symlink(at("private.jpg"), at("photos/train/cat/9.jpg")).unwrap();
+    symlink(at("nowhere.jpg"), at("photos/train/cat/broken.jpg")).unwrap();
+    let root = path(&at("photos")).to_string();
+    let out = path(&at("out")).to_string();
+    let split = ["data", "split", &root, &out];
+    let pack = ["data", "pack", &root, &out, "--format", "wds"];
+    for command in [&split[..], &pack[..], &[&split[..], &["--move"]].concat()] {
+        let error = error(command);
+        assert!(error.contains("cat/9.jpg leads out of the data set, to "), "{error}");
+        assert!(error.contains("--follow-links") && !at("out").exists(), "{error}");
+    }
+    assert!(run(0, &["data", "inspect", &root]).0.contains("1 link(s) that lead nowhere"));
+    run(0, &[&split[..], &["--follow-links"]].concat());
+    assert_eq!(names(&at("out")).len(), 9);
+    fs::remove_dir_all(at("out")).unwrap();
+
+    // What is no image is not taken, wherever it lies.
+    fs::remove_file(at("photos/train/cat/9.jpg")).unwrap();
+    symlink(at("passwd"), at("photos/train/cat/passwd.jpg")).unwrap();
+    let error_of = |more: &[&str]| error(&[&split[..], more].concat());
+    assert!(error_of(&["--follow-links"]).contains("passwd.jpg"));
+    assert!(!at("out").exists());
+    let (_, stderr) = run(0, &[&split[..], &["--follow-links", "--skip-bad-images"]].concat());
+    assert!(stderr.contains("skipped ") && stderr.contains("passwd.jpg: not an image"), "{stderr}");
+    assert_eq!(names(&at("out")).len(), 8);
+    fs::remove_dir_all(at("out")).unwrap();
+
+    // Paths in a table, by which one may train but not copy.
+    let rows: String = (0..4).flat_map(|n| ["cat", "dog"].map(|c| format!("train/{c}/{n}.jpg,{c}\n"))).collect();
+    for image in ["../private.jpg".to_string(), path(&at("private.jpg")).to_string()] {
+        fs::write(at("photos/t.csv"), format!("path,label\n{rows}{image},cat\n")).unwrap();
+        let table = path(&at("photos/t.csv")).to_string();
+        assert_eq!(json(&["data", "inspect", &table, "--json"])["images"], 9);
+        for command in ["split", "pack"] {
+            let format = if command == "pack" { &["--format", "wds"][..] } else { &[] };
+            let error = error(&[&["data", command, &table, &out][..], format].concat());
+            assert!(
+                error.contains("private.jpg") && error.contains("out of the data set") || error.contains("outside of"),
+                "{error}"
+            );
+        }
+        run(0, &["data", "split", &table, &out, "--list"]);
+        fs::remove_dir_all(at("out")).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::verify::FileOf;
 use super::{CurateError, Work, header, splits};
 use crate::data::formats::{WIDE_GRAY, wide_gray_warning};
-use crate::data::{DataError, DataSet, Source, StoredImage};
+use crate::data::{DataError, DataSet, DecodeError, Source, StoredImage};
 
 /// Least shorter side of each bar of the histogram, in pixels: the sizes that networks take, and what lies between.
 const SIDES: [u32; 12] = [0, 32, 64, 128, 224, 256, 320, 384, 512, 768, 1024, 2048];
@@ -345,9 +345,12 @@ fn is_rare(images: usize, all: usize) -> bool {
 fn look(source: &dyn Source, index: usize) -> Result<Seen, String> {
     let (header, bytes) = if let Some(path) = source.path(index) {
         let open = || -> std::io::Result<_> {
-            let file = File::open(&path)?;
-            let bytes = file.metadata()?.len();
-            Ok((file, bytes))
+            // Opening a pipe would wait for a writer.
+            let metadata = std::fs::metadata(&path)?;
+            if !metadata.is_file() {
+                return Err(std::io::Error::other(DecodeError::NotAFile));
+            }
+            Ok((File::open(&path)?, metadata.len()))
         };
         let (file, bytes) = open().map_err(|error| error.to_string())?;
         (header::read(&mut BufReader::new(file)), bytes)

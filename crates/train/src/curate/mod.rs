@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use crate::data::{DataError, DataSet, Source};
+use crate::data::{DataError, DataSet, Extent, Source};
 
 /// Why a data set could not be looked after.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +61,6 @@ pub enum CurateError {
         path: PathBuf,
         /// What is wrong.
         why: String,
-    },
-    /// A file is not where the log says it was moved.
-    #[error("{} is not there any more, so it cannot be moved back", path.display())]
-    Gone {
-        /// The file.
-        path: PathBuf,
     },
     /// A request that the data set cannot fulfil.
     #[error("{message}")]
@@ -154,4 +148,32 @@ pub fn splits(data: &DataSet) -> Vec<(&'static str, Arc<dyn Source>)> {
 /// Number of images in all splits.
 pub fn images(data: &DataSet) -> usize {
     splits(data).iter().map(|(_, split)| split.len()).sum()
+}
+
+/// Checks that every image file lies in the data set's folders, all links followed. `or_follow` is whether the command can
+/// take others on request.
+fn check_inside(data: &DataSet, extent: &Extent, or_follow: bool) -> Result<(), CurateError> {
+    let outside: Vec<PathBuf> = splits(data)
+        .iter()
+        .flat_map(|(_, source)| {
+            let is_outside = |path: &PathBuf| path.exists() && !extent.holds(path);
+            let paths = (0..source.len()).into_par_iter().filter_map(|index| source.path(index));
+            paths.filter(is_outside).collect::<Vec<_>>()
+        })
+        .collect();
+    let Some(first) = outside.first() else { return Ok(()) };
+    let target = std::fs::canonicalize(first).unwrap_or_else(|_| first.clone());
+    let leads = match std::path::absolute(first).is_ok_and(|path| path == target) {
+        true => format!("{} lies outside of the data set", first.display()),
+        false => format!("{} leads out of the data set, to {}", first.display(), target.display()),
+    };
+    let others = match outside.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more)"),
+    };
+    let hint = match or_follow {
+        true => "if these images are meant, --follow-links takes them",
+        false => "files of other folders are not moved; --copy --follow-links copies them",
+    };
+    Err(CurateError::Request { message: leads + &others, hint: hint.into() })
 }

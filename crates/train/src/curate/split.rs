@@ -1,17 +1,18 @@
 //! Dividing a data set into training, validation and test images.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rand::seq::SliceRandom;
 
-use super::aside::{self, Moved};
-use super::pack::{extension, lossless};
-use super::{CurateError, Work, splits};
-use crate::data::{DataError, DataSet, Source, StoredImage, is_split_name, split_rng};
+use super::aside::{self, MoveLog, Moved};
+use super::pack::{Skipped, extension, lossless};
+use super::{CurateError, WINDOW, Work, check_inside, splits, verify};
+use crate::data::{DataError, DataSet, Extent, OnBadImage, Source, StoredImage, is_split_name, path_of, split_rng};
 
 /// Names of the splits that are written, as [`open`](crate::data::open) knows them.
 const NAMES: [&str; 3] = ["train", "val", "test"];
@@ -42,26 +43,42 @@ pub struct SplitOptions {
     pub way: Option<Way>,
     /// Put all splits together first, instead of dividing the training split and keeping the others.
     pub pool: bool,
+    /// What to do about images that cannot be decoded.
+    pub on_bad_image: OnBadImage,
+    /// Also take images that links or tables lead to outside of the data set.
+    pub follow_links: bool,
+}
+
+/// What [`split`] made.
+#[derive(Clone, Debug)]
+pub struct Divided {
+    /// Images of each split.
+    pub images: BTreeMap<&'static str, usize>,
+    /// Images that were left out.
+    pub skipped: Vec<Skipped>,
 }
 
 /// An image: number of the split that it is in now, and index there.
 type Member = (usize, usize);
 
-/// Writes the divided data set to `out`: a folder a split of a folder a class, or lists. `root` is where `data` was opened.
+/// Writes the divided data set to `out`: a folder a split of a folder a class, or lists. `name` is what `data` was opened by.
+/// Every image is decoded first.
 ///
 /// Every class gives its parts, rounded, but at least one image to each split as long as one is left for training. With the
 /// same seed the validation images are those that training on the undivided set would hold out.
 ///
 /// # Errors
-/// `out` is there and not empty; a split that exists already; class names that are no folder names; whatever the system says.
+/// `out` is there and not empty; a split that exists already; class names that are no folder names; images outside of the
+/// data set or that cannot be decoded, unless they are to be taken or left out; whatever the system says.
 pub fn split(
     data: &DataSet,
-    root: &Path,
+    name: &str,
     out: &Path,
     options: &SplitOptions,
     work: &mut Work,
-) -> Result<BTreeMap<&'static str, usize>, CurateError> {
-    let parts = divide(data, options)?;
+) -> Result<Divided, CurateError> {
+    let root = Path::new(path_of(name));
+    let mut parts = divide(data, options)?;
     if out.symlink_metadata().is_ok() && !fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
         return Err(CurateError::Exists { path: out.into() });
     }
@@ -82,13 +99,18 @@ pub fn split(
         });
     }
     let folders = if way == Way::List { Vec::new() } else { class_folders(&data.classes)? };
+    // A list copies nothing, and a file that is moved out of another folder could not be moved back.
+    if way == Way::Move || way != Way::List && !options.follow_links {
+        check_inside(data, &Extent::of(name), way != Way::Move)?;
+    }
     let place = Place { root, classes: &data.classes, folders, sources, way };
-    let counts =
-        NAMES.into_iter().zip(&parts).map(|(name, part)| (name, part.len())).filter(|part| part.1 > 0).collect();
+    let skipped = place.drop_bad(&mut parts, options.on_bad_image, work)?;
+    let counts = NAMES.into_iter().zip(&parts).map(|(name, part)| (name, part.len()));
+    let divided = Divided { images: counts.filter(|part| part.1 > 0).collect(), skipped };
     if way == Way::Move {
         // In place at once: what is moved is in the log.
         place.fill(out, &parts, work)?;
-        return Ok(counts);
+        return Ok(divided);
     }
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
@@ -104,7 +126,7 @@ pub fn split(
     fs::rename(unfinished.path(), out).map_err(CurateError::file("write", out))?;
     // Gone already, under this name.
     let _ = unfinished.keep();
-    Ok(counts)
+    Ok(divided)
 }
 
 /// The images of train, val and test.
@@ -189,6 +211,42 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Decodes every image, and drops those that cannot be decoded or returns the error of the first.
+    fn drop_bad(
+        &self,
+        parts: &mut [Vec<Member>; 3],
+        on_bad_image: OnBadImage,
+        work: &mut Work,
+    ) -> Result<Vec<Skipped>, CurateError> {
+        let (mut skipped, mut done) = (Vec::new(), 0);
+        for part in parts {
+            let mut sound = Vec::with_capacity(part.len());
+            let check = |place: usize| {
+                let (split, index) = part[place];
+                verify::decodes(self.sources[split].as_ref(), index)
+            };
+            work.map(0..part.len(), done, check, |place, checked| {
+                let (split, index) = part[place];
+                match (checked, on_bad_image) {
+                    (Ok(()), _) => sound.push(part[place]),
+                    (Err(error), OnBadImage::Fail) => return Err(error.into()),
+                    (Err(error), OnBadImage::Skip) => {
+                        let why = match error {
+                            DataError::Image { source, .. } => source.to_string(),
+                            DataError::Io { source, .. } => source.to_string(),
+                            other => other.to_string(),
+                        };
+                        skipped.push(Skipped { name: self.sources[split].name(index), why });
+                    }
+                }
+                Ok(())
+            })?;
+            done += part.len();
+            *part = sound;
+        }
+        Ok(skipped)
+    }
+
     fn fill(&self, out: &Path, parts: &[Vec<Member>; 3], work: &mut Work) -> Result<(), CurateError> {
         fs::create_dir_all(out).map_err(CurateError::file("make", out))?;
         let mut done = 0;
@@ -223,14 +281,9 @@ impl Place<'_> {
     }
 
     fn place(&self, out: &Path, name: &str, part: &[Member], done: usize, work: &mut Work) -> Result<(), CurateError> {
-        let log = out.join(aside::LOG);
-        let mut log = match self.way {
-            Way::Move => {
-                let file = OpenOptions::new().create(true).append(true).open(&log);
-                Some(file.map_err(CurateError::file("write", &log))?)
-            }
-            _ => None,
-        };
+        if self.way == Way::Move {
+            return self.move_part(out, name, part, done, work);
+        }
         let read = |place: usize| -> Result<Option<(Vec<u8>, &'static str)>, CurateError> {
             let (split, index) = part[place];
             let source = &self.sources[split];
@@ -262,30 +315,54 @@ impl Place<'_> {
                 None => folder.join(below_class(&from, self.root, &self.classes[label])),
             };
             // Of files of one name, of different folders, the later ones get a number.
-            let to = aside::free(&wanted);
+            let to = aside::free(&wanted, &HashSet::new());
             let parent = to.parent().unwrap_or(out);
             fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
             let failed = CurateError::file("write", &to);
-            match (content, &mut log) {
-                (Some(bytes), _) => fs::write(&to, bytes).map_err(failed),
-                (None, Some(log)) => self.move_file(&from, &to, log),
-                (None, None) if self.way == Way::Copy => fs::copy(&from, &to).map(|_| ()).map_err(failed),
-                (None, None) => link(&from, &to).map_err(failed),
+            match content {
+                Some(bytes) => fs::write(&to, bytes).map_err(failed),
+                None if self.way == Way::Copy => fs::copy(&from, &to).map(|_| ()).map_err(failed),
+                None => link(&from, &to).map_err(failed),
             }
         })
     }
 
-    fn move_file(&self, from: &Path, to: &Path, log: &mut File) -> Result<(), CurateError> {
-        if from.is_symlink() {
-            return Err(CurateError::Request {
-                message: format!("{} is a link, which might lead nowhere from another place", from.display()),
-                hint: "use --link or --copy, which take the file itself; --undo moves back what was moved".into(),
-            });
-        }
+    /// Moves the files of a part, some at a time, since the log must be on the disk before any is moved.
+    fn move_part(
+        &self,
+        out: &Path,
+        name: &str,
+        part: &[Member],
+        done: usize,
+        work: &mut Work,
+    ) -> Result<(), CurateError> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
-        let entry = Moved { from: absolute(from)?, to: absolute(to)?, why: "split".into() };
-        aside::note(log, &entry).map_err(CurateError::file("write", to))?;
-        aside::rename(&entry.from, &entry.to).map_err(CurateError::file("move", from))
+        let out = absolute(out)?;
+        let mut log = MoveLog::open(&out)?;
+        for (number, members) in part.chunks(WINDOW).enumerate() {
+            if work.stop.load(Ordering::Relaxed) {
+                return Err(CurateError::Interrupted);
+            }
+            let (mut moves, mut taken) = (Vec::new(), HashSet::new());
+            for &(split, index) in members {
+                let from = self.sources[split].path(index).unwrap_or_default();
+                if from.is_symlink() {
+                    return Err(CurateError::Request {
+                        message: format!("{} is a link, which might lead nowhere from another place", from.display()),
+                        hint: "use --link or --copy, which take the file itself; --undo moves back what was moved"
+                            .into(),
+                    });
+                }
+                let label = self.sources[split].label(index);
+                let below = below_class(&from, self.root, &self.classes[label]);
+                let to = aside::free(&out.join(name).join(&self.folders[label]).join(below), &taken);
+                taken.insert(to.clone());
+                moves.push(Moved { from: absolute(&from)?, to, why: "split".into() });
+            }
+            log.move_files(&moves)?;
+            (work.progress)(done + number * WINDOW + members.len());
+        }
+        Ok(())
     }
 }
 
@@ -329,7 +406,7 @@ mod tests {
     use crate::data::{OpenOptions, open};
 
     fn options(val: f64, test: f64) -> SplitOptions {
-        SplitOptions { val, test, seed: 0, way: None, pool: false }
+        SplitOptions { val, test, seed: 0, way: None, pool: false, on_bad_image: OnBadImage::Fail, follow_links: false }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub enum Kind {
     Unsupported,
     /// The decoder refuses it.
     Corrupt,
-    /// It has too many pixels.
+    /// It has too many pixels or bytes.
     TooLarge,
     /// The file could not be read at all.
     Unreadable,
@@ -79,7 +79,7 @@ const KINDS: [(Kind, &str, bool, &str); 16] = [
     (Kind::Truncated, "truncated", true, "truncated images"),
     (Kind::Unsupported, "unsupported", true, "images of unsupported kinds"),
     (Kind::Corrupt, "corrupt", true, "corrupt images"),
-    (Kind::TooLarge, "too_large", true, "images of too many pixels"),
+    (Kind::TooLarge, "too_large", true, "images of too many pixels or bytes"),
     (Kind::Unreadable, "unreadable", true, "images that could not be read"),
     (Kind::Copy, "copy", false, "images that a class has several times"),
     (Kind::Near, "near", false, "groups of images of a class that look alike"),
@@ -271,11 +271,24 @@ fn examine(source: &dyn Source, index: usize, near: bool) -> Result<Checked, (Ki
     examined.unwrap_or_else(|_| Err((Kind::Corrupt, "the decoder panicked".into())))
 }
 
+/// Reads and decodes one image, and returns why that is not possible.
+pub(super) fn decodes(source: &dyn Source, index: usize) -> Result<(), DataError> {
+    let image = |source: DecodeError, name: String| DataError::Image { name, source };
+    let decoded = catch_unwind(AssertUnwindSafe(|| match source.get(index)?.image {
+        StoredImage::Pixels(_) => Ok(()),
+        StoredImage::Encoded(bytes) => {
+            crate::data::decode_rgb(&bytes).map(drop).map_err(|error| image(error, source.name(index)))
+        }
+    }));
+    decoded.unwrap_or_else(|_| Err(image(DecodeError::Damaged("the decoder panicked".into()), source.name(index))))
+}
+
 fn fault(error: &DecodeError) -> (Kind, String) {
     let kind = match error {
         DecodeError::UnknownFormat => Kind::NotAnImage,
         DecodeError::Truncated => Kind::Truncated,
-        DecodeError::TooLarge { .. } => Kind::TooLarge,
+        DecodeError::TooLarge { .. } | DecodeError::TooManyBytes { .. } => Kind::TooLarge,
+        DecodeError::NotAFile => Kind::Unreadable,
         DecodeError::Unsupported(_) => Kind::Unsupported,
         DecodeError::Damaged(_) => Kind::Corrupt,
     };

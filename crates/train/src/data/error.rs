@@ -28,6 +28,17 @@ pub enum DecodeError {
         /// The limit, in pixels.
         limit: usize,
     },
+    /// The file is larger than [`MAX_IMAGE_BYTES`](super::MAX_IMAGE_BYTES).
+    #[error("the file has {bytes} bytes, more than the {limit} that an image file may have")]
+    TooManyBytes {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A device, a pipe or a folder.
+    #[error("it is not a regular file")]
+    NotAFile,
     /// The format is known but this kind of it is not read, or the file contradicts itself.
     #[error("the image is damaged or of an unsupported kind: {0}")]
     Damaged(String),

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::data::dataset::Dataset;
-use rayon::prelude::*;
 
 use super::assembly::{Assembly, Role};
 use super::forms::{Found, Place, Recognised};
+use super::image_file::read_image;
 use super::layout::{self, Layout, below};
-use super::listing::{Listing, Tree, is_clutter};
+use super::listing::{Images, Listing, Tree, is_clutter};
 use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, Walk, ilsvrc};
 
 /// A folder of class folders, or of splits of those.
@@ -192,12 +192,9 @@ pub fn list_images(path: &Path) -> Result<Vec<PathBuf>, DataError> {
 
 /// The images directly in a folder and below, as paths below it.
 pub(super) fn list_flat(tree: &Tree, folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>, DataError> {
-    let mut images = Vec::new();
-    let passed_over = tree.images(folder, &mut images)?;
-    if passed_over > 0 {
-        notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {}", folder.display()));
-    }
-    Ok(images)
+    let mut found = tree.images(&[folder.to_path_buf()])?;
+    Images::note(&found, folder, notes);
+    Ok(found.pop().unwrap_or_default().images)
 }
 
 /// Images of class folders.
@@ -215,25 +212,16 @@ impl Folder {
     /// [`DataError::EmptyClass`], and what the system says.
     pub fn read(tree: &Tree, path: &Path, classes: &[String], notes: &mut Vec<String>) -> Result<Folder, DataError> {
         let folders: Vec<PathBuf> = classes.iter().map(|class| path.join(class)).collect();
-        let listings: Vec<(Vec<PathBuf>, usize)> = folders
-            .par_iter()
-            .map(|folder| {
-                let (mut images, mut passed_over) = (Vec::new(), 0);
-                if folder.is_dir() {
-                    passed_over = tree.images(folder, &mut images)?;
-                    if images.is_empty() {
-                        return Err(DataError::EmptyClass { path: folder.clone(), passed_over });
-                    }
-                }
-                Ok((images, passed_over))
-            })
-            .collect::<Result<_, DataError>>()?;
-        let passed_over: usize = listings.iter().map(|(_, passed_over)| passed_over).sum();
-        if passed_over > 0 {
-            notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {}", path.display()));
+        let found = tree.images(&folders)?;
+        Images::note(&found, path, notes);
+        for (folder, found) in folders.iter().zip(&found) {
+            if found.images.is_empty() && folder.is_dir() {
+                let passed_over = found.passed_over + found.broken.len() + found.repeated.len();
+                return Err(DataError::EmptyClass { path: folder.clone(), passed_over });
+            }
         }
         let labelled =
-            (0..).zip(listings).flat_map(|(label, (images, _))| images.into_iter().map(move |image| (label, image)));
+            (0..).zip(found).flat_map(|(label, found)| found.images.into_iter().map(move |image| (label, image)));
         let images = labelled.map(|(label, image)| (label, image.into_os_string().into_boxed_os_str())).collect();
         Ok(Folder { folders, images })
     }
@@ -253,8 +241,7 @@ impl Folder {
 impl Dataset<Sample, DataError> for Folder {
     fn get(&self, index: usize) -> Result<Sample, DataError> {
         let path = self.path(index);
-        let bytes = fs::read(&path).map_err(|source| DataError::Io { path, source })?;
-        Ok(Sample { image: StoredImage::Encoded(bytes), label: self.label(index) })
+        Ok(Sample { image: StoredImage::Encoded(read_image(&path)?), label: self.label(index) })
     }
 
     fn len(&self) -> usize {

@@ -1,12 +1,14 @@
 //! What lies in folders: read in one go, and recalled from beside the data where nothing has changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
 
 use super::DataError;
 use super::cache::{self, MANY, Reader, Writer};
@@ -19,6 +21,8 @@ pub(super) struct Listing {
     /// Links to folders.
     pub links: Vec<OsString>,
     pub images: Vec<OsString>,
+    /// Links to what does not exist, or to each other.
+    pub broken: Vec<OsString>,
     /// Number of files of other kinds and of hidden entries.
     pub passed_over: usize,
 }
@@ -43,7 +47,8 @@ impl Listing {
                 match fs::metadata(entry.path()) {
                     Ok(target) if target.is_dir() => listing.links.push(name),
                     Ok(target) if target.is_file() && is_image(Path::new(&name)) => listing.images.push(name),
-                    _ => listing.passed_over += 1,
+                    Err(_) => listing.broken.push(name),
+                    Ok(_) => listing.passed_over += 1,
                 }
             } else if kind.is_dir() {
                 listing.folders.push(name);
@@ -53,7 +58,7 @@ impl Listing {
                 listing.passed_over += 1;
             }
         }
-        for names in [&mut listing.folders, &mut listing.links, &mut listing.images] {
+        for names in [&mut listing.folders, &mut listing.links, &mut listing.images, &mut listing.broken] {
             names.sort_unstable();
         }
         Ok(listing)
@@ -70,7 +75,7 @@ impl Listing {
     /// Writes it, unless a name is not valid Unicode.
     fn encode(&self, out: &mut Writer) -> Option<()> {
         out.number(self.passed_over as u64);
-        for names in [&self.folders, &self.links, &self.images] {
+        for names in [&self.folders, &self.links, &self.images, &self.broken] {
             out.number(names.len() as u64);
             for name in names {
                 out.text(name.to_str()?);
@@ -82,7 +87,8 @@ impl Listing {
     fn decode(from: &mut Reader) -> Option<Listing> {
         let passed_over = usize::try_from(from.number()?).ok()?;
         let mut names = || (0..from.count(4)?).map(|_| from.text().map(OsString::from)).collect::<Option<Vec<_>>>();
-        Some(Listing { folders: names()?, links: names()?, images: names()?, passed_over })
+        let (folders, links, images) = (names()?, names()?, names()?);
+        Some(Listing { folders, links, images, broken: names()?, passed_over })
     }
 }
 
@@ -142,13 +148,14 @@ pub(super) struct Tree {
     images: AtomicUsize,
 }
 
-/// The name of the kept listing.
+/// The name of the kept listing, and the version of its form.
 const NAME: &str = "folders";
+const VERSION: &[u8] = b"2\n";
 
 impl Tree {
     /// Recalls what is kept in this folder.
     pub fn open(root: &Path) -> Tree {
-        Self::of(root, cache::load(root, NAME, &[]).unwrap_or_default())
+        Self::of(root, cache::load(root, NAME, VERSION).unwrap_or_default())
     }
 
     fn of(root: &Path, kept: Vec<u8>) -> Tree {
@@ -230,47 +237,189 @@ impl Tree {
             out.number(bytes.len() as u64);
             out.0.extend(bytes);
         }
-        cache::store(&self.root, NAME, &[], &out.0);
+        cache::store(&self.root, NAME, VERSION, &out.0);
     }
 
-    /// Collects the images in a folder and the folders below, as paths below it, sorted folder by folder; gives the number
-    /// of files passed over.
+    /// Lists the images in each of these folders and the folders below. Each real folder is read once: first those that lie
+    /// there, then those that links lead to, unless these have been read or one of the given folders lies in them.
     ///
     /// # Errors
     /// Those of [`Listing::read`].
-    pub fn images(&self, folder: &Path, images: &mut Vec<PathBuf>) -> Result<usize, DataError> {
-        self.images_below(folder, Path::new(""), &[], images)
+    pub fn images(&self, folders: &[PathBuf]) -> Result<Vec<Images>, DataError> {
+        let branches = folders.par_iter().map(|folder| {
+            let mut branch = Branch::default();
+            if folder.is_dir() {
+                self.read_below(folder, PathBuf::new(), &mut |_| true, &mut branch)?;
+            }
+            Ok(branch)
+        });
+        let mut branches: Vec<Branch> = branches.collect::<Result<_, DataError>>()?;
+        if branches.iter().any(|branch| !branch.links.is_empty()) {
+            self.follow(folders, &mut branches)?;
+        }
+        Ok(branches.into_iter().map(|branch| branch.found).collect())
     }
 
-    /// `way` are the real folders whose links led here.
-    fn images_below(
+    /// Reads a folder, and the folders below it for which `enter` is true.
+    fn read_below(
         &self,
         root: &Path,
-        below: &Path,
-        way: &[PathBuf],
-        images: &mut Vec<PathBuf>,
-    ) -> Result<usize, DataError> {
-        let path = if below.as_os_str().is_empty() { root.to_path_buf() } else { root.join(below) };
-        let Listing { folders, links, images: found, mut passed_over } = self.read(&path)?;
-        images.extend(
-            found.into_iter().map(
-                |name| {
-                    if below.as_os_str().is_empty() { PathBuf::from(name) } else { below.join(name) }
-                },
-            ),
-        );
-        for name in &folders {
-            passed_over += self.images_below(root, &below.join(name), way, images)?;
+        below: PathBuf,
+        enter: &mut dyn FnMut(&Path) -> bool,
+        branch: &mut Branch,
+    ) -> Result<(), DataError> {
+        let mut next = vec![below];
+        while let Some(below) = next.pop() {
+            let listing = self.read(&under(root, &below))?;
+            branch.found.images.extend(listing.images.into_iter().map(|name| below.join(name)));
+            branch.found.broken.extend(listing.broken.iter().map(|name| root.join(&below).join(name)));
+            branch.found.passed_over += listing.passed_over;
+            branch.links.extend(listing.links.iter().map(|name| below.join(name)));
+            let folders = listing.folders.iter().rev().map(|name| below.join(name));
+            next.extend(folders.filter(|folder| enter(folder)));
+            branch.folders.push(below);
         }
-        for name in &links {
-            if leads_back(&path.join(name), way) {
-                passed_over += 1;
-                continue;
+        Ok(())
+    }
+
+    fn follow(&self, roots: &[PathBuf], branches: &mut [Branch]) -> Result<(), DataError> {
+        let real: Vec<PathBuf> = roots.iter().filter_map(|root| fs::canonicalize(root).ok()).collect();
+        let mut seen: HashSet<PathBuf> = HashSet::new();
+        for (root, branch) in roots.iter().zip(branches.iter()) {
+            let root = fs::canonicalize(root).unwrap_or_default();
+            seen.extend(branch.folders.iter().map(|below| root.join(below)));
+        }
+        for (root, branch) in roots.iter().zip(branches) {
+            while let Some(link) = branch.links.pop_front() {
+                let path = root.join(&link);
+                let Ok(target) = fs::canonicalize(&path) else {
+                    branch.found.broken.push(path);
+                    continue;
+                };
+                if real.iter().any(|root| root.starts_with(&target)) || !seen.insert(target.clone()) {
+                    branch.found.repeated.push(path);
+                    continue;
+                }
+                let mut enter = |below: &Path| {
+                    let part = below.strip_prefix(&link).unwrap_or(below);
+                    seen.insert(target.join(part))
+                };
+                self.read_below(root, link.clone(), &mut enter, branch)?;
             }
-            let here = fs::canonicalize(&path).map_err(|source| DataError::io(&path, source))?;
-            let way: Vec<PathBuf> = way.iter().cloned().chain([here]).collect();
-            passed_over += self.images_below(root, &below.join(name), &way, images)?;
         }
-        Ok(passed_over)
+        Ok(())
+    }
+}
+
+/// What lies in a folder and the folders below it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Images {
+    /// Paths below the folder.
+    pub images: Vec<PathBuf>,
+    /// Links that lead nowhere.
+    pub broken: Vec<PathBuf>,
+    /// Links to folders that are not read again.
+    pub repeated: Vec<PathBuf>,
+    /// Number of files of other kinds and of hidden entries.
+    pub passed_over: usize,
+}
+
+impl Images {
+    /// Adds to the notes what the folders at `path` hold besides images.
+    pub fn note(found: &[Images], path: &Path, notes: &mut Vec<String>) {
+        let path = path.display();
+        let passed_over: usize = found.iter().map(|images| images.passed_over).sum();
+        if passed_over > 0 {
+            notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {path}"));
+        }
+        let mut links = |of: fn(&Images) -> &Vec<PathBuf>, what: &str| {
+            let links: Vec<&PathBuf> = found.iter().flat_map(of).collect();
+            if let Some(first) = links.first() {
+                notes.push(format!("{} {what} in {path}, the first {}", links.len(), first.display()));
+            }
+        };
+        links(|images| &images.broken, "link(s) that lead nowhere");
+        links(|images| &images.repeated, "link(s) to folders that are read without them, not followed,");
+    }
+}
+
+/// A folder that is being listed.
+#[derive(Default)]
+struct Branch {
+    found: Images,
+    /// The folders that were read, as paths below it.
+    folders: Vec<PathBuf>,
+    /// Links to folders that were not followed yet, as paths below it.
+    links: VecDeque<PathBuf>,
+}
+
+fn under(root: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { root.to_path_buf() } else { root.join(below) }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn tree(files: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let top = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(top.path()).unwrap();
+        for file in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        (top, root)
+    }
+
+    fn images(found: &Images) -> Vec<&str> {
+        found.images.iter().map(|image| image.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn folders_that_link_to_each_other_are_read_once() {
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let files = names.map(|name| format!("set/{name}/1.jpg"));
+        let (_top, root) = tree(&files.each_ref().map(String::as_str));
+        let folders = names.map(|name| root.join("set").join(name));
+        for folder in &folders {
+            for name in names {
+                // To itself and, by a second name, to the folder of all.
+                symlink(root.join("set").join(name), folder.join(name)).unwrap();
+            }
+            symlink("..", folder.join("up")).unwrap();
+        }
+        let found = Tree::open(&root.join("set")).images(&folders).unwrap();
+        assert!(found.iter().all(|found| images(found) == ["1.jpg"]), "{found:?}");
+        assert_eq!(found.iter().map(|found| found.repeated.len()).sum::<usize>(), 8 * 9);
+    }
+
+    #[test]
+    fn links_to_other_places_are_followed_once() {
+        let files = ["set/a/1.jpg", "set/b/1.jpg", "out/x/2.jpg", "out/y/3.jpg", "out/4.jpg"];
+        let (_top, root) = tree(&files);
+        let folders = ["a", "b"].map(|name| root.join("set").join(name));
+        symlink("../../out/x", folders[0].join("link")).unwrap();
+        symlink("../../out", folders[1].join("all")).unwrap();
+        symlink("../y", root.join("out/x/y")).unwrap();
+        symlink("../x", root.join("out/y/x")).unwrap();
+        symlink(&root, root.join("out/x/top")).unwrap();
+        let found = Tree::open(&root.join("set")).images(&folders).unwrap();
+        assert_eq!(images(&found[0]), ["1.jpg", "link/2.jpg", "link/y/3.jpg"]);
+        assert_eq!(images(&found[1]), ["1.jpg", "all/4.jpg"]);
+    }
+
+    #[test]
+    fn broken_links_and_loops_are_noted() {
+        let (_top, root) = tree(&["set/a/1.jpg"]);
+        symlink("gone.jpg", root.join("set/a/2.jpg")).unwrap();
+        symlink("loop", root.join("set/a/loop")).unwrap();
+        let found = Tree::open(&root).images(&[root.join("set/a")]).unwrap();
+        assert_eq!((images(&found[0]), found[0].broken.len(), found[0].passed_over), (vec!["1.jpg"], 2, 0));
+        let mut notes = Vec::new();
+        Images::note(&found, Path::new("set"), &mut notes);
+        assert!(notes[0].starts_with("2 link(s) that lead nowhere in set, the first /"), "{notes:?}");
     }
 }

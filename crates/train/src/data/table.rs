@@ -15,6 +15,7 @@ use self::columns::{Columns, Labels, Split, truth};
 use self::rows::Row;
 use super::assembly::{Assembly, Role};
 use super::forms::{Found, Kind, Place, Recognised, has_extension};
+use super::image_file::read_image;
 use super::labels::{Vocabulary, listed_names};
 use super::listing::is_clutter;
 use super::{DataError, DataSet, Form, LabelSource, OpenOptions, Sample, Source, StoredImage, TableOptions, enumerate};
@@ -474,8 +475,7 @@ struct Files {
 impl Dataset<Sample, DataError> for Files {
     fn get(&self, index: usize) -> Result<Sample, DataError> {
         let path = self.path(index);
-        let bytes = std::fs::read(&path).map_err(|source| DataError::Io { path, source })?;
-        Ok(Sample { image: StoredImage::Encoded(bytes), label: self.label(index) })
+        Ok(Sample { image: StoredImage::Encoded(read_image(&path)?), label: self.label(index) })
     }
 
     fn len(&self) -> usize {

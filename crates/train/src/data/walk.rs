@@ -1,5 +1,6 @@
 //! Image files in folders and of patterns, one after another: only the folder at hand is listed.
 
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -8,6 +9,7 @@ use std::vec::IntoIter;
 use glob::{MatchOptions, Pattern};
 
 use super::DataError;
+use super::folder::is_image;
 use super::listing::{Listing, leads_back};
 
 /// A component of a pattern of paths.
@@ -31,12 +33,17 @@ struct Folder {
 
 /// The image files in a folder and the folders below it, or of a pattern such as `photos/*/[0-9]*.jpg` or `photos/**/*.jpg`,
 /// by their extensions. In each folder the images come first, then the folders, both in byte order; hidden entries are left
-/// out. A folder that cannot be listed is an error among the paths, after which the others follow.
+/// out. Folders that links lead to come last, and no folder is listed twice. A folder that cannot be listed is an error among
+/// the paths, after which the others follow.
 ///
-/// In memory are the names in one folder, and the folders that are still to be listed.
+/// In memory are the names of the images in one folder, and the paths of all folders.
 pub struct Walk {
     parts: Vec<Part>,
     folders: Vec<Folder>,
+    /// Folders that links lead to, to list after those.
+    links: VecDeque<Folder>,
+    /// The real folders that were listed, with the part of the pattern.
+    seen: HashSet<(usize, PathBuf)>,
     /// Images of the folder that was listed last.
     images: (PathBuf, IntoIter<OsString>),
 }
@@ -64,12 +71,22 @@ impl Walk {
 
     fn new(path: PathBuf, parts: Vec<Part>) -> Self {
         let first = Folder { path, part: 0, way: Vec::new() };
-        Self { parts, folders: vec![first], images: (PathBuf::new(), Vec::new().into_iter()) }
+        Self {
+            parts,
+            folders: vec![first],
+            links: VecDeque::new(),
+            seen: HashSet::new(),
+            images: (PathBuf::new(), Vec::new().into_iter()),
+        }
     }
 
     /// Takes the next step into `folder`.
     fn enter(&mut self, folder: Folder) -> Result<(), DataError> {
         let is_last = folder.part + 1 >= self.parts.len();
+        let is_literal = matches!(self.parts.get(folder.part), Some(Part::Literal(_)));
+        if !is_literal && !self.is_new(&folder) {
+            return Ok(());
+        }
         match self.parts.get(folder.part) {
             Some(Part::Literal(name)) => {
                 let path = folder.path.join(name);
@@ -88,7 +105,8 @@ impl Walk {
                 Ok(())
             }
             Some(Part::Wild(pattern)) => {
-                let Listing { mut folders, mut links, mut images, .. } = Listing::read(here(&folder.path))?;
+                let Listing { mut folders, mut links, mut images, broken, .. } = Listing::read(here(&folder.path))?;
+                images = with_broken(images, broken);
                 let matches = |name: &OsStr| pattern.matches_with(&name.to_string_lossy(), MATCHING);
                 for names in [&mut folders, &mut links, &mut images] {
                     names.retain(|name| matches(name));
@@ -103,12 +121,18 @@ impl Walk {
                 Ok(())
             }
             Some(Part::Below) | None => {
-                let Listing { folders, links, images, .. } = Listing::read(here(&folder.path))?;
+                let Listing { folders, links, images, broken, .. } = Listing::read(here(&folder.path))?;
                 self.descend(&folder, folder.part, folders, links)?;
-                self.images = (folder.path, images.into_iter());
+                self.images = (folder.path, with_broken(images, broken).into_iter());
                 Ok(())
             }
         }
+    }
+
+    /// Returns whether the real folder has not been listed yet. One that cannot be found is: listing it gives the error.
+    fn is_new(&mut self, folder: &Folder) -> bool {
+        fs::canonicalize(here(&folder.path)).is_ok_and(|real| self.seen.insert((folder.part, real)))
+            || !here(&folder.path).exists()
     }
 
     /// Notes folders in `folder` to be listed next; a link that leads back to a folder above is left out.
@@ -124,7 +148,7 @@ impl Walk {
         if !links.is_empty() {
             let real = fs::canonicalize(here(&folder.path)).map_err(|source| DataError::io(&folder.path, source))?;
             let way: Vec<PathBuf> = folder.way.iter().cloned().chain([real]).collect();
-            self.folders.extend(links.into_iter().rev().map(|path| Folder { path, part, way: way.clone() }));
+            self.links.extend(links.into_iter().map(|path| Folder { path, part, way: way.clone() }));
         }
         let next = |name| Folder { path: folder.path.join(name), part, way: folder.way.clone() };
         self.folders.extend(folders.into_iter().rev().map(next));
@@ -141,7 +165,7 @@ impl Iterator for Walk {
             if let Some(name) = images.next() {
                 return Some(Ok(folder.join(name)));
             }
-            let folder = self.folders.pop()?;
+            let folder = self.folders.pop().or_else(|| self.links.pop_front())?;
             if let Err(error) = self.enter(folder) {
                 return Some(Err(error));
             }
@@ -156,6 +180,13 @@ const MATCHING: MatchOptions =
 /// Whether a path is a pattern: [`Walk::pattern`] expands it.
 pub fn is_wild(path: &str) -> bool {
     path.contains(['*', '?', '['])
+}
+
+/// Adds links that lead nowhere but are named as images: they are missing from the results otherwise.
+fn with_broken(mut images: Vec<OsString>, broken: Vec<OsString>) -> Vec<OsString> {
+    images.extend(broken.into_iter().filter(|name| is_image(Path::new(name))));
+    images.sort_unstable();
+    images
 }
 
 /// The path of the working folder, where the path is empty.
@@ -189,10 +220,21 @@ mod tests {
         assert_eq!(found(root.path(), Walk::folder(root.path())), all);
         #[cfg(unix)]
         {
-            std::os::unix::fs::symlink(root.path(), root.path().join("sub/deep/back")).unwrap();
-            std::os::unix::fs::symlink(root.path().join("sub/deep"), root.path().join("link")).unwrap();
-            let all = ["a.PNG", "b.jpg", "sub/c.jpg", "sub/deep/d.jpg", "sub[1]/e.png", "link/d.jpg"];
+            use std::os::unix::fs::symlink;
+            let at = |name: &str| root.path().join(name);
+            symlink(root.path(), at("sub/deep/back")).unwrap();
+            symlink(at("sub/deep"), at("link")).unwrap();
             assert_eq!(found(root.path(), Walk::folder(root.path())), all);
+            // Folders elsewhere, which lead to each other.
+            let other = tree();
+            symlink(other.path(), at("b-link")).unwrap();
+            symlink(other.path().join("sub"), at("a-link")).unwrap();
+            symlink(root.path(), other.path().join("sub/back")).unwrap();
+            symlink(other.path(), other.path().join("sub/deep/top")).unwrap();
+            let linked = ["a-link/c.jpg", "a-link/deep/d.jpg", "b-link/a.PNG", "b-link/b.jpg", "b-link/sub[1]/e.png"];
+            assert_eq!(found(root.path(), Walk::folder(root.path())), [&all[..], &linked].concat());
+            symlink("gone", at("sub/broken.jpg")).unwrap();
+            assert!(found(root.path(), Walk::folder(root.path())).contains(&"sub/broken.jpg".to_string()));
         }
         let mut missing = Walk::folder(Path::new("/no/such/folder"));
         assert!(matches!(missing.next(), Some(Err(DataError::NotFound { .. }))) && missing.next().is_none());

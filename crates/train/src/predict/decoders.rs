@@ -5,13 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use std::{fs, io};
 
 use super::Unread;
-use crate::data::{DataError, DecodeError, Preprocess, RgbPixels, decode};
-
-/// Largest image file that is read, in bytes.
-const MAX_BYTES: u64 = 1 << 31;
+use crate::data::{DataError, DecodeError, Preprocess, RgbPixels, decode, read_image};
 
 /// A file and its pixels, preprocessed, or why there are none.
 pub struct Decoded {
@@ -98,21 +94,13 @@ fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess) {
 }
 
 fn read(path: &Path, preprocess: &Preprocess) -> Result<RgbPixels, Unread> {
-    let bytes = bytes(path).map_err(|error| Unread::new(path, error))?;
+    let bytes = read_image(path).map_err(|error| match error {
+        DataError::Image { source, .. } => Unread::new(path, source),
+        DataError::Io { source, .. } => Unread::new(path, source),
+        other => Unread::new(path, other),
+    })?;
     // Decoders are other people's code and are fed whatever lies on the disk: a panic in one is a bad image.
     let pixels = catch_unwind(AssertUnwindSafe(|| Ok(preprocess.apply(decode(&bytes, &preprocess.decoding())?))));
     let panicked = |_| Err(DecodeError::Damaged("the decoder panicked".into()));
     pixels.unwrap_or_else(panicked).map_err(|error| Unread::new(path, error))
-}
-
-fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() {
-        // A pipe may never end, nor a device.
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    if metadata.len() > MAX_BYTES {
-        return Err(io::Error::other(format!("it has {} bytes, more than an image file may have", metadata.len())));
-    }
-    fs::read(path)
 }

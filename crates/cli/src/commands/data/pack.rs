@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use mbconv_train::curate;
 use mbconv_train::curate::pack::{MANIFEST, Manifest, PackOptions, pack};
 use mbconv_train::curate::{CurateError, Work};
-use mbconv_train::data::{OnBadImage, OpenOptions};
+use mbconv_train::data::{Extent, OnBadImage, OpenOptions};
 
 use super::open_with;
 use crate::args::Pack;
@@ -24,6 +24,7 @@ pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
         shard_size: args.shard_size,
         seed: args.seed,
         on_bad_image: if args.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
+        inside: (!args.follow_links).then(|| Extent::of(&args.data.data)),
     };
     let mut progress = Progress::new();
     let total = curate::images(&data);

@@ -1,10 +1,9 @@
 //! `mbconv data split`
 
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate::split::{SplitOptions, Way, split};
-use mbconv_train::data::path_of;
+use mbconv_train::curate::split::{Divided, SplitOptions, Way, split};
+use mbconv_train::data::OnBadImage;
 use serde_json::json;
 
 use super::{open, with_progress};
@@ -21,13 +20,24 @@ pub fn run(args: Split, stop: &AtomicBool) -> Result<(), Failure> {
         (args.way.list, Way::List),
     ];
     let way = ways.into_iter().find(|(wanted, _)| *wanted).map(|(_, way)| way);
-    let options = SplitOptions { val: args.val, test: args.test, seed: args.seed, way, pool: args.pool };
-    let root = Path::new(path_of(&args.data.data));
-    let counts = with_progress("splitting", &data, stop, |work| split(&data, root, &args.out, &options, work))?;
-    if args.json.json {
-        return print_json(&json!({ "out": args.out, "images": counts }));
+    let options = SplitOptions {
+        val: args.val,
+        test: args.test,
+        seed: args.seed,
+        way,
+        pool: args.pool,
+        on_bad_image: if args.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
+        follow_links: args.follow_links,
+    };
+    let Divided { images, skipped } =
+        with_progress("splitting", &data, stop, |work| split(&data, &args.data.data, &args.out, &options, work))?;
+    for skipped in &skipped {
+        eprintln!("skipped {}: {}", skipped.name, skipped.why);
     }
-    let rows = ["train", "val", "test"].into_iter().filter_map(|name| Some((name, counts.get(name)?)));
+    if args.json.json {
+        return print_json(&json!({ "out": args.out, "images": images, "skipped": skipped }));
+    }
+    let rows = ["train", "val", "test"].into_iter().filter_map(|name| Some((name, images.get(name)?)));
     let text: String =
         rows.map(|(name, count)| format!("{name:<6} {:>9} images\n", thousands(*count as u64))).collect();
     print_text(&text)

@@ -4,11 +4,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate::aside::{self, Moved};
-use mbconv_train::curate::verify::{Finding, Kind, Verification, VerifyOptions, verify};
-use mbconv_train::data::path_of;
+use mbconv_train::curate::aside::{self, Moved, Undone};
+use mbconv_train::curate::verify::{FileOf, Finding, Kind, Verification, VerifyOptions, verify};
+use mbconv_train::data::{Extent, path_of};
 use mbconv_train::files::write_atomically;
 use mbconv_train::shell::{quoted, quoted_path};
+use mbconv_train::text::{cell, visible, visible_name};
 use serde_json::json;
 
 use super::{open, with_progress};
@@ -31,7 +32,7 @@ pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
     let root = Path::new(path_of(&args.data.data));
     let folder = |given: &Option<PathBuf>| given.clone().unwrap_or_else(|| aside::default_folder(root));
     if let Some(given) = &args.undo {
-        return undo(&folder(given), args.json.json);
+        return undo(&Extent::of(&args.data.data), &folder(given), args.json.json);
     }
     if let Some(path) = &args.report {
         check_extension(path, "a report", &["json", "csv", "txt", "log", "md"])?;
@@ -45,13 +46,13 @@ pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
         let content = match extension.as_ref().and_then(|extension| extension.to_str()) {
             Some("json") => format!("{:#}\n", serde_json::to_value(&found).map_err(std::io::Error::from)?),
             Some("csv") => csv(&found),
-            _ => text(&found, usize::MAX),
+            _ => visible(&text(&found, usize::MAX)).into_owned(),
         };
         write_atomically(path, content.as_bytes())
             .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display()), None))?;
         eprintln!("report: {}", path.display());
     }
-    let fixed = args.fix.as_ref().map(|given| fix(root, folder(given), &found)).transpose()?;
+    let fixed = args.fix.as_ref().map(|given| fix(&Extent::of(&args.data.data), folder(given), &found)).transpose()?;
     if args.json.json {
         let mut json = serde_json::to_value(&found).map_err(std::io::Error::from)?;
         if let Some(fixed) = &fixed {
@@ -71,8 +72,8 @@ pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
     if errors > 0 || args.strict && found.warnings > 0 { Err(Failure::Told) } else { Ok(()) }
 }
 
-fn fix(root: &Path, folder: PathBuf, found: &Verification) -> Result<Fixed, Failure> {
-    let (moved, settled) = aside::move_aside(root, &folder, &found.findings)?;
+fn fix(data: &Extent, folder: PathBuf, found: &Verification) -> Result<Fixed, Failure> {
+    let (moved, settled) = aside::move_aside(data, &folder, &found.findings)?;
     let errors = settled.into_iter().filter(|&index| found.findings[index].kind.is_error()).count();
     Ok(Fixed { folder, moved, errors })
 }
@@ -110,18 +111,32 @@ fn undecided(found: &Verification) -> String {
     text
 }
 
-fn undo(folder: &Path, json: bool) -> Result<(), Failure> {
-    let (back, left) = aside::undo(folder)?;
+fn undo(data: &Extent, folder: &Path, json: bool) -> Result<(), Failure> {
+    let undone = aside::undo(data, folder)?;
+    let Undone { back, left, gone, outside, damaged } = &undone;
     if json {
-        print_json(&json!({ "moved_back": back, "left": left }))?;
+        print_json(&json!({
+            "moved_back": back, "left": left, "gone": gone, "outside": outside, "damaged_lines": damaged,
+        }))?;
     } else {
         let mut text = format!("{} file(s) moved back\n", thousands(back.len() as u64));
-        for entry in &left {
-            let _ = writeln!(text, "left where it is: {}, as {} is taken", entry.to.display(), entry.from.display());
+        let shown = |path: &Path| visible_name(&path.display().to_string()).into_owned();
+        for Moved { from, to, .. } in left {
+            let _ = writeln!(text, "left where it is: {}, as {} is taken", shown(to), shown(from));
+        }
+        for Moved { from, to, .. } in gone {
+            let _ = writeln!(text, "not found: neither {} nor {} is there", shown(to), shown(from));
+        }
+        for Moved { from, to, .. } in outside {
+            let (to, from, folder) = (shown(to), shown(from), shown(folder));
+            let _ = writeln!(text, "refused: {to} to {from}: not from {folder} into the data set");
+        }
+        for line in damaged {
+            let _ = writeln!(text, "line {line} of {} cannot be read", shown(&folder.join(aside::LOG)));
         }
         print_text(&text)?;
     }
-    if left.is_empty() { Ok(()) } else { Err(Failure::Told) }
+    if undone.is_complete() { Ok(()) } else { Err(Failure::Told) }
 }
 
 /// All that was found, with at most so many of each kind.
@@ -139,7 +154,7 @@ fn text(found: &Verification, shown: usize) -> String {
         splits.join(", ")
     );
     for note in &found.notes {
-        let _ = writeln!(text, "note: {note}");
+        let _ = writeln!(text, "note: {}", visible_name(note));
     }
     for kind in Kind::all() {
         let all: Vec<&Finding> = findings.iter().filter(|finding| finding.kind == kind).collect();
@@ -149,16 +164,18 @@ fn text(found: &Verification, shown: usize) -> String {
         let severity = if kind.is_error() { "error" } else { "warning" };
         let _ = writeln!(text, "\n{severity}: {} {}", thousands(all.len() as u64), kind.title());
         for finding in all.iter().take(shown) {
+            let detail = visible_name(&finding.detail);
+            let named = |file: &FileOf| visible_name(&file.to_string()).into_owned();
             match finding.files.as_slice() {
                 [] => {
-                    let _ = writeln!(text, "  {}", finding.detail);
+                    let _ = writeln!(text, "  {detail}");
                 }
                 [file] => {
-                    let _ = writeln!(text, "  {file}: {}", finding.detail);
+                    let _ = writeln!(text, "  {}: {detail}", named(file));
                 }
                 files => {
-                    let _ = writeln!(text, "  {}:", finding.detail);
-                    files.iter().take(shown).for_each(|file| text += &format!("    {file}\n"));
+                    let _ = writeln!(text, "  {detail}:");
+                    files.iter().take(shown).for_each(|file| text += &format!("    {}\n", named(file)));
                     more(&mut text, "    ", files.len(), shown);
                 }
             }
@@ -193,7 +210,7 @@ fn more(text: &mut String, indent: &str, all: usize, shown: usize) {
 
 /// A row a file; the files of a finding share its number.
 fn csv(found: &Verification) -> String {
-    let quoted = |field: &str| format!("\"{}\"", field.replace('"', "\"\""));
+    let quoted = |field: &str| format!("\"{}\"", cell(field).replace('"', "\"\""));
     let mut text = String::from("finding,severity,kind,split,class,name,detail\n");
     for (number, finding) in found.findings.iter().enumerate() {
         let severity = if finding.kind.is_error() { "error" } else { "warning" };

@@ -18,10 +18,10 @@ pub use manifest::{MANIFEST, Manifest, Packing, Shard, Skipped, SplitShards};
 
 use super::header::{self, exif};
 use super::sheet::png;
-use super::{CurateError, Work, splits};
+use super::{CurateError, Work, check_inside, splits};
 use crate::data::{
-    DataError, DataSet, DecodeError, Interpolation, OnBadImage, RgbPixels, Source, StoredImage, decode_rgb, order_rng,
-    resize, shorter_side,
+    DataError, DataSet, DecodeError, Extent, Interpolation, OnBadImage, RgbPixels, Source, StoredImage, decode_rgb,
+    order_rng, resize, shorter_side,
 };
 use crate::files::write_atomically;
 
@@ -53,6 +53,8 @@ pub struct PackOptions {
     pub seed: u64,
     /// What to do about images that cannot be read.
     pub on_bad_image: OnBadImage,
+    /// The folders that image files must lie in; none to take also those that links or tables lead to elsewhere.
+    pub inside: Option<Extent>,
 }
 
 /// Packs `data` into the folder `out`; `shard` is told of each shard when it is there, and whether it was there already.
@@ -66,7 +68,8 @@ pub struct PackOptions {
 /// then its place in the manifest; shards that are in the manifest and have its checksum are kept when packing is repeated.
 ///
 /// # Errors
-/// A folder that holds something else; the first bad image, if that is to be an error; whatever the system says.
+/// A folder that holds something else; image files outside of the data set; the first bad image, if that is to be an error;
+/// whatever the system says.
 pub fn pack(
     data: &DataSet,
     out: &Path,
@@ -74,6 +77,9 @@ pub fn pack(
     work: &mut Work,
     shard: &mut dyn FnMut(&Shard, bool),
 ) -> Result<Manifest, CurateError> {
+    if let Some(extent) = &options.inside {
+        check_inside(data, extent, true)?;
+    }
     let packing = Packing::new(data, options);
     let old = Manifest::read(out)?;
     if let Some(old) = &old {
@@ -320,7 +326,7 @@ mod tests {
 
     fn options(size: Option<usize>) -> PackOptions {
         let (format, on_bad_image) = (PackFormat::Wds, OnBadImage::Fail);
-        PackOptions { format, size, quality: 95, shard_size: 7, seed: 0, on_bad_image }
+        PackOptions { format, size, quality: 95, shard_size: 7, seed: 0, on_bad_image, inside: None }
     }
 
     fn gradient(width: usize, height: usize) -> RgbPixels {

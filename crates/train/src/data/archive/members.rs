@@ -103,7 +103,10 @@ fn read_place(file: &File, place: &Place) -> io::Result<Vec<u8>> {
         }
     };
     if place.size > MOST_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {} bytes", place.size)));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has {} bytes, more than the {MOST_BYTES} that an image may have", place.size),
+        ));
     }
     let mut bytes = vec![0; place.size as usize];
     read_exact_at(file, &mut bytes, offset)?;

@@ -103,13 +103,15 @@ impl Search {
         // A folder that cannot be read holds nothing that can be.
         for entry in std::fs::read_dir(shown).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let kind = entry.file_type();
-            let is_folder = kind.as_ref().is_ok_and(|kind| kind.is_dir())
-                || kind.is_ok_and(|kind| kind.is_symlink()) && entry.path().is_dir();
-            if is_folder {
-                entries.folders.push(name.into());
-            } else {
-                entries.files.insert(name.into());
+            let mut kind = entry.file_type().ok();
+            if kind.is_some_and(|kind| kind.is_symlink()) {
+                kind = entry.path().metadata().ok().map(|target| target.file_type());
+            }
+            // Links that lead nowhere, devices and pipes are no images.
+            match kind {
+                Some(kind) if kind.is_dir() => entries.folders.push(name.into()),
+                Some(kind) if kind.is_file() => _ = entries.files.insert(name.into()),
+                _ => {}
             }
         }
         entries.folders.sort_unstable();
