@@ -1,9 +1,9 @@
-//! Burn's own optimizers, with a learning rate of their own a group.
+//! Wrappers of Burn's optimizers.
 
 use burn::optim::{Muon, MuonState, Optimizer};
 use burn::tensor::{Device, Tensor};
 
-/// Any of Burn's optimizers, its learning rate multiplied.
+/// Scales the learning rate of an optimizer from Burn, for a parameter group.
 #[derive(Clone)]
 pub(super) struct Scaled<O> {
     pub(super) optimizer: O,
@@ -28,7 +28,8 @@ impl<O: Optimizer> Optimizer for Scaled<O> {
     }
 }
 
-/// Burn's Muon, which knows matrices only, on convolutions: `[C_out, C_in, k, k]` is taken for `[C_out, C_in·k·k]`.
+/// Applies Burn's Muon, which accepts only matrices, to convolutions: reshapes
+/// `[C_out, C_in, k, k]` to `[C_out, C_in·k·k]`.
 #[derive(Clone)]
 pub(super) struct MuonOnConvolutions(pub(super) Muon);
 

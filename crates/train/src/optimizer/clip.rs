@@ -7,26 +7,27 @@ use mbconv_nets::Network;
 
 use crate::device::is_host;
 
-/// Weights shorter than this are clipped as if they were this long, so that zeros can grow (timm's value).
+/// Lower bound of the weight norm in adaptive clipping, so that zero weights can grow (timm's
+/// value).
 const SHORTEST: f64 = 1e-3;
 
-/// How gradients are clipped before a step.
+/// Gradient-clipping settings, applied before an optimizer step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Clipping {
-    /// Longest global norm.
+    /// Largest global norm.
     pub norm: Option<f64>,
-    /// Longest norm of a unit's gradient, as a share of its weights' norm.
+    /// Largest norm of a unit's gradient, relative to the norm of its weights.
     pub adaptive: Option<f64>,
 }
 
 impl Clipping {
-    /// Clips `gradients` of `network`: adaptively first, then by global norm.
+    /// Clips the gradients of `network`: first adaptively, then by global norm.
     pub fn apply(&self, network: &Network, gradients: &mut GradientsParams) {
         if let Some(share) = self.adaptive {
             network.visit(&mut Adaptive { gradients, share, in_classifier: false });
         }
         if let Some(longest) = self.norm {
-            // As torch.nn.utils.clip_grad_norm_.
+            // As in torch.nn.utils.clip_grad_norm_.
             let device = network.classifier.bias.val().device().inner();
             if is_host(&device) {
                 let factor = longest / (global_norm(network, gradients) + 1e-6);
@@ -34,7 +35,7 @@ impl Clipping {
                     scale(network, gradients, factor);
                 }
             } else if let Some(sum) = sum_of_squares(network, gradients) {
-                // Without waiting for a device that runs behind.
+                // Computes the factor on the device, to avoid a synchronization.
                 let factor = sum.sqrt().add_scalar(1e-6).recip().mul_scalar(longest).clamp_max(1.0);
                 network.visit(&mut ScaleBy { gradients, factor });
             }
@@ -42,7 +43,7 @@ impl Clipping {
     }
 }
 
-/// Euclidean norm of all gradients together.
+/// Returns the Euclidean norm of all gradients together.
 pub fn global_norm(network: &Network, gradients: &GradientsParams) -> f64 {
     sum_of_squares(network, gradients).map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>())).sqrt()
 }
@@ -53,14 +54,14 @@ fn sum_of_squares(network: &Network, gradients: &GradientsParams) -> Option<Tens
     norm.sum
 }
 
-/// Multiplies all gradients.
+/// Multiplies all gradients by `factor`.
 pub fn scale(network: &Network, gradients: &mut GradientsParams, factor: f64) {
     network.visit(&mut Scale { gradients, factor });
 }
 
 struct SquaredNorm<'a> {
     gradients: &'a GradientsParams,
-    /// Stays on the device until the end.
+    /// Accumulated on the device.
     sum: Option<Tensor<1>>,
 }
 
@@ -91,7 +92,7 @@ impl ModuleVisitor for Scale<'_> {
 
 struct ScaleBy<'a> {
     gradients: &'a mut GradientsParams,
-    /// `[1]`, on the device.
+    /// Shape `[1]`, on the device.
     factor: Tensor<1>,
 }
 
@@ -127,7 +128,8 @@ impl ModuleVisitor for Adaptive<'_> {
     }
 }
 
-/// Shortens each unit's gradient to `share` of its weights' norm. A unit is an output channel; vectors are one unit.
+/// Limits the norm of each unit's gradient to `share` times the norm of its weights. A unit is an
+/// output channel, or a whole vector.
 fn clip_units<const D: usize>(weights: Tensor<D>, gradient: Tensor<D>, share: f64) -> Tensor<D> {
     let shape = gradient.dims();
     let units = if D > 1 { shape[0] as i64 } else { 1 };
@@ -145,12 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_clipped_by_themselves() {
+    fn adaptive_clipping_limits_each_unit_separately() {
         let device = Device::default();
         let weights = Tensor::<2>::from_floats([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]], &device);
         let gradient = Tensor::from_floats([[0.6, 0.8], [0.3, 0.4], [0.006, 0.008]], &device);
         let clipped: Vec<f32> = clip_units(weights, gradient, 0.01).into_data().try_to_vec().unwrap();
-        // Longest are 0.05, 0.00001 and 0.05.
+        // The limits are 0.05, 0.00001 and 0.05.
         for (found, expected) in clipped.iter().zip([0.03, 0.04, 6e-6, 8e-6, 0.006, 0.008]) {
             assert!((found - expected).abs() < 1e-7, "{clipped:?}");
         }
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_global_norm_is_bounded_and_small_gradients_stay() {
+    fn norm_clipping_bounds_the_global_norm_and_keeps_small_gradients() {
         let device = Device::default().autodiff();
         let network = MobileNetV2Config::new(2).with_width(0.1).with_dropout(0.0).init(&device);
         let images = Tensor::<4>::random([4, 3, 64, 64], Distribution::Default, &device);

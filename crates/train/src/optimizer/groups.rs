@@ -1,4 +1,4 @@
-//! Parameter groups: which parameters decay, and how fast each layer learns.
+//! Parameter groups: weight decay and learning-rate factor of each parameter.
 
 use burn::module::ParamId;
 use mbconv_nets::Architecture;
@@ -7,26 +7,26 @@ use mbconv_nets::layout::{Role, TensorInfo, tensors};
 use super::OptimizerConfig;
 use super::ids::stable_id;
 
-/// Parameters that one optimizer moves.
+/// Parameters that share the settings of an optimizer.
 pub(super) struct Group {
     pub(super) ids: Vec<ParamId>,
     pub(super) kind: Kind,
-    /// Do they decay?
+    /// Whether weight decay applies.
     pub(super) decays: bool,
-    /// Their share of the learning rate.
+    /// Factor of the learning rate.
     pub(super) factor: f64,
 }
 
-/// Muon treats these two apart.
+/// Kind of parameter. Muon treats the two kinds differently.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
-    /// Convolutions from every channel to every channel.
+    /// Weights of ungrouped convolutions.
     Matrix,
     /// The classifier, depthwise convolutions, norms and biases.
     Other,
 }
 
-/// Every trained parameter, in groups of which all members are treated alike.
+/// Groups all trained parameters by kind, weight decay and learning-rate factor.
 pub(super) fn groups(config: &OptimizerConfig, architecture: &Architecture) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for tensor in tensors(architecture).iter().filter(|tensor| tensor.role != Role::Statistic) {
@@ -44,11 +44,12 @@ pub(super) fn groups(config: &OptimizerConfig, architecture: &Architecture) -> V
     groups
 }
 
-/// A tensor's share of the learning rate: that of the body or the head, falling towards the image by `layer_decay` a stage.
+/// Returns the learning-rate factor of a tensor: 1 for the classifier; for other layers
+/// `body_factor`, multiplied by `layer_decay` for each stage between the layer and the classifier.
 fn factor(config: &OptimizerConfig, architecture: &Architecture, tensor: &TensorInfo) -> f64 {
     let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
     let mut path = tensor.path.split('.');
-    // Stages away from the classifier.
+    // Distance from the classifier in stages.
     let distance = match (path.next(), path.next().and_then(|index| index.parse::<usize>().ok())) {
         (Some("classifier"), _) => return 1.0,
         (Some("head"), _) => 1,
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_parameter_is_in_one_group_and_layers_slow_down_towards_the_image() {
+    fn each_parameter_is_in_one_group_and_layer_decay_lowers_its_factor() {
         let architecture = MobileNetV2Config::new(3).architecture().unwrap();
         let config = OptimizerConfig { body_factor: 0.5, layer_decay: 0.8, ..OptimizerConfig::default() };
         let groups = groups(&config, &architecture);

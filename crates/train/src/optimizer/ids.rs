@@ -1,18 +1,18 @@
-//! Parameter ids that outlive the process.
+//! Parameter ids that are the same in every process.
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 use mbconv_nets::{Architecture, Network};
 
-/// Gives every parameter an id that follows from its path, so that an optimizer's saved state finds it again in
-/// another process (Burn's ids are random, and its optimizer records are keyed by them).
+/// Gives every parameter an id computed from its path, so that an optimizer state can be loaded in
+/// another process. Burn's own ids are random, and its optimizer records are keyed by id.
 pub fn with_stable_ids(network: Network) -> Network {
     network.map(&mut StableIds { path: Vec::new() })
 }
 
-/// A network with fresh weights, whose parameters have stable ids. The weights are drawn on the processor, so that a seed begins
-/// alike on every device.
+/// Creates a network with initialized weights and stable ids. The weights are initialized on the
+/// CPU, so that a seed gives the same weights on every device.
 pub fn fresh_network(architecture: &Architecture, seed: u64, device: &Device) -> Network {
     let host = Device::flex();
     host.seed(seed);
@@ -22,7 +22,7 @@ pub fn fresh_network(architecture: &Architecture, seed: u64, device: &Device) ->
     with_stable_ids(network)
 }
 
-/// FNV-1a of a parameter's path.
+/// Returns the FNV-1a hash of a parameter's path as its id.
 pub(super) fn stable_id(path: &str) -> ParamId {
     let hash = path
         .bytes()
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_unique() {
+    fn stable_ids_are_unique() {
         let architecture = EfficientNetConfig::published(7, 1000).unwrap().architecture().unwrap();
         let list = tensors(&architecture);
         let ids: HashSet<u64> = list.iter().map(|tensor| stable_id(&tensor.path).val()).collect();

@@ -1,7 +1,8 @@
-//! Optimizers by recipe, with their parameter groups.
+//! The recipe's optimizers and their parameter groups.
 //!
-//! [`Rule`] holds SGD, TensorFlow's RMSProp and AdamW, whose steps [`NetworkOptimizer`] takes for all parameters together; LAMB, Adan and
-//! Muon are Burn's. All are [`burn::optim::Optimizer`]s behind Burn's [`ModuleOptimizer`].
+//! [`Rule`] implements SGD, TensorFlow's RMSProp and AdamW. [`NetworkOptimizer`] applies their
+//! steps to all parameters at once. LAMB, Adan and Muon are Burn's implementations. All of them are
+//! [`burn::optim::Optimizer`]s inside Burn's [`ModuleOptimizer`].
 
 mod burns;
 mod clip;
@@ -30,67 +31,72 @@ use crate::recipe::{RecipeError, ensure};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// Which optimizer.
+    /// Name of the optimizer.
     pub name: OptimizerName,
-    /// Full learning rate, which the schedule scales.
+    /// Base learning rate, scaled by the schedule.
     pub learning_rate: f64,
-    /// The learning rate is meant for so many images an update, and scaled in proportion to `batch_size · accumulate`
-    /// (Goyal et al. 2017). Absent: it is taken as it is.
+    /// Number of images per optimizer step for which `learning_rate` is given: the learning rate is
+    /// scaled in proportion to `batch_size · accumulate` (Goyal et al. 2017). If absent, it is used
+    /// unscaled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning_rate_per: Option<usize>,
-    /// `sgd`, `rmsprop_tf`, `muon`: momentum.
+    /// Momentum of `sgd`, `rmsprop_tf` and `muon`.
     #[serde(default = "default_momentum")]
     pub momentum: f64,
-    /// `sgd`: Nesterov's momentum rather than the classical.
+    /// Use Nesterov momentum in `sgd`.
     #[serde(default = "yes")]
     pub nesterov: bool,
-    /// `rmsprop_tf`: share of the old mean square that is kept.
+    /// Decay factor of the mean square in `rmsprop_tf`.
     #[serde(default = "default_alpha")]
     pub alpha: f64,
-    /// `adamw`, `lamb`: two; `adan`: three. The authors' by default: [0.9, 0.999] and [0.98, 0.92, 0.99].
+    /// Decay factors of the moments: two for `adamw` and `lamb` (default `[0.9, 0.999]`), three for
+    /// `adan` (default `[0.98, 0.92, 0.99]`). The defaults are those of the authors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub betas: Option<Vec<f64>>,
-    /// Keeps denominators from 0: 1e-3 for `rmsprop_tf`, 1e-6 for `lamb`, otherwise 1e-8, by default.
+    /// Added to denominators. Defaults: 1e-3 for `rmsprop_tf`, 1e-6 for `lamb`, 1e-8 for the
+    /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epsilon: Option<f64>,
-    /// `sgd`, `rmsprop_tf`: L2 penalty, added to the gradient; the others: decoupled weight decay.
+    /// Weight decay: an L2 penalty added to the gradient in `sgd` and `rmsprop_tf`, decoupled in
+    /// the others.
     #[serde(default)]
     pub weight_decay: f64,
-    /// Decay biases and batch-norm's weight and bias too.
+    /// Also decay biases and the weight and bias of batch-norms.
     #[serde(default)]
     pub decay_norm_and_bias: bool,
-    /// Share of the learning rate for everything but the classifier.
+    /// Learning-rate factor of all layers except the classifier.
     #[serde(default = "one")]
     pub body_factor: f64,
-    /// What that share is multiplied by at each stage from the classifier towards the image.
+    /// Factor by which the learning rate decreases per stage from the classifier to the stem.
     #[serde(default = "one")]
     pub layer_decay: f64,
-    /// Longest that the gradient of all parameters together may be (Pascanu et al. 2013).
+    /// Largest global gradient norm (Pascanu et al. 2013).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
-    /// Longest that the gradient of an output channel may be, as a share of the length of its weights: adaptive gradient
-    /// clipping (Brock et al. 2021), on all but the classifier. Customary is 0.01.
+    /// Largest gradient norm of an output channel relative to the norm of its weights: adaptive
+    /// gradient clipping (Brock et al. 2021) for all layers except the classifier. 0.01 is
+    /// customary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive_clip: Option<f64>,
 }
 
-/// The optimizers.
+/// Names of the optimizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerName {
-    /// Stochastic gradient descent, as PyTorch's (no dampening).
+    /// SGD as in PyTorch, without dampening.
     Sgd,
-    /// RMSProp, as TensorFlow's and timm's `RMSpropTF`.
+    /// RMSProp as in TensorFlow and timm's `RMSpropTF`.
     RmspropTf,
-    /// AdamW, as PyTorch's.
+    /// AdamW as in PyTorch.
     #[serde(rename = "adamw")]
     AdamW,
-    /// LAMB (You et al. 2020), Burn's.
+    /// LAMB (You et al. 2020), from Burn.
     Lamb,
-    /// Adan (Xie et al. 2022), Burn's.
+    /// Adan (Xie et al. 2022), from Burn.
     Adan,
-    /// Muon (Jordan et al. 2024), Burn's, with the learning rate matched to AdamW's, for convolutions from every channel to
-    /// every channel; AdamW for the other parameters.
+    /// Muon (Jordan et al. 2024), from Burn, for all convolutions except depthwise ones, with the
+    /// learning rate matched to AdamW's. The other parameters use AdamW.
     Muon,
 }
 
@@ -108,7 +114,7 @@ fn one() -> f64 {
 }
 
 impl Default for OptimizerConfig {
-    /// SGD with Nesterov's momentum at a learning rate of 0.1.
+    /// SGD with Nesterov momentum and a learning rate of 0.1.
     fn default() -> Self {
         Self {
             name: OptimizerName::Sgd,
@@ -162,20 +168,21 @@ impl OptimizerConfig {
         Ok(())
     }
 
-    /// Full learning rate of updates from `images` images each.
+    /// Returns the base learning rate for optimizer steps on `images` images.
     pub fn learning_rate_for(&self, images: usize) -> f64 {
         self.learning_rate * self.learning_rate_per.map_or(1.0, |per| images as f64 / per as f64)
     }
 
-    /// How gradients are clipped.
+    /// Returns the gradient-clipping settings.
     pub fn clipping(&self) -> Clipping {
         Clipping { norm: self.clip_norm, adaptive: self.adaptive_clip }
     }
 
-    /// The optimizer for a network of `architecture` whose parameters have [stable ids](with_stable_ids).
+    /// Creates the optimizer of a network of `architecture` whose parameters have [stable
+    /// ids](with_stable_ids).
     pub fn init(&self, architecture: &Architecture) -> NetworkOptimizer {
         let notes = Notes::default();
-        // Every parameter is in a group; the first optimizer is what Burn falls back to.
+        // Burn requires a fallback optimizer. It is unused because every parameter is in a group.
         let fallback = SgdConfig::new().init();
         let groups = groups(self, architecture).into_iter();
         let optimizer = groups.fold(fallback, |optimizer, group| self.add(optimizer, group, &notes));
@@ -224,7 +231,8 @@ impl OptimizerConfig {
         }
     }
 
-    /// The rule of this name; AdamW where it is not one of [`Rule`]'s.
+    /// Returns the rule of this optimizer, or AdamW for the optimizers that [`Rule`] does not
+    /// implement.
     fn rule(&self, weight_decay: f64, factor: f64) -> Rule {
         let kind = match self.name {
             OptimizerName::Sgd => RuleKind::Sgd { momentum: self.momentum, nesterov: self.nesterov },
@@ -250,7 +258,8 @@ mod tests {
 
     use super::*;
 
-    /// One step with zero gradients: what decays shrinks by `lr · decay`, the rest stays.
+    /// With zero gradients, a step multiplies decayed parameters by `1 - lr · decay` and leaves the
+    /// others unchanged.
     #[test]
     fn norms_and_biases_do_not_decay() {
         let device = Device::default().autodiff();
@@ -266,7 +275,8 @@ mod tests {
         assert!(read(network.stem.norm.weight.val().into_data()).iter().all(|&w| w == 1.0));
     }
 
-    /// Each of them makes a small network fit eight random images, and its state survives being saved.
+    /// Every optimizer fits a small network to eight random images, and continues from a saved
+    /// state.
     #[test]
     fn every_optimizer_learns() {
         let names = ["sgd", "rmsprop_tf", "adamw", "lamb", "adan", "muon"];
@@ -299,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_learning_rate_follows_the_batch_when_asked() {
+    fn learning_rate_per_scales_with_the_batch_size() {
         let config = OptimizerConfig { learning_rate: 0.016, learning_rate_per: Some(256), ..Default::default() };
         assert!((config.learning_rate_for(2048) - 0.128).abs() < 1e-12);
         assert_eq!(OptimizerConfig::default().learning_rate_for(2048), 0.1);

@@ -1,48 +1,51 @@
-//! SGD, RMSProp and AdamW as their authors' code has them.
+//! Update rules of SGD, RMSProp and AdamW, equal to the reference implementations.
 
 use mbconv_kernels::descent::Descent;
 
-/// How a parameter moves, one of three published rules.
+/// The update rule of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
-    /// Which, with its own constants.
+    /// Kind of rule, with its constants.
     pub kind: RuleKind,
-    /// Weight decay: an L2 penalty added to the gradient, but for AdamW, where it is decoupled.
+    /// Weight decay: decoupled for AdamW, an L2 penalty added to the gradient for the others.
     pub weight_decay: f64,
-    /// What the learning rate is multiplied by: 1 but for layers that learn more slowly.
+    /// Factor of the learning rate: below 1 for layers that are trained more slowly.
     pub factor: f64,
 }
 
-/// The rules and their constants.
+/// Kinds of rules and their constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RuleKind {
-    /// PyTorch's `SGD` with dampening 0: `b ← μb + g`, `p ← p - lr·b`, Nesterov `p ← p - lr·(g + μb)`.
+    /// PyTorch's `SGD` with dampening 0: `b ← μb + g`, `p ← p - lr·b`; with Nesterov momentum `p ←
+    /// p - lr·(g + μb)`.
     Sgd {
-        /// μ; 0 keeps no buffer.
+        /// μ. If 0, no momentum buffer is kept.
         momentum: f64,
-        /// Nesterov's form.
+        /// Use Nesterov momentum.
         nesterov: bool,
     },
-    /// TensorFlow's RMSProp, timm's `RMSpropTF`: `s ← s + (1-α)(g² - s)` from `s = 1`, `b ← μb + lr·g/√(s+ε)`, `p ← p - b`.
+    /// TensorFlow's RMSProp and timm's `RMSpropTF`: `s ← s + (1-α)(g² - s)` with `s = 1` initially,
+    /// `b ← μb + lr·g/√(s+ε)`, `p ← p - b`.
     RmsPropTf {
         /// α.
         alpha: f64,
         /// μ.
         momentum: f64,
-        /// ε, inside the root.
+        /// ε, inside the square root.
         epsilon: f64,
     },
-    /// PyTorch's `AdamW`: Loshchilov and Hutter 2019.
+    /// PyTorch's `AdamW` (Loshchilov and Hutter 2019).
     AdamW {
         /// β₁, β₂.
         betas: [f64; 2],
-        /// ε, outside the root.
+        /// ε, outside the square root.
         epsilon: f64,
     },
 }
 
 impl Rule {
-    /// Where the first and the second moment of a parameter start; `None` where there is none.
+    /// Returns the initial values of the first and second moment, or `None` for a moment that the
+    /// rule does not use.
     pub fn start(&self) -> [Option<f32>; 2] {
         match self.kind {
             RuleKind::Sgd { momentum, .. } => [(momentum > 0.0).then_some(0.0), None],
@@ -51,7 +54,7 @@ impl Rule {
         }
     }
 
-    /// The numbers of a parameter's step, the `steps`th, counted from 1.
+    /// Returns the constants of step number `steps` of a parameter, counted from 1.
     pub fn descent(&self, lr: f64, steps: usize) -> Descent {
         let (lr, decay) = (lr * self.factor, self.weight_decay as f32);
         match self.kind {
@@ -91,8 +94,9 @@ mod tests {
         RuleKind::RmsPropTf { alpha: 0.9, momentum: 0.9, epsilon: 1e-3 },
         RuleKind::AdamW { betas: [0.9, 0.999], epsilon: 1e-8 },
     ];
-    /// `p = [1, -2, 0.5]` after steps along `[0.1, 0.2, -0.3]`, `[-0.2, 0.1, 0.4]` and `[0.05, 0, -0.1]` at rates 0.1, 0.05
-    /// and 0.02 with weight decay 0.01, by PyTorch 2 and timm 1: `scripts/golden_optimizers.py`.
+    /// Results of PyTorch 2 and timm 1 for `p = [1, -2, 0.5]` after steps with the gradients `[0.1,
+    /// 0.2, -0.3]`, `[-0.2, 0.1, 0.4]` and `[0.05, 0, -0.1]` at the learning rates 0.1, 0.05 and
+    /// 0.02 with weight decay 0.01, from `scripts/golden_optimizers.py`.
     const GOLDEN: [[f32; 3]; 5] = [
         [0.9973058, -2.0215864, 0.5111334],
         [0.9939968, -2.0340376, 0.5218894],
@@ -102,7 +106,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_rule_takes_the_peers_steps() {
+    fn rules_match_pytorch_and_timm() {
         for (kind, golden) in RULES.into_iter().zip(GOLDEN) {
             let rule = Rule { kind, weight_decay: 0.01, factor: 1.0 };
             let mut p = [1.0, -2.0, 0.5];
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_factor_scales_the_learning_rate() {
+    fn factor_scales_the_learning_rate() {
         let rule = |factor| Rule { kind: RULES[1], weight_decay: 0.0, factor };
         assert_eq!(rule(0.5).descent(0.5, 1), rule(1.0).descent(0.25, 1));
     }

@@ -1,5 +1,6 @@
-//! Steps of all parameters at once: Burn hands an optimizer one parameter after the other, which on a GPU would be a launch, or
-//! several, for each. [`Noting`] only notes what is to be done, and [`NetworkOptimizer`] does all of it together.
+//! Optimizer steps of all parameters at once. Burn calls an optimizer for one parameter after the
+//! other, which would need one or more kernel launches for each on a GPU. [`Noting`] only records
+//! the steps, and [`NetworkOptimizer`] then runs all of them together.
 
 use std::collections::HashMap;
 use std::mem;
@@ -17,18 +18,18 @@ use mbconv_nets::Network;
 use super::rule::Rule;
 use crate::device::is_host;
 
-/// The optimizer of a network, with what it remembers of every parameter.
+/// The optimizer of a network, including its state.
 pub struct NetworkOptimizer {
     optimizer: ModuleOptimizer,
     notes: Notes,
-    /// How parameters moved in the last step, those together that moved alike.
+    /// Parameters updated in the last step, grouped by rule and number of steps.
     moved: Vec<Moved>,
 }
 
-/// Parameters of one rule that have taken as many steps.
+/// Parameters with the same rule that have taken the same number of steps.
 struct Moved {
     rule: Rule,
-    /// Each parameter's steps.
+    /// Step counter of each parameter.
     steps: Vec<Arc<AtomicUsize>>,
 }
 
@@ -37,13 +38,14 @@ impl NetworkOptimizer {
         Self { optimizer, notes, moved: Vec::new() }
     }
 
-    /// The network after one update along `gradients`, which are of parameters that share a device.
+    /// Returns the network after one optimizer step. All gradients must be on the same device.
     pub fn step(&mut self, lr: f64, network: Network, gradients: GradientsParams) -> Network {
         self.step_by(lr, network, gradients, None)
     }
 
-    /// The same, reading the numbers of its rules where [`NetworkOptimizer::numbers`] were put, so that it can be repeated with others. Those of
-    /// Burn's own optimizers stay as they are.
+    /// Does a step like [`NetworkOptimizer::step`], but reads the constants of the rules from
+    /// `numbers`, where [`NetworkOptimizer::numbers`] were stored, so that the step can be replayed
+    /// with other constants. Those of Burn's own optimizers do not change on a replay.
     pub(crate) fn step_by(
         &mut self,
         lr: f64,
@@ -61,17 +63,17 @@ impl NetworkOptimizer {
         network.map(&mut Replace(taken(lr, alike, numbers)))
     }
 
-    /// The numbers of a step like the last one, at another rate.
+    /// Returns the constants of a step like the last one, with the learning rate `lr`.
     pub(crate) fn numbers(&self, lr: f64) -> Vec<f32> {
         self.moved.iter().flat_map(|moved| moved.rule.descent(lr, moved.taken() + 1).numbers()).collect()
     }
 
-    /// Remembers that a step like the last one was repeated.
+    /// Counts a replay of the last step.
     pub(crate) fn count_step(&self) {
         self.counters().for_each(|steps| _ = steps.fetch_add(1, Ordering::Relaxed));
     }
 
-    /// Forgets the last step, which was not run.
+    /// Uncounts the last step, which was not run.
     pub(crate) fn uncount_step(&self) {
         self.counters().for_each(|steps| _ = steps.fetch_sub(1, Ordering::Relaxed));
     }
@@ -80,20 +82,20 @@ impl NetworkOptimizer {
         self.moved.iter().flat_map(|moved| &moved.steps).map(|steps| &**steps)
     }
 
-    /// What is remembered of every parameter, as Burn writes it.
+    /// Serializes the optimizer state in Burn's record format.
     ///
     /// # Errors
     ///
-    /// What Burn says.
+    /// Returns Burn's error if the state cannot be serialized.
     pub fn into_bytes(&self) -> Result<Bytes, RecordError> {
         self.optimizer.into_bytes()
     }
 
-    /// This optimizer, remembering what [`NetworkOptimizer::into_bytes`] wrote.
+    /// Returns this optimizer with the state written by [`NetworkOptimizer::into_bytes`].
     ///
     /// # Errors
     ///
-    /// What Burn says of bytes that are none of its own.
+    /// Returns Burn's error if `bytes` are not a valid record.
     pub fn from_bytes(self, bytes: Bytes) -> Result<Self, RecordError> {
         Ok(Self { optimizer: self.optimizer.from_bytes(bytes)?, notes: self.notes, moved: Vec::new() })
     }
@@ -104,26 +106,26 @@ impl Moved {
         Self { rule: notes[0].rule, steps: notes.iter().map(|note| Arc::clone(&note.steps)).collect() }
     }
 
-    /// Steps taken.
+    /// Returns the number of steps taken.
     fn taken(&self) -> usize {
         self.steps.first().map_or(0, |steps| steps.load(Ordering::Relaxed))
     }
 }
 
-/// The step of a parameter that was put off.
+/// A recorded step of a parameter.
 pub(super) struct Note {
     id: ParamId,
     rule: Rule,
-    /// Steps of the parameter, this one included.
+    /// Step count of the parameter, including this step.
     steps: Arc<AtomicUsize>,
     parameter: DispatchTensor,
     gradient: DispatchTensor,
     moments: [Option<DispatchTensor>; 2],
-    /// Keeps the moments after the step.
+    /// Stores the moments after the step.
     keep: Box<dyn FnOnce([Option<DispatchTensor>; 2]) + Send>,
 }
 
-/// What was put off, by all who share it.
+/// The recorded steps, shared by all [`Noting`] optimizers of a network.
 #[derive(Clone, Default)]
 pub(super) struct Notes(Arc<Mutex<Vec<Note>>>);
 
@@ -133,7 +135,8 @@ impl Notes {
     }
 }
 
-/// A [`Rule`] for one parameter, as Burn's optimizer. Where memory is the processor's it steps at once.
+/// Implements Burn's `Optimizer` for one parameter with a [`Rule`]. On a CPU it runs the step
+/// immediately; on a GPU it records the step.
 #[derive(Clone)]
 pub(super) struct Noting {
     pub(super) id: ParamId,
@@ -141,11 +144,11 @@ pub(super) struct Noting {
     pub(super) notes: Notes,
 }
 
-/// What a rule remembers of a parameter. Moments are away while a step is put off.
+/// The optimizer state of a parameter. The moments are absent while a step is recorded but not run.
 pub(super) struct RuleState<const D: usize> {
-    /// Shared with the step that is put off.
+    /// Shared with the recorded step.
     moments: Arc<Mutex<[Option<Tensor<D>>; 2]>>,
-    /// Steps taken; shared with whoever repeats them.
+    /// Steps taken, shared with [`NetworkOptimizer`], which counts replays.
     steps: Arc<AtomicUsize>,
 }
 
@@ -164,13 +167,13 @@ impl<const D: usize> RuleState<D> {
 }
 
 impl<const D: usize> Clone for RuleState<D> {
-    /// Moments of its own, which a step of the original does not take away.
+    /// Copies the state, so that a step of the original does not take the moments of the clone.
     fn clone(&self) -> Self {
         Self::new(self.moments().clone(), self.steps())
     }
 }
 
-/// The names of moments in a record.
+/// Names of the moments in a record.
 const MOMENTS: [&str; 2] = ["first", "second"];
 
 impl<const D: usize> RecordState for RuleState<D> {
@@ -208,7 +211,8 @@ impl Optimizer for Noting {
         state.steps.fetch_add(1, Ordering::Relaxed);
         let moments = mem::take(&mut *state.moments());
         let kept = Arc::clone(&state.moments);
-        // On a GPU something of the same shape stands in for the parameter, of which no one else may hold the memory.
+        // On a GPU the gradient stands in for the parameter until the step runs, because the step
+        // needs the only reference to the parameter's memory.
         let stand_in = (!is_host(&device)).then(|| gradient.clone());
         let note = Note {
             id: self.id,
@@ -238,7 +242,7 @@ impl Optimizer for Noting {
     }
 }
 
-/// Those of one rule and as many steps together, in an order that follows from that of `notes`.
+/// Groups notes by rule and step count. The order of the groups follows from that of `notes`.
 fn alike(notes: Vec<Note>) -> Vec<Vec<Note>> {
     let mut alike: Vec<Vec<Note>> = Vec::new();
     let kind = |note: &Note| (note.rule, note.steps.load(Ordering::Relaxed));
@@ -251,7 +255,8 @@ fn alike(notes: Vec<Note>) -> Vec<Vec<Note>> {
     alike
 }
 
-/// Takes the steps of notes that are alike, and returns the parameters. The numbers of each such step follow each other in `numbers`.
+/// Runs the steps of each group and returns the updated parameters. `numbers` contains the
+/// constants of the groups one after the other.
 fn taken(lr: f64, alike: Vec<Vec<Note>>, numbers: Option<Numbers>) -> HashMap<ParamId, DispatchTensor> {
     let mut parameters = HashMap::new();
     for (index, notes) in alike.into_iter().enumerate() {
@@ -278,7 +283,7 @@ fn taken(lr: f64, alike: Vec<Vec<Note>>, numbers: Option<Numbers>) -> HashMap<Pa
     parameters
 }
 
-/// Puts parameters in the place of what stood in for them.
+/// Replaces the stand-ins by the updated parameters.
 struct Replace(HashMap<ParamId, DispatchTensor>);
 
 impl ModuleMapper for Replace {

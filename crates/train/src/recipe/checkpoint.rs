@@ -4,15 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure};
 
-/// `[checkpoint]`: what is saved, and when. A run may be resumed with other values.
+/// `[checkpoint]`: frequency of checkpoints and models to keep. A resumed run may change all of
+/// these settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
-    /// Minutes from one checkpoint to the next within an epoch; 0 saves at the end of epochs only.
+    /// Minutes between checkpoints within an epoch; 0 saves only at the end of epochs.
     pub minutes: f64,
-    /// Models of the last so many epochs are kept in `epochs/`, besides `last.safetensors`.
+    /// Number of last epochs whose models are kept in `epochs/`, in addition to `last.safetensors`.
     pub keep_last: usize,
-    /// Models of the best so many epochs are kept in `epochs/`, besides `best.safetensors`.
+    /// Number of best epochs whose models are kept in `epochs/`, in addition to `best.safetensors`.
     pub keep_best: usize,
 }
 

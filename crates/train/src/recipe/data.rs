@@ -5,52 +5,55 @@ use serde::{Deserialize, Serialize};
 use super::{RecipeError, ensure, ensure_count};
 use crate::data::{Cache, Decoding, Gray16, LabelSource, MAX_PIXELS, OpenOptions, TableOptions};
 
-/// `[data]`.
+/// `[data]`: the data set and how to read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// Path of the data set, or the name of an embedded one. The command line's `--data` replaces it.
+    /// Path of the data set, or the name of an embedded one. The command line's `--data` overrides
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Share of the images kept for validation where the data does not come split.
+    /// Fraction of the images used for validation if the data set has no validation split.
     pub val_fraction: f64,
-    /// Whether splits may have images of different classes; otherwise that is an error which names them.
+    /// Allow splits with different classes. Otherwise an error lists the differences.
     pub classes_may_differ: bool,
-    /// Whether a resumed run may go on with data that changed since its checkpoint; otherwise that is an error which names
-    /// the changes.
+    /// Allow a resumed run to continue with data that changed since its checkpoint. Otherwise an
+    /// error lists the changes.
     pub may_change: bool,
-    /// Threads that decode and transform; 0 means one a processor core.
+    /// Number of data-loader threads; 0 means one per CPU core.
     pub workers: usize,
-    /// Batches ready ahead of the training step.
+    /// Number of batches loaded in advance.
     pub prefetch: usize,
-    /// Whether a training crop is made without decoding the whole JPEG file, within a unit or so of 255 of the exact one.
-    /// Evaluation is exact always.
+    /// Decode JPEG files only partly for training crops, with pixel errors of about 1 of 255.
+    /// Evaluation always uses exact decoding.
     pub fast_decode: bool,
-    /// Whether decoded images are kept in memory: `"auto"` keeps sets that fit 512 MiB.
+    /// Cache of decoded images in memory: `"auto"` caches data sets of up to 512 MiB.
     pub cache: Cache,
-    /// Whether images are turned as their EXIF data say; torchvision does not.
+    /// Rotate images according to their EXIF data, unlike torchvision.
     pub exif_orientation: bool,
-    /// How gray of more than 8 bits becomes 8 bits: `"clip"` as Pillow does, `"image"` scales each image's own range and
-    /// `"full"` 0 to 65535.
+    /// Conversion of gray images with more than 8 bits to 8 bits: `"clip"` as in Pillow, `"image"`
+    /// scales the range of each image, `"full"` scales 0 to 65535.
     pub gray16: Gray16,
-    /// The most pixels that an image may have.
+    /// Largest number of pixels of an image.
     pub max_pixels: usize,
-    /// Column of images in a table or in Parquet files, by name or by number from 1, if it cannot be guessed.
+    /// Column of images in a table or Parquet files, as a name or a number from 1, if it cannot be
+    /// detected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
-    /// Column of labels; several one-hot columns are separated by commas.
+    /// Column of labels. Several one-hot columns are separated by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
-    /// Column of split names or of fold numbers.
+    /// Column of split names or fold numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_column: Option<String>,
-    /// The fold that is the validation split.
+    /// Fold used as the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<i64>,
-    /// Folder of a table's images, relative to the table or to the working directory.
+    /// Folder of the images of a table, relative to the table or the working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_folder: Option<String>,
-    /// Labels to use in a folder that has class folders and a table: `"folders"`, `"table"`, or `"auto"`.
+    /// Source of the labels in a folder with class folders and a table: `"folders"`, `"table"` or
+    /// `"auto"`.
     #[serde(skip_serializing_if = "is_auto")]
     pub form: LabelSource,
 }
@@ -93,7 +96,7 @@ impl DataConfig {
         ensure_count("data.prefetch", prefetch, 1024)
     }
 
-    /// How to open the data set in a run of this seed.
+    /// Returns the options for opening the data set in a run with this seed.
     pub fn open_options(&self, seed: u64) -> OpenOptions {
         let table = TableOptions {
             image: self.image_column.clone(),
@@ -106,13 +109,13 @@ impl DataConfig {
         OpenOptions { val_fraction: self.val_fraction, seed, classes_may_differ: self.classes_may_differ, table }
     }
 
-    /// How image files become pixels, for training or for evaluation.
+    /// Returns the image-decoding options for training or evaluation.
     pub fn decoding(&self, train: bool) -> Decoding {
         let Self { fast_decode, exif_orientation, gray16, max_pixels, .. } = *self;
         Decoding { exif_orientation, gray16, max_pixels, fast: train && fast_decode }
     }
 
-    /// Number of loader threads.
+    /// Returns the number of data-loader threads.
     pub fn workers(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

@@ -1,6 +1,6 @@
-//! What can be wrong with a recipe.
+//! Recipe errors.
 
-/// Why a recipe cannot be used.
+/// Errors of reading or checking a recipe.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file could not be read.
@@ -8,7 +8,7 @@ pub enum RecipeError {
     Read {
         /// Path of the recipe.
         path: String,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The file of a stage table could not be read.
@@ -16,36 +16,36 @@ pub enum RecipeError {
     Table {
         /// Path of the table.
         path: String,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Not TOML, an unknown or missing key, a value of the wrong type.
+    /// Invalid TOML, an unknown or missing key, or a value of the wrong type.
     #[error("in {path}: {message}")]
     Parse {
         /// Path of the recipe.
         path: String,
-        /// What is wrong, with the key's name.
+        /// Description of the error, including the key.
         message: String,
     },
-    /// An override that is not `key=value`, or whose key leads nowhere.
+    /// An override is not `key=value`, or its key does not exist.
     #[error("cannot set `{setting}`: {message}")]
     Override {
-        /// The override as given.
+        /// The override.
         setting: String,
-        /// What is wrong with it.
+        /// Description of the error.
         message: String,
     },
-    /// A value outside its range.
+    /// A value is out of range.
     #[error("the recipe's `{key}` is {value}, but must be {expected}")]
     OutOfRange {
-        /// Full key.
+        /// Full name of the key.
         key: String,
-        /// Its value.
+        /// Value of the key.
         value: String,
-        /// What it may be.
+        /// Description of the valid values.
         expected: String,
     },
-    /// The network cannot be built so.
+    /// The network cannot be built with these settings.
     #[error("the recipe's [model]: {0}")]
     Model(#[from] mbconv_nets::ArchitectureError),
 }
@@ -57,7 +57,7 @@ pub(crate) fn ensure(holds: bool, key: &str, value: impl ToString, expected: &st
     Err(RecipeError::OutOfRange { key: key.into(), value: value.to_string(), expected: expected.into() })
 }
 
-/// A whole number from 1 to `most`.
+/// Checks that a value is between 1 and `most`.
 pub(crate) fn ensure_count(key: &str, value: usize, most: usize) -> Result<(), RecipeError> {
     ensure((1..=most).contains(&value), key, value, &format!("between 1 and {most}"))
 }

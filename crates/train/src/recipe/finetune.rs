@@ -6,37 +6,37 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure};
 
-/// `[finetune]`: what a run begins with, and what of it stays as it is.
+/// `[finetune]`: initial weights and frozen layers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FinetuneConfig {
-    /// Model file or run folder that the weights come from; for the program's commands published weights by name, too. The
-    /// classifier is new, unless its classes are the data's.
+    /// Model file or run folder of the initial weights; the program also accepts names of published
+    /// weights. The classifier is reinitialized unless the model's classes are those of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// Prefix of the network's keys in the weights, such as `"backbone."`, where they contain more
-    /// than one network.
+    /// Prefix of the network's keys in the weights, such as `"backbone."`, if the weights contain
+    /// several networks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// Epochs at the beginning in which the classifier alone learns.
+    /// Number of epochs at the beginning that train only the classifier.
     pub head_epochs: usize,
-    /// What does not learn at all: `"none"`, `"body"` (a linear probe), or a number of stages, counted from the image; the
-    /// stem goes with the first.
+    /// Frozen layers: `"none"`, `"body"` (a linear probe), or the number of frozen stages, counted
+    /// from the stem, which is frozen with the first stage.
     pub freeze: Freeze,
-    /// Hold the running statistics of every batch-norm still, as for small batches.
+    /// Freeze the running statistics of all batch-norms, for example with small batches.
     pub freeze_norms: bool,
 }
 
-/// What does not learn.
+/// Frozen layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Freeze {
-    /// Everything learns.
+    /// No frozen layers.
     #[default]
     None,
-    /// The classifier alone learns.
+    /// All layers except the classifier.
     Body,
-    /// The stem and so many stages do not learn.
+    /// The stem and this many stages.
     #[serde(untagged)]
     Stages(usize),
 }

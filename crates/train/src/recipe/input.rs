@@ -5,46 +5,48 @@ use serde::{Deserialize, Serialize};
 use super::{RecipeError, ensure, ensure_count};
 use crate::data::{Crop, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform};
 
-/// Largest side of an image that a recipe may ask for, in pixels.
+/// Largest image size in a recipe, in pixels.
 pub(crate) const MAX_SIDE: usize = 8192;
 
-/// `[input]`: sizes in pixels of the square that the network sees.
+/// `[input]`: sizes in pixels of the square network input, cropping and normalization.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputConfig {
-    /// Side of the training image.
+    /// Size of training images.
     pub size: usize,
-    /// Smaller training images in the first epochs.
+    /// Use smaller training images in the first epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progressive: Option<ProgressiveConfig>,
-    /// How the training image is cut out.
+    /// Method of cropping training images.
     #[serde(default)]
     pub crop: CropKind,
-    /// `crop = "random_resized"`: range of the crop's share of the area.
+    /// Range of the crop's share of the image area for `crop = "random_resized"`.
     #[serde(default = "default_scale")]
     pub scale: [f64; 2],
-    /// `crop = "random_resized"`: range of width over height.
+    /// Range of the crop's aspect ratio (width/height) for `crop = "random_resized"`.
     #[serde(default = "default_ratio")]
     pub ratio: [f64; 2],
-    /// `crop = "pad"`: zeros added on every side before a random crop.
+    /// Zero padding on each side before the random crop for `crop = "pad"`.
     #[serde(default = "default_padding")]
     pub padding: usize,
-    /// Probability of mirroring left to right.
+    /// Probability of a horizontal flip.
     #[serde(default = "half")]
     pub horizontal_flip: f64,
-    /// Filter of every resize.
+    /// Filter of all resizing.
     #[serde(default = "bilinear")]
     pub interpolation: Interpolation,
-    /// Evaluation: side of the centre crop; `size` by default.
+    /// Size of the center crop in evaluation; `size` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_size: Option<usize>,
-    /// Evaluation: length of the shorter side before the crop; `eval_size` by default.
+    /// Length to which the shorter side is resized before the crop in evaluation; `eval_size` by
+    /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_resize: Option<usize>,
-    /// Evaluation: what becomes `eval_resize` long: `"shorter"` side or, `"squash"`, both.
+    /// Sides that are resized to `eval_resize` in evaluation: the `"shorter"` side, or both
+    /// (`"squash"`).
     #[serde(default, skip_serializing_if = "is_shorter")]
     pub resize_mode: ResizeMode,
-    /// Mean of each channel, of values in [0, 1]; ImageNet's by default.
+    /// Mean of each channel for values in [0, 1]; ImageNet's by default.
     #[serde(default = "imagenet_mean")]
     pub mean: [f32; 3],
     /// Standard deviation of each channel; ImageNet's by default.
@@ -56,26 +58,29 @@ pub struct InputConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProgressiveConfig {
-    /// Side in the first epochs.
+    /// Size in the first epochs.
     pub start: usize,
-    /// Number of sizes, the first and the full one included, each kept equally long.
+    /// Number of sizes, including the first and the full size. Each is used for an equal number of
+    /// epochs.
     #[serde(default = "default_stages")]
     pub stages: usize,
-    /// Share of the epochs that the stages take together; the rest has the full size.
+    /// Fraction of the epochs that the stages take together. The remaining epochs use the full
+    /// size.
     #[serde(default = "one")]
     pub until: f64,
 }
 
-/// Ways to cut out a training image.
+/// Methods of cropping training images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropKind {
-    /// A random part of random aspect ratio (torchvision's `RandomResizedCrop`): for photographs.
+    /// Crop of random area and aspect ratio, as in torchvision's `RandomResizedCrop`; for
+    /// photographs.
     #[default]
     RandomResized,
-    /// Pad with zeros, then crop at random: for small images.
+    /// Zero padding and a random crop; for small images.
     Pad,
-    /// Resize, then crop the centre.
+    /// Resizing and a center crop.
     Centre,
 }
 
@@ -111,7 +116,7 @@ fn imagenet_std() -> [f32; 3] {
 }
 
 impl InputConfig {
-    /// Images of `size` with every default.
+    /// Returns the default settings for images of `size`.
     pub fn of_size(size: usize) -> Self {
         Self {
             size,
@@ -163,7 +168,8 @@ impl InputConfig {
         self.eval_resize.unwrap_or(self.eval_size())
     }
 
-    /// What becomes of a training image, before it is augmented, in a run of `epochs` epochs.
+    /// Returns the transform of training images, without augmentation, for a run of `epochs`
+    /// epochs.
     pub fn train_transform(&self, epochs: usize) -> TrainTransform {
         let Self { size, crop, scale, ratio, padding, horizontal_flip, interpolation, .. } = *self;
         let crop = match crop {
@@ -179,7 +185,7 @@ impl InputConfig {
         TrainTransform { size, interpolation, crop, horizontal_flip, progressive, ..TrainTransform::default() }
     }
 
-    /// What becomes of an image in evaluation, and what the model file will say of it.
+    /// Returns the preprocessing for evaluation, which is also stored in the model file.
     pub fn preprocess(&self) -> Preprocess {
         Preprocess {
             resize_mode: self.resize_mode,

@@ -6,43 +6,43 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure};
 
-/// `[loss]`: what is minimised. The share of the targets that is spread over all classes is `label_smoothing`.
+/// `[loss]`: the training loss. Label smoothing is set by `label_smoothing`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Which loss.
+    /// Name of the loss.
     pub name: LossName,
-    /// `focal`: exponent of the probability that is missing; 0 gives cross-entropy.
+    /// Exponent γ of `focal`; 0 gives cross-entropy.
     pub gamma: f64,
-    /// `bce`: targets above this become 1, others 0.
+    /// Threshold of `bce`: targets above it become 1, others 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_threshold: Option<f64>,
-    /// `bce`: add the classes up instead of averaging them.
+    /// Sum the classes in `bce` instead of averaging them.
     pub sum_classes: bool,
-    /// How much each class counts: `"none"`, `"balanced"` or one number a class.
+    /// Class weights: `"none"`, `"balanced"` or a list of one number per class.
     pub class_weights: ClassWeights,
 }
 
-/// The losses.
+/// Names of the losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossName {
-    /// Cross-entropy of the softmax.
+    /// Softmax cross-entropy.
     #[default]
     CrossEntropy,
-    /// Binary cross-entropy of each class, as timm's (Wightman et al. 2021).
+    /// Binary cross-entropy of each class, as in timm (Wightman et al. 2021).
     Bce,
-    /// Cross-entropy that counts well-recognised images less (Lin et al. 2017), of the softmax.
+    /// Softmax focal loss (Lin et al. 2017), which reduces the weight of well-classified images.
     Focal,
 }
 
-/// How much each class counts.
+/// Class weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "class_weights is \"none\", \"balanced\" or a list of one number a class")]
 pub enum ClassWeights {
-    /// By name.
+    /// A named rule.
     Named(NamedWeights),
-    /// One number a class.
+    /// One weight per class.
     Listed(Vec<f32>),
 }
 
@@ -52,13 +52,14 @@ impl Default for ClassWeights {
     }
 }
 
-/// Class weights by name.
+/// Rules for class weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NamedWeights {
-    /// All the same.
+    /// Equal weights.
     None,
-    /// In inverse proportion to a class's training images, such that their mean over all images is 1.
+    /// Inversely proportional to the number of training images of the class, with a mean of 1 over
+    /// all images.
     Balanced,
 }
 
@@ -88,10 +89,11 @@ impl LossConfig {
         Ok(())
     }
 
-    /// One weight a class, for classes of that many training images; none where all are the same.
+    /// Returns one weight per class for classes with `counts` training images, or `None` if all
+    /// weights are equal.
     ///
     /// # Errors
-    /// A list of another length than there are classes.
+    /// Returns an error if the length of a list differs from the number of classes.
     pub fn weights(&self, counts: &[usize]) -> Result<Option<Vec<f32>>, RecipeError> {
         match &self.class_weights {
             ClassWeights::Named(NamedWeights::None) => Ok(None),
@@ -111,31 +113,32 @@ impl LossConfig {
     }
 }
 
-/// `[distillation]`: a network to learn from besides the labels.
+/// `[distillation]`: knowledge distillation from a teacher network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistillationConfig {
-    /// Model file or run folder of the teacher, whose classes are found by name.
+    /// Model file or run folder of the teacher. Its classes are matched by name.
     pub teacher: PathBuf,
-    /// What is learnt from it.
+    /// Kind of distillation.
     #[serde(default)]
     pub kind: DistillationKind,
-    /// Share of the teacher in the loss; the rest is the labels'.
+    /// Weight of the teacher in the loss; the labels have weight `1 - alpha`.
     #[serde(default = "half")]
     pub alpha: f64,
-    /// `soft`: by what logits are divided.
+    /// Temperature of `soft`, by which logits are divided.
     #[serde(default = "one")]
     pub temperature: f64,
 }
 
-/// What is learnt from a teacher.
+/// Kinds of distillation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DistillationKind {
-    /// Its probabilities, by Kullback–Leibler divergence times the temperature squared (Hinton et al. 2015).
+    /// Kullback–Leibler divergence from the teacher's probabilities, times the temperature squared
+    /// (Hinton et al. 2015).
     #[default]
     Soft,
-    /// Its first choice, by cross-entropy (Touvron et al. 2021).
+    /// Cross-entropy with the teacher's most probable class (Touvron et al. 2021).
     Hard,
 }
 
@@ -160,12 +163,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn balanced_weights_are_those_of_scikit_learn() {
-        // sklearn.utils.class_weight.compute_class_weight("balanced", classes=[0, 1, 2], y=[0] * 6 + [1] * 3 + [2])
+    fn balanced_class_weights_match_scikit_learn() {
+        // From sklearn.utils.class_weight.compute_class_weight("balanced", classes=[0, 1, 2],
+        // y=[0] * 6 + [1] * 3 + [2]).
         let balanced = LossConfig { class_weights: ClassWeights::Named(NamedWeights::Balanced), ..Default::default() };
         let weights = balanced.weights(&[6, 3, 1]).unwrap().unwrap();
         assert!(weights.iter().zip([5.0 / 9.0, 10.0 / 9.0, 10.0 / 3.0]).all(|(a, b)| (a - b).abs() < 1e-6));
-        // A class without images takes no part.
+        // Classes without images are ignored.
         assert_eq!(balanced.weights(&[5, 5, 0]).unwrap().unwrap()[..2], [1.0, 1.0]);
         let listed = LossConfig { class_weights: ClassWeights::Listed(vec![1.0, 2.0]), ..Default::default() };
         assert!(listed.weights(&[1, 1, 1]).unwrap_err().to_string().contains("one a class"));

@@ -4,39 +4,40 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure};
 
-/// `[mix]`: mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), as timm's `Mixup`.
+/// `[mix]`: mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), as in timm's `Mixup`.
 ///
-/// Image `i` of a batch is mixed with image `n - 1 - i`; their targets are mixed in the same proportion.
+/// Image `i` of a batch is mixed with image `n - 1 - i`, and their targets in the same proportion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MixConfig {
-    /// Both parameters of mixup's Beta distribution; 0 turns it off.
+    /// Parameter α of mixup's distribution Beta(α, α); 0 disables mixup.
     pub mixup: f64,
-    /// Both parameters of cutmix's Beta distribution; 0 turns it off.
+    /// Parameter α of cutmix's distribution Beta(α, α); 0 disables cutmix.
     pub cutmix: f64,
-    /// Range of the pasted rectangle's sides, as parts of the image's, instead of the Beta distribution; turns cutmix on.
+    /// Range of the sides of the pasted rectangle relative to the image, used instead of the Beta
+    /// distribution. Enables cutmix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cutmix_range: Option<[f64; 2]>,
-    /// Probability that a batch, pair or image is mixed.
+    /// Probability of mixing a batch, pair or image.
     pub probability: f64,
-    /// Probability of cutmix where both are on.
+    /// Probability of cutmix rather than mixup if both are enabled.
     pub switch_probability: f64,
-    /// What shares its proportion and rectangle.
+    /// Granularity of the random mixing proportion and rectangle.
     pub mode: MixMode,
-    /// Number of last epochs without mixing.
+    /// Number of epochs without mixing at the end.
     pub off_epochs: usize,
 }
 
-/// What shares its proportion and rectangle.
+/// Granularity of the random mixing proportion and rectangle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MixMode {
-    /// The whole batch.
+    /// One for the whole batch.
     #[default]
     Batch,
-    /// The two images of a pair.
+    /// One for each pair of images.
     Pair,
-    /// Nothing: each image has its own.
+    /// One for each image.
     Elem,
 }
 
@@ -71,7 +72,7 @@ impl MixConfig {
         ensure(fits, "mix.off_epochs", self.off_epochs, &format!("at most epochs ({epochs})"))
     }
 
-    /// Whether an epoch, from 0, is mixed at all.
+    /// Returns whether an epoch, counted from 0, uses mixing.
     pub fn is_on(&self, epoch: usize, epochs: usize) -> bool {
         let any = self.mixup > 0.0 || self.cutmix > 0.0 || self.cutmix_range.is_some();
         any && self.probability > 0.0 && epoch + self.off_epochs < epochs

@@ -1,7 +1,8 @@
-//! Recipes: everything a training run depends on, in one TOML file.
+//! Recipes: all settings of a training run in one TOML file.
 //!
-//! A recipe arrives as a [`RecipeFile`], whose keys are checked by name, and becomes a [`Recipe`], whose values are
-//! checked too. Nothing runs on an unchecked one. Each section is a module, which also checks its values.
+//! Parsing a recipe gives a [`RecipeFile`], with checked keys. Converting it to a [`Recipe`] checks
+//! the values too. Runs accept only a [`Recipe`]. Each section is a module, which also checks its
+//! values.
 
 mod augment;
 mod checkpoint;
@@ -40,89 +41,91 @@ use crate::optimizer::OptimizerConfig;
 use crate::precision::MapPrecision;
 use crate::schedule::ScheduleConfig;
 
-/// A recipe as written: known keys, any values.
+/// A parsed recipe with checked keys and unchecked values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeFile {
-    /// Seed of everything random: weights, sample order, augmentation, dropout.
+    /// Random seed of the weights, the sample order, augmentation and dropout.
     #[serde(default)]
     pub seed: u64,
-    /// Passes over the training data.
+    /// Number of epochs.
     pub epochs: usize,
-    /// Images that go through the network together.
+    /// Number of images per batch.
     pub batch_size: usize,
-    /// Batches whose gradients are averaged into one update, as if they were one large batch. What is left over at the end of
-    /// an epoch makes a smaller one.
+    /// Number of batches whose gradients are averaged for one optimizer step, as for one large
+    /// batch. Batches that remain at the end of an epoch make a smaller step.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// Share of the target spread evenly over all classes (Szegedy et al. 2016).
+    /// Label smoothing: the share of the target spread evenly over all classes (Szegedy et al.
+    /// 2016).
     #[serde(default)]
     pub label_smoothing: f64,
-    /// What to do about a loss or gradient that is not a number.
+    /// Reaction to a loss or gradient that is not finite.
     #[serde(default)]
     pub on_nan: OnNan,
-    /// End the run after so many epochs without a better validation; 0 never does.
+    /// End the run after this many epochs without an improvement on the validation split; 0
+    /// disables early stopping.
     #[serde(default)]
     pub early_stopping: usize,
-    /// Compute activations again for the backward pass where that is cheap, instead of keeping them: less memory, more
-    /// work.
+    /// Recompute cheap activations in the backward pass instead of storing them, which saves memory
+    /// and costs time.
     #[serde(default)]
     pub gradient_checkpointing: bool,
-    /// On GPUs, record a step once the first few are done, and repeat it as a whole.
+    /// On GPUs, record an optimizer step after the first few steps, and replay it.
     #[serde(default = "yes")]
     pub record_steps: bool,
-    /// In which precision maps are computed: `"f32"` or `"bf16"`.
+    /// Precision of the feature maps: `"f32"` or `"bf16"`.
     #[serde(default)]
     pub precision: MapPrecision,
-    /// Of several processes, take batch-norm's statistics over the images of all of them.
+    /// Compute batch-norm statistics over the batches of all processes.
     #[serde(default)]
     pub sync_batch_norm: bool,
-    /// Which training images an epoch takes: `"once"`, `{ repeated = 3 }` or `"balanced"`.
+    /// Sampling of the training images in an epoch: `"once"`, `{ repeated = 3 }` or `"balanced"`.
     #[serde(default)]
     pub sampling: Sampling,
     /// The network.
     pub model: ModelConfig,
-    /// Where images come from.
+    /// The data set and how to read it.
     #[serde(default)]
     pub data: DataConfig,
-    /// What becomes of an image on its way to the network.
+    /// Sizes, cropping and normalization of the images.
     pub input: InputConfig,
-    /// What happens to a training image thereafter.
+    /// Further augmentation of training images.
     #[serde(default)]
     pub augment: AugmentConfig,
-    /// How the images of a batch are mixed.
+    /// Mixup and cutmix.
     #[serde(default)]
     pub mix: MixConfig,
-    /// What is minimised.
+    /// The loss.
     #[serde(default)]
     pub loss: LossConfig,
-    /// A network to learn from besides the labels.
+    /// Knowledge distillation from a teacher network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<DistillationConfig>,
-    /// How weights are updated.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
-    /// How the learning rate moves.
+    /// The learning-rate schedule.
     #[serde(default)]
     pub schedule: ScheduleConfig,
-    /// An average of the weights, kept beside them.
+    /// Exponential moving average of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
-    /// What is saved, and when.
+    /// Frequency of checkpoints and models to keep.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
-    /// What a run begins with, and what of it stays as it is.
+    /// Initial weights and frozen layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finetune: Option<FinetuneConfig>,
 }
 
-/// What to do about a loss or gradient that is not a number.
+/// Reaction to a loss or gradient that is not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnNan {
-    /// End the run; the last good checkpoint is kept.
+    /// End the run. The last good checkpoint is kept.
     #[default]
     Stop,
-    /// Leave the update out, with everything its batches changed, and go on.
+    /// Skip the optimizer step, undo all changes by its batches, and continue.
     Skip,
 }
 
@@ -134,11 +137,11 @@ fn one() -> usize {
 }
 
 impl RecipeFile {
-    /// Parses TOML, then sets each of `overrides` (`key=value`, dotted keys, TOML values; bare words are strings). A stage table
-    /// in a file of its own is read too.
+    /// Parses TOML and applies `overrides` (`key=value`, with dotted keys and TOML values; bare
+    /// words are strings). Also reads the file of a stage table that the recipe refers to.
     ///
     /// # Errors
-    /// Anything wrong with the text, an override or the stage table, by key.
+    /// Returns an error with the key if the text, an override or the stage table is invalid.
     pub fn parse(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let mut file = Self::parse_text(text, path, overrides)?;
         file.model.load_table(Path::new(path).parent().unwrap_or(Path::new("")))?;
@@ -148,7 +151,7 @@ impl RecipeFile {
     fn parse_text(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let parse = |message: String| RecipeError::Parse { path: path.into(), message };
         if overrides.is_empty() {
-            // Straight from the text, so that errors show line and column.
+            // Parses the text directly, so that errors contain line and column.
             return toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()));
         }
         let mut table: toml::Table =
@@ -163,28 +166,28 @@ impl RecipeFile {
     /// Reads and parses a file.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse), or a file that cannot be read.
+    /// Returns the errors of [`parse`](Self::parse), or an error if the file cannot be read.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: shown.clone(), source })?;
         Self::parse(&text, &shown, overrides)
     }
 
-    /// The same with `overrides` set; see [`parse`](Self::parse).
+    /// Returns this recipe with `overrides` applied, as in [`parse`](Self::parse).
     ///
     /// # Errors
-    /// Anything wrong with an override, by key.
+    /// Returns an error with the key if an override is invalid.
     pub fn with(&self, overrides: &[String]) -> Result<Self, RecipeError> {
         Self::parse(&self.to_toml(), "preset", overrides)
     }
 
-    /// As TOML with every default spelt out.
+    /// Returns the recipe as TOML, including all default values.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe is plain data")
     }
 }
 
-/// A recipe whose every value is possible.
+/// A recipe with checked values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe(RecipeFile);
 
@@ -219,7 +222,7 @@ impl TryFrom<RecipeFile> for Recipe {
         file.checkpoint.check()?;
         let named = !file.model.name.is_empty() || file.model.table.is_some();
         ensure(named, "model.name", "missing", "an architecture's name, or model.table a stage table")?;
-        // Any number of classes shows whether the network can be built.
+        // The number of classes does not affect whether the network can be built.
         let channels = file.model.input_channels;
         ensure(matches!(channels, 1 | 3), "model.input_channels", channels, "3 for colour or 1 for grey")?;
         let architecture = file.model.options(2).architecture()?;
@@ -233,30 +236,31 @@ impl TryFrom<RecipeFile> for Recipe {
 }
 
 impl Recipe {
-    /// Parses and checks; see [`RecipeFile::parse`].
+    /// Parses and checks a recipe; see [`RecipeFile::parse`].
     ///
     /// # Errors
-    /// What is wrong, by key.
+    /// Returns an error with the key if the text, an override or a value is invalid.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         RecipeFile::parse(text, "text", overrides)?.try_into()
     }
 
-    /// The network for `classes` classes.
+    /// Returns the architecture of the network for `classes` classes.
     ///
     /// # Errors
-    /// None that checking the recipe would not have found, but for a number of classes of 0.
+    /// Returns an error if `classes` is 0. Other errors were found when the recipe was checked.
     pub fn architecture(&self, classes: usize) -> Result<Architecture, RecipeError> {
         Ok(self.model.options(classes).architecture()?)
     }
 
-    /// What becomes of a training image.
+    /// Returns the transform of training images.
     pub fn train_transform(&self) -> TrainTransform {
         let input = &self.0.input;
         let augmentation = Augmentation::new(self.0.augment.clone(), input.interpolation, input.mean, input.std);
         TrainTransform { augmentation, ..input.train_transform(self.0.epochs) }
     }
 
-    /// The same for training on `device`, which may have its part in it.
+    /// Returns the transform of training images for `device`, on which part of the augmentation may
+    /// run.
     pub fn train_transform_for(&self, device: &Device) -> TrainTransform {
         let deferred = match self.0.augment.on {
             AugmentOn::Auto => is_gpu(device),
@@ -266,19 +270,20 @@ impl Recipe {
         TrainTransform { deferred, ..self.train_transform() }
     }
 
-    /// What becomes of an image in evaluation, and what the model file will say of it.
+    /// Returns the preprocessing for evaluation, which is also stored in the model file.
     pub fn preprocess(&self) -> Preprocess {
         let DataConfig { exif_orientation, gray16, .. } = self.0.data;
         Preprocess { exif_orientation, gray16, ..self.0.input.preprocess() }.with_channels(self.0.model.input_channels)
     }
 
-    /// `device` with gradients, taken as the recipe says.
+    /// Returns `device` with autodiff enabled, with gradient checkpointing if the recipe enables
+    /// it.
     pub fn autodiff(&self, device: &Device) -> Device {
         let device = device.clone().autodiff();
         if self.0.gradient_checkpointing { device.gradient_checkpointing() } else { device }
     }
 
-    /// Number of loader threads.
+    /// Returns the number of data-loader threads.
     pub fn workers(&self) -> usize {
         self.0.data.workers()
     }
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_filled_in_and_survive_the_round_trip() {
+    fn defaults_are_filled_in_and_survive_a_round_trip() {
         let recipe = parse(&[]).unwrap();
         assert_eq!(recipe.preprocess().resize, 32);
         assert_eq!(recipe.train_transform().crop, Crop::PadAndCrop { padding: 4 });
@@ -317,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn any_key_can_be_set() {
+    fn overrides_set_any_key() {
         let recipe = parse(&["epochs=7", "model.name=efficientnet_b0", "input.scale=[0.5, 1.0]", "data.workers = 3"]);
         let recipe = recipe.unwrap();
         assert_eq!((recipe.epochs, recipe.data.workers), (7, 3));
@@ -326,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_invalid_key_or_value() {
         for (setting, words) in [
             ("epocs=3", "epocs"),
             ("optimizer.momentun=0.9", "momentun"),
@@ -387,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn stage_tables_stand_in_the_recipe_or_beside_it() {
+    fn stage_table_is_read_inline_or_from_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let table = "name = \"pocket\"\nstem = 8\n[[stages]]\nchannels = 8\n[[stages]]\nchannels = 16\nstride = 2\n";
         std::fs::write(folder.path().join("pocket.toml"), table).unwrap();
@@ -400,7 +405,7 @@ mod tests {
         let beside = read(&[]).unwrap();
         assert_eq!(beside.model.options(3).name, "pocket");
         assert_eq!(beside.architecture(3).unwrap().strides(), [1, 1, 1]);
-        // What is kept of the run needs no other file.
+        // The recipe saved with a run contains the stage table.
         std::fs::remove_file(folder.path().join("pocket.toml")).unwrap();
         assert_eq!(Recipe::parse(&beside.to_toml(), &[]).unwrap(), beside);
         assert!(read(&[]).unwrap_err().to_string().contains("cannot read the stage table pocket.toml"));
@@ -417,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_keys_show_their_line() {
+    fn unknown_keys_are_reported_with_their_line() {
         let error = RecipeFile::parse(&TEXT.replace("batch_size", "batchsize"), "x.toml", &[]).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("x.toml") && text.contains("line 3") && text.contains("batchsize"), "{text}");

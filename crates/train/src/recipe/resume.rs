@@ -1,10 +1,10 @@
-//! Which keys a resumed run may change.
+//! Recipe keys that may change when a run is resumed.
 
 use super::RecipeFile;
 
-/// Keys that a resumed run may change, alone or with all keys below them: they decide how long and how fast a run goes on,
-/// not what its weights, optimizer state and position in the data mean. What `data.val_fraction` changes is a change of the
-/// data, which is checked apart.
+/// Keys that a resumed run may change, including all keys below them. They affect the length and
+/// speed of a run, but not the meaning of its weights, optimizer state and position in the data. A
+/// change of `data.val_fraction` changes the data, which is checked separately.
 pub const RESUMABLE: [&str; 22] = [
     "epochs",
     "early_stopping",
@@ -30,17 +30,17 @@ pub const RESUMABLE: [&str; 22] = [
     "checkpoint",
 ];
 
-/// A key whose values differ between two recipes.
+/// A key with different values in two recipes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Change {
     /// Full key.
     pub(crate) key: String,
-    /// Values as TOML; `None` where the key is not set.
+    /// Old and new value as TOML, or `None` if the key is not set.
     pub(crate) values: [Option<String>; 2],
 }
 
 impl Change {
-    /// Whether a resumed run may make it.
+    /// Returns whether a resumed run may make this change.
     pub(crate) fn is_allowed(&self) -> bool {
         let covers =
             |known: &&str| self.key.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -55,9 +55,10 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// Returns the keys by which two recipes, as TOML, differ.
+/// Returns the keys whose values differ between two recipes, given as TOML.
 pub(crate) fn changes(old: &str, new: &str) -> Vec<Change> {
-    // With all defaults of this version, so that keys that the older version did not have do not count.
+    // Fills in the defaults of this version, so that keys added since the older version are not
+    // reported.
     let flat = |text: &str| {
         let text = RecipeFile::parse(text, "checkpoint", &[]).map_or(text.into(), |recipe| recipe.to_toml());
         let mut keys = Vec::new();
@@ -77,7 +78,7 @@ pub(crate) fn changes(old: &str, new: &str) -> Vec<Change> {
 fn flatten(prefix: &str, value: &toml::Value, into: &mut Vec<(String, String)>) {
     let table = match value {
         toml::Value::Table(table) => table,
-        // Large and small numbers with an exponent.
+        // The debug format uses an exponent for large and small numbers.
         toml::Value::Float(number) => return into.push((prefix.into(), format!("{number:?}"))),
         value => return into.push((prefix.into(), value.to_string())),
     };
@@ -95,7 +96,7 @@ mod tests {
                         [optimizer]\nname = \"sgd\"\nlearning_rate = 0.1\n";
 
     #[test]
-    fn changes_are_listed_by_key() {
+    fn changes_list_the_differing_keys() {
         let with = |settings: &[&str]| {
             let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
             RecipeFile::parse(TEXT, "text", &settings).unwrap().to_toml()
@@ -121,9 +122,8 @@ mod tests {
         assert_eq!(changes(&["epochs=9", "schedule.name=linear"]).len(), 2);
     }
 
-    /// Every key of the list is one of a recipe's.
     #[test]
-    fn resumable_keys_exist() {
+    fn resumable_keys_exist_in_the_recipe() {
         let settings =
             ["data.path=x", "optimizer.learning_rate_per=256", "optimizer.clip_norm=1", "optimizer.adaptive_clip=0.1"];
         let settings = settings.map(String::from);

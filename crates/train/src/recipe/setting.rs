@@ -1,4 +1,4 @@
-//! Overrides from the command line.
+//! Recipe overrides from the command line.
 
 /// Sets one `key=value` in `table`.
 pub(super) fn apply(table: &mut toml::Table, setting: &str) -> Result<(), String> {
