@@ -1,46 +1,50 @@
-//! The allocator of programs that use GPUs.
+//! The memory allocator for programs that use GPUs.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use mimalloc::MiMalloc;
 
-/// The allocator for programs that use GPUs.
+/// Memory allocator for programs that use GPUs.
 ///
-/// One thread queues what a GPU has to do, and others work it off: thousands of small blocks a step are allocated by one and freed by
-/// another, for which glibc's allocator has them wait for each other. mimalloc does not. Large blocks stay with the
-/// system's allocator: see [`crate::memory::keep_freed_memory`].
+/// One thread queues the work of a GPU and others process it. Every step, one thread allocates
+/// thousands of small blocks that another one frees, which makes threads wait for each other in
+/// glibc's allocator, but not in mimalloc. Large blocks still come from the system's allocator: see
+/// [`crate::memory::keep_freed_memory`].
 pub struct Allocator;
 
-/// Bytes of a block that is large, at least.
+/// Minimum size of a large block, in bytes.
 const LARGE: usize = 1 << 15;
 
 fn is_large(size: usize) -> bool {
     size >= LARGE
 }
 
-// SAFETY: every block comes from and goes back to one of two allocators that keep this contract themselves, chosen by the size
-// in its layout alone, which the caller gives alike when it allocates, changes and frees it.
+// SAFETY: every block comes from and returns to one of two allocators that fulfill this contract
+// themselves. The choice depends only on the size in the block's layout, and the caller passes the
+// same layout to allocate, reallocate and free it.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout is passed on.
+        // SAFETY: the caller's layout is passed on unchanged.
         unsafe { if is_large(layout.size()) { System.alloc(layout) } else { MiMalloc.alloc(layout) } }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout is passed on.
+        // SAFETY: the caller's layout is passed on unchanged.
         unsafe { if is_large(layout.size()) { System.alloc_zeroed(layout) } else { MiMalloc.alloc_zeroed(layout) } }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block was allocated with this layout, and so by the same allocator.
+        // SAFETY: the block was allocated with this layout, so by the same allocator.
         unsafe { if is_large(layout.size()) { System.dealloc(block, layout) } else { MiMalloc.dealloc(block, layout) } }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the block was allocated with this layout, and so by the allocator that `layout.size()` tells. If the new size
-        // belongs to it, too, it does all itself. Otherwise the new block has room for `size` bytes, the smaller of the sizes is copied,
-        // and the blocks do not overlap, for both are allocated; the old one is freed only if there is a new one, as the
-        // contract wants. `size` rounded up to the alignment does not overflow, by the caller's contract, so the layout is valid.
+        // SAFETY: the block was allocated with this layout, so by the allocator for
+        // `layout.size()`. If that is also the allocator for the new size, it does everything
+        // itself. Otherwise the new block has room for `size` bytes, and the smaller of both sizes
+        // is copied. Both blocks are allocated at that time, so they do not overlap. The old block
+        // is freed only if the new one was allocated, as the contract requires. By the caller's
+        // contract `size` rounded up to the alignment does not overflow, so the layout is valid.
         unsafe {
             match (is_large(layout.size()), is_large(size)) {
                 (true, true) => System.realloc(block, layout, size),
@@ -62,15 +66,16 @@ unsafe impl GlobalAlloc for Allocator {
 mod tests {
     use super::*;
 
-    /// Blocks of both allocators, and those that change from one to the other.
+    /// Covers blocks of both allocators and blocks that move from one to the other.
     #[test]
-    fn blocks_keep_their_contents() {
+    fn realloc_keeps_contents_within_and_across_allocators() {
         for align in [1, 16, 4096] {
             for (size, new) in
                 [(1, 100), (100, LARGE), (LARGE - 1, LARGE), (LARGE, LARGE - 1), (3 * LARGE, 5), (LARGE, 9 * LARGE)]
             {
                 let layout = Layout::from_size_align(size, align).unwrap();
-                // SAFETY: layouts are of more than no bytes, and blocks are written and read within them and freed once.
+                // SAFETY: all layouts have a nonzero size; blocks are accessed within their size
+                // and freed once.
                 unsafe {
                     let block = Allocator.alloc_zeroed(layout);
                     assert!(!block.is_null() && block.addr().is_multiple_of(align));

@@ -1,4 +1,4 @@
-//! Factors drawn at random from a seed in memory, a unit a number.
+//! Dropout masks computed from a seed in the device's memory, one value per unit.
 
 use burn::tensor::Shape;
 use burn_cubecl::{
@@ -15,7 +15,7 @@ const _: () = assert!(SEED == 3, "as many as the kernel reads");
 /// Units in a cube.
 const UNITS: usize = 256;
 
-/// `count` factors.
+/// Returns a dropout mask of `count` factors; `numbers` contains the seed.
 pub fn kept(numbers: CubeTensor, count: usize, Dropping { probability, layer }: Dropping) -> CubeTensor {
     let numbers = into_contiguous(numbers);
     let factors = empty(&numbers, Shape::new([count]));
@@ -32,7 +32,7 @@ pub fn kept(numbers: CubeTensor, count: usize, Dropping { probability, layer }: 
     factors
 }
 
-/// As [`Dropping::factor`].
+/// Computes [`Dropping::factor`] for every index.
 #[cube(launch, address_type = "dynamic")]
 fn kept_kernel(numbers: &[f32], factors: &mut [f32], probability: f32, layer: u32) {
     if ABSOLUTE_POS < factors.len() {

@@ -1,5 +1,5 @@
-//! The depthwise convolution and its gradients, each in one pass. A unit handles a strip of neighbouring outputs, which share most
-//! of what they read.
+//! The depthwise convolution and its gradients, each in one pass. A unit computes a strip of
+//! neighboring outputs, which share most of their inputs.
 
 use burn::{backend::TensorMetadata, tensor::Shape};
 use burn_cubecl::{
@@ -14,26 +14,28 @@ use super::normalisation::{activate, activated};
 use super::{address, element, empty, empty_single};
 use crate::{Activation, Window};
 
-/// Numbers that a unit may keep in registers for the sums of a weight's gradient.
+/// Number of values that a unit may keep in registers for the sums of a weight gradient.
 const SUMS: usize = 64;
 
-/// Neighbouring outputs of one unit: the more, the less is read twice; a stride leaves little to share.
+/// Returns the number of neighboring outputs per unit. More outputs reread fewer inputs; with a
+/// stride, windows overlap less, so that a longer strip gains little.
 fn strip(stride: usize) -> usize {
     if stride == 1 { 4 } else { 2 }
 }
 
-/// Neighbouring pixels of one unit that gathers: the outputs of two strides.
+/// Returns the number of neighboring pixels per unit of the gather kernel: two strides.
 fn gathered_strip(stride: usize) -> usize {
     2 * stride
 }
 
-/// `x` [N, H, W, C] with `weight` [C, 1, k, k] → [N, H', W', C].
+/// Convolves `x` [N, H, W, C] with `weight` [C, 1, k, k] → [N, H', W', C].
 pub fn depthwise(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
     let [_, height, width, _] = x.shape().dims();
     slide(x, weight, window, [window.output(height), window.output(width)], false, None)
 }
 
-/// The depthwise convolution of the activation of `x` with the first shift, activated with the second.
+/// Adds the first shift to `x`, applies the activation, convolves depthwise, adds the second shift
+/// and applies the activation.
 pub fn depthwise_activated(
     x: CubeTensor,
     weight: CubeTensor,
@@ -42,7 +44,8 @@ pub fn depthwise_activated(
     activation: Activation,
 ) -> CubeTensor {
     let [_, height, width, _] = x.shape().dims();
-    // What neighbours read, too, is activated once more: cheap for bounds, not for an exponential.
+    // Inputs shared by neighboring units are activated by each of them. That is cheap for clamping,
+    // but not for an exponential, so SiLU is computed in a pass of its own.
     let (x, bounds) = match activation {
         Activation::Silu => (activate(x, before.clone(), activation), None),
         _ => (x, Some(activation)),
@@ -51,7 +54,7 @@ pub fn depthwise_activated(
     slide(x, weight, window, [window.output(height), window.output(width)], false, Some(&between))
 }
 
-/// The gradient of the map, whose height and width are `size`.
+/// Returns the gradient of the input, which has the height and width `size`.
 pub fn depthwise_input_gradient(
     weight: CubeTensor,
     gradient: CubeTensor,
@@ -60,7 +63,7 @@ pub fn depthwise_input_gradient(
 ) -> CubeTensor {
     let Window { kernel, stride, padding } = window;
     if stride == 1 && padding < kernel {
-        // A convolution with the weight turned around.
+        // A convolution with the kernel rotated by 180°.
         let turned = Window { kernel, stride, padding: kernel - 1 - padding };
         return slide(gradient, weight, turned, [height, width], true, None);
     }
@@ -94,7 +97,7 @@ pub fn depthwise_input_gradient(
     input_gradient
 }
 
-/// The gradient of the weight, [C, 1, k, k].
+/// Returns the gradient of the weight, [C, 1, k, k].
 pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Window) -> CubeTensor {
     let Window { kernel, stride, padding } = window;
     let (x, gradient) = (into_contiguous(x), into_contiguous(gradient));
@@ -134,22 +137,23 @@ pub fn depthwise_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Wi
     reshape(sums, Shape::new([channels, 1, kernel, kernel]))
 }
 
-/// [C, 1, k, k] → [k, k, 1, C], so that neighbouring units read neighbouring numbers.
+/// Permutes [C, 1, k, k] → [k, k, 1, C], so that neighboring units read adjacent values.
 fn taps_first(weight: CubeTensor) -> CubeTensor {
     into_contiguous(permute(weight, &[2, 3, 1, 0]))
 }
 
-/// What a window that slides stands between.
+/// The shifts and activations before and after a convolution.
 struct Between {
-    /// Shift of what it reads, for the bounds.
+    /// Shift of the input, added before `bounds` is applied.
     before: CubeTensor,
-    /// Shift of what comes of it, for the activation.
+    /// Shift of the output, added before `activation` is applied.
     after: CubeTensor,
     bounds: Option<Activation>,
     activation: Activation,
 }
 
-/// Slides the window, turned around or not, over a map; the outputs are `rows` and `columns`.
+/// Convolves a feature map, with the kernel rotated by 180° if `turned`; the output has the size
+/// `rows` × `columns`.
 fn slide(
     x: CubeTensor,
     weight: CubeTensor,
@@ -221,8 +225,9 @@ fn slide(
     y
 }
 
-/// What a strip sees of a line that begins at the pixel `start`: `count` columns from `first` on, counted with the padding, which is
-/// zero. All are read, then used: reads that wait for no condition are under way together.
+/// Returns the inputs of a strip from the line that starts at pixel `start`: `count` columns from
+/// `first` on, where columns include the padding, which is zero. All values are read before any is
+/// used, and no read depends on a branch, so that the reads overlap.
 #[cube]
 fn seen<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -269,7 +274,7 @@ fn slide_kernel<E: Float, N: Size>(
     if channel < channels {
         let mut item = first_item();
         while item < items {
-            // `row` counts the output's rows of all images.
+            // `row` counts the output rows of all images.
             let (row, strip_of_row) = strips.div_mod(item);
             let (image, row_of_image) = rows.div_mod(row);
             let left = strip_of_row * strip;
@@ -296,7 +301,7 @@ fn slide_kernel<E: Float, N: Size>(
     }
 }
 
-/// The same between two activations. The padding is zero after the first.
+/// `slide_kernel` between two activations. The padding is zero after the first activation.
 #[cube(launch, address_type = "dynamic")]
 fn slide_activated_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -370,7 +375,7 @@ fn zeros<N: Size>(#[comptime] count: usize) -> Array<Vector<f32, N>> {
     zeros
 }
 
-/// A row of the window, turned around or not.
+/// Returns a row of the convolution kernel, rotated by 180° if `turned`.
 #[cube]
 fn row_of_taps<N: Size>(
     weight: &[Vector<f32, N>],
@@ -390,7 +395,7 @@ fn row_of_taps<N: Size>(
     taps
 }
 
-/// Adds to a strip's outputs what they see of a line.
+/// Adds the contribution of one input line to the outputs of a strip.
 #[cube]
 fn add_line<N: Size>(
     sums: &mut Array<Vector<f32, N>>,
@@ -411,8 +416,9 @@ fn add_line<N: Size>(
     }
 }
 
-/// Every pixel of the map gathers from the outputs that saw it. A strip begins at a multiple of the stride, so that which taps meet
-/// which of its pixels is known when this is compiled.
+/// Gathers the input gradient: every input pixel sums over the outputs whose window contained it. A
+/// strip begins at a multiple of the stride, so that the taps of each of its pixels are known at
+/// compile time.
 #[cube(launch, address_type = "dynamic")]
 fn gather_kernel<E: Float, N: Size>(
     gradient: &[Vector<E, N>],
@@ -430,7 +436,8 @@ fn gather_kernel<E: Float, N: Size>(
 ) {
     let Window { kernel, stride, padding } = comptime!(window);
     let strip = comptime!(gathered_strip(stride));
-    // The outputs that saw the strip's first pixel begin `before` places before the strip.
+    // The first output whose window contains the strip's first pixel is `before` outputs before
+    // `left / stride`.
     let before = comptime!((kernel - 1).saturating_sub(padding) / stride);
     let count = comptime!(before + (strip - 1 + padding) / stride + 1);
     let channel = own_channel();
@@ -455,7 +462,7 @@ fn gather_kernel<E: Float, N: Size>(
                         let weight = weight[position * channels + channel];
                         #[unroll]
                         for pixel in 0..strip {
-                            // One stride more, so that nothing is negative.
+                            // One stride is added to keep the distance nonnegative.
                             let distance = comptime!((before + 1) * stride + pixel + padding - tap);
                             if comptime!(distance % stride == 0) {
                                 sums[pixel] += values[comptime!(distance / stride - 1)] * weight;
@@ -475,7 +482,7 @@ fn gather_kernel<E: Float, N: Size>(
     }
 }
 
-/// [slices, k k, channels]
+/// Computes partial sums of the weight gradient, [slices, k k, channels].
 #[cube(launch, address_type = "dynamic")]
 fn weight_gradient_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],

@@ -1,4 +1,5 @@
-//! Steps of optimizers over many tensors: as many a launch as a kernel can have buffers, every unit of which has a share of each.
+//! Optimizer steps over many tensors. A launch handles up to as many tensors as a kernel can bind
+//! buffers, and every unit updates a part of each tensor.
 
 use std::ops::Range;
 
@@ -18,12 +19,12 @@ use crate::descent::{Descent, count_copy};
 
 /// Units in a cube.
 const UNITS: usize = 256;
-/// Cubes at most, which a large GPU holds at once.
+/// Maximum number of cubes; a large GPU runs this many at once.
 const CUBES: usize = 1024;
-/// Tensors of a kind in a launch at most: the kernel's code grows with them.
+/// Maximum number of tensors of each kind in a launch; the kernel's code grows with it.
 const TENSORS: usize = 32;
 
-/// A rule without its numbers, which kernels are compiled for.
+/// An optimizer's update rule without its numbers; kernels are compiled per rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Form {
     Sgd,
@@ -33,7 +34,8 @@ enum Form {
     AdamW,
 }
 
-/// Are all in single precision, and as many as the parameters unless there are none?
+/// Returns whether all tensors are in single precision and every list of `others` is either empty
+/// or has the shapes of `parameters`.
 pub fn takes(parameters: &[CubeTensor], others: [&[CubeTensor]; 3]) -> bool {
     let single = |tensor: &CubeTensor| tensor.dtype == DType::F32;
     let alike = |list: &[CubeTensor]| {
@@ -43,7 +45,8 @@ pub fn takes(parameters: &[CubeTensor], others: [&[CubeTensor]; 3]) -> bool {
     parameters.iter().all(single) && others.into_iter().all(alike)
 }
 
-/// Memory without gaps that may be written to: the tensor's own if no one else holds it.
+/// Returns the tensor in contiguous memory that may be written to: its own memory unless it is
+/// shared.
 fn own(tensor: CubeTensor) -> CubeTensor {
     let contiguous = tensor.is_contiguous();
     let tensor = into_contiguous(tensor);
@@ -56,14 +59,14 @@ fn own(tensor: CubeTensor) -> CubeTensor {
     tensor
 }
 
-/// How many of `lists` lists' tensors fit into a launch.
+/// Returns the number of tensors of each of `lists` lists that fit into a launch.
 fn at_once(tensor: &CubeTensor, lists: usize) -> usize {
-    // Two are left for the scalars and the lengths.
+    // Two bindings are reserved for the scalars and the lengths.
     let buffers = tensor.client.properties().hardware.max_bindings.saturating_sub(2) as usize;
     (buffers / lists).clamp(1, TENSORS)
 }
 
-/// Cubes, so that the longest tensor is spread over them.
+/// Returns the number of cubes, so that the longest tensor is spread over all of them.
 fn cubes(tensors: &[CubeTensor]) -> CubeCount {
     let longest = tensors.iter().map(|tensor| tensor.meta.shape().num_elements()).max().unwrap_or_default();
     CubeCount::Static(longest.div_ceil(UNITS).clamp(1, CUBES) as u32, 1, 1)
@@ -73,12 +76,13 @@ fn buffers(tensors: &[CubeTensor]) -> SequenceArg<Box<[f32]>> {
     tensors.iter().map(|tensor| tensor.clone().into_buffer_arg()).collect()
 }
 
-/// Those of a list that may have none.
+/// Returns the buffers of a range of a list, or none if the list is empty.
 fn some_of(tensors: &[CubeTensor], range: Range<usize>) -> SequenceArg<Box<[f32]>> {
     tensors.get(range).map(buffers).unwrap_or_default()
 }
 
-/// A tensor that begins with numbers, and where they do: `given`'s, or of its own.
+/// Returns a tensor with the step's numbers and their start in it: `given` and `start`, or else a
+/// new tensor with `own`.
 fn numbers_at(given: Vec<CubeTensor>, start: usize, own: &[f32], like: &CubeTensor) -> (CubeTensor, usize) {
     match given.into_iter().next() {
         Some(given) => (into_contiguous(given), start),
@@ -89,7 +93,7 @@ fn numbers_at(given: Vec<CubeTensor>, start: usize, own: &[f32], like: &CubeTens
     }
 }
 
-/// Parameters and both moments after a step.
+/// Returns the parameters and both moments after an optimizer step.
 pub fn descend(
     [parameters, gradients, first, second]: [Vec<CubeTensor>; 4],
     numbers: Vec<CubeTensor>,
@@ -135,7 +139,8 @@ pub fn descend(
     [parameters, first, second]
 }
 
-/// Averages that keep the first of these shares and take the second; or of the two in `numbers`, all of them.
+/// Returns `keep · average + take · value` for every average, with `[keep, take]` from `shares`. If
+/// `numbers` has a tensor, its two values at `start` replace all `shares`.
 pub fn blend(
     averages: Vec<CubeTensor>,
     values: Vec<CubeTensor>,
@@ -145,7 +150,7 @@ pub fn blend(
 ) -> Vec<CubeTensor> {
     let gaps = averages.iter().any(|average| !average.is_contiguous());
     let averages: Vec<CubeTensor> = averages.into_iter().map(into_contiguous).collect();
-    // Where all may be written to there is no other memory.
+    // New memory is needed only if an average's memory may not be written to.
     let own = averages.iter().all(CubeTensor::can_mut);
     if gaps || !own {
         count_copy();
@@ -160,16 +165,16 @@ pub fn blend(
     if own { averages } else { fresh }
 }
 
-/// The targets, whose memory has these values.
+/// Writes `values` into the memory of `targets` and returns `targets`.
 pub fn overwrite(targets: Vec<CubeTensor>, values: Vec<CubeTensor>) -> Vec<CubeTensor> {
     let values: Vec<CubeTensor> = values.into_iter().map(into_contiguous).collect();
-    // What is once itself and 0 times itself is itself.
+    // `1 · value + 0 · value` copies finite values.
     mix(&values, &values, &targets, None, &vec![[1.0, 0.0]; targets.len()]);
     targets
 }
 
-/// Writes averages times the first of their shares, and values times the second, into `fresh`, or into the averages if that has none. Two
-/// `numbers` in memory stand for the shares of all.
+/// Writes `keep · average + take · value` into `fresh`, or into the averages if `fresh` is empty.
+/// If given, the two values in `numbers` replace all `shares`.
 fn mix(
     averages: &[CubeTensor],
     values: &[CubeTensor],
@@ -179,7 +184,7 @@ fn mix(
 ) {
     let Some(some) = values.first() else { return };
     let in_memory = numbers.is_some();
-    // A buffer is always there, though it may not be read.
+    // The kernel needs a buffer even if it does not read it.
     let (numbers, at) = numbers.unwrap_or((some.clone(), 0));
     let count = at_once(some, if fresh.is_empty() { 2 } else { 3 });
     for start in (0..averages.len()).step_by(count) {
@@ -216,7 +221,7 @@ fn descend_kernel(
     #[comptime] form: Form,
 ) {
     let units = CUBE_COUNT * CUBE_DIM as usize;
-    // As `Descent::numbers` has them.
+    // In the order of `Descent::numbers`.
     let decay = numbers[at];
     let rate = numbers[at + 1];
     let keep = numbers[at + 2];

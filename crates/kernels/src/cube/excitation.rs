@@ -1,4 +1,5 @@
-//! What squeeze-and-excitation does with whole maps, one pass over each. The cubes along the second axis are the images'.
+//! Squeeze-and-excitation on whole feature maps, with one pass over each. The cube's position along
+//! the second axis is the index of the image.
 
 use burn::{backend::TensorMetadata, tensor::Shape};
 use burn_cubecl::{
@@ -10,7 +11,7 @@ use burn_cubecl::{
 use super::lanes::{Lanes, own_channel, single, sum_rows, widest_vector};
 use super::{address, element, empty};
 
-/// An image's pixels, and its cubes.
+/// The pixels of an image, and the cubes that process them.
 struct Images {
     pixels: usize,
     lanes: Lanes,
@@ -29,7 +30,7 @@ impl Images {
     }
 }
 
-/// The mean of every channel over each image.
+/// Returns the mean of every channel over each image, [N, 1, 1, C].
 pub fn average(x: CubeTensor) -> CubeTensor {
     let x = into_contiguous(x);
     let Images { pixels, lanes, vector, shape } = Images::of(&x);
@@ -51,7 +52,7 @@ pub fn average(x: CubeTensor) -> CubeTensor {
     means
 }
 
-/// `x` with every channel of an image scaled by its gate.
+/// Returns `x` with every channel of an image scaled by its gate.
 pub fn excite(x: CubeTensor, gate: CubeTensor) -> CubeTensor {
     let [x, gate] = [x, gate].map(into_contiguous);
     let Images { pixels, lanes, vector, .. } = Images::of(&x);
@@ -72,7 +73,7 @@ pub fn excite(x: CubeTensor, gate: CubeTensor) -> CubeTensor {
     y
 }
 
-/// The gradients of the map and of the gate.
+/// Returns the gradients of the feature map and of the gate.
 pub fn excite_gradients(x: CubeTensor, gate: CubeTensor, gradient: CubeTensor) -> [CubeTensor; 2] {
     let [x, gate, gradient] = [x, gate, gradient].map(into_contiguous);
     let Images { pixels, lanes, vector, shape } = Images::of(&x);

@@ -1,5 +1,6 @@
-//! How the units of a GPU share a map [items, channels]: channels along a cube's columns, so that neighbouring units read
-//! neighbouring memory, items along its rows and over the cubes.
+//! Distribution of a feature map [items, channels] over the units of a GPU. Channels run along a
+//! cube's columns, so that neighboring units read adjacent memory; items run along its rows and
+//! over the cubes.
 
 use burn::tensor::Shape;
 use burn_cubecl::{
@@ -9,38 +10,40 @@ use burn_cubecl::{
 
 use super::empty_single;
 
-/// Units in a cube, at most: enough to hide the memory's latency, few enough for many registers each.
+/// Maximum number of units in a cube: enough to hide memory latency, and few enough to leave each
+/// unit many registers.
 const UNITS: usize = 256;
-/// Cubes that keep a large GPU busy to the end: it has room for several hundred at once, and the fewer rounds they make, the longer
-/// most of it waits for the last.
+/// Maximum number of cubes. A large GPU runs several hundred at once; with fewer rounds of cubes,
+/// most of the GPU would idle longer until the last cube ends.
 const CUBES: usize = 4096;
-/// Cubes that add up, whose results are to be added up in turn.
+/// Maximum number of cubes that compute partial sums, which must be summed up in turn.
 const ADDING_CUBES: usize = 2048;
-/// Items that a unit should have, for what it does once to be worth it.
+/// Minimum number of items per unit, to amortize the work that a unit does once.
 const ITEMS: usize = 8;
-/// Items that a unit reads before it uses the first, so that it waits for memory once for all of them.
+/// Number of items that a unit reads before it uses the first, so that it waits for memory once for
+/// all of them.
 pub const AT_ONCE: usize = 4;
 
-/// The units that share a map.
+/// The units that share a feature map.
 #[derive(Clone, Copy, Debug)]
 pub struct Lanes {
-    /// Vectors of channels.
+    /// Number of vectors of channels.
     pub channels: usize,
-    /// Vectors of channels that a cube handles.
+    /// Number of vectors of channels per cube.
     pub columns: usize,
-    /// Items that a cube handles at a time; a power of two.
+    /// Number of items that a cube processes at a time; a power of two.
     pub rows: usize,
-    /// Cubes that share the items of the same channels.
+    /// Number of cubes that share the items of the same channels.
     pub slices: usize,
 }
 
 impl Lanes {
-    /// For `items` × `channels` elements in vectors of `vector`.
+    /// Distributes `items` × `channels` elements in vectors of width `vector`.
     pub fn new(client: &Client, items: usize, channels: usize, vector: usize) -> Self {
         Self::of(client, items, channels, vector, CUBES)
     }
 
-    /// For sums over `items`.
+    /// Distributes the elements for sums over `items`.
     pub fn adding(client: &Client, items: usize, channels: usize, vector: usize) -> Self {
         Self::of(client, items, channels, vector, ADDING_CUBES)
     }
@@ -54,39 +57,40 @@ impl Lanes {
         Self { channels, columns, rows, slices }
     }
 
-    /// For sums over what other cubes have found: fewer columns, so that more cubes take part.
+    /// Distributes the summation of partial sums: with few columns, so that more cubes take part.
     pub fn narrow(client: &Client, channels: usize, vector: usize) -> Self {
         let channels = channels / vector;
         let units = units(client);
-        // As many as memory hands out at once.
+        // Two vectors are about one memory transaction.
         let columns = channels.min(2).min(units);
         let rows = previous_power_of_two(units / columns);
         Self { channels, columns, rows, slices: 1 }
     }
 
-    /// Columns and rows of a cube, as kernels are told them.
+    /// Returns the columns and rows of a cube, as kernels take them.
     pub fn dims(&self) -> [usize; 2] {
         [self.columns, self.rows]
     }
 
-    /// Units of a cube.
+    /// Returns the dimensions of a cube.
     pub fn dim(&self) -> CubeDim {
         CubeDim::new_2d(self.columns as u32, self.rows as u32)
     }
 
-    /// All cubes.
+    /// Returns the number of cubes along each axis.
     pub fn count(&self) -> CubeCount {
         CubeCount::Static(self.channels.div_ceil(self.columns) as u32, self.slices as u32, 1)
     }
 }
 
-/// The largest width of vectors in single precision, no larger than `most`, that divides the channels and that the device reads at
-/// once.
+/// Returns the widest vector of f32 that the device reads at once, up to `most`, whose width
+/// divides `channels`.
 pub fn vector_size(client: &Client, channels: usize, most: usize) -> usize {
     widest(client, channels, most, size_of::<f32>())
 }
 
-/// As many elements of a map as the device reads at once, 16 bytes at most.
+/// Returns the widest vector of elements of `x` that the device reads at once, up to 16 bytes,
+/// whose width divides `channels`.
 pub fn widest_vector(x: &CubeTensor, channels: usize) -> usize {
     widest(&x.client, channels, 16 / x.elem_size(), x.elem_size())
 }
@@ -96,7 +100,7 @@ fn widest(client: &Client, channels: usize, most: usize, bytes: usize) -> usize 
     client.io_optimized_vector_sizes(bytes).filter(fits).max().unwrap_or(1)
 }
 
-/// Units in a cube.
+/// Returns the number of units in a cube.
 fn units(client: &Client) -> usize {
     UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1)
 }
@@ -105,44 +109,46 @@ fn previous_power_of_two(number: usize) -> usize {
     1 << number.max(1).ilog2()
 }
 
-/// The vector of channels that is this unit's.
+/// Returns the index of this unit's vector of channels.
 #[cube]
 pub fn own_channel() -> usize {
     CUBE_POS_X as usize * CUBE_DIM_X as usize + UNIT_POS_X as usize
 }
 
-/// The first item that is this unit's.
+/// Returns the index of this unit's first item.
 #[cube]
 pub fn first_item() -> usize {
     CUBE_POS_Y as usize * CUBE_DIM_Y as usize + UNIT_POS_Y as usize
 }
 
-/// From one item of this unit to the next.
+/// Returns the distance from one item of this unit to its next.
 #[cube]
 pub fn item_step() -> usize {
     CUBE_COUNT_Y as usize * CUBE_DIM_Y as usize
 }
 
-/// The item that is this unit's `count` items after `item`; `item` itself, if there is none among `items`.
+/// Returns the index of this unit's item `count` steps after `item`, or `item` itself if that is
+/// beyond `items`.
 #[cube]
 pub fn item_ahead(item: usize, items: usize, #[comptime] count: usize) -> usize {
     let ahead = item + count * item_step();
     select(ahead < items, ahead, item)
 }
 
-/// `value`, or zero if this unit has not `count` items after `item`.
+/// Returns `value`, or zero if this unit has no item `count` steps after `item`.
 #[cube]
 pub fn if_ahead<N: Size>(value: Vector<f32, N>, item: usize, items: usize, #[comptime] count: usize) -> Vector<f32, N> {
     select(item + count * item_step() < items, value, Vector::zeroed())
 }
 
-/// A map's numbers as they are computed with.
+/// Converts elements of a feature map to single precision, in which kernels compute.
 #[cube]
 pub fn single<E: Float, N: Size>(value: Vector<E, N>) -> Vector<f32, N> {
     Vector::cast_from(value)
 }
 
-/// The sum over a cube's rows, for the units of the first; `shared` has room for a vector of each unit.
+/// Returns the sum over a cube's rows to the units of its first row; `shared` has a vector per
+/// unit.
 #[cube]
 pub fn sum_rows<N: Size>(
     value: Vector<f32, N>,
@@ -150,7 +156,7 @@ pub fn sum_rows<N: Size>(
     #[comptime] rows: usize,
 ) -> Vector<f32, N> {
     let unit = UNIT_POS as usize;
-    // What was summed before has been read.
+    // Wait until all units have read the previous sum.
     sync_cube();
     shared[unit] = value;
     #[unroll]
@@ -165,7 +171,8 @@ pub fn sum_rows<N: Size>(
     shared[unit]
 }
 
-/// [slices, channels] → `[channels]`; if those are a matrix of so many `rows` (0: they are none), turned.
+/// Sums [slices, channels] → `[channels]`. With `rows` > 0 the result is a matrix with `rows` rows,
+/// which is written transposed.
 #[cube(launch)]
 fn sum_slices_kernel<N: Size>(
     partial: &[Vector<f32, N>],
@@ -196,19 +203,20 @@ fn sum_slices_kernel<N: Size>(
     }
 }
 
-/// Adds up what `slices` cubes have found: contiguous single precision [slices, channels] → `[channels]`.
+/// Sums the partial sums of `slices` cubes: contiguous single precision [slices, channels] →
+/// `[channels]`.
 pub fn sum_slices(partial: CubeTensor, slices: usize, channels: usize) -> CubeTensor {
     sum(partial, slices, channels, 0)
 }
 
-/// The same of matrices, turned: [slices, rows, columns] → [columns rows].
+/// Sums matrices and transposes the result: [slices, rows, columns] → [columns rows].
 pub fn sum_slices_turned(partial: CubeTensor, slices: usize, [rows, columns]: [usize; 2]) -> CubeTensor {
     sum(partial, slices, rows * columns, rows)
 }
 
 fn sum(partial: CubeTensor, slices: usize, channels: usize, rows: usize) -> CubeTensor {
     let client = partial.client.clone();
-    // Neighbours of a column do not stay neighbours.
+    // Transposition separates neighboring columns, so they cannot be written as a vector.
     let vector = if rows == 0 { vector_size(&client, channels, 4) } else { 1 };
     let lanes = Lanes::narrow(&client, channels, vector);
     let sums = empty_single(&partial, Shape::new([channels]));

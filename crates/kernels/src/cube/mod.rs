@@ -1,9 +1,18 @@
-//! GPU kernels, in CubeCL: what Burn does with many passes over a map is done with one. Most products of matrices are CubeCL's own
-//! kernels, tuned for the device.
+//! GPU kernels, in CubeCL: one pass over a feature map replaces several passes of Burn's
+//! operations. Most matrix multiplications use CubeCL's own kernels, tuned for the device.
 //!
-//! Maps are in single precision or in 16 bits; all is computed, and all sums are kept, in single precision, in which weights are, too.
+//! Feature maps are in single precision or in 16 bits. Weights are in single precision, and all
+//! arithmetic and sums are in single precision.
 //!
-//! In reading order: [`lanes`], how units share a map; [`normalisation`]; [`depthwise`]; [`excitation`]; [`products`]; [`tune`]; [`tall`]; [`sums`]; [`descent`], what optimizers do; [`chance`], what is drawn at random; [`pictures`], what is not a network's, and its [`program`]; [`shapes`]; [`settings`]; [`allocator`].
+//! In reading order:
+//! - [`lanes`]: distribution of a feature map over units;
+//! - [`normalisation`], [`depthwise`] and [`excitation`]: fused layers;
+//! - [`products`]: convolutions as matrix multiplications; [`tune`]: selection of their kernels;
+//!   [`tall`] and [`sums`]: kernels of this crate for them;
+//! - [`descent`]: optimizer steps; [`chance`]: dropout masks;
+//! - [`pictures`]: image augmentation, with its [`program`];
+//! - [`shapes`]: shapes of results for Burn's fusion; [`settings`] and [`allocator`]: process-wide
+//!   setup.
 
 pub mod allocator;
 mod chance;
@@ -224,10 +233,11 @@ impl Kernels for CubeBackend {
     }
 }
 
-/// Larger ones would not fit into the registers of one unit.
+/// Largest kernel size whose sums fit into the registers of one unit.
 const LARGEST_KERNEL: usize = 8;
 
-/// Are they maps as the kernels take them, in one precision and not empty?
+/// Returns whether the tensors are feature maps that the kernels support: nonempty and all in the
+/// same supported precision.
 fn are_maps(tensors: &[&CubeTensor]) -> bool {
     tensors.iter().all(|tensor| {
         let element = matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16);
@@ -235,12 +245,12 @@ fn are_maps(tensors: &[&CubeTensor]) -> bool {
     })
 }
 
-/// Are they in single precision, as the kernels compute, and not empty?
+/// Returns whether the tensors are nonempty and in single precision.
 fn are_parameters(tensors: &[&CubeTensor]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype == DType::F32 && tensor.shape().num_elements() > 0)
 }
 
-/// What a map's elements are in a kernel.
+/// Returns the element type of a feature map in a kernel.
 fn element(map: &CubeTensor) -> ElemType {
     ElemType::Float(match map.dtype {
         DType::F16 => FloatKind::F16,
@@ -249,27 +259,27 @@ fn element(map: &CubeTensor) -> ElemType {
     })
 }
 
-/// Memory without gaps on the device of `tensor`.
+/// Allocates contiguous memory on the device of `tensor`.
 fn empty_of(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
 }
 
-/// Memory on the device of `tensor` for as many elements of its precision.
+/// Allocates contiguous memory on the device of `tensor`, in its precision.
 fn empty(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
     empty_of(tensor, shape, tensor.dtype)
 }
 
-/// Memory on the device of `tensor` for as many numbers in single precision.
+/// Allocates contiguous memory on the device of `tensor`, in single precision.
 fn empty_single(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
     empty_of(tensor, shape, DType::F32)
 }
 
-/// What reaches every element of every tensor.
+/// Returns an address type that can index every element of every tensor.
 fn address(tensors: &[&CubeTensor]) -> AddressType {
     tensors.iter().map(|tensor| tensor.required_address_type()).max().unwrap_or_default()
 }
 
-/// A map as a matrix.
+/// Returns the feature map's dimensions as a matrix: pixels of all images, and channels.
 fn pixels_and_channels(x: &CubeTensor) -> [usize; 2] {
     let [batch, height, width, channels] = x.shape().dims();
     [batch * height * width, channels]

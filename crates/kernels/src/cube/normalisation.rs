@@ -1,4 +1,4 @@
-//! Batch normalisation with its activation: each pass reads every map once.
+//! Batch-norm with its activation. Each pass reads every feature map once.
 
 use burn::tensor::Shape;
 use burn_cubecl::{
@@ -14,14 +14,14 @@ use super::lanes::{
 use super::{address, element, empty, empty_single, pixels_and_channels};
 use crate::{Activation, Normalisation, Statistics, activation::RELU6_MAX};
 
-/// Pixels of two maps that a unit reads before it uses the first.
+/// Number of pixels that a unit reads from each of two feature maps before it uses the first.
 const PAIRS: usize = AT_ONCE / 2;
 
-/// Mean `[C]` and biased variance `[C]` of a map, in one pass over it.
+/// Returns the mean `[C]` and the biased variance `[C]` of a feature map, in one pass over it.
 ///
-/// Every unit measures from the first pixel that it sees, so that nothing cancels where the mean is far from zero; the
-/// results are combined as in Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-/// variances" (1979).
+/// Every unit measures distances from its first pixel, which avoids cancellation if the mean is far
+/// from zero. The results are combined as in Chan, Golub and LeVeque, "Updating formulae and a
+/// pairwise algorithm for computing sample variances" (1979).
 pub fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
     let x = into_contiguous(x);
     let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
@@ -64,7 +64,7 @@ pub fn channel_statistics(x: CubeTensor) -> (CubeTensor, CubeTensor) {
     (mean, variance)
 }
 
-/// The activation of the normalised map.
+/// Returns the activation of the normalized feature map.
 pub fn normalise(
     x: CubeTensor,
     [gamma, beta, mean, variance]: [CubeTensor; 4],
@@ -96,7 +96,7 @@ pub fn normalise(
     y
 }
 
-/// The activation of the map, each channel shifted.
+/// Adds `shift` to each channel and applies the activation.
 pub fn activate(x: CubeTensor, shift: CubeTensor, activation: Activation) -> CubeTensor {
     let x = into_contiguous(x);
     let (client, element, [pixels, channels]) = (x.client.clone(), element(&x), pixels_and_channels(&x));
@@ -120,7 +120,8 @@ pub fn activate(x: CubeTensor, shift: CubeTensor, activation: Activation) -> Cub
     y
 }
 
-/// The gradients of the map, of gamma and of beta: one pass that sums, one that writes.
+/// Returns the gradients of the feature map, of gamma and of beta, in two passes: one sums, one
+/// writes.
 pub fn normalise_gradients(
     x: CubeTensor,
     vectors: [CubeTensor; 4],
@@ -188,7 +189,8 @@ pub fn normalise_gradients(
     [input_gradient, gamma_gradient, beta_gradient]
 }
 
-/// Adds to a measurement, `count` numbers of which the mean and the sum of squared distances from it are known, another.
+/// Merges `other` into a measurement. A measurement has the mean of `count` values and the sum of
+/// their squared distances from it.
 #[cube]
 fn combine<N: Size>(
     mean: &mut Vector<f32, N>,
@@ -205,7 +207,7 @@ fn combine<N: Size>(
     *count = total;
 }
 
-/// Combines the measurements of a cube's rows, for the units of the first.
+/// Merges the measurements of a cube's rows; the units of its first row get the result.
 #[cube]
 fn combine_rows<N: Size>(
     mean: &mut Vector<f32, N>,
@@ -235,7 +237,7 @@ fn combine_rows<N: Size>(
     }
 }
 
-/// [pixels, channels] → means and sums of squared distances, [2, slices, channels].
+/// Measures [pixels, channels] → means and sums of squared distances, [2, slices, channels].
 #[cube(launch, address_type = "dynamic")]
 fn measure_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -281,8 +283,8 @@ fn measure_kernel<E: Float, N: Size>(
     }
 }
 
-/// [2, slices, channels] → mean `[channels]`, variance `[channels]`. A slice has measured `each` pixels, and up to `rows` of the
-/// `rest`, in order.
+/// Merges [2, slices, channels] → mean `[channels]` and variance `[channels]`. Every slice has
+/// measured `each` pixels; the `rest` is distributed in order, up to `rows` per slice.
 #[cube(launch, address_type = "dynamic")]
 fn combine_kernel<N: Size>(
     partial: &[Vector<f32, N>],
@@ -317,13 +319,14 @@ fn combine_kernel<N: Size>(
     }
 }
 
-/// `1 / sqrt(variance + epsilon)`
+/// Returns `1 / sqrt(variance + epsilon)`.
 #[cube]
 fn inverse_deviation<N: Size>(variance: Vector<f32, N>, epsilon: f32) -> Vector<f32, N> {
     Vector::new(1.0) / Vector::sqrt(variance + Vector::new(epsilon))
 }
 
-/// By the inverse root of a square, for which GPUs have an instruction; a division takes them twice as many.
+/// Returns the sigmoid of `z`. GPUs have an instruction for the inverse square root; a division
+/// takes twice as many.
 #[cube]
 fn sigmoid<N: Size>(z: Vector<f32, N>) -> Vector<f32, N> {
     let inverse = Vector::new(1.0) + Vector::exp(-z);
@@ -340,7 +343,7 @@ pub fn activated<N: Size>(z: Vector<f32, N>, #[comptime] activation: Activation)
     }
 }
 
-/// The gradient before the activation, given that after it.
+/// Returns the gradient before the activation, from the gradient after it.
 #[cube]
 fn activation_gradient<N: Size>(
     z: Vector<f32, N>,
@@ -434,7 +437,7 @@ fn activate_kernel<E: Float, N: Size>(
     }
 }
 
-/// The sums of the gradient times the normalised map, and of the gradient: [slices, 2, channels].
+/// Sums the gradient times the normalized feature map, and the gradient: [slices, 2, channels].
 #[cube(launch, address_type = "dynamic")]
 fn sum_gradients_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -489,8 +492,9 @@ fn sum_gradients_kernel<E: Float, N: Size>(
     }
 }
 
-/// The gradient of the map from the sums [2, channels]; also hands the sums on, as gradients of gamma and beta. `share` is what
-/// one pixel has in the statistics: nothing, if they are fixed.
+/// Computes the gradient of the feature map from the sums [2, channels], and returns the sums as
+/// the gradients of gamma and beta. `share` is the weight of one pixel in the statistics: 0 if they
+/// are fixed.
 #[cube(launch, address_type = "dynamic")]
 fn normalise_gradient_kernel<E: Float, N: Size>(
     x: &[Vector<E, N>],

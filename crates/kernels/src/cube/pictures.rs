@@ -1,7 +1,9 @@
-//! What augmentation does to pictures, each with an operation of its own, in one pass over all of them; those that depend on how often
-//! values occur need a second one that counts, and blurs six.
+//! Image augmentation on packed pixels. Each image has its own operation, and one pass performs
+//! those of the whole batch. Operations that depend on a histogram need a second pass that counts,
+//! and blurs need six.
 //!
-//! The cubes along the second axis are the pictures', so that units of a cube do the same.
+//! The cube's position along the second axis is the index of the image, so that the units of a cube
+//! perform the same operation.
 
 use burn::{
     backend::{TensorMetadata, ops::IntTensorOps},
@@ -24,33 +26,34 @@ use crate::pictures::{Operation, PASSES, Sampling};
 
 /// Units in a cube.
 const UNITS: usize = 256;
-/// Pixels that a unit should have.
+/// Minimum number of pixels per unit.
 const PIXELS: usize = 4;
-/// Pictures at most, and pixels of each: as many as there can be cubes, and as many as can be added up.
+/// Maximum number of images, limited by the number of cubes along an axis, and of pixels per image,
+/// so that their sum fits into 32 bits.
 const MOST: [usize; 2] = [65_535, 1 << 24];
 
-/// Channels whose values are counted: red, green, blue and grey.
+/// Number of channels with a histogram: red, green, blue and gray.
 const COUNTED: usize = 4;
 
-/// Are they numbers of 32 bits, as the kernels read them?
+/// Returns whether the tensor has 32-bit integers and is not empty.
 pub fn are_words(numbers: &CubeTensor) -> bool {
     matches!(numbers.dtype, DType::I32 | DType::U32) && numbers.shape().num_elements() > 0
 }
 
-/// Can the kernels take so many pictures of this size?
+/// Returns whether the kernels support this number and size of images.
 pub fn takes(pictures: &CubeTensor) -> bool {
     let [images, height, width] = pictures.shape().dims();
     are_words(pictures) && images <= MOST[0] && height * width <= MOST[1]
 }
 
-/// Cubes and their units for so many items of each of so many pictures.
+/// Returns the cubes, and their units, that process `items` items of each of `pictures` images.
 fn cubes(client: &Client, items: usize, pictures: usize) -> (CubeCount, CubeDim) {
     let units = UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1);
     let cubes = items.div_ceil(units * PIXELS).min(MOST[0]);
     (CubeCount::Static(cubes as u32, pictures as u32, 1), CubeDim::new_1d(units as u32))
 }
 
-/// Pictures from their bytes.
+/// Unpacks bytes into one integer per pixel.
 pub fn unpack(words: CubeTensor, size: [usize; 3]) -> CubeTensor {
     let words = into_contiguous(words);
     let pictures = empty(&words, Shape::new(size));
@@ -68,7 +71,7 @@ pub fn unpack(words: CubeTensor, size: [usize; 3]) -> CubeTensor {
     pictures
 }
 
-/// Their bytes as numbers.
+/// Returns the bytes of all pixels as f32, [N, H, W, 3].
 pub fn channels(pictures: CubeTensor) -> CubeTensor {
     let pictures = into_contiguous(pictures);
     let [images, height, width] = pictures.shape().dims();
@@ -87,14 +90,14 @@ pub fn channels(pictures: CubeTensor) -> CubeTensor {
     channels
 }
 
-/// Every picture of `[N, H, W]` after its operation.
+/// Applies each image's operation to `pictures`, `[N, H, W]`.
 pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> CubeTensor {
     let pictures = into_contiguous(pictures);
     let [images, height, width] = pictures.shape().dims();
     let (client, address_type) = (pictures.client.clone(), address(&[&pictures]));
     let program = Program::new(operations, width, height);
     let device = pictures.device.clone();
-    // A buffer is never empty.
+    // Buffers may not be empty.
     let upload = |mut numbers: Vec<u32>| {
         numbers.resize(numbers.len().max(1), 0);
         let count = numbers.len();
@@ -146,7 +149,7 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
     if blurred > 0 {
         let blurs = upload(program.blurs);
         let between = empty(&done, done.shape());
-        // As many passes as bring them back.
+        // An even number of passes leaves the result in `done`.
         let there_and_back = [(&done, &between), (&between, &done)];
         for pass in 0..2 * PASSES as usize {
             let (from, to) = there_and_back[pass % 2];
@@ -167,7 +170,7 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
     done
 }
 
-/// Four pixels from every three words.
+/// Unpacks four pixels from every three words.
 #[cube(launch, address_type = "dynamic")]
 fn unpack_kernel(words: &[u32], pictures: &mut [u32], pixels: usize) {
     let mut first = 4 * ABSOLUTE_POS_X as usize;
@@ -176,7 +179,7 @@ fn unpack_kernel(words: &[u32], pictures: &mut [u32], pixels: usize) {
         #[unroll]
         for index in 0..4usize {
             if first + index < pixels {
-                // Its first byte, in this word and perhaps the next.
+                // The pixel's first byte; its bytes are in this word and possibly the next.
                 let byte = comptime!(3 * index as u32);
                 let (at, shift) = comptime!(((byte / 4) as usize, 8 * (byte % 4)));
                 let mut pixel = words[word + at] >> shift;
@@ -203,7 +206,7 @@ fn channels_kernel(pictures: &[u32], channels: &mut [f32], pixels: usize) {
     }
 }
 
-/// How often each value occurs, `[N, COUNTED, VALUES]`, in pictures whose table is measured.
+/// Computes histograms, `[N, COUNTED, VALUES]`, of the images whose table depends on them.
 #[cube(launch, address_type = "dynamic")]
 fn count_kernel(pictures: &[u32], codes: &[u32], counts: &mut [Atomic<u32>], pixels: usize) {
     let picture = CUBE_POS_Y as usize;
@@ -226,7 +229,7 @@ fn count_kernel(pictures: &[u32], codes: &[u32], counts: &mut [Atomic<u32>], pix
     }
 }
 
-/// The tables that are measured; a unit has a value.
+/// Computes the tables that depend on histograms, one value per unit at a time.
 #[cube(launch, address_type = "dynamic")]
 fn table_kernel(counts: &[u32], codes: &[u32], numbers: &[u32], tables: &mut [u32], pixels: u32) {
     let picture = CUBE_POS_Y as usize;
@@ -258,7 +261,7 @@ fn table_kernel(counts: &[u32], codes: &[u32], numbers: &[u32], tables: &mut [u3
     }
 }
 
-/// The mean of the grey values that were counted from `first` on, rounded.
+/// Returns the mean, rounded, of the gray values whose histogram starts at `first`.
 #[cube]
 fn mean_grey(counts: &[u32], first: usize, pixels: u32) -> u32 {
     let mut sum = 0u32;
@@ -269,7 +272,7 @@ fn mean_grey(counts: &[u32], first: usize, pixels: u32) -> u32 {
     select(2 * rest >= pixels, mean + 1, mean)
 }
 
-/// What auto-contrast makes of a value.
+/// Returns the value after auto-contrast.
 #[cube]
 fn stretched(counts: &[u32], first: usize, own: u32) -> u32 {
     let mut lowest = 255u32;
@@ -282,13 +285,13 @@ fn stretched(counts: &[u32], first: usize, own: u32) -> u32 {
     }
     let mut new = own;
     if highest > lowest {
-        // Below the lowest and above the highest there are no pixels.
+        // No pixel is below the lowest or above the highest value.
         new = (max(own, lowest) - lowest) * 255 / (highest - lowest);
     }
     min(new, 255)
 }
 
-/// What equalizing makes of a value.
+/// Returns the value after histogram equalization.
 #[cube]
 fn equalized(counts: &[u32], first: usize, own: u32, pixels: u32) -> u32 {
     let mut below = 0u32;
@@ -359,7 +362,7 @@ fn perform_kernel(
                 new |= blended(grey, value(old, channel), factor) << comptime!(8 * channel as u32);
             }
         } else if kind == SHARPNESS {
-            // The outermost pixels are left as they are.
+            // The outermost pixels stay unchanged.
             if x > 0 && y > 0 && x + 1 < width && y + 1 < height {
                 new = sharpened(pictures, first + at, width as usize, factor);
             }
@@ -379,31 +382,32 @@ fn perform_kernel(
     }
 }
 
-/// A channel of a pixel.
+/// Returns a channel of a pixel.
 #[cube]
 fn value(pixel: u32, #[comptime] channel: usize) -> u32 {
     (pixel >> comptime!(8 * channel as u32)) & 0xff
 }
 
-/// What a conversion to a byte makes of a number: cut off and saturated.
+/// Converts a number to a byte: truncates and saturates.
 #[cube]
 fn byte(number: f32) -> u32 {
     u32::cast_from(min(max(number, 0.0), 255.0))
 }
 
-/// From `a` at `factor` 0 over `b` at 1 to beyond.
+/// Interpolates from `a` (`factor` 0) to `b` (`factor` 1), or extrapolates beyond.
 #[cube]
 fn blended(a: u32, b: u32, factor: f32) -> u32 {
     byte(a as f32 + factor * (b as f32 - a as f32))
 }
 
-/// ITU-R 601-2 in 16-bit fixed point.
+/// Returns the gray value: ITU-R 601-2 luma in 16-bit fixed point.
 #[cube]
 fn grey(pixel: u32) -> u32 {
     (value(pixel, 0usize) * 19595 + value(pixel, 1usize) * 38470 + value(pixel, 2usize) * 7471 + 0x8000) >> 16
 }
 
-/// The pixel at a place between pixels, from `taps`×`taps` of them, the edges being repeated outside.
+/// Interpolates the pixel at `(x, y)` from `taps`×`taps` neighbors; edge pixels are repeated
+/// outside of the image.
 #[cube]
 fn between(pictures: &[u32], first: usize, x: f32, y: f32, width: u32, height: u32, #[comptime] taps: usize) -> u32 {
     let half = comptime!(if taps == 1 { 0.0f32 } else { 0.5 });
@@ -439,7 +443,7 @@ fn between(pictures: &[u32], first: usize, x: f32, y: f32, width: u32, height: u
     new
 }
 
-/// `at` of the way between the two in the middle.
+/// Interpolates between the two middle values, at the fraction `at` of the way.
 #[cube]
 fn interpolated(values: &Array<f32>, at: f32, #[comptime] taps: usize) -> f32 {
     if comptime!(taps == 1) {
@@ -447,7 +451,7 @@ fn interpolated(values: &Array<f32>, at: f32, #[comptime] taps: usize) -> f32 {
     } else if comptime!(taps == 2) {
         values[0] + (values[1] - values[0]) * at
     } else {
-        // Pillow's cubic, a = -1.
+        // Pillow's bicubic filter, a = -1.
         let p2 = values[2] - values[0];
         let p3 = 2.0 * (values[0] - values[1]) + values[2] - values[3];
         let p4 = values[1] - values[0] - values[2] + values[3];
@@ -455,7 +459,7 @@ fn interpolated(values: &Array<f32>, at: f32, #[comptime] taps: usize) -> f32 {
     }
 }
 
-/// The pixel blended with its neighbours' mean by weights 1 1 1, 1 5 1, 1 1 1.
+/// Blends the pixel with the mean of its neighborhood, weighted by 1 1 1, 1 5 1, 1 1 1.
 #[cube]
 fn sharpened(pictures: &[u32], at: usize, width: usize, factor: f32) -> u32 {
     let mut new = 0u32;
@@ -470,13 +474,13 @@ fn sharpened(pictures: &[u32], at: usize, width: usize, factor: f32) -> u32 {
                 sum += value(pictures[at + row * width + column - width - 1], channel);
             }
         }
-        // sum / 13, rounded: a half cannot come about.
+        // sum / 13, rounded; 13 is odd, so a tie cannot occur.
         new |= blended((2 * sum + 13) / 26, own, factor) << comptime!(8 * channel as u32);
     }
     new
 }
 
-/// The pixel with `turn` added to its hue, in Pillow's 8-bit HSV.
+/// Adds `turn` to the pixel's hue, in Pillow's 8-bit HSV.
 #[cube]
 fn turned(pixel: u32, turn: u32) -> u32 {
     let (r, g, b) = (value(pixel, 0usize), value(pixel, 1usize), value(pixel, 2usize));
@@ -516,7 +520,7 @@ fn from_hsv(hue: u32, saturation: u32, value: u32) -> u32 {
     select(saturation == 0, grey, red | (green << 8) | (blue << 16))
 }
 
-/// One box blur, across or down, of the pictures that `blurs` names.
+/// Applies one box blur, horizontal or vertical, to the images listed in `blurs`.
 #[cube(launch, address_type = "dynamic")]
 fn blur_kernel(from: &[u32], blurs: &[u32], to: &mut [u32], width: u32, height: u32, #[comptime] down: bool) {
     let blur = 4 * CUBE_POS_Y as usize;
@@ -527,7 +531,7 @@ fn blur_kernel(from: &[u32], blurs: &[u32], to: &mut [u32], width: u32, height: 
     let mut at = ABSOLUTE_POS_X as usize;
     while at < pixels {
         let (x, y) = (at as u32 % width, at as u32 / width);
-        // Where the pixel lies along its line, the line's length, and from one to the next.
+        // The pixel's position in its line, the line's length, and the distance between its pixels.
         let place = if comptime!(down) { y } else { x };
         let length = if comptime!(down) { height } else { width };
         let step = if comptime!(down) { width } else { 1u32.runtime() };

@@ -1,6 +1,7 @@
-//! Convolutions as products of matrices. Results lie in memory without gaps, as the next kernel wants them, where Burn would align
-//! every pixel on its own. The gradient of a weight, whose matrix is small and whose sums run over all pixels of a batch, is cut into
-//! slices that keep the whole GPU busy.
+//! Convolutions as matrix multiplications. Results are contiguous, as the next kernel requires,
+//! whereas Burn would align every pixel separately. The gradient of a weight is a small matrix
+//! whose sums run over all pixels of a batch, so it is split into slices that keep the whole GPU
+//! busy.
 
 use burn::{
     backend::{TensorMetadata, ops::FloatTensorOps},
@@ -18,20 +19,21 @@ use super::lanes::{single, sum_slices, vector_size};
 use super::{address, element, empty, empty_of, pixels_and_channels, tune};
 use crate::Window;
 
-/// A map of fewer channels, such as an image, has little to unfold.
+/// A feature map with fewer channels, such as an image, is cheap to unfold.
 const FEW_CHANNELS: usize = 8;
-/// What the length of an unfolded map's rows is a multiple of, so that they are read, and written, in vectors.
+/// Rows of an unfolded feature map have a multiple of this length, so that they are read and
+/// written in vectors.
 const ROW: usize = 8;
-/// Numbers of the factors for each sum that a slice stores, at least.
+/// Minimum number of matrix elements that a slice reads for each sum that it stores.
 const SHARE: usize = 4;
-/// Side of the square of results that is one cube's, about.
+/// Approximate side length of the square of results that one cube computes.
 const TILE: usize = 64;
-/// Processors of a GPU that does not tell.
+/// Number of multiprocessors assumed if the device does not report it.
 const PROCESSORS: usize = 64;
-/// Cubes for every processor, so that some compute while others wait for memory.
+/// Number of cubes per multiprocessor, so that some compute while others wait for memory.
 const CUBES: usize = 16;
 
-/// `x` [N, H, W, Ci] with `weight` [Co, Ci, 1, 1] → [N, H, W, Co].
+/// Convolves `x` [N, H, W, Ci] with `weight` [Co, Ci, 1, 1] → [N, H, W, Co].
 pub fn pointwise(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     let [batch, height, width, channels] = x.shape().dims();
     let [outputs, ..] = weight.shape().dims::<4>();
@@ -39,7 +41,7 @@ pub fn pointwise(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     reshape(product(as_matrix(x), weight), Shape::new([batch, height, width, outputs]))
 }
 
-/// The gradient of the map.
+/// Returns the gradient of the input.
 pub fn pointwise_input_gradient(weight: CubeTensor, gradient: CubeTensor) -> CubeTensor {
     let [outputs, channels, ..] = weight.shape().dims::<4>();
     let [batch, height, width, _] = gradient.shape().dims();
@@ -47,19 +49,20 @@ pub fn pointwise_input_gradient(weight: CubeTensor, gradient: CubeTensor) -> Cub
     reshape(product(as_matrix(gradient), weight), Shape::new([batch, height, width, channels]))
 }
 
-/// The gradient of the weight, [Co, Ci, 1, 1].
+/// Returns the gradient of the weight, [Co, Ci, 1, 1].
 pub fn pointwise_weight_gradient(x: CubeTensor, gradient: CubeTensor) -> CubeTensor {
     let ([_, channels], [_, outputs]) = (pixels_and_channels(&x), pixels_and_channels(&gradient));
     reshape(sum_of_products(gradient, as_matrix(x)), Shape::new([outputs, channels, 1, 1]))
 }
 
-/// Is a map unfolded for a dense convolution? Otherwise Burn's kernels for tensor cores unfold it as they go.
+/// Returns whether `x` is unfolded (im2col) for a dense convolution. Otherwise Burn's tensor-core
+/// kernels unfold it on the fly.
 pub fn unfolds(x: &CubeTensor) -> bool {
     let [.., channels] = x.shape().dims::<4>();
     channels < FEW_CHANNELS || !tune::uses_tensor_cores(x)
 }
 
-/// `x` [N, H, W, Ci] with `weight` [Co, Ci, k, k] → [N, H', W', Co].
+/// Convolves `x` [N, H, W, Ci] with `weight` [Co, Ci, k, k] → [N, H', W', Co].
 pub fn dense(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
     let [batch, height, width, channels] = x.shape().dims();
     let [outputs, ..] = weight.shape().dims::<4>();
@@ -80,7 +83,7 @@ pub fn dense(x: CubeTensor, weight: CubeTensor, window: Window) -> CubeTensor {
     reshape(y, Shape::new([batch, window.output(height), window.output(width), outputs]))
 }
 
-/// The gradient of the map, whose height and width are `size`.
+/// Returns the gradient of the input, which has the height and width `size`.
 pub fn dense_input_gradient(weight: CubeTensor, gradient: CubeTensor, window: Window, size: [usize; 2]) -> CubeTensor {
     let [outputs, channels, ..] = weight.shape().dims::<4>();
     let columns = window.kernel * window.kernel * channels;
@@ -90,8 +93,8 @@ pub fn dense_input_gradient(weight: CubeTensor, gradient: CubeTensor, window: Wi
     fold(product(as_matrix(gradient), weight), window, [batch, rows, columns, channels], size)
 }
 
-/// The gradient of the weight, [Co, Ci, k, k]. Of a map with many channels a row of the window is unfolded at a time, which takes
-/// a third of the memory or less.
+/// Returns the gradient of the weight, [Co, Ci, k, k]. If the feature map has many channels, one
+/// kernel row is unfolded at a time, which reduces the memory to a third or less.
 pub fn dense_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Window) -> CubeTensor {
     let [.., channels] = x.shape().dims::<4>();
     let [.., outputs] = gradient.shape().dims::<4>();
@@ -109,13 +112,13 @@ pub fn dense_weight_gradient(x: CubeTensor, gradient: CubeTensor, window: Window
     into_contiguous(permute(weight, &[0, 3, 1, 2]))
 }
 
-/// [N, H, W, C] → [N H W, C]
+/// Reshapes [N, H, W, C] → [N H W, C].
 fn as_matrix(x: CubeTensor) -> CubeTensor {
     let shape = Shape::new(pixels_and_channels(&x));
     reshape(into_contiguous(x), shape)
 }
 
-/// `left` [.., M, K] with `right` [.., K, N], a map's or a weight → [.., M, N], without gaps.
+/// Multiplies `left` [.., M, K] by `right` [.., K, N] → [.., M, N], contiguous.
 fn product(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     let dtype = left.dtype;
     product_in(left, right, dtype)
@@ -130,7 +133,7 @@ fn product_in(left: CubeTensor, right: CubeTensor, dtype: DType) -> CubeTensor {
     y
 }
 
-/// The sum over all pixels of `gradient` [.., M] times `x` [pixels, N] → [M, N], in single precision.
+/// Sums `gradient` [.., M] times `x` [pixels, N] over all pixels → [M, N], in single precision.
 fn sum_of_products(gradient: CubeTensor, x: CubeTensor) -> CubeTensor {
     let ([pixels, columns], [_, outputs]) = (x.shape().dims(), pixels_and_channels(&gradient));
     let slices = slices(&x.client, pixels, [outputs, columns]);
@@ -144,7 +147,8 @@ fn sum_of_products(gradient: CubeTensor, x: CubeTensor) -> CubeTensor {
     reshape(sums, Shape::new([outputs, columns]))
 }
 
-/// Slices, all alike, of a sum over `pixels` for a matrix of results.
+/// Returns the number of equal slices into which a sum over `pixels` is split, for a result of
+/// `rows` × `columns`.
 fn slices(client: &Client, pixels: usize, [rows, columns]: [usize; 2]) -> usize {
     let processors = client.properties().hardware.num_streaming_multiprocessors;
     let tiles = rows.div_ceil(TILE) * columns.div_ceil(TILE);
@@ -154,7 +158,8 @@ fn slices(client: &Client, pixels: usize, [rows, columns]: [usize; 2]) -> usize 
     (1..=most).rev().find(|slices| pixels.is_multiple_of(*slices)).unwrap_or(1)
 }
 
-/// What each position of a window sees of `x` [N, H, W, C], for some of its taps: [N H' W', taps C], filled up with zeros.
+/// Unfolds `x` [N, H, W, C] (im2col): returns the inputs of each window position for a range of its
+/// taps, [N H' W', taps C], with rows padded by zeros.
 fn unfold(x: CubeTensor, window: Window, taps: std::ops::Range<usize>) -> CubeTensor {
     let Window { kernel, stride, padding } = window;
     let [batch, height, width, channels] = x.shape().dims();
@@ -191,7 +196,8 @@ fn unfold(x: CubeTensor, window: Window, taps: std::ops::Range<usize>) -> CubeTe
     unfolded
 }
 
-/// The sum of what the positions of a window, [N, H', W'], have to say of each pixel: [N H' W', k k C] → [N, H, W, C].
+/// Folds (col2im): sums for each pixel the values of all window positions, [N, H', W'], that
+/// contain it: [N H' W', k k C] → [N, H, W, C].
 fn fold(
     unfolded: CubeTensor,
     window: Window,
@@ -227,10 +233,11 @@ fn fold(
     x
 }
 
-/// Units of a cube that unfolds or folds a map.
+/// Units in a cube of the unfold and fold kernels.
 const UNITS: u32 = 256;
 
-/// Cubes for as many items; each handles more than one, if there are very many.
+/// Returns the cubes for `items` items; each unit handles more than one item if there are very
+/// many.
 fn cubes(items: usize) -> CubeCount {
     CubeCount::Static(items.div_ceil(UNITS as usize).min(1 << 14) as u32, 1, 1)
 }

@@ -1,14 +1,16 @@
-//! The operations of a batch of pictures as numbers, which is how kernels read them.
+//! Encoding of a batch's image operations as numbers, which the kernels read.
 
 use crate::pictures::{Area, BoxBlur, Interpolation, Operation, Sampling, hue_steps};
 
-/// Numbers of a picture in `codes`: its kind, how its table is measured, a rectangle, a colour, and where its noise begins.
+/// Numbers per image in `codes`: the kind of operation, the kind of histogram table, a rectangle
+/// (4), a color, and the start of its noise. Hue operations store their shift in place of the
+/// rectangle.
 pub const CODES: usize = 8;
-/// Numbers of a picture in `numbers`: a matrix, or a factor.
+/// Numbers per image in `numbers`: a matrix, or a factor.
 pub const NUMBERS: usize = 6;
-/// Values of a byte.
+/// Number of values of a byte.
 pub const VALUES: usize = 256;
-// What happens to a picture; 0 keeps it as it is.
+// Kinds of operations; 0 leaves the image unchanged.
 pub const NEAREST: u32 = 1;
 pub const BILINEAR: u32 = 2;
 pub const BICUBIC: u32 = 3;
@@ -19,25 +21,26 @@ pub const HUE: u32 = 7;
 pub const PAINT: u32 = 8;
 pub const NOISE: u32 = 9;
 
-// How its table is measured.
+// Kinds of tables that are computed from the image's histogram.
 pub const AUTO_CONTRAST: u32 = 1;
 pub const EQUALIZE: u32 = 2;
 pub const CONTRAST: u32 = 3;
 
-/// The operations of a batch as kernels read them.
+/// The operations of a batch, as kernels read them.
 #[derive(Default)]
 pub struct Program {
     /// `[N, CODES]`
     pub codes: Vec<u32>,
     /// `[N, NUMBERS]`
     pub numbers: Vec<f32>,
-    /// `[N, VALUES]`, a pixel for each value of its three channels, if any picture has a table.
+    /// `[N, VALUES]`: for each byte value a pixel with the new value of each channel. Empty if no
+    /// image uses a table.
     pub tables: Vec<u32>,
-    /// Pixels of all noise.
+    /// The pixels of all noise operations.
     pub noise: Vec<u32>,
-    /// Whether tables are measured.
+    /// Whether any table is computed from a histogram.
     pub measured: bool,
-    /// Picture, and its [`BoxBlur`].
+    /// For each blurred image its index and the three numbers of its [`BoxBlur`].
     pub blurs: Vec<u32>,
 }
 
@@ -65,7 +68,7 @@ impl Program {
     ) -> ([u32; CODES], [f32; NUMBERS]) {
         let (mut codes, mut numbers) = ([0; CODES], [0.0; NUMBERS]);
         let mut warp = |kind: u32, [a, b, c, d, e, f]: [f64; 6], fill: [u8; 3]| {
-            // Pixels have their centres at halves.
+            // Pixel centers are at half-integer coordinates.
             let from_first = [a, b, 0.5 * (a + b) + c, d, e, 0.5 * (d + e) + f];
             numbers = from_first.map(|number| number as f32);
             (codes[0], codes[6]) = (kind, pixel(fill));

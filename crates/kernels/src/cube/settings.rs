@@ -1,21 +1,22 @@
-//! Settings of CubeCL and of Burn's fusion of operations, which all GPUs of a process share.
+//! Settings of CubeCL and of Burn's operation fusion, shared by all GPUs of a process.
 
 use burn::BurnConfig;
 use burn_cubecl::cubecl::config::RuntimeConfig;
 #[cfg(feature = "kernel-cache")]
 use burn_cubecl::cubecl::config::{CubeClRuntimeConfig, cache::CacheConfig};
 
-/// Sets up what GPUs share. Does nothing once a GPU has been used; other settings are those of `burn.toml`, `cubecl.toml` and
-/// their environment variables.
+/// Applies the settings that all GPUs share. Has no effect once a GPU has been used. All other
+/// settings come from `burn.toml`, `cubecl.toml` and their environment variables.
 pub fn set_up_gpus() {
     fuse_chains();
     #[cfg(feature = "kernel-cache")]
     keep_kernels();
 }
 
-/// Has only operations fused that follow each other. Burn would look for others in between, too; with most operations being kernels
-/// of our own, which nothing is fused with, it then put off up to a whole training step, and a search for what to fuse, that took
-/// longer than the step, came up again whenever a program waited for the GPU.
+/// Restricts fusion to operations that directly follow each other. By default Burn also searches
+/// for fusable operations further apart. Most operations here are custom kernels, which are never
+/// fused, so Burn deferred up to a whole training step and, whenever the program waited for the
+/// GPU, repeated a search that took longer than the step.
 fn fuse_chains() {
     let with_chains = || {
         let mut config = serde_json::to_value(BurnConfig::from_current_dir().override_from_env()).ok()?;
@@ -27,7 +28,7 @@ fn fuse_chains() {
     }
 }
 
-/// Keeps kernels compiled and tuned in the user's cache directory, for later runs.
+/// Stores compiled kernels and tuning results in the user's cache directory for later runs.
 #[cfg(feature = "kernel-cache")]
 fn keep_kernels() {
     let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();

@@ -1,8 +1,9 @@
-//! The gradient of a weight for a map in 16 bits, on tensor cores: small matrices, each a sum over very many pixels, of which every cube has a
-//! slice.
+//! The gradient of a weight for a 16-bit feature map, on tensor cores: small matrices, each a sum
+//! over very many pixels, of which every cube computes a slice.
 //!
-//! As for [`tall`](super::tall) products memory decides how long it takes. A cube reads both maps a strip of pixels at a time, as whole rows and with all
-//! reads under way together; its planes share the matrix's tiles and keep their sums in registers.
+//! As for [`tall`](super::tall) multiplications, memory bandwidth limits the speed. A cube reads
+//! strips of pixels from both feature maps, as whole rows and with overlapping reads. Its planes
+//! share the matrix's tiles and keep their sums in registers.
 
 use burn::{backend::TensorMetadata, tensor::DType};
 use burn_cubecl::{
@@ -18,56 +19,58 @@ use burn_cubecl::{
 use super::tall::{GAP, tile_of, widest_of};
 use super::{address, element};
 
-/// Elements of a strip of both maps, about.
+/// Approximate number of elements in a strip of both feature maps.
 const STRIP: usize = 12 << 10;
-/// Pixels of a strip, at most.
+/// Maximum number of pixels in a strip.
 const PIXELS: usize = 128;
-/// Planes of a cube, at most.
+/// Maximum number of planes in a cube.
 const PLANES: usize = 8;
-/// Tiles whose sums a plane keeps, at most.
+/// Maximum number of tiles whose sums a plane keeps.
 const TILES: usize = 12;
 
-/// Of a sum; all that is compiled in.
+/// Compile-time parameters of a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Layout {
     rows: usize,
     columns: usize,
-    /// Side of a tile.
+    /// Side length of a tile.
     tile: usize,
-    /// Pixels of a strip.
+    /// Number of pixels in a strip.
     strip: usize,
-    /// Units of a plane.
+    /// Number of units in a plane.
     plane: usize,
-    /// Planes of a cube.
+    /// Number of planes in a cube.
     planes: usize,
 }
 
 impl Layout {
-    /// From one pixel to the next in shared memory, for both maps.
+    /// Returns the distance between pixels in shared memory, for both feature maps.
     fn pitches(self) -> [usize; 2] {
         [self.rows, self.columns].map(|length| length.next_multiple_of(self.tile) + GAP)
     }
 
-    /// Tiles of the matrix, downwards and to the right.
+    /// Returns the number of tiles of the matrix, vertically and horizontally.
     fn tiles(self) -> [usize; 2] {
         [self.rows, self.columns].map(|length| length.div_ceil(self.tile))
     }
 
-    /// Tiles of a plane.
+    /// Returns the number of tiles per plane.
     fn own_tiles(self) -> usize {
         let [down, right] = self.tiles();
         (down * right).div_ceil(self.planes)
     }
 
-    /// Bytes of shared memory: a strip of both maps, and a tile of sums for each plane.
+    /// Returns the bytes of shared memory: a strip of both feature maps, and a tile of sums for
+    /// each plane.
     fn bytes(self) -> usize {
         let [left, right] = self.pitches();
         self.strip * (left + right) * size_of::<u16>() + self.planes * self.tile * self.tile * size_of::<f32>()
     }
 }
 
-/// Writes `left` [S, M, K], of which columns lie in order, times `right` [S, K, N], of which rows do, into `y` [S, M, N] in single
-/// precision, if these are matrices for which this is made and the device can do it.
+/// Writes `left` [S, M, K], stored column by column, times `right` [S, K, N], stored row by row,
+/// into `y` [S, M, N] in single precision. Returns false without writing if the kernel does not
+/// support these matrices or this device.
 pub fn product(left: &CubeTensor, right: &CubeTensor, y: &CubeTensor) -> bool {
     let Some((layout, vectors)) = layout(left, right, y) else { return false };
     let (client, element, [slices, _, pixels]) = (left.client.clone(), element(left), left.shape().dims());
@@ -88,7 +91,8 @@ pub fn product(left: &CubeTensor, right: &CubeTensor, y: &CubeTensor) -> bool {
     true
 }
 
-/// How to compute it, and the widths of the vectors in which the maps are read.
+/// Returns the compile-time parameters and the widths of the vectors in which both feature maps are
+/// read.
 fn layout(left: &CubeTensor, right: &CubeTensor, y: &CubeTensor) -> Option<(Layout, [usize; 2])> {
     let short = matches!(left.dtype, DType::F16 | DType::BF16) && right.dtype == left.dtype && y.dtype == DType::F32;
     let batched = [left, right, y].iter().all(|tensor| tensor.shape().num_dims() == 3);
@@ -155,7 +159,7 @@ fn sums_kernel<E: Float, L: Size, R: Size>(
         for step in 0..comptime!(strip / side) {
             #[unroll]
             for index in 0..count {
-                // Planes beyond the last tile compute it once more, for nothing.
+                // Planes without a tile of their own repeat the last tile and discard the result.
                 let tile = min(own + index * planes, comptime!(down * across - 1));
                 let (row, column) = (tile / across, tile % across);
                 let at = step * comptime!(side * left_pitch / left_width) + row * comptime!(side / left_width);
@@ -208,7 +212,8 @@ fn sums_kernel<E: Float, L: Size, R: Size>(
     }
 }
 
-/// Reads a strip of pixels, the first of which is `first` among those of all slices, and zeros beyond the last of those `left`.
+/// Reads a strip of pixels, starting at pixel `first` counted over all slices; zeros fill it beyond
+/// the `left` remaining pixels.
 #[cube]
 fn read_strip<E: Float, V: Size>(
     map: &[Vector<E, V>],
@@ -227,7 +232,7 @@ fn read_strip<E: Float, V: Size>(
     let mut values = Array::<Vector<E, V>>::new(count);
     #[unroll]
     for part in 0..count {
-        // Units beyond the last vector read it once more, so that no read waits for a condition.
+        // Units beyond the last vector reread it, so that no read depends on a branch.
         let place = min(part * units + UNIT_POS as usize, comptime!(all - 1));
         let pixel = place / length;
         let inside = pixel < left;
@@ -250,9 +255,9 @@ mod tests {
     use super::super::tall::tests::{map, numbers, read};
     use super::*;
 
-    /// On the device that CubeCL finds, if its tensor cores are such.
+    /// Runs on CubeCL's default device; skipped if the kernel does not support its tensor cores.
     #[test]
-    fn sums_are_exact() {
+    fn slice_sums_match_a_direct_computation() {
         for (slices, pixels, rows, columns) in
             [(3, 700, 96, 16), (2, 513, 24, 20), (5, 64, 8, 4), (1, 1100, 40, 48), (2, 999, 56, 96), (4, 129, 12, 144)]
         {

@@ -1,8 +1,10 @@
-//! The product of a tall matrix in 16 bits, a map's pixels, with a small one, a weight in 16 or 32, on tensor cores.
+//! Multiplication of a tall 16-bit matrix, the pixels of a feature map, by a small one, a weight in
+//! 16 or 32 bits, on tensor cores.
 //!
-//! It does little with every number that it reads, so that memory decides how long it takes. The small matrix stays in each cube's shared memory;
-//! every plane takes strips of rows one after the other: reads one as a whole, in order, with all reads under way together; multiplies it
-//! tile by tile; and writes whole vectors.
+//! There is little arithmetic per element, so memory bandwidth limits the speed. The small matrix
+//! stays in each cube's shared memory. Every plane processes one strip of rows after the other: it
+//! reads a whole strip in order and with overlapping reads, multiplies it tile by tile, and writes
+//! whole vectors.
 
 use burn::{backend::TensorMetadata, tensor::DType};
 use burn_cubecl::{
@@ -17,68 +19,71 @@ use burn_cubecl::{
 
 use super::{address, element};
 
-/// Sides of a tile, as tensor cores take it: NVIDIA's, and Mesa's on the processor.
+/// Side lengths of a tile that tensor cores support: those of NVIDIA, and of Mesa's CPU driver.
 const TILES: [usize; 2] = [16, 8];
-/// Elements by which rows in shared memory are apart beyond their length, so that those of a tile lie in different banks.
+/// Number of elements between rows in shared memory, so that the rows of a tile are in different
+/// banks.
 pub const GAP: usize = 8;
-/// Elements of a strip, about: what a plane reads at once.
+/// Approximate number of elements in a strip, which a plane reads at once.
 const STRIP: usize = 2048;
-/// Planes of a cube: as many as its shared memory suffices for.
+/// Number of planes in a cube: the largest for which its shared memory suffices.
 const PLANES: [usize; 3] = [8, 4, 2];
-/// Strips of a plane, at least, for the small matrix to be worth its reading.
+/// Minimum number of strips per plane, to amortize reading the small matrix.
 const STRIPS: usize = 4;
-/// Cubes for each processor, at most.
+/// Maximum number of cubes per multiprocessor.
 const CUBES: usize = 16;
-/// Elements of the small matrix, at most.
+/// Maximum number of elements of the small matrix.
 const SMALL: usize = 1 << 15;
-/// Rows of the tall one, at least.
+/// Minimum number of rows of the tall matrix.
 const TALL: usize = 1 << 12;
 
-/// Of a product; all that is compiled in.
+/// Compile-time parameters of a multiplication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Layout {
-    /// Length of the sums.
+    /// Number of terms of each sum.
     terms: usize,
     columns: usize,
-    /// Side of a tile.
+    /// Side length of a tile.
     tile: usize,
-    /// Tiles of rows of a strip.
+    /// Number of tiles of rows in a strip.
     tiles: usize,
-    /// Units of a plane.
+    /// Number of units in a plane.
     plane: usize,
-    /// Planes of a cube.
+    /// Number of planes in a cube.
     planes: usize,
 }
 
 impl Layout {
-    /// Terms, filled up to whole tiles.
+    /// Returns the number of terms, rounded up to whole tiles.
     fn depth(self) -> usize {
         self.terms.next_multiple_of(self.tile)
     }
 
-    /// Columns, filled up to whole tiles.
+    /// Returns the number of columns, rounded up to whole tiles.
     fn width(self) -> usize {
         self.columns.next_multiple_of(self.tile)
     }
 
-    /// Elements from one row of a tile in shared memory to the next.
+    /// Returns the number of elements from one row of a tile in shared memory to the next.
     fn pitch(self) -> usize {
         self.depth() + GAP
     }
 
-    /// Rows of a strip.
+    /// Returns the number of rows in a strip.
     fn rows(self) -> usize {
         self.tiles * self.tile
     }
 
-    /// Bytes of shared memory: the small matrix, a strip and a tile of sums for each plane.
+    /// Returns the bytes of shared memory: the small matrix, and for each plane a strip and a tile
+    /// of sums.
     fn bytes(self) -> usize {
         let elements = (self.width() + self.planes * self.rows()) * self.pitch();
         elements * size_of::<u16>() + self.planes * self.tile * self.tile * size_of::<f32>()
     }
 }
 
-/// Writes `x` [M, K] times `weight` [K, N] into `y` [M, N], if these are matrices for which this is made and the device can do it.
+/// Writes `x` [M, K] times `weight` [K, N] into `y` [M, N]. Returns false without writing if the
+/// kernel does not support these matrices or this device.
 pub fn product(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> bool {
     let Some((layout, vectors)) = layout(x, weight, y) else { return false };
     let (client, [rows, _]) = (x.client.clone(), x.shape().dims());
@@ -107,7 +112,8 @@ pub fn product(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> bool {
     true
 }
 
-/// How to compute it, and the widths of the vectors in which `x` is read and `y` written.
+/// Returns the compile-time parameters and the widths of the vectors in which `x` is read and `y`
+/// is written.
 fn layout(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Option<(Layout, [usize; 2])> {
     let short = matches!(x.dtype, DType::F16 | DType::BF16) && y.dtype == x.dtype;
     let short = short && (weight.dtype == x.dtype || weight.dtype == DType::F32);
@@ -128,12 +134,13 @@ fn layout(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Option<(Layout
     let [read, written] = [widest_of(terms)?, widest_of(columns)?];
     let made_for =
         rows >= TALL && layout.depth() * layout.width() <= SMALL && in_order(x, terms) && in_order(y, columns);
-    // Every unit of a plane has as many vectors.
+    // Every unit of a plane handles the same number of vectors.
     let even = [tiles * tile * layout.depth() / read, tile * tile / written].iter().all(|n| n.is_multiple_of(plane));
     (made_for && even).then_some((layout, [read, written]))
 }
 
-/// The side of the tiles in which the device multiplies such numbers, adding up in single precision.
+/// Returns the side length of the tiles that the device multiplies in this precision with
+/// accumulation in single precision.
 pub fn tile_of(factor: &CubeTensor) -> Option<usize> {
     let properties = factor.client.properties();
     let hardware = &properties.hardware;
@@ -147,7 +154,7 @@ pub fn tile_of(factor: &CubeTensor) -> Option<usize> {
     TILES.into_iter().find(has).filter(|_| hardware.plane_size_min == hardware.plane_size_max)
 }
 
-/// The width of the vectors in which rows of this length are read.
+/// Returns the width of the vectors in which rows of this length are read.
 pub fn widest_of(length: usize) -> Option<usize> {
     [8, 4].into_iter().find(|width| length.is_multiple_of(*width))
 }
@@ -170,7 +177,7 @@ fn tall_kernel<E: Float, F: Float, R: Size, W: Size>(
     let strip = comptime!(layout.rows());
     let (depth, width) = comptime!((layout.depth(), layout.width()));
 
-    // Column by column.
+    // Stored column by column.
     let mut small = Shared::<[E]>::new_slice(comptime!(width * pitch));
     let mut index = UNIT_POS as usize;
     while index < comptime!(width * depth) {
@@ -190,11 +197,12 @@ fn tall_kernel<E: Float, F: Float, R: Size, W: Size>(
     let unit = UNIT_POS_X as usize;
     let own_lines = own * comptime!(strip * pitch / read);
     let own_sums = own * comptime!(side * side / written);
-    // All planes go round equally often, the last ones perhaps for nothing: barriers need not know of planes.
+    // All planes run the same number of iterations, the last ones possibly without work, so that
+    // barriers are valid even if they cover the whole cube.
     let mut index = CUBE_POS_X as usize * planes;
     while index < strips {
         let first = (index + own) * strip;
-        // All of the strip's rows, then all into shared memory.
+        // Read all rows of the strip, then store all of them in shared memory.
         let count = comptime!(strip * depth / read / plane);
         let mut values = Array::<Vector<E, R>>::new(count);
         #[unroll]
@@ -287,12 +295,14 @@ pub(super) mod tests {
     use super::super::{empty, empty_of};
     use super::*;
 
-    /// Small multiples of an eighth, which 16 bits hold exactly, as single precision does the sums of their products.
+    /// Returns small multiples of 1/8. They are exact in 16 bits, and so are the sums of their
+    /// products in single precision.
     pub fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|index| ((index * 7 + index / 11 + seed) % 9) as f32 / 8.0 - 0.5).collect()
     }
 
-    /// In 16 bits, bf16 where there is such, and without gaps, as maps are, on the device that CubeCL finds.
+    /// Creates a contiguous 16-bit tensor on CubeCL's default device, in bf16 if supported, else
+    /// f16.
     pub fn map<const D: usize>(values: &[f32], shape: [usize; D]) -> CubeTensor {
         let device = CubeDevice::default();
         let dtype = if CubeBackend::supports_dtype(&device, DType::BF16) { DType::BF16 } else { DType::F16 };
@@ -306,9 +316,9 @@ pub(super) mod tests {
         block_on(CubeBackend::float_into_data(tensor)).unwrap().convert::<f32>().try_to_vec().unwrap()
     }
 
-    /// If its tensor cores are such.
+    /// Skipped if the kernel does not support the device's tensor cores.
     #[test]
-    fn products_are_exact() {
+    fn tall_products_match_a_direct_computation() {
         for (rows, terms, columns, transposed) in [
             (4096, 16, 96, false),
             (4100, 24, 40, true),
@@ -334,7 +344,7 @@ pub(super) mod tests {
             for (index, found) in read(y).into_iter().enumerate() {
                 let (row, column) = (index / columns, index % columns);
                 let expected: f32 = (0..terms).map(|k| left[row * terms + k] * right[k * columns + column]).sum();
-                // What is written is rounded.
+                // Results are rounded to 16 bits.
                 let slack = 4e-3 * expected.abs().max(1.0);
                 assert!((found - expected).abs() <= slack, "{row}, {column}: {found}, not {expected}");
             }

@@ -1,6 +1,8 @@
-//! Which kernel computes a product of matrices. CubeCL has two dozen; to compile them all for every product of a network takes
-//! minutes. Here are those that were the quickest, or nearly, for products whose matrices are long and thin (measured on an H200, see
-//! docs/gpu.md), and one of our own. The first product of a kind tries two or three and what it finds is kept (see `settings`).
+//! Selection of the kernel for a matrix multiplication. CubeCL has two dozen kernels; compiling
+//! them all for every multiplication of a network takes minutes. The candidates here are those that
+//! were fastest, or nearly so, for long and thin matrices (measured on an H200, see docs/gpu.md),
+//! and two kernels of this crate. The first multiplication of a kind tries up to three candidates,
+//! and the result is cached (see `settings`).
 
 use burn_cubecl::{
     CubeTuneId,
@@ -32,13 +34,14 @@ use cubek::{
 
 use super::{element, sums, tall};
 
-/// Terms of each of the sums that one sum is cut into, at least.
+/// Minimum number of terms in each partial sum of a sum that is split into slices.
 pub const MANY_TERMS: usize = 512;
 
 type Operands = (CubeTensor, CubeTensor, CubeTensor);
 type Tuner = LocalTuner<MatmulAutotuneKey, CubeTuneId>;
 
-/// Writes `left` [.., M, K] times `right` [.., K, N], rounded to the precision of `left`, into `y` [.., M, N].
+/// Writes `left` [.., M, K] times `right` [.., K, N] into `y` [.., M, N]; factors are rounded to
+/// the precision of `left`.
 pub fn product(left: CubeTensor, right: CubeTensor, y: CubeTensor) {
     static TUNER: Tuner = local_tuner!();
     static PLAIN: Tuner = local_tuner!("plain");
@@ -50,8 +53,9 @@ pub fn product(left: CubeTensor, right: CubeTensor, y: CubeTensor) {
     tuner.execute(&id, &client, kernels, (left, right, y));
 }
 
-/// Are products of such factors computed by tensor cores? They round single precision to 10 bits (TF32), which
-/// `NVIDIA_TF32_OVERRIDE=0` forbids as it does for NVIDIA's own libraries.
+/// Returns whether factors of this precision are multiplied on tensor cores. These round single
+/// precision to 10 bits (TF32); `NVIDIA_TF32_OVERRIDE=0` forbids that, as it does for NVIDIA's own
+/// libraries.
 pub fn uses_tensor_cores(factor: &CubeTensor) -> bool {
     let matmul = &factor.client.properties().features.matmul;
     let present = !(matmul.cmma.is_empty() && matmul.mma.is_empty());
@@ -59,7 +63,8 @@ pub fn uses_tensor_cores(factor: &CubeTensor) -> bool {
     present && !(rounds && std::env::var("NVIDIA_TF32_OVERRIDE").is_ok_and(|value| value == "0"))
 }
 
-/// What is tried: kernels for tensor cores if they may be used, and those without where none of these can do it.
+/// Returns the candidates: tensor-core kernels if they may be used, and other kernels in case no
+/// tensor-core kernel supports a multiplication.
 fn candidates(tensor_cores: bool) -> TunableSet<MatmulAutotuneKey, Operands, ()> {
     let accelerated = TuneGroup::new("tensor cores", |_: &MatmulAutotuneKey| 1);
     let plain = TuneGroup::new("plain", |_: &MatmulAutotuneKey| 0);
@@ -88,10 +93,11 @@ fn candidates(tensor_cores: bool) -> TunableSet<MatmulAutotuneKey, Operands, ()>
     set
 }
 
-/// The rank of a kernel that is not tried.
+/// Rank of a kernel that is never tried.
 const NEVER: i8 = -1;
 
-/// Kernels without tensor cores; those of the highest rank are tried, the others if all those fail.
+/// Kernels without tensor cores and their ranks. Those of the highest rank are tried first, the
+/// others only if all of these fail.
 fn plain_kernels() -> [(Kernel, i8); 4] {
     use TileSizeSelection::{MaxTileSize, MinTileSize};
     let simple = |tile_size| Kernel::SimpleUnit(Inferred(SimpleUnitSelectionArgs { tile_size }));
@@ -99,7 +105,7 @@ fn plain_kernels() -> [(Kernel, i8); 4] {
     [(Kernel::Naive, 0), (simple(MaxTileSize), 1), (simple(MinTileSize), 1), (double, 1)]
 }
 
-/// Kernels for tensor cores, with the products for which they are tried.
+/// Kernels for tensor cores, with the kinds of multiplications for which they are tried.
 fn accelerated_kernels() -> [(Kernel, &'static [Kind]); 4] {
     use TileMatmulKind::{Cmma, Mma};
     let simple = |multi_rows, tile_matmul| SimpleArgs { multi_rows, tile_matmul };
@@ -113,30 +119,31 @@ fn accelerated_kernels() -> [(Kernel, &'static [Kind]); 4] {
     ]
 }
 
-/// What makes one kernel or another quick.
+/// Kinds of multiplications, which differ in their fastest kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Too small for the choice to matter.
     Small,
-    /// Few columns, and sums of few terms.
+    /// Few columns, and few terms per sum.
     Narrow,
-    /// Many columns, and sums of few terms.
+    /// Many columns, and few terms per sum.
     Wide,
-    /// Sums so long that it is worth to load some terms while others are computed.
+    /// Sums long enough that loading some terms while others are computed pays off.
     Long,
 }
 
 impl Kind {
-    /// Multiplications of a small product, at most.
+    /// Maximum number of multiplications of a small kind.
     const SMALL: usize = 1 << 25;
-    /// Columns of a wide product, at least.
+    /// Minimum number of columns of a wide kind.
     const WIDE: usize = 64;
-    /// Terms of a long sum, at least.
+    /// Minimum number of terms of a long kind.
     const LONG: usize = 256;
 
     fn of(key: &MatmulAutotuneKey) -> Self {
         let [rows, columns, terms] = [key.definition.m, key.definition.n, key.definition.k];
-        // Of sums in slices one alone may be small, but never all of them.
+        // The slices of a split sum, which have at least `MANY_TERMS` terms, may be small one by
+        // one, but not all together.
         let small = terms < MANY_TERMS && rows.saturating_mul(columns).saturating_mul(terms) <= Self::SMALL;
         if small {
             Self::Small
@@ -150,15 +157,16 @@ impl Kind {
     }
 }
 
-/// Writes a product, if it is one for which the kernel is made.
+/// Writes a product, or returns false if the kernel does not support it.
 type Product = fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool;
 
-/// Kernels of our own, with the products for which they are tried.
+/// Kernels of this crate, with the kinds of multiplications for which they are tried.
 fn own_kernels() -> [(&'static str, Product, &'static [Kind]); 2] {
     [("tall", tall::product, &[Kind::Narrow, Kind::Wide]), ("sums", sums::product, &[Kind::Long])]
 }
 
-/// A kernel that is tried. Other products share what was found; one of them that it refuses is left to the first of `others` that takes it.
+/// Wraps a candidate for tuning. Multiplications with the same key share a tuning result; if the
+/// chosen kernel does not support one of them, the first of `others` that does computes it.
 fn tunable(
     name: &str,
     product: impl Fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool + Send + Sync + 'static,
@@ -173,7 +181,7 @@ fn tunable(
     })
 }
 
-/// A kernel of CubeCL's.
+/// Wraps a kernel of CubeCL.
 fn cubecls(kernel: Kernel) -> impl Fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool + Send + Sync + 'static {
     move |left, right, y| launch(&kernel, left.clone(), right.clone(), y.clone()).is_ok()
 }
@@ -186,7 +194,8 @@ fn launch(kernel: &Kernel, left: CubeTensor, right: CubeTensor, y: CubeTensor) -
     launch_ref(&kernel.clone().into(), &client, left, right, y.binding(), &mut elements)
 }
 
-/// Products of a kind share what was found: sizes up to the next power of two, order in memory, alignment and precision.
+/// Returns the tuning key. Multiplications share it if they have the same sizes rounded up to the
+/// next power of two, memory order, alignment and precision.
 fn key((left, right, y): &Operands) -> MatmulAutotuneKey {
     MatmulAutotuneKey::generate(
         &left.client,
