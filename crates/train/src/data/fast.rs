@@ -1,4 +1,4 @@
-//! From a JPEG file to a training square without the whole image in between.
+//! Direct path from a JPEG file to a training crop, without decoding the whole image.
 
 use mbconv_nets::vectors::{Work, run};
 
@@ -7,18 +7,19 @@ use super::jpeg::{self, Jpeg};
 use super::resample;
 use super::resize::{Filter, Region};
 
-/// Memory that one image after another is decoded and resized in; every worker has its own.
+/// Buffers reused from image to image; every worker thread has its own.
 #[derive(Default)]
 pub(super) struct Scratch {
     jpeg: jpeg::Scratch,
     resample: resample::Scratch,
 }
 
-/// The square of `size` pixels a side made of a region of the image, mirrored left and right if asked for.
+/// Resizes a region of the image to `size`×`size` pixels, flipped horizontally if `mirrored`.
 ///
-/// Nothing if the scan is damaged; then the whole decoder shall say what of it can be used. Region, positions and weights are
-/// those of decoding, cropping and resizing; what differs is that colours are resized before they become RGB, chroma from its
-/// own resolution, and that columns come before rows without rounding to what a screen shows: by a unit or so of 255.
+/// Returns `None` if the scan is damaged; the full decoder then decides how much of it is usable.
+/// Region, positions and weights are those of decoding, cropping and resizing. Results differ by
+/// about 1 of 255, because colors are resized as YCbCr, chroma from its own resolution, and always
+/// horizontally first, without clipping to RGB in between.
 pub(super) fn square(
     jpeg: &Jpeg,
     region: Region,
@@ -62,7 +63,7 @@ mod tests {
     use super::super::resize::{crop, filter as filter_of, resize};
     use super::*;
 
-    /// A smooth colourful picture as a JPEG file, 4:4:4.
+    /// Returns a smooth colorful image as a 4:4:4 JPEG file.
     fn picture(width: u32, height: u32) -> Vec<u8> {
         let wave = |x: u32, y: u32, a: f64, b: f64| {
             (128.0 + 60.0 * (f64::from(x) / a).sin() + 60.0 * (f64::from(y) / b).cos()) as u8
@@ -90,8 +91,8 @@ mod tests {
         resize(&cut, size, size, filter)
     }
 
-    /// Mean absolute difference, mean difference, and by how many pixels `a` lies to the right of and below `b`: the shift
-    /// that explains most of the difference.
+    /// Returns the mean absolute difference, the mean difference, and the shift of `a` to the right
+    /// of and below `b`, in pixels, that explains most of the difference.
     fn compare(a: &RgbPixels, b: &RgbPixels) -> (f64, f64, [f64; 2]) {
         assert_eq!((a.width, a.height, a.data.len()), (b.width, b.height, b.data.len()));
         let side = a.width;
@@ -114,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn crops_are_the_exact_ones_but_for_rounding() {
-        // Crops of 1 to 13 times the square: whole blocks, and 4, 2 and 1 samples of them.
+    fn crops_match_exact_decoding_up_to_rounding() {
+        // Crops of 1 to 13 times the output size: whole blocks, or 4, 2 and 1 samples per block.
         let files = [
             ("made", picture(901, 703)),
             ("4:4:4", fixture("baseline_444.jpg")),
@@ -149,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn the_measure_of_shifts_sees_half_a_pixel() {
+    fn shift_measure_detects_half_a_pixel() {
         let bytes = picture(448, 448);
         let region = |left| Region { left, top: 0, width: 446, height: 446 };
-        // A source pixel is half of one of the result.
+        // A source pixel is half an output pixel.
         let (a, b) = (region(0), region(1));
         let (_, _, shift) =
             compare(&exact(&bytes, a, 223, Interpolation::Bilinear), &exact(&bytes, b, 223, Interpolation::Bilinear));
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn mirroring_mirrors() {
+    fn mirrored_output_is_flipped_plain_output() {
         let bytes = fixture("baseline_420.jpg");
         let jpeg = Jpeg::open(&bytes).unwrap();
         let region = Region { left: 1, top: 2, width: jpeg.width - 3, height: jpeg.height - 2 };
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn processors_with_and_without_vectors_agree() {
+    fn vectorized_and_baseline_code_agree() {
         let bytes = picture(300, 200);
         let jpeg = Jpeg::open(&bytes).unwrap();
         let region = Region { left: 10, top: 20, width: 222, height: 140 };
@@ -185,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_the_ordinary_is_declined() {
+    fn unsupported_and_truncated_files_return_none() {
         for name in ["progressive.jpg", "cmyk.jpg", "ycck.jpg", "adobe_rgb.jpg", "rgb.png"] {
             assert!(Jpeg::open(&fixture(name)).is_none(), "{name}");
         }
-        // Cut off anywhere, even below the crop: the whole decoder says what is wrong.
+        // Truncated anywhere, even below the crop: the full decoder reports the error.
         let bytes = picture(64, 64);
         let region = Region { left: 0, top: 0, width: 8, height: 8 };
         for keep in 2..bytes.len() {
@@ -201,9 +202,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(600))]
 
-        /// Whatever the damage: a square, or nothing.
+        /// Damaged files give a square or `None`.
         #[test]
-        fn damage_never_panics(
+        fn damaged_files_never_panic(
             file in prop::sample::select(vec!["baseline_420.jpg", "baseline_422.jpg", "grey.jpg", "restarts.jpg"]),
             flips in prop::collection::vec((0.0..1.0f64, 0u8..8), 0..12),
             place in [0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64],

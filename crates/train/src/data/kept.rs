@@ -1,4 +1,4 @@
-//! Small sets, decoded once and kept.
+//! Cache of decoded images for small data sets.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::formats::dimensions;
 use super::{DataError, Decoding, RgbPixels, Sample, Source, StoredImage};
 
-/// `cache = "auto"` keeps decoded sets up to so many bytes.
+/// Maximum number of bytes that `cache = "auto"` keeps.
 pub const CACHE_BUDGET: usize = 512 << 20;
 
-/// Whether decoded images are kept in memory.
+/// `cache`: whether to keep decoded images in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "must be \"auto\", true or false")]
 pub enum Cache {
-    /// Whether the whole set is.
+    /// `true`: always; `false`: never.
     Always(bool),
-    /// Only if all of it fits [`CACHE_BUDGET`].
+    /// `"auto"`: if all images fit into [`CACHE_BUDGET`].
     WhereItFits(Auto),
 }
 
-/// The word `auto`.
+/// The value `auto`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auto {
@@ -36,18 +36,18 @@ impl Default for Cache {
     }
 }
 
-/// A source whose images are decoded when first asked for, and kept.
+/// A source that decodes images on first access and keeps them.
 struct Kept {
     source: Arc<dyn Source>,
     decoding: Decoding,
     images: Vec<OnceLock<RgbPixels>>,
 }
 
-/// The source with its images kept in memory, and about how many bytes they will take; nothing if they are not to be kept, or
-/// are in memory as it is.
+/// Returns the source with a cache of decoded images, and the estimated size of the full cache in
+/// bytes. Returns `None` if images should not be kept or are already in memory.
 ///
-/// The size is estimated from 64 images spread over the set, of which only the headers are looked at. What cannot be read here
-/// is reported when a batch wants it.
+/// The size is estimated from the headers of 64 images spread over the set. Images that cannot be
+/// read here are reported when a batch uses them.
 pub fn keep(source: &Arc<dyn Source>, cache: Cache, decoding: Decoding) -> Option<(Arc<dyn Source>, usize)> {
     const PROBES: usize = 64;
     if cache == Cache::Always(false) || source.is_empty() {
@@ -80,7 +80,7 @@ impl Dataset<Sample, DataError> for Kept {
             None => {
                 let failed = |source| DataError::Image { name: self.source.name(index), source };
                 let image = self.source.get(index)?.image.into_pixels_as(&self.decoding).map_err(failed)?;
-                // Where another thread was quicker, it has the same.
+                // If another thread finished first, its image is identical.
                 kept.get_or_init(|| image).clone()
             }
         };

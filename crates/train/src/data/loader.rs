@@ -1,4 +1,4 @@
-//! Batches of pixels, made on worker threads in an order that does not depend on them.
+//! Data loader: batches of pixels from worker threads, in an order that does not depend on timing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,16 +20,18 @@ use super::fast::Scratch;
 use super::order::{Draw, Sampling, epoch_order};
 use super::{DataError, DecodeError, Decoding, RgbPixels, Sample, Source, StoredImage, Transform, seed};
 
-/// Samples that a worker takes at a time: enough to make taking cheap, few enough to spread a batch over the workers.
+/// Samples that a worker thread takes at a time. Large enough to keep synchronization cheap, small
+/// enough to spread a batch over the worker threads.
 const CHUNK: usize = 8;
 
-/// How long a worker waits before it tries a failed read again.
+/// Delays before a failed read is repeated.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
 
-/// Failed reads in a row after which it is not the images that are bad but what they lie on.
+/// Number of consecutive failed images after which a read error is attributed to the storage and
+/// ends the epoch.
 const LOST: usize = 16;
 
-/// Images of one size and their labels.
+/// A batch of equally sized images with their labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Pixels, `[n, height, width, 3]`.
@@ -40,49 +42,54 @@ pub struct Batch {
     pub height: usize,
     /// Width of each image in pixels.
     pub width: usize,
-    /// Which samples of the source these are, `[n]`.
+    /// Indices of the samples in the source, `[n]`.
     pub indices: Vec<usize>,
-    /// What is left to do to each image, `[n]`, if a [`TrainTransform`](super::TrainTransform) was deferred; otherwise empty.
+    /// Remaining augmentation of each image, `[n]`, if the
+    /// [`TrainTransform`](super::TrainTransform) is deferred; otherwise empty.
     pub plans: Vec<Plan>,
 }
 
-/// What to do about an image that cannot be read or decoded.
+/// Handling of images that cannot be read or decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBadImage {
-    /// Leave it out, take the next one, and list it in [`Epoch::skipped`]. So too a file that has vanished, and one that still
-    /// cannot be read at the third try; but 16 of the latter in a row end the epoch with the error.
+    /// Skips the image, uses the next one, and records it in [`Epoch::skipped`]. This includes
+    /// missing files and files that fail to be read three times in a row; the latter end the epoch
+    /// with the error if the 16 images before them failed too.
     Skip,
-    /// End the epoch with the error.
+    /// Ends the epoch with the error.
     Fail,
 }
 
-/// How a [`Loader`] collects samples.
+/// Configuration of a [`Loader`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoaderConfig {
-    /// Images a batch; 0 counts as 1.
+    /// Images per batch; 0 counts as 1.
     pub batch_size: usize,
-    /// Threads that read, decode and transform; 0 counts as 1. The result does not depend on it.
+    /// Worker threads that read, decode and transform; 0 counts as 1. The batches do not depend on
+    /// it.
     pub workers: usize,
-    /// Batches to have ready beyond the one asked for; bounds the memory.
+    /// Batches to prepare ahead of the requested one; limits memory use.
     pub prefetch: usize,
-    /// Decides the order and the augmentation, together with the epoch.
+    /// Seed of order and augmentation, combined with the epoch.
     pub seed: u64,
-    /// Whether each epoch has an order of its own, or that of the source.
+    /// Whether to shuffle each epoch; otherwise samples keep the source's order.
     pub shuffle: bool,
-    /// Which samples an epoch takes, and how often.
+    /// Sampling strategy of an epoch.
     pub sampling: Sampling,
-    /// Whether every batch has exactly `batch_size` images, the rest being left out. Then every epoch has exactly
-    /// [`Loader::batches`] batches: for skipped images, others are taken from the rest and, if need be, from the epoch's start.
+    /// Whether every batch has exactly `batch_size` images; the remainder is dropped. Every epoch
+    /// then has exactly [`Loader::batches`] batches: skipped images are replaced by images from the
+    /// remainder and, if necessary, from the start of the epoch.
     pub drop_last: bool,
-    /// What to do about bad images.
+    /// Handling of bad images.
     pub on_bad_image: OnBadImage,
-    /// Which images of every batch are wanted, by their place in it; all of them by default. The other images are not even
-    /// read, and none makes up for one that is skipped, so that several loaders deal an epoch out among them.
+    /// Range of the images of each batch to load, by their position in the batch; all of them by
+    /// default. Other images are not read, and skipped images are not replaced, so that several
+    /// loaders can share an epoch.
     pub part: Range<usize>,
 }
 
 impl LoaderConfig {
-    /// Which images of every batch are wanted, or nothing if all are.
+    /// Returns the range of the images of each batch to load, or `None` for all images.
     fn wanted(&self) -> Option<Range<usize>> {
         (self.part.start > 0 || self.part.end < self.batch_size).then(|| self.part.clone())
     }
@@ -104,7 +111,7 @@ impl Default for LoaderConfig {
     }
 }
 
-/// Makes epochs of batches from a source.
+/// Loads epochs of batches from a source.
 #[derive(Clone)]
 pub struct Loader {
     source: Arc<dyn Source>,
@@ -114,7 +121,8 @@ pub struct Loader {
     skipped: Arc<Mutex<Skipped>>,
 }
 
-/// Images that were left out, with the reason, and how many of them have been taken note of.
+/// Skipped images with reasons, and the number of them already returned by
+/// [`Loader::take_skipped`].
 #[derive(Default)]
 struct Skipped {
     all: Vec<(String, String)>,
@@ -122,7 +130,7 @@ struct Skipped {
 }
 
 impl Loader {
-    /// Starts nothing yet: threads live as long as an [`Epoch`].
+    /// Creates a loader. Threads start and end with each [`Epoch`].
     pub fn new(source: Arc<dyn Source>, transform: Transform, config: LoaderConfig) -> Self {
         let config = LoaderConfig { batch_size: config.batch_size.max(1), workers: config.workers.max(1), ..config };
         let decoding = match &transform {
@@ -132,52 +140,54 @@ impl Loader {
         Loader { source, transform: Arc::new(transform), config, decoding, skipped: Arc::default() }
     }
 
-    /// The same with other than the exact decoding.
+    /// Replaces the default, exact decoding.
     pub fn with_decoding(self, decoding: Decoding) -> Self {
         Loader { decoding, ..self }
     }
 
-    /// The most bytes that pixels of ready and of half-made batches take: `prefetch` batches, the one that is put together or waits to
-    /// be handed out, the one that was, and what the workers are at. Besides, each worker holds one file and its decoded image.
+    /// Returns the maximum number of bytes of pixels held at a time: `prefetch` batches, the batch
+    /// in assembly or ready, the batch returned last, and the chunks of the worker threads. In
+    /// addition each worker thread holds one file and its decoded image.
     pub fn memory(&self) -> usize {
         let LoaderConfig { batch_size, prefetch, workers, .. } = self.config;
         let images = (prefetch + 2).saturating_mul(batch_size) + workers * CHUNK;
         images.saturating_mul(self.transform.size().pow(2) * 3)
     }
 
-    /// The batches of an epoch, from its start.
+    /// Starts an epoch.
     pub fn epoch(&self, epoch: usize) -> Epoch {
         self.epoch_from(epoch, Position::default())
     }
 
-    /// The batches of an epoch from a position in it, which is what [`Epoch::position`] gave; the batches that follow are
-    /// those that would have followed then.
+    /// Resumes an epoch at a position returned by [`Epoch::position`]. The remaining batches are
+    /// the same as without the interruption.
     pub fn epoch_from(&self, epoch: usize, position: Position) -> Epoch {
         Epoch::start(self, epoch, position)
     }
 
-    /// Batches an epoch. Without `drop_last`, skipped images may make them fewer.
+    /// Returns the number of batches per epoch. Without `drop_last`, skipped images may reduce it.
     pub fn batches(&self) -> usize {
         let (samples, size) = (self.source.len(), self.config.batch_size);
         if self.config.drop_last { samples / size } else { samples.div_ceil(size) }
     }
 
-    /// Samples of the source.
+    /// Returns the number of samples of the source.
     pub fn len(&self) -> usize {
         self.source.len()
     }
 
-    /// Whether the source has no samples.
+    /// Returns whether the source has no samples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The images that were left out in any epoch so far, each once, with the reason.
+    /// Returns the images skipped in any epoch so far, each once, with the reason.
     pub fn skipped(&self) -> Vec<(String, String)> {
         lock(&self.skipped).all.clone()
     }
 
-    /// Those of [`skipped`](Self::skipped) that no earlier call of this gave: an image is told of once, not every epoch.
+    /// Returns the [`skipped`](Self::skipped) images that no earlier call returned, so that each
+    /// image is reported once, not in every epoch.
     pub fn take_skipped(&self) -> Vec<(String, String)> {
         let mut skipped = lock(&self.skipped);
         let new = skipped.all[skipped.taken..].to_vec();
@@ -185,23 +195,25 @@ impl Loader {
         new
     }
 
-    /// The source that samples come from.
+    /// Returns the source of the samples.
     pub fn source(&self) -> &Arc<dyn Source> {
         &self.source
     }
 
-    /// How samples are collected.
+    /// Returns the configuration.
     pub fn config(&self) -> &LoaderConfig {
         &self.config
     }
 }
 
-/// A poisoned lock only says that some thread panicked; what it guards here is consistent between statements.
+/// Locks a mutex, ignoring poisoning: the guarded data are consistent between statements, so a
+/// panic of another thread leaves them usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the operating system failed to read, other than by finding nothing or being forbidden to.
+/// Returns whether an error is a possibly temporary read failure: any I/O error other than a
+/// missing file or missing permission.
 fn passing(error: &DataError) -> bool {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     matches!(error, DataError::Io { source, .. } if !matches!(source.kind(), NotFound | PermissionDenied))
@@ -214,48 +226,49 @@ struct Made {
     label: usize,
 }
 
-/// A sample's index, and the sample, or why there is none.
+/// A sample's index with the sample or the error.
 type Ready = (usize, Result<Made, DataError>);
 
-/// What workers and consumer share. Chunks of positions are taken in order, finished in any, and delivered in order.
+/// State shared by worker threads and consumer. Chunks of positions are taken in order, finished in
+/// any order, and delivered in order.
 struct Shared {
     source: Arc<dyn Source>,
     transform: Arc<Transform>,
     decoding: Decoding,
-    /// The epoch's order of samples; positions beyond its end wrap around.
+    /// Order of samples; positions beyond its end wrap around.
     order: Vec<Draw>,
     seed: u64,
     epoch: usize,
     queue: Mutex<Queue>,
-    /// Signalled when a chunk is finished.
+    /// Notified when a chunk is finished.
     finished: Condvar,
-    /// Signalled when there is room for another chunk, or nothing left to do.
+    /// Notified when another chunk fits into memory, or at the end.
     room: Condvar,
     stop: AtomicBool,
 }
 
 struct Queue {
-    /// First position of the chunk to be taken next.
+    /// First position of the next chunk to take.
     next: usize,
-    /// Position up to which samples are wanted so far.
+    /// End of the positions requested so far.
     end: usize,
-    /// Position up to which samples may be made ready without exceeding the memory.
+    /// End of the positions that may be prepared within the memory limit.
     limit: usize,
     /// Finished chunks by first position.
     done: BTreeMap<usize, Vec<Ready>>,
 }
 
 impl Shared {
-    /// Ends all threads.
+    /// Stops all threads.
     fn stop(&self) {
-        // Under the lock, so that none checks before and waits after.
+        // Hold the lock, so that no thread misses the notification between its check and its wait.
         let _queue = lock(&self.queue);
         self.stop.store(true, Ordering::Relaxed);
         self.room.notify_all();
         self.finished.notify_all();
     }
 
-    /// A worker's life.
+    /// Runs a worker thread.
     fn work(&self) {
         let mut scratch = Scratch::default();
         while let Some(positions) = self.take() {
@@ -273,7 +286,8 @@ impl Shared {
         }
     }
 
-    /// Waits for room and takes the next chunk of positions; none when the epoch is being dropped.
+    /// Waits for room and takes the next chunk of positions. Returns `None` when the epoch is
+    /// dropped.
     fn take(&self) -> Option<Range<usize>> {
         let mut queue = lock(&self.queue);
         loop {
@@ -292,7 +306,7 @@ impl Shared {
     /// Reads, decodes and transforms one sample.
     fn make(&self, Draw { index, repeat }: Draw, scratch: &mut Scratch) -> Result<Made, DataError> {
         let failed = |source: DecodeError| DataError::Image { name: self.source.name(index), source };
-        // Decoders are other people's code and are fed whatever lies on the disk: a panic in one is a bad image, not the end.
+        // Third-party decoders process untrusted bytes: a panic counts as a bad image.
         let made = catch_unwind(AssertUnwindSafe(|| {
             let Sample { image, label } = self.read(index)?;
             let rng = || seed::repeat_rng(self.seed, self.epoch, index, repeat);
@@ -309,7 +323,8 @@ impl Shared {
         made.unwrap_or_else(|_| Err(failed(DecodeError::Damaged("the decoder panicked".into()))))
     }
 
-    /// Reads a sample, again after a pause where another try may help: networks and disks have their moments.
+    /// Reads a sample, with pauses and retries after failures that may be temporary, as on
+    /// networks and failing disks.
     fn read(&self, index: usize) -> Result<Sample, DataError> {
         for pause in PAUSES {
             match self.source.get(index) {
@@ -326,33 +341,33 @@ impl Shared {
     }
 }
 
-/// A place between two batches of an epoch, to continue from.
+/// A position between two batches of an epoch, from which it can be resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Position {
-    /// Batches that came before.
+    /// Number of batches before it.
     pub batches: usize,
-    /// Samples that came before, skipped ones included.
+    /// Number of samples before it, including skipped ones.
     pub samples: usize,
 }
 
-/// The batches of one epoch, the next of which is put together on a thread of its own. Dropping it stops its threads, at the latest
-/// after the image that each is at.
+/// Iterator over the batches of an epoch. A separate thread assembles the next batch. Dropping the
+/// iterator stops its threads, at the latest when each has finished its current image.
 pub struct Epoch {
     shared: Arc<Shared>,
     assembler: Option<JoinHandle<()>>,
     batches: Option<Receiver<Delivery>>,
     position: Position,
     skipped: Vec<(String, String)>,
-    /// Why there is no thread to put batches together.
+    /// The error, if the assembling thread could not be started.
     failed: Option<DataError>,
 }
 
-/// What an [`Assembly`] hands out.
+/// A result of [`Assembly::deliver`].
 struct Delivery {
     batch: Result<Option<Batch>, DataError>,
-    /// Where the epoch stands after it.
+    /// Position of the epoch after the batch.
     position: Position,
-    /// Images that were left out since the last.
+    /// Images skipped since the previous delivery.
     skipped: Vec<(String, String)>,
 }
 
@@ -364,7 +379,7 @@ impl Epoch {
         if assembly.over {
             return this;
         }
-        // One batch waits to be handed out, no more.
+        // A channel without buffer: one finished batch waits to be received.
         let (sender, batches) = sync_channel(0);
         match std::thread::Builder::new().name("loader-batches".into()).spawn(move || assembly.deliver(&sender)) {
             Ok(assembler) => (this.assembler, this.batches) = (Some(assembler), Some(batches)),
@@ -373,12 +388,12 @@ impl Epoch {
         this
     }
 
-    /// Where the epoch stands: after the batch that came last.
+    /// Returns the position after the last returned batch.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The images of this epoch that were left out so far, with the reason.
+    /// Returns the images skipped so far in this epoch, with the reasons.
     pub fn skipped(&self) -> &[(String, String)] {
         &self.skipped
     }
@@ -387,7 +402,7 @@ impl Epoch {
         self.batches = None;
         self.shared.stop();
         if let Some(assembler) = self.assembler.take() {
-            // If it panicked, it has nothing more to say here.
+            // Ignore a panic: `next` reports that the thread ended early.
             let _ = assembler.join();
         }
     }
@@ -421,31 +436,33 @@ impl Drop for Epoch {
     }
 }
 
-/// Puts the workers' samples together to batches.
+/// Assembles samples of the worker threads into batches.
 struct Assembly {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     config: LoaderConfig,
     /// Height and width of the images.
     side: usize,
-    /// Batches of the whole epoch.
+    /// Number of batches in the whole epoch.
     batches: usize,
     position: Position,
-    /// Samples delivered by the workers but in no batch yet.
+    /// Samples received from the worker threads but not yet in a batch.
     waiting: std::vec::IntoIter<Ready>,
-    /// First position of the chunk that comes next.
+    /// First position of the next chunk.
     chunk: usize,
-    /// Images that were left out, each once, and how many of them have been handed out.
+    /// Images skipped, each once; `told` of them have been delivered.
     skipped: Vec<(String, String)>,
     told: usize,
     all_skipped: Arc<Mutex<Skipped>>,
-    /// Samples skipped in a row: when they are as many as there are, none is left.
+    /// Number of consecutive failed samples. The epoch ends with an error when it reaches the
+    /// number of samples.
     failures: usize,
-    /// Where the epoch was begun and images of a whole batch, if only a part of each is wanted.
+    /// If only a part of each batch is loaded: start position of the epoch, and the size of a whole
+    /// batch.
     dealt: Option<(Position, usize)>,
-    /// Why no worker could be started.
+    /// The error, if no worker thread could be started.
     failed: Option<DataError>,
-    /// Whether there is nothing to do.
+    /// Whether there are no samples to load.
     over: bool,
 }
 
@@ -506,7 +523,7 @@ impl Assembly {
             match std::thread::Builder::new().name(format!("loader-{number}")).spawn(move || shared.work()) {
                 Ok(worker) => this.workers.push(worker),
                 Err(error) => {
-                    // Fewer threads do the same work, but none do not.
+                    // Fewer worker threads suffice, but at least one is needed.
                     this.failed = this.workers.is_empty().then_some(DataError::Thread(error));
                     break;
                 }
@@ -515,7 +532,7 @@ impl Assembly {
         this
     }
 
-    /// Hands batches out, until there are no more or nobody takes them.
+    /// Sends batches until the end or until the receiver is dropped.
     fn deliver(mut self, to: &SyncSender<Delivery>) {
         loop {
             let batch = self.batch();
@@ -528,7 +545,7 @@ impl Assembly {
         }
     }
 
-    /// Where the epoch stands: after the batch that came last.
+    /// Returns the position after the last batch.
     fn position(&self) -> Position {
         match self.dealt {
             None => self.position,
@@ -539,7 +556,7 @@ impl Assembly {
         }
     }
 
-    /// The next sample in the epoch's order; `wanted` are needed for the batch.
+    /// Returns the next sample in the epoch's order. The batch needs `wanted` more samples.
     fn sample(&mut self, wanted: usize) -> Result<Option<Ready>, DataError> {
         loop {
             if let Some(ready) = self.waiting.next() {
@@ -551,7 +568,7 @@ impl Assembly {
                 if !self.config.drop_last || self.dealt.is_some() {
                     return Ok(None);
                 }
-                // Samples were skipped: others make up for them.
+                // Samples were skipped; request replacements.
                 queue.end = self.chunk + wanted;
             }
             queue.limit = queue.limit.max(self.chunk + wanted + self.config.prefetch * self.config.batch_size);
@@ -575,7 +592,7 @@ impl Assembly {
         }
     }
 
-    /// Notes a sample that failed, or gives the error back where it is not to be skipped.
+    /// Records a failed sample, or returns the error if it must not be skipped.
     fn skip(&mut self, index: usize, error: DataError) -> Result<(), DataError> {
         let of_one_image = match &error {
             DataError::Image { .. } | DataError::NotFound { .. } => true,
@@ -647,7 +664,8 @@ impl Assembly {
         }
         self.position.batches += 1;
         if batch.labels.is_empty() {
-            // The other parts of the batch are elsewhere, so an update cannot do without this one.
+            // Other processes hold the other parts of this batch, so an optimizer step needs this
+            // part.
             let first = self.skipped.last().map(|(name, why)| format!("{name}: {why}"));
             return if self.config.drop_last {
                 Err(DataError::NoImages { samples: skipped, first })
@@ -663,22 +681,22 @@ impl Drop for Assembly {
     fn drop(&mut self) {
         self.shared.stop();
         for worker in self.workers.drain(..) {
-            // A worker that panicked has nothing more to say here.
+            // Ignore a panic: `sample` reports that a thread ended early.
             let _ = worker.join();
         }
     }
 }
 
-/// A [`Loader`] behind Burn's [`DataLoader`], for training loops written for that: each call of `iter` is the next epoch.
+/// Adapts a [`Loader`] to Burn's [`DataLoader`]; each call of `iter` starts the next epoch.
 ///
-/// Batches stay in the host's memory; to put them on a device is the receiver's part.
+/// Batches stay in host memory. The caller moves them to a device.
 pub struct BurnLoader {
     loader: Loader,
     epoch: AtomicUsize,
 }
 
 impl BurnLoader {
-    /// Counts epochs from `epoch`.
+    /// Wraps a loader; epochs are counted from `epoch`.
     pub fn new(loader: Loader, epoch: usize) -> Self {
         BurnLoader { loader, epoch: AtomicUsize::new(epoch) }
     }
@@ -736,7 +754,7 @@ impl DataLoaderIterator<Batch> for BurnEpoch {
     }
 }
 
-/// Consecutive samples of a source.
+/// A contiguous range of a source.
 struct Part {
     source: Arc<dyn Source>,
     range: Range<usize>,

@@ -1,21 +1,22 @@
-//! In which order an epoch takes its samples, and how often.
+//! Order and sampling of an epoch.
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::{Runs, seed};
 
-/// Which samples an epoch is made of; always as many as the source has.
+/// The sampling strategy. An epoch always has as many samples as the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
-    /// Each once.
+    /// Every sample once.
     #[default]
     Once,
-    /// A share of them, each this often in a row with different augmentation (Hoffer et al. 2020; timm's `--aug-repeats`
-    /// on one device).
+    /// A subset of the samples, each repeated this many times in a row with different augmentation
+    /// (Hoffer et al. 2020; timm's `--aug-repeats` on one device).
     Repeated(usize),
-    /// Every class equally often: samples of rare classes come several times, of common ones in turn.
+    /// Every class equally often: samples of rare classes repeat; of common classes, a subset is
+    /// used.
     Balanced,
 }
 
@@ -24,12 +25,12 @@ pub enum Sampling {
 pub(super) struct Draw {
     /// Index in the source.
     pub index: usize,
-    /// How often it came before in this epoch; gives each time its own augmentation.
+    /// Number of earlier occurrences in this epoch; selects the augmentation.
     pub repeat: usize,
 }
 
-/// The samples of an epoch in order. `label` tells a sample's class; `runs` are kept together as far as they are told to be,
-/// except where the classes are balanced.
+/// Returns the samples of an epoch in order. `label` returns a sample's class. When shuffling, up
+/// to `runs.abreast` runs are mixed at a time; balanced sampling ignores `runs`.
 pub(super) fn epoch_order(
     samples: usize,
     label: impl Fn(usize) -> usize,
@@ -51,7 +52,7 @@ pub(super) fn epoch_order(
             shuffled(&mut all);
             return all;
         }
-        // The order of runs, then that within as many as are read side by side.
+        // Shuffle the runs, then the samples within each group of runs that are read together.
         let mut order: Vec<usize> = (0..runs.ends.len()).collect();
         shuffled(&mut order);
         let start = |run: usize| if run == 0 { 0 } else { runs.ends[run - 1] };
@@ -83,7 +84,7 @@ pub(super) fn epoch_order(
             }
             members.retain(|members| !members.is_empty());
             members.iter_mut().for_each(&mut shuffled);
-            // The epoch is dealt out to the classes in turn; which of them get one more changes with the epoch.
+            // Classes take turns; the classes that get one more sample change with the epoch.
             let classes = members.len().max(1);
             let mut draws: Vec<Draw> = (0..samples)
                 .map(|position| {
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_read_side_by_side() {
+    fn shuffled_runs_are_mixed_in_groups() {
         let runs = Runs { ends: (1..=10).map(|run| run * 20).collect(), abreast: 3 };
         let order = |epoch| -> Vec<usize> {
             let draws = epoch_order(200, |_| 0, &runs, Sampling::Once, true, 7, epoch);
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_samples_stand_together() {
+    fn repeated_samples_are_adjacent() {
         let draws = order(&[0; 10], Sampling::Repeated(3), 0);
         for block in draws.chunks(3) {
             assert!(block.iter().all(|draw| draw.index == block[0].index));
@@ -144,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn balanced_epochs_show_every_class_equally() {
+    fn balanced_epochs_sample_classes_equally() {
         let labels: Vec<usize> = (0..100).map(|i| if i < 90 { 0 } else { 2 + i % 2 }).collect();
         let draws = order(&labels, Sampling::Balanced, 0);
         let count = |class| draws.iter().filter(|draw| labels[draw.index] == class).count();
         assert_eq!((draws.len(), count(0), count(1)), (100, 34, 0));
         assert_eq!((count(2), count(3)), (33, 33));
-        // The common class is sampled without repetition, and differently in the next epoch.
+        // The common class is sampled without repetition; the next epoch uses other samples.
         let common = |epoch| -> Vec<usize> {
             let mut indices: Vec<usize> =
                 order(&labels, Sampling::Balanced, epoch).iter().map(|draw| draw.index).filter(|&i| i < 90).collect();
@@ -163,7 +164,7 @@ mod tests {
     }
 
     proptest! {
-        /// No draw comes twice, so no augmentation does.
+        /// No (sample, repeat) pair occurs twice, so no augmentation does.
         #[test]
         fn draws_are_unique(labels in prop::collection::vec(0usize..5, 0..60), times in 1usize..4) {
             for sampling in [Sampling::Once, Sampling::Repeated(times), Sampling::Balanced] {

@@ -1,29 +1,33 @@
-//! Planes of bytes resized along one axis and then the other.
+//! Separable resizing of byte planes.
 //!
-//! A plane is held as lines, each a multiple of [`LINE`] bytes apart, and a resize makes every new line as a weighted sum of
-//! old ones: whole lines at a time, as processors like it. In between the plane is turned over.
-// Loops by index over arrays of one length become vectors; what iterators hide in calls is compiled for the oldest processor.
+//! A plane is stored as lines whose stride is a multiple of [`LINE`] bytes. A resize computes every
+//! output line as a weighted sum of input lines, which vectorizes well. The plane is transposed
+//! between the two axes.
+// Loops by index over arrays of equal length are vectorized. Iterator closures would be compiled as
+// separate functions for the baseline processor.
 #![allow(clippy::needless_range_loop)]
 
 use super::jpeg::ycc_to_rgb;
 use super::jpeg::{Plane, Window};
 use super::resize::Filter;
 
-/// Lines begin at multiples of so many bytes.
+/// Alignment of lines in bytes.
 pub(super) const LINE: usize = 32;
 
-/// Bits behind the point of a weight. Its sum over a pixel is 1, so bytes times weights fit 32 bits.
+/// Fractional bits of a weight. Weights of an output line sum to 1, so sums of bytes times weights
+/// fit in 32 bits.
 const PRECISION: u32 = 14;
 
-/// For each new line, which old ones it is made of and in what proportion.
+/// The input lines and weights of each output line.
 pub(super) struct Weights {
-    /// First old line, and where the weights begin and end.
+    /// First input line, and start and end of the weights.
     spans: Vec<(usize, usize, usize)>,
     weights: Vec<i16>,
 }
 
 impl Weights {
-    /// Pillow's weights for `count` lines made of those in `window`; `filter` is 0 from `support` on.
+    /// Computes Pillow's weights for `count` output lines of the input lines in `window`; `filter`
+    /// is 0 from `support` on.
     pub fn new(window: Window, count: usize, filter: fn(f64) -> f64, support: f64) -> Self {
         let scale = window.length / count as f64;
         let widening = scale.max(1.0);
@@ -38,7 +42,7 @@ impl Weights {
             exact.extend((first..last).map(|x| filter((x as f64 - centre + 0.5) / widening)));
             let sum: f64 = exact.iter().sum();
             let begin = all.weights.len();
-            // What rounding one weight leaves over goes to the next, so that they sum to 1 precisely.
+            // Carry each rounding error to the next weight, so that the sum is exactly 1.
             let (mut total, mut before) = (0.0, 0);
             all.weights.extend(exact.iter().map(|weight| {
                 total += if sum == 0.0 { 1.0 / exact.len() as f64 } else { weight / sum };
@@ -50,7 +54,7 @@ impl Weights {
         all
     }
 
-    /// Makes the new lines; `stride` is the length of an old line and of a new one.
+    /// Computes the output lines; `stride` is the length of input and output lines.
     #[inline(always)]
     pub fn apply(&self, lines: &[u8], stride: usize, out: &mut Vec<u8>) {
         out.resize(self.spans.len() * stride, 0);
@@ -73,7 +77,8 @@ impl Weights {
     }
 }
 
-/// Turns `rows` lines over: byte `x` of line `y` becomes byte `y` of line `x`, for all `x` below `columns`.
+/// Transposes `rows` lines: byte `x` of line `y` becomes byte `y` of line `x`, for all `x` below
+/// `columns`. Returns the stride of the output.
 #[inline(always)]
 fn turn(lines: &[u8], stride: usize, rows: usize, columns: usize, out: &mut Vec<u8>) -> usize {
     const TILE: usize = 16;
@@ -96,7 +101,7 @@ fn turn(lines: &[u8], stride: usize, rows: usize, columns: usize, out: &mut Vec<
     height
 }
 
-/// Four times, the upper half's bytes go between the lower half's.
+/// Transposes a tile by interleaving the bytes of its halves four times.
 #[inline(always)]
 fn transpose(mut tile: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
     for _ in 0..4 {
@@ -115,7 +120,7 @@ fn transpose(mut tile: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
     tile
 }
 
-/// Memory that one image after another is resized in.
+/// Buffers reused from image to image.
 #[derive(Default)]
 pub(super) struct Scratch {
     across: Vec<u8>,
@@ -123,7 +128,8 @@ pub(super) struct Scratch {
     done: [Vec<u8>; 3],
 }
 
-/// Resizes the window of each plane (grey, or luma and chroma) to `size`×`size` and makes RGB of them, mirrored if asked for.
+/// Resizes the window of each plane (gray, or luma and chroma) to `size`×`size` and converts to
+/// RGB, flipped horizontally if `mirrored`.
 #[inline(always)]
 pub(super) fn to_square(
     planes: &[Plane],
@@ -136,7 +142,7 @@ pub(super) fn to_square(
     let mut stride = 0;
     let mut ready: Option<(&Plane, Weights, Weights)> = None;
     for (plane, done) in planes.iter().zip(done.iter_mut()) {
-        // Planes of one shape have the same weights.
+        // Planes with equal windows share their weights.
         let same = |(of, _, _): &(&Plane, Weights, Weights)| of.across == plane.across && of.down == plane.down;
         if !ready.as_ref().is_some_and(same) {
             let weights = |window| Weights::new(window, size, filter, support);

@@ -1,17 +1,20 @@
-//! Resizing as Pillow does it: separable convolution whose kernel widens when the image shrinks, or the nearest pixel.
+//! Pillow's resizing: separable convolution with a kernel that widens when the image shrinks, or
+//! the nearest pixel.
 //!
-//! Its arithmetic is Pillow's too (`Resample.c`): one direction after the other in the same order, 8 bits between, weights in
-//! fixed point. So the pixels are those of Pillow 13 to the last bit. Up to version 12 it always went across first, which for tall
-//! images moves some pixels by 1 and, where the cubic kernel overshoots beyond black or white, a few by more.
+//! The arithmetic is that of Pillow's `Resample.c`: one axis after the other in the same order, 8
+//! bits in between, fixed-point weights. Results are bit-identical to Pillow 13. Pillow up to
+//! version 12 always resized horizontally first. For tall images this changes some pixels by 1
+//! and, where the cubic kernel overshoots black or white, a few pixels by more.
 
 use std::ops::Range;
 
 use super::{Interpolation, RgbPixels};
 
-/// A filter and the distance, in pixels, from which on it is 0.
+/// A filter and its support: the distance in pixels from which on it is 0.
 pub(super) type Filter = (fn(f64) -> f64, f64);
 
-/// The filter of a resize, a triangle or a cubic with a = -0.5 (Catmull–Rom); the nearest pixel has none.
+/// Returns the filter of an interpolation: a triangle, or a cubic with a = -0.5 (Catmull–Rom).
+/// Nearest has none.
 pub(super) fn filter(interpolation: Interpolation) -> Option<Filter> {
     match interpolation {
         Interpolation::Bilinear => Some((triangle, 1.0)),
@@ -29,7 +32,7 @@ pub(super) struct Region {
     pub height: usize,
 }
 
-/// Cuts a rectangle out. What lies outside of the image is black.
+/// Crops a rectangle. Pixels outside the image are black.
 pub(super) fn crop(image: &RgbPixels, left: isize, top: isize, width: usize, height: usize) -> RgbPixels {
     let mut data = vec![0; width * height * 3];
     let from = left.max(0).min(image.width as isize);
@@ -54,10 +57,11 @@ pub(crate) fn resize(image: &RgbPixels, width: usize, height: usize, interpolati
     resize_region(image, width, height, whole, interpolation)
 }
 
-/// The part `region` of the image resized to `width`×`height`; computes that part only, so that neither time nor memory is
-/// spent on what a crop would throw away (a 1×60000 image resized by its shorter side would fill the memory).
+/// Returns the part `region` of the image resized to `width`×`height`. Only that part is computed,
+/// so no time or memory is spent on pixels outside a crop (a 1×60000 image resized by its shorter
+/// side would exhaust the memory).
 ///
-/// `region` lies inside of `width`×`height`.
+/// `region` must lie inside `width`×`height`.
 pub(super) fn resize_region(
     image: &RgbPixels,
     width: usize,
@@ -83,14 +87,16 @@ pub(super) fn resize_region(
     RgbPixels { width: columns, height: rows, data }
 }
 
-/// Does Pillow shrink the height before the width? When more than twice as many rows as columns go.
+/// Returns whether Pillow resizes the height before the width: if the height shrinks, and by more
+/// than twice as many pixels as the width.
 fn is_vertical_first(image: &RgbPixels, width: usize, height: usize) -> bool {
     let less = |from: usize, to: usize| from as i64 - to as i64;
     less(image.height, height) > 0.max(2 * less(image.width, width))
 }
 
-/// The source pixel under each centre of the pixels `start..start + count` of a line resized from `from` to `to` pixels: one
-/// step added after another, as Pillow's `ImagingScaleAffine` does, rounding and all.
+/// Returns the source pixels under the centers of the pixels `start..start + count` of a line
+/// resized from `from` to `to` pixels. Steps are accumulated as in Pillow's `ImagingScaleAffine`,
+/// including its rounding.
 fn under(from: usize, to: usize, start: usize, count: usize) -> Vec<usize> {
     let step = from as f64 / to as f64;
     let centres = std::iter::successors(Some(0.5 * step), |centre| Some(centre + step));
@@ -109,18 +115,19 @@ fn nearest(image: &RgbPixels, width: usize, height: usize, region: Region) -> Rg
     RgbPixels { width: columns, height: rows, data }
 }
 
-/// Bits behind the point of a weight: Pillow's, such that a weighted sum of bytes and a sign fit 32 bits.
+/// Fractional bits of a weight, as in Pillow: a weighted sum of bytes and a sign fit in 32 bits.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// For each pixel of a line of the result, which pixels of the source it is made of, and in what proportion.
+/// The source pixels and weights of each output pixel of a line.
 struct Weights {
-    /// First source pixel, and where the weights lie in `weights`.
+    /// First source pixel, and the range of its weights in `weights`.
     spans: Vec<(usize, Range<usize>)>,
     weights: Vec<i32>,
 }
 
 impl Weights {
-    /// Weights for the pixels `start..start + count` of a line resized from `from` to `to` pixels.
+    /// Computes weights for the pixels `start..start + count` of a line resized from `from` to `to`
+    /// pixels.
     fn new(from: usize, to: usize, start: usize, count: usize, filter: fn(f64) -> f64, support: f64) -> Weights {
         if from == to {
             let spans = (0..count).map(|i| (start + i, i..i + 1)).collect();
@@ -134,7 +141,7 @@ impl Weights {
         let mut exact = Vec::new();
         for out in start..start + count {
             let centre = (out as f64 + 0.5) * scale;
-            // A cast to an integer cuts off, and negative numbers become 0.
+            // Casts to an integer truncate, and negative numbers become 0.
             let first = ((centre - reach + 0.5) as usize).min(from - 1);
             let last = ((centre + reach + 0.5) as usize).clamp(first + 1, from);
             exact.clear();
@@ -151,14 +158,14 @@ impl Weights {
         line
     }
 
-    /// The source pixels that are used at all.
+    /// Returns the range of used source pixels.
     fn used(&self) -> Range<usize> {
         let first = self.spans.iter().map(|(first, _)| *first).min().unwrap_or(0);
         let last = self.spans.iter().map(|(first, span)| first + span.len()).max().unwrap_or(0);
         first..last
     }
 
-    /// Each result pixel's first source pixel and weights.
+    /// Iterates over the first source pixel and the weights of each output pixel.
     fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
         self.spans.iter().map(|(first, span)| (*first, &self.weights[span.clone()]))
     }
@@ -186,7 +193,7 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// Resizes each of the `rows` of the image across.
+/// Resizes the `rows` of the image horizontally.
 fn horizontal(image: &RgbPixels, weights: &Weights, rows: Range<usize>) -> Vec<u8> {
     let mut out = vec![0; rows.len() * weights.spans.len() * 3];
     let lines = image.data.chunks_exact(image.width * 3).skip(rows.start);
@@ -206,7 +213,7 @@ fn horizontal(image: &RgbPixels, weights: &Weights, rows: Range<usize>) -> Vec<u
     out
 }
 
-/// Resizes down; `lines` are of `length` bytes and the first of them is the source's line `offset`.
+/// Resizes vertically; `lines` have `length` bytes and start at the source's line `offset`.
 fn vertical(lines: &[u8], length: usize, weights: &Weights, offset: usize) -> Vec<u8> {
     let mut out = vec![0; weights.spans.len() * length];
     let mut sums = vec![HALF; length];
@@ -235,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_that_part_of_the_whole() {
+    fn resized_region_equals_crop_of_resized_image() {
         let image = gradient(50, 41);
         for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Nearest] {
             for (width, height) in [(20, 30), (70, 80), (50, 60), (50, 41)] {
@@ -248,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn cropping_beyond_the_edges_gives_black() {
+    fn crop_beyond_edges_is_black() {
         let image = RgbPixels { width: 2, height: 1, data: vec![1, 2, 3, 4, 5, 6] };
         assert_eq!(crop(&image, -1, -1, 2, 3).data, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0, 0]);
         assert_eq!(crop(&image, 1, 0, 2, 1).data, [4, 5, 6, 0, 0, 0]);

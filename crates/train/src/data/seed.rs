@@ -1,9 +1,9 @@
-//! Random generators, one for each purpose, from seeds that name it.
+//! Random generators, one for each purpose, keyed by seed, purpose and position.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// What a generator is for; part of its key, so that no two purposes share a stream.
+/// The purpose of a generator; part of its key, so that no two purposes share a stream.
 #[derive(Clone, Copy)]
 enum Purpose {
     Augment = 1,
@@ -20,27 +20,27 @@ fn rng(purpose: Purpose, seed: u64, a: u64, b: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-/// The generator that a training transform draws from: it depends on nothing but these three.
+/// Returns the generator of a training transform, which depends only on these three values.
 pub fn sample_rng(seed: u64, epoch: usize, index: usize) -> ChaCha8Rng {
     repeat_rng(seed, epoch, index, 0)
 }
 
-/// The same for a sample that comes several times in an epoch.
+/// Returns the generator of a sample's `repeat`-th repetition in an epoch.
 pub(super) fn repeat_rng(seed: u64, epoch: usize, index: usize, repeat: usize) -> ChaCha8Rng {
     rng(Purpose::Augment, seed, epoch as u64, index as u64 | (repeat as u64) << 40)
 }
 
-/// The generator that mixes the batch of a step.
+/// Returns the generator that mixes the batch of a step (mixup, CutMix).
 pub(crate) fn mix_rng(seed: u64, epoch: usize, step: usize) -> ChaCha8Rng {
     rng(Purpose::Mix, seed, epoch as u64, step as u64)
 }
 
-/// The generator that shuffles an epoch.
+/// Returns the generator that shuffles an epoch.
 pub(crate) fn order_rng(seed: u64, epoch: usize) -> ChaCha8Rng {
     rng(Purpose::Order, seed, epoch as u64, 0)
 }
 
-/// The generator that decides which samples of a class are held out.
+/// Returns the generator that splits off validation samples of a class.
 pub(crate) fn split_rng(seed: u64, class: usize) -> ChaCha8Rng {
     rng(Purpose::Split, seed, class as u64, 0)
 }

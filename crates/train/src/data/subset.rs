@@ -1,4 +1,4 @@
-//! Parts of a source, and several sources as one.
+//! Subsets and concatenations of sources.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use burn::data::dataset::Dataset;
 
 use super::{DataError, Runs, Sample, Source};
 
-/// Samples of another source, in an order of their own.
+/// Selected samples of another source, in a given order.
 pub struct Subset {
     source: Arc<dyn Source>,
     members: Vec<u32>,
 }
 
 impl Subset {
-    /// The samples of these indices, at most 2³² − 1.
+    /// Selects samples by index, each at most 2³² − 1.
     pub fn new(source: Arc<dyn Source>, members: Vec<usize>) -> Self {
         let members = members.into_iter().map(|index| u32::try_from(index).unwrap_or(u32::MAX)).collect();
         Self { source, members }
@@ -65,15 +65,15 @@ impl Source for Subset {
     }
 }
 
-/// Several sources, one after another.
+/// Several sources in sequence.
 pub struct Joined {
     sources: Vec<Arc<dyn Source>>,
-    /// Where each source ends.
+    /// End index of each source.
     ends: Vec<usize>,
 }
 
 impl Joined {
-    /// Joins the sources in this order.
+    /// Concatenates the sources in this order.
     pub fn new(sources: Vec<Arc<dyn Source>>) -> Self {
         let mut end = 0;
         let ends = sources.iter().map(|source| {
@@ -83,7 +83,7 @@ impl Joined {
         Self { ends: ends.collect(), sources }
     }
 
-    /// The source of a sample, and the sample's index there.
+    /// Returns the source of a sample, and the sample's index in it.
     fn find(&self, index: usize) -> (&dyn Source, usize) {
         let source = self.ends.partition_point(|&end| end <= index);
         let start = if source == 0 { 0 } else { self.ends[source - 1] };

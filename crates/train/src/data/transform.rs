@@ -1,4 +1,4 @@
-//! What is done to an image before a network sees it.
+//! Image transforms for training and evaluation.
 
 use std::fmt;
 
@@ -11,65 +11,68 @@ use super::jpeg::Jpeg;
 use super::resize::{Region, crop, filter, resize, resize_region};
 use super::{DataError, Decoding, Gray16, Interpolation, RgbPixels};
 
-/// The evaluation preprocessing that a model file describes: the image resized to `resize`, the central `crop`×`crop` pixels
-/// cut out (black beyond the image's edge), and, on the device, `(x / 255 - mean) / std`.
+/// Evaluation preprocessing, as stored in a model file: resizes the image to `resize`, crops the
+/// central `crop`×`crop` pixels (black beyond the image), and computes `(x / 255 - mean) / std` on
+/// the device.
 ///
-/// Sizes and positions round as torchvision's `Resize(int)` and `CenterCrop` do, pixels as Pillow's `resize`.
+/// Sizes and positions are rounded as in torchvision's `Resize(int)` and `CenterCrop`. Pixels equal
+/// Pillow's `resize`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Preprocess {
-    /// What becomes `resize` pixels long.
+    /// The sides that are resized to `resize` pixels.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resize_mode: ResizeMode,
-    /// What the shorter side becomes, or both, in pixels; positive.
+    /// Length of the shorter side, or of both sides, after resizing, in pixels; positive.
     pub resize: usize,
-    /// Side of the square that is cut out, in pixels; positive.
+    /// Side of the center crop in pixels; positive.
     pub crop: usize,
-    /// Where the square lies if as many pixels cannot be left on either side.
+    /// Position of the center crop if the margins cannot be equal.
     #[serde(default, skip_serializing_if = "is_default")]
     pub crop_rounding: CropRounding,
-    /// Kernel of the resize.
+    /// Interpolation kernel.
     pub interpolation: Interpolation,
-    /// The network's input channels. 3: red, green and blue. 1: grey, as Pillow's `convert("L")` weighs them, normalised by the
-    /// first mean and deviation. Pictures have no other number.
+    /// Input channels of the network. 3: red, green and blue. 1: gray, weighted as in Pillow's
+    /// `convert("L")` and normalized with the first mean and standard deviation. Images support no
+    /// other number.
     #[serde(default = "three", skip_serializing_if = "is_three")]
     pub channels: usize,
-    /// What to subtract from red, green and blue, scaled to 0..1.
+    /// Means of red, green and blue in 0..1, subtracted first.
     pub mean: [f32; 3],
-    /// What to divide red, green and blue by thereafter.
+    /// Standard deviations of red, green and blue; divisors after subtracting the mean.
     pub std: [f32; 3],
-    /// Whether images are first turned as their EXIF data say; torchvision does not.
+    /// Whether to apply the EXIF orientation first; torchvision does not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exif_orientation: bool,
-    /// How gray of more than 8 bits becomes 8 bits.
+    /// Conversion of gray images of more than 8 bits to 8 bits.
     #[serde(default, skip_serializing_if = "is_default")]
     pub gray16: Gray16,
 }
 
 impl Preprocess {
-    /// Largest side in pixels that a file may ask for, be it a model or another program's configuration: the largest of a
-    /// published network is 800. A recipe may ask for more.
+    /// Maximum side in pixels that a model or another program's configuration may request. The
+    /// largest of a published network is 800. Recipes are not limited.
     pub const MAX_SIDE: usize = 2048;
 }
 
-/// What becomes of an image's shape.
+/// The sides of an image that are resized to a given length.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeMode {
-    /// The shorter side becomes as long as asked for and the proportions stay.
+    /// Resizes the shorter side and keeps the aspect ratio.
     #[default]
     Shorter,
-    /// Both sides become as long as asked for: the image is squashed to a square.
+    /// Resizes both sides, squashing the image to a square.
     Squash,
 }
 
-/// How half a pixel is rounded where the centre is cut out.
+/// Rounding of half pixels in the position of a center crop.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum CropRounding {
-    /// To the even neighbour: torchvision, timm.
+    /// To even: torchvision, timm.
     #[default]
     Even,
-    /// To the upper left: Hugging Face transformers.
+    /// Down, to the upper left: Hugging Face transformers.
     Down,
 }
 
@@ -86,7 +89,7 @@ fn is_three(value: &usize) -> bool {
 }
 
 impl Default for Preprocess {
-    /// ImageNet's usual: 224 of 256 pixels, bilinear.
+    /// ImageNet defaults: resize to 256, crop 224, bilinear.
     fn default() -> Self {
         Self {
             resize_mode: ResizeMode::default(),
@@ -104,12 +107,12 @@ impl Default for Preprocess {
 }
 
 impl Preprocess {
-    /// How image files become pixels to begin with: exactly.
+    /// Returns the exact decoding with these EXIF and 16-bit settings.
     pub fn decoding(&self) -> Decoding {
         Decoding { exif_orientation: self.exif_orientation, gray16: self.gray16, ..Decoding::default() }
     }
 
-    /// Resizes and crops: `crop`×`crop` pixels, not yet normalized.
+    /// Resizes and crops to `crop`×`crop` pixels, without normalization.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
         let side = self.resize.max(1);
         let size = match self.resize_mode {
@@ -119,9 +122,10 @@ impl Preprocess {
         centre(&image, size, self.crop, self.interpolation, self.crop_rounding)
     }
 
-    /// The same for a network of so many input channels. One is normalised by the averages of the three means and deviations.
+    /// Sets the number of input channels. A single channel is normalized with the average of the
+    /// three means and of the three standard deviations.
     pub fn with_channels(self, channels: usize) -> Self {
-        // Equal values stay as they are, to the last bit.
+        // Keep equal values bit-identical.
         let average = |[red, green, blue]: [f32; 3]| {
             if red == green && green == blue { [red; 3] } else { [(red + green + blue) / 3.0; 3] }
         };
@@ -131,10 +135,10 @@ impl Preprocess {
         }
     }
 
-    /// Can pictures be preprocessed so?
+    /// Checks that the network's input channels fit images.
     ///
     /// # Errors
-    /// The network takes a number of channels that pictures do not have.
+    /// The number of channels is neither 1 nor 3.
     pub fn takes_pictures(&self) -> Result<(), DataError> {
         match self.channels {
             1 | 3 => Ok(()),
@@ -159,47 +163,48 @@ impl fmt::Display for Preprocess {
     }
 }
 
-/// How a training image is cut out.
+/// Cropping of training images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Crop {
-    /// A rectangle of random area and shape, stretched to the square: torchvision's `RandomResizedCrop`.
+    /// A rectangle of random area and aspect ratio, resized to the square: torchvision's
+    /// `RandomResizedCrop`.
     RandomResized {
-        /// Least and greatest part of the image's area.
+        /// Minimum and maximum fraction of the image's area.
         scale: (f64, f64),
-        /// Least and greatest width over height.
+        /// Minimum and maximum aspect ratio, width over height.
         ratio: (f64, f64),
     },
-    /// A random square of the image with a black border, after resizing its shorter side to the square's:
-    /// torchvision's `RandomCrop(size, padding)`.
+    /// A random square of the image with a black border, after resizing the shorter side to the
+    /// square's: torchvision's `RandomCrop(size, padding)`.
     PadAndCrop {
         /// Width of the border, in pixels.
         padding: usize,
     },
-    /// The central square, after resizing the shorter side to it.
+    /// The center square, after resizing the shorter side to it.
     Centre,
 }
 
-/// The training transform; everything random is drawn from the generator that is passed in.
+/// The training transform. All randomness comes from the given generator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainTransform {
-    /// Side of the square that comes out, in pixels; positive.
+    /// Side of the output square in pixels; positive.
     pub size: usize,
-    /// Kernel of the resize.
+    /// Interpolation kernel.
     pub interpolation: Interpolation,
-    /// How the square is cut out.
+    /// Cropping.
     pub crop: Crop,
-    /// Probability of mirroring left and right.
+    /// Probability of a horizontal flip.
     pub horizontal_flip: f64,
-    /// Smaller squares in the first epochs.
+    /// Smaller image sizes in the first epochs.
     pub progressive: Option<Progressive>,
-    /// What happens after that.
+    /// Augmentation after crop and flip.
     pub augmentation: Augmentation,
-    /// Whether an image is only cut out of its file, and what is left to do comes with it as a plan.
+    /// Whether to only crop, and return the remaining operations as a plan.
     pub deferred: bool,
 }
 
 impl Default for TrainTransform {
-    /// The central 224×224 pixels.
+    /// Center crop of 224×224 pixels without augmentation.
     fn default() -> Self {
         Self {
             size: 224,
@@ -213,19 +218,21 @@ impl Default for TrainTransform {
     }
 }
 
-/// Sizes that grow with the epochs (Tan and Le 2021): the side goes from `start` to the full size in equal steps.
+/// Progressive resizing (Tan and Le 2021): the side grows from `start` to the full size in equal
+/// steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progressive {
-    /// Side in the first epochs, in pixels.
+    /// Side in the first stage, in pixels.
     pub start: usize,
-    /// Number of sizes, the first and the full one included; each is kept equally long.
+    /// Number of sizes, including the first and the full size; all stages are equally long.
     pub stages: usize,
-    /// Epochs of all stages together; later ones have the full size.
+    /// Total epochs of all stages; later epochs use the full size.
     pub epochs: usize,
 }
 
 impl Progressive {
-    /// Side in an epoch, from 0; a multiple of 8 before the last stage, where the full size is taken.
+    /// Returns the side in an epoch, counted from 0: a multiple of 8, or the full size in the last
+    /// stage.
     pub fn size(&self, full: usize, epoch: usize) -> usize {
         let stages = self.stages.max(1);
         let stage = epoch * stages / self.epochs.max(1);
@@ -238,7 +245,8 @@ impl Progressive {
 }
 
 impl TrainTransform {
-    /// Cuts a square out, perhaps mirrors it, and augments it: `size`×`size` pixels, and what is left to do to them.
+    /// Crops, flips at random, and augments. Returns `size`×`size` pixels and the remaining
+    /// operations.
     pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> (RgbPixels, Plan) {
         let size = self.size.max(1);
         let mut window = [0, 0];
@@ -248,7 +256,8 @@ impl TrainTransform {
                 if (region.width, region.height) == (image.width, image.height) {
                     resize(&image, size, size, self.interpolation)
                 } else {
-                    // Cropped first, so that no pixel from outside of the rectangle comes in, as torchvision does.
+                    // Crop first, as torchvision does, so that no pixel outside the crop
+                    // contributes.
                     let cut = crop(&image, region.left as isize, region.top as isize, region.width, region.height);
                     resize(&cut, size, size, self.interpolation)
                 }
@@ -273,8 +282,9 @@ impl TrainTransform {
         self.finish(out, window, mirrored, rng)
     }
 
-    /// The same of a JPEG file of which no more is decoded than the crop needs, up to a unit or so of 255: the same crop, since
-    /// the same is drawn. Nothing where that cannot be done; `rng` is then spent.
+    /// Applies the transform to a JPEG file, decoding only the crop. The random crop equals that of
+    /// [`apply`](Self::apply); pixels differ by about 1 of 255. Returns `None` if the file needs
+    /// the full decoder; `rng` has then been advanced.
     pub(super) fn apply_jpeg(
         &self,
         bytes: &[u8],
@@ -291,17 +301,17 @@ impl TrainTransform {
         }
         let region = random_region(jpeg.width, jpeg.height, scale, ratio, rng);
         let mirrored = self.draws_mirrored(rng);
-        // Mirrored as it is written, which costs nothing.
+        // Flipping while writing the output is free.
         let out = square(&jpeg, region, self.size.max(1), filter, mirrored, scratch)?;
         Some(self.finish(out, [0, 0], false, rng))
     }
 
     fn draws_mirrored(&self, rng: &mut impl Rng) -> bool {
-        // Drawn even when the probability is 0 or 1, so that changing it leaves the crops as they were.
+        // Sample even if the probability is 0 or 1, so that changing it does not change the crops.
         rng.random::<f64>() < self.horizontal_flip
     }
 
-    /// What remains once the square is cut out: moving and mirroring it, and the augmentation.
+    /// Applies or plans the operations after the crop: shift, flip and augmentation.
     fn finish(&self, mut out: RgbPixels, window: [isize; 2], mirrored: bool, rng: &mut impl Rng) -> (RgbPixels, Plan) {
         let mut plan = Plan::default();
         if self.deferred && (mirrored || window != [0, 0]) {
@@ -315,19 +325,20 @@ impl TrainTransform {
     }
 }
 
-/// What a [`Loader`](super::Loader) does to each image.
+/// The transform that a [`Loader`](super::Loader) applies to each image.
 #[derive(Clone, Debug, PartialEq)]
-// One a loader: its size costs nothing.
+// There is one value per loader, so its size does not matter.
 #[allow(clippy::large_enum_variant)]
 pub enum Transform {
-    /// Random, for training.
+    /// Random training transform.
     Train(TrainTransform),
-    /// Fixed, for validation and prediction.
+    /// Deterministic preprocessing for validation and prediction.
     Eval(Preprocess),
 }
 
 impl Transform {
-    /// Applies it: the pixels, and what is left to do to them. `rng` is used by the training transform alone.
+    /// Applies the transform. Returns the pixels and the remaining operations. Only the training
+    /// transform uses `rng`.
     pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> (RgbPixels, Plan) {
         match self {
             Transform::Train(train) => train.apply(image, rng),
@@ -335,7 +346,7 @@ impl Transform {
         }
     }
 
-    /// What it is in an epoch, from 0: a progressive one has that epoch's size.
+    /// Returns the transform of an epoch, counted from 0, which resolves progressive resizing.
     pub fn at_epoch(&self, epoch: usize) -> Self {
         match self {
             Transform::Train(train) => {
@@ -346,12 +357,12 @@ impl Transform {
         }
     }
 
-    /// Whether what comes out has a plan of what is left to do.
+    /// Returns whether results include plans of remaining operations.
     pub(super) fn is_deferred(&self) -> bool {
         matches!(self, Transform::Train(train) if train.deferred)
     }
 
-    /// Side of the square that comes out, in pixels.
+    /// Returns the side of the output square in pixels.
     pub fn size(&self) -> usize {
         match self {
             Transform::Train(train) => train.size.max(1),
@@ -360,19 +371,20 @@ impl Transform {
     }
 }
 
-/// The size after the shorter side has become `size`; the longer one is rounded down, as torchvision does.
+/// Returns the size after resizing the shorter side to `size`. The longer side is rounded down, as
+/// in torchvision.
 pub(crate) fn shorter_side(width: usize, height: usize, size: usize) -> (usize, usize) {
     let longer = |long: usize, short: usize| (size as u128 * long as u128 / short.max(1) as u128) as usize;
     if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) }
 }
 
-/// Python's `round(x / 2)`: a half goes to the even neighbour.
+/// Python's `round(x / 2)`: rounds half to even.
 fn half_to_even(x: usize) -> usize {
     let half = x / 2;
     if x % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
 }
 
-/// Resizes to `width`×`height` and cuts the central square out.
+/// Resizes to `width`×`height` and crops the center square.
 fn centre(
     image: &RgbPixels,
     (width, height): (usize, usize),
@@ -381,7 +393,7 @@ fn centre(
     rounding: CropRounding,
 ) -> RgbPixels {
     let size = size.max(1);
-    // Where the image is too small, CenterCrop pads: the smaller half of the border comes first.
+    // CenterCrop pads images that are too small; the smaller half of the border comes first.
     let start = |length: usize| match (length.checked_sub(size), rounding) {
         (None, _) => -(((size - length) / 2) as isize),
         (Some(rest), CropRounding::Even) => half_to_even(rest) as isize,
@@ -390,7 +402,7 @@ fn centre(
     padded_crop(image, (width, height), (start(width), start(height)), size, interpolation)
 }
 
-/// Resizes to `width`×`height` and cuts out the square at `(left, top)`, black beyond the edges.
+/// Resizes to `width`×`height` and crops the square at `(left, top)`, black beyond the edges.
 fn padded_crop(
     image: &RgbPixels,
     (width, height): (usize, usize),
@@ -416,12 +428,13 @@ fn padded_crop(
     crop(&part, left - from_x as isize, top - from_y as isize, size, size)
 }
 
-/// A number below `end`, each equally likely; 0 for an empty range.
+/// Returns a uniform random number below `end`, or 0 for an empty range.
 fn below(end: usize, rng: &mut impl Rng) -> usize {
     if end > 1 { rng.random_range(0..end) } else { 0 }
 }
 
-/// torchvision's `RandomResizedCrop.get_params`: ten tries, then the greatest central rectangle of a permitted shape.
+/// torchvision's `RandomResizedCrop.get_params`: ten attempts, then the largest center rectangle
+/// with an allowed aspect ratio.
 fn random_region(width: usize, height: usize, scale: (f64, f64), ratio: (f64, f64), rng: &mut impl Rng) -> Region {
     let area = (width * height) as f64;
     let log_ratio = (ratio.0.ln(), ratio.1.ln());
@@ -449,7 +462,7 @@ fn random_region(width: usize, height: usize, scale: (f64, f64), ratio: (f64, f6
     Region { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
 }
 
-/// Mirrors left and right.
+/// Flips horizontally.
 fn mirror(image: &mut RgbPixels) {
     for row in image.data.chunks_exact_mut(image.width * 3) {
         let (pixels, _) = row.as_chunks_mut::<3>();
@@ -463,7 +476,7 @@ mod tests {
     use crate::data::sample_rng;
 
     #[test]
-    fn sizes_and_positions_round_as_in_torchvision() {
+    fn sizes_and_positions_are_rounded_as_in_torchvision() {
         assert_eq!(shorter_side(500, 375, 256), (341, 256));
         assert_eq!(shorter_side(375, 500, 256), (256, 341));
         assert_eq!(shorter_side(1, 60_000, 256), (256, 15_360_000));
@@ -472,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn random_regions_keep_to_area_and_shape() {
+    fn random_regions_have_requested_area_and_aspect_ratio() {
         let (scale, ratio) = ((0.2, 0.6), (0.75, 4.0 / 3.0));
         let mut areas = Vec::new();
         for index in 0..500 {
@@ -487,12 +500,12 @@ mod tests {
     }
 
     #[test]
-    fn where_no_region_fits_the_central_one_is_taken() {
+    fn random_region_falls_back_to_center_if_none_fits() {
         let region =
             |width, height| random_region(width, height, (1.0, 1.0), (0.75, 4.0 / 3.0), &mut sample_rng(0, 0, 0));
         assert_eq!(region(1000, 10), Region { left: 493, top: 0, width: 13, height: 10 });
         assert_eq!(region(10, 1000), Region { left: 0, top: 493, width: 10, height: 13 });
-        // Nonsense from outside gives some region, not a panic.
+        // Invalid ratios give some region instead of a panic.
         for ratio in [(f64::NAN, 1.0), (0.0, 0.0), (-1.0, 2.0), (1e300, 1e300)] {
             let region = random_region(7, 5, (0.1, f64::INFINITY), ratio, &mut sample_rng(0, 0, 0));
             assert!(region.width > 0 && region.left + region.width <= 7 && region.top + region.height <= 5);
@@ -500,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn padded_crops_take_every_position() {
+    fn padded_crops_use_every_position() {
         let image = RgbPixels { width: 4, height: 4, data: (1..=48).collect() };
         let transform = TrainTransform {
             size: 4,
@@ -527,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn mirroring_is_as_frequent_as_asked_for() {
+    fn flip_frequency_matches_probability() {
         let image = RgbPixels { width: 2, height: 2, data: [1, 2, 3, 4, 5, 6].repeat(2) };
         let mirrored = |horizontal_flip| {
             let (interpolation, crop) = (Interpolation::Bilinear, Crop::Centre);
