@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100 in their binary version.
+//! CIFAR-10 and CIFAR-100 in their binary versions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,14 @@ use super::{DataError, DataSet, Form, OpenOptions, RgbPixels, Sample, Source, St
 const SIDE: usize = 32;
 const PIXELS: usize = SIDE * SIDE;
 
-/// Where the bytes of a record lie: labels, then the red, the green and the blue plane.
+/// Layout of a record and names of the files. A record has labels, then a red, a green and a blue
+/// plane.
 #[derive(Clone, Copy)]
 struct Layout {
     classes: usize,
-    /// Which of the leading bytes is the label that is used.
+    /// Index of the used label among the leading bytes.
     label: usize,
-    /// Number of leading bytes.
+    /// Number of label bytes.
     labels: usize,
     train: &'static [&'static str],
     test: &'static str,
@@ -42,7 +43,7 @@ const CIFAR10: Layout = Layout {
 
 const CIFAR100: Layout = Layout {
     classes: 100,
-    // The coarse label comes first.
+    // The first label is the coarse one.
     label: 1,
     labels: 2,
     train: &["train.bin"],
@@ -167,7 +168,7 @@ impl Layout {
     }
 }
 
-/// CIFAR's files, of either form, in a folder.
+/// The folder of the binary files of CIFAR-10 or CIFAR-100.
 struct Binary(Form, PathBuf);
 
 pub(super) fn recognise(place: &Place) -> Recognised {
@@ -181,7 +182,7 @@ impl Found for Binary {
     }
 }
 
-/// Finds CIFAR's files in a folder, or in the folder that its archive unpacks to.
+/// Finds the binary files in a folder, or in the folder that the original archive unpacks to.
 fn detect(path: &Path) -> Option<(Form, PathBuf)> {
     let holds = |folder: &Path, layout: Layout| layout.files().any(|file| folder.join(file).is_file());
     let candidates = [(Form::Cifar10, CIFAR10, "cifar-10-batches-bin"), (Form::Cifar100, CIFAR100, "cifar-100-binary")];
@@ -195,7 +196,7 @@ fn detect(path: &Path) -> Option<(Form, PathBuf)> {
     None
 }
 
-/// One file, in memory as it is on disk.
+/// The contents of a file.
 struct File {
     name: &'static str,
     path: PathBuf,
@@ -205,7 +206,7 @@ struct File {
 struct Cifar {
     layout: Layout,
     files: Vec<File>,
-    /// File and offset of every record.
+    /// File index and offset of every record.
     records: Vec<(u32, u32)>,
 }
 
@@ -258,7 +259,7 @@ fn read(
     let mut split = Cifar { layout, files: Vec::new(), records: Vec::new() };
     for &name in names {
         let path = folder.join(name);
-        // Looked at before anything is read: a file of another kind may be of any size.
+        // Check the size first, because an unrelated file may be arbitrarily large.
         let size = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(DataError::MissingFile { path }),

@@ -1,4 +1,4 @@
-//! Image files to 8-bit RGB, as Pillow's `Image.open(file).convert("RGB")`.
+//! Decoding of image files to 8-bit RGB, as Pillow's `Image.open(file).convert("RGB")`.
 
 use image::DynamicImage;
 use image::metadata::Orientation;
@@ -7,38 +7,40 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, RgbPixels, formats};
 
-/// The most pixels that an image may have; above it Pillow raises `DecompressionBombError` too.
+/// Maximum number of pixels of an image, above which Pillow raises `DecompressionBombError`.
 pub const MAX_PIXELS: usize = 178_956_970;
 
-/// How image files become pixels.
+/// Options for decoding image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoding {
-    /// Whether an image is turned as its EXIF data says (Pillow's `ImageOps.exif_transpose`). torchvision does not.
+    /// Whether to apply the EXIF orientation (Pillow's `ImageOps.exif_transpose`). torchvision does
+    /// not.
     pub exif_orientation: bool,
-    /// How gray of more than 8 bits becomes 8 bits.
+    /// Conversion of gray images of more than 8 bits to 8 bits.
     pub gray16: Gray16,
-    /// The most pixels that an image may have; what announces more is refused before memory is taken for it.
+    /// Maximum number of pixels of an image. Larger images are rejected before memory is allocated.
     pub max_pixels: usize,
-    /// Whether a training crop may be made without the whole image, within a unit or so of 255 of the exact one. Concerns
-    /// baseline JPEG files under [`Crop::RandomResized`](super::Crop::RandomResized) in a [`Loader`](super::Loader) alone.
+    /// Whether a training crop may be decoded without the whole image; it differs from the exact
+    /// one by about 1 of 255. Only affects baseline JPEG files under
+    /// [`Crop::RandomResized`](super::Crop::RandomResized) in a [`Loader`](super::Loader).
     pub fast: bool,
 }
 
-/// How gray of more than 8 bits becomes 8 bits.
+/// Conversion of gray images of more than 8 bits to 8 bits.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Gray16 {
-    /// Values above 255 become 255, as in Pillow.
+    /// Clips values above 255, as Pillow does.
     #[default]
     Clip,
-    /// The least value of each image becomes 0 and the greatest 255.
+    /// Scales the minimum and maximum of each image to 0 and 255.
     Image,
-    /// 0 to 65535 become 0 to 255.
+    /// Scales 0..65535 to 0..255.
     Full,
 }
 
 impl Gray16 {
-    /// Converts values.
+    /// Converts values to bytes.
     pub(super) fn to_bytes(self, values: &[f32]) -> Vec<u8> {
         let (mut least, mut greatest) = (f32::INFINITY, f32::NEG_INFINITY);
         if self == Gray16::Image {
@@ -48,7 +50,7 @@ impl Gray16 {
         }
         let range = (greatest - least).max(f32::MIN_POSITIVE);
         let convert = |value: f32| match self {
-            // The fraction is dropped, and what is out of range becomes the nearest byte.
+            // Casts truncate and saturate.
             Gray16::Clip => value as u8,
             Gray16::Image => ((value - least) / range * 255.0).round() as u8,
             Gray16::Full => (value / 256.0) as u8,
@@ -58,13 +60,13 @@ impl Gray16 {
 }
 
 impl Default for Decoding {
-    /// As Pillow: exact, not turned, up to [`MAX_PIXELS`].
+    /// As Pillow: exact, without EXIF orientation, up to [`MAX_PIXELS`].
     fn default() -> Self {
         Decoding { exif_orientation: false, gray16: Gray16::Clip, max_pixels: MAX_PIXELS, fast: false }
     }
 }
 
-/// [`decode()`] as Pillow does it without being asked for more.
+/// Decodes an image file with the default options, as Pillow does.
 ///
 /// # Errors
 /// See [`DecodeError`].
@@ -72,23 +74,26 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
     decode(bytes, &Decoding::default())
 }
 
-/// Decodes an image file's bytes; the format is recognised by its content.
+/// Decodes the bytes of an image file; the format is detected from its content.
 ///
 /// The result is that of Pillow's `Image.open(file).convert("RGB")`:
-/// - alpha is dropped, not blended; of an animation the first frame is taken; EXIF orientation is applied only on request;
-/// - CMYK is converted by the naive formula; in JPEG it is taken to be inverted, as Adobe's programs write it;
-/// - 16-bit color keeps its high byte, but 16-bit gray is *clipped* at 255, as Pillow 13 does, or scaled on request;
-/// - a JPEG without its end is an error; one that is damaged inside is decoded as libjpeg decodes it;
-/// - the orientation of a TIFF file is always applied.
+/// - Alpha is dropped, not blended. Of an animation, the first frame is used. The EXIF orientation
+///   is applied only on request.
+/// - CMYK is converted by the naive formula. In JPEG files it is assumed to be inverted, as written
+///   by Adobe's programs.
+/// - 16-bit color keeps its high byte. 16-bit gray is *clipped* at 255, as in Pillow 13, or scaled on
+///   request.
+/// - A truncated JPEG is an error. A JPEG with damage inside is decoded as by libjpeg.
+/// - The orientation of a TIFF file is always applied.
 ///
 /// # Errors
-/// See [`DecodeError`]; no input makes it panic.
+/// See [`DecodeError`]. No input causes a panic.
 pub fn decode(bytes: &[u8], decoding: &Decoding) -> Result<RgbPixels, DecodeError> {
     let (image, orientation) = formats::decode(bytes, formats::recognize(bytes)?, decoding)?;
     Ok(if decoding.exif_orientation { turn(image, orientation) } else { image })
 }
 
-/// Turns and mirrors an image as it is to be looked at.
+/// Rotates and mirrors an image according to its orientation.
 pub(super) fn turn(image: RgbPixels, orientation: Orientation) -> RgbPixels {
     if orientation == Orientation::NoTransforms {
         return image;
@@ -105,7 +110,7 @@ pub(super) fn turn(image: RgbPixels, orientation: Orientation) -> RgbPixels {
                 data: image.into_rgb8().into_raw(),
             }
         }
-        // No decoder here gives another number of bytes.
+        // Unreachable: every decoder returns `3 * width * height` bytes.
         None => RgbPixels { width, height, data: vec![0; width * height * 3] },
     }
 }

@@ -1,4 +1,4 @@
-//! The embedded data set: 1,797 handwritten digits of 8×8 grey pixels.
+//! The embedded data set: 1,797 handwritten digits of 8×8 gray pixels.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use burn::data::dataset::Dataset;
 
 use super::{DataError, DataSet, Form, OpenOptions, RgbPixels, Sample, Source, StoredImage, decode_rgb, stratified};
 
-/// One row a sample: its label, then 64 pixels of 0 to 16. Made by `scripts/make_digits.py`.
+/// One row per sample: the label, then 64 pixels of 0 to 16. Written by `scripts/make_digits.py`.
 static PNG: &[u8] = include_bytes!("../../datasets/digits/digits.png");
 
 const SIDE: usize = 8;
@@ -14,7 +14,7 @@ const COLUMNS: usize = 1 + SIDE * SIDE;
 
 struct Digits {
     rows: Arc<Vec<[u8; COLUMNS]>>,
-    /// Which rows are of this split.
+    /// Row indices of this split.
     members: Vec<usize>,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn open(options: &OpenOptions) -> Result<DataSet, DataError> {
 impl Dataset<Sample, DataError> for Digits {
     fn get(&self, index: usize) -> Result<Sample, DataError> {
         let [label, pixels @ ..] = &self.rows[self.members[index]];
-        // 16, the greatest value, becomes 255.
+        // Scale the maximum, 16, to 255.
         let data = pixels.iter().flat_map(|&value| [((u32::from(value) * 255 + 8) / 16).min(255) as u8; 3]).collect();
         let image = RgbPixels { width: SIDE, height: SIDE, data };
         Ok(Sample { image: StoredImage::Pixels(image), label: usize::from(*label) })

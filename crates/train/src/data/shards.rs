@@ -1,8 +1,9 @@
-//! WebDataset: `.tar` shards in which files of one name but for the extension are a sample, `000.jpg` with `000.cls`,
-//! `000.txt`, `000.index` or `000.json`.
+//! WebDataset: `.tar` shards in which files with the same name except for the extension are a
+//! sample, for example `000.jpg` with `000.cls`, `000.txt`, `000.index` or `000.json`.
 //!
-//! Shards are not unpacked, except compressed ones, and need not be read in order: their headers tell where each image lies. The order of an epoch
-//! still goes through them run by run (see [`Runs`](super::Runs)), as disks and network file systems like it.
+//! Only compressed shards are unpacked. Shards need not be read in order: their headers contain the
+//! offset of each image. An epoch still reads them run by run (see [`Runs`](super::Runs)), which
+//! suits disks and network file systems.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,30 +20,30 @@ use super::forms::{Found, Place, Recognised};
 use super::labels::{Vocabulary, listed_names};
 use super::{DataError, DataSet, Form, OpenOptions, Source, enumerate};
 
-/// Extensions of a sample's image, lower case.
+/// Extensions of images, in lower case.
 const IMAGES: [&str; 9] = ["jpg", "jpeg", "png", "webp", "ppm", "gif", "bmp", "tif", "tiff"];
 
-/// Extensions of what says a sample's class, the surest first.
+/// Extensions of label files, the most reliable first.
 const LABELS: [&str; 8] = ["cls", "label", "class", "index", "inx", "json", "txt", "text"];
 
-/// Those of them that Python's webdataset reads as whole numbers, where they are.
+/// Label extensions that Python's webdataset decodes as integers.
 const NUMBERS: [&str; 4] = ["cls", "class", "index", "inx"];
 
-/// Those that hold captions in some data sets.
+/// Label extensions that contain captions in some data sets.
 const CAPTIONS: [&str; 2] = ["txt", "text"];
 
-/// Names of shards.
+/// Extensions of shards.
 const ENDINGS: [&str; 3] = ["tar", "tar.gz", "tgz"];
 
-/// Files at the beginning of a compressed shard that are looked at to recognise it.
+/// Number of files read from a compressed shard to recognize it.
 const LOOKED_AT: usize = 64;
 
-/// Keys of a `json` member that hold a class: a number, or a name.
+/// Keys of a `json` member that contain a class: a number or a name.
 const LABEL_KEYS: [&str; 8] = ["label", "cls", "class", "target", "class_id", "label_id", "fine_label", "category"];
-/// Keys that hold the class's name where the former holds its number.
+/// Keys that contain the class name if one of `LABEL_KEYS` contains its number.
 const NAME_KEYS: [&str; 5] = ["class_name", "label_name", "classname", "synset", "wnid"];
 
-/// Shards, and the folder that names are told against.
+/// Shards, and the folder that their names are relative to.
 struct Shards {
     root: PathBuf,
     files: Vec<PathBuf>,
@@ -70,12 +71,12 @@ fn is_label(name: &str) -> bool {
     !key(name).0.is_empty() && extension_of(name, &LABELS).is_some()
 }
 
-/// Lists a shard's files, and what its labels say.
+/// Lists a shard's files and the contents of its label files.
 fn index(path: &Path) -> Result<Tarball, DataError> {
     Tarball::index(path, "labels", is_label)
 }
 
-/// The first files of a compressed shard.
+/// Returns the first files of a compressed shard.
 fn beginning(path: &Path) -> Result<Vec<Member>, DataError> {
     let failed = |source| DataError::io(path, source);
     let file = File::open(path).map_err(failed)?;
@@ -88,7 +89,8 @@ fn beginning(path: &Path) -> Result<Vec<Member>, DataError> {
     Ok(names.collect())
 }
 
-/// Unpacks a compressed shard into a file without a name, and lists it. What can be unpacked of a damaged one is listed.
+/// Unpacks a compressed shard into an unnamed temporary file and lists it. Of a damaged shard the
+/// readable part is listed.
 fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
     let folder = std::env::temp_dir();
     let full = |error: io::Error| DataError::Malformed {
@@ -114,8 +116,9 @@ fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
     Ok((found, file))
 }
 
-/// The name that a sample's files share, and the rest: `a/b.c.jpg` is `a/b` and `c.jpg`. The name is empty for files of no
-/// sample: hidden ones, and those that describe the data set, in `__meta__` or the like.
+/// Splits a name into the key shared by a sample's files and the rest: `a/b.c.jpg` into `a/b` and
+/// `c.jpg`. The key is empty for files outside samples: hidden files, and descriptions of the data
+/// set in folders such as `__meta__`.
 fn key(name: &str) -> (&str, &str) {
     let base = name.rfind('/').map_or(0, |slash| slash + 1);
     let top = name.split('/').next().unwrap_or_default();
@@ -126,13 +129,13 @@ fn key(name: &str) -> (&str, &str) {
     }
 }
 
-/// Which of these a file's extension is, or ends in, as `image.jpg` does in `jpg`.
+/// Returns the index of a file's last extension in `known`, for example of `jpg` for `image.jpg`.
 fn extension_of(name: &str, known: &[&str]) -> Option<usize> {
     let last = key(name).1.rsplit('.').next()?;
     known.iter().position(|known| known.eq_ignore_ascii_case(last))
 }
 
-/// Whether there is any image with a label beside it.
+/// Returns whether any sample has an image and a label.
 fn has_samples(members: &[Member]) -> bool {
     Samples { members }.any(|sample| sample.image.is_some() && !sample.labels.is_empty())
 }
@@ -141,12 +144,12 @@ fn has_samples(members: &[Member]) -> bool {
 struct Sample<'a> {
     key: &'a str,
     image: Option<&'a Member>,
-    /// Which of [`LABELS`], and the text; the surest first.
+    /// Index in [`LABELS`] and contents of each label file, the most reliable first.
     labels: Vec<(usize, &'a str)>,
     files: Vec<&'a Member>,
 }
 
-/// Neighbouring files of one name but for the extension.
+/// Iterates over groups of adjacent files with the same key.
 struct Samples<'a> {
     members: &'a [Member],
 }
@@ -158,7 +161,7 @@ impl<'a> Iterator for Samples<'a> {
         let first = self.members.iter().position(|member| !key(&member.name).0.is_empty())?;
         let (key, _) = key(&self.members[first].name);
         self.members = &self.members[first..];
-        // Files of no sample may stand between.
+        // Files outside samples may occur in between.
         let belongs = |member: &Member| [key, ""].contains(&self::key(&member.name).0);
         let count = self.members.iter().take_while(|member| belongs(member)).count();
         let (files, rest) = self.members.split_at(count);
@@ -173,10 +176,10 @@ impl<'a> Iterator for Samples<'a> {
 }
 
 impl Sample<'_> {
-    /// The class and the name beside it, and which of [`LABELS`] they are from.
+    /// Returns the class, its name if present, and the index in [`LABELS`] of its file.
     ///
     /// # Errors
-    /// Files that do not tell a class.
+    /// No label file contains a class.
     fn class(&self) -> Result<(String, Option<String>, usize), String> {
         let mut wrong = None;
         for &(kind, text) in &self.labels {
@@ -192,7 +195,7 @@ impl Sample<'_> {
         Err(wrong.unwrap_or_default())
     }
 
-    /// A file that stands twice in the sample.
+    /// Returns a file whose extension occurs twice in the sample.
     fn repeated(&self) -> Option<&str> {
         let extension = |file: &Member| key(&file.name).1.to_lowercase();
         let mut seen = std::collections::HashSet::new();
@@ -200,12 +203,12 @@ impl Sample<'_> {
     }
 }
 
-/// The class that a label file tells, and the name beside it.
+/// Returns the class in a label file, and its name if present.
 fn class_of(kind: usize, text: &str) -> Result<(String, Option<String>), String> {
     if LABELS[kind] != "json" {
         let text = text.trim();
         let digits = NUMBERS.contains(&LABELS[kind]) && text.bytes().all(|byte| byte.is_ascii_digit());
-        // As Python's `int` reads them.
+        // Leading zeros are ignored, as by Python's `int`.
         let number = text.trim_start_matches('0');
         return Ok((
             if digits && number.is_empty() && !text.is_empty() {
@@ -350,9 +353,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_end_at_the_first_dot_of_the_name() {
+    fn keys_end_at_the_first_dot_of_the_base_name() {
         assert_eq!(key("a.b/c.seg.png"), ("a.b/c", "seg.png"));
-        // As in Python's webdataset: these are of no sample.
+        // As in Python's webdataset, these belong to no sample.
         for name in ["c", "._000.jpg", "a/._000.cls", ".hidden.jpg", "__meta__/a.json", "__MACOSX/a.jpg"] {
             assert_eq!(key(name).0, "", "{name}");
         }
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn json_tells_numbers_and_names() {
+    fn json_labels_are_numbers_or_names() {
         let tell = |text| class_of(5, text).map(|(label, name)| (label, name.unwrap_or_default()));
         assert_eq!(tell(r#"{"label": 7, "class_name": "cat"}"#).unwrap(), ("7".into(), "cat".into()));
         assert_eq!(tell(r#"{"cls": "cat"}"#).unwrap(), ("cat".into(), String::new()));

@@ -1,38 +1,39 @@
-//! MATLAB's level-5 files, as far as ImageNet's `meta.mat` needs them: an array of structs with a number and a text each.
+//! Reader for MATLAB level-5 files, limited to ImageNet's `meta.mat`: an array of structs with a
+//! number and a text each.
 //!
-//! Source: *MAT-File Format*, The MathWorks; agreement with SciPy's `savemat` is tested.
+//! Source: *MAT-File Format*, The MathWorks. A test compares with SciPy's `savemat`.
 
 use std::collections::HashMap;
 use std::io::Read;
 
-/// Types of data elements.
+/// Data element types.
 const INT32: u32 = 5;
 const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
 
-/// Classes of arrays.
+/// Array classes.
 const CELL: u8 = 1;
 const STRUCT: u8 = 2;
 const CHAR: u8 = 4;
 
-/// The most bytes of a compressed variable; `meta.mat` has some MB.
+/// Maximum size of an inflated variable in bytes; `meta.mat` has a few MB.
 const MOST: u64 = 256 << 20;
 
-/// Arrays within arrays; more than this is damage.
+/// Maximum nesting of arrays; deeper files are treated as damaged.
 const DEPTH: usize = 8;
 
 const TRUNCATED: &str = "it breaks off, or is damaged";
 
-/// An array, of the kinds that matter.
+/// An array of a supported kind.
 enum Array {
     Numbers(Vec<f64>),
     Text(String),
     Cells(Vec<Array>),
-    /// Fields by name, each with as many elements as the struct array has.
+    /// Fields by name, each with one element per struct of the array.
     Structs(HashMap<String, Vec<Array>>),
 }
 
-/// The WordNet number of every `ILSVRC2012_ID` in the variable `synsets`.
+/// Returns the WordNet ID of every `ILSVRC2012_ID` in the variable `synsets`.
 pub(super) fn synsets(bytes: &[u8]) -> Result<HashMap<usize, String>, String> {
     const HEADER: usize = 128;
     if bytes.starts_with(b"MATLAB 7.3") {
@@ -74,7 +75,7 @@ fn of_fields(fields: &HashMap<String, Vec<Array>>) -> Result<HashMap<usize, Stri
     numbers.iter().zip(ids).map(pair).collect()
 }
 
-/// A text, or that in a cell.
+/// Returns a text, or the text in a single cell.
 fn text(array: &Array) -> Option<&str> {
     match array {
         Array::Text(text) => Some(text),
@@ -83,12 +84,12 @@ fn text(array: &Array) -> Option<&str> {
     }
 }
 
-/// Takes the next data element: its type and bytes.
+/// Takes the next data element: its type and data.
 fn element<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8]), String> {
     let word =
         |bytes: &[u8], at: usize| -> Option<u32> { Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?)) };
     let tag = word(rest, 0).ok_or(TRUNCATED)?;
-    // Of at most four bytes, they stand in the tag itself.
+    // Data of at most four bytes are stored in the tag itself.
     let (kind, length, start) = match tag >> 16 {
         0 => (tag, word(rest, 4).ok_or(TRUNCATED)? as usize, 8),
         length => (tag & 0xffff, length as usize, 4),
@@ -134,7 +135,7 @@ fn array(mut data: &[u8], depth: usize) -> Result<(String, Array), String> {
                 return Err(TRUNCATED.into());
             }
             let mut fields: HashMap<String, Vec<Array>> = HashMap::new();
-            // The fields of the first struct, then those of the second, …
+            // Fields are stored struct by struct.
             for _ in 0..count {
                 for (name, value) in names.iter().zip(arrays(&mut data, names.len(), depth)?) {
                     fields.entry(name.clone()).or_default().push(value);
@@ -145,7 +146,7 @@ fn array(mut data: &[u8], depth: usize) -> Result<(String, Array), String> {
         CHAR => {
             let (kind, data) = element(&mut data)?;
             Array::Text(match kind {
-                // Two bytes a character.
+                // UTF-16.
                 4 | 17 => {
                     let units: Vec<u16> =
                         data.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();

@@ -1,7 +1,7 @@
-//! ImageNet as its makers give it (ILSVRC2012; Russakovsky et al. 2015): archives of archives, a flat folder of validation
-//! images whose classes stand in the development kit, and classes that are numbered by WordNet.
+//! ImageNet in its original form (ILSVRC2012; Russakovsky et al. 2015): archives of archives, a flat
+//! folder of validation images with labels in the development kit, and WordNet IDs as classes.
 //!
-//! Any mixture is read: images in folders or in their archives, for training and for validation.
+//! Training and validation images may each be in folders or archives, in any combination.
 
 mod matfile;
 mod synsets;
@@ -28,33 +28,33 @@ const VAL_ARCHIVE: &str = "ILSVRC2012_img_val.tar";
 const TRAIN_FOLDERS: [&str; 2] = ["train", "ILSVRC2012_img_train"];
 const VAL_FOLDERS: [&str; 4] = ["val", "valid", "validation", "ILSVRC2012_img_val"];
 
-/// Where below the given folder the images may lie: there, or as Kaggle's archive unpacks.
+/// Subfolders that may contain the images: none, or those of Kaggle's archive.
 const WITHIN: [&str; 3] = ["", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"];
 
-/// Where training images were found.
+/// Location of the training images.
 enum Train {
-    /// A folder a class.
+    /// One folder per class.
     Folders(PathBuf),
-    /// One archive of an archive a class.
+    /// One archive that contains one archive per class.
     Archive(PathBuf),
-    /// A folder of an archive a class.
+    /// One archive per class in a folder.
     Archives(Vec<PathBuf>),
 }
 
-/// Where validation images were found.
+/// Location of the validation images.
 enum Val {
-    /// A folder a class.
+    /// One folder per class.
     Folders(PathBuf),
-    /// One folder.
+    /// One folder with all images.
     Flat(PathBuf),
-    /// One archive of them.
+    /// One archive with all images.
     Archive(PathBuf),
 }
 
 struct Ilsvrc {
-    /// What was given.
+    /// The given folder.
     root: PathBuf,
-    /// Where the images lie.
+    /// The folder that contains the images.
     base: PathBuf,
     train: Option<Train>,
     val: Option<Val>,
@@ -82,7 +82,7 @@ pub(super) fn recognise(place: &Place) -> Recognised {
                 let archives = matches!(train, Some(Train::Archive(_) | Train::Archives(_)))
                     || matches!(val, Some(Val::Archive(_)));
                 let flat = match &val {
-                    // Without training images, other images in one folder are a table's.
+                    // Without training images, a folder of other images is handled as a table.
                     Some(Val::Flat(folder)) => train.is_some() || has_val_images(folder)?,
                     _ => false,
                 };
@@ -132,13 +132,13 @@ fn find_val(base: &Path) -> Result<Option<Val>, DataError> {
     Ok(archive.is_file().then_some(Val::Archive(archive)))
 }
 
-/// Whether there are images in a folder that are named as ImageNet's for validation are.
+/// Returns whether a folder contains images named like ImageNet's validation images.
 fn has_val_images(folder: &Path) -> Result<bool, DataError> {
     let mut entries = std::fs::read_dir(folder).map_err(|source| DataError::io(folder, source))?;
     Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("ILSVRC2012_val_"))))
 }
 
-/// The archives in a folder that are named as classes are, sorted.
+/// Returns the archives in a folder that are named like classes, sorted.
 fn class_archives(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| DataError::io(folder, source);
     let mut archives = Vec::new();
@@ -152,7 +152,7 @@ fn class_archives(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(archives)
 }
 
-/// `n01440764` of `…/n01440764.tar`.
+/// Returns the class of an archive: `n01440764` for `…/n01440764.tar`.
 fn class_of_archive(name: &str) -> Option<&str> {
     let id = name.rsplit(['/', '\\']).next()?.strip_suffix(".tar")?;
     synsets::is_id(id).then_some(id)
@@ -169,7 +169,7 @@ impl Found for Ilsvrc {
                 Some(Truth::find(&[archive.parent().unwrap_or(Path::new("")), &self.base, &self.root])?)
             }
         };
-        // The archives are listed first, as they tell the classes.
+        // List the archives first, because their names are the classes.
         let inner = match &self.train {
             Some(Train::Archive(archive)) => archives_within(archive, &mut notes)?,
             Some(Train::Archives(archives)) => {
@@ -220,7 +220,7 @@ impl Found for Ilsvrc {
 struct ClassArchive {
     class: String,
     file: PathBuf,
-    /// Where in the file it lies.
+    /// Byte range in the file.
     bytes: std::ops::Range<u64>,
 }
 
@@ -248,7 +248,7 @@ fn whole_archive(path: &Path) -> Result<ClassArchive, DataError> {
     Ok(ClassArchive { class, file: path.into(), bytes: 0..length })
 }
 
-/// Lists the images of all classes' archives, which are in the order of the labels.
+/// Lists the images of all class archives; archives are in label order.
 fn read_archives(archives: &[ClassArchive], notes: &mut Vec<String>) -> Result<Members, DataError> {
     let list = |archive: &ClassArchive| -> Result<Tarball, DataError> {
         let failed = |source| DataError::io(&archive.file, source);
@@ -278,12 +278,15 @@ fn read_archives(archives: &[ClassArchive], notes: &mut Vec<String>) -> Result<M
     Ok(members)
 }
 
-/// Returns whether a member of an archive is an image that somebody put there.
+/// Returns whether a member of an archive is an image and not clutter.
 fn is_wanted(name: &str) -> bool {
     is_image(Path::new(name)) && !lies_in_clutter(name)
 }
 
-/// The class of every image in a flat split; an image that the truth does not name is an error.
+/// Returns the class of every image in a flat split.
+///
+/// # Errors
+/// The label file lacks an image.
 fn labels(truth: &Truth, names: &[&str], ids: &[String]) -> Result<Vec<u32>, DataError> {
     let found = truth.labels(names, ids)?;
     let mut unknown: Vec<&str> = Vec::new();

@@ -1,4 +1,4 @@
-//! The names of ImageNet's classes, which are numbers of WordNet.
+//! Names of ImageNet's classes, which are WordNet IDs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,18 +8,18 @@ use super::super::labels::unique;
 use super::super::text::read_text;
 use crate::import::IMAGENET_CLASSES;
 
-/// The 1000 classes of ILSVRC2012 in the order of labels, which is that of these numbers.
+/// The WordNet IDs of the 1000 classes of ILSVRC2012 in label order, which is sorted order.
 const IDS: &str = include_str!("wordnet_ids.txt");
 
-/// How many these are.
+/// Number of classes of ILSVRC2012.
 pub(super) const KNOWN: usize = 1000;
 
-/// The numbers of the 1000 classes, in the order of labels.
+/// Returns the WordNet IDs of the 1000 classes in label order.
 pub(super) fn known() -> Vec<String> {
     IDS.lines().map(String::from).collect()
 }
 
-/// Files that give the words of each number.
+/// Files that list the words of each WordNet ID.
 const FILES: [&str; 6] = [
     "LOC_synset_mapping.txt",
     "synset_words.txt",
@@ -29,12 +29,12 @@ const FILES: [&str; 6] = [
     "words.txt",
 ];
 
-/// Whether this is such a number: `n` and eight digits.
+/// Returns whether a text is a WordNet ID: `n` and eight digits.
 pub(super) fn is_id(text: &str) -> bool {
     text.len() == 9 && text.starts_with('n') && text[1..].bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Reads lines of a number and its words; none if the lines are something else.
+/// Parses lines of a WordNet ID and its words. Returns `None` if any line has another form.
 pub(in super::super) fn parse_synsets(lines: &[&str]) -> Option<Vec<(String, String)>> {
     let parse = |line: &&str| {
         let (id, words) = line.trim().split_once([' ', '\t', ',']).unwrap_or((line.trim(), ""));
@@ -43,7 +43,8 @@ pub(in super::super) fn parse_synsets(lines: &[&str]) -> Option<Vec<(String, Str
     lines.iter().map(parse).collect()
 }
 
-/// A class name of each: the first word, all words where that is another's too, and the number where those are the same.
+/// Returns a unique class name per synset: the first word, or all words if the first is not unique,
+/// or words and ID if those are not unique either.
 pub(in super::super) fn class_names(synsets: Vec<(String, String)>) -> Vec<String> {
     let first = |words: &str| words.split(',').next().unwrap_or_default().trim().to_string();
     let mut count: HashMap<String, usize> = HashMap::new();
@@ -62,11 +63,12 @@ pub(in super::super) fn class_names(synsets: Vec<(String, String)>) -> Vec<Strin
     unique(synsets.into_iter().map(name).collect())
 }
 
-/// Names classes whose folders are numbers of WordNet, by a list in one of these folders or, of the 1000, as everybody names
-/// them; and tells their other names. Other classes keep their names.
+/// Names classes whose folders are WordNet IDs. Names come from a list in one of the `near` folders
+/// or, for the 1000 classes of ILSVRC2012, are the usual ones. Also returns the aliases of each
+/// class. Other classes keep their names.
 ///
 /// # Errors
-/// A list that cannot be read, or that lacks a class.
+/// A list that cannot be read or parsed.
 pub(in super::super) fn named(
     folders: Vec<String>,
     near: &[&Path],
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_thousand_have_names_of_their_own() {
+    fn imagenet_classes_have_unique_names() {
         let ids: Vec<&str> = IDS.lines().collect();
         assert_eq!((ids.len(), ids.is_sorted(), ids[0]), (1000, true, "n01440764"));
         assert!(ids.iter().all(|id| is_id(id)));
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_words_are_told_apart() {
+    fn equal_words_are_distinguished_by_id() {
         let synsets = [("n02012849", "crane"), ("n03126707", "crane"), ("n1", "maillot"), ("n2", "maillot, tank suit")];
         let names = class_names(synsets.map(|(id, words)| (id.into(), words.into())).to_vec());
         assert_eq!(names, ["crane (n02012849)", "crane (n03126707)", "maillot (n1)", "maillot, tank suit"]);

@@ -1,9 +1,10 @@
-//! The classes of ImageNet's validation images, which lie in one folder.
+//! Labels of ImageNet's validation images, which are in a single folder.
 //!
-//! Four kinds of files tell them: lines `ILSVRC2012_val_00000001.JPEG 65` (Caffe's `val.txt`, labels counted from 0 in the
-//! order of WordNet's numbers), the same with a class's number of WordNet or as CSV (Kaggle's `LOC_val_solution.csv`), one
-//! class a line in the order of the images, and the development kit's ground truth. The last numbers classes from 1 in an
-//! order of its own, which its `meta.mat` tells.
+//! Four kinds of label files are supported: lines `ILSVRC2012_val_00000001.JPEG 65` (Caffe's
+//! `val.txt`, labels counted from 0 in the order of WordNet IDs); the same with WordNet IDs or as
+//! CSV (Kaggle's `LOC_val_solution.csv`); one class per line in the order of the images; and the
+//! development kit's ground truth. The ground truth numbers classes from 1 in a separate order,
+//! which is defined in `meta.mat`.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -13,7 +14,7 @@ use super::super::text::read_text;
 use super::super::{DataError, enumerate};
 use super::{matfile, synsets};
 
-/// Files that name images and classes, or classes in the order of the images.
+/// Files that list images with classes, or classes in the order of the images.
 const MAPS: [&str; 13] = [
     "LOC_val_solution.csv",
     "val.txt",
@@ -30,19 +31,19 @@ const MAPS: [&str; 13] = [
     "ILSVRC2012_val_labels.txt",
 ];
 
-/// The development kit's file, where it may stand, and the kit as downloaded.
+/// The development kit's label file, its possible folders, and the kit's original archive.
 const GROUND_TRUTH: &str = "ILSVRC2012_validation_ground_truth.txt";
 const KIT_FOLDERS: [&str; 5] = ["", "data", "devkit/data", "ILSVRC2012_devkit_t12/data", "ILSVRC2012_devkit_t12"];
 const KIT_ARCHIVE: &str = "ILSVRC2012_devkit_t12.tar.gz";
-/// What tells the kit's order, as MATLAB has it, and lists that people make of it.
+/// The class order of the kit, as a MATLAB file, and text files derived from it.
 const META: &str = "meta.mat";
 const META_LISTS: [&str; 3] = ["meta.txt", "synsets.txt", "ILSVRC2012_synsets.txt"];
 
-/// What is known of the validation images.
+/// Labels of the validation images.
 pub(super) enum Truth {
-    /// Classes by the images' names without folder and extension: labels or names of classes.
+    /// Classes by image name without folder and extension: labels or class names.
     Map { path: PathBuf, classes: HashMap<String, String> },
-    /// Classes in the order of the images' numbers.
+    /// Classes in the order of the image numbers.
     Ordered { path: PathBuf, classes: Vec<String> },
 }
 
@@ -54,10 +55,10 @@ fn candidates(folders: &[&Path]) -> Vec<PathBuf> {
 }
 
 impl Truth {
-    /// Finds and reads the file that tells the classes, in one of these folders.
+    /// Finds and reads a label file in one of these folders.
     ///
     /// # Errors
-    /// [`DataError::NoTruth`] if there is none; one that cannot be read or understood.
+    /// [`DataError::NoTruth`] if there is none; a file that cannot be read or parsed.
     pub fn find(folders: &[&Path]) -> Result<Truth, DataError> {
         let Some(path) = candidates(folders).into_iter().find(|path| path.is_file()) else {
             return Err(DataError::NoTruth { path: folders[0].into() });
@@ -94,7 +95,7 @@ impl Truth {
             let [image, class, ..] = &row[..] else {
                 return Err(malformed(format!("line {} has a single column", number + 1)));
             };
-            // Column names.
+            // Skip column names.
             if number == 0 && class.parse::<u32>().is_err() && !synsets::is_id(class) && !image.contains(['.', '0']) {
                 continue;
             }
@@ -103,7 +104,7 @@ impl Truth {
         Ok(Truth::Map { path, classes })
     }
 
-    /// The file that tells.
+    /// Returns the path of the label file.
     pub fn path(&self) -> &Path {
         match self {
             Truth::Map { path, .. } | Truth::Ordered { path, .. } => path,
@@ -117,7 +118,7 @@ impl Truth {
         }
     }
 
-    /// The classes that it names, sorted: for validation images alone.
+    /// Returns the listed classes, sorted; used if there are only validation images.
     pub fn classes(&self) -> Result<Vec<String>, DataError> {
         let mut classes: Vec<String> = self.all().cloned().collect();
         classes.sort_unstable();
@@ -134,10 +135,10 @@ impl Truth {
         Ok(classes)
     }
 
-    /// The label of each image, an index into `ids`, or nothing where it tells none.
+    /// Returns the label of each image, an index into `ids`, or `None` for unlisted images.
     ///
     /// # Errors
-    /// A class that is not among `ids`; numbers that cannot be matched to them.
+    /// A class that is not in `ids`; numbers that do not match `ids`.
     pub fn labels(&self, images: &[&str], ids: &[String]) -> Result<Vec<Option<u32>>, DataError> {
         let malformed = |why: String| DataError::Malformed { path: self.path().into(), why };
         let by_id: HashMap<&str, u32> = ids.iter().map(String::as_str).zip(0..).collect();
@@ -146,7 +147,7 @@ impl Truth {
             None => None,
             Some(numbers) => {
                 let count = numbers.iter().max().map_or(0, |&most| most + 1);
-                // A label is a place among all classes: some folders less would shift those behind them.
+                // Labels number all classes, so missing folders must not shift the later ones.
                 let order = match () {
                     () if count == ids.len() => ids.to_vec(),
                     () if count == synsets::KNOWN => synsets::known(),
@@ -189,18 +190,18 @@ impl Truth {
     }
 }
 
-/// A name without folders and extension.
+/// Returns a name without folders and extension.
 fn stem(name: &str) -> &str {
     let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
     base.split('.').next().unwrap_or(base)
 }
 
-/// 17 of `ILSVRC2012_val_00000017.JPEG`.
+/// Returns the number of an image: 17 for `ILSVRC2012_val_00000017.JPEG`.
 fn number(name: &str) -> Option<usize> {
     stem(name).rsplit('_').next()?.parse().ok()
 }
 
-/// Reads the ground truth from the development kit as it was downloaded.
+/// Reads the ground truth from the development kit's original archive.
 fn kit(path: PathBuf) -> Result<Truth, DataError> {
     let failed = |source| DataError::io(&path, source);
     let file = std::fs::File::open(&path).map_err(failed)?;
@@ -235,7 +236,7 @@ fn kit(path: PathBuf) -> Result<Truth, DataError> {
     }
 }
 
-/// The WordNet number of each of the kit's own, from the files beside the ground truth.
+/// Reads the WordNet ID of each of the kit's class numbers from the files beside the ground truth.
 fn order_of(folder: &Path) -> Result<HashMap<usize, String>, DataError> {
     let path = folder.join(META);
     if path.is_file() {
@@ -250,7 +251,8 @@ fn order_of(folder: &Path) -> Result<HashMap<usize, String>, DataError> {
     Err(DataError::MissingFile { path })
 }
 
-/// Lines of a number and WordNet's, or WordNet's alone in the kit's order, which is not the sorted one.
+/// Parses lines of a number and a WordNet ID, or of WordNet IDs in the kit's order. Sorted IDs are
+/// rejected, because the kit's order is not sorted.
 fn parse_order(text: &str) -> Option<HashMap<usize, String>> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     if let Some(ids) = synsets::parse_synsets(&lines) {
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_map_gives_the_same_labels() {
+    fn all_map_formats_give_the_same_labels() {
         let ids = ["n01440764", "n01443537", "n01484850"].map(String::from).to_vec();
         let images = ["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG"];
         for text in [
@@ -304,7 +306,7 @@ mod tests {
         let kit = ground_truth("t".into(), "1\n7\n", order.clone()).unwrap();
         assert_eq!(kit.labels(&images, &ids).unwrap(), [Some(2), Some(0)]);
         assert!(ground_truth("t".into(), "1\n8\n", order).is_err_and(|error| error.to_string().contains("line 2")));
-        // One folder less does not shift the others.
+        // A missing folder does not shift the other labels.
         let error = truth("a_1.jpg 2\na_2.jpg 0").labels(&images, &ids[1..]).unwrap_err();
         assert!(error.to_string().contains("3 classes, but the data set has 2"), "{error}");
         let error = truth("n01484850\nn01440764\n").labels(&images, &ids[1..]).unwrap_err();
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_all_classes_do_for_some() {
+    fn labels_of_all_classes_work_with_some_classes() {
         let some = ["n01440764", "n01484850", "n15075141"].map(String::from).to_vec();
         let images = ["v_1.JPEG", "v_2.JPEG", "v_3.JPEG"];
         let labels = truth("v_1.JPEG 999\nv_2.JPEG 0\nv_3.JPEG 2\n").labels(&images, &some).unwrap();
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sorted_list_is_not_the_kits_order() {
+    fn sorted_ids_are_not_the_kit_order() {
         assert!(parse_order("n01440764 tench\nn01443537 goldfish\n").is_none());
         assert_eq!(parse_order("n02119789 kit fox\nn01443537 goldfish\n").unwrap()[&1], "n02119789");
         assert_eq!(parse_order("2 n01440764\n1 n01443537\n").unwrap()[&2], "n01440764");
