@@ -1,4 +1,4 @@
-//! The mean of several models, which often generalises better than each (Izmailov et al. 2018).
+//! Averaging of models, which often improves generalization (Izmailov et al. 2018).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,40 +9,41 @@ use mbconv_nets::weights::{load_state_dict, state_dict};
 use crate::import::{ImportError, ImportOptions, load_weights};
 use crate::model_file::{Model, ModelError};
 
-/// Why models cannot be averaged.
+/// Errors of averaging models.
 #[derive(Debug, thiserror::Error)]
 pub enum AverageError {
     /// A model could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Another program's weights could not be read.
+    /// Weights from another library could not be read.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// Nothing to average.
+    /// No models were given.
     #[error("there are no models to average")]
     None,
-    /// Two models differ in more than their weights.
+    /// Two models have different architectures, classes or preprocessing.
     #[error("{first} and {other} differ in their {what}, so there is no mean of them")]
     Differ {
-        /// The first model.
+        /// Path of the first model.
         first: String,
-        /// The one that differs.
+        /// Path of the other model.
         other: String,
         /// The differences.
         what: &'static str,
     },
 }
 
-/// The model whose every weight and running statistic is the mean of `models`', equally weighted. It has the first one's
-/// card, without results.
+/// Averages the weights and running statistics of models with equal weights. The result has the
+/// model card of the first model, without results.
 ///
 /// # Errors
-/// A model that cannot be read, or that differs from the first in architecture, classes or preprocessing.
+/// Returns an error if a model cannot be read or differs from the first in architecture, classes or
+/// preprocessing.
 pub fn average(models: &[PathBuf], device: &Device) -> Result<Model, AverageError> {
     let (first, others) = models.split_first().ok_or(AverageError::None)?;
     let open = |path: &PathBuf| load_weights(path, &ImportOptions::default(), device).map(|loaded| loaded.model);
     let mut model = open(first)?;
-    // Double precision, so that the order of the models hardly matters.
+    // Double precision makes the result nearly independent of the order of the models.
     let values = |model: &Model| -> Vec<(String, Vec<usize>, Vec<f64>)> {
         let tensors = state_dict(&model.network).into_iter();
         tensors.map(|(info, data)| (info.key, info.shape, data.iter::<f64>().collect())).collect()

@@ -1,4 +1,4 @@
-//! From decoded batches to what the network takes.
+//! Conversion of decoded batches to network inputs.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mbconv_kernels::pictures::{channels, packed};
@@ -7,8 +7,8 @@ use crate::data::augment::Plan;
 use crate::data::{Batch, Preprocess};
 use crate::device::is_host;
 
-/// Takes the pixels out of a batch: on the device, `[N, H, W, 3]` with the values of bytes. Bytes travel; what was left to do to
-/// them is done there.
+/// Takes the pixels out of a batch and copies them to the device: `[N, H, W, 3]`, with byte values.
+/// Copies bytes and applies deferred augmentation on the device.
 pub fn pixels(batch: &mut Batch, device: &Device) -> Tensor<4> {
     let [n, height, width] = [batch.labels.len(), batch.height, batch.width];
     let bytes = std::mem::take(&mut batch.images);
@@ -19,17 +19,18 @@ pub fn pixels(batch: &mut Batch, device: &Device) -> Tensor<4> {
     channels(Plan::apply_there(&batch.plans, packed(bytes, [n, height, width], device)))
 }
 
-/// Makes pixels what the network takes, on a device.
+/// Normalizes pixels on a device.
 pub struct Normaliser {
-    /// For grey images: of red, green and blue.
+    /// Weights of red, green and blue for the conversion to gray.
     luma: Option<Tensor<4>>,
     mean: Tensor<4>,
     std: Tensor<4>,
 }
 
 impl Normaliser {
-    /// As in `preprocess`. One channel is grey; any other number is colour, whatever the network takes:
-    /// [`Preprocess::takes_pictures`] says whether it does.
+    /// Creates a normalizer with the settings in `preprocess`. One channel means gray; any other
+    /// number means color. [`Preprocess::takes_pictures`] checks whether the network accepts
+    /// images.
     pub fn new(preprocess: &Preprocess, device: &Device) -> Self {
         let grey = preprocess.channels == 1;
         let count = if grey { 1 } else { 3 };
@@ -43,7 +44,8 @@ impl Normaliser {
         }
     }
 
-    /// Pixels `[N, H, W, 3]` with the values of bytes → images `[N, H, W, channels]`: `(byte / 255 - mean) / std`.
+    /// Normalizes pixels `[N, H, W, 3]` with byte values to images `[N, H, W, channels]`:
+    /// `(byte / 255 - mean) / std`.
     pub fn apply(&self, pixels: Tensor<4>) -> Tensor<4> {
         let pixels = match &self.luma {
             Some(luma) => grey(pixels, luma.clone()),
@@ -53,25 +55,26 @@ impl Normaliser {
     }
 }
 
-/// Pixels as the network takes them; see [`Normaliser`].
+/// Normalizes pixels with a new [`Normaliser`].
 pub fn normalised(pixels: Tensor<4>, preprocess: &Preprocess) -> Tensor<4> {
     Normaliser::new(preprocess, &pixels.device()).apply(pixels)
 }
 
-/// Both: takes the images out of a batch as the network takes them.
+/// Takes the images out of a batch, copies them to the device and normalizes them.
 pub fn images(batch: &mut Batch, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
     normalised(pixels(batch, device), preprocess)
 }
 
-/// ITU-R 601-2 in 16-bit fixed point.
+/// Weights of ITU-R 601-2 in 16-bit fixed point.
 const LUMA: [f32; 3] = [19595.0, 38470.0, 7471.0];
 
-/// Red, green and blue to grey by their `luma`, as Pillow's `convert("L")`. A sum of products is below 2²⁴, so that single precision holds it.
+/// Converts RGB to gray with the weights `luma`, as Pillow's `convert("L")`. The weighted sums are
+/// below 2²⁴, so that f32 represents them exactly.
 fn grey(rgb: Tensor<4>, luma: Tensor<4>) -> Tensor<4> {
     ((rgb * luma).sum_dim(3) + (1 << 15) as f32).div_scalar((1 << 16) as f32).floor()
 }
 
-/// Class indices, `[N]`.
+/// Returns the class indices, `[N]`.
 pub fn targets(batch: &Batch, device: &Device) -> Tensor<1, Int> {
     let labels: Vec<i64> = batch.labels.iter().map(|&label| label as i64).collect();
     Tensor::from_data(labels.as_slice(), device)
@@ -82,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_normalised_by_channel() {
+    fn bytes_are_normalized_by_channel() {
         let preprocess =
             Preprocess { resize: 1, crop: 1, mean: [0.0, 0.5, 1.0], std: [1.0, 0.5, 0.25], ..Preprocess::default() };
         let batch =
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_is_pillows() {
+    fn gray_conversion_matches_pillow() {
         // PIL.Image.fromarray(pixels).convert("L")
         let pixels = [[255u8, 0, 51], [0, 0, 0], [255; 3], [1, 2, 3], [200, 100, 7], [7, 7, 7], [0, 128, 255]];
         let device = Device::default();

@@ -1,4 +1,4 @@
-//! Runs side by side.
+//! Comparison of runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,68 +8,68 @@ use serde::Serialize;
 use crate::report::History;
 use crate::run_folder::{METRICS, RECIPE};
 
-/// What a run's folder tells of it.
+/// Summary of a run folder.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunSummary {
-    /// The folder.
+    /// Path of the folder.
     pub path: PathBuf,
     /// Name of the architecture.
     pub model: String,
-    /// Epochs completed.
+    /// Number of completed epochs.
     pub epochs: usize,
-    /// Epochs of the recipe.
+    /// Number of epochs in the recipe.
     pub planned_epochs: usize,
-    /// The epoch of the best validation, of the network or its moving average.
+    /// Epoch with the best validation score of the network or its moving average.
     pub best_epoch: Option<usize>,
-    /// Its top-1.
+    /// Top-1 accuracy in that epoch.
     pub top1: Option<f64>,
-    /// Its top-5.
+    /// Top-5 accuracy in that epoch.
     pub top5: Option<f64>,
-    /// Its loss.
+    /// Validation loss in that epoch.
     pub val_loss: Option<f64>,
     /// Training loss of the last epoch.
     pub train_loss: Option<f64>,
-    /// Median of the epochs' training images per second.
+    /// Median of the training images per second of all epochs.
     pub images_per_second: Option<f64>,
-    /// Seconds of training.
+    /// Training time in seconds.
     pub seconds: f64,
-    /// The recipe's keys, dotted, with their values as TOML.
+    /// The recipe's dotted keys with their values as TOML.
     #[serde(skip)]
     recipe: BTreeMap<String, String>,
 }
 
-/// Why a run cannot be compared.
+/// Errors of comparing runs.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// Not a run's folder.
+    /// The folder is not a run folder.
     #[error("{path} is no training run: it has no {RECIPE}")]
     NoRun {
-        /// The folder.
+        /// Path of the folder.
         path: String,
     },
-    /// A file that cannot be read.
+    /// A file could not be read.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A recipe that is none.
+    /// The recipe is invalid.
     #[error("the recipe {path} is damaged: {message}")]
     Recipe {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// Description of the error.
         message: String,
     },
 }
 
 impl RunSummary {
-    /// Reads a run's folder; the run may still be under way.
+    /// Reads a run folder. The run may still be in progress.
     ///
     /// # Errors
-    /// A folder that is not a run's, files that cannot be read.
+    /// Returns an error if the folder is not a run folder or a file cannot be read.
     pub fn read(folder: &Path) -> Result<Self, CompareError> {
         let file = folder.join(RECIPE);
         let shown = file.display().to_string();
@@ -110,10 +110,11 @@ impl RunSummary {
     }
 }
 
-/// A key of the recipe that is not the same in all runs, with its value in each; nothing where a run's recipe lacks it.
+/// A recipe key with different values, and its value in each run; `None` if a recipe does not
+/// contain the key.
 pub type Difference = (String, Vec<Option<String>>);
 
-/// The keys in which the runs' recipes differ.
+/// Returns the keys with different values in the runs' recipes.
 pub fn differences(runs: &[RunSummary]) -> Vec<Difference> {
     let mut keys: Vec<&String> = runs.iter().flat_map(|run| run.recipe.keys()).collect();
     keys.sort();
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_epoch_is_trainings() {
+    fn best_epoch_and_recipe_differences_are_reported() {
         let root = tempfile::tempdir().unwrap();
         let head = "epoch,train_loss,val_loss,val_top1,val_top5,images_per_second,seconds\n";
         let rows = "1,2.0,1.5,0.5,0.9,100,10\n2,1.0,1.4,0.6,0.95,120,9\n3,0.9,1.3,0.6,0.94,110,9.5\n";

@@ -1,4 +1,4 @@
-//! Exponential moving average of a network's weights and running statistics.
+//! Exponential moving average (EMA) of a network's weights and running statistics.
 
 use std::collections::HashMap;
 
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::recipe::{RecipeError, ensure};
 
-/// `[ema]`: its presence keeps an average.
+/// `[ema]`: exponential moving average of the weights. The section enables it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
-    /// Share of the average that an update keeps.
+    /// Decay factor of the average.
     pub decay: f64,
-    /// Keep less at first: after `n` updates `min(decay, (1 + n) / (10 + n))`, as TensorFlow does. Without it the average of
-    /// a short run is little more than the initial weights.
+    /// Use the smaller decay `min(decay, (1 + n) / (10 + n))` at step `n`, as in TensorFlow.
+    /// Otherwise, the average of a short run remains close to the initial weights.
     pub warmup: bool,
 }
 
@@ -34,22 +34,23 @@ impl EmaConfig {
         ensure((0.0..1.0).contains(&self.decay), "ema.decay", self.decay, "in [0, 1)")
     }
 
-    /// Share that is kept when `updates` updates were averaged before.
+    /// Returns the decay factor after `updates` updates of the average.
     pub fn decay_at(&self, updates: usize) -> f64 {
         let n = updates as f64;
         if self.warmup { self.decay.min((1.0 + n) / (10.0 + n)) } else { self.decay }
     }
 }
 
-/// `average ← decay · average + (1 - decay) · network`, weights and running statistics alike. Both networks must have the
-/// same parameter ids, as one does that came from the other.
+/// Updates an average of weights and running statistics: `decay · average + (1 - decay) · network`.
+/// Both networks must have the same parameter ids.
 pub fn update(average: Network, network: &Network, decay: f64) -> Network {
     update_by(average, network, decay, None)
 }
 
-/// The same, reading `decay` and `1 - decay` from `numbers`, so that it can be repeated with others.
+/// Updates an average like [`update`], but reads `decay` and `1 - decay` from `numbers`, so that
+/// the update can be replayed with other values.
 pub(crate) fn update_by(average: Network, network: &Network, decay: f64, numbers: Option<Numbers>) -> Network {
-    // Burn's container of tensors by parameter id.
+    // Used as a container of tensors by parameter id.
     let mut current = GradientsParams::new();
     network.visit(&mut Collect(&mut current));
     let mut taken = Take { current, ids: Vec::new(), averages: Vec::new(), values: Vec::new() };
@@ -67,7 +68,8 @@ impl ModuleVisitor for Collect<'_> {
     }
 }
 
-/// Takes the averages out, so that no one else holds their memory; the network's tensors stand in for them.
+/// Takes the averages out of the network, to hold the only reference to their memory. The current
+/// weights stand in for them.
 struct Take {
     current: GradientsParams,
     ids: Vec<ParamId>,
@@ -87,7 +89,7 @@ impl ModuleMapper for Take {
     }
 }
 
-/// Puts averages back.
+/// Replaces the stand-ins by the averages.
 struct Replace(HashMap<ParamId, DispatchTensor>);
 
 impl ModuleMapper for Replace {
@@ -119,11 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn the_average_follows_weights_and_statistics() {
+    fn average_includes_weights_and_running_statistics() {
         let network = small(1);
         let start = network.valid();
         let before = first(&start);
-        // A training pass moves the statistics, and nothing of it reaches the average by itself.
+        // A forward pass in training mode changes the statistics of the network, but not of the
+        // average.
         network.forward(Tensor::ones([2, 3, 32, 32], &Device::default().autodiff()));
         assert_eq!(first(&start), before);
         let now = first(&network);
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_warm_up_is_tensorflows() {
+    fn decay_warmup_matches_tensorflow() {
         let config = EmaConfig::default();
         assert_eq!(config.decay_at(0), 0.1);
         assert_eq!(config.decay_at(90), 0.91);

@@ -1,12 +1,13 @@
-//! Freezing parts of a network.
+//! Freezing of layers.
 
 use burn::module::Module;
 use mbconv_nets::Network;
 
 use crate::recipe::{FinetuneConfig, Freeze};
 
-/// Lets learn in `epoch`, counted from 0, what `config` lets learn then. What is frozen has no gradients, evaluates its
-/// batch-norms and costs no backward pass; what is not frozen (any more) trains.
+/// Freezes and unfreezes layers as `config` requires in `epoch`, counted from 0. Frozen layers have
+/// no gradients, use the running statistics of their batch-norms and take no part in the backward
+/// pass.
 pub fn apply(mut network: Network, config: &FinetuneConfig, epoch: usize) -> Network {
     let blocks = &network.architecture().blocks;
     let frozen_blocks = match config.freeze {
@@ -36,7 +37,8 @@ mod tests {
 
     use super::*;
 
-    /// Parameters with gradients, and whether the first and the last norm's statistics moved.
+    /// Returns the number of parameters with gradients, and whether the statistics of the first and
+    /// the last batch-norm changed.
     fn trained(network: Network, config: &FinetuneConfig, epoch: usize) -> (Network, usize, [bool; 2]) {
         let network = apply(network, config, epoch);
         let means = |network: &Network| {
@@ -51,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_freeze_and_thaw() {
+    fn layers_are_frozen_and_unfrozen() {
         let device = Device::default().autodiff();
         let network = MobileNetV2Config::new(2).with_width(0.1).init(&device);
         let all = 3 * (2 + 2 + 16 * 3) + 2;
@@ -63,7 +65,7 @@ mod tests {
         assert_eq!((count, moved), (all, [true, true]));
         let (network, count, _) = trained(network, &config(Freeze::Body), 5);
         assert_eq!(count, 2);
-        // Stem, and stages of one and two blocks, the first block without an expansion.
+        // The stem and stages of one and two blocks; the first block has no expansion.
         let (network, count, moved) = trained(network, &config(Freeze::Stages(2)), 5);
         assert_eq!((count, moved), (all - 3 * (1 + 2 + 6), [false, true]));
         let (_, count, moved) = trained(network, &FinetuneConfig { freeze_norms: true, ..Default::default() }, 5);

@@ -1,35 +1,36 @@
-//! Losses, one value a sample.
+//! Losses, with one value per sample.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::recipe::{LossConfig, LossName, RecipeError};
 
-/// What a batch's outputs should be.
+/// Training targets of a batch.
 #[derive(Clone, Debug)]
 pub struct Targets {
-    /// Classes, `[N]`.
+    /// Class indices, `[N]`.
     pub labels: Tensor<1, Int>,
-    /// Shares of all classes, `[N, C]`, label smoothing included, where they are more than that of the labels.
+    /// Soft targets, `[N, C]`, including label smoothing, if the targets are not just the labels.
     pub shares: Option<Tensor<2>>,
 }
 
-/// A recipe's loss for so many classes.
+/// A recipe's loss for a given number of classes.
 #[derive(Clone, Debug)]
 pub struct Loss {
     config: LossConfig,
     smoothing: f64,
-    /// Every class, `[1, C]`.
+    /// All class indices, `[1, C]`.
     classes: Tensor<2, Int>,
-    /// `[1, C]`.
+    /// Class weights, `[1, C]`.
     weights: Option<Tensor<2>>,
 }
 
 impl Loss {
-    /// The loss for classes that have so many training images each.
+    /// Creates the loss for classes with `counts` training images.
     ///
     /// # Errors
-    /// A list of class weights that is not of that length.
+    /// Returns an error if the length of a list of class weights differs from the number of
+    /// classes.
     pub fn new(config: &LossConfig, smoothing: f64, counts: &[usize], device: &Device) -> Result<Self, RecipeError> {
         let weights = config.weights(counts)?;
         let tensor = |weights: Vec<f32>| Tensor::<1>::from_floats(weights.as_slice(), device).unsqueeze();
@@ -37,7 +38,8 @@ impl Loss {
         Ok(Self { config: config.clone(), smoothing, classes, weights: weights.map(tensor) })
     }
 
-    /// The loss of each sample, `[N]`, of `logits` `[N, C]`. The batch's loss is their plain mean, also under class weights.
+    /// Returns the loss of each sample, `[N]`, for `logits` `[N, C]`. The loss of the batch is
+    /// their plain mean, even with class weights.
     pub fn each(&self, logits: Tensor<2>, targets: &Targets) -> Tensor<1> {
         let plain = self.weights.is_none() && targets.shares.is_none();
         match self.config.name {
@@ -65,17 +67,18 @@ impl Loss {
         }
     }
 
-    /// The shares of all classes, `[N, C]`: if the targets have none, 1 for the label, of which the smoothing is spread over all.
+    /// Returns the soft targets, `[N, C]`. If the batch has none, they are the one-hot labels with
+    /// label smoothing.
     fn shares(&self, targets: &Targets) -> Tensor<2> {
         let spread = || {
-            // Burn's `one_hot` would look at the labels, and wait for them.
+            // Burn's `one_hot` reads the labels, which would synchronize with the device.
             let one_hot = targets.labels.clone().unsqueeze_dim::<2>(1).equal(self.classes.clone()).float();
             one_hot.mul_scalar(1.0 - self.smoothing).add_scalar(self.smoothing / self.classes.dims()[1] as f64)
         };
         targets.shares.clone().unwrap_or_else(spread)
     }
 
-    /// Target shares times class weights.
+    /// Returns the soft targets times the class weights.
     fn weighted(&self, targets: &Targets) -> Tensor<2> {
         let shares = self.shares(targets);
         match &self.weights {
@@ -89,8 +92,9 @@ fn row_sums(values: Tensor<2>) -> Tensor<1> {
     values.sum_dim(1).squeeze_dim::<1>(1)
 }
 
-/// Cross-entropy of `logits` `[N, C]` with the classes `targets` `[N]`, a share `smoothing` of each target being spread
-/// evenly over all classes (PyTorch's `cross_entropy(label_smoothing=…)`). One value per sample, `[N]`.
+/// Computes the cross-entropy of `logits` `[N, C]` with the classes `targets` `[N]` and label
+/// smoothing `smoothing`, as PyTorch's `cross_entropy(label_smoothing=…)`. Returns one value per
+/// sample, `[N]`.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
     let log_probabilities = log_softmax(logits, 1);
     let target = log_probabilities.clone().gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1);
@@ -101,28 +105,31 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: f64)
     (target.mul_scalar(1.0 - smoothing) + uniform.mul_scalar(smoothing)).neg()
 }
 
-/// Cross-entropy with any shares of the classes, `[N, C]` both (PyTorch's with class probabilities; times class weights, it
-/// is PyTorch's with `weight`).
+/// Computes the cross-entropy with soft targets; both arguments are `[N, C]`. Equals PyTorch's
+/// `cross_entropy` with class probabilities, and with `weight` if `shares` are multiplied by class
+/// weights.
 fn soft_cross_entropy(logits: Tensor<2>, shares: Tensor<2>) -> Tensor<1> {
     row_sums(log_softmax(logits, 1) * shares).neg()
 }
 
-/// The same, each class's term times `(1 - p)^gamma`.
+/// Computes the cross-entropy with soft targets, with each class's term multiplied by
+/// `(1 - p)^gamma`.
 fn focal(logits: Tensor<2>, shares: Tensor<2>, gamma: f64) -> Tensor<1> {
     let log_probabilities = log_softmax(logits, 1);
-    // Kept off zero, where the slope of a power below 1 is infinite.
+    // Clamped above 0, where powers below 1 have an infinite derivative.
     let missing = log_probabilities.clone().exp().neg().add_scalar(1.0).clamp_min(1e-7);
     row_sums(missing.powf_scalar(gamma) * log_probabilities * shares).neg()
 }
 
-/// `max(x, 0) - x·t + ln(1 + e^-|x|)`, `[N, C]`.
+/// Computes `max(x, 0) - x·t + ln(1 + e^-|x|)`, `[N, C]`.
 fn binary_cross_entropy(logits: Tensor<2>, shares: Tensor<2>) -> Tensor<2> {
     let overflow_free = logits.clone().abs().neg().exp().log1p();
     logits.clone().clamp_min(0.0) - logits * shares + overflow_free
 }
 
-/// Kullback–Leibler divergence of the teacher's probabilities from the student's, both of logits `[N, C]` divided by
-/// `temperature`, times its square (Hinton et al. 2015). One value per sample, `[N]`.
+/// Computes the Kullback–Leibler divergence of the student's probabilities from the teacher's, with
+/// logits `[N, C]` divided by `temperature`, times `temperature²` (Hinton et al. 2015). Returns one
+/// value per sample, `[N]`.
 pub fn soft_distillation(student: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<1> {
     let student = log_softmax(student.div_scalar(temperature), 1);
     let teacher = log_softmax(teacher.div_scalar(temperature), 1);
@@ -160,9 +167,9 @@ mod tests {
         gradient: Vec<f64>,
     }
 
-    /// Values and gradients agree with PyTorch's and timm's (`scripts/golden_losses.py`).
+    /// The fixture is written by `scripts/golden_losses.py`.
     #[test]
-    fn agrees_with_pytorch() {
+    fn losses_and_gradients_match_pytorch_and_timm() {
         let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/loss/losses.json")).unwrap();
         assert!(fixture.cases.len() > 15);
         let device = Device::default().autodiff();

@@ -1,12 +1,13 @@
-//! Accuracy.
+//! Top-1 and top-5 accuracy.
 
 use burn::tensor::{Int, Tensor};
 use serde::Serialize;
 
-/// Rank of each sample's target among its logits, from 0: the number of other classes that score at least as high.
+/// Returns the rank of each sample's target among its logits, counted from 0: the number of other
+/// classes whose logit is at least as high.
 ///
-/// Ties count against the network, so that one whose logits are all equal, or not numbers, scores nothing.
-/// `logits` `[N, C]`, `targets` `[N]` → `[N]`.
+/// Ties count as errors, so that a network with equal or NaN logits has an accuracy of 0. Shapes:
+/// `logits` `[N, C]`, `targets` `[N]`, result `[N]`.
 pub fn target_ranks(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1, Int> {
     let classes = logits.dims()[1] as i64;
     let target = logits.clone().gather(1, targets.unsqueeze_dim(1));
@@ -14,30 +15,30 @@ pub fn target_ranks(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1, Int
     below.neg().add_scalar(classes - 1)
 }
 
-/// Whether top-5 accuracy means anything: of five classes or fewer it is always 100 %.
+/// Returns whether top-5 accuracy is meaningful. With up to five classes it is always 100 %.
 pub fn shows_top5(classes: usize) -> bool {
     classes > 5
 }
 
-/// Sums over samples, from which means follow.
+/// Sums of metrics over samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// Samples counted.
+    /// Number of samples.
     pub images: usize,
-    /// Of them, with the target ranked first.
+    /// Number of samples whose target has the highest logit.
     pub top1: usize,
-    /// Of them, with the target among the first five.
+    /// Number of samples whose target is among the five highest logits.
     pub top5: usize,
-    /// Sum of losses.
+    /// Sum of the losses.
     pub loss: f64,
 }
 
-/// Means over samples.
+/// Means of metrics over samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
-    /// Share of samples whose target is ranked first.
+    /// Top-1 accuracy.
     pub top1: f64,
-    /// Share of samples whose target is among the first five; all of them where there are five classes or fewer.
+    /// Top-5 accuracy; 1 with up to five classes.
     pub top5: f64,
     /// Mean loss.
     pub loss: f64,
@@ -57,7 +58,7 @@ impl std::ops::Add for Tally {
 }
 
 impl Tally {
-    /// Adds samples by their target's rank.
+    /// Adds samples, given the ranks of their targets and the sum of their losses.
     pub fn add(&mut self, ranks: &[usize], loss: f64) {
         self.images += ranks.len();
         self.top1 += ranks.iter().filter(|&&rank| rank < 1).count();
@@ -65,21 +66,21 @@ impl Tally {
         self.loss += loss;
     }
 
-    /// The sums that `images` samples with these means have.
+    /// Returns the sums of `images` samples with the means `scores`.
     pub fn of(scores: Scores, images: usize) -> Self {
         let Scores { top1, top5, loss } = scores;
         let n = images as f64;
         Self { images, top1: (top1 * n).round() as usize, top5: (top5 * n).round() as usize, loss: loss * n }
     }
 
-    /// The means; zeros where nothing was counted.
+    /// Returns the means, or zeros without samples.
     pub fn scores(&self) -> Scores {
         let n = self.images.max(1) as f64;
         Scores { top1: self.top1 as f64 / n, top5: self.top5 as f64 / n, loss: self.loss / n }
     }
 }
 
-/// Wilson's 95 % score interval of `hits` among `n`.
+/// Returns Wilson's 95 % score interval of the proportion `hits / n`.
 pub fn wilson_interval(hits: usize, n: usize) -> [f64; 2] {
     if n == 0 {
         return [0.0, 1.0];
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_count_what_scores_higher() {
+    fn rank_counts_other_logits_at_least_as_high() {
         assert_eq!(ranks(&[0.1, 0.9, 0.5, 3.0, 1.0, 2.0], 3, &[1, 0]), [0, 0]);
         assert_eq!(ranks(&[0.1, 0.9, 0.5, 3.0, 1.0, 2.0], 3, &[0, 1]), [2, 2]);
         assert_eq!(ranks(&[1.0, 1.0, 1.0], 3, &[0]), [2]);
@@ -118,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn top5_of_few_classes_is_everything() {
+    fn top5_of_five_or_fewer_classes_is_one() {
         let mut tally = Tally::default();
         tally.add(&[0, 1, 2, 2], 4.0);
         assert_eq!(tally.scores(), Scores { top1: 0.25, top5: 1.0, loss: 1.0 });
     }
 
     #[test]
-    fn wilson_agrees_with_statsmodels() {
+    fn wilson_interval_matches_statsmodels() {
         // statsmodels.stats.proportion.proportion_confint(45, 50, method="wilson")
         let [low, high] = wilson_interval(45, 50);
         assert!((low - 0.786_398).abs() < 1e-5 && (high - 0.956_524).abs() < 1e-5, "{low} {high}");
@@ -133,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_interval_holds_the_share(n in 1usize..10_000, share in 0.0f64..=1.0) {
+        fn wilson_interval_contains_the_proportion(n in 1usize..10_000, share in 0.0f64..=1.0) {
             let hits = (share * n as f64) as usize;
             let [low, high] = wilson_interval(hits, n);
             let p = hits as f64 / n as f64;

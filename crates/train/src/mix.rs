@@ -1,4 +1,5 @@
-//! Mixup and cutmix of a batch's bytes, as timm's `FastCollateMixup`: on the processor, or where the batch goes.
+//! Mixup and cutmix of image batches of bytes, as in timm's `FastCollateMixup`, on the CPU or on
+//! the device.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use rand::Rng;
@@ -7,14 +8,14 @@ use rand_distr::{Beta, Distribution};
 use crate::data::{Batch, mix_rng};
 use crate::recipe::{MixConfig, MixMode};
 
-/// What becomes of one image.
+/// Mixing of one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mix {
-    /// Nothing.
+    /// The image is not mixed.
     None,
-    /// It keeps this share of every pixel; its partner gives the rest.
+    /// Mixup: the weight of the image. Its partner has the remaining weight.
     Blend(f32),
-    /// Its partner gives the rectangle; the image keeps the share of the area that is left.
+    /// Cutmix: the rectangle that is replaced by the partner's pixels.
     Paste(Rectangle),
 }
 
@@ -26,18 +27,18 @@ struct Rectangle {
     right: usize,
 }
 
-/// What becomes of each image of a batch: image `i` is mixed with image `n - 1 - i`.
+/// Mixing of each image of a batch: image `i` is mixed with image `n - 1 - i`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mixes(Vec<Mix>);
 
 impl Mixes {
-    /// Draws from (seed, epoch, step) alone.
+    /// Draws the mixing of a batch. The result depends only on (seed, epoch, step).
     pub(crate) fn draw(batch: &Batch, config: &MixConfig, [seed, epoch, step]: [u64; 3]) -> Self {
         let mut rng = mix_rng(seed, epoch as usize, step as usize);
         Self(draw(batch.labels.len(), (batch.width, batch.height), config, &mut rng))
     }
 
-    /// Mixes the images in place.
+    /// Mixes the images of a batch in place.
     pub(crate) fn blend(&self, batch: &mut Batch) {
         let Self(mixes) = self;
         let length = batch.width * batch.height * 3;
@@ -51,7 +52,7 @@ impl Mixes {
         }
     }
 
-    /// The same on the device: `x` [N, H, W, C] has the values of bytes, and so has the result.
+    /// Mixes images on the device: `x` `[N, H, W, C]` and the result contain byte values.
     pub(crate) fn blend_there(&self, x: Tensor<4>) -> Tensor<4> {
         let Self(mixes) = self;
         let ([n, height, width, _], device) = (x.dims(), x.device());
@@ -86,8 +87,9 @@ impl Mixes {
         (x * share.clone() + partner * (share.neg() + 1.0)).round()
     }
 
-    /// Their targets, `[n, classes]` by rows: a share `smoothing` spread evenly over all classes, the rest on the labels in the
-    /// proportion of the images.
+    /// Returns the mixed targets, row-major `[n, classes]`: label smoothing spreads `smoothing`
+    /// evenly over all classes, and the rest is divided between the labels in the proportion of the
+    /// images.
     pub(crate) fn targets(&self, batch: &Batch, classes: usize, smoothing: f64) -> Vec<f32> {
         let area = (batch.width * batch.height) as f64;
         let share = |mix: &Mix| match *mix {
@@ -102,7 +104,7 @@ impl Mixes {
     }
 }
 
-/// What becomes of each image.
+/// Draws the mixing of each image.
 fn draw(n: usize, size: (usize, usize), config: &MixConfig, rng: &mut impl Rng) -> Vec<Mix> {
     let mut one = || draw_one(size, config, rng);
     match config.mode {
@@ -132,7 +134,7 @@ fn draw_one((width, height): (usize, usize), config: &MixConfig, rng: &mut impl 
     match cutmix_range {
         None => {
             let ratio = (1.0 - share).sqrt();
-            // A rectangle about any pixel; what lies outside of the image is left out.
+            // The center of the rectangle may be any pixel; the part outside the image is cut off.
             let mut span = |length: usize| {
                 let cut = (length as f64 * ratio) as usize;
                 let centre = below(length, rng);
@@ -172,7 +174,7 @@ fn mix_one(image: &mut [u8], partner: &[u8], width: usize, mix: Mix) {
     }
 }
 
-/// Smoothed targets by rows, mixed as the images are.
+/// Returns the smoothed and mixed targets, row-major.
 fn targets(labels: &[usize], shares: &[f32], classes: usize, smoothing: f64) -> Vec<f32> {
     let off = (smoothing / classes as f64) as f32;
     let on = (1.0 - smoothing + smoothing / classes as f64) as f32;
@@ -209,9 +211,9 @@ mod tests {
         targets: Vec<f64>,
     }
 
-    /// Given timm's draws, images and targets are timm's to the last bit of a byte.
+    /// With timm's random values, images are bit-identical to timm's.
     #[test]
-    fn agrees_with_timm() {
+    fn mixed_images_and_targets_match_timm() {
         let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/augment/mixes.json")).unwrap();
         assert_eq!(fixture.cases.len(), 6);
         for case in fixture.cases {
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn cutmix_and_mixup_take_turns() {
+    fn switch_probability_selects_mixup_or_cutmix() {
         let both = config(0.2, 1.0, MixMode::Elem);
         let mixes = draw(2000, (32, 32), &both, &mut mix_rng(0, 0, 0));
         let cut = mixes.iter().filter(|mix| matches!(mix, Mix::Paste(_))).count();
@@ -267,15 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn the_last_epochs_are_not_mixed() {
+    fn last_epochs_are_not_mixed() {
         let mix = MixConfig { off_epochs: 3, ..config(0.2, 0.0, MixMode::Batch) };
         assert!(mix.is_on(6, 10) && !mix.is_on(7, 10) && !MixConfig::default().is_on(0, 10));
     }
 
     proptest! {
-        /// Any batch, odd ones too: targets add up to 1, the same draws give the same bytes.
+        /// Covers odd batch sizes, and compares mixing on the CPU and on the device.
         #[test]
-        fn targets_add_up(n in 0usize..7, side in 1usize..6, mode in 0usize..3, seed in any::<u64>(), range in any::<bool>()) {
+        fn targets_sum_to_one_and_mixing_is_reproducible(n in 0usize..7, side in 1usize..6, mode in 0usize..3, seed in any::<u64>(), range in any::<bool>()) {
             let mode = [MixMode::Batch, MixMode::Pair, MixMode::Elem][mode];
             let cutmix_range = range.then_some([0.2, 0.9]);
             let config = MixConfig { cutmix_range, ..config(0.8, 1.0, mode) };

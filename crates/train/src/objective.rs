@@ -1,4 +1,4 @@
-//! What a training step minimises: mixed targets, the loss, a teacher.
+//! The training objective: mixed targets, the loss and distillation.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
@@ -13,22 +13,22 @@ use crate::mix::Mixes;
 use crate::model_file::Model;
 use crate::recipe::{DistillationConfig, DistillationKind, LossName, Recipe, RecipeError};
 
-/// Why a run has no objective.
+/// Errors of creating the objective of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectiveError {
-    /// Class weights that do not fit the data.
+    /// The class weights do not match the data.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
-    /// A teacher that cannot be opened.
+    /// The teacher could not be loaded.
     #[error("the teacher: {0}")]
     Teacher(#[from] ImportError),
-    /// A teacher that lacks a class, or takes other images.
+    /// The teacher lacks a class or does not accept images.
     #[error("the teacher: {0}")]
     Classes(#[from] EvaluateError),
 }
 
 impl ObjectiveError {
-    /// What would mend it.
+    /// Returns a hint for fixing the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Teacher(error) => error.hint(),
@@ -41,18 +41,19 @@ impl ObjectiveError {
     }
 }
 
-/// What a training step minimises.
+/// The objective of a training step.
 pub(crate) struct Objective<'a> {
     recipe: &'a Recipe,
     classes: usize,
     loss: Loss,
     teacher: Option<Teacher<'a>>,
-    /// Where gradients are taken.
+    /// Device with autodiff.
     device: Device,
 }
 
 impl<'a> Objective<'a> {
-    /// The recipe's objective for training on `source`; `device` is one that takes gradients.
+    /// Creates the recipe's objective for training on `source`. `device` must have autodiff
+    /// enabled.
     pub(crate) fn new(
         recipe: &'a Recipe,
         classes: &[String],
@@ -67,8 +68,9 @@ impl<'a> Objective<'a> {
         Ok(Self { recipe, classes: classes.len(), loss, teacher: teacher.transpose()?, device: device.clone() })
     }
 
-    /// Returns a warning if the first batch's mean `loss` is far above `ln(classes)`, the loss of a classifier that
-    /// finds all classes equally likely. Cross-entropy alone, since only its scale is known.
+    /// Returns a warning if the mean `loss` of the first batch is far above `ln(classes)`, the loss
+    /// of a classifier with equal probabilities. Returns none for losses other than cross-entropy
+    /// or with distillation, since their scale differs.
     pub(crate) fn doubt_first_loss(&self, loss: f64) -> Option<String> {
         let recipe = self.recipe;
         let uniform = (self.classes as f64).ln();
@@ -82,8 +84,9 @@ impl<'a> Objective<'a> {
         })
     }
 
-    /// A batch's pixels on the device and what the network shall say of them, mixed where the recipe says so: in place on the
-    /// processor, elsewhere once they are there. Draws from (seed, epoch, step) alone.
+    /// Copies the pixels and targets of a batch to the device, mixed if the recipe enables mixing:
+    /// in place on the CPU, otherwise on the device. Random values depend only on (seed, epoch,
+    /// step).
     pub(crate) fn prepare(&self, mut batch: Batch, epoch: usize, step: usize) -> (Tensor<4>, Prepared) {
         let labels = targets(&batch, &self.device);
         if !self.recipe.mix.is_on(epoch, self.recipe.epochs) {
@@ -103,14 +106,15 @@ impl<'a> Objective<'a> {
         self.prepared(pixels, targets)
     }
 
-    /// Pixels on the device, `[N, H, W, 3]`, and what is to be learnt from them.
+    /// Returns pixels on the device, `[N, H, W, 3]`, and the training targets.
     pub(crate) fn prepared(&self, pixels: Tensor<4>, targets: Targets) -> (Tensor<4>, Prepared) {
         let kept = self.teacher.is_some().then(|| pixels.clone());
         let images = pixels.dims()[0];
         (pixels, Prepared { images, targets, pixels: kept })
     }
 
-    /// The loss of each image of a prepared batch, `[N]`, whose `logits` `[N, C]` the network gave.
+    /// Returns the loss of each image of a prepared batch, `[N]`, for the network's `logits`
+    /// `[N, C]`.
     pub(crate) fn losses(&self, logits: Tensor<2>, prepared: &Prepared) -> Tensor<1> {
         let labels = self.loss.each(logits.clone(), &prepared.targets);
         let (Some(teacher), Some(pixels)) = (&self.teacher, &prepared.pixels) else { return labels };
@@ -119,22 +123,22 @@ impl<'a> Objective<'a> {
     }
 }
 
-/// What a batch is to be learnt from, beside its pixels.
+/// Training targets of a batch.
 pub(crate) struct Prepared {
-    /// How many.
+    /// Number of images.
     pub(crate) images: usize,
-    /// What the network shall say.
+    /// Targets of the loss.
     pub(crate) targets: Targets,
-    /// For a teacher, where there is one.
+    /// Input of the teacher, if there is one.
     pixels: Option<Tensor<4>>,
 }
 
-/// A network to learn from.
+/// The teacher of distillation.
 struct Teacher<'a> {
     config: &'a DistillationConfig,
     network: Network,
     normaliser: Normaliser,
-    /// Where the data's classes stand among the teacher's, `[C]`.
+    /// Indices of the data's classes among the teacher's, `[C]`.
     columns: Tensor<1, Int>,
 }
 
@@ -151,8 +155,8 @@ impl<'a> Teacher<'a> {
         Ok(Self { config, network, normaliser: Normaliser::new(&card.preprocess, device), columns })
     }
 
-    /// The distance of each image's logits from the teacher's, `[N]`. The teacher sees the same pixels as the student, at the
-    /// student's size, but normalised as it is used to.
+    /// Returns the distillation loss of each image, `[N]`. The teacher receives the same pixels as
+    /// the student, in the student's size, but with its own normalization.
     fn losses(&self, student: Tensor<2>, pixels: Tensor<4>) -> Tensor<1> {
         let logits = self.network.forward_channels_last(self.normaliser.apply(pixels));
         let logits = logits.select(1, self.columns.clone());
@@ -175,7 +179,7 @@ mod tests {
     use crate::data::{self, OpenOptions};
 
     #[test]
-    fn a_first_loss_far_above_that_of_an_untrained_classifier_is_doubted() {
+    fn high_first_loss_gives_a_warning() {
         let data = data::open("digits", &OpenOptions::default()).unwrap();
         let train = data.split("train").unwrap();
         let doubt = |settings: &[&str], loss| {
@@ -190,7 +194,7 @@ mod tests {
         assert_eq!(doubt(&[], 4.0), None);
         let warning = doubt(&[], 9.0).unwrap();
         assert!(warning.contains("the first loss is 9.00, far above ln(10) = 2.30"), "{warning}");
-        // Binary cross-entropy has another scale.
+        // Binary cross-entropy has a different scale.
         assert_eq!(doubt(&["loss.name=bce"], 9.0), None);
     }
 }

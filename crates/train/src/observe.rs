@@ -1,31 +1,32 @@
-//! Who watches a run: anything that takes its [`Event`]s.
+//! Observers of a run, which receive its [`Event`]s.
 
 use std::io;
 
 use crate::engine::Event;
 
-/// Something that takes the events of a run. A failing one is not asked again, and never ends the run.
+/// Receives the events of a run. An observer that fails is removed; the run continues.
 pub trait Observer {
-    /// Takes one event.
+    /// Handles an event.
     ///
     /// # Errors
-    /// Whatever keeps it from its work, such as a full disk.
+    /// Returns an error if the observer cannot continue, for example if the disk is full.
     fn event(&mut self, event: &Event) -> io::Result<()>;
 }
 
-/// Observers that are told everything in turn.
+/// Observers that receive each event in turn.
 #[derive(Default)]
 pub struct Observers<'a> {
     all: Vec<(&'static str, Box<dyn Observer + 'a>)>,
 }
 
 impl<'a> Observers<'a> {
-    /// Adds an observer; `name` says what it is, should it fail. The first is told what befalls the others.
+    /// Adds an observer. `name` identifies it in the message about a failure, which the first
+    /// observer receives.
     pub fn add(&mut self, name: &'static str, observer: impl Observer + 'a) {
         self.all.push((name, Box::new(observer)));
     }
 
-    /// Tells all of them.
+    /// Sends an event to all observers.
     pub fn event(&mut self, event: &Event) {
         let mut notes = Vec::new();
         self.all.retain_mut(|(name, observer)| match observer.event(event) {
@@ -36,7 +37,7 @@ impl<'a> Observers<'a> {
             }
         });
         if let Some((_, first)) = self.all.first_mut() {
-            // What cannot be told to the first cannot be told.
+            // Errors of the first observer while it receives these notes cannot be reported.
             notes.iter().for_each(|note| drop(first.event(&Event::Line(note))));
         }
     }
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_observer_is_named_once_and_left_out() {
+    fn failing_observer_is_reported_once_and_removed() {
         let lines = RefCell::new(Vec::new());
         let mut observers = Observers::default();
         observers.add("terminal", Recorder(&lines));

@@ -1,4 +1,4 @@
-//! In which precision a network's maps are computed.
+//! Precision of a network's feature maps.
 
 use burn::tensor::{DType, Device, Tensor};
 use mbconv_nets::{Inference, Network, images_in};
@@ -7,38 +7,40 @@ use thiserror::Error;
 
 use crate::device::{describe, is_host};
 
-/// Of maps and products. In training, weights, optimizer, moving average, batch-norm's statistics, classifier and loss stay in
-/// single precision (Micikevicius et al. 2018, <https://arxiv.org/abs/1710.03740>), and so do the run's evaluations.
+/// Precision of feature maps and matrix multiplications. In training, weights, optimizer state,
+/// moving average, batch-norm statistics, classifier and loss are always in f32 (Micikevicius et
+/// al. 2018, <https://arxiv.org/abs/1710.03740>). So is the evaluation during a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MapPrecision {
-    /// Single precision.
+    /// 32-bit floating point.
     #[default]
     F32,
-    /// 16 bits with the range of single precision, so that losses need no scaling: half the memory and half the traffic.
+    /// bfloat16: 16 bits with the range of f32, so that no loss scaling is needed. Halves memory
+    /// and memory traffic.
     Bf16,
 }
 
-/// A device that does not compute so.
+/// The device does not support bf16.
 #[derive(Debug, Error)]
 #[error("{device} does not compute in bf16")]
 pub struct NoBf16 {
-    /// Which.
+    /// Name of the device.
     pub device: String,
 }
 
 impl NoBf16 {
-    /// What would mend it.
+    /// Returns a hint for fixing the error.
     pub fn hint(&self) -> Option<String> {
         Some("--device cuda, on an NVIDIA GPU, or f32: --set precision=f32 in training, --dtype f32 otherwise".into())
     }
 }
 
 impl MapPrecision {
-    /// Whether a device computes so.
+    /// Checks that a device supports this precision.
     ///
     /// # Errors
-    /// If it does not.
+    /// Returns an error if it does not.
     pub fn check(self, device: &Device) -> Result<(), NoBf16> {
         if self == Self::F32 || device.supports_dtype(DType::BF16) {
             return Ok(());
@@ -46,12 +48,13 @@ impl MapPrecision {
         Err(NoBf16 { device: describe(device) })
     }
 
-    /// Whether the device can train so but gains nothing by it: the processor's kernels for training take no 16 bits.
+    /// Returns whether training in this precision has no benefit on the device: the CPU's training
+    /// kernels do not use 16-bit values.
     pub fn is_slow(self, device: &Device) -> bool {
         self == Self::Bf16 && is_host(device)
     }
 
-    /// A network that only evaluates, and computes so.
+    /// Returns the network for inference in this precision.
     pub fn inference(self, network: &Network) -> Inference {
         match self {
             Self::F32 => Inference::new(network),
@@ -59,12 +62,12 @@ impl MapPrecision {
         }
     }
 
-    /// Whether evaluating so is slower than in single precision on this device.
+    /// Returns whether inference in this precision is slower than in f32 on the device.
     pub fn is_slow_to_evaluate(self, device: &Device) -> bool {
         self == Self::Bf16 && !Inference::gains_by_bf16(device)
     }
 
-    /// Images, as they are made, for a network that shall train so.
+    /// Casts images to the training precision.
     pub fn of(self, images: Tensor<4>) -> Tensor<4> {
         match self {
             Self::F32 => images,

@@ -1,4 +1,4 @@
-//! What is counted during an epoch, and undone after a bad update.
+//! Metrics counted during an epoch, and state restored after a bad step.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -9,33 +9,34 @@ use crate::checkpoint::PartialEpoch;
 use crate::group::Group;
 use crate::metrics::{Tally, target_ranks};
 
-/// Ranks and losses that stay on the device until asked for, so that the loop does not wait for it every step.
+/// Ranks and losses of batches. They stay on the device until needed, so that training steps do not
+/// synchronize.
 #[derive(Default)]
 pub(crate) struct Running {
     batches: Vec<Counted>,
 }
 
 struct Counted {
-    /// Step of the epoch, from 1.
+    /// Step in the epoch, counted from 1.
     step: usize,
-    /// Losses and then ranks, until they are fetched …
+    /// Losses followed by ranks, before they are fetched.
     there: Option<Tensor<1>>,
-    /// … and afterwards.
+    /// Losses followed by ranks, after they are fetched.
     here: Vec<f64>,
 }
 
 impl Running {
-    /// Counts the batch that makes step `step` of the epoch, from 1, of which [`counted`] has the numbers.
+    /// Adds the result of [`counted`] for the batch of step `step` of the epoch, counted from 1.
     pub(crate) fn add(&mut self, step: usize, counted: Tensor<1>) {
         self.batches.push(Counted { step, there: Some(counted), here: Vec::new() });
     }
 
-    /// Batches counted and not taken yet.
+    /// Returns the number of batches since the last [`take`](Self::take).
     pub(crate) fn len(&self) -> usize {
         self.batches.len()
     }
 
-    /// Brings everything here in one piece. Waits for the device.
+    /// Copies all values from the device in one transfer. Synchronizes with the device.
     fn fetch(&mut self) {
         let mut unread: Vec<&mut Counted> = self.batches.iter_mut().filter(|batch| batch.there.is_some()).collect();
         let tensors: Vec<Tensor<1>> = unread.iter_mut().filter_map(|batch| batch.there.take()).collect();
@@ -49,7 +50,7 @@ impl Running {
         }
     }
 
-    /// Step, losses and ranks of all batches. Waits for the device.
+    /// Returns step, losses and ranks of all batches. Synchronizes with the device.
     fn read(&mut self) -> impl Iterator<Item = (usize, &[f64], &[f64])> {
         self.fetch();
         self.batches.iter().map(|batch| {
@@ -58,23 +59,25 @@ impl Running {
         })
     }
 
-    /// The first step with a loss that is not finite, and that loss. Waits for the device.
+    /// Returns the first step with a loss that is not finite, and that loss. Synchronizes with the
+    /// device.
     pub(crate) fn first_bad(&mut self) -> Option<(usize, f64)> {
         let bad = |losses: &[f64]| losses.iter().copied().find(|loss| !loss.is_finite());
         self.read().find_map(|(step, losses, _)| Some((step, bad(losses)?)))
     }
 
-    /// The mean loss of the first batch that is counted and not taken yet. Waits for the device.
+    /// Returns the mean loss of the first batch since the last [`take`](Self::take). Synchronizes
+    /// with the device.
     pub(crate) fn first_loss(&mut self) -> Option<f64> {
         self.read().next().map(|(_, losses, _)| losses.iter().sum::<f64>() / losses.len() as f64)
     }
 
-    /// Takes back what was counted after the first `kept` batches.
+    /// Removes all batches after the first `kept`.
     pub(crate) fn truncate(&mut self, kept: usize) {
         self.batches.truncate(kept);
     }
 
-    /// Adds what was counted to `tally` and starts afresh.
+    /// Adds all batches to `tally` and removes them.
     pub(crate) fn take(&mut self, mut tally: Tally) -> Tally {
         for (_, losses, ranks) in self.read() {
             let ranks: Vec<usize> = ranks.iter().map(|&rank| rank as usize).collect();
@@ -86,9 +89,10 @@ impl Running {
 }
 
 impl PartialEpoch {
-    /// Adds what all processes counted.
+    /// Adds the batches of all processes.
     pub(crate) fn count(&mut self, running: &mut Running, group: &Group) {
-        // By itself, a process adds batch to batch, whenever it is asked: a resumed run has the same bits.
+        // A single process adds batch by batch, independently of how often this is called, so that
+        // a resumed run is bit-identical.
         let before = self.tally();
         let Tally { images, top1, top5, loss } = match group.size() {
             1 => running.take(before),
@@ -102,7 +106,7 @@ impl PartialEpoch {
     }
 }
 
-/// Losses of a batch and then the ranks of its targets among the logits, `[2N]`.
+/// Returns the losses of a batch followed by the ranks of its targets among the logits, `[2N]`.
 pub(crate) fn counted(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) -> Tensor<1> {
     let device = logits.device().inner();
     let ranks = target_ranks(logits.clone().detach().inner(), targets.clone().to_device(&device));
@@ -111,19 +115,19 @@ pub(crate) fn counted(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Ten
     Tensor::cat(vec![losses, ranks], 0)
 }
 
-/// Everything of a network that a forward pass may change: its running statistics.
+/// The running statistics of a network, the only state that a forward pass changes.
 pub(crate) struct Statistics(GradientsParams);
 
 impl Statistics {
-    /// As they are.
+    /// Copies the statistics of a network.
     pub(crate) fn of(network: &Network) -> Self {
-        // Burn's container of tensors by parameter id.
+        // Used as a container of tensors by parameter id.
         let mut statistics = Self(GradientsParams::new());
         network.visit(&mut statistics);
         statistics
     }
 
-    /// Puts them back.
+    /// Restores the statistics in a network.
     pub(crate) fn restore(mut self, network: Network) -> Network {
         network.map(&mut self)
     }
@@ -154,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statistics_come_back() {
+    fn running_statistics_can_be_restored() {
         let device = Device::default().autodiff();
         let network = MobileNetV2Config::new(2).with_width(0.1).init(&device);
         let means = |network: &Network| network.head.norm.running_mean.value().into_data();
@@ -168,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bad_step_is_named() {
+    fn first_non_finite_loss_is_reported_with_its_step() {
         let device = Device::default();
         let mut running = Running::default();
         let logits = Tensor::<2>::zeros([2, 3], &device);

@@ -1,4 +1,4 @@
-//! Learning-rate schedules, stepped every update.
+//! Learning-rate schedules, evaluated at each optimizer step.
 
 use std::f64::consts::PI;
 
@@ -7,55 +7,59 @@ use serde::{Deserialize, Serialize};
 use crate::recipe::{RecipeError, ensure};
 use crate::run_folder::Score;
 
-/// `[schedule]`.
+/// `[schedule]`: the learning-rate schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// Which curve follows the warm-up.
+    /// Curve after the warm-up.
     pub name: Curve,
-    /// Epochs of linear warm-up; may be a fraction. `one_cycle`: epochs of its rise, 0.3 of all where this is 0.
+    /// Epochs of linear warm-up; may be fractional. For `one_cycle`, the epochs of rising learning
+    /// rate; 0 means 0.3 of all epochs.
     pub warmup_epochs: f64,
-    /// Learning rate at the first step of the warm-up, as a share of the full one.
+    /// Factor of the learning rate at the first step of the warm-up.
     pub warmup_start: f64,
-    /// Learning rate at the end, as a share of the full one; of `step`, `exponential` and `plateau` the lowest.
+    /// Factor of the learning rate at the end; the lower bound for `step`, `exponential` and
+    /// `plateau`.
     pub final_factor: f64,
-    /// `step`, `exponential`: epochs from one fall to the next, counted from the first step of all; may be a fraction. 30
-    /// and 2.4 by default.
+    /// Epochs between decays of `step` (default 30) and `exponential` (default 2.4), counted from
+    /// the start of the run; may be fractional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<f64>,
-    /// `step`, `exponential`, `plateau`: what the learning rate is multiplied by. 0.1, 0.97 and 0.1 by default.
+    /// Decay factor of `step` (default 0.1), `exponential` (default 0.97) and `plateau` (default
+    /// 0.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay: Option<f64>,
-    /// `step`: the epochs after which it falls, instead of `every`.
+    /// Epochs after which `step` decays, instead of `every`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub milestones: Option<Vec<f64>>,
-    /// `exponential`: fall in steps rather than smoothly.
+    /// Let `exponential` decay in steps rather than continuously.
     pub staircase: bool,
-    /// `polynomial`: exponent of the remaining share of the run.
+    /// Exponent of `polynomial`.
     pub power: f64,
-    /// `plateau`: epochs without a better validation before the learning rate falls.
+    /// Epochs without improvement on the validation split before `plateau` decays.
     pub patience: usize,
 }
 
-/// Curves from the full learning rate to the last.
+/// Learning-rate curves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Curve {
     /// Half a cosine (Loshchilov and Hutter 2017).
     Cosine,
-    /// A straight line.
+    /// Linear decay.
     Linear,
-    /// No change.
+    /// Constant learning rate.
     Constant,
-    /// A power of the remaining share.
+    /// A power of the remaining fraction of the run.
     Polynomial,
-    /// A fall every so many epochs, or at milestones.
+    /// Decay at regular intervals or at milestones.
     Step,
-    /// The EfficientNet authors' ×0.97 every 2.4 epochs.
+    /// Exponential decay; by default EfficientNet's factor of 0.97 every 2.4 epochs.
     Exponential,
-    /// Up by half a cosine and down by another (Smith and Topin 2018; PyTorch's `OneCycleLR`, momentum left alone).
+    /// Half a cosine up and another down (Smith and Topin 2018), as PyTorch's `OneCycleLR` without
+    /// cycling of the momentum.
     OneCycle,
-    /// A fall whenever validation has not become better for some epochs.
+    /// Decay when the validation score stops improving.
     Plateau,
 }
 
@@ -101,8 +105,9 @@ impl ScheduleConfig {
         self.decay.unwrap_or(if self.name == Curve::Exponential { 0.97 } else { 0.1 })
     }
 
-    /// Share of the full learning rate at `step`, counted from 0, of `epochs` epochs of `steps_per_epoch` steps. What
-    /// `plateau` does follows from [`after`](Self::after) instead.
+    /// Returns the learning-rate factor at `step`, counted from 0, in a run of `epochs` epochs of
+    /// `steps_per_epoch` steps. The decay of `plateau` is returned by [`after`](Self::after)
+    /// instead.
     pub fn factor(&self, step: usize, steps_per_epoch: usize, epochs: usize) -> f64 {
         let total = (steps_per_epoch * epochs) as f64;
         let warmup = self.warmup_epochs * steps_per_epoch as f64;
@@ -137,7 +142,9 @@ impl ScheduleConfig {
         }
     }
 
-    /// Share that `plateau` leaves of the learning rate after epochs with these scores; 1 for the other curves. It follows from the scores alone, so a resumed run needs to remember nothing else.
+    /// Returns the learning-rate factor of `plateau` after epochs with these scores; 1 for the
+    /// other curves. It depends only on the scores, so that checkpoints need no state of the
+    /// schedule.
     pub fn after(&self, scores: impl IntoIterator<Item = Score>) -> f64 {
         if self.name != Curve::Plateau {
             return 1.0;
@@ -177,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn warm_up_then_half_a_cosine() {
+    fn cosine_follows_linear_warmup() {
         let schedule = ScheduleConfig { warmup_epochs: 1.0, warmup_start: 0.1, ..Default::default() };
         let factor = |step| schedule.factor(step, 10, 11);
         close(factor(0), 0.1);
@@ -188,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn staircases_are_counted_from_the_first_step() {
+    fn decay_intervals_are_counted_from_the_start_of_the_run() {
         let warmup_epochs = 1.0;
         let schedule = ScheduleConfig { name: Curve::Exponential, warmup_epochs, ..Default::default() };
         for (step, falls) in [(10, 0), (23, 0), (24, 1), (47, 1), (48, 2), (95, 3), (96, 4)] {
@@ -204,9 +211,10 @@ mod tests {
         close(milestones.factor(30, 10, 20), 0.25);
     }
 
-    /// `torch.optim.lr_scheduler.OneCycleLR(max_lr=1, total_steps=20)`, at steps 0, 2, 5, 6, 12 and 19.
+    /// From `torch.optim.lr_scheduler.OneCycleLR(max_lr=1, total_steps=20)`, at steps 0, 2, 5, 6,
+    /// 12 and 19.
     #[test]
-    fn one_cycle_is_pytorchs() {
+    fn one_cycle_matches_pytorch() {
         let schedule =
             ScheduleConfig { name: Curve::OneCycle, warmup_start: 0.04, final_factor: 4e-6, ..Default::default() };
         for (step, expected) in ONE_CYCLE {
@@ -223,7 +231,7 @@ mod tests {
     ];
 
     #[test]
-    fn plateau_falls_after_patience() {
+    fn plateau_decays_after_patience() {
         let schedule = ScheduleConfig { name: Curve::Plateau, patience: 2, ..Default::default() };
         for (scores, falls) in [
             (&[][..], 0),
@@ -239,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn factors_stay_in_range_and_fall_after_the_warm_up(
+        fn factors_are_in_range_and_decrease_after_warmup(
             warmup in 0.0f64..3.0, last in 0.0f64..1.0, steps in 1usize..50, epochs in 3usize..20,
         ) {
             for name in CURVES {

@@ -1,5 +1,6 @@
-//! Training steps on a GPU. After a few of them, a step is recorded as a whole and from then on repeated, with other inputs in the same
-//! memory: queueing it kernel by kernel would take the processor longer than a GPU takes for a small one.
+//! Training steps on a GPU. After a few steps, a step is recorded and from then on replayed with
+//! other inputs in the same memory. Queueing each kernel of a small batch takes the CPU longer than
+//! the GPU needs to run it.
 
 use std::fmt::Display;
 use std::mem;
@@ -25,76 +26,79 @@ use crate::optimizer::{Clipping, OptimizerName};
 use crate::recipe::{OnNan, Recipe};
 use crate::running::counted;
 
-/// Steps of a kind before one is recorded: they tune kernels, and unshare what the learner holds.
+/// Number of steps of the same kind before one is recorded. They tune kernels, and end shared
+/// references to the learner's memory.
 const FIRST: usize = 4;
-/// Where the two shares of the moving average are among a step's numbers, after the seed, and where those of the optimizer begin.
+/// Positions in the constants of a step: those of the moving average follow the seed and are
+/// followed by those of the optimizer.
 const AVERAGE: usize = SEED;
 const RULES: usize = AVERAGE + 2;
 
-/// What changes from step to step beside the batch.
+/// Settings that change from step to step.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
     /// Learning rate.
     pub(crate) rate: f64,
-    /// Share of the moving average that is kept.
+    /// Decay of the moving average.
     pub(crate) decay: f64,
-    /// Of what is drawn at random on the device.
+    /// Random seed on the device.
     pub(crate) seed: u64,
 }
 
-/// Takes the steps of a run: one update from one batch each.
+/// Runs the training steps of a run, each an optimizer step with one batch.
 pub(crate) struct Stepper<'a> {
     recipe: &'a Recipe,
     objective: &'a Objective<'a>,
     normaliser: Normaliser,
     clipping: Clipping,
-    /// With autodiff.
+    /// Device with autodiff.
     device: Device,
     /// Whether steps may be recorded.
     records: bool,
-    /// Of the last step, and how many there were in a row.
+    /// Kind of the last step. `count` is the number of consecutive steps of this kind.
     kind: Option<Kind>,
     count: usize,
     recorded: Option<Recorded>,
 }
 
-/// What came of a step.
+/// Result of a step.
 pub(crate) struct Step {
     pub(crate) learner: Learner,
-    /// See [`counted`].
+    /// Result of [`counted`].
     pub(crate) counted: Tensor<1>,
-    /// To be told.
+    /// Message to print.
     pub(crate) line: Option<String>,
 }
 
-/// What steps have to have in common to be repetitions of each other.
+/// Properties that must be equal for a recorded step to be replayed.
 #[derive(Clone, Copy, PartialEq)]
 struct Kind {
-    /// Of the pixels.
+    /// Shape of the pixels.
     shape: [usize; 4],
-    /// Classes, where targets are shares of them.
+    /// Number of classes if the targets are soft.
     shares: Option<usize>,
-    /// Whether the classifier learns alone.
+    /// Whether only the classifier is trained.
     head_only: bool,
 }
 
-/// A step that was recorded, and the memory that it reads and writes.
+/// A recorded step with its input and output memory.
 struct Recorded {
     recording: Recording,
     inputs: Inputs,
-    /// What it counts.
+    /// Result of [`counted`] in the recorded step.
     counted: Tensor<1>,
 }
 
-/// Pixels, labels, shares if there are any, and numbers, each as one row in single precision.
+/// Inputs of a step: pixels, labels, soft targets if any, and constants, each as a vector of f32.
 struct Inputs {
     rows: Vec<DispatchTensor>,
     kind: Kind,
 }
 
 impl<'a> Stepper<'a> {
-    /// For a run whose steps are all alike: by one process on a GPU, an update from each batch, none of which is ever undone. `device` is one that takes
-    /// gradients.
+    /// Creates a stepper for a run that can be replayed: on a GPU, in a single process, without
+    /// gradient accumulation and without skipping of non-finite steps. Returns `None` for other
+    /// runs. `device` must have autodiff enabled.
     pub(crate) fn new(
         recipe: &'a Recipe,
         objective: &'a Objective<'a>,
@@ -106,7 +110,7 @@ impl<'a> Stepper<'a> {
         if !is_on_gpus(&device.clone().inner()) || !alike {
             return None;
         }
-        // Burn's optimizers have the learning rate in their kernels.
+        // Kernels of Burn's own optimizers contain the learning rate as a constant.
         let ours = [OptimizerName::Sgd, OptimizerName::RmspropTf, OptimizerName::AdamW];
         let records = recipe.record_steps && ours.contains(&recipe.optimizer.name);
         Some(Self {
@@ -122,10 +126,10 @@ impl<'a> Stepper<'a> {
         })
     }
 
-    /// One update from a batch, where the run stands at `progress`.
+    /// Runs a training step with one batch. `progress` is the position of the run.
     ///
     /// # Errors
-    /// If a recorded step cannot be repeated.
+    /// Returns an error if a recorded step cannot be replayed.
     pub(crate) fn step(
         &mut self,
         learner: Learner,
@@ -148,7 +152,7 @@ impl<'a> Stepper<'a> {
             recorded.inputs.write(rows(pixels, &prepared.targets, numbers));
             learner.optimizer.count_step();
             recorded.recording.replay().map_err(TrainError::Repeat)?;
-            // The next step writes to the same memory.
+            // Copies the result, because the next step overwrites its memory.
             let counted = recorded.counted.clone().mul_scalar(1.0);
             return Ok(Step { learner, counted, line: None });
         }
@@ -162,7 +166,7 @@ impl<'a> Stepper<'a> {
         self.record(learner, inputs, pace, progress)
     }
 
-    /// Takes a step from these inputs, and records another.
+    /// Runs a step with these inputs and records another.
     fn record(
         &mut self,
         learner: Learner,
@@ -177,14 +181,15 @@ impl<'a> Stepper<'a> {
         };
         let window = Window::prepare(&self.device);
         let (learner, counted) = step(learner);
-        // Nothing can be read of what a step would have changed that could not be recorded.
+        // If recording fails, memory that the recorded step would have changed cannot be read, so
+        // the state is saved first.
         let place = Path::new("the memory");
         let saved = checkpoint::to_bytes(place, &learner, progress);
         let copies = descent::copies();
         let window = window.and_then(|window| window.open().map(|()| window));
         let (window, saved) = match (window, saved) {
             (Ok(window), Ok(saved)) => (window, saved),
-            // Weights that are no numbers are the loop's to find.
+            // Saving fails if weights are not finite, which the training loop reports.
             (_, Err(_)) => return Ok(Step { learner, counted, line: None }),
             (Err(error), _) => return Ok(self.without(learner, counted, &error)),
         };
@@ -210,7 +215,7 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// Goes on without recording.
+    /// Continues without recording.
     fn without(&mut self, learner: Learner, counted: Tensor<1>, error: &dyn Display) -> Step {
         self.records = false;
         let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -218,8 +223,8 @@ impl<'a> Stepper<'a> {
         Step { learner, counted, line: Some(line) }
     }
 
-    /// The learner after a step that draws from the seed in `numbers`, and reads all others there, too, if it `reads` them; and what it
-    /// [counted].
+    /// Runs a step and returns the updated learner and the result of [`counted`]. The step reads
+    /// its seed from `numbers`, and the other constants too if `reads` is set.
     fn update(
         &self,
         learner: Learner,
@@ -248,7 +253,7 @@ impl<'a> Stepper<'a> {
 
 impl Inputs {
     fn new(rows: Vec<DispatchTensor>, kind: Kind) -> Self {
-        // Memory of their own.
+        // Memory that nothing else refers to.
         let own = rows.iter().map(|row| {
             let row = Tensor::<1>::from_dispatch(row.clone());
             Tensor::<1>::zeros(row.dims(), &row.device()).into_dispatch()
@@ -262,7 +267,8 @@ impl Inputs {
         self.rows = overwrite(mem::take(&mut self.rows), rows);
     }
 
-    /// Pixels and targets on `device`, which takes gradients, and numbers, as they stand in the rows when that is run.
+    /// Returns pixels, targets and constants that are read from the vectors when the step runs.
+    /// Pixels and targets are on `device`, which has autodiff enabled.
     fn tensors(&self, device: &Device) -> (Tensor<4>, Targets, Tensor<1>) {
         let mut rows = self.rows.iter().map(|row| Tensor::<1>::from_dispatch(row.clone()));
         let mut next = || rows.next().expect("as many as were written");
@@ -273,7 +279,8 @@ impl Inputs {
     }
 }
 
-/// From now on the device draws from `seed` what a network draws in training, until the result is dropped.
+/// Uses `seed` for the random values of a network in training on the device, until the result is
+/// dropped.
 pub(crate) fn draw(seed: u64, device: &Device) -> Drawing {
     draw_from(seed_row(seed, device).into_dispatch())
 }
@@ -282,17 +289,17 @@ fn seed_row(seed: u64, device: &Device) -> Tensor<1> {
     Tensor::from_floats(seed_numbers(seed), &device.clone().inner())
 }
 
-/// What a step of [`Inputs`] reads.
+/// Returns the inputs of a step as vectors.
 fn rows(pixels: Tensor<4>, targets: &Targets, numbers: Tensor<1>) -> Vec<DispatchTensor> {
     let row = |tensor: Tensor<1>| tensor.into_dispatch();
     let pixels = row(pixels.inner().flatten(0, 3));
-    // Fewer than 2²⁴ classes, which single precision holds.
+    // Class indices are below 2²⁴, so that f32 represents them exactly.
     let labels = row(targets.labels.clone().inner().float());
     let shares = targets.shares.clone().map(|shares| row(shares.inner().flatten(0, 1)));
     [Some(pixels), Some(labels), shares, Some(row(numbers))].into_iter().flatten().collect()
 }
 
-/// The numbers of the learner's next step.
+/// Returns the constants of the learner's next step.
 fn numbers(learner: &Learner, pace: Pace, device: &Device) -> Tensor<1> {
     let shares = [pace.decay, 1.0 - pace.decay].map(|share| share as f32);
     let rules = learner.optimizer.numbers(pace.rate);
