@@ -81,8 +81,8 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<RgbPixels, DecodeError> {
 ///   is applied only on request.
 /// - CMYK is converted by the naive formula. In JPEG files it is assumed to be inverted, as written
 ///   by Adobe's programs.
-/// - 16-bit color keeps its high byte. 16-bit gray is *clipped* at 255, as in Pillow 13, or scaled on
-///   request.
+/// - 16-bit color keeps its high byte. 16-bit gray is *clipped* at 255, as in Pillow 13, or scaled
+///   on request.
 /// - A truncated JPEG is an error. A JPEG with damage inside is decoded as by libjpeg.
 /// - The orientation of a TIFF file is always applied.
 ///

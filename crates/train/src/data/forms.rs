@@ -1,4 +1,4 @@
-//! The forms that data sets come in, each with the function that recognizes it.
+//! Supported forms of data sets, each with a function that recognizes it.
 
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use super::{
     shards, table,
 };
 
-/// What a user gave as a data set, after a first look.
+/// A data set location given by the user, with the metadata needed to recognize its form.
 pub(super) struct Place {
-    /// The path; of several files, the folder that all of them lie in.
+    /// The path; for several files, their common folder.
     pub path: PathBuf,
     pub kind: Kind,
-    /// The columns and folders that the user names.
+    /// The columns and folders that the user specified.
     pub options: TableOptions,
     image_folders: OnceCell<bool>,
     notes: RefCell<Vec<String>>,
 }
 
-/// What lies at a [`Place`].
+/// The kind of file at a [`Place`].
 pub(super) enum Kind {
     Folder,
     File,
@@ -29,21 +29,22 @@ pub(super) enum Kind {
     Files(Vec<PathBuf>),
 }
 
-/// A data set whose form has been recognised.
+/// A data set of a recognized form.
 pub(super) trait Found {
-    /// Lists the samples; images are not decoded.
+    /// Lists the samples without decoding images.
     fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError>;
 }
 
-/// What recognising gives: the data set if it is of the form, nothing if of another, an error if of none.
+/// The result of recognition: `Some` for a data set of the form, `None` for another form, or an
+/// error if reading fails or no form is possible.
 pub(super) type Recognised = Result<Option<Box<dyn Found>>, DataError>;
 
-/// The forms besides image folders, each asked in turn by names and at most the beginning of a
-/// file; the more certain ones come first.
+/// All forms except image folders, tried in this order, the most specific first. They inspect names
+/// and at most the beginning of a file.
 const FORMS: [fn(&Place) -> Recognised; 6] =
     [cifar::recognise, ilsvrc::recognise, parquet::recognise, shards::recognise, table::recognise, archive::recognise];
 
-/// Asks every form but image folders.
+/// Tries every form except image folders.
 fn recognise(place: &Place) -> Recognised {
     let wanted = (place.options.form == LabelSource::Table).then_some(table::recognise as fn(&Place) -> Recognised);
     for recognise in wanted.into_iter().chain(FORMS) {
@@ -54,14 +55,14 @@ fn recognise(place: &Place) -> Recognised {
     Ok(None)
 }
 
-/// Opens what is at `data`, a path or a pattern of paths.
+/// Opens the data set at `data`, a path or a pattern.
 pub(super) fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
     let (path, table) = options.table.with_options_of(data)?;
     let options = OpenOptions { table, ..options.clone() };
     let place = Place { options: options.table.clone(), ..Place::find(path)? };
     let mut found = recognise(&place)?;
     let mut notes = place.notes.take();
-    // A folder around the data set; image folders look through it by themselves.
+    // Search inside wrapping folders. Image folders handle wrapping folders themselves.
     let mut inner = if found.is_none() { place.wrapped()? } else { None };
     while let Some(place) = inner {
         found = recognise(&place)?;
@@ -85,8 +86,10 @@ pub(super) fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataErr
     })
 }
 
-/// A note of columns that are named though the data set has none, as those of a recipe are; an error if the name of the data
-/// set itself has them.
+/// Returns a note if columns are specified for a data set without columns, for example by a recipe.
+///
+/// # Errors
+/// `given`: the name of the data set itself specifies columns.
 fn unused(set: &DataSet, options: &TableOptions, given: bool, path: &str) -> Result<Option<String>, DataError> {
     let names = TableOptions { form: LabelSource::Auto, ..options.clone() } != TableOptions::default();
     if !names || matches!(set.form, Form::Table | Form::Parquet) {
@@ -110,13 +113,13 @@ impl Place {
         }
     }
 
-    /// Adds a note for the user to the data set that is found here.
+    /// Adds a note for the user, shown when the data set is opened.
     pub fn note(&self, note: String) {
         self.notes.borrow_mut().push(note);
     }
 
-    /// Whether it is a folder that has class folders in it, with or without splits: whatever else lies there, it is a data
-    /// set of image folders.
+    /// Returns whether this is a folder with class folders, with or without splits. It is then a
+    /// data set of image folders, whatever other files it contains.
     pub fn holds_image_folders(&self) -> Result<bool, DataError> {
         if let Some(&known) = self.image_folders.get() {
             return Ok(known);
@@ -139,8 +142,7 @@ impl Place {
         }
     }
 
-    /// Returns the only folder in this one, unless images lie beside it or it is a split by its
-    /// name.
+    /// Returns the only subfolder, unless there are images beside it or it is named like a split.
     fn wrapped(&self) -> Result<Option<Place>, DataError> {
         if !self.is_folder() {
             return Ok(None);
@@ -159,13 +161,13 @@ impl Place {
         matches!(self.kind, Kind::Folder)
     }
 
-    /// The file, if it is one and its name ends so, in whatever case.
+    /// Returns the path of a single file with one of these extensions, in any case.
     pub fn file(&self, extensions: &[&str]) -> Option<&Path> {
         (matches!(self.kind, Kind::File) && has_extension(&self.path, extensions)).then_some(&self.path)
     }
 
-    /// The files whose names end so: the one given, those of the pattern if all do, or those in the folder and in its
-    /// folders of splits, as paths below [`root`](Self::root).
+    /// Returns the files with one of these endings: the given file, the files of the pattern if all
+    /// match, or the files in the folder and up to two levels of subfolders.
     pub fn files(&self, endings: &[&str]) -> Result<Vec<PathBuf>, DataError> {
         match &self.kind {
             Kind::File if ends_in(&self.path, endings) => Ok(vec![self.path.clone()]),
@@ -179,7 +181,7 @@ impl Place {
         }
     }
 
-    /// The folder against which names are told: that given, or that of the files.
+    /// Returns the folder that names are relative to: the given folder, or that of the files.
     pub fn root(&self) -> &Path {
         match self.kind {
             Kind::File => self.path.parent().unwrap_or(Path::new("")),
@@ -193,7 +195,8 @@ impl Place {
     }
 }
 
-/// How deep below the given folder shards may lie: Hugging Face's converted sets have them at `default/train/0000.parquet`.
+/// Maximum depth of shards below the given folder. Hugging Face's converted data sets use
+/// `default/train/0000.parquet`.
 const FOLDER_DEPTH: usize = 2;
 
 fn find_files(folder: &Path, endings: &[&str], depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
@@ -212,7 +215,7 @@ fn find_files(folder: &Path, endings: &[&str], depth: usize, files: &mut Vec<Pat
             folders.push(path);
         }
     }
-    // A folder of shards has few folders in it, one of classes or photographs may have thousands.
+    // Folders of shards have few subfolders; folders of classes or photographs may have thousands.
     const MANY_FOLDERS: usize = 32;
     folders.sort_unstable();
     if folders.len() <= MANY_FOLDERS {
@@ -222,19 +225,20 @@ fn find_files(folder: &Path, endings: &[&str], depth: usize, files: &mut Vec<Pat
     Ok(())
 }
 
-/// Whether a file's extension is one of these, lower case.
+/// Returns whether a file's extension is one of these, given in lower case.
 pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let found = path.extension().and_then(|extension| extension.to_str());
     found.is_some_and(|found| extensions.iter().any(|known| known.eq_ignore_ascii_case(found)))
 }
 
-/// Whether a file's name ends in a dot and one of these, lower case, as `a.tar.gz` does in `tar.gz`.
+/// Returns whether a file name ends in a dot and one of these endings, given in lower case:
+/// `a.tar.gz` ends in `tar.gz`.
 pub(super) fn ends_in(path: &Path, endings: &[&str]) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     endings.iter().any(|ending| name.strip_suffix(ending).is_some_and(|stem| stem.ends_with('.')))
 }
 
-/// The innermost folder above all files.
+/// Returns the innermost common folder of all files.
 fn common_folder(files: &[PathBuf]) -> PathBuf {
     let mut folder = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("")).to_path_buf();
     while !files.iter().all(|file| file.starts_with(&folder)) && folder.pop() {}

@@ -1,4 +1,4 @@
-//! From what files say of images' classes to labels, in every form that does not name its classes by folders.
+//! Conversion of class names and numbers in files to labels, for all forms except class folders.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::text::read_text;
 use super::{DataError, enumerate, ilsvrc};
 
-/// Names of files that list class names, one a line, in the order of their numbers.
+/// Files that list class names, one per line, in label order.
 const NAME_FILES: [&str; 8] = [
     "classes.txt",
     "class_names.txt",
@@ -18,23 +18,23 @@ const NAME_FILES: [&str; 8] = [
     "synsets.txt",
 ];
 
-/// The labels that occur in a data set, each text once.
+/// The distinct labels of a data set.
 #[derive(Default)]
 pub(super) struct Vocabulary {
     texts: Vec<Box<str>>,
     codes: HashMap<Box<str>, u32>,
-    /// Names that stand beside numbers, by code.
+    /// Class names given beside numbers, by code.
     names: HashMap<u32, Box<str>>,
-    /// Whether one number had different names: then they are none of the class.
+    /// Whether a number has different names, so that the names are not class names.
     ambiguous: bool,
-    /// Whether numbers that are too large to count classes are their names; otherwise they are an error.
+    /// Whether numbers too large for labels are class names; otherwise they are an error.
     numbers_may_be_names: bool,
 }
 
-/// The labels of images without one, as in the test split of ImageNet.
+/// Values that mark images without a label, as in the test split of ImageNet.
 const NO_LABEL: [&str; 3] = ["", "-1", "-1.0"];
 
-/// Reads a label that counts the classes: a whole number, also with zeros after the point. Text such as `007` is a name.
+/// Parses a numeric label: an integer, also with a fraction of zeros. Text such as `007` is a name.
 fn number(text: &str) -> Option<u32> {
     let whole = match text.split_once('.') {
         None => text,
@@ -45,12 +45,13 @@ fn number(text: &str) -> Option<u32> {
 }
 
 impl Vocabulary {
-    /// No labels. Numbers that are too large to count classes are names of classes, or an error.
+    /// Creates an empty vocabulary. Numbers too large for labels are class names if
+    /// `numbers_may_be_names`, otherwise an error.
     pub fn new(numbers_may_be_names: bool) -> Self {
         Self { numbers_may_be_names, ..Self::default() }
     }
 
-    /// The code of a label, or none if it says that there is none.
+    /// Returns the code of a label, or `None` if it marks a missing label.
     pub fn code(&mut self, text: &str) -> Option<u32> {
         let text = text.trim();
         if NO_LABEL.contains(&text) {
@@ -65,12 +66,12 @@ impl Vocabulary {
         Some(code)
     }
 
-    /// The different labels, by code.
+    /// Returns the distinct labels by code.
     pub fn texts(&self) -> &[Box<str>] {
         &self.texts
     }
 
-    /// A label that consists of other labels, as in `cat|dog` beside `cat` and `dog`.
+    /// Returns a label that is composed of other labels, such as `cat|dog` beside `cat` and `dog`.
     pub fn of_several(&self) -> Option<&str> {
         let is_label = |part: &str| self.codes.contains_key(part.trim());
         let consists = |text: &&str| {
@@ -79,26 +80,27 @@ impl Vocabulary {
         self.texts.iter().map(|text| &**text).find(consists)
     }
 
-    /// Two labels that differ only by case.
+    /// Returns two labels that differ only in case.
     pub fn differ_by_case(&self) -> Option<[&str; 2]> {
         let mut seen: HashMap<String, &str> = HashMap::new();
         self.texts.iter().find_map(|text| seen.insert(text.to_lowercase(), text).map(|other| [other, &**text]))
     }
 
-    /// Notes the class name that stands beside a number.
+    /// Records the class name given beside a number.
     pub fn name(&mut self, code: u32, name: &str) {
         let name = name.trim();
         self.ambiguous |= **self.names.entry(code).or_insert_with(|| name.into()) != *name;
     }
 
-    /// The class names, and the label of every code.
+    /// Returns the class names, and the label of every code.
     ///
-    /// Numbers are labels as they are, named by `listed` (a list and the file it comes from), by the names beside them, or
-    /// by themselves. Other texts are class names: their order is that of `listed`, or of their bytes. `path` is named in
-    /// errors.
+    /// Numbers are used as labels. Their names come from `listed` (a list and the file that contains
+    /// it), from the names beside them, or are the numbers themselves. Other texts are class names,
+    /// ordered as in `listed` or by bytes. `path` is shown in errors.
     ///
     /// # Errors
-    /// [`DataError::Label`] for a number or name that the list lacks, and for numbers that cannot be labels.
+    /// [`DataError::Label`] for a number or name that the list lacks, and for numbers that cannot be
+    /// labels.
     pub fn classes(
         &self,
         listed: Option<&(PathBuf, Vec<String>)>,
@@ -109,7 +111,7 @@ impl Vocabulary {
         if let Some((file, names)) = listed {
             let place: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
             let named = self.texts.iter().any(|text| place.contains_key(&**text));
-            // Places in the list may be written with leading zeros.
+            // Indices into the list may have leading zeros.
             let places = || self.texts.iter().map(|text| text.parse().ok()).collect();
             let numbers = numbers.or_else(|| if named { None } else { places() });
             let find = |(code, text): (usize, &str)| {
@@ -153,7 +155,7 @@ impl Vocabulary {
     }
 }
 
-/// Makes equal names different by their numbers.
+/// Makes equal names unique by appending their indices.
 pub(super) fn unique(mut names: Vec<String>) -> Vec<String> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     names.iter().for_each(|name| *seen.entry(name.clone()).or_default() += 1);
@@ -165,10 +167,10 @@ pub(super) fn unique(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// The list of class names in one of these folders, with the file it was read from.
+/// Returns the list of class names in one of these folders, with its path.
 ///
 /// # Errors
-/// A file that cannot be read, or that names a class twice.
+/// A file that cannot be read, or that lists a class twice.
 pub(super) fn listed_names(folders: &[&Path]) -> Result<Option<(PathBuf, Vec<String>)>, DataError> {
     let candidates = folders.iter().flat_map(|folder| NAME_FILES.iter().map(|name| folder.join(name)));
     let Some(path) = candidates.into_iter().find(|path| path.is_file()) else { return Ok(None) };
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_labels_even_where_some_are_missing() {
+    fn numbers_are_labels_even_if_some_are_missing() {
         let (vocabulary, codes) = vocabulary(&["3", "0", "-1", "3", ""]);
         assert_eq!(codes, [Some(0), Some(1), None, Some(0), None]);
         let (classes, labels) = vocabulary.classes(None, Path::new("x")).unwrap();
@@ -214,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_names() {
+    fn texts_are_class_names_in_sorted_order() {
         let (vocabulary, _) = vocabulary(&["dog", "cat", "7"]);
         let (classes, labels) = vocabulary.classes(None, Path::new("x")).unwrap();
         assert_eq!((classes.join(" ").as_str(), labels), ("7 cat dog", vec![2, 1, 0]));
     }
 
     #[test]
-    fn names_beside_numbers_are_taken_unless_they_contradict() {
+    fn names_beside_numbers_are_used_unless_ambiguous() {
         let (mut vocabulary, _) = vocabulary(&["1", "0"]);
         vocabulary.name(0, "dog");
         vocabulary.name(0, " dog");
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_are_names_only_if_the_user_says_so() {
+    fn large_numbers_are_names_only_on_request() {
         let (mut vocabulary, _) = vocabulary(&["200000", "100000"]);
         assert!(vocabulary.classes(None, Path::new("x")).is_err());
         vocabulary.numbers_may_be_names = true;
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_several_classes_are_found() {
+    fn composed_labels_and_case_variants_are_detected() {
         let several = |texts: &[&str]| vocabulary(texts).0.of_several().map(String::from);
         assert_eq!(several(&["cat", "dog", "cat|dog"]), Some("cat|dog".into()));
         assert_eq!(several(&["cat", "cat; dog", "dog"]), Some("cat; dog".into()));

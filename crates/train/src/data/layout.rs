@@ -1,5 +1,5 @@
-//! The layout of image folders: wrapping folders, folders of splits, folders of classes. Folders on
-//! disk and in archives are read by the same rules.
+//! Layout of image folders: wrapping folders, split folders, class folders. The same rules apply to
+//! folders on disk and in archives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use super::assembly::{Role, is_container};
 use super::{DataError, enumerate};
 
-/// Folders beside each other that are examined for wrappers and copies; a data set of more is one
-/// of classes.
+/// Maximum number of sibling folders that are checked for wrappers and copies; more folders are
+/// assumed to be classes.
 const EXAMINED: usize = 16;
 
-/// Levels of folders below a folder in which images are searched for.
+/// Levels of subfolders searched for images.
 const DEPTH: usize = 6;
 
 /// A tree of folders with images. Paths are relative to its root.
@@ -23,24 +23,23 @@ pub(super) trait Folders {
     fn has_images(&self, at: &Path) -> Result<bool, DataError>;
 }
 
-/// The folders of a data set that hold class folders.
+/// The folders of a data set that contain class folders.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// The folder below the root that holds the splits or the classes; empty if it is the root
-    /// itself.
+    /// The folder that contains the splits or classes, relative to the root; empty for the root.
     pub base: PathBuf,
-    /// One folder of role `Whole`, or one of each split, in the order of the roles.
+    /// One folder of role `Whole`, or one per split in the order of roles.
     pub parts: Vec<(Role, PathBuf)>,
     pub notes: Vec<String>,
 }
 
 impl Layout {
-    /// Finds the layout of the image folders in `tree`; `path` is its root in messages.
+    /// Finds the layout of the image folders in `tree`. `path` is its root, used in messages.
     ///
     /// # Errors
     /// [`DataError::NoClasses`] for a split without class folders,
-    /// [`DataError::SeveralForSplit`], [`DataError::SeveralSets`], [`DataError::Nested`], and
-    /// errors of reading.
+    /// [`DataError::SeveralForSplit`], [`DataError::SeveralSets`], [`DataError::Nested`], and read
+    /// errors.
     pub fn find(tree: &dyn Folders, path: &Path) -> Result<Layout, DataError> {
         let finder = Finder { tree, path };
         let mut notes = Vec::new();
@@ -80,7 +79,7 @@ impl Finder<'_> {
         below(self.path, at).display().to_string()
     }
 
-    /// Returns the folders of splits among `folders`, if the folder `at` is divided into splits.
+    /// Returns the split folders among `folders`, if the folder `at` is divided into splits.
     fn splits(
         &self,
         at: &Path,
@@ -96,14 +95,14 @@ impl Finder<'_> {
             list.push((*role, folder));
         }
         let others: Vec<&OsString> = folders.iter().filter(|name| !named.iter().any(|(_, n)| n == name)).collect();
-        // A single folder of such a name may be a class beside others.
+        // A single folder with such a name may be a class beside others.
         let trains = deep.iter().any(|(role, _)| *role == Role::Train);
         let single = named.iter().all(|(role, _)| *role == named[0].0);
         let classes = named.is_empty() || (!trains && single && !others.is_empty());
         if classes {
             return Ok(None);
         }
-        // Images for testing often have no labels; those of other splits must have.
+        // Test images often have no labels; images of other splits must have labels.
         if let Some((_, folder)) = flat.iter().find(|(role, _)| *role != Role::Test || deep.is_empty()) {
             return Err(DataError::NoClasses { path: self.path.join(folder) });
         }
@@ -126,7 +125,7 @@ impl Finder<'_> {
         Ok(Some(deep))
     }
 
-    /// Looks through folders that wrap the class folders of splits, as in
+    /// Replaces split folders that only wrap another folder of classes, as in
     /// `seg_train/seg_train/cat`.
     fn unwrapped(
         &self,
@@ -144,7 +143,7 @@ impl Finder<'_> {
         }
         let mut parts = Vec::new();
         for ((role, mut folder), inner) in splits.into_iter().zip(inner) {
-            // The only class of this split, if another split has it too.
+            // Keep the only class folder of this split if another split has the same class.
             let mut next = inner.filter(|inner| inner.file_name().is_none_or(|name| !classes.contains(name)));
             while let Some(inner) = next {
                 next = self.wrapped(&inner, &self.tree.folders(&inner)?, notes)?;
@@ -155,7 +154,7 @@ impl Finder<'_> {
         Ok(parts)
     }
 
-    /// Returns the only folder in `at` that holds images, if its classes are folders in it.
+    /// Returns the only folder in `at` that contains images, if its subfolders are the classes.
     fn wrapped(&self, at: &Path, folders: &[OsString], notes: &mut Vec<String>) -> Result<Option<PathBuf>, DataError> {
         if folders.len() > EXAMINED {
             return Ok(None);
@@ -183,8 +182,8 @@ impl Finder<'_> {
         Ok(Some(wrapper))
     }
 
-    /// Returns whether a folder that has images directly seems to hold class folders besides:
-    /// several of them, or one folder more around them.
+    /// Returns whether a folder with images of its own also seems to contain class folders: several
+    /// of them, or a further folder around them.
     fn holds_classes(&self, at: &Path) -> Result<bool, DataError> {
         let mut full = 0;
         for name in self.tree.folders(at)?.iter().take(EXAMINED) {
@@ -199,7 +198,7 @@ impl Finder<'_> {
         Ok(false)
     }
 
-    /// Returns whether there are images in a folder or in the folders below it.
+    /// Returns whether a folder or its subfolders contain images.
     fn holds_images(&self, at: &Path, depth: usize) -> Result<bool, DataError> {
         if self.tree.has_images(at)? {
             return Ok(true);
@@ -214,8 +213,8 @@ impl Finder<'_> {
         Ok(false)
     }
 
-    /// Examines folders that are taken for classes but hold folders themselves: they may be several
-    /// data sets, or something beside the data set.
+    /// Checks class folders that contain folders themselves: they may be several data sets, or not
+    /// part of the data set.
     fn question(&self, at: &Path, notes: &mut Vec<String>) -> Result<(), DataError> {
         let folders = self.tree.folders(at)?;
         if !(2..=EXAMINED).contains(&folders.len()) {
@@ -268,7 +267,7 @@ impl Finder<'_> {
     }
 }
 
-/// Returns the folders that are splits by their names: `train` and `test`, or `flowers_train` and
+/// Returns the folders named like splits: `train` and `test`, or `flowers_train` and
 /// `flowers_test`.
 fn named_splits(folders: &[OsString]) -> Vec<(Role, &OsString)> {
     let mut by_rest: BTreeMap<String, Vec<(Role, &OsString)>> = BTreeMap::new();
@@ -287,8 +286,8 @@ fn named_splits(folders: &[OsString]) -> Vec<(Role, &OsString)> {
     by_rest.into_values().find(whole).unwrap_or_default()
 }
 
-/// Returns the first group of folders that hold the same folders, at least two of them, or most of
-/// them.
+/// Returns the first group of folders that share at least two subfolders and at least half of the
+/// smaller one's.
 fn twins(deep: &[(String, BTreeSet<OsString>)]) -> Vec<usize> {
     let alike = |a: &BTreeSet<OsString>, b: &BTreeSet<OsString>| {
         let shared = a.intersection(b).count();
@@ -308,15 +307,15 @@ fn listed(names: &[String]) -> String {
     enumerate(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The folders of an archive, from the paths of its images.
+/// The folder tree of an archive, built from the paths of its images.
 #[derive(Default)]
 pub(super) struct Paths {
-    /// Of every folder, the folders in it and whether it has images.
+    /// Subfolders of every folder, and whether it contains images.
     folders: BTreeMap<PathBuf, (BTreeSet<OsString>, bool)>,
 }
 
 impl Paths {
-    /// Adds an image by the parts of its path, the last being its name.
+    /// Adds an image by the components of its path, including its name.
     pub fn add(&mut self, parts: &[&str]) {
         let Some((_, folders)) = parts.split_last() else { return };
         let mut at: PathBuf = folders.iter().collect();
@@ -353,7 +352,7 @@ mod tests {
         Layout::find(&paths, Path::new("set"))
     }
 
-    /// The parts of the layout as `role folder`.
+    /// Returns the parts of the layout as `role folder`.
     fn parts(images: &[&str]) -> Vec<String> {
         let layout = find(images).unwrap();
         layout.parts.iter().map(|(role, folder)| format!("{} {}", role.name(), folder.display())).collect()
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_named_as_splits_may_be_classes() {
+    fn folders_named_like_splits_may_be_classes() {
         assert_eq!(parts(&["train/1.jpg", "car/1.jpg"]), ["the whole "]);
         assert_eq!(parts(&["test/a/1.jpg", "car/1.jpg"]), ["the whole "]);
         assert_eq!(parts(&["test/a/1.jpg"]), ["test test"]);
@@ -392,20 +391,20 @@ mod tests {
     }
 
     #[test]
-    fn images_without_labels_and_other_folders_are_passed_over_with_a_note() {
+    fn unlabeled_and_unrelated_folders_are_skipped_with_a_note() {
         let layout = find(&["train/a/1.jpg", "train/b/1.jpg", "test/1.jpg", "seg_pred/1.jpg"]).unwrap();
         assert_eq!(layout.parts, [(Role::Train, "train".into())]);
         assert!(layout.notes[0].contains("set/test") && layout.notes[1].contains("seg_pred"), "{:?}", layout.notes);
     }
 
     #[test]
-    fn several_folders_for_one_split_are_refused() {
+    fn several_folders_for_one_split_are_an_error() {
         let error = find(&["train/a/1.jpg", "val/a/1.jpg", "validation/a/1.jpg"]).unwrap_err();
         assert!(error.to_string().contains("val, validation"), "{error}");
     }
 
     #[test]
-    fn several_data_sets_beside_each_other_are_questioned() {
+    fn several_data_sets_in_one_folder_are_an_error_or_noted() {
         let two = |one: &str, other: &str| {
             let image = |set: &str, class: &str| format!("{set}/{class}/1.jpg");
             let images = [image(one, "a"), image(one, "b"), image(other, "a"), image(other, "b"), image(other, "c")];

@@ -1,4 +1,4 @@
-//! Names of data sets as users write them: a path or pattern, with options after a question mark.
+//! Data set names as given by users: a path or pattern, with options after a question mark.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DataError;
 
-/// Where to find images and labels if that cannot be guessed from names and contents.
+/// Location of images and labels, if it cannot be detected from names and contents.
 ///
 /// Columns are given by name, in any case, or by number from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,27 +21,29 @@ pub struct TableOptions {
     pub fold: Option<String>,
     /// The folder of the table's images, relative to the table or to the working directory.
     pub images: Option<String>,
-    /// Which labels to use in a folder that has class folders and a table.
+    /// Labels to use in a folder with both class folders and a table.
     pub form: LabelSource,
 }
 
-/// The labels to use in a folder that has both class folders and a table.
+/// Labels to use in a folder with both class folders and a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelSource {
-    /// The table's, if the folders are clearly no classes; the folders', if the table agrees with them. Otherwise an error.
+    /// The table's labels if the folders are clearly not classes; the folder names if the table
+    /// agrees with them; otherwise an error.
     #[default]
     Auto,
-    /// The names of the folders.
+    /// The folder names.
     Folders,
-    /// The labels in the table.
+    /// The table's labels.
     Table,
 }
 
 impl TableOptions {
-    /// Splits `DATA?key=value&key=value` into the path and its options, which replace those in `self`.
+    /// Splits `DATA?key=value&key=value` into the path and its options, which override those in
+    /// `self`.
     ///
-    /// A question mark in the name of something that exists, or in a pattern, is left where it is.
+    /// A question mark in an existing path or in a pattern is kept.
     ///
     /// # Errors
     /// [`DataError::Option`] for an unknown key or value.
@@ -73,7 +75,7 @@ impl TableOptions {
     }
 }
 
-/// The path or pattern in the name of a data set, without the options after it.
+/// Returns the path or pattern in the name of a data set, without options.
 pub fn path_of(data: &str) -> &str {
     let Some((path, options)) = data.rsplit_once('?') else { return data };
     let options_only = !options.is_empty() && options.split('&').all(|pair| pair.contains('='));
@@ -85,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_follow_a_question_mark() {
+    fn options_after_a_question_mark_are_parsed() {
         let given = TableOptions { split: Some("set".into()), label: Some("y".into()), ..TableOptions::default() };
         let (path, options) = given.with_options_of("a b.csv?label=dx&images=part_1&form=table").unwrap();
         assert_eq!(path, "a b.csv");

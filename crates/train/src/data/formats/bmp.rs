@@ -1,4 +1,4 @@
-//! BMP. The `image` crate reads it; 16 bits per pixel are spread here as Pillow spreads them.
+//! BMP, read by the `image` crate, except for 16 bits per pixel, which are expanded as in Pillow.
 
 use image::ImageFormat;
 
@@ -20,7 +20,7 @@ fn from_565(value: u16) -> [u8; 3] {
     [((value >> 11) * 255 / 31) as u8, ((value >> 5 & 63) * 255 / 63) as u8, ((value & 31) * 255 / 31) as u8]
 }
 
-/// Nothing if the file has another depth.
+/// Returns `None` if the file has another depth or unsupported masks.
 fn decode_16_bits(bytes: &[u8], max_pixels: usize) -> Option<Result<RgbPixels, DecodeError>> {
     let number = |at: usize| bytes.get(at..)?.first_chunk().map(|&bytes| u32::from_le_bytes(bytes));
     let (depth, compression) = (number(28)? & 0xFFFF, number(30)?);

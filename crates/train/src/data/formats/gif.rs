@@ -1,4 +1,4 @@
-//! GIF: the first frame on its screen, as Pillow's `GifImagePlugin` shows it.
+//! GIF: the first frame within the logical screen, as in Pillow's `GifImagePlugin`.
 
 use std::io::Cursor;
 
@@ -20,7 +20,7 @@ fn open(bytes: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, DecodeError> {
     options.read_info(Cursor::new(bytes)).map_err(damaged)
 }
 
-/// Screen and frame together.
+/// Returns the size of the union of logical screen and frame.
 fn size(decoder: &Decoder<Cursor<&[u8]>>, frame: &gif::Frame) -> (usize, usize) {
     let end = |start: u16, length: u16| usize::from(start) + usize::from(length);
     let width = usize::from(decoder.width()).max(end(frame.left, frame.width));
@@ -44,8 +44,8 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, Decod
     decoder.read_into_buffer(&mut indices).map_err(damaged)?;
     let colors = frame.palette.as_deref().or(decoder.global_palette()).unwrap_or_default();
     let palette = Palette::new(colors.as_chunks::<3>().0.iter().copied());
-    // What the frame leaves free is transparent, or has the first color: not that of the
-    // background.
+    // As in Pillow, pixels outside the frame have the transparent color, or else the first color;
+    // the background color is ignored.
     let mut data = palette.color(frame.transparent.unwrap_or(0)).repeat(width * height);
     let rows = data.as_chunks_mut::<3>().0.chunks_exact_mut(width).skip(top);
     for (row, indices) in rows.zip(indices.chunks_exact(columns.max(1))) {

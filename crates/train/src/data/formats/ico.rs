@@ -1,4 +1,4 @@
-//! Windows icons: the largest image, as Pillow's `IcoImagePlugin` chooses it.
+//! Windows icons: the largest image, as in Pillow's `IcoImagePlugin`.
 
 use std::io::Cursor;
 
@@ -9,7 +9,7 @@ use crate::data::{DecodeError, Gray16, RgbPixels};
 
 const ENTRY: usize = 16;
 
-/// The largest image; of several as large, that of the fewest colors.
+/// Returns the data of the largest image; among equal sizes, the one with the fewest colors.
 fn chosen(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let count = bytes.get(4..6).map_or(0, |count| usize::from(u16::from_le_bytes([count[0], count[1]])));
     let entries = bytes.get(6..).unwrap_or_default().as_chunks::<ENTRY>().0.iter().take(count);
@@ -28,7 +28,7 @@ fn chosen(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     bytes.get(number(12)..).map(|rest| &rest[..rest.len().min(number(8))]).ok_or(DecodeError::Truncated)
 }
 
-/// The image as a file of its own.
+/// Returns the image as a complete PNG or BMP file.
 fn unwrapped(image: &[u8]) -> Result<(ImageFormat, Vec<u8>), DecodeError> {
     if image.starts_with(b"\x89PNG\r\n\x1a\n") {
         return Ok((ImageFormat::Png, image.to_vec()));
@@ -42,7 +42,7 @@ fn unwrapped(image: &[u8]) -> Result<(ImageFormat, Vec<u8>), DecodeError> {
         (_, used) => used,
     };
     let start = colors.saturating_mul(4).saturating_add(number(0)).saturating_add(14);
-    // The file header that icons lack; a mask as high as the image follows it.
+    // Add the file header that icons lack. The height is halved, because it includes a mask.
     let mut file = b"BM\0\0\0\0\0\0\0\0".to_vec();
     file.extend(start.to_le_bytes());
     file.extend(image);

@@ -1,4 +1,4 @@
-//! The image formats that are read, and how each becomes Pillow's RGB.
+//! Supported image formats and their conversion to Pillow's RGB.
 
 mod bmp;
 mod gif;
@@ -17,20 +17,20 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 use super::decode::check_size;
 use super::{DecodeError, Decoding, Gray16, RgbPixels, jpeg};
 
-/// A format that is read.
+/// A supported format.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
-    /// Name that people use.
+    /// Common name.
     pub name: &'static str,
-    /// The `image` crate's name.
+    /// Format of the `image` crate.
     pub id: ImageFormat,
-    /// Extensions of file names, in lower case.
+    /// File extensions in lower case.
     pub extensions: &'static [&'static str],
-    /// The kinds of it that are read.
+    /// Supported kinds of the format.
     pub kinds: &'static str,
 }
 
-/// All formats that are read. The documentation and error messages list these.
+/// All supported formats. The documentation and error messages list them.
 pub const FORMATS: [Format; 10] = [
     Format {
         name: "JPEG",
@@ -69,19 +69,18 @@ pub const FORMATS: [Format; 10] = [
     Format { name: "QOI", id: ImageFormat::Qoi, extensions: &["qoi"], kinds: "all" },
 ];
 
-/// The names of all formats that are read.
+/// Returns the names of all supported formats.
 pub(super) fn names() -> String {
     FORMATS.map(|format| format.name).join(", ")
 }
 
-/// The format with the extension, if it is read.
+/// Returns the supported format with this extension.
 pub fn by_extension(extension: &str) -> Option<&'static Format> {
     let extension = extension.to_ascii_lowercase();
     FORMATS.iter().find(|format| format.extensions.contains(&extension.as_str()))
 }
 
-/// Beginnings of files of formats that are not read: where the mark is, the mark, and the format's
-/// name.
+/// Signatures of unsupported formats: offset, signature and name of the format.
 #[rustfmt::skip]
 const UNREAD: [(usize, &[u8], &str); 29] = [
     (4, b"ftypavif", "AVIF"), (4, b"ftypavis", "AVIF"),
@@ -97,13 +96,14 @@ const UNREAD: [(usize, &[u8], &str); 29] = [
     (0, b"gimp xcf", "GIMP (XCF)"), (0, b"<svg", "SVG"),
 ];
 
-/// The format, by content.
+/// Detects the format from the content.
 ///
-/// # Errors [`DecodeError::Unsupported`] for what is known to be another format,
-/// [`DecodeError::UnknownFormat`] for all else.
+/// # Errors
+/// [`DecodeError::Unsupported`] for a known but unsupported format, otherwise
+/// [`DecodeError::UnknownFormat`].
 pub fn recognize(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
     let starts = |at: usize, mark: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(mark));
-    // A TGA file begins with its layout; some of these begin as cursors do.
+    // TGA has no signature; some TGA headers begin like a Windows cursor.
     let cursor_or_tga = starts(0, b"\0\0\x02\0") && bytes.get(4..10) == Some(&[0; 6]);
     let unread = UNREAD.iter().find(|(at, mark, _)| starts(*at, mark));
     if let Some((_, _, name)) = unread.filter(|_| !cursor_or_tga) {
@@ -120,7 +120,7 @@ pub fn recognize(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
     }
 }
 
-/// Width and height, from the header alone.
+/// Returns width and height; reads only the header.
 pub(super) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     match recognize(bytes)? {
         ImageFormat::Jpeg => jpeg::dimensions(bytes),
@@ -128,14 +128,14 @@ pub(super) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     }
 }
 
-/// Size of an image and what its pixels consist of.
+/// Size and pixel type of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Described {
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Kind of pixels, for example `"RGB"`.
+    /// Pixel type, for example `"RGB"`.
     pub color: &'static str,
 }
 
@@ -158,13 +158,13 @@ pub fn describe(reader: &mut (impl BufRead + Seek), format: ImageFormat) -> Resu
             return Ok(Described { width: width as usize, height: height as usize, color });
         }
     };
-    // What describes these may be anywhere in the file.
+    // The metadata of these formats may be anywhere in the file.
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).map_err(|error| damaged(ImageError::IoError(error)))?;
     of_bytes(&bytes)
 }
 
-/// The kind of pixels of as many channels.
+/// Returns the pixel type for a number of channels; `wide` channels have more than 8 bits.
 fn color_name(channels: u8, wide: bool) -> &'static str {
     match (channels, wide) {
         (1, false) => "grey",
@@ -178,7 +178,7 @@ fn color_name(channels: u8, wide: bool) -> &'static str {
     }
 }
 
-/// An image as decoded, with its EXIF orientation.
+/// A decoded image with its EXIF orientation, not yet applied.
 pub(super) type Decoded = (RgbPixels, Orientation);
 
 /// Decodes an image of the given format.
@@ -205,7 +205,7 @@ fn damaged(error: ImageError) -> DecodeError {
     }
 }
 
-/// Decodes by the `image` crate.
+/// Decodes with the `image` crate.
 fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize, gray16: Gray16) -> Result<Decoded, DecodeError> {
     let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(damaged)?;
     check_size(width as usize, height as usize, max_pixels)?;
@@ -219,7 +219,7 @@ fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: usize, gray16: Gr
     Ok((from_dynamic(image, gray16), orientation))
 }
 
-/// Keeps red, green and blue of pixels of `N` channels, or repeats gray.
+/// Keeps red, green and blue of pixels with `N` channels, or repeats gray.
 fn pick<const N: usize, T: Copy>(data: &[T], to_byte: impl Fn(T) -> u8) -> Vec<u8> {
     let (pixels, _) = data.as_chunks::<N>();
     pixels
@@ -229,7 +229,7 @@ fn pick<const N: usize, T: Copy>(data: &[T], to_byte: impl Fn(T) -> u8) -> Vec<u
         .collect()
 }
 
-/// As Pillow's `convert("RGB")`.
+/// Converts like Pillow's `convert("RGB")`.
 fn from_dynamic(image: DynamicImage, gray16: Gray16) -> RgbPixels {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let high = |value: u16| (value >> 8) as u8;
@@ -250,26 +250,26 @@ fn from_dynamic(image: DynamicImage, gray16: Gray16) -> RgbPixels {
     RgbPixels { width, height, data }
 }
 
-/// Gray as red, green and blue.
+/// Repeats gray values as red, green and blue.
 fn repeat(gray: Vec<u8>) -> Vec<u8> {
     gray.into_iter().flat_map(|gray| [gray; 3]).collect()
 }
 
-/// Kinds of pixels that become white where they are above 255.
+/// Pixel types of gray with more than 8 bits; by default, values above 255 become white.
 pub const WIDE_GRAY: [&str; 3] = ["grey, 16 bits", "grey, 32 bits", "grey, floating-point"];
 
-/// Whether an encoded image is gray of more than 8 bits, to which [`Gray16`] applies.
+/// Returns whether an encoded image is gray of more than 8 bits, so that [`Gray16`] applies.
 pub fn is_wide_gray(bytes: &[u8]) -> bool {
     let described = recognize(bytes).and_then(|format| match format {
-        // JPEG has no more than 8 bits.
+        // JPEG files have at most 8 bits.
         ImageFormat::Jpeg => Err(DecodeError::UnknownFormat),
         format => describe(&mut Cursor::new(bytes), format),
     });
     described.is_ok_and(|described| WIDE_GRAY.contains(&described.color))
 }
 
-/// The warning about images of [`WIDE_GRAY`] that are clipped: how many of how many, and the name
-/// of one.
+/// Returns the warning about clipped images of [`WIDE_GRAY`] types: `count` of `of` images, with an
+/// example.
 pub fn wide_gray_warning(count: usize, of: usize, example: &str) -> String {
     format!(
         "{count} of {of} images are gray of more than 8 bits ({example}, for example): values above 255 become \
@@ -277,12 +277,12 @@ pub fn wide_gray_warning(count: usize, of: usize, example: &str) -> String {
     )
 }
 
-/// A color of 5 bits a channel, as Pillow spreads it.
+/// Expands a color of 5 bits per channel as Pillow does.
 fn from_555(value: u16) -> [u8; 3] {
     [value >> 10, value >> 5, value].map(|channel| ((channel & 31) * 255 / 31) as u8)
 }
 
-/// The colors of indices; those that a file does not define are shades of gray, as in Pillow.
+/// A color table. Undefined entries are shades of gray, as in Pillow.
 struct Palette([[u8; 3]; 256]);
 
 impl Palette {

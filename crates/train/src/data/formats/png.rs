@@ -1,4 +1,4 @@
-//! PNG. The `image` crate reads it; where Pillow is less strict than it, the file is mended first.
+//! PNG, read by the `image` crate. Files that only Pillow accepts are repaired first.
 
 use std::io;
 
@@ -12,7 +12,7 @@ const END: &[u8] = b"\0\0\0\0IEND\xAE\x42\x60\x82";
 
 pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<Decoded, DecodeError> {
     let without_transparency;
-    // Pillow clips 16-bit gray, also where a shade of it is transparent.
+    // Pillow clips 16-bit gray even if the file has a transparent shade.
     let bytes = match remove_gray16_transparency(bytes) {
         Some(file) => {
             without_transparency = file;
@@ -26,7 +26,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<
     })
 }
 
-/// A file of 16-bit gray without the chunk that makes a shade transparent; nothing for other files.
+/// Removes the tRNS chunk of a 16-bit gray file. Returns `None` for other files.
 fn remove_gray16_transparency(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.get(24..26)? != [16, 0] {
         return None;
@@ -37,8 +37,8 @@ fn remove_gray16_transparency(bytes: &[u8]) -> Option<Vec<u8>> {
     Some([head, rest.get(14..)?].concat())
 }
 
-/// The file with correct checksums of its pixel chunks and with an end; nothing if it has both, or
-/// if the compressed pixels' own checksum is wrong. Pillow verifies that one alone.
+/// Corrects the checksums of pixel chunks and adds a missing end. Returns `None` if nothing needs
+/// repair, or if the checksum of the compressed stream is wrong, the only one that Pillow verifies.
 fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut file = bytes.to_vec();
     let (mut at, mut pixels, mut changed) = (SIGNATURE, Vec::new(), false);
@@ -66,7 +66,7 @@ fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
     is_sound(&pixels).then_some(file)
 }
 
-/// Whether compressed data are whole and match their checksum.
+/// Returns whether compressed data are complete and match their checksum.
 fn is_sound(data: &[u8]) -> bool {
     io::copy(&mut flate2::read::ZlibDecoder::new(data), &mut io::sink()).is_ok_and(|length| length > 0)
 }

@@ -1,5 +1,4 @@
-//! PNM, as Pillow's `PpmImagePlugin` reads it. Where the maximum is not 255, values are scaled by
-//! it.
+//! PNM, as read by Pillow's `PpmImagePlugin`. Values with a maximum other than 255 are rescaled.
 
 use image::ImageFormat;
 
@@ -10,7 +9,7 @@ fn damaged<T>(why: &str) -> Result<T, DecodeError> {
     Err(DecodeError::Damaged(why.into()))
 }
 
-/// The next number, comments skipped, and what follows the white space behind it.
+/// Reads a number, skipping comments. Returns it with the data after the following white space.
 fn number(mut rest: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
     let mut value = None;
     loop {
@@ -54,14 +53,14 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<
     if !(1..=65535).contains(&most) {
         return damaged("its greatest value is not 1 to 65535");
     }
-    // Gray of more than 8 bits becomes 16 bits first.
+    // Gray of more than 8 bits is first scaled to 16 bits.
     let wide = channels == 1 && most > 255;
     let range = if wide { 65535.0 } else { 255.0 };
     let scale = |value: usize| (value as f64 / most as f64 * range).round_ties_even().min(range) as u16;
     let count = width * height * channels;
     let samples: Vec<u16> = if plain {
         let mut rest = rest;
-        // A sample takes two bytes at least, but for the last.
+        // Every sample but the last takes at least two bytes.
         let mut samples = Vec::with_capacity(count.min(rest.len() / 2 + 1));
         for _ in 0..count {
             let (value, after) = number(rest)?;
@@ -90,7 +89,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<
     Ok(RgbPixels { width, height, data })
 }
 
-/// Black (1) and white.
+/// Reads pixels of one bit: 1 is black, 0 is white.
 fn bits(rest: &[u8], plain: bool, width: usize, height: usize) -> Result<RgbPixels, DecodeError> {
     let shade = |black: bool| [if black { 0 } else { 255 }; 3];
     let mut data = Vec::new();

@@ -1,4 +1,4 @@
-//! Truevision TGA, as Pillow's `TgaImagePlugin` reads it.
+//! Truevision TGA, as read by Pillow's `TgaImagePlugin`.
 
 use super::{Described, Palette, check_size, from_555};
 use crate::data::{DecodeError, RgbPixels};
@@ -17,7 +17,7 @@ struct Tga {
     /// Whether the first pixel is at the top, and at the right.
     from_top: bool,
     from_right: bool,
-    /// Where the pixels begin.
+    /// Offset of the pixels.
     start: usize,
 }
 
@@ -62,7 +62,7 @@ impl Tga {
         Some(Tga { width, height, kind: kind & 7, run_lengths, depth, palette, from_top, from_right, start })
     }
 
-    /// Bytes of a row.
+    /// Returns the number of bytes per row.
     fn row(&self) -> usize {
         (self.width * usize::from(self.depth)).div_ceil(8)
     }
@@ -119,9 +119,9 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, Decod
     Ok(RgbPixels { width, height, data })
 }
 
-/// Expands runs of pixels of `size` bytes to `length` bytes.
+/// Expands run-length packets of pixels of `size` bytes to `length` bytes.
 fn expand(mut source: &[u8], size: usize, length: usize) -> Result<Vec<u8>, DecodeError> {
-    // A packet of 1 + size bytes makes 128 pixels at most.
+    // A packet of 1 + size bytes gives at most 128 pixels.
     let mut out = Vec::with_capacity(length.min(source.len().saturating_mul(128)));
     while out.len() < length {
         let (&head, rest) = source.split_first().ok_or(DecodeError::Truncated)?;

@@ -1,5 +1,5 @@
-//! TIFF and BigTIFF, as Pillow's `TiffImagePlugin` reads them: the first page, turned as its
-//! orientation asks.
+//! TIFF and BigTIFF, as read by Pillow's `TiffImagePlugin`: the first page, with its orientation
+//! applied.
 
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
@@ -12,7 +12,7 @@ use super::{Described, Palette, check_size, decode_other, jpeg, repeat};
 use crate::data::decode::turn;
 use crate::data::{DecodeError, Gray16, RgbPixels};
 
-/// Tags.
+/// Tag numbers.
 mod tag {
     pub const WIDTH: u16 = 256;
     pub const HEIGHT: u16 = 257;
@@ -45,7 +45,7 @@ fn unsupported<T>(kind: impl Into<String>) -> Result<T, DecodeError> {
     Err(DecodeError::Unsupported(kind.into()))
 }
 
-/// Byte order and the width of offsets, by the first bytes.
+/// Detects from the signature whether the file is little-endian and whether it is a BigTIFF.
 fn layout(bytes: &[u8]) -> Option<(bool, bool)> {
     match bytes.first_chunk()? {
         b"II*\0" => Some((true, false)),
@@ -60,12 +60,12 @@ pub(super) fn is_tiff(bytes: &[u8]) -> bool {
     layout(bytes).is_some()
 }
 
-/// The first directory of a file.
+/// The first image file directory.
 struct Directory<'a> {
     bytes: &'a [u8],
     little: bool,
     big: bool,
-    /// Tag, type, number of values and the place of the values or of their offset.
+    /// Tag, type, number of values, and offset of the values or of their offset.
     entries: Vec<(u16, u16, usize, usize)>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Directory<'a> {
         Ok(directory)
     }
 
-    /// An unsigned number of `size` bytes.
+    /// Reads an unsigned number of `size` bytes.
     fn number(&self, at: usize, size: usize) -> Result<usize, DecodeError> {
         let bytes = self.bytes.get(at..).and_then(|rest| rest.get(..size)).ok_or(DecodeError::Truncated)?;
         let add = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
@@ -96,7 +96,7 @@ impl<'a> Directory<'a> {
         usize::try_from(number).map_err(|_| DecodeError::Truncated)
     }
 
-    /// Where a tag's values are, their size, and their number; no value if it is missing.
+    /// Returns offset, size and number of a tag's values; the number is 0 if the tag is missing.
     fn find(&self, tag: u16) -> Result<(usize, usize, usize), DecodeError> {
         let Some(&(_, kind, count, at)) = self.entries.iter().find(|entry| entry.0 == tag) else {
             return Ok((0, 1, 0));
@@ -133,35 +133,35 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// What a pixel's samples are.
+/// Meaning of a pixel's samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pixels {
-    /// Shades of 1 to 8 bits, from white to black or from black to white.
+    /// Gray of 1 to 8 bits; `inverted` if 0 is white.
     Gray {
         inverted: bool,
     },
-    /// Gray that is clipped to 0 to 255.
+    /// Gray of more than 8 bits, converted by [`Gray16`]; so are the next three.
     Unsigned16,
     Signed16,
     Signed32,
     Float32,
     Palette,
     Rgb,
-    /// Colors multiplied by their opacity.
+    /// RGB premultiplied by alpha.
     Premultiplied,
     Cmyk,
-    /// JPEG turns these into RGB.
+    /// Converted to RGB by the JPEG decoder.
     YCbCr,
 }
 
-/// How the image is stored.
+/// Properties of the stored image.
 struct Image<'a> {
     directory: Directory<'a>,
     width: usize,
     height: usize,
-    /// Of a sample.
+    /// Bits per sample.
     bits: usize,
-    /// Per pixel.
+    /// Samples per pixel.
     samples: usize,
     compression: usize,
     pixels: Pixels,
@@ -210,7 +210,7 @@ impl<'a> Image<'a> {
         Ok(Image { directory, width, height, bits, samples, compression, pixels, orientation })
     }
 
-    /// Bytes of a row of `width` pixels of `samples` samples.
+    /// Returns the number of bytes of a row with `width` pixels of `samples` samples.
     fn row(&self, width: usize, samples: usize) -> usize {
         (width * samples * self.bits).div_ceil(8)
     }
@@ -254,11 +254,11 @@ pub(super) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<
     Ok(turn(RgbPixels { width, height, data }, image.orientation))
 }
 
-/// A strip or a tile.
+/// A strip or tile.
 struct Part<'a> {
     data: Cow<'a, [u8]>,
     plane: usize,
-    /// The place and the size of it in the image, and its own width.
+    /// Position and size within the image, cut off at its edges; then the full width and height.
     left: usize,
     top: usize,
     columns: usize,
@@ -268,7 +268,7 @@ struct Part<'a> {
 }
 
 impl Image<'_> {
-    /// The strips or tiles in the order of their numbers.
+    /// Returns the strips or tiles in order.
     fn parts(&self, planes: usize) -> Result<Vec<Part<'_>>, DecodeError> {
         let tiled = self.directory.find(tag::TILE_OFFSETS)?.2 > 0;
         let [offsets, lengths] = match tiled {
@@ -293,7 +293,7 @@ impl Image<'_> {
             let (plane, place) = (number / (across * down), number % (across * down));
             let (left, top) = (place % across * width, place / across * height);
             let rest = self.directory.bytes.get(offset..).ok_or(DecodeError::Truncated)?;
-            // One strip may lack its length.
+            // A strip's length may be missing.
             let length = lengths.get(number).copied().unwrap_or(rest.len());
             let data = rest.get(..length).unwrap_or(rest);
             let data = match reversed {
@@ -307,7 +307,7 @@ impl Image<'_> {
         Ok(parts)
     }
 
-    /// Pixels of parts that are JPEG files without tables.
+    /// Decodes strips or tiles that are JPEG streams with shared tables.
     fn read_jpeg(&self, max_pixels: usize) -> Result<Vec<u8>, DecodeError> {
         let space = match self.pixels {
             Pixels::YCbCr => jpeg::Space::YCbCr,
@@ -351,7 +351,7 @@ impl Image<'_> {
         let colors = self.palette()?;
         let bytes = self.bits.div_ceil(8);
         let mut data = vec![0; self.width * self.height * 3];
-        // Of separate planes, and of gray that may be scaled, all samples are collected first.
+        // Samples of separate planes, and of gray that may be scaled, are collected first.
         let wide = matches!(self.pixels, Pixels::Unsigned16 | Pixels::Signed16 | Pixels::Signed32 | Pixels::Float32);
         let collect = separate || wide;
         let mut collected = if collect { vec![0; self.width * self.height * self.samples * bytes] } else { Vec::new() };
@@ -389,11 +389,11 @@ impl Image<'_> {
         Ok(Palette::new((0..count).map(|i| [map[i], map[count + i], map[2 * count + i]].map(high))))
     }
 
-    /// The samples of a part, in rows of `stride` bytes.
+    /// Decompresses a strip or tile into rows of `stride` bytes.
     fn unpack<'b>(&self, part: &'b Part, stride: usize) -> Result<Cow<'b, [u8]>, DecodeError> {
         let length = stride.checked_mul(part.height).ok_or(DecodeError::Truncated)?;
         let data = part.data.as_ref();
-        // No more than is wanted, however much the data would expand to.
+        // Limit the output to the needed length, however far the data would expand.
         let take = |reader: &mut dyn Read| {
             let mut out = Vec::new();
             match reader.take(length as u64).read_to_end(&mut out) {
@@ -417,14 +417,14 @@ impl Image<'_> {
             50001 => return unsupported("TIFF with WebP compression"),
             other => return unsupported(format!("TIFF with compression {other}")),
         };
-        // The last tiles and strips may lack the rows that are not part of the image.
+        // The last tiles and strips may lack rows below the image.
         if out.len() < stride * part.rows {
             return Err(DecodeError::Truncated);
         }
         Ok(out)
     }
 
-    /// Undoes the predictor of a compression.
+    /// Reverses the predictor of a compression.
     fn undo(&self, raw: &mut Cow<[u8]>, predictor: usize, stride: usize, samples: usize) -> Result<(), DecodeError> {
         let little = self.directory.little;
         let rows = raw.to_mut().chunks_exact_mut(stride);
@@ -434,7 +434,7 @@ impl Image<'_> {
             (2, 32) => rows.for_each(|row| add_words::<4>(row, samples, little)),
             (3, 32) => rows.for_each(|row| {
                 add_words::<1>(row, samples, little);
-                // The bytes of each rank lie together, the highest first.
+                // Bytes are grouped by significance, the highest first.
                 let count = row.len() / 4;
                 let ranks = row.to_vec();
                 for (i, word) in row.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -446,7 +446,7 @@ impl Image<'_> {
         Ok(())
     }
 
-    /// The values of gray of more than 8 bits.
+    /// Returns the values of gray with more than 8 bits.
     fn gray(&self, samples: &[u8]) -> Vec<f32> {
         let little = self.directory.little;
         let word = |bytes: &[u8; 2]| if little { u16::from_le_bytes(*bytes) } else { u16::from_be_bytes(*bytes) };
@@ -460,13 +460,13 @@ impl Image<'_> {
         }
     }
 
-    /// Turns samples into RGB, as many pixels as `out` has.
+    /// Converts samples to RGB for each pixel of `out`.
     fn convert(&self, row: &[u8], palette: &Palette, out: &mut [u8]) {
         let out = out.as_chunks_mut::<3>().0;
         let (bits, samples) = (self.bits, self.samples);
         let little = self.directory.little;
         let pixels = row.chunks_exact((samples * bits / 8).max(1));
-        // The high byte of a sample of 8 or 16 bits.
+        // High byte of an 8- or 16-bit sample.
         let high = |pixel: &[u8], i: usize| if bits == 8 { pixel[i] } else { pixel[2 * i + usize::from(little)] };
         match self.pixels {
             Pixels::Gray { .. } | Pixels::Palette if bits < 8 => {
@@ -497,7 +497,7 @@ impl Image<'_> {
                         Pixels::Cmyk => {
                             jpeg::ink_to_rgb(std::array::from_fn(|i| 255 - high(pixel, i)), 255 - high(pixel, 3))
                         }
-                        // These go through `gray`.
+                        // Converted by `gray`.
                         Pixels::Unsigned16 | Pixels::Signed16 | Pixels::Signed32 | Pixels::Float32 => [0; 3],
                     };
                 }
@@ -506,7 +506,7 @@ impl Image<'_> {
     }
 }
 
-/// Adds to every number of `N` bytes the one `samples` before it.
+/// Adds to every `N`-byte number the number `samples` positions before it.
 fn add_words<const N: usize>(row: &mut [u8], samples: usize, little: bool) {
     let words = row.as_chunks_mut::<N>().0;
     for i in samples..words.len() {
@@ -521,10 +521,10 @@ fn add_words<const N: usize>(row: &mut [u8], samples: usize, little: bool) {
     }
 }
 
-/// Undoes LZW as TIFF writes it.
+/// Decompresses TIFF's variant of LZW.
 fn unpack_lzw(data: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
     let mut decoder = weezl::decode::Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
-    // A code of 9 bits expands to at most 4096 bytes.
+    // A code of at least 9 bits expands to at most 4096 bytes.
     let mut out = vec![0; length.min(data.len().saturating_mul(4096))];
     let (mut read, mut written) = (0, 0);
     while written < out.len() {
@@ -541,7 +541,7 @@ fn unpack_lzw(data: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
     Ok(out)
 }
 
-/// Undoes PackBits; the end of the data ends the result.
+/// Decompresses PackBits; truncated data give a shorter result.
 fn unpack_bits(mut data: &[u8], length: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(length.min(data.len().saturating_mul(64)));
     while out.len() < length {

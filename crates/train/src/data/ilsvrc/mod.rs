@@ -1,5 +1,5 @@
-//! ImageNet in its original form (ILSVRC2012; Russakovsky et al. 2015): archives of archives, a flat
-//! folder of validation images with labels in the development kit, and WordNet IDs as classes.
+//! ImageNet in its original form (ILSVRC2012; Russakovsky et al. 2015): archives of archives, a
+//! flat folder of validation images with labels in the development kit, and WordNet IDs as classes.
 //!
 //! Training and validation images may each be in folders or archives, in any combination.
 
