@@ -1,7 +1,8 @@
-//! Backward passes: each operation is one node, which keeps its inputs and recomputes the rest.
+//! Backward passes. Each operation is one node, which keeps its inputs and recomputes the rest.
 //!
-//! A convolution is dear, a normalisation cheap: under gradient checkpointing the activated maps are not kept for the
-//! convolutions that read them, but computed once more from the maps before the normalisation.
+//! A convolution is expensive, a normalization cheap. Under gradient checkpointing the activations
+//! that a convolution reads are therefore not kept, but recomputed from the input of the
+//! normalization.
 
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
 struct AverageBackward;
 
 impl<B: Kernels> Backward<B, 1> for AverageBackward {
-    /// Height and width of the map.
+    /// Height and width of the feature map.
     type State = [usize; 2];
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -135,7 +136,8 @@ impl<B: Kernels> Backward<B, 1> for AverageBackward {
 struct ExciteBackward;
 
 impl<B: Kernels> Backward<B, 2> for ExciteBackward {
-    /// Map, if the gate learns (stochastic depth's does not), and gate.
+    /// The feature map, if the gate needs a gradient (that of stochastic depth does not), and the
+    /// gate.
     type State = (Option<NodeId>, NodeId);
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
@@ -165,7 +167,7 @@ struct ConvolveState {
     x: NodeId,
     weight: NodeId,
     convolution: Convolution,
-    /// Height and width of the map.
+    /// Height and width of the feature map.
     size: [usize; 2],
 }
 
@@ -192,10 +194,10 @@ impl<B: Kernels> Backward<B, 2> for ConvolveBackward {
 #[derive(Debug)]
 struct NormaliseBackward;
 
-/// What the node's backward pass needs, and its forward pass, should it be run again.
+/// State of the backward pass, and of the forward pass in case it is repeated.
 #[derive(Clone, Debug)]
 struct NormaliseAgain<B: Kernels> {
-    /// Map, gamma and beta.
+    /// Feature map, gamma and beta.
     inputs: [NodeId; 3],
     mean: FloatTensor<B>,
     variance: FloatTensor<B>,

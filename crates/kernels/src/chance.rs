@@ -1,7 +1,8 @@
-//! What a training step draws at random on a device: which samples and features are dropped.
+//! Dropout masks of a training step: the samples and features that it drops.
 //!
-//! Burn's own random numbers follow from a seed that is fixed when an operation is queued, so a recorded step would draw the same
-//! ones each time. These follow from a seed in the device's memory, which is read when the step runs.
+//! Burn's random numbers depend on a seed that is fixed when an operation is queued, so a recorded
+//! step would draw the same ones in every replay. These depend on a seed in the device's memory,
+//! which is read when the step runs.
 
 use std::cell::RefCell;
 
@@ -10,39 +11,39 @@ use burn::tensor::Tensor;
 
 use crate::extension::Kernels;
 
-/// Numbers of a seed in a device's memory.
+/// Number of f32 values that encode a seed in a device's memory.
 pub const SEED: usize = 3;
-/// Bits of the seed that each of them has: as many as single precision holds.
+/// Bits of the seed in each value; single precision holds them exactly.
 const BITS: u32 = 22;
-/// 2³² over the golden ratio: odd, so that neighbours come to lie far apart.
+/// 2³² divided by the golden ratio. It is odd and spreads neighboring integers.
 pub(crate) const GOLDEN: u32 = 0x9e37_79b9;
 
-/// A seed as [`draw_from`] takes it.
+/// Encodes a seed for [`draw_from`].
 pub fn seed_numbers(seed: u64) -> [f32; SEED] {
     std::array::from_fn(|part| ((seed >> (BITS * part as u32)) & ((1 << BITS) - 1)) as f32)
 }
 
-/// What is dropped, and where.
+/// The parameters of a dropout mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropping {
-    /// Of being dropped, below 1.
+    /// Drop probability, in `[0, 1)`.
     pub probability: f32,
-    /// Which of a step's layers it is, from 0.
+    /// Index of the dropout layer within a step, from 0.
     pub layer: u32,
 }
 
 impl Dropping {
-    /// What number `index` is multiplied by.
+    /// Returns element `index` of the mask: `1 / (1 - probability)` or 0.
     pub(crate) fn factor(self, seed: [f32; SEED], index: u32) -> f32 {
         let Self { probability, layer } = self;
         let key = seed.iter().fold(mixed(layer.wrapping_mul(GOLDEN)), |key, &part| mixed(key ^ part as u32));
         let drawn = mixed(mixed(key ^ index) ^ key);
-        // 24 bits, which single precision holds.
+        // Single precision holds 24 bits exactly.
         if (drawn >> 8) as f32 / (1 << 24) as f32 >= probability { 1.0 / (1.0 - probability) } else { 0.0 }
     }
 }
 
-/// MurmurHash3's last steps: every bit of the result depends on every bit of `x`.
+/// The finalizer of MurmurHash3: every bit of the result depends on every bit of `x`.
 fn mixed(mut x: u32) -> u32 {
     x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
     x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
@@ -56,7 +57,7 @@ struct Source {
 
 thread_local!(static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) });
 
-/// Ends the drawing of its thread when it is dropped.
+/// Stops drawing in its thread when it is dropped.
 #[must_use]
 pub struct Drawing(());
 
@@ -66,15 +67,15 @@ impl Drop for Drawing {
     }
 }
 
-/// From now on [`kept`] of this thread draws from the seed with which `numbers` begin: a vector in single precision without autodiff, as
-/// [`seed_numbers`] makes them.
+/// Makes [`kept`] in this thread draw from the seed at the start of `numbers`, a vector in single
+/// precision without autodiff, as encoded by [`seed_numbers`].
 pub fn draw_from(numbers: DispatchTensor) -> Drawing {
     SOURCE.set(Some(Source { numbers, layers: 0 }));
     Drawing(())
 }
 
-/// What the next layer that drops with this `probability` multiplies its `count` numbers by, `[count]` without autodiff: `1 / (1 - probability)`
-/// or 0. `None` where there is no seed to draw from.
+/// Returns the dropout mask for the next layer, `[count]` without autodiff: each value is `1 / (1 -
+/// probability)` or 0. Returns `None` if this thread has no seed.
 pub fn kept(count: usize, probability: f64) -> Option<Tensor<1>> {
     SOURCE.with_borrow_mut(|source| {
         let source = source.as_mut()?;
@@ -98,11 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn layers_and_seeds_draw_differently_and_keep_the_share() {
+    fn dropout_masks_differ_by_layer_and_seed_and_keep_the_expected_share() {
         let one = drawn(7, 3);
         assert_eq!(one, drawn(7, 3));
         assert!(one.iter().all(|&factor| factor == 0.0 || factor == 4.0 / 3.0));
-        // Standard deviations: 0.005 of a share of 12,288, and 0.008 of the agreement of two layers.
+        // Standard deviations: 0.005 of the kept share of 12,288 values, and 0.008 of the agreement
+        // of two layers.
         let kept = |list: &[f32]| list.iter().filter(|&&factor| factor > 0.0).count() as f64 / list.len() as f64;
         assert!((kept(&one) - 0.75).abs() < 0.02, "{}", kept(&one));
         let agree = |a: &[f32], b: &[f32]| a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / a.len() as f64;
@@ -112,12 +114,12 @@ mod tests {
         for other in [8, 7 + (1 << 22), 7 + (1 << 44), u64::MAX] {
             assert!((agree(&one, &drawn(other, 3)) - expected).abs() < 0.02, "{other}");
         }
-        // Neighbours in one layer.
+        // Neighbors in one layer.
         assert!((agree(&one[1..], &one[..one.len() - 1]) - expected).abs() < 0.02);
     }
 
     #[test]
-    fn nothing_is_drawn_without_a_seed() {
+    fn kept_returns_none_without_a_seed() {
         drawn(1, 1);
         assert!(kept(8, 0.5).is_none());
     }

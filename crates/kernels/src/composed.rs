@@ -1,6 +1,8 @@
-//! Every operation and its gradients in ordinary backend operations: what a backend without kernels of its own runs.
+//! Every operation and its gradients in ordinary backend operations, for backends without kernels
+//! of their own.
 //!
-//! A map in 16 bits is summed and normalised in single precision, and so are its products for the gradient of a weight.
+//! Feature maps in 16 bits are summed and normalized in single precision, and multiplied in single
+//! precision for the gradient of a weight.
 
 use burn::{
     backend::{
@@ -25,7 +27,7 @@ use crate::{
 const TO_NCHW: [usize; 4] = [0, 3, 1, 2];
 const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
 
-/// See [`crate::extension::Kernels::unpack`]: on the processor.
+/// Implements [`crate::extension::Kernels::unpack`] on the CPU.
 pub fn unpack<B: Backend>(words: IntTensor<B>, size: [usize; 3]) -> IntTensor<B> {
     let (device, dtype) = (words.device(), words.dtype());
     let bytes: Vec<u8> = numbers::<B>(words).into_iter().flat_map(i32::to_le_bytes).collect();
@@ -34,7 +36,7 @@ pub fn unpack<B: Backend>(words: IntTensor<B>, size: [usize; 3]) -> IntTensor<B>
     B::int_from_data(TensorData::new(pixels, size).convert_dtype(dtype), &device)
 }
 
-/// See [`crate::extension::Kernels::channels`]: on the processor.
+/// Implements [`crate::extension::Kernels::channels`] on the CPU.
 pub fn channels<B: Backend>(pictures: IntTensor<B>) -> FloatTensor<B> {
     let (device, [images, height, width]) = (pictures.device(), pictures.shape().dims());
     let bytes = numbers::<B>(pictures).into_iter().flat_map(|pixel| pixel.to_le_bytes().into_iter().take(3));
@@ -42,7 +44,7 @@ pub fn channels<B: Backend>(pictures: IntTensor<B>) -> FloatTensor<B> {
     B::float_from_data(TensorData::new(channels, [images, height, width, 3]), &device)
 }
 
-/// See [`crate::extension::Kernels::perform`]: on the processor.
+/// Implements [`crate::extension::Kernels::perform`] on the CPU.
 pub fn perform<B: Backend>(pictures: IntTensor<B>, operations: &[(Operation, Sampling)]) -> IntTensor<B> {
     let (device, dtype, shape) = (pictures.device(), pictures.dtype(), pictures.shape());
     let [_, height, width] = shape.dims();
@@ -57,7 +59,8 @@ pub fn perform<B: Backend>(pictures: IntTensor<B>, operations: &[(Operation, Sam
     B::int_from_data(TensorData::new(pixels, shape).convert_dtype(dtype), &device)
 }
 
-/// See [`crate::extension::Kernels::descend`]: on the processor, in place where the backend's memory is the processor's.
+/// Implements [`crate::extension::Kernels::descend`] on the CPU, in place if the backend's memory
+/// is that of the CPU.
 pub fn descend<B: Backend>(
     tensors: [Tensors<B>; 4],
     numbers: Tensors<B>,
@@ -84,7 +87,7 @@ pub fn descend<B: Backend>(
     (Tensors(moved), Tensors(first), Tensors(second))
 }
 
-/// See [`crate::extension::Kernels::blend`]: on the processor, as [`descend`].
+/// Implements [`crate::extension::Kernels::blend`] on the CPU, in place as [`descend`].
 pub fn blend<B: Backend>(
     averages: Tensors<B>,
     values: Tensors<B>,
@@ -106,7 +109,7 @@ pub fn blend<B: Backend>(
     Tensors(blended.collect())
 }
 
-/// See [`crate::extension::Kernels::kept`]: on the processor.
+/// Implements [`crate::extension::Kernels::kept`] on the CPU.
 pub fn kept<B: Backend>(numbers: FloatTensor<B>, count: usize, dropping: Dropping) -> FloatTensor<B> {
     let device = numbers.device();
     let seed = numbers_from(Tensors::<B>(vec![numbers]), 0).unwrap_or_default();
@@ -114,7 +117,7 @@ pub fn kept<B: Backend>(numbers: FloatTensor<B>, count: usize, dropping: Droppin
     B::float_from_data(TensorData::new(factors, [count]), &device)
 }
 
-/// So many numbers from `start`, where there is a tensor that has them.
+/// Returns `N` values from `start` on, if there is a tensor that has them.
 fn numbers_from<B: Backend, const N: usize>(numbers: Tensors<B>, start: usize) -> Option<[f32; N]> {
     let numbers = in_single_precision::<B>(numbers.0.into_iter().next()?);
     numbers.as_slice().ok()?.get(start..start + N)?.try_into().ok()
@@ -132,7 +135,7 @@ fn numbers<B: Backend>(tensor: IntTensor<B>) -> Vec<i32> {
     read_sync(B::int_into_data(tensor)).expect("a device that can be read").iter().collect()
 }
 
-/// See [`crate::extension::Kernels::convolve`].
+/// Implements [`crate::extension::Kernels::convolve`].
 pub fn convolve<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, convolution: Convolution) -> FloatTensor<B> {
     let [batch, height, width, channels] = x.shape().dims();
     let weight = cast::<B>(weight, x.dtype());
@@ -148,7 +151,7 @@ pub fn convolve<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, convoluti
     B::float_permute(y, &TO_NHWC)
 }
 
-/// See [`crate::extension::Kernels::convolve_input_gradient`].
+/// Implements [`crate::extension::Kernels::convolve_input_gradient`].
 pub fn convolve_input_gradient<B: Backend>(
     weight: FloatTensor<B>,
     gradient: FloatTensor<B>,
@@ -175,7 +178,7 @@ pub fn convolve_input_gradient<B: Backend>(
     B::float_permute(x, &TO_NHWC)
 }
 
-/// See [`crate::extension::Kernels::convolve_weight_gradient`].
+/// Implements [`crate::extension::Kernels::convolve_weight_gradient`].
 pub fn convolve_weight_gradient<B: Backend>(
     x: FloatTensor<B>,
     gradient: FloatTensor<B>,
@@ -195,7 +198,7 @@ pub fn convolve_weight_gradient<B: Backend>(
         Convolution::Depthwise(window) => depthwise_weight_gradient::<B>(x, gradient, window),
         Convolution::Dense(window) => {
             let shape = Shape::new([outputs, channels, window.kernel, window.kernel]);
-            // Only its shape is read.
+            // Only its shape is used.
             let weight = B::float_zeros(shape, &x.device(), x.dtype().into());
             let (x, gradient) = (B::float_permute(x, &TO_NCHW), B::float_permute(gradient, &TO_NCHW));
             B::conv2d_weight_backward(x, weight, gradient, options(convolution, channels))
@@ -203,8 +206,8 @@ pub fn convolve_weight_gradient<B: Backend>(
     }
 }
 
-/// One product and sum for each tap. Burn's grouped weight gradient convolves channel by channel instead: hundreds of
-/// tiny launches for a wide layer.
+/// Computes one product and sum for each tap. Burn's grouped weight gradient convolves channel by
+/// channel instead, which is hundreds of tiny launches for a wide layer.
 fn depthwise_weight_gradient<B: Backend>(
     x: FloatTensor<B>,
     gradient: FloatTensor<B>,
@@ -230,7 +233,7 @@ fn depthwise_weight_gradient<B: Backend>(
     B::float_reshape(taps, Shape::new([channels, 1, kernel, kernel]))
 }
 
-/// `count` elements from `start`, `step` apart.
+/// Returns the slice of `count` elements from `start`, `step` apart.
 fn span(start: usize, count: usize, step: usize) -> Slice {
     Slice::new(start as isize, Some((start + (count - 1) * step + 1) as isize), step as isize)
 }
@@ -240,7 +243,7 @@ fn options(convolution: Convolution, channels: usize) -> ConvOptions<2> {
     ConvOptions::new([stride; 2], [padding; 2], [1, 1], convolution.groups(channels))
 }
 
-/// See [`crate::extension::Kernels::channel_statistics`].
+/// Implements [`crate::extension::Kernels::channel_statistics`].
 pub fn channel_statistics<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
     let [batch, height, width, channels] = x.shape().dims();
     let x = B::float_reshape(widened::<B>(x), Shape::new([batch * height * width, channels]));
@@ -250,7 +253,7 @@ pub fn channel_statistics<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, Flo
     (vector::<B>(mean, channels), vector::<B>(variance, channels))
 }
 
-/// See [`crate::extension::Kernels::normalise`].
+/// Implements [`crate::extension::Kernels::normalise`].
 pub fn normalise<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
@@ -266,14 +269,14 @@ pub fn normalise<B: Backend>(
     cast::<B>(activated::<B>(z, normalisation.activation), dtype)
 }
 
-/// See [`crate::extension::Kernels::activate`].
+/// Implements [`crate::extension::Kernels::activate`].
 pub fn activate<B: Backend>(x: FloatTensor<B>, shift: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
     let dtype = x.dtype();
     let z = B::float_add(widened::<B>(x), per_channel::<B>(shift));
     cast::<B>(activated::<B>(z, activation), dtype)
 }
 
-/// See [`crate::extension::Kernels::depthwise_activated`].
+/// Implements [`crate::extension::Kernels::depthwise_activated`].
 pub fn depthwise_activated<B: Backend>(
     x: FloatTensor<B>,
     before: FloatTensor<B>,
@@ -286,7 +289,7 @@ pub fn depthwise_activated<B: Backend>(
     activate::<B>(convolve::<B>(x, weight, Convolution::Depthwise(window)), after, activation)
 }
 
-/// See [`crate::extension::Kernels::normalise_gradients`].
+/// Implements [`crate::extension::Kernels::normalise_gradients`].
 pub fn normalise_gradients<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
@@ -321,7 +324,7 @@ pub fn normalise_gradients<B: Backend>(
     (cast::<B>(x, dtype), vector::<B>(scale, channels), vector::<B>(shift, channels))
 }
 
-/// See [`crate::extension::Kernels::average`].
+/// Implements [`crate::extension::Kernels::average`].
 pub fn average<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let ([images, height, width, channels], dtype) = (x.shape().dims(), x.dtype());
     let x = B::float_reshape(widened::<B>(x), Shape::new([images, height * width, channels]));
@@ -329,19 +332,20 @@ pub fn average<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     cast::<B>(means, dtype)
 }
 
-/// The gradient of a map of the given height and width, given that of its averages.
+/// Returns the gradient of a feature map of the given height and width, from the gradient of its
+/// averages.
 pub fn average_gradient<B: Backend>(gradient: FloatTensor<B>, [height, width]: [usize; 2]) -> FloatTensor<B> {
     let [images, .., channels] = gradient.shape().dims::<4>();
     let share = 1.0 / (height * width) as f64;
     B::float_expand(B::float_mul_scalar(gradient, share.into()), Shape::new([images, height, width, channels]))
 }
 
-/// See [`crate::extension::Kernels::excite`].
+/// Implements [`crate::extension::Kernels::excite`].
 pub fn excite<B: Backend>(x: FloatTensor<B>, gate: FloatTensor<B>) -> FloatTensor<B> {
     B::float_mul(x, gate)
 }
 
-/// See [`crate::extension::Kernels::excite_gradients`].
+/// Implements [`crate::extension::Kernels::excite_gradients`].
 pub fn excite_gradients<B: Backend>(
     x: FloatTensor<B>,
     gate: FloatTensor<B>,
@@ -363,12 +367,12 @@ fn activated<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTens
     }
 }
 
-/// The derivative of the activation at `z`.
+/// Returns the derivative of the activation at `z`.
 fn slope<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
     match activation {
         Activation::Identity => B::float_add_scalar(B::float_mul_scalar(z, 0.0.into()), 1.0.into()),
         Activation::Relu => B::float_sign(B::float_clamp_min(z, 0.0.into())),
-        // One strictly inside (0, 6), zero at the kinks and beyond.
+        // 1 strictly inside (0, 6), and 0 at the kinks and beyond.
         Activation::Relu6 => {
             let inside = B::float_clamp(z, 0.0.into(), RELU6_MAX.into());
             let below = B::float_add_scalar(B::float_neg(inside.clone()), RELU6_MAX.into());
@@ -383,12 +387,12 @@ fn slope<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B
     }
 }
 
-/// The precision of weights, statistics and what normalises, for a map's.
+/// Returns the precision of weights, statistics, gamma and beta for a feature map's precision.
 pub(crate) fn parameter_dtype(map: DType) -> DType {
     if matches!(map, DType::F16 | DType::BF16) { DType::F32 } else { map }
 }
 
-/// In single precision if it was in 16 bits.
+/// Converts 16 bits to single precision; other precisions stay unchanged.
 fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = parameter_dtype(x.dtype());
     cast::<B>(x, dtype)
@@ -402,13 +406,13 @@ fn inverse_deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> Floa
     B::float_recip(B::float_sqrt(B::float_add_scalar(per_channel::<B>(variance), epsilon.into())))
 }
 
-/// `[C]` → [1, 1, 1, C]
+/// Reshapes `[C]` → [1, 1, 1, C].
 fn per_channel<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
     let [channels] = vector.shape().dims();
     B::float_reshape(vector, Shape::new([1, 1, 1, channels]))
 }
 
-/// [N, H, W, C] → [1, 1, 1, C]
+/// Sums [N, H, W, C] → [1, 1, 1, C].
 fn sum_per_channel<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let [batch, height, width, channels] = x.shape().dims();
     let x = B::float_reshape(x, Shape::new([batch * height * width, channels]));

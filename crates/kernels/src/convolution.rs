@@ -1,6 +1,7 @@
-//! The three convolutions of MBConv networks, over channels-last maps.
+//! The three convolutions of MBConv networks, on channels-last feature maps.
 //!
-//! A map says in which precision it is computed: weights are in single precision where it is in 16 bits, and learn so.
+//! A convolution is computed in the precision of its feature map. If that is 16 bits, the weights
+//! stay in single precision and are trained in it.
 
 use burn::{
     backend::Dispatch,
@@ -9,19 +10,20 @@ use burn::{
 
 use crate::{Window, composed::parameter_dtype, extension::Kernels};
 
-/// Which convolution: all are linear in the map and in the weight, so that one pair of gradients serves all three.
+/// Kind of convolution. All are linear in the feature map and in the weight, so that one pair of
+/// gradients serves all three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Convolution {
-    /// 1x1, one matrix product; weight [Co, Ci, 1, 1].
+    /// 1x1, one matrix multiplication; weight [Co, Ci, 1, 1].
     Pointwise,
-    /// Each channel by itself; weight [C, 1, k, k].
+    /// One kernel per channel; weight [C, 1, k, k].
     Depthwise(Window),
-    /// All channels to all channels; weight [Co, Ci, k, k].
+    /// All input channels to all output channels; weight [Co, Ci, k, k].
     Dense(Window),
 }
 
 impl Convolution {
-    /// The window: a single pixel for [`Convolution::Pointwise`].
+    /// Returns the window: a single pixel for [`Convolution::Pointwise`].
     pub fn window(self) -> Window {
         match self {
             Self::Pointwise => Window { kernel: 1, stride: 1, padding: 0 },
@@ -29,7 +31,7 @@ impl Convolution {
         }
     }
 
-    /// The number of groups over `channels` input channels.
+    /// Returns the number of groups over `channels` input channels.
     pub fn groups(self, channels: usize) -> usize {
         match self {
             Self::Depthwise(_) => channels,
@@ -54,7 +56,7 @@ impl Convolution {
 /// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` `[Co]` → [N, H, W, Co].
 ///
 /// # Panics
-/// If the shapes do not fit each other.
+/// If the shapes do not match.
 pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let y = Convolution::Pointwise.apply(x, weight);
     match bias {
@@ -66,26 +68,29 @@ pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
     }
 }
 
-/// A parameter as an operation takes it; its gradient comes back in the parameter's own precision.
+/// Casts a parameter to the precision of an operation; autodiff returns its gradient in the
+/// parameter's own precision.
 fn in_precision<const D: usize>(parameter: Tensor<D>, dtype: DType) -> Tensor<D> {
     if parameter.dtype() == dtype { parameter } else { parameter.cast(dtype) }
 }
 
-/// Depthwise convolution: `x` [N, H, W, C], `weight` [C, 1, k, k] → [N, H', W', C], with `padding` pixels of zeros on
-/// every side.
+/// Depthwise convolution: `x` [N, H, W, C], `weight` [C, 1, k, k] → [N, H', W', C], with `padding`
+/// pixels of zeros on every side.
 ///
 /// # Panics
-/// If the shapes do not fit each other, the stride is zero or the window is larger than the padded map.
+/// If the shapes do not match, the stride is zero or the window is larger than the padded feature
+/// map.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     let [.., kernel] = weight.dims();
     Convolution::Depthwise(Window { kernel, stride, padding }).apply(x, weight)
 }
 
-/// Dense convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, k, k] → [N, H', W', Co], with `padding` pixels of zeros on
-/// every side.
+/// Dense convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, k, k] → [N, H', W', Co], with `padding`
+/// pixels of zeros on every side.
 ///
 /// # Panics
-/// If the shapes do not fit each other, the stride is zero or the window is larger than the padded map.
+/// If the shapes do not match, the stride is zero or the window is larger than the padded feature
+/// map.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     let [.., kernel] = weight.dims();
     Convolution::Dense(Window { kernel, stride, padding }).apply(x, weight)

@@ -1,5 +1,5 @@
-//! Steps of optimizers and of a moving average: of all tensors of a network at once, since a launch for each would cost a GPU's
-//! processor more than the arithmetic.
+//! Steps of optimizers and of a moving average, for all tensors of a network at once: on a GPU,
+//! launching a kernel per tensor would take longer than the arithmetic.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,58 +17,61 @@ use burn::backend::{
 
 use crate::extension::Kernels;
 
-/// The numbers of one step along a gradient `g`. All arithmetic is in single precision.
+/// An optimizer's update rule with the numbers of one step, for a gradient `g` of a parameter `p`.
+/// All arithmetic is in single precision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Descent {
-    /// PyTorch's `SGD`: `g ← g + decay·p`, `b ← momentum·b + g`, `p ← p - lr·b`; by Nesterov `p ← p - lr·(g + momentum·b)`. Without the
-    /// first moment `b`, `p ← p - lr·g`.
+    /// PyTorch's `SGD`: `g ← g + decay·p`, `b ← momentum·b + g`, `p ← p - lr·b`; with Nesterov
+    /// momentum `p ← p - lr·(g + momentum·b)`. Without the first moment `b`: `p ← p - lr·g`.
     Sgd {
         /// Weight decay, as an L2 penalty.
         decay: f32,
-        /// Share of the first moment that is kept.
+        /// Decay factor of the first moment.
         momentum: f32,
-        /// Nesterov's form.
+        /// Whether to use Nesterov momentum.
         nesterov: bool,
         /// Learning rate.
         lr: f32,
     },
-    /// TensorFlow's RMSProp: `g ← g + decay·p`, `s ← s + rise·(g² - s)`, `b ← momentum·b + lr·g/√(s + epsilon)`, `p ← p - b`, of first
-    /// moment `b` and second `s`.
+    /// TensorFlow's RMSProp: `g ← g + decay·p`, `s ← s + rise·(g² - s)`, `b ← momentum·b + lr·g/√(s
+    /// + epsilon)`, `p ← p - b`, with first moment `b` and second moment `s`.
     RmsPropTf {
         /// Weight decay, as an L2 penalty.
         decay: f32,
-        /// Share of the second moment that is replaced.
+        /// Fraction of the second moment that is replaced.
         rise: f32,
-        /// Share of the first moment that is kept.
+        /// Decay factor of the first moment.
         momentum: f32,
-        /// Inside the root.
+        /// Added inside the square root.
         epsilon: f32,
         /// Learning rate.
         lr: f32,
     },
-    /// AdamW: `m ← m + rises₁·(g - m)`, `v ← beta·v + rises₂·g²`, `p ← keep·p - rate·m / (√v·root + epsilon)`.
+    /// AdamW: `m ← m + rises₁·(g - m)`, `v ← beta·v + rises₂·g²`, `p ← keep·p - rate·m / (√v·root +
+    /// epsilon)`.
     AdamW {
-        /// What decoupled weight decay leaves of a parameter.
+        /// Factor of the parameter by decoupled weight decay.
         keep: f32,
-        /// Share of the second moment that is kept.
+        /// Decay factor of the second moment.
         beta: f32,
-        /// Shares of the moments that are replaced.
+        /// Fractions of the first and second moment that are replaced.
         rises: [f32; 2],
-        /// Learning rate over the first moment's correction.
+        /// Learning rate divided by the bias correction of the first moment.
         rate: f32,
-        /// Inverse root of the second moment's correction.
+        /// Inverse square root of the bias correction of the second moment.
         root: f32,
-        /// Outside the root.
+        /// Added outside of the square root.
         epsilon: f32,
     },
 }
 
-/// Numbers of a step that change from one to the next.
+/// Number of values of a step that change from one step to the next.
 pub const NUMBERS: usize = 6;
 
 impl Descent {
-    /// The step as kernels read it: weight decay (AdamW: what it leaves), learning rate, share of a moment that is kept, shares
-    /// that are replaced, epsilon.
+    /// Returns the values as kernels read them: weight decay (AdamW: the factor `keep`), learning
+    /// rate, decay factor of a moment, fractions of the first and second moment that are replaced,
+    /// epsilon.
     pub fn numbers(&self) -> [f32; NUMBERS] {
         match *self {
             Self::Sgd { decay, momentum, lr, .. } => [decay, lr, momentum, 0.0, 0.0, 0.0],
@@ -80,7 +83,7 @@ impl Descent {
         }
     }
 
-    /// The same rule with other [`Descent::numbers`].
+    /// Returns the same rule with other [`Descent::numbers`].
     pub(crate) fn with_numbers(self, [a, rate, keep, first, second, epsilon]: [f32; NUMBERS]) -> Self {
         match self {
             Self::Sgd { nesterov, .. } => Self::Sgd { decay: a, momentum: keep, nesterov, lr: rate },
@@ -89,7 +92,8 @@ impl Descent {
         }
     }
 
-    /// One step in place; a moment that the rule, or this form of it, does not keep is empty.
+    /// Performs one step in place. A moment that this rule, or this form of it, does not use is
+    /// empty.
     pub fn step(&self, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         match *self {
             Self::Sgd { decay, lr, .. } if first.is_empty() => {
@@ -123,11 +127,12 @@ impl Descent {
     }
 }
 
-/// How often [`descend`] and [`blend`] had to leave memory as it was.
+/// Number of updates by [`descend`] and [`blend`] that were not in place.
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
-/// How often GPUs of this process could not change a parameter, moment or average in place, be it that someone else held it. Operations
-/// that are queued count once they have run.
+/// Returns the number of updates on GPUs of this process that copied a parameter, moment or average
+/// instead of changing it in place, for instance because its memory was shared. Queued operations
+/// count once they have run.
 pub fn copies() -> usize {
     COPIES.load(Ordering::Relaxed)
 }
@@ -137,34 +142,36 @@ pub(crate) fn count_copy() {
     COPIES.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Writes `values` into the memory of `targets`, of the same shapes, whoever else holds it, where it is a GPU's; all in single precision
-/// without gaps. The targets, or else the values, are returned.
+/// Writes `values` into the memory of `targets` even if it is shared, and returns `targets`. Shapes
+/// must be equal, and all tensors contiguous in single precision. Only GPUs write in place; other
+/// backends return `values`.
 pub fn overwrite(targets: Vec<DispatchTensor>, values: Vec<DispatchTensor>) -> Vec<DispatchTensor> {
     Dispatch::overwrite(Tensors(targets), Tensors(values)).0
 }
 
-/// Tensors of any shapes as one operand.
+/// Tensors of any shapes as one operand of an operation.
 #[derive(Clone, Debug)]
 pub struct Tensors<B: Backend>(pub Vec<FloatTensor<B>>);
 
-/// Parameters with their moments, and what moves them: lists of the same length and shapes, but that a moment which is not kept
-/// has no tensors at all.
+/// Parameters with their gradients and moments: lists of the same length and shapes, except that
+/// the list of an unused moment is empty.
 pub struct Descending {
-    /// What learns.
+    /// The parameters to update.
     pub parameters: Vec<DispatchTensor>,
-    /// Their gradients; used up.
+    /// Their gradients, which are consumed.
     pub gradients: Vec<DispatchTensor>,
-    /// First and second moments.
+    /// Their first and second moments.
     pub moments: [Vec<DispatchTensor>; 2],
 }
 
-/// Numbers in the memory of a device, `[N]` in single precision without autodiff, which an operation reads when it runs rather than
-/// when it is queued: operations that were recorded run with other numbers each time.
+/// Numbers in a device's memory, `[N]` in single precision without autodiff. An operation reads
+/// them when it runs rather than when it is queued, so that each replay of a recorded operation can
+/// use other numbers.
 #[derive(Clone, Debug)]
 pub struct Numbers {
-    /// All of them.
+    /// The tensor with all numbers.
     pub all: DispatchTensor,
-    /// Where the operation's begin.
+    /// Index of the operation's first number.
     pub start: usize,
 }
 
@@ -174,12 +181,14 @@ impl Numbers {
     }
 }
 
-/// Parameters and moments after a step, in the same order. What no one else holds is changed in place. `numbers` stand for those of
-/// `descent`, as [`Descent::numbers`] has them.
+/// Returns parameters and moments after a step, in the same order. Tensors whose memory is not
+/// shared are changed in place. If given, `numbers` replace those of `descent`, in the order of
+/// [`Descent::numbers`].
 ///
 /// # Panics
 ///
-/// If lists differ in length or shape, or are not all on one device, without autodiff and in single precision.
+/// If the lists differ in length or shapes, or if the tensors are not all on one device, without
+/// autodiff and in single precision.
 pub fn descend(
     tensors: Descending,
     descent: Descent,
@@ -192,8 +201,9 @@ pub fn descend(
     (parameters.0, [first.0, second.0])
 }
 
-/// Each average times the first of its shares, and its value times the second. Averages that no one else holds are changed in place.
-/// `numbers` are two, which stand for the shares of all.
+/// Returns `keep · average + take · value` for every average, with `[keep, take]` from `shares`.
+/// Averages whose memory is not shared are changed in place. If given, the two `numbers` replace
+/// all `shares`.
 ///
 /// # Panics
 ///
@@ -247,11 +257,11 @@ impl<B: Backend> ExtensionMetadata for Tensors<B> {
     type Output = Vec<OutputTensor>;
 }
 
-/// Fusion's handles of the backend `B`.
+/// Burn's fusion handles of the backend `B`.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 type Handles<B> = HandleContainer<<<B as FusionBackend>::FusionRuntime as FusionRuntime>::FusionHandle>;
 
-/// What Burn derives for structures of tensors, for a list.
+/// Implements for a list what Burn derives for structs of tensors.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl<B: FusionBackend> FusionValueAdapter<B> for Tensors<B> {
     type Metadata = Vec<TensorSpec>;

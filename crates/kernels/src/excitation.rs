@@ -1,16 +1,16 @@
-//! What squeeze-and-excitation (<https://arxiv.org/abs/1709.01507>) does with whole maps: the means that its gate is computed from,
-//! and the product with the gate.
+//! The operations of squeeze-and-excitation (<https://arxiv.org/abs/1709.01507>) on whole feature
+//! maps: the means from which the gate is computed, and the multiplication by the gate.
 
 use burn::{backend::Dispatch, tensor::Tensor};
 
 use crate::extension::Kernels;
 
-/// Mean of every channel over each image: [N, H, W, C] → [N, 1, 1, C].
+/// Averages every channel over each image: [N, H, W, C] → [N, 1, 1, C].
 pub fn global_average(x: Tensor<4>) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::average(x.into_dispatch()))
 }
 
-/// `x` [N, H, W, C] with every channel of an image scaled by `gate` [N, 1, 1, C].
+/// Scales every channel of an image in `x` [N, H, W, C] by `gate` [N, 1, 1, C].
 ///
 /// # Panics
 /// If the gate has another shape.

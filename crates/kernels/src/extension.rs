@@ -1,13 +1,16 @@
-//! The operations that a backend may do better than Burn's own, with the gradients that autodiff needs.
+//! The operations that a backend can implement faster than with Burn's own, and the gradients that
+//! autodiff needs.
 //!
-//! Maps and their gradients are of one precision; weights, what belongs to channels (statistics, gamma, beta) and the gradients of
-//! both are of the same, but in single precision where that is of 16 bits.
+//! Feature maps and their gradients have one precision. Weights, values per channel (statistics,
+//! gamma, beta) and the gradients of both have the same precision, except that they are in single
+//! precision if the feature maps are in 16 bits.
 //!
-//! Every default body is made of ordinary backend operations ([`crate::composed`]), so that a backend takes part with an
-//! empty `impl`; `flex` and `cube` override them, and `autodiff` joins forward and gradient. Under Burn's fusion of operations,
-//! on GPUs, each is one operation of which only the shape is known beforehand.
+//! Every default body consists of ordinary backend operations ([`crate::composed`]), so that an
+//! empty `impl` suffices for a backend. `flex` and `cube` override them, and `autodiff` connects
+//! forward and backward passes. Under Burn's fusion, on GPUs, each operation is opaque: only the
+//! shapes of its results are known in advance.
 
-// Burn marks `NdArray` as deprecated; whoever turns the feature on knows.
+// Burn deprecates `NdArray`; enabling the feature accepts that.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use std::sync::Arc;
@@ -29,7 +32,8 @@ use crate::{
     pictures::{Operation, Sampling},
 };
 
-/// Operations on channels-last maps [N, H, W, C], on pictures, and on all of a network's parameters.
+/// Operations on channels-last feature maps [N, H, W, C], on images of bytes, and on all parameters
+/// of a network.
 #[backend_extension(
     Autodiff,
     Flex,
@@ -38,13 +42,14 @@ use crate::{
     Fusion: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 pub trait Kernels: Backend {
-    /// The convolution of `x` [N, H, W, Ci] with `weight` [Co, .., k, k] → [N, H', W', Co].
+    /// Convolves `x` [N, H, W, Ci] with `weight` [Co, .., k, k] → [N, H', W', Co].
     #[fusion(dtype = x, shape = output_shape(x, weight, *convolution))]
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, convolution: Convolution) -> FloatTensor<Self> {
         composed::convolve::<Self>(x, weight, convolution)
     }
 
-    /// The gradient of the map, whose height and width are `size`, given that of the output.
+    /// Returns the gradient of the input, with height and width `size`, from the gradient of the
+    /// output.
     #[fusion(dtype = gradient, shape = map_shape(weight, gradient, *convolution, *size))]
     fn convolve_input_gradient(
         weight: FloatTensor<Self>,
@@ -55,7 +60,7 @@ pub trait Kernels: Backend {
         composed::convolve_input_gradient::<Self>(weight, gradient, convolution, size)
     }
 
-    /// The gradient of the weight, given that of the output.
+    /// Returns the gradient of the weight from the gradient of the output.
     #[fusion(meta = |x, gradient, convolution| weight_of(x, gradient, *convolution))]
     fn convolve_weight_gradient(
         x: FloatTensor<Self>,
@@ -65,13 +70,13 @@ pub trait Kernels: Backend {
         composed::convolve_weight_gradient::<Self>(x, gradient, convolution)
     }
 
-    /// `activation(x + shift)`, of which `shift` `[C]` has a number for each channel.
+    /// Returns `activation(x + shift)`, with one value in `shift` `[C]` per channel.
     #[fusion(dtype = x, shape = x)]
     fn activate(x: FloatTensor<Self>, shift: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         composed::activate::<Self>(x, shift, activation)
     }
 
-    /// The depthwise convolution of `activate(x, before)`, activated in turn with `after`.
+    /// Returns `activate(y, after)` for the depthwise convolution `y` of `activate(x, before)`.
     #[fusion(dtype = x, shape = output_shape(x, weight, Convolution::Depthwise(*window)))]
     fn depthwise_activated(
         x: FloatTensor<Self>,
@@ -84,13 +89,13 @@ pub trait Kernels: Backend {
         composed::depthwise_activated::<Self>(x, before, weight, after, window, activation)
     }
 
-    /// Mean `[C]` and biased variance `[C]` over all but the channels.
+    /// Returns the mean `[C]` and the biased variance `[C]` over all dimensions except channels.
     #[fusion(meta = |x| (vector_of(x), vector_of(x)))]
     fn channel_statistics(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::channel_statistics::<Self>(x)
     }
 
-    /// Normalisation, scale and shift, and activation.
+    /// Normalizes, scales, shifts and activates `x`.
     #[fusion(dtype = x, shape = x)]
     fn normalise(
         x: FloatTensor<Self>,
@@ -103,19 +108,19 @@ pub trait Kernels: Backend {
         composed::normalise::<Self>(x, gamma, beta, mean, variance, normalisation)
     }
 
-    /// The mean of every channel over each image, [N, 1, 1, C].
+    /// Averages every channel over each image, [N, 1, 1, C].
     #[fusion(dtype = x, shape = average_shape(x))]
     fn average(x: FloatTensor<Self>) -> FloatTensor<Self> {
         composed::average::<Self>(x)
     }
 
-    /// Every channel of an image scaled by its `gate` [N, 1, 1, C].
+    /// Scales every channel of an image by its `gate` [N, 1, 1, C].
     #[fusion(dtype = x, shape = x)]
     fn excite(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
         composed::excite::<Self>(x, gate)
     }
 
-    /// The gradients of `x` and `gate`, given that of the output.
+    /// Returns the gradients of `x` and `gate` from the gradient of the output.
     #[fusion(meta = |x, gate, _| (x.clone(), gate.clone()))]
     fn excite_gradients(
         x: FloatTensor<Self>,
@@ -125,7 +130,7 @@ pub trait Kernels: Backend {
         composed::excite_gradients::<Self>(x, gate, gradient)
     }
 
-    /// The gradients of `x`, `gamma` and `beta`, given that of the output.
+    /// Returns the gradients of `x`, `gamma` and `beta` from the gradient of the output.
     #[fusion(meta = |x, gamma, beta, _, _, _, _| (x.clone(), gamma.clone(), beta.clone()))]
     fn normalise_gradients(
         x: FloatTensor<Self>,
@@ -139,26 +144,28 @@ pub trait Kernels: Backend {
         composed::normalise_gradients::<Self>(x, gamma, beta, mean, variance, gradient, normalisation)
     }
 
-    /// Pictures [N, H, W] whose bytes `words` has, three a pixel and four a word; see [`crate::pictures`].
+    /// Unpacks images [N, H, W] from the bytes in `words`, three per pixel and four per word; see
+    /// [`crate::pictures`].
     #[fusion(meta = |words, size| pictures_of(words, *size))]
     fn unpack(words: IntTensor<Self>, size: [usize; 3]) -> IntTensor<Self> {
         composed::unpack::<Self>(words, size)
     }
 
-    /// The bytes of pictures [N, H, W] as numbers in single precision [N, H, W, 3].
+    /// Returns the bytes of images [N, H, W] in single precision, [N, H, W, 3].
     #[fusion(meta = |pictures| channels_of(pictures))]
     fn channels(pictures: IntTensor<Self>) -> FloatTensor<Self> {
         composed::channels::<Self>(pictures)
     }
 
-    /// Pictures [N, H, W], each after its operation.
+    /// Applies each image's operation to images [N, H, W].
     #[fusion(dtype = pictures, shape = pictures)]
     fn perform(pictures: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
         composed::perform::<Self>(pictures, &operations)
     }
 
-    /// Parameters, and their first and second moments, after a step along the gradients; see [`crate::descent`]. A tensor of
-    /// `numbers` has those of the step, from `start`.
+    /// Returns parameters, first and second moments after an optimizer step; see
+    /// [`crate::descent`]. If `numbers` has a tensor, its values from `start` on replace those of
+    /// `descent`.
     #[fusion(meta = |parameters, _, first, second, _, _, _| (parameters.clone(), first.clone(), second.clone()))]
     fn descend(
         #[extension_type] parameters: Tensors<Self>,
@@ -172,7 +179,8 @@ pub trait Kernels: Backend {
         composed::descend::<Self>([parameters, gradients, first, second], numbers, start, descent)
     }
 
-    /// The sums of averages and values, each times its share: one pair for each, or the two that a tensor of `numbers` has from `start`.
+    /// Returns the weighted sums of averages and values, with a pair of weights each in `shares`.
+    /// If `numbers` has a tensor, its two values at `start` replace all pairs.
     #[fusion(meta = |averages, _, _, _, _| averages.clone())]
     fn blend(
         #[extension_type] averages: Tensors<Self>,
@@ -184,14 +192,15 @@ pub trait Kernels: Backend {
         composed::blend::<Self>(averages, values, numbers, start, &shares)
     }
 
-    /// Writes values into the memory of the targets, whoever else holds it.
+    /// Writes values into the memory of the targets, even if it is shared.
     #[fusion(meta = |targets, _| targets.clone())]
     fn overwrite(#[extension_type] targets: Tensors<Self>, #[extension_type] values: Tensors<Self>) -> Tensors<Self> {
         let _ = targets;
         values
     }
 
-    /// What a layer that drops numbers at random multiplies them by, `[count]`: `1 / keep`, or 0; see [`crate::chance`].
+    /// Returns a dropout mask `[count]`: each value is `1 / (1 - probability)` or 0; see
+    /// [`crate::chance`].
     #[fusion(meta = |numbers, count, _| kept_of(numbers, *count))]
     fn kept(numbers: FloatTensor<Self>, count: usize, dropping: Dropping) -> FloatTensor<Self> {
         composed::kept::<Self>(numbers, count, dropping)

@@ -1,15 +1,23 @@
 //! Operations of MBConv networks for [Burn](https://burn.dev), channels-last, with their gradients.
 //!
-//! All maps are float tensors `[N, H, W, C]` (batch, height, width, channels): a 1x1 convolution is then one matrix
-//! product, and everything that works channel by channel runs along memory. Weights keep PyTorch's layout.
+//! All feature maps are float tensors `[N, H, W, C]` (batch, height, width, channels). In this
+//! layout a 1x1 convolution is one matrix multiplication, and operations per channel access memory
+//! sequentially. Weights keep PyTorch's layout.
 //!
 //! In reading order:
-//! - [`convolution`], [`normalisation`] and [`excitation`]: the operations, as a network calls them; [`folded`]: what evaluation
-//!   needs of them; [`window`] and [`activation`]: their parameters; [`pictures`]: what augmentation does to bytes; [`descent`]: what optimizers do to parameters; [`chance`]: what is drawn at random; [`recording`]: steps that a GPU repeats;
-//! - [`reference`](mod@reference): the same operations in plain tensor operations, as definition and oracle;
-//! - [`extension`]: what a backend implements; [`composed`]: its default bodies, for any backend; `autodiff`: the
-//!   backward passes; `flex`: fast kernels for the CPU; `cube`: for GPUs; [`memory`]: a setting of the allocator that they profit from;
-//! - [`synchronise`](mod@synchronise): batch-norm over several processes; [`vectors`]: other loops for the processor at hand.
+//! - [`convolution`], [`normalisation`] and [`excitation`]: the layers of a network; [`window`] and
+//!   [`activation`]: their parameters; [`folded`]: layers for evaluation with folded batch-norms;
+//! - [`pictures`]: image augmentation on bytes; [`descent`]: optimizer steps; [`chance`]: dropout
+//!   masks; [`recording`]: training steps recorded and replayed on a GPU;
+//! - [`inference`]: whole networks on the CPU;
+//! - [`reference`](mod@reference): the layers in plain tensor operations, as definition and test
+//!   oracle;
+//! - [`extension`]: the trait that backends implement; [`composed`]: its default implementation,
+//!   for any backend; `autodiff`: the backward passes; `flex`: fast kernels for the CPU; `cube`:
+//!   fast kernels for GPUs;
+//! - [`memory`]: allocator settings for large feature maps; [`synchronise`](mod@synchronise):
+//!   batch-norm over several processes; [`vectors`]: loops compiled for the CPU's vector
+//!   instructions.
 #![deny(missing_docs)]
 
 pub mod activation;

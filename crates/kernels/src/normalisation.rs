@@ -1,44 +1,45 @@
-//! Batch normalisation with the activation that follows it.
+//! Batch-norm with the activation that follows it.
 
 use burn::{backend::Dispatch, tensor::Tensor};
 
 use crate::{Activation, extension::Kernels};
 
-/// Where the mean and variance of a normalisation come from.
+/// Source of the mean and variance of a normalization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistics {
-    /// They are those of the very input, so that the gradient flows through them: training.
+    /// The statistics of the input itself, so that gradients flow through them: training.
     Batch,
-    /// They are constants: evaluation, or a frozen normalisation.
+    /// Constants: evaluation, or a frozen batch-norm.
     Fixed,
 }
 
-/// What a normalisation is, apart from its tensors.
+/// The parameters of a normalization other than its tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalisation {
     /// Added to the variance.
     pub epsilon: f64,
-    /// Where mean and variance come from.
+    /// Source of mean and variance.
     pub statistics: Statistics,
-    /// What follows.
+    /// The activation that follows.
     pub activation: Activation,
 }
 
-/// Per-channel mean `[C]` and biased variance `[C]` of `x` [N, H, W, C], in single precision if `x` is in 16 bits; detached
-/// from the graph.
+/// Returns the mean `[C]` and the biased variance `[C]` per channel of `x` [N, H, W, C], detached
+/// from the graph and in single precision if `x` is in 16 bits.
 pub fn channel_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     let (mean, variance) = Dispatch::channel_statistics(x.detach().into_dispatch());
     (Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
-/// `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and vectors `[C]`, which are in single
-/// precision if `x` is in 16 bits.
+/// Returns `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and
+/// vectors `[C]`, which are in single precision if `x` is in 16 bits.
 ///
-/// Gradients reach `x`, `gamma` and `beta`, never `mean` and `var`. With [`Statistics::Batch`], `mean` and `var` must
-/// be those of `x`, as [`channel_statistics`] gives them; the gradient of `x` then includes their dependence on it.
+/// Gradients flow to `x`, `gamma` and `beta`, never to `mean` and `var`. With
+/// [`Statistics::Batch`], `mean` and `var` must be those of `x`, as returned by
+/// [`channel_statistics`]; the gradient of `x` then includes their dependence on it.
 ///
 /// # Panics
-/// If a vector has not one element for each channel.
+/// If a vector does not have one element per channel.
 #[allow(clippy::too_many_arguments)]
 pub fn batch_norm_activation(
     x: Tensor<4>,

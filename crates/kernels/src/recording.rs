@@ -1,9 +1,11 @@
-//! Steps that a GPU repeats by itself. Queueing the kernels of a training step takes the processor longer than it takes a GPU to compute a small
-//! one; what is recorded is queued as a whole (a CUDA graph; on other GPUs CubeCL's list of launches).
+//! Training steps that a GPU replays. The CPU takes longer to queue the kernels of a small training
+//! step than the GPU to compute it. A recorded step is queued as a whole: as a CUDA graph, or on
+//! other GPUs as CubeCL's list of launches.
 //!
-//! A repeated step does the same to the same memory. So whatever changes from step to step lies in memory that is written in between
-//! ([`crate::descent::overwrite`]), is read from there ([`crate::descent::Numbers`], [`mod@crate::chance`]), and what a step keeps is changed
-//! in place ([`crate::descent::copies`]).
+//! A replay performs the same operations on the same memory. Values that change between steps are
+//! therefore written to memory between replays ([`crate::descent::overwrite`]) and read from there
+//! ([`crate::descent::Numbers`], [`mod@crate::chance`]), and everything that persists between steps
+//! must be updated in place ([`crate::descent::copies`]).
 
 use std::fmt;
 
@@ -15,42 +17,45 @@ use burn::{
 /// The recorded graph of [`Dispatch`].
 type Graph = burn::backend::BackendGraph<Dispatch>;
 
-/// A step that is going to be recorded: it runs once after [`Window::prepare`], and then once more, doing the same, after [`Window::open`], when
-/// none of its operations is run. Between the two a device may be read from, in the second neither read from nor written to.
+/// A step that is being recorded. After [`Window::prepare`] run the step once; after
+/// [`Window::open`] queue the same operations once more, which records without running them. The
+/// device may be read from after `prepare`; after `open` it may be neither read from nor written
+/// to.
 pub struct Window {
     device: DispatchDevice,
     closed: bool,
 }
 
-/// A recorded step. Memory that it uses stays as it is until it is dropped.
+/// A recorded step. The memory that it uses is reserved until it is dropped.
 pub struct Recording {
     device: DispatchDevice,
     graph: Graph,
 }
 
 impl Window {
-    /// Has `device` keep the memory that the step is about to use.
+    /// Makes `device` reserve the memory that the step is about to use.
     ///
     /// # Errors
-    /// What the device says.
+    /// Returns the device's error.
     pub fn prepare(device: &Device) -> Result<Self, ExecutionError> {
         let device = device.clone().inner().as_dispatch().clone();
         Dispatch::graph_prepare(&device)?;
         Ok(Self { device, closed: false })
     }
 
-    /// From now on operations are recorded, not run.
+    /// Starts to record operations instead of running them.
     ///
     /// # Errors
-    /// What the device says, one that cannot record among them.
+    /// Returns the device's error, including that it does not support recording.
     pub fn open(&self) -> Result<(), ExecutionError> {
         Dispatch::graph_start_capture(&self.device)
     }
 
-    /// What was recorded. Where that fails, memory that the step would have changed in place cannot be read any more.
+    /// Ends recording and returns the recorded step. On failure, memory that the step would have
+    /// changed in place can no longer be read.
     ///
     /// # Errors
-    /// What the device says.
+    /// Returns the device's error.
     pub fn close(mut self) -> Result<Recording, ExecutionError> {
         self.closed = true;
         let graph = Dispatch::graph_stop_capture(&self.device)?;
@@ -59,10 +64,10 @@ impl Window {
 }
 
 impl Drop for Window {
-    /// Has the device run operations again.
+    /// Makes the device run operations again.
     fn drop(&mut self) {
         if !self.closed {
-            // It says that nothing was recorded, which is true.
+            // The expected error is that nothing was recorded.
             let _ = Dispatch::graph_stop_capture(&self.device);
         }
     }
@@ -78,12 +83,14 @@ impl Recording {
     /// Queues the step once more, after everything that this thread has queued.
     ///
     /// # Errors
-    /// What the device says.
+    /// Returns the device's error.
     pub fn replay(&self) -> Result<(), ExecutionError> {
-        // SAFETY: The graph keeps every page of memory that its kernels were given: CubeCL neither frees such a page nor gives room in it to
-        // others, for as long as the graph lives, and that is as long as `self`. The kernels compute within the bounds of their buffers, as they did
-        // when they were recorded. Replaying and whatever this thread queues reach the device in one order; another thread that used the same tensors
-        // could at worst see numbers of the step before or after, which is memory of the device, never of this process.
+        // SAFETY: the graph keeps every page of memory that its kernels use. CubeCL neither frees
+        // such a page nor reuses room in it while the graph lives, which is as long as `self`. The
+        // kernels stay within the bounds of their buffers, as they did when they were recorded.
+        // Replays and all operations that this thread queues reach the device in one order. Another
+        // thread that used the same tensors could at worst read values of the step before or after,
+        // in memory of the device, never of this process.
         unsafe { Dispatch::graph_replay(&self.device, &self.graph) }
     }
 }

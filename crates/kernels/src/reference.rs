@@ -1,4 +1,5 @@
-//! Every operation in plain tensor operations, differentiated by Burn: short, slow, and the oracle of the tests.
+//! Every layer in plain tensor operations, differentiated by Burn: short, slow, and the oracle of
+//! the tests.
 
 use burn::tensor::{Tensor, module, ops::ConvOptions};
 
@@ -33,17 +34,18 @@ fn grouped_conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize
     module::conv2d(x.permute([0, 3, 1, 2]), weight, None, options).permute([0, 2, 3, 1])
 }
 
-/// Mean of every channel over each image: [N, H, W, C] → [N, 1, 1, C].
+/// Averages every channel over each image: [N, H, W, C] → [N, 1, 1, C].
 pub fn global_average(x: Tensor<4>) -> Tensor<4> {
     x.mean_dim(1).mean_dim(2)
 }
 
-/// `x` [N, H, W, C] with every channel of an image scaled by `gate` [N, 1, 1, C].
+/// Scales every channel of an image in `x` [N, H, W, C] by `gate` [N, 1, 1, C].
 pub fn excite(x: Tensor<4>, gate: Tensor<4>) -> Tensor<4> {
     x * gate
 }
 
-/// Per-channel mean `[C]` and biased variance `[C]` of `x` [N, H, W, C]; detached from the graph.
+/// Returns the mean `[C]` and the biased variance `[C]` per channel of `x` [N, H, W, C], detached
+/// from the graph.
 pub fn channel_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     differentiable_statistics(x.detach())
 }
@@ -57,10 +59,11 @@ fn differentiable_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     (mean.reshape([channels]), variance.reshape([channels]))
 }
 
-/// `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and vectors `[C]`.
+/// Returns `activation((x - mean) / sqrt(var + epsilon) * gamma + beta)` for `x` [N, H, W, C] and
+/// vectors `[C]`.
 ///
-/// Gradients reach `x`, `gamma` and `beta`. With [`Statistics::Batch`], `mean` and `var` must be those of `x`; the
-/// gradient of `x` then includes their dependence on it.
+/// Gradients flow to `x`, `gamma` and `beta`. With [`Statistics::Batch`], `mean` and `var` must be
+/// those of `x`; the gradient of `x` then includes their dependence on it.
 #[allow(clippy::too_many_arguments)]
 pub fn batch_norm_activation(
     x: Tensor<4>,

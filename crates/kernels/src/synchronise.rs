@@ -1,14 +1,15 @@
-//! Batch-norm over several processes: sums over the images of one become sums over the images of all.
+//! Batch-norm synchronized over several processes, as PyTorch's `SyncBatchNorm`: sums run over the
+//! images of all processes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Adds up numbers over all processes, element by element.
+/// Sums values over all processes, element by element.
 type Reduce = Rc<dyn Fn(&mut [f64])>;
 
 thread_local!(static REDUCE: RefCell<Option<Reduce>> = const { RefCell::new(None) });
 
-/// Ends the synchronisation of its thread when it is dropped.
+/// Ends the synchronization of its thread when it is dropped.
 #[must_use]
 pub struct Synchronised(());
 
@@ -18,14 +19,15 @@ impl Drop for Synchronised {
     }
 }
 
-/// From now on, batch statistics and their gradients that this thread computes on the CPU are those of all processes, whose
-/// sums `reduce` makes. All processes must compute the same operations in the same order.
+/// Makes batch statistics and their gradients that this thread computes on the CPU cover all
+/// processes; `reduce` sums values over the processes. All processes must compute the same
+/// operations in the same order.
 pub fn synchronise(reduce: impl Fn(&mut [f64]) + 'static) -> Synchronised {
     REDUCE.set(Some(Rc::new(reduce)));
     Synchronised(())
 }
 
-/// The sums over all processes in place of this one's; nothing happens where it is by itself.
+/// Replaces values by their sums over all processes. Does nothing without synchronization.
 pub(crate) fn sum(values: &mut [f64]) {
     // Not borrowed during the call.
     let reduce = REDUCE.with_borrow(Clone::clone);
@@ -34,12 +36,12 @@ pub(crate) fn sum(values: &mut [f64]) {
     }
 }
 
-/// Whether there are other processes.
+/// Returns whether this thread synchronizes with other processes.
 pub(crate) fn is_on() -> bool {
     REDUCE.with_borrow(Option::is_some)
 }
 
-/// How many there are in all, if here are `count`.
+/// Returns the sum of `count` over all processes.
 pub fn total(count: usize) -> f64 {
     let mut total = [count as f64];
     sum(&mut total);

@@ -1,18 +1,20 @@
-//! Loops over bytes and integers, compiled for the processor at hand.
+//! Loops over bytes and integers, compiled for the vector instructions of the CPU.
 
-/// What [`run`] runs.
+/// A piece of work for [`run`].
 pub trait Work {
-    /// What comes of it.
+    /// The result.
     type Output;
 
-    /// Does it. Mark the body, and what its loops call, `#[inline(always)]`: only what is inlined is compiled for the processor.
+    /// Does the work. Mark the body and the functions that its loops call as `#[inline(always)]`:
+    /// only inlined code is compiled for the CPU's instructions.
     fn run(self) -> Self::Output;
 }
 
-/// Does `work` with the widest vectors and the bit instructions of the processor at hand. Integers come out the same on all
-/// processors, and so do floating-point numbers: nothing is fused or reordered.
+/// Runs `work` with the widest supported vectors (AVX2) and bit-manipulation instructions of the
+/// CPU. Results, including floating-point numbers, are the same on all CPUs, because nothing is
+/// fused or reordered.
 ///
-/// The environment's `MBCONV_CPU=portable` holds here too.
+/// The environment variable `MBCONV_CPU=portable` disables these instructions here, too.
 pub fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {

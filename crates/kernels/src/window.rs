@@ -1,18 +1,18 @@
 //! The square window of a spatial convolution.
 
-/// A square window that slides over a map, with the same numbers for height and width.
+/// A square window that slides over a feature map, with the same parameters for height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// Side of the window, in pixels; not zero.
+    /// Side length in pixels; not zero.
     pub kernel: usize,
-    /// Pixels from one position to the next; not zero.
+    /// Distance in pixels between positions; not zero.
     pub stride: usize,
-    /// Pixels of zeros on each side of the map.
+    /// Pixels of zeros on each side of the feature map.
     pub padding: usize,
 }
 
 impl Window {
-    /// Positions along an input side of `input` pixels.
+    /// Returns the number of positions along a side of `input` pixels.
     ///
     /// # Panics
     /// If the window is larger than the padded input, or the stride is zero.
@@ -28,7 +28,8 @@ impl Window {
         (padded - self.kernel) / self.stride + 1
     }
 
-    /// Input pixels beyond the last window: those that a strided convolution never sees.
+    /// Returns the number of padded input pixels beyond the last window, which a strided
+    /// convolution does not read.
     pub fn remainder(self, input: usize) -> usize {
         (input + 2 * self.padding - self.kernel) % self.stride
     }

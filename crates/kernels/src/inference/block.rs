@@ -1,6 +1,7 @@
-//! Inverted residuals, band by band.
+//! Inverted residuals, computed band by band.
 //!
-//! A band of the expanded map lives in a ring of lines just long enough for the windows of the depthwise convolution.
+//! A band of the expanded feature map is kept in a ring buffer of lines, just long enough for the
+//! windows of the depthwise convolution.
 
 use std::ops::Range;
 
@@ -23,12 +24,13 @@ use crate::{
     },
 };
 
-/// A block for the rows of one image.
+/// Runs a block on one image.
 pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team, scratch: &mut Scratch) {
     let hidden = block.hidden(map);
     let shared = if team.threads() > 1 { expand_together(block, x, map, team, scratch) } else { None };
     let expanded = shared.as_deref();
-    // Of few pixels the weight is the larger factor: the threads share it out, rather than each going through all of it.
+    // With few pixels, the weight is larger than the feature map: the threads split the weight,
+    // instead of each reading all of it.
     let few = team.threads() > 1 && hidden.pixels() < block.project.outputs;
     if few && block.gate.is_none() {
         let mut memory = std::mem::take(&mut scratch.hidden);
@@ -76,7 +78,8 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
     }
 }
 
-/// The expanded map with its borders, computed by all threads together, where bands of rows would overlap too much.
+/// Computes the padded expanded feature map by all threads together, if bands of rows would overlap
+/// too much.
 fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut Scratch) -> Option<Aligned> {
     let (expand, depthwise) = (block.expand.as_ref()?, block.depthwise.as_ref()?);
     let expanded = Map { channels: expand.outputs, ..map };
@@ -101,7 +104,7 @@ fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut
     Some(memory)
 }
 
-/// Zeros left and right of each line.
+/// Writes zeros to the left and right of each line.
 fn clear_sides(lines: &mut [f32], line: usize, [left, right]: [usize; 2], channels: usize) {
     for line in lines.chunks_exact_mut(line) {
         let end = line.len() - right * channels;
@@ -110,7 +113,8 @@ fn clear_sides(lines: &mut [f32], line: usize, [left, right]: [usize; 2], channe
     }
 }
 
-/// A block with squeeze-and-excitation: the whole hidden map, its means, the gate, the projection.
+/// Runs a block with squeeze-and-excitation: computes the whole hidden feature map, its means, the
+/// gate and the projection.
 #[allow(clippy::too_many_arguments)]
 fn gated(
     block: &Block,
@@ -124,7 +128,8 @@ fn gated(
 ) {
     let Some([reduce, expand]) = &block.gate else { return };
     let hidden = block.hidden(map);
-    // A sum for each line, added up in order: the same bits however the lines are shared.
+    // One sum per line, added up in order: the result is bit-identical however the lines are split
+    // among threads.
     let sums = &mut *sums.room(hidden.height * hidden.channels);
     sums.fill(0.0);
     let lines = hidden.height.div_ceil(team.pieces());
@@ -165,7 +170,7 @@ fn gated(
     }
     .compute(gate, Team::Alone);
 
-    // Few enough pixels to be still in the first-level cache when they are projected.
+    // Few enough pixels to stay in the L1 cache until they are projected.
     let pixels = (4096 / hidden.channels.max(1)).max(1).next_multiple_of(12);
     let outputs = block.project.outputs;
     let pieces = hidden.pixels().div_ceil(team.pieces()).next_multiple_of(pixels);
@@ -183,7 +188,7 @@ fn gated(
     });
 }
 
-/// The projection of the pixels from `first` on, plus the input where the block has a residual.
+/// Projects the pixels from `first` on, and adds the input if the block has a residual connection.
 fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out: &mut [f32], team: Team) {
     let layer = &block.project;
     let product = gemm::Product {
@@ -205,24 +210,24 @@ fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out
     }
 }
 
-/// Most lines of the expanded map that a band of the hidden one sees.
+/// Maximum number of lines of the expanded feature map that a band of the hidden one reads.
 const LINES: usize = 32;
 
-/// The hidden map of a block, line by line from top to bottom.
+/// Computes the hidden feature map of a block, line by line from top to bottom.
 struct Source<'a> {
     block: &'a Block,
     x: &'a [f32],
     map: Map,
-    /// The whole expanded map with its borders, if it is there.
+    /// The whole padded expanded feature map, if it was computed in advance.
     expanded: Option<&'a [f32]>,
     geometry: Geometry,
-    /// A ring of lines with their borders, and a line of zeros.
+    /// A ring of padded lines, followed by a line of zeros.
     ring: &'a mut [f32],
     capacity: usize,
     line: usize,
-    /// Lines of the input up to which the ring was filled.
+    /// The input line up to which the ring was filled.
     filled: usize,
-    /// Lines of the hidden map that are best asked for at a time.
+    /// Preferred number of lines of the hidden feature map per call of `rows`.
     band: usize,
 }
 
@@ -231,7 +236,7 @@ impl<'a> Source<'a> {
         let inner = block.expanded(map);
         let hidden = block.hidden(map);
         let affordable = |line: usize| (BAND / line.max(1)).clamp(1, hidden.height.max(1));
-        // Of which the windows see no more lines than there are names for.
+        // Limits a band so that its windows read at most `LINES` lines.
         let seen = |depthwise: &Depthwise| (LINES.saturating_sub(depthwise.kernel) / depthwise.stride + 1).max(1);
         let Some(depthwise) = &block.depthwise else {
             let geometry = Geometry { kernel: 1, stride: 1, out: inner, top: 0, sides: [0; 2] };
@@ -250,7 +255,8 @@ impl<'a> Source<'a> {
         Self { block, x, map, expanded, geometry, ring, capacity, line, filled: 0, band }
     }
 
-    /// The lines `rows` of the hidden map, at most a band, and the sum of each over its pixels, added to `sums`.
+    /// Computes the lines `rows` of the hidden feature map, at most a band, and adds the sum of
+    /// each line over its pixels to `sums`.
     fn rows(&mut self, rows: Range<usize>, out: &mut [f32], mut sums: Option<&mut [f32]>) {
         let hidden = self.geometry.out;
         match &self.block.depthwise {
@@ -289,7 +295,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The line of the expanded map, with its borders, that stands at `padded` from the top of the border above.
+    /// Returns the padded line of the expanded feature map at index `padded`, counted with the
+    /// padding at the top.
     fn source(&self, padded: usize) -> &[f32] {
         let start = match self.expanded {
             Some(expanded) => return &expanded[padded * self.line..][..self.line],
@@ -301,7 +308,7 @@ impl<'a> Source<'a> {
         &self.ring[start * self.line..][..self.line]
     }
 
-    /// Puts into the ring what the lines `rows` see of the expanded map.
+    /// Fills the ring with the lines of the expanded feature map that the lines `rows` read.
     fn fill(&mut self, rows: Range<usize>) {
         let Geometry { stride, top, sides, .. } = self.geometry;
         let first = (rows.start * stride).saturating_sub(top).max(self.filled);

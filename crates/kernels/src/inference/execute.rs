@@ -1,7 +1,8 @@
 //! Runs a packed network.
 //!
-//! With at least as many images as threads, each thread takes whole images through all stages, out of memory of its own;
-//! an image that is left over is computed by all threads, which share the rows of each stage.
+//! Each thread runs whole images through all stages, in its own memory. If the number of images
+//! leaves a remainder of at most half the threads, all threads compute these images together,
+//! sharing the rows of each stage.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -19,7 +20,8 @@ use super::{
 };
 use crate::flex::{pixels::AddPixels, simd, team::Team};
 
-/// See [`super::Chain::run`]. Adds the nanoseconds that each stage takes to its element of `times`, if it has one.
+/// Implements [`super::Chain::run`]. If `times` is not empty, adds each stage's nanoseconds to its
+/// element.
 pub fn run(
     stages: &[Stage],
     images: &[f32],
@@ -29,10 +31,11 @@ pub fn run(
     let map = Map { height, width, channels };
     assert_eq!(images.len(), count * map.len(), "the images of a network");
     if rayon::current_thread_index().is_none() {
-        // Once into the pool, rather than anew for every stage.
+        // Enter the thread pool once, rather than for every stage.
         return rayon::scope(|_| run(stages, images, [count, height, width, channels], times));
     }
-    // What follows the pool sees one pixel an image: all images together are one map.
+    // After the pooling stage every image is one pixel, so all images together form one feature
+    // map.
     let pooled = stages.iter().position(|stage| matches!(stage, Stage::Pool)).map_or(stages.len(), |pool| pool + 1);
     let (spatial, tail) = stages.split_at(pooled);
     let last = spatial.iter().fold(map, |map, stage| stage.output(map));
@@ -60,7 +63,7 @@ pub fn run(
     })
 }
 
-/// The layers that follow the pool: one pixel an image.
+/// Runs the layers after the pooling stage, with one pixel per image.
 fn run_tail(
     stages: &[Stage],
     mut features: Vec<f32>,
@@ -81,14 +84,14 @@ fn run_tail(
     (features, [count, map.height, map.width, map.channels])
 }
 
-/// Adds the time since `started`, of so many threads, to that of a stage.
+/// Adds the time since `started`, multiplied by the number of threads, to the stage's time.
 fn count_time(times: &[AtomicU64], stage: usize, started: Instant, team: Team) {
     if let Some(time) = times.get(stage) {
         time.fetch_add(started.elapsed().as_nanos() as u64 * team.threads() as u64, Ordering::Relaxed);
     }
 }
 
-/// One image through all stages.
+/// Runs one image through all stages.
 fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], team: Team, times: &[AtomicU64]) {
     Scratch::with(|scratch| {
         let [mut from, mut to] = std::mem::take(&mut scratch.maps);

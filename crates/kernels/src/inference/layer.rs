@@ -1,4 +1,5 @@
-//! Single layers: a product over pixels or windows, with what follows it.
+//! Single layers: a matrix multiplication over pixels or windows, and the activation or residual
+//! after it.
 
 use std::ops::Range;
 
@@ -14,10 +15,12 @@ use crate::flex::{
     team::Team,
 };
 
-/// Elements of a band of a map that shall stay in a second-level cache together with what is computed from it.
+/// Number of elements in a band of a feature map that is to stay in the L2 cache together with its
+/// results.
 pub const BAND: usize = 96 << 10;
 
-/// Calls `body` with a range of `rows` and that part of `out`: once, or for several ranges at a time.
+/// Calls `body` with a range of `rows` and the corresponding part of `out`: once for all rows, or
+/// in parallel for several ranges.
 pub fn share_rows(rows: usize, out: &mut [f32], team: Team, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
     let height = rows.div_ceil(team.pieces());
     let line = out.len() / rows.max(1);
@@ -34,7 +37,7 @@ pub fn run_layer(layer: &Product, x: &[f32], map: Map, out: &mut [f32], team: Te
     share_rows(rows, out, team, |rows, out| layer_rows(layer, x, map, rows, out, Team::Alone));
 }
 
-/// Some rows of a layer's map.
+/// Computes some rows of a layer's output.
 pub fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out: &mut [f32], team: Team) {
     let geometry = Geometry::of(layer, map);
     if layer.is_pointwise() {
@@ -61,7 +64,7 @@ pub fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out:
     });
 }
 
-/// A line with its borders; zeros where there is no source.
+/// Copies a line and writes its padding; all zeros if there is no source.
 pub fn copy_line(source: Option<&[f32]>, sides: [usize; 2], channels: usize, to: &mut [f32]) {
     let Some(source) = source else { return to.fill(0.0) };
     let (left, rest) = to.split_at_mut(sides[0] * channels);
@@ -71,7 +74,7 @@ pub fn copy_line(source: Option<&[f32]>, sides: [usize; 2], channels: usize, to:
     right.fill(0.0);
 }
 
-/// Where a product goes.
+/// Destination of a matrix multiplication.
 pub struct Pixels<'a> {
     pub out: &'a mut [f32],
     pub rows: Option<Rows>,
@@ -83,7 +86,7 @@ impl<'a> Pixels<'a> {
     }
 }
 
-/// A layer's product with its own activation.
+/// Computes a layer's matrix multiplication with its activation.
 pub fn product(layer: &Product, a: &[f32], a_rows: Rows, runs: (usize, usize), rows: usize, to: Pixels, team: Team) {
     struct Body<'a>(gemm::Product<'a, ()>, &'a mut [f32], Team<'a>);
     impl WithCurve for Body<'_> {
@@ -97,7 +100,7 @@ pub fn product(layer: &Product, a: &[f32], a_rows: Rows, runs: (usize, usize), r
     curve::with(layer.activation, Body(product, to.out, team));
 }
 
-/// An activation after a product.
+/// Applies an activation to the results of a matrix multiplication.
 #[derive(Clone, Copy)]
 pub struct Activated<A>(pub A);
 
@@ -108,7 +111,7 @@ impl<A: Curve> Finish for Activated<A> {
     }
 }
 
-/// A residual added to a product.
+/// Adds a residual to the results of a matrix multiplication.
 #[derive(Clone, Copy)]
 pub struct Added<'a> {
     pub residual: &'a [f32],
@@ -119,7 +122,8 @@ impl Finish for Added<'_> {
     #[inline(always)]
     fn finish<M: Machine>(self, sums: M::Vector, row: usize, column: usize, valid: usize) -> M::Vector {
         let residual = self.residual[row * self.channels + column..][..valid].as_ptr();
-        // SAFETY: so many were sliced, and a vector has no fewer.
+        // SAFETY: the slice has `valid` elements, and a full vector is loaded only if its width is
+        // `valid`.
         let residual = unsafe {
             if valid == M::Vector::WIDTH { M::Vector::load(residual) } else { M::Vector::load_first(residual, valid) }
         };

@@ -1,11 +1,11 @@
-//! Maps and the windows over them.
+//! Feature maps and the windows over them.
 
 use super::{
     Padding,
     plan::{Block, Depthwise, Product, Stage},
 };
 
-/// The sides and channels of one image's map.
+/// The height, width and channels of one image's feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Map {
     pub height: usize,
@@ -22,20 +22,20 @@ impl Map {
         self.pixels() * self.channels
     }
 
-    /// Elements of a line.
+    /// Returns the number of elements in a line.
     pub fn line(self) -> usize {
         self.width * self.channels
     }
 }
 
-/// A window over a map: the map that it gives, and the zeros around the one that it sees.
+/// A window over a feature map: the output's dimensions, and the padding of the input.
 #[derive(Clone, Copy)]
 pub struct Geometry {
     pub kernel: usize,
     pub stride: usize,
     pub out: Map,
     pub top: usize,
-    /// Zeros left and right of a line, in pixels.
+    /// Pixels of zeros to the left and right of a line.
     pub sides: [usize; 2],
 }
 
@@ -54,14 +54,15 @@ impl Geometry {
         Self::new(map, layer.kernel, layer.stride, layer.padding, layer.channels)
     }
 
-    /// Lines of the input that `rows` lines of the result see.
+    /// Returns the number of input lines that `rows` output lines read.
     pub fn lines(self, rows: usize) -> usize {
         (rows.max(1) - 1) * self.stride + self.kernel
     }
 }
 
 impl Block {
-    /// The map between the expansion and the depthwise convolution.
+    /// Returns the dimensions of the feature map between the expansion and the depthwise
+    /// convolution.
     pub fn expanded(&self, map: Map) -> Map {
         match &self.expand {
             Some(expand) => Geometry::of(expand, map).out,
@@ -69,7 +70,7 @@ impl Block {
         }
     }
 
-    /// The map that is projected.
+    /// Returns the dimensions of the feature map before the projection.
     pub fn hidden(&self, map: Map) -> Map {
         let expanded = self.expanded(map);
         match &self.depthwise {

@@ -1,7 +1,9 @@
-//! A whole network for inference on the CPU: batch-norms folded into the convolutions before them, weights packed once, and
-//! each block computed band by band in the caches. In single precision, or with the factors of matrix products in bf16.
+//! Inference of whole networks on the CPU. Batch-norms are folded into the preceding convolutions,
+//! weights are packed once, and each block is computed in bands that fit the caches. Computes in
+//! single precision, or with the factors of matrix multiplications in bf16.
 //!
-//! A [`Chain`] is built from a description ([`Stage`], [`Block`], [`Layer`]) and runs on slices; `execute` does the work.
+//! A [`Chain`] is built from a description ([`Stage`], [`Block`], [`Layer`]) and runs on slices;
+//! `execute` does the work.
 
 mod block;
 mod execute;
@@ -19,23 +21,25 @@ use crate::Activation;
 pub enum Kind {
     /// 1x1, weight [Co, Ci, 1, 1].
     Pointwise,
-    /// Each channel by itself, weight [C, 1, k, k].
+    /// One kernel per channel, weight [C, 1, k, k].
     Depthwise,
-    /// All channels to all channels, weight [Co, Ci, k, k].
+    /// All input channels to all output channels, weight [Co, Ci, k, k].
     Dense,
 }
 
-/// Zeros around a map.
+/// Zero padding of a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// As many on every side.
+    /// The same number of zeros on every side.
     Even(usize),
-    /// TensorFlow's: as many as give ⌈side / stride⌉ positions, the odd one at the end.
+    /// TensorFlow's `SAME`: zeros for ⌈side / stride⌉ positions, with one more at the end if their
+    /// number is odd.
     Same,
 }
 
 impl Padding {
-    /// Positions along a side of `input` pixels, and the zeros before and after it.
+    /// Returns the number of positions along a side of `input` pixels, and the zeros before and
+    /// after it.
     ///
     /// # Panics
     /// If the window does not fit.
@@ -54,40 +58,41 @@ impl Padding {
     }
 }
 
-/// A convolution with bias and activation: what is left of convolution, batch-norm and activation.
+/// A convolution with bias and activation: the result of folding a batch-norm.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// Which convolution.
+    /// Kind of convolution.
     pub kind: Kind,
-    /// Ci
+    /// Input channels Ci.
     pub inputs: usize,
-    /// Co
+    /// Output channels Co.
     pub outputs: usize,
-    /// Side of the window.
+    /// Side length of the window.
     pub kernel: usize,
-    /// Pixels from one position to the next.
+    /// Distance in pixels between positions.
     pub stride: usize,
-    /// Zeros around the map.
+    /// Zero padding of the input.
     pub padding: Padding,
-    /// In PyTorch's layout.
+    /// Weight in PyTorch's layout.
     pub weight: Vec<f32>,
-    /// One number for each output.
+    /// One bias per output channel.
     pub bias: Vec<f32>,
-    /// Follows.
+    /// The activation that follows.
     pub activation: Activation,
 }
 
 /// Squeeze-and-excitation: `x * sigmoid(expand(activation(reduce(mean(x)))))`.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    /// To the bottleneck.
+    /// Reduces to the bottleneck.
     pub reduce: Layer,
-    /// Back to every channel; its activation is the sigmoid, whatever it says.
+    /// Expands back to every channel; its activation is always the sigmoid, whatever its
+    /// `activation`.
     pub expand: Layer,
 }
 
-/// An inverted residual: expand → depthwise → gate → project, plus the input. In a fused block the expansion is dense and
-/// there is no depthwise convolution.
+/// An inverted residual: expand → depthwise → gate → project, plus the input. In a fused block the
+/// expansion is dense and there is no depthwise convolution.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// Pointwise or dense.
@@ -102,29 +107,30 @@ pub struct Block {
     pub residual: bool,
 }
 
-/// A part of a network.
+/// A stage of a network.
 #[derive(Clone, Debug)]
 pub enum Stage {
-    /// Dense or pointwise.
+    /// A dense or pointwise convolution.
     Layer(Layer),
     /// An inverted residual.
     Block(Box<Block>),
-    /// The mean over all pixels: [N, H, W, C] → [N, 1, 1, C].
+    /// Averages over all pixels: [N, H, W, C] → [N, 1, 1, C].
     Pool,
 }
 
-/// In which precision the factors of matrix products are: of pointwise and dense convolutions, but those of gates and over
-/// very few channels. Sums, maps, depthwise convolutions and activations are in single precision.
+/// Precision of the factors of matrix multiplications: those of pointwise and dense convolutions,
+/// except in gates and over very few channels. Sums, feature maps, depthwise convolutions and
+/// activations are in single precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Single precision.
     F32,
-    /// 8 bits of precision, with the range of single precision: half the weights' memory, and about twice the products a cycle where
-    /// [`has_bf16`].
+    /// A significand of 8 bits, with the range of single precision: halves the memory of weights,
+    /// and about doubles the multiplications per cycle if [`has_bf16`].
     Bf16,
 }
 
-/// A network, ready to run.
+/// A network with packed weights.
 #[derive(Debug)]
 pub struct Chain {
     stages: Vec<plan::Stage>,
@@ -134,22 +140,25 @@ impl Chain {
     /// Packs the weights.
     ///
     /// # Panics
-    /// If a weight or bias has not the size that its layer says, or a layer stands where its kind cannot.
+    /// If the size of a weight or bias does not match its layer, or a layer's kind does not suit
+    /// its place.
     pub fn new(stages: &[Stage], precision: Precision) -> Self {
         Self { stages: stages.iter().map(|stage| plan::Stage::new(stage, precision)).collect() }
     }
 
-    /// Images [N, H, W, C] → the last stage's map, one image after another.
+    /// Runs images [N, H, W, C] and returns the output of the last stage, one image after another.
     ///
-    /// The bits do not depend on the number of threads, nor on the images that come along.
+    /// The result is bit-identical for any number of threads, and does not depend on the other
+    /// images of the batch.
     ///
     /// # Panics
-    /// If the channels are not those of the first stage, the length is not that of `size`, or a window does not fit.
+    /// If the channels are not those of the first stage, the length of `images` does not match
+    /// `size`, or a window does not fit.
     pub fn run(&self, images: &[f32], size: [usize; 4]) -> (Vec<f32>, [usize; 4]) {
         execute::run(&self.stages, images, size, &[])
     }
 
-    /// As [`run`](Self::run); also the time that all threads together spent in each stage.
+    /// Runs as [`run`](Self::run), and returns the time of each stage, summed over all threads.
     pub fn profile(&self, images: &[f32], size: [usize; 4]) -> Vec<Duration> {
         let times: Vec<AtomicU64> = self.stages.iter().map(|_| AtomicU64::new(0)).collect();
         execute::run(&self.stages, images, size, &times);
@@ -157,14 +166,15 @@ impl Chain {
     }
 }
 
-/// The instructions that are used on this machine, as users know them: the widest that it has, or fewer where the
-/// environment variable `MBCONV_CPU` says `avx512` (without bf16), `avx2` or `portable`.
+/// Returns the name of the instruction set that is used on this machine: the widest available, or a
+/// smaller one if the environment variable `MBCONV_CPU` is `avx512` (without bf16), `avx2` or
+/// `portable`.
 pub fn instructions() -> &'static str {
     crate::flex::simd::name()
 }
 
-/// Whether this machine has instructions for products of bf16 (AVX512-BF16); without them, they are slower than those of single
-/// precision.
+/// Returns whether this machine has instructions for bf16 multiplication (AVX512-BF16). Without
+/// them, bf16 is slower than single precision.
 pub fn has_bf16() -> bool {
     crate::flex::simd::has_bf16()
 }

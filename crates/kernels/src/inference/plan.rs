@@ -1,4 +1,4 @@
-//! The description of a network with its weights packed.
+//! The description of a network with packed weights.
 
 use super::{Block as BlockSpec, Kind, Layer as LayerSpec, Padding, Precision, Stage as StageSpec};
 use crate::{
@@ -6,10 +6,10 @@ use crate::{
     flex::{buffer::Aligned, gemm::Packed},
 };
 
-/// Numbers in a line of a window that are worth rounding to bf16.
+/// Minimum number of values in a line of a window for which rounding to bf16 pays off.
 const NARROW: usize = 16;
 
-/// A convolution that is a matrix product over pixels or over what the window sees of them.
+/// A convolution computed as a matrix multiplication over pixels or over windows.
 #[derive(Debug)]
 pub struct Product {
     pub inputs: usize,
@@ -17,9 +17,9 @@ pub struct Product {
     pub kernel: usize,
     pub stride: usize,
     pub padding: Padding,
-    /// [k * k * Ci, Co]
+    /// Matrix [k * k * Ci, Co].
     pub weight: Packed,
-    /// Filled up to whole panels.
+    /// Padded to whole panels.
     pub bias: Aligned,
     pub activation: Activation,
 }
@@ -31,7 +31,7 @@ pub struct Depthwise {
     pub kernel: usize,
     pub stride: usize,
     pub padding: Padding,
-    /// [k * k, C]
+    /// Matrix [k * k, C].
     pub weight: Aligned,
     pub bias: Aligned,
     pub activation: Activation,
@@ -65,7 +65,7 @@ impl Stage {
 
 impl Block {
     fn new(block: &BlockSpec, precision: Precision) -> Self {
-        // A gate sees one pixel: nothing to gain.
+        // A gate has only one pixel, so bf16 would not make it faster.
         let gate = |layer| Product::new(layer, Precision::F32);
         Self {
             expand: block.expand.as_ref().map(|layer| Product::new(layer, precision)),
@@ -88,13 +88,14 @@ impl Product {
         let LayerSpec { inputs, outputs, kernel, stride, padding, activation, .. } = *layer;
         assert_ne!(layer.kind, Kind::Depthwise, "a depthwise layer in the place of a product");
         check(layer, inputs);
-        // Taps outside, channels inside, as pixels lie in memory.
+        // Taps are the outer and channels the inner dimension, as in memory.
         let taps = kernel * kernel;
         let columns: Vec<f32> = (0..outputs * taps * inputs)
             .map(|i| layer.weight[(i / (taps * inputs) * inputs + i % inputs) * taps + i / inputs % taps])
             .collect();
         let weight = Packed::from_columns(&columns, taps * inputs, outputs);
-        // Of narrow windows, such as those over the colours of an image, rounding their pixels costs more than it saves.
+        // For narrow windows, such as those over the colors of an image, rounding the pixels costs
+        // more than it saves.
         let gains = precision == Precision::Bf16 && kernel * inputs >= NARROW;
         let weight = if gains { weight.in_bf16() } else { weight };
         let mut bias = Aligned::zeros(weight.padded());
@@ -102,7 +103,7 @@ impl Product {
         Self { inputs, outputs, kernel, stride, padding, weight, bias, activation }
     }
 
-    /// Whether every pixel stands for itself.
+    /// Returns whether every output pixel depends on exactly the input pixel at the same position.
     pub fn is_pointwise(&self) -> bool {
         self.kernel == 1 && self.stride == 1
     }

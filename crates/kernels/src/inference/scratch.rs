@@ -1,17 +1,17 @@
-//! Memory that outlives a call.
+//! Working memory that is reused between calls.
 
 use std::cell::Cell;
 
 use crate::flex::buffer::Aligned;
 
-/// Memory that a thread keeps from call to call.
+/// Working memory that a thread keeps between calls.
 #[derive(Default)]
 pub struct Scratch {
-    /// The maps between stages.
+    /// Feature maps between stages.
     pub maps: [Aligned; 2],
-    /// What is projected: a band, or the whole map where a gate must see it first.
+    /// Input of the projection: a band, or the whole feature map if a gate depends on it.
     pub hidden: Aligned,
-    /// Lines with borders.
+    /// Padded lines.
     pub lines: Aligned,
     /// Sums, means and gates.
     pub vectors: [Aligned; 3],
@@ -20,7 +20,7 @@ pub struct Scratch {
 impl Scratch {
     pub fn with<R>(body: impl FnOnce(&mut Self) -> R) -> R {
         thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
-        // Taken, not borrowed: a thread that waits inside `body` may be given another piece of work.
+        // Taken, not borrowed: a thread that waits inside `body` may start another piece of work.
         let mut scratch = SCRATCH.take();
         let result = body(&mut scratch);
         SCRATCH.set(scratch);

@@ -1,23 +1,24 @@
-//! Gaussian blur as Pillow's: three box blurs of fractional radius (Gwosdek et al. 2011).
+//! Gaussian blur as in Pillow: three box blurs of fractional radius (Gwosdek et al. 2011).
 
 use super::RgbPixels;
 
 pub(crate) const PASSES: i32 = 3;
 
-/// A mean over neighbours, in fixed point of 24 bits; the two outermost count less.
+/// A weighted mean over neighbors, with weights in 24-bit fixed point; the two outermost neighbors
+/// count less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BoxBlur {
-    /// Neighbours on each side that count in full.
+    /// Number of neighbors on each side with full weight.
     pub whole: u32,
-    /// Their weight, and the pixel's own.
+    /// Weight of these neighbors and of the pixel itself.
     pub weight: u32,
-    /// That of the one beyond them on each side.
+    /// Weight of the next neighbor on each side.
     pub edge_weight: u32,
 }
 
 impl BoxBlur {
-    /// The box which, applied [`PASSES`] times in each direction, blurs by a Gaussian of that standard deviation; nothing if it
-    /// would change nothing.
+    /// Returns the box blur that approximates a Gaussian of this standard deviation when applied
+    /// [`PASSES`] times in each direction. Returns `None` if it would change nothing.
     pub(crate) fn of_gaussian(deviation: f64) -> Option<Self> {
         let radius = box_radius(deviation as f32);
         if radius.is_nan() || radius <= 0.0 {
@@ -45,7 +46,8 @@ pub(super) fn gaussian(image: &mut RgbPixels, radius: f64) {
     }
 }
 
-/// Radius of a box which, applied [`PASSES`] times, spreads as a Gaussian of that standard deviation.
+/// Returns the radius of a box that, applied [`PASSES`] times, has the variance of a Gaussian with
+/// the standard deviation `radius`.
 fn box_radius(radius: f32) -> f32 {
     let variance = radius * radius / PASSES as f32;
     let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;

@@ -1,13 +1,15 @@
-//! Brightness, contrast, colour, sharpness and hue, as Pillow's `ImageEnhance` and its HSV conversion.
+//! Brightness, contrast, saturation, sharpness and hue, as in Pillow's `ImageEnhance` and its HSV
+//! conversion.
 
 use super::{RgbPixels, tone};
 
-/// Pillow's `Image.blend`: from `a` at `factor` 0 over `b` at 1 to beyond; cut off and saturated.
+/// Pillow's `Image.blend`: interpolates from `a` (`factor` 0) to `b` (`factor` 1) or extrapolates
+/// beyond; truncated and saturated.
 fn blend(a: u8, b: u8, factor: f32) -> u8 {
     (f32::from(a) + factor * f32::from(i16::from(b) - i16::from(a))) as u8
 }
 
-/// Pillow's conversion to grey: ITU-R 601-2 in 16-bit fixed point.
+/// Pillow's conversion to gray: ITU-R 601-2 luma in 16-bit fixed point.
 fn grey([red, green, blue]: [u8; 3]) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
 }
@@ -31,7 +33,8 @@ pub(super) fn colour(image: &mut RgbPixels, factor: f64) {
     }
 }
 
-/// Blends with the image smoothed by 1 1 1, 1 5 1, 1 1 1; the outermost pixels are left as they are.
+/// Blends with the image smoothed by the kernel 1 1 1, 1 5 1, 1 1 1; the outermost pixels stay
+/// unchanged.
 pub(super) fn sharpness(image: &mut RgbPixels, factor: f64) {
     let (width, height) = (image.width, image.height);
     if width < 3 || height < 3 {
@@ -49,13 +52,13 @@ pub(super) fn sharpness(image: &mut RgbPixels, factor: f64) {
         above.copy_from_slice(row);
         for (i, value) in row.iter_mut().enumerate().take(stride - 3).skip(3) {
             let sum = u32::from(sums[i - 3] + sums[i] + sums[i + 3]) + 4 * u32::from(*value);
-            // sum / 13, rounded: a half cannot come about.
+            // sum / 13, rounded; 13 is odd, so a tie cannot occur.
             *value = blend(((2 * sum + 13) / 26) as u8, *value, factor as f32);
         }
     }
 }
 
-/// Steps of an 8-bit hue in a part of the circle.
+/// Converts a fraction of the hue circle to steps of an 8-bit hue.
 pub(crate) fn hue_steps(turn: f64) -> u8 {
     (turn * 255.0) as i32 as u8
 }
@@ -95,7 +98,7 @@ fn from_hsv([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
     }
     let sixths = f64::from(hue) * 6.0 / 255.0;
     let sector = sixths.floor();
-    // Single and double precision as Pillow mixes them.
+    // Uses single and double precision at the same places as Pillow.
     let f = (sixths - sector) as f32;
     let s = (f64::from(saturation) / 255.0) as f32;
     let parts = [f64::from(s), f64::from(s * f), f64::from(s) * (1.0 - f64::from(f))];

@@ -1,8 +1,9 @@
-//! Shears, translations and rotations, as Pillow's `Image.transform(AFFINE)`.
+//! Shears, translations and rotations, as in Pillow's `Image.transform(AFFINE)`.
 
 use super::{Interpolation, RgbPixels, Sampling};
 
-/// Takes the pixel at `(x, y)` from `(a·x + b·y + c, d·x + e·y + f)` of the source, pixels having their centres at halves.
+/// Takes the pixel at `(x, y)` from `(a·x + b·y + c, d·x + e·y + f)` of the source; pixel centers
+/// are at half-integer coordinates.
 pub(super) fn affine(image: &RgbPixels, matrix: [f64; 6], sampling: Sampling) -> RgbPixels {
     match sampling.interpolation {
         Interpolation::Bilinear => warp::<2>(image, matrix, sampling.fill, |[a, b], at| a + (b - a) * at),
@@ -11,7 +12,7 @@ pub(super) fn affine(image: &RgbPixels, matrix: [f64; 6], sampling: Sampling) ->
     }
 }
 
-/// The matrix that turns counter-clockwise about the centre; nothing for a whole turn.
+/// Returns the matrix that rotates counterclockwise about the center, or `None` for full turns.
 pub(super) fn rotation(degrees: f64, width: usize, height: usize) -> Option<[f64; 6]> {
     let degrees = degrees.rem_euclid(360.0);
     if degrees == 0.0 {
@@ -25,7 +26,7 @@ pub(super) fn rotation(degrees: f64, width: usize, height: usize) -> Option<[f64
     Some([cos, sin, cos * -x + sin * -y + 0.0 + x, -sin, cos, -sin * -x + cos * -y + 0.0 + y])
 }
 
-/// Moves the image left and up, black coming in, then turns it about.
+/// Shifts the image left and up, filling with black, then mirrors and flips it.
 pub(super) fn window(image: &mut RgbPixels, [left, top]: [isize; 2], [mirrored, upside_down]: [bool; 2]) {
     let (width, height) = (image.width, image.height);
     let (source, _) = image.data.as_chunks::<3>();
@@ -46,7 +47,8 @@ pub(super) fn window(image: &mut RgbPixels, [left, top]: [isize; 2], [mirrored, 
     image.data = data;
 }
 
-/// Pillow's cubic of four neighbours (a = -1), `at` of the way from the second to the third.
+/// Pillow's bicubic interpolation (a = -1) of four neighbors, at the fraction `at` of the way from
+/// the second to the third.
 fn cubic([v1, v2, v3, v4]: [f64; 4], at: f64) -> f64 {
     let p2 = -v1 + v3;
     let p3 = 2.0 * (v1 - v2) + v3 - v4;
@@ -54,7 +56,8 @@ fn cubic([v1, v2, v3, v4]: [f64; 4], at: f64) -> f64 {
     v2 + at * (p2 + at * (p3 + at * p4))
 }
 
-/// Maps every pixel, mixing `N`×`N` neighbours by `mix`, first across, then down.
+/// Transforms every pixel, interpolating `N`×`N` neighbors by `mix`, first horizontally, then
+/// vertically.
 fn warp<const N: usize>(
     image: &RgbPixels,
     [a, b, c, d, e, f]: [f64; 6],
@@ -65,7 +68,8 @@ fn warp<const N: usize>(
     let (source, _) = image.data.as_chunks::<3>();
     let mut data = vec![0; image.data.len()];
     let (out, _) = data.as_chunks_mut::<3>();
-    // Neighbours `first..first + N` of a coordinate, the edges being repeated outside, and how far along it lies.
+    // Returns the indices of the `N` neighbors of a coordinate, clamped to the edges, and its
+    // fractional position among them.
     let neighbours = |at: f64, length: usize| -> ([usize; N], f64) {
         let at = if N == 1 { at } else { at - 0.5 };
         let floor = at.floor();
@@ -94,7 +98,7 @@ fn warp<const N: usize>(
                 let taps = columns.map(|column| line[column]);
                 std::array::from_fn(|channel| mix(taps.map(|tap| f64::from(tap[channel])), dx))
             });
-            // A cast to a byte cuts off and saturates, as Pillow's does.
+            // A cast to a byte truncates and saturates, as in Pillow.
             *pixel = std::array::from_fn(|channel| mix(across.map(|value| value[channel]), dy) as u8);
         }
     }

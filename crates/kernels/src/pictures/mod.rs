@@ -1,7 +1,8 @@
-//! Pictures, and what augmentation does to their pixels: as Pillow does it, on the processor; and for a whole batch where it is, each
-//! picture with an operation of its own.
+//! Images of bytes and the operations of augmentation, with the pixels that Pillow computes: for
+//! one image on the CPU, or for a whole batch on a device, where each image has its own operation.
 //!
-//! On a device a batch of pictures is an integer tensor `[N, H, W]`, a pixel a number: red, and 256 times green, and 65,536 times blue.
+//! On a device a batch of images is an integer tensor `[N, H, W]` with one number per pixel: red +
+//! 256 · green + 65,536 · blue.
 
 mod blur;
 mod enhance;
@@ -31,7 +32,7 @@ use crate::extension::Kernels;
 pub struct RgbPixels {
     /// Width in pixels, at least 1.
     pub width: usize,
-    /// Height in pixels, at least 1.
+    /// Width in pixels, at least 1.
     pub height: usize,
     /// `[height, width, 3]`, red first.
     pub data: Vec<u8>,
@@ -43,20 +44,21 @@ impl fmt::Debug for RgbPixels {
     }
 }
 
-/// How pixels between pixels are found; each gives the pixels of Pillow's filter of that name. A resize is antialiased by all but
-/// the nearest.
+/// Interpolation between pixels, which matches Pillow's filter of the same name. When resizing, all
+/// but `Nearest` are antialiased.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
-    /// Triangle of two pixels.
+    /// Linear interpolation between two pixels per axis.
     Bilinear,
-    /// Cubic of four pixels.
+    /// Cubic interpolation between four pixels per axis.
     Bicubic,
-    /// The one pixel under each new pixel's centre.
+    /// The pixel that contains the new pixel's center.
     Nearest,
 }
 
-/// Bytes `[N, H, W, 3]`, red first, as pictures on the device; three bytes a pixel travel.
+/// Creates images on a device from bytes `[N, H, W, 3]`, red first. Only three bytes per pixel are
+/// transferred.
 pub fn packed(mut bytes: Vec<u8>, shape: [usize; 3], device: &Device) -> Tensor<3, Int> {
     let words = bytes.len().div_ceil(4);
     bytes.resize(4 * words, 0);
@@ -65,12 +67,12 @@ pub fn packed(mut bytes: Vec<u8>, shape: [usize; 3], device: &Device) -> Tensor<
     Tensor::from_dispatch(Dispatch::unpack(words.into_dispatch(), shape))
 }
 
-/// The pictures' bytes as numbers, `[N, H, W, 3]`.
+/// Returns the bytes of images as floats, `[N, H, W, 3]`.
 pub fn channels(pictures: Tensor<3, Int>) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::channels(pictures.into_dispatch()))
 }
 
-/// The pictures whose bytes are `channels` `[N, H, W, 3]`, whole numbers from 0 to 255.
+/// Creates images from `channels` `[N, H, W, 3]`, integers from 0 to 255.
 pub fn from_channels(channels: Tensor<4>) -> Tensor<3, Int> {
     let [images, height, width, _] = channels.dims();
     let channels = channels.int();
@@ -80,11 +82,12 @@ pub fn from_channels(channels: Tensor<4>) -> Tensor<3, Int> {
     channel(0, 0).bitwise_or(channel(1, 8)).bitwise_or(channel(2, 16)).squeeze_dim::<3>(3)
 }
 
-/// Each picture after its operation. Operations that interpolate, stretch or blend may come out a unit of 255 apart from
-/// [`Operation::apply`], and turned hues some units, since GPUs have no double precision; all others are equal.
+/// Applies each image's operation. On a GPU, which has no double precision, operations that
+/// interpolate, stretch or blend can differ from [`Operation::apply`] by 1 (of 255), and hue by a
+/// few; all others are equal.
 ///
 /// # Panics
-/// If there is not one operation for each picture.
+/// If there is not one operation per image.
 pub fn perform(pictures: Tensor<3, Int>, operations: Vec<(Operation, Sampling)>) -> Tensor<3, Int> {
     assert_eq!(pictures.dims()[0], operations.len(), "an operation for each picture");
     if operations.iter().all(|(operation, _)| *operation == Operation::Identity) {

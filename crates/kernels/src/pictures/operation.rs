@@ -1,16 +1,16 @@
-//! The operations of which augmentation is made; each gives Pillow's pixels.
+//! The operations of augmentation, which compute the same pixels as Pillow.
 
 use std::sync::Arc;
 
 use super::{Interpolation, RgbPixels, blur, enhance, geometry, tone};
 
-/// One operation with its argument.
+/// An operation with its argument.
 ///
-/// Positions are in pixels. Shears, translations and rotations keep the image's size; what comes in from outside has the
-/// colour [`Sampling::fill`].
+/// Positions are in pixels. Shears, translations and rotations keep the image's size; pixels from
+/// outside of the image have the color [`Sampling::fill`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
-    /// Nothing.
+    /// Changes nothing.
     Identity,
     /// Takes the pixel at `(x, y)` from `(x + factor·y, y)`.
     ShearX(f64),
@@ -20,19 +20,19 @@ pub enum Operation {
     TranslateX(f64),
     /// Takes the pixel at `(x, y)` from `(x, y + pixels)`.
     TranslateY(f64),
-    /// Turns counter-clockwise about the centre, by degrees.
+    /// Rotates counterclockwise about the center, in degrees.
     Rotate(f64),
     /// Blends with black: 0 is black, 1 changes nothing, above 1 is brighter.
     Brightness(f64),
-    /// Blends with the mean grey.
+    /// Blends with the mean gray value.
     Contrast(f64),
-    /// Blends with the grey image (PyTorch's saturation).
+    /// Blends with the gray image (saturation in PyTorch).
     Colour(f64),
     /// Blends with the smoothed image.
     Sharpness(f64),
-    /// Turns the hue by this part of the circle, in [-0.5, 0.5].
+    /// Shifts the hue by a fraction of the hue circle, in [-0.5, 0.5].
     Hue(f64),
-    /// Keeps this many high bits of each value; 8 or more change nothing.
+    /// Keeps this number of high bits of each value; 8 or more change nothing.
     Posterize(u32),
     /// Inverts the values at or above a threshold.
     Solarize(f64),
@@ -40,26 +40,28 @@ pub enum Operation {
     SolarizeAdd(u8),
     /// Stretches each channel to the whole range.
     AutoContrast,
-    /// Makes each channel's histogram flat.
+    /// Equalizes the histogram of each channel.
     Equalize,
-    /// The negative.
+    /// Inverts all values.
     Invert,
-    /// Gaussian blur, approximated by three box blurs; the radius is the standard deviation in pixels.
+    /// Blurs by a Gaussian, approximated by three box blurs; the argument is the standard deviation
+    /// in pixels.
     Blur(f64),
-    /// Takes the pixel at `(x, y)` from `(x + left, y + top)`, black from outside; then perhaps mirrors it, and turns it upside down.
+    /// Takes the pixel at `(x, y)` from `(x + left, y + top)`, with black outside of the image,
+    /// then optionally flips it.
     Window {
-        /// Pixels cut off at the left; below 0, pixels added.
+        /// Pixels cut off at the left; negative values add pixels.
         left: isize,
-        /// The same at the top.
+        /// Pixels cut off at the top; negative values add pixels.
         top: isize,
-        /// Left and right change places.
+        /// Whether to flip horizontally.
         mirrored: bool,
-        /// Above and below change places.
+        /// Whether to flip vertically.
         upside_down: bool,
     },
-    /// Paints a rectangle in one colour.
+    /// Fills a rectangle with one color.
     Paint(Area, [u8; 3]),
-    /// Paints a rectangle with pixels, row by row.
+    /// Fills a rectangle with pixels, row by row.
     Noise(Area, Arc<[[u8; 3]]>),
 }
 
@@ -70,33 +72,33 @@ pub struct Area {
     pub left: usize,
     /// First row.
     pub top: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
 }
 
-/// How pixels between pixels are found, and what lies outside of the image.
+/// Interpolation, and the color outside of the image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Filter of shears, translations and rotations; neither of them is antialiased.
+    /// Filter of shears, translations and rotations, without antialiasing.
     pub interpolation: Interpolation,
-    /// Colour of what comes in from outside.
+    /// Color of pixels from outside of the image.
     pub fill: [u8; 3],
 }
 
 impl Default for Sampling {
-    /// For operations that look neither between pixels nor outside.
+    /// Returns the sampling for operations that neither interpolate nor read outside of the image.
     fn default() -> Self {
         Self { interpolation: Interpolation::Nearest, fill: [0; 3] }
     }
 }
 
 impl Operation {
-    /// Applies it.
+    /// Applies the operation.
     ///
     /// # Panics
-    /// If it paints beyond the image.
+    /// If it fills an area outside of the image.
     pub fn apply(&self, mut image: RgbPixels, sampling: Sampling) -> RgbPixels {
         match *self {
             Self::Identity => {}
@@ -129,7 +131,8 @@ impl Operation {
         image
     }
 
-    /// Where the pixel at `(x, y)` of an image of that size comes from, `(a·x + b·y + c, d·x + e·y + f)`, if it moves pixels about.
+    /// Returns the affine map `(a·x + b·y + c, d·x + e·y + f)` from a pixel `(x, y)` to its source,
+    /// for an image of this size. Returns `None` if the operation does not move pixels.
     pub(crate) fn matrix(&self, width: usize, height: usize) -> Option<[f64; 6]> {
         match *self {
             Self::ShearX(factor) => Some([1.0, factor, 0.0, 0.0, 1.0, 0.0]),
@@ -141,7 +144,7 @@ impl Operation {
         }
     }
 
-    /// What each value of a channel becomes, if that is all that it comes from.
+    /// Returns the new value of each byte value, if the operation is such a table.
     pub(crate) fn table(&self) -> Option<[u8; 256]> {
         match *self {
             Self::Brightness(factor) => Some(tone::table(enhance::brightened(factor))),
@@ -155,7 +158,7 @@ impl Operation {
 }
 
 impl Area {
-    /// Its part of each of its rows.
+    /// Returns the area's part of each of its rows.
     fn rows(self, image: &mut RgbPixels) -> impl Iterator<Item = &mut [[u8; 3]]> {
         let (pixels, _) = image.data.as_chunks_mut::<3>();
         let rows = pixels.chunks_exact_mut(image.width).skip(self.top).take(self.height);

@@ -1,4 +1,4 @@
-//! Operations that map each value by a table, as Pillow's `ImageOps`.
+//! Operations that map each value by a table, as in Pillow's `ImageOps`.
 
 use super::RgbPixels;
 
@@ -19,7 +19,7 @@ pub(super) fn map(image: &mut RgbPixels, table: &[u8; 256]) {
     }
 }
 
-/// What a function makes of each value.
+/// Returns the table of a function.
 pub(super) fn table(function: impl Fn(u8) -> u8) -> [u8; 256] {
     std::array::from_fn(|value| function(value as u8))
 }
@@ -61,7 +61,7 @@ pub(super) fn auto_contrast(image: &mut RgbPixels) {
         }
         let scale = 255.0 / (highest - lowest) as f64;
         let offset = -(lowest as f64) * scale;
-        // A cast to a byte cuts off and saturates.
+        // A cast to a byte truncates and saturates.
         std::array::from_fn(|value| (value as f64 * scale + offset) as u8)
     });
     map_channels(image, &tables);
