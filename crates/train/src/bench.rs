@@ -1,4 +1,4 @@
-//! How fast a network runs here: images per second, latency, memory.
+//! Benchmarks of a network: images per second, latency and memory.
 
 use std::time::{Duration, Instant};
 
@@ -16,104 +16,107 @@ use crate::memory;
 use crate::optimizer::{NetworkOptimizer, OptimizerConfig};
 use crate::precision::MapPrecision;
 
-/// What is repeated.
+/// Measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Images to logits.
+    /// Inference from images to logits.
     Infer,
-    /// Forward, loss, backward, one step of SGD with momentum; from images that are already there. A GPU is waited for every
-    /// eighth step.
+    /// Forward pass, loss, backward pass and a step of SGD with momentum, with images that are
+    /// already on the device. A GPU is synchronized every eighth step.
     Train,
 }
 
-/// How to measure.
+/// Benchmark settings.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchConfig {
-    /// What is repeated.
+    /// Measured operation.
     pub mode: Mode,
-    /// Images at a time.
+    /// Number of images per batch.
     pub batch_size: usize,
-    /// Side of the images in pixels.
+    /// Image size in pixels.
     pub input_size: usize,
-    /// For how long, after the first repetitions, which do not count.
+    /// Duration of the measurement, without the first repetitions, which are not counted.
     pub time: Duration,
-    /// In training, compute activated maps once more in the backward pass instead of keeping them.
+    /// Recompute activations in the backward pass of training instead of storing them.
     pub gradient_checkpointing: bool,
-    /// In training on a GPU, repeat a step that was recorded, as training does.
+    /// Replay a recorded training step on a GPU, as in training.
     pub record_steps: bool,
-    /// Of the maps.
+    /// Precision of the feature maps.
     pub precision: MapPrecision,
-    /// Take the time of each part too.
+    /// Also measure each part of the network.
     pub profile: bool,
 }
 
-/// What was measured.
+/// Benchmark results.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
-    /// Where: `cpu`, or the name that the GPU gives itself.
+    /// `cpu`, or the name of the GPU.
     pub device: String,
-    /// What was repeated.
+    /// Measured operation.
     pub mode: Mode,
-    /// Images at a time.
+    /// Number of images per batch.
     pub batch_size: usize,
-    /// Side of the images in pixels.
+    /// Image size in pixels.
     pub input_size: usize,
-    /// Threads of the processor that were at hand.
+    /// Number of CPU threads.
     pub threads: usize,
-    /// Of the maps.
+    /// Precision of the feature maps.
     pub precision: MapPrecision,
-    /// Vector instructions that the CPU kernels chose.
+    /// Vector instruction set used by the CPU kernels.
     pub instructions: &'static str,
-    /// Repetitions.
+    /// Number of repetitions.
     pub repetitions: usize,
-    /// Whether they repeat a step that was recorded, as training does on GPUs.
+    /// Whether a recorded step was replayed, as in training on GPUs.
     pub recorded: bool,
-    /// Why none could be recorded that should have been.
+    /// Error if recording failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_recorded: Option<String>,
-    /// By the median repetition.
+    /// Throughput, from the median time.
     pub images_per_second: f64,
-    /// Of a repetition.
+    /// Median time of a repetition in milliseconds.
     pub median_ms: f64,
-    /// 95 of 100 repetitions took less.
+    /// 95th percentile of the time.
     pub p95_ms: f64,
-    /// 99 of 100 repetitions took less.
+    /// 99th percentile of the time.
     pub p99_ms: f64,
-    /// The quickest.
+    /// Shortest time.
     pub min_ms: f64,
-    /// Most memory of the process while repeating, in bytes, where the system tells: weights, images and program included.
+    /// Peak memory of the process during the repetitions in bytes, including weights, images and
+    /// the program, if the operating system provides it.
     pub peak_memory_bytes: Option<u64>,
-    /// Parts in order, if asked for.
+    /// The parts in order, if profiling is enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Vec<Part>>,
 }
 
-/// A part of a network, or of a step.
+/// A part of a network or of a training step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// What it is.
+    /// Name of the part.
     pub name: String,
-    /// Its share of a repetition.
+    /// Time of the part within a repetition.
     pub ms: f64,
 }
 
 /// Learning rate of training steps.
 const RATE: f64 = 1e-3;
 
-/// Repetitions that do not count: the first ones allocate, compile and tune.
+/// Number of first repetitions that are not counted, because they allocate memory and compile and
+/// tune kernels.
 const WARM_UP: usize = 3;
 
-/// Steps that are queued before a GPU is waited for; each is said to have taken an equal part of their time.
+/// Number of training steps between synchronizations with a GPU. Their time is divided evenly among
+/// them.
 const UNWAITED: u32 = 8;
 
-/// Measures `network`, which must be on `device`, without autodiff.
+/// Benchmarks `network`, which must be on `device` without autodiff.
 pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchReport {
     let BenchConfig { mode, batch_size, input_size, precision, .. } = *config;
     let architecture = network.architecture().clone();
     let shape = [batch_size, input_size, input_size, architecture.input_channels];
     device.seed(0);
-    // As one row: CUDA would align each pixel on its own.
+    // Created as a vector, because CUDA would align each pixel separately.
     let images = Tensor::<1>::random([shape.iter().product::<usize>()], Distribution::Normal(0.0, 1.0), device);
     let images = images.reshape(shape);
     let (mut recorded, mut not_recorded) = (false, None);
@@ -134,12 +137,12 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
                     Ok(()) => recorded = true,
                     Err(error) => {
                         not_recorded = Some(error.to_string());
-                        // What was to be recorded cannot be read any more.
+                        // Failed recording leaves the step's memory unreadable.
                         step = TrainingStep::new(&network, images, device, config.gradient_checkpointing);
                     }
                 }
             }
-            // As in training, which seldom waits for a GPU.
+            // As in training, which rarely synchronizes with a GPU.
             let together = if is_host(device) { 1 } else { UNWAITED };
             let (times, peak) = repeat(config.time, || {
                 (0..together).for_each(|_| step.queue());
@@ -177,7 +180,7 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
     }
 }
 
-/// Times of the repetitions, the quickest first, and the most memory meanwhile.
+/// Returns the sorted times of the repetitions and the peak memory during them.
 fn repeat(time: Duration, mut body: impl FnMut()) -> (Vec<Duration>, Option<u64>) {
     memory::forget_peak();
     (0..WARM_UP).for_each(|_| body());
@@ -192,7 +195,7 @@ fn repeat(time: Duration, mut body: impl FnMut()) -> (Vec<Duration>, Option<u64>
     (times, memory::peak())
 }
 
-/// Stem, blocks, head, pooling and classifier.
+/// Returns the names of stem, blocks, head, pooling and classifier.
 fn part_names(network: &Network) -> impl Iterator<Item = String> + use<> {
     let blocks = network.architecture().blocks.iter();
     let blocks: Vec<_> = blocks.map(|block| format!("stage {} block {}", block.stage + 1, block.index + 1)).collect();
@@ -211,12 +214,12 @@ fn profile_inference(network: &Network, inference: &Inference, images: &Tensor<4
     Some(parts.collect())
 }
 
-/// Waits for a device that runs behind: Burn reads a GPU's memory only once the bytes are asked for.
+/// Synchronizes with the device: Burn reads GPU memory only when the bytes are accessed.
 fn wait_for<const D: usize>(tensor: Tensor<D>) {
     std::hint::black_box(tensor.into_data().as_bytes().first());
 }
 
-/// A network that learns one batch over and over.
+/// A network in training with the same batch in each step.
 struct TrainingStep {
     network: Option<Network>,
     optimizer: NetworkOptimizer,
@@ -245,7 +248,7 @@ impl TrainingStep {
         }
     }
 
-    /// Takes some steps, and has what follows repeat another.
+    /// Runs a few steps and records one, which later calls of [`queue`](Self::queue) replay.
     fn record(&mut self) -> Result<(), ExecutionError> {
         (0..WARM_UP).for_each(|_| self.queue());
         let device = self.images.device();
@@ -264,7 +267,7 @@ impl TrainingStep {
         cross_entropy(logits, self.targets.clone(), 0.0).mean()
     }
 
-    /// One step, which a GPU may still be at.
+    /// Runs a step without waiting for a GPU.
     fn queue(&mut self) {
         match &self.recording {
             Some(recording) => recording.replay().expect("a recorded step can be repeated"),
@@ -279,14 +282,15 @@ impl TrainingStep {
         self.network = Some(self.optimizer.step_by(RATE, network, gradients, numbers));
     }
 
-    /// Waits for a device that runs behind.
+    /// Synchronizes with the device.
     fn wait(&self) {
         if let Some(network) = &self.network {
             wait_for(network.classifier.bias.val());
         }
     }
 
-    /// One step, part by part: the forward pass of each, then the whole backward pass and the update.
+    /// Measures the parts of a step: the forward pass of each layer, then the whole backward pass
+    /// and the optimizer step.
     fn profile(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
         let Some(network) = self.network.take() else { return parts };
@@ -328,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_modes_measure_every_part() {
+    fn inference_and_training_report_times_of_all_parts() {
         let device = Device::flex();
         for (mode, parts) in [(Mode::Infer, 17 + 4), (Mode::Train, 17 + 6)] {
             let network = MobileNetV2Config::new(5).with_width(0.1).init(&device);

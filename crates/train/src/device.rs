@@ -6,18 +6,18 @@ pub use mbconv_nets::Allocator;
 pub use mbconv_nets::keep_freed_memory;
 use serde::Serialize;
 
-/// A kind of device that this program knows, compiled in or not.
+/// A kind of device, whether or not it is compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceKind {
     /// Name on the command line.
     pub name: &'static str,
-    /// What it is.
+    /// Description for users.
     pub description: &'static str,
-    /// Is it in this build?
+    /// Whether the kind is compiled in.
     pub compiled: bool,
 }
 
-/// Every kind, in the order in which `auto` prefers them.
+/// All kinds, in the order of preference of `auto`.
 pub const KINDS: [DeviceKind; 5] = [
     kind("cuda", "NVIDIA GPUs", cfg!(feature = "cuda")),
     kind("vulkan", "GPUs through SPIR-V on Vulkan", cfg!(feature = "vulkan")),
@@ -26,37 +26,37 @@ pub const KINDS: [DeviceKind; 5] = [
     kind("ndarray", "this processor through Burn's older backend, for comparison", cfg!(feature = "ndarray")),
 ];
 
-/// The kinds of which there may be several, or none.
+/// Kinds with any number of devices.
 const GPUS: [&str; 3] = ["cuda", "vulkan", "wgpu"];
 
 const fn kind(name: &'static str, description: &'static str, compiled: bool) -> DeviceKind {
     DeviceKind { name, description, compiled }
 }
 
-/// Why there is no such device.
+/// Errors of finding a device.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum DeviceError {
-    /// No kind of that name.
+    /// The kind of device is unknown.
     #[error("unknown device `{0}`: expected cpu, ndarray, wgpu[:N], vulkan[:N], cuda[:N] or auto")]
     Unknown(String),
-    /// A kind that was left out of this build.
+    /// The kind of device is not compiled in.
     #[error("this build has no `{0}` devices")]
     NotCompiled(&'static str),
-    /// A number after a device of which there is only one.
+    /// A device number was given for a kind with a single device.
     #[error("`{0}` takes no number")]
     NoIndex(String),
-    /// A GPU that is not there.
+    /// The GPU does not exist.
     #[error("there is no device `{name}` here: {count} of this kind")]
     Absent {
-        /// As it was asked for.
+        /// The requested name.
         name: String,
-        /// How many of its kind there are.
+        /// Number of devices of this kind.
         count: usize,
     },
 }
 
 impl DeviceError {
-    /// What would mend it.
+    /// Returns a hint for fixing the error.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NotCompiled(name) => how_to_build(name),
@@ -75,28 +75,28 @@ impl DeviceError {
     }
 }
 
-/// The command that builds the program with a kind of device.
+/// Returns the command for building the program with a kind of device.
 pub fn how_to_build(kind: &str) -> String {
     let note = if kind == "cuda" { " (downloads LLVM while building)" } else { "" };
     format!("build with `cargo build --release --features {kind}`{note}")
 }
 
-/// A device that is there.
+/// An available device.
 #[derive(Clone, Debug, Serialize)]
 pub struct Present {
-    /// What `--device` calls it.
+    /// Name for `--device`.
     pub name: String,
-    /// As the device names itself.
+    /// Name of the CPU or GPU.
     pub adapter: Option<String>,
-    /// What kernels are compiled for, as the runtime puts it.
+    /// Compilation target of kernels, as named by the runtime.
     pub target: Option<String>,
-    /// A program that plays a GPU on the processor.
+    /// Whether this is a software implementation of a GPU.
     pub software: bool,
-    /// Memory of its own in bytes, where the system tells.
+    /// Dedicated memory in bytes, if the operating system provides it.
     pub memory_bytes: Option<u64>,
 }
 
-/// The devices of a kind that are there, best first. Opens each of them.
+/// Returns the available devices of a kind, best first. Opens each of them.
 pub fn present(kind: &str) -> Vec<Present> {
     if !KINDS.iter().any(|known| known.name == kind && known.compiled) {
         return Vec::new();
@@ -120,8 +120,9 @@ pub fn present(kind: &str) -> Vec<Present> {
 /// Finds a device by name.
 ///
 /// # Errors
-/// A name that is unknown, not in this build, or of a device that is not there.
-// Burn marks `ndarray` as deprecated; whoever turns the feature on knows.
+/// Returns an error if the name is unknown, its kind is not compiled in, or the device does not
+/// exist.
+// Burn marks `ndarray` as deprecated, but users can still enable the feature.
 #[cfg_attr(feature = "ndarray", allow(deprecated))]
 pub fn parse(name: &str) -> Result<Device, DeviceError> {
     let (base, index) = match name.split_once(':') {
@@ -152,27 +153,28 @@ pub fn parse(name: &str) -> Result<Device, DeviceError> {
     }
 }
 
-/// Does the device compute in the host's memory, where values can be changed in place?
+/// Returns whether the device is the CPU, where values can be changed in place.
 pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()
 }
 
-/// Is it a GPU, and not a program that plays one?
+/// Returns whether the device is a GPU and not a software implementation of one.
 pub fn is_gpu(device: &Device) -> bool {
     is_on_gpus(device) && !is_software(device)
 }
 
-/// Has the CPU's kernels run on so many threads, by default one for each core, of which the calling thread is one: were it
-/// not, every operation would put it to sleep and wake it again, which costs more than many an operation. More than four a core
-/// count as four: they wait for each other awake. Once, before any computation: later calls change nothing.
+/// Sets the number of threads of the CPU kernels, by default one per core. The calling thread is
+/// one of them, since otherwise each operation would suspend and wake it, which takes longer than
+/// many operations. At most four threads per core are used, because waiting threads spin. Must be
+/// called before any computation; later calls have no effect.
 pub fn set_threads(threads: Option<usize>) {
     let most = 4 * std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.map_or(0, |threads| threads.min(most));
-    // It fails only where the threads are there already.
+    // Fails only if the threads already exist.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global();
 }
 
-/// A device in words: `cpu`, or the name that a GPU gives itself.
+/// Returns a description of a device: `cpu` or the name of the GPU.
 pub fn describe(device: &Device) -> String {
     match identity(device).0 {
         Some(adapter) => adapter,
@@ -181,8 +183,8 @@ pub fn describe(device: &Device) -> String {
     }
 }
 
-/// What `auto` stands for here: the first kind of which a GPU is present, or else the processor, which is quicker than a
-/// program that plays a GPU on it.
+/// Returns the kind that `auto` selects: the first kind with a GPU, or else the CPU, which is
+/// faster than a software implementation of a GPU.
 pub fn automatic() -> &'static str {
     let has_gpu = |kind: &&DeviceKind| kind.compiled && adapters(kind.name).iter().any(|device| !is_software(device));
     KINDS.iter().find(has_gpu).map_or("cpu", |kind| kind.name)
@@ -195,7 +197,8 @@ mod gpu {
 
     use super::Device;
 
-    /// The GPUs of a kind, best first: discrete, integrated, virtual, others, programs that play one.
+    /// Returns the GPUs of a kind, best first: discrete, integrated, virtual, others, software
+    /// implementations.
     pub fn adapters(kind: &str) -> Vec<Device> {
         let filter = match kind {
             #[cfg(feature = "cuda")]
@@ -206,7 +209,7 @@ mod gpu {
             "wgpu" => DeviceType::Wgpu,
             _ => return Vec::new(),
         };
-        // Before any GPU is opened.
+        // Must be called before any GPU is opened.
         mbconv_nets::set_up_gpus();
         let mut devices: Vec<Device> = Device::enumerate(filter).into_vec();
         devices.sort_by_key(rank);
@@ -232,7 +235,7 @@ mod gpu {
 
     const SOFTWARE: usize = 4;
 
-    /// Is it computed on by kernels for GPUs, be it by a program that plays one?
+    /// Returns whether the device runs GPU kernels, possibly in software.
     pub fn is_on_gpus(device: &Device) -> bool {
         matches!(device.as_dispatch(), DispatchDevice::Cube(_))
     }
@@ -241,7 +244,7 @@ mod gpu {
         rank(device) == SOFTWARE
     }
 
-    /// Name, target and memory.
+    /// Returns name, compilation target and memory.
     pub fn identity(device: &Device) -> (Option<String>, Option<String>, Option<u64>) {
         match device.identity() {
             None => (None, None, None),
@@ -252,7 +255,7 @@ mod gpu {
         }
     }
 
-    /// A card's memory: from AMD's driver by file, from NVIDIA's by its program.
+    /// Returns the memory of a GPU: from a file of AMD's driver, or from NVIDIA's `nvidia-smi`.
     fn memory(card: &PhysicalDevice) -> Option<u64> {
         let address = card.pci_address?.to_string().to_lowercase();
         let file = format!("/sys/bus/pci/devices/{address}/mem_info_vram_total");
@@ -264,7 +267,8 @@ mod gpu {
         nvidia_memory(&String::from_utf8_lossy(&output.stdout), &address)
     }
 
-    /// From lines such as `00000000:3B:00.0, 143771`, in MiB. The domain is written shorter elsewhere.
+    /// Parses lines such as `00000000:3B:00.0, 143771`, in MiB. Other sources write fewer digits of
+    /// the PCI domain.
     pub fn nvidia_memory(listing: &str, address: &str) -> Option<u64> {
         let number = |text: &str| {
             let (domain, rest) = text.split_once(':')?;
@@ -303,7 +307,7 @@ mod gpu {
 pub(crate) use gpu::is_on_gpus;
 use gpu::{adapters, identity, is_software};
 
-/// The processor's name, where the system tells.
+/// Returns the name of the CPU, if the operating system provides it.
 fn processor_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -315,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn device_names_are_parsed() {
         assert_eq!(parse("cpu"), Ok(Device::flex()));
         assert!(!is_gpu(&Device::flex()));
         assert!(parse("auto").is_ok());
@@ -329,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_present_can_be_asked_for() {
+    fn available_devices_can_be_opened_by_name() {
         assert_eq!(present("cpu").len(), 1);
         assert!(present("tpu").is_empty());
         for kind in KINDS {
@@ -341,7 +345,7 @@ mod tests {
 
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
     #[test]
-    fn the_drivers_listing_is_read() {
+    fn nvidia_smi_listing_is_parsed() {
         let listing = "00000000:3B:00.0, 143771\n00000000:AF:00.0, 81559\n";
         assert_eq!(gpu::nvidia_memory(listing, "0000:af:00.0"), Some(81559 << 20));
         assert_eq!(gpu::nvidia_memory(listing, "0000:00:02.0"), None);

@@ -1,4 +1,4 @@
-//! Accuracy of a network on a split.
+//! Evaluation of a network on a split.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,39 +14,39 @@ use crate::device::is_host;
 use crate::loss::cross_entropy;
 use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};
 
-/// What was measured.
+/// Results of an evaluation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
-    /// Top-1, top-5 and mean cross-entropy, without label smoothing.
+    /// Top-1 and top-5 accuracy and mean cross-entropy, without label smoothing.
     #[serde(flatten)]
     pub scores: Scores,
-    /// 95 % interval of top-1 (Wilson).
+    /// 95 % interval of the top-1 accuracy (Wilson).
     pub top1_interval: [f64; 2],
-    /// 95 % interval of top-5 (Wilson).
+    /// 95 % interval of the top-5 accuracy (Wilson).
     pub top5_interval: [f64; 2],
-    /// Images counted.
+    /// Number of evaluated images.
     pub images: usize,
-    /// Results of every class, by index.
+    /// Results of each class, by index.
     pub classes: Vec<ClassScores>,
-    /// What was said of each image, in order.
+    /// Prediction for each image, in order.
     #[serde(skip)]
     pub predictions: Vec<Predicted>,
-    /// Images that could not be read, and why; empty unless they were allowed to be passed over.
+    /// Images that could not be read, with the reason. Empty unless the loader skips such images.
     pub skipped: Vec<(String, String)>,
 }
 
-/// What was said of one image.
+/// Prediction for an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Predicted {
-    /// Which sample of the source it is.
+    /// Index of the sample in the source.
     pub index: usize,
-    /// Its class, as the model counts them.
+    /// Label as a class index of the model.
     pub label: usize,
-    /// The likeliest class.
+    /// Predicted class.
     pub chosen: usize,
-    /// Softmax probability of that.
+    /// Softmax probability of the predicted class.
     pub probability: f64,
-    /// Softmax probability of its class.
+    /// Softmax probability of the label.
     pub target_probability: f64,
     /// Cross-entropy.
     pub loss: f64,
@@ -55,28 +55,28 @@ pub struct Predicted {
 /// Results of one class.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClassScores {
-    /// Name of the class.
+    /// Class name.
     pub label: String,
-    /// Images of it.
+    /// Number of images of the class.
     pub images: usize,
-    /// Share of them that is recognised.
+    /// Top-1 accuracy of the class.
     pub top1: f64,
-    /// Share of them with the class among the first five.
+    /// Top-5 accuracy of the class.
     pub top5: f64,
 }
 
-/// Why an evaluation ended early.
+/// Errors of an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
-    /// An image that could not be read.
+    /// An image could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The data has a class that the model does not know.
+    /// The data contains a class that the model does not have.
     #[error("the data has a class `{class}`, which is not among the model's {known} classes")]
     UnknownClass {
-        /// Name of the class.
+        /// Class name.
         class: String,
-        /// How many the model has.
+        /// Number of classes of the model.
         known: usize,
     },
     /// The user asked to stop.
@@ -85,7 +85,7 @@ pub enum EvaluateError {
 }
 
 impl EvaluateError {
-    /// What would mend it.
+    /// Returns a hint for fixing the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Data(DataError::Image { .. }) => {
@@ -100,20 +100,20 @@ impl EvaluateError {
     }
 }
 
-/// What to evaluate on: images, and which of the model's classes each of their labels means.
+/// Images to evaluate, with the mapping of their labels to the model's classes.
 pub struct Labelled<'a> {
     /// The images.
     pub loader: &'a Loader,
-    /// The model's class index of each of the data's labels.
+    /// Class index of the model for each label of the data.
     pub labels: Vec<usize>,
 }
 
 impl<'a> Labelled<'a> {
-    /// Finds the data's classes among the model's by name, or by another name of theirs, so that a data set without some of
-    /// them shifts none.
+    /// Finds the classes of the data among the model's by name or alias. The data may contain only
+    /// some of the model's classes.
     ///
     /// # Errors
-    /// A class that the model does not have.
+    /// Returns an error if the model does not have a class of the data.
     pub fn by_name(loader: &'a Loader, data: &DataSet, model: &[String]) -> Result<Self, EvaluateError> {
         let known: HashMap<&str, usize> = model.iter().map(String::as_str).zip(0..).collect();
         let find = |(label, class): (usize, &String)| {
@@ -125,7 +125,7 @@ impl<'a> Labelled<'a> {
     }
 }
 
-/// What the network says of a batch, where it computes.
+/// The network's results for a batch, on the device.
 struct Said {
     batch: Batch,
     ranks: Tensor<1, Int>,
@@ -135,7 +135,8 @@ struct Said {
 }
 
 impl Said {
-    /// Of a batch filled up to `size` with black images: a shape of its own for the last few would be compiled and tuned anew.
+    /// Evaluates a batch, padded to `size` with black images. A GPU would compile and tune kernels
+    /// again for another batch size.
     fn of(network: &Inference, mut batch: Batch, size: usize, preprocess: &Preprocess, device: &Device) -> Self {
         let count = batch.labels.len();
         batch.images.resize(size * batch.height * batch.width * 3, 0);
@@ -149,7 +150,8 @@ impl Said {
         Self { batch, ranks, losses, probabilities, chosen }
     }
 
-    /// Rank of the target, loss, likeliest class and its probability of every image. Waits for the device.
+    /// Returns rank of the target, loss, predicted class and its probability for each image.
+    /// Synchronizes with the device.
     #[allow(clippy::type_complexity)]
     fn read(self) -> (Batch, Vec<usize>, Vec<f64>, Vec<(usize, f64)>) {
         let count = self.batch.labels.len();
@@ -160,10 +162,12 @@ impl Said {
     }
 }
 
-/// Evaluates `network`, which is on `device`, on everything that `data` holds, telling `progress` how many images are done.
+/// Evaluates `network`, which is on `device`, on all images in `data`. Calls `progress` with the
+/// number of images done.
 ///
 /// # Errors
-/// An image that cannot be read, unless the loader passes over those; a network that takes no pictures; a set `stop`.
+/// Returns an error if an image cannot be read and the loader does not skip such images, if the
+/// network does not accept images, or if `stop` is set.
 pub fn evaluate(
     network: &Inference,
     data: &Labelled,
@@ -188,7 +192,7 @@ pub fn evaluate(
         }
         progress(total.images);
     };
-    // A device that runs behind computes one batch while the one before is read.
+    // A GPU computes a batch while the results of the previous one are read.
     let mut last = None;
     let mut largest = 0;
     for batch in data.loader.epoch(0) {

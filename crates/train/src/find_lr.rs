@@ -1,4 +1,5 @@
-//! The learning-rate range test (Smith 2017): a few updates at rates that grow from too low to too high.
+//! The learning-rate range test (Smith 2017): a few optimizer steps with a learning rate that grows
+//! from too low to too high.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,69 +20,76 @@ use crate::optimizer::{NetworkOptimizer, fresh_network};
 use crate::recipe::Recipe;
 use crate::report::{Chart, Scale, Series};
 
-/// A sweep ends where the smoothed loss has grown to this many times its least, as fastai's does,
+/// A sweep ends when the smoothed loss exceeds its minimum by this factor, as in fastai,
 const DIVERGED: f64 = 4.0;
-/// or by this share of the loss at the start.
+/// or exceeds the initial loss by this fraction.
 const RISEN: f64 = 0.5;
-/// Weight of the past in the smoothed loss.
+/// Decay factor of the smoothed loss.
 const SMOOTHING: f64 = 0.95;
-/// The first share of the updates is at rates that are too low to change anything: it gives the loss at the start.
+/// Fraction of the steps whose learning rate is too low to have an effect. They give the initial
+/// loss.
 const START: f64 = 0.1;
-/// The slope of the smoothed loss is taken over this share of the updates to both sides.
+/// Distance, as a fraction of the steps, over which the slope of the smoothed loss is computed on
+/// both sides.
 const REACH: f64 = 0.08;
-/// A fall is clear from this share of the loss at the start, and from this many standard errors of the smoothed loss.
+/// Thresholds of a clear decrease: a fraction of the initial loss, and a number of standard errors
+/// of the smoothed loss.
 const LEAST_FALL: f64 = 0.02;
 const LEAST_ERRORS: f64 = 6.0;
 
-/// How the rate grows.
+/// Settings of the range test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sweep {
-    /// Number of updates.
+    /// Number of optimizer steps.
     pub steps: usize,
     /// First learning rate.
     pub from: f64,
     /// Last learning rate.
     pub to: f64,
-    /// How often it grows, each time from fresh weights.
+    /// Number of sweeps, each with newly initialized weights.
     pub sweeps: usize,
 }
 
-/// One update.
+/// An optimizer step of the range test.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Point {
-    /// Its learning rate.
+    /// Learning rate of the step.
     pub learning_rate: f64,
-    /// Loss of its batch before the update, the mean of all sweeps.
+    /// Loss of the batch before the step, averaged over all sweeps.
     pub loss: f64,
-    /// Exponential moving average of the losses so far.
+    /// Exponential moving average of the losses up to this step.
     pub smoothed: f64,
 }
 
-/// Result of the test.
+/// Result of the range test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RateCurve {
-    /// The learning rate to try, `optimizer.learning_rate` of the recipe: the steepest fall, if the loss fell clearly.
+    /// Suggested value of the recipe's `optimizer.learning_rate`: the learning rate with the
+    /// steepest decrease, if the loss decreased clearly.
     pub suggestion: Option<f64>,
-    /// The learning rate at which the smoothed loss fell fastest.
+    /// Learning rate at which the smoothed loss decreased fastest.
     pub steepest: Option<f64>,
-    /// The learning rate with the least smoothed loss.
+    /// Learning rate with the smallest smoothed loss.
     pub minimum: Option<f64>,
-    /// How far the smoothed loss fell, as a share of the loss at the start.
+    /// Decrease of the smoothed loss as a fraction of the initial loss.
     pub fall: f64,
-    /// What each sweep alone suggests; they differ more, the less sure the suggestion is.
+    /// Suggestion of each sweep. Their spread shows the uncertainty of the suggestion.
     pub sweeps: Vec<Option<f64>>,
-    /// The mean of all sweeps.
+    /// The steps, averaged over all sweeps.
     pub points: Vec<Point>,
 }
 
-/// Runs the test with the recipe's network, data, augmentation, loss and optimizer; nothing is kept.
+/// Runs the range test with the recipe's network, data, augmentation, loss and optimizer. The
+/// trained weights are discarded.
 ///
-/// Gradients are not accumulated, so the rates are those of a batch of `batch_size`; where the recipe scales its rate with
-/// the batch, they are given as the recipe writes them. Each sweep has its own seed and so its own fresh weights and order of
+/// Gradients are not accumulated, so the learning rates are those of a batch of `batch_size`
+/// images. If the recipe scales its learning rate with the batch size, they are unscaled, as in the
+/// recipe. Each sweep has its own seed, and therefore other initial weights and another order of
 /// the images.
 ///
 /// # Errors
-/// As training; a set `stop` ends it early, with what was found.
+/// Returns the errors of training. Setting `stop` ends the test early and returns the result so
+/// far.
 pub fn find_lr(
     recipe: &Recipe,
     data: &DataSet,
@@ -129,7 +137,7 @@ pub fn find_lr(
     Ok(RateCurve::of(&curves, sweep))
 }
 
-/// The network and the optimizer that a sweep begins with.
+/// Creates the network and the optimizer for a sweep.
 fn beginning(
     recipe: &Recipe,
     data: &DataSet,
@@ -142,12 +150,12 @@ fn beginning(
     if let Some(weights) = &finetune.weights {
         (network, _) = load_body(network, &recipe.model.name, &data.classes, weights, finetune.prefix.as_deref())?;
     }
-    // As after the classifier's own epochs.
+    // The state after the epochs that train only the classifier.
     network = freeze::apply(network, &finetune, finetune.head_epochs);
     Ok((network, recipe.optimizer.init(&architecture)))
 }
 
-/// Returns the losses of the batches, each before its update.
+/// Returns the losses of the batches, each before its optimizer step.
 fn run_sweep(
     recipe: &Recipe,
     objective: &Objective,
@@ -188,14 +196,14 @@ fn run_sweep(
 }
 
 impl Sweep {
-    /// Learning rate of an update.
+    /// Returns the learning rate of a step.
     fn rate(&self, index: usize) -> f64 {
         let along = index as f64 / (self.steps - 1).max(1) as f64;
         self.from * (self.to / self.from).powf(along)
     }
 }
 
-/// An exponential moving average without the bias of its beginning.
+/// An exponential moving average with bias correction.
 #[derive(Default)]
 struct Average {
     sum: f64,
@@ -210,9 +218,9 @@ impl Average {
     }
 }
 
-/// Finds where a sweep diverges.
+/// Detects the divergence of a sweep.
 struct Watch {
-    /// Updates that give the loss at the start.
+    /// Number of steps that give the initial loss.
     first: usize,
     seen: usize,
     start: f64,
@@ -231,17 +239,18 @@ impl Watch {
             return false;
         }
         self.least = self.least.min(smoothed);
-        // Of a loss that begins low, as of a trained network, a little noise is a large share.
+        // The constant terms allow for noise of a low loss, for example of a trained network.
         smoothed > DIVERGED * self.least.max(0.0) + RISEN * 0.1 || smoothed > self.start + RISEN * self.start.max(1.0)
     }
 }
 
-/// Number of updates that give the loss at the start.
+/// Returns the number of steps that give the initial loss.
 fn first(steps: usize) -> usize {
     ((START * steps as f64) as usize).max(2)
 }
 
-/// The mean of the losses of several sweeps, up to where half of them have ended; one that ended keeps its last loss.
+/// Averages the losses of several sweeps, up to the step at which half of them have ended. A sweep
+/// that has ended contributes its last loss.
 fn mean_of(curves: &[Vec<f64>]) -> Vec<f64> {
     let mut lengths: Vec<usize> = curves.iter().map(Vec::len).collect();
     lengths.sort_unstable();
@@ -275,7 +284,8 @@ impl RateCurve {
             return Self { suggestion: None, steepest: None, minimum: None, fall: 0.0, sweeps, points };
         };
         let start = points[..first].iter().map(|point| point.loss).sum::<f64>() / first as f64;
-        // Slope of the straight line through the smoothed losses nearby, by the logarithm of the rate.
+        // Slope of a linear fit to the smoothed losses nearby, over the logarithm of the learning
+        // rate.
         let reach = ((REACH * sweep.steps as f64) as usize).max(1);
         let slope = |&i: &usize| -> f64 {
             (1..=reach).map(|d| d as f64 * (points[i + d].smoothed - points[i - d].smoothed)).sum()
@@ -294,14 +304,15 @@ impl RateCurve {
         }
     }
 
-    /// The smallest and the largest learning rate that single sweeps suggest, if all of several suggest one.
+    /// Returns the smallest and the largest suggestion of the sweeps, if there are several sweeps
+    /// and each has a suggestion.
     pub fn range(&self) -> Option<(f64, f64)> {
         let all: Vec<f64> = self.sweeps.iter().copied().collect::<Option<_>>()?;
         let least = all.iter().copied().min_by(f64::total_cmp)?;
         Some((least, all.iter().copied().max_by(f64::total_cmp)?))
     }
 
-    /// The curve as an SVG file.
+    /// Returns the curve as an SVG file.
     pub fn to_svg(&self) -> Option<String> {
         let series = |name, value: fn(&Point) -> f64| Series {
             name,
@@ -318,7 +329,7 @@ impl RateCurve {
             x_label: "learning rate",
             series: vec![series("smoothed", |point| point.smoothed), series("batch", |point| point.loss)],
             x_scale: Scale::Log,
-            // Beyond this it only diverges.
+            // Cuts off the divergence.
             y_most: Some(1.6 * first),
             mark,
             ..Chart::default()
@@ -327,7 +338,8 @@ impl RateCurve {
     }
 }
 
-/// Standard error of the smoothed losses, from the differences of neighboring losses, which a trend hardly changes.
+/// Returns the standard error of the smoothed losses, computed from differences of neighboring
+/// losses, which a trend hardly affects.
 fn standard_error(points: &[Point]) -> f64 {
     let squares = points.windows(2).map(|pair| (pair[1].loss - pair[0].loss).powi(2));
     let variance = squares.sum::<f64>() / (2 * points.len().saturating_sub(1)).max(1) as f64;
@@ -340,7 +352,8 @@ mod tests {
 
     const SWEEP: Sweep = Sweep { steps: 300, from: 1e-5, to: 10.0, sweeps: 3 };
 
-    /// Losses that stay at 2.3 up to a learning rate of 1e-3, fall by 1.5 a decade up to 3e-2 and rise from there, with noise.
+    /// Returns noisy losses that stay at 2.3 up to a learning rate of 1e-3, decrease by `fall` per
+    /// decade up to 3e-2 and then increase.
     fn losses(seed: u64, noise: f64, fall: f64) -> Vec<f64> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut random = || {
@@ -362,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_suggestion_is_where_the_loss_falls() {
+    fn suggestion_is_where_the_loss_decreases() {
         for seed in 0..20 {
             let curves: Vec<Vec<f64>> = (0..3).map(|sweep| losses(3 * seed + sweep + 1, 0.4, 0.8)).collect();
             let found = RateCurve::of(&curves, SWEEP);
@@ -370,7 +383,7 @@ mod tests {
             assert!((1e-3..4e-2).contains(&suggestion), "{suggestion}");
             assert!((1e-2..6e-2).contains(&found.minimum.unwrap()), "{:?}", found.minimum);
             assert_eq!((found.sweeps.len(), found.suggestion), (3, found.steepest));
-            // It ended before the last rate.
+            // The sweep ends before its last learning rate.
             assert!(found.points.len() < 280);
             let svg = found.to_svg().unwrap();
             assert!(svg.starts_with("<svg xmlns=") && svg.contains("suggested"));
@@ -378,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_suggested_without_a_clear_fall() {
+    fn no_suggestion_without_a_clear_decrease() {
         for seed in 0..50 {
             let curves: Vec<Vec<f64>> = (0..3).map(|sweep| losses(3 * seed + sweep + 1, 0.4, 0.0)).collect();
             assert_eq!(RateCurve::of(&curves, SWEEP).suggestion, None, "{seed}");
@@ -390,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn few_updates_are_enough_for_an_answer() {
+    fn sweeps_with_few_steps_do_not_panic() {
         for steps in 1..40 {
             let sweep = Sweep { steps, ..SWEEP };
             RateCurve::of(&[vec![1.0; steps]], sweep);

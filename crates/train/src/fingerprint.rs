@@ -1,5 +1,5 @@
-//! What a run's data look like without reading an image: names, labels, sizes and modification times. A checkpoint keeps
-//! it, so that a resumed run notices what changed since.
+//! Fingerprint of a data set: names, labels, sizes and modification times, without reading images.
+//! Checkpoints contain it, so that resuming a run detects changes of the data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,48 +9,51 @@ use rayon::prelude::*;
 
 use crate::data::{DataSet, Source};
 
-/// Up to so many samples, each has a row of its own; beyond, each class of a split has one.
+/// Up to this number of samples, each sample has a row; with more samples, each class of a split
+/// has one.
 const MOST_ROWS: usize = 100_000;
-/// Beginning of the text form.
+/// First field of the text format.
 const HEADER: &str = "mbconv data 1";
-/// Names listed for each kind of change.
+/// Number of names listed for each kind of change.
 const NAMED: usize = 3;
 
 /// Names, labels, sizes and modification times of the training and validation splits.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Fingerprint {
-    /// Digest of names and labels in their order.
+    /// Digest of all names and labels, in order.
     order: u64,
-    /// By name: samples, classes of large splits, and files that hold many samples.
+    /// Rows by name: of samples, or of classes in large data sets; and of files that contain many
+    /// samples.
     rows: BTreeMap<String, Row>,
 }
 
-/// A sample, all samples of a class, or a file that holds many samples.
+/// A sample, all samples of a class in a split, or a file that contains many samples.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Row {
     /// `train` or `val`; empty for a file.
     split: String,
     label: String,
     images: usize,
-    /// Sum of digests of the names.
+    /// Sum of the digests of the names.
     names: u64,
-    /// Sum of the sizes of the files.
+    /// Sum of the file sizes.
     bytes: u64,
-    /// Sum of digests of names and modification times.
+    /// Sum of the digests of names and modification times.
     modified: u64,
 }
 
-/// Differences between two fingerprints, in phrases for people.
+/// Differences between two fingerprints, as text for users.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Differences {
-    /// Samples that came, went, moved or have other labels: the data are other data.
+    /// Samples that were added, removed, moved or relabeled, so that the data set is a different
+    /// one.
     pub(crate) listing: Vec<String>,
-    /// Files that were written since. Mended files look like this, and copies of the data.
+    /// Files that were modified, as by repairing or copying the data.
     pub(crate) contents: Vec<String>,
 }
 
 impl Fingerprint {
-    /// Looks at the training and validation splits. No image is read.
+    /// Computes the fingerprint of the training and validation splits without reading images.
     pub(crate) fn of(data: &DataSet) -> Self {
         Self::with_rows(data, MOST_ROWS)
     }
@@ -93,7 +96,7 @@ impl Fingerprint {
         row.modified = row.modified.wrapping_add(modified);
     }
 
-    /// Returns the text form, one row a line.
+    /// Returns the text format, one line per row.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut text = format!("{HEADER}\t{:x}\n", self.order);
         for (name, Row { split, label, images, names, bytes, modified }) in &self.rows {
@@ -102,7 +105,7 @@ impl Fingerprint {
         text.into_bytes()
     }
 
-    /// Reads the text form; `None` for anything else.
+    /// Parses the text format. Returns `None` if it is invalid.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(bytes).ok()?.lines();
         let (header, order) = lines.next()?.split_once('\t')?;
@@ -118,7 +121,7 @@ impl Fingerprint {
         Some(Self { order, rows: lines.map(row).collect::<Option<_>>()? })
     }
 
-    /// Compares with what the data looked like `before`.
+    /// Compares with an earlier fingerprint.
     pub(crate) fn since(&self, before: &Self) -> Differences {
         let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let mut found = |kind, what: String| kinds.entry(kind).or_default().push(what);
@@ -161,7 +164,7 @@ impl Fingerprint {
 const RESIZED: &str = "with another size";
 const TOUCHED: &str = "written since, with the same size";
 
-/// Name, file size, and digest of name and modification time of a sample.
+/// Returns name, file size, and digest of name and modification time of a sample.
 fn sample(source: &dyn Source, index: usize, skip: usize) -> (String, u64, u64) {
     let name = plain(source.name(index).get(skip..).unwrap_or_default());
     let (bytes, modified) = source.path(index).map_or((0, 0), |path| stamp(&path));
@@ -169,14 +172,15 @@ fn sample(source: &dyn Source, index: usize, skip: usize) -> (String, u64, u64) 
     (name, bytes, modified)
 }
 
-/// Size and modification time in nanoseconds of a file; zeros if it is missing.
+/// Returns size and modification time (in nanoseconds) of a file, or zeros if it does not exist.
 fn stamp(path: &std::path::Path) -> (u64, u64) {
     let Ok(metadata) = std::fs::metadata(path) else { return (0, 0) };
     let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     (metadata.len(), modified.map_or(0, |time| time.as_nanos() as u64))
 }
 
-/// Length of the folder that all names have in common, so that moved data keep their names.
+/// Returns the length of the folder path shared by all names, so that moved data sets have the same
+/// names.
 fn common_folder(splits: &[(&str, &dyn Source)]) -> usize {
     let shared = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     let Some(first) = splits.iter().find_map(|(_, source)| (source.len() > 0).then(|| source.name(0))) else {
@@ -191,7 +195,7 @@ fn common_folder(splits: &[(&str, &dyn Source)]) -> usize {
     first[..length].rfind(['/', '\\']).map_or(0, |slash| slash + 1)
 }
 
-/// A name without the characters that separate fields and lines.
+/// Escapes the characters that separate fields and lines.
 fn plain(name: &str) -> String {
     if !name.contains(char::is_control) {
         return name.to_string();
@@ -201,7 +205,7 @@ fn plain(name: &str) -> String {
 
 const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a.
+/// Continues an FNV-1a hash.
 fn fnv(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_of_a_folder_is_named() {
+    fn changed_files_are_listed_by_kind() {
         let folder = folder();
         let root = folder.path();
         let before = look(root, 100);
@@ -254,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn large_sets_have_a_row_for_each_class() {
+    fn large_data_sets_have_a_row_per_class() {
         let folder = folder();
         let root = folder.path();
         let before = look(root, 5);
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_compared_by_label_and_order() {
+    fn label_and_order_changes_of_tables_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         (0..4).for_each(|i| fs::write(root.join(format!("{i}.png")), "x").unwrap());
@@ -289,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_hold_many_samples_are_compared_too() {
+    fn changes_of_files_with_many_samples_are_detected() {
         let data = open("digits", &OpenOptions::default()).unwrap();
         let before = Fingerprint::of(&data);
         assert_eq!(before.rows.len(), 1797);
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_text_is_no_fingerprint() {
+    fn invalid_text_is_rejected() {
         for text in ["", "other\t0\n", "mbconv data 1\t0\na\tb\n", "mbconv data 1\tx\n"] {
             assert_eq!(Fingerprint::from_bytes(text.as_bytes()), None);
         }

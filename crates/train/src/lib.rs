@@ -2,17 +2,19 @@
 //!
 //! Read the modules in this order:
 //!
-//! 1. [`recipe`]: everything a run depends on, checked before any work;
-//! 2. [`data`]: from a path to batches of pixels; [`batch`]: from those to the device, [`precision`]: of what is computed there;
-//! 3. [`engine`]: the training loop, with its [`loss`], [`metrics`], [`optimizer`], [`schedule`], [`ema`], [`freeze`],
-//!    [`checkpoint`] and [`run_folder`]; an [`objective`] says what it minimises, and [`observe`]rs are told what
-//!    happens: a [`report`], [`tensorboard`]; [`compare`] sets runs side by side, [`find_lr`] tries learning rates;
-//! 4. [`model_file`]: one file that holds a model and says how to use it;
-//! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: what to do with one; [`onnx`] and [`burnpack`]: for other
-//!    programs;
-//! 6. [`curate`]: what is in a data set, what is wrong with it, and other forms of it;
-//! 7. [`scale`]: families of networks from one, by formula, by budget, by search;
-//! 8. [`device`]: where to do it, [`group`]: on how many, [`mod@bench`]: how fast.
+//! 1. [`recipe`]: settings of a run, checked before it starts;
+//! 2. [`data`]: reading data sets into batches of pixels; [`batch`]: normalization on the device;
+//!    [`precision`]: of feature maps;
+//! 3. [`engine`]: the training loop, with [`objective`], [`loss`], [`metrics`], [`optimizer`],
+//!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`] and [`run_folder`]; [`observe`]: events of
+//!    a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison of runs; [`find_lr`]:
+//!    the learning-rate range test;
+//! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
+//! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: use of model files; [`onnx`] and
+//!    [`burnpack`]: export;
+//! 6. [`curate`]: inspection, checks and conversion of data sets;
+//! 7. [`scale`]: scaling of networks by formula, by budget or by search;
+//! 8. [`device`]: CPUs and GPUs; [`group`]: several processes; [`mod@bench`]: benchmarks.
 #![deny(missing_docs)]
 
 pub mod average;

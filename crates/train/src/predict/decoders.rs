@@ -1,4 +1,4 @@
-//! Files decoded by several threads, delivered in order.
+//! Decoding of files by several threads, in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Unread;
 use crate::data::{DataError, DecodeError, Preprocess, RgbPixels, decode, read_image};
 
-/// A file and its pixels, preprocessed, or why there are none.
+/// A file with its preprocessed pixels.
 pub struct Decoded {
     pub path: PathBuf,
     pub pixels: RgbPixels,
@@ -17,20 +17,21 @@ pub struct Decoded {
 
 type Outcome = Result<Decoded, Unread>;
 
-/// A file to decode, and where its pixels go.
+/// A file to decode, and the channel for its result.
 type Job = (PathBuf, SyncSender<Outcome>);
 
-/// Threads that decode files. At most `ahead` files are decoded, or being decoded, before they are taken.
+/// Threads that decode files. At most `ahead` files are decoded in advance.
 pub struct Decoders {
-    /// Of each file, in order, where its pixels come from.
+    /// Channels of the results, in the order of the files.
     pending: Receiver<Receiver<Outcome>>,
 }
 
 impl Decoders {
-    /// Starts `workers` threads for files that another thread lists. All of them end once this is dropped.
+    /// Starts `workers` decoding threads and a thread that lists the files. All of them end when
+    /// this is dropped.
     ///
     /// # Errors
-    /// [`DataError::Thread`].
+    /// Returns [`DataError::Thread`] if a thread cannot be started.
     pub fn start(
         files: impl Iterator<Item = Result<PathBuf, Unread>> + Send + 'static,
         preprocess: &Preprocess,
@@ -41,7 +42,7 @@ impl Decoders {
             std::thread::Builder::new().name(name).spawn(body).map(drop).map_err(DataError::Thread)
         };
         let (sender, pending) = sync_channel(ahead);
-        // No fewer places than there are pending files: to hand out a job never waits.
+        // Has room for all pending files, so that sending a job never blocks.
         let (jobs, queue) = sync_channel::<Job>(ahead + 1);
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..workers.max(1) {
@@ -52,14 +53,15 @@ impl Decoders {
         Ok(Self { pending })
     }
 
-    /// The next file, if its turn comes within `patience`: a list on standard input may be slow. Waits for it to be decoded.
+    /// Returns the next file if it is listed within `patience`, since a list on standard input may
+    /// be slow. Blocks until it is decoded.
     pub fn next(&self, patience: Duration) -> Result<Outcome, RecvTimeoutError> {
         let outcome = self.pending.recv_timeout(patience)?;
         Ok(outcome.recv().unwrap_or_else(|_| Err(Unread::new(Path::new("a decoder"), "its thread ended early"))))
     }
 }
 
-/// Hands out files, until there are no more or nobody takes them.
+/// Distributes files until there are no more or the receiver is dropped.
 fn list(
     files: impl Iterator<Item = Result<PathBuf, Unread>>,
     pending: &SyncSender<Receiver<Outcome>>,
@@ -88,7 +90,7 @@ fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess) {
             Ok(pixels) => Ok(Decoded { path, pixels }),
             Err(unread) => Err(unread),
         };
-        // If nobody waits any more, the queue ends too.
+        // An error means that the receiver was dropped; then the queue ends too.
         let _ = sender.send(outcome);
     }
 }
@@ -99,7 +101,8 @@ fn read(path: &Path, preprocess: &Preprocess) -> Result<RgbPixels, Unread> {
         DataError::Io { source, .. } => Unread::new(path, source),
         other => Unread::new(path, other),
     })?;
-    // Decoders are other people's code and are fed whatever lies on the disk: a panic in one is a bad image.
+    // Decoders from other crates may panic on malformed files. A panic is treated as an unreadable
+    // image.
     let pixels = catch_unwind(AssertUnwindSafe(|| Ok(preprocess.apply(decode(&bytes, &preprocess.decoding())?))));
     let panicked = |_| Err(DecodeError::Damaged("the decoder panicked".into()));
     pixels.unwrap_or_else(panicked).map_err(|error| Unread::new(path, error))

@@ -1,4 +1,4 @@
-//! The image files that arguments stand for: files, folders, patterns and lists on standard input.
+//! Image files given by arguments: files, folders, patterns and lists on standard input.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
@@ -8,31 +8,31 @@ use std::path::{Path, PathBuf};
 use super::Unread;
 use crate::data::{DataError, Walk, is_wild};
 
-/// The argument that stands for a list of paths on standard input.
+/// The argument for a list of paths on standard input.
 const STDIN: &str = "-";
 
 type Paths = Box<dyn Iterator<Item = Result<PathBuf, Unread>> + Send>;
 
-/// Image files, one after another, in the order of the arguments.
+/// Iterator of image files, in the order of the arguments.
 ///
-/// - A file stands for itself, whatever its extension, even if it does not exist.
-/// - A folder stands for the images in it and below, by their extensions.
-/// - A pattern such as `photos/**/*.jpg` stands for the images that match, unless a file has that very name.
-/// - `-` stands for the files and folders that standard input lists, one a line, or separated by NUL.
+/// - A file is used with any extension, and even if it does not exist.
+/// - A folder contains its images and those of its subfolders, selected by extension.
+/// - A pattern such as `photos/**/*.jpg` contains the matching images, unless a file has this name.
+/// - `-` reads paths of files and folders from standard input, one per line or separated by NUL.
 ///
-/// A folder or pattern without images is an error among the paths, after which the others follow.
+/// A folder or pattern without images gives an error item; the iterator continues after it.
 pub struct Inputs {
     arguments: std::vec::IntoIter<PathBuf>,
     current: Paths,
 }
 
 impl Inputs {
-    /// Reads nothing before the first path is asked for.
+    /// Creates the iterator. Reads nothing before the first item is requested.
     pub fn new(arguments: Vec<PathBuf>) -> Self {
         Self { arguments: arguments.into_iter(), current: Box::new(iter::empty()) }
     }
 
-    /// Whether an argument is the list on standard input, which can be read only once.
+    /// Returns whether an argument is the list on standard input, which can be read only once.
     pub fn reads_stdin(arguments: &[PathBuf]) -> bool {
         arguments.iter().any(|argument| argument == Path::new(STDIN))
     }
@@ -59,7 +59,7 @@ impl Iterator for Inputs {
     }
 }
 
-/// A path of a list, or the error of reading the list.
+/// Returns the files of a path in a list, or the error of reading the list.
 fn listed(path: io::Result<PathBuf>) -> Paths {
     match path {
         Ok(path) => file_or_folder(path),
@@ -74,11 +74,11 @@ fn file_or_folder(path: PathBuf) -> Paths {
     }
 }
 
-/// The images of a folder or pattern.
+/// Iterator of the images of a folder or pattern.
 struct Images {
     walk: Walk,
     argument: PathBuf,
-    /// Whether an image or an error came up.
+    /// Whether an image or an error was found.
     any: bool,
 }
 
@@ -98,7 +98,8 @@ impl Iterator for Images {
     }
 }
 
-/// The paths of a list. The separator that comes first separates all: the end of a line or NUL (`find -print0`).
+/// Iterator of the paths in a list. The first separator found, a line break or NUL
+/// (`find -print0`), is used for the whole list.
 struct Listed<R> {
     reader: R,
     separator: Option<u8>,
@@ -110,7 +111,7 @@ impl<R: BufRead> Listed<R> {
         Self { reader, separator: None, ended: false }
     }
 
-    /// Reads up to a separator, without it; nothing at the end.
+    /// Reads up to a separator and returns the bytes before it, or `None` at the end.
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut entry = Vec::new();
         loop {
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn lists_are_separated_by_lines_or_nul() {
         let read = |list: &[u8]| {
-            // A small buffer, so that paths lie across its end.
+            // A small buffer, so that paths cross its end.
             let listed = Listed::new(BufReader::with_capacity(3, list));
             listed.map(|path| path.unwrap().to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_no_image_is_an_error_among_the_others() {
+    fn arguments_without_images_give_errors_among_the_files() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         std::fs::create_dir(at("empty")).unwrap();

@@ -1,4 +1,4 @@
-//! Classes of single images.
+//! Classification of image files.
 
 mod decoders;
 mod inputs;
@@ -25,28 +25,29 @@ use crate::device::is_host;
 use crate::model_file::ModelCard;
 use decoders::{Decoded, Decoders};
 
-/// Images that go through the network together.
+/// Number of images per batch.
 const BATCH: usize = 32;
 
-/// Batches of files that are decoded ahead of the network, beside what the decoding threads are at.
+/// Number of batches decoded in advance, in addition to the files that threads are decoding.
 const BATCHES_AHEAD: usize = 2;
 
-/// How long to wait for the next path before the network is given what there is. Only a list on standard input is so slow.
+/// Maximum wait for the next path before an incomplete batch is run. Only lists on standard input
+/// are that slow.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The network's result for one image.
 #[derive(Clone, Debug, Serialize)]
 pub struct Prediction {
-    /// The image's file.
+    /// Path of the image file.
     pub path: String,
-    /// The likeliest classes, best first.
+    /// The most probable classes, best first.
     pub predictions: Vec<Candidate>,
-    /// Raw outputs of every class, when asked for.
+    /// Logits of all classes, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logits: Option<Vec<f32>>,
 }
 
-/// One class with its probability.
+/// A class with its probability.
 #[derive(Clone, Debug, Serialize)]
 pub struct Candidate {
     /// Name of the class.
@@ -57,12 +58,12 @@ pub struct Candidate {
     pub probability: f32,
 }
 
-/// A file, folder or pattern without a result.
+/// A file, folder or pattern that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
-    /// Its path, or the pattern.
+    /// The path or pattern.
     pub path: String,
-    /// Why there is no result.
+    /// Reason.
     pub why: String,
 }
 
@@ -81,22 +82,23 @@ impl Display for Unread {
 /// Options of [`predict`].
 #[derive(Clone, Copy, Debug)]
 pub struct PredictOptions {
-    /// The most classes of each image.
+    /// Maximum number of classes per image.
     pub top_k: usize,
-    /// Return the raw outputs too.
+    /// Also return the logits.
     pub logits: bool,
-    /// Threads that decode images.
+    /// Number of decoding threads.
     pub workers: usize,
 }
 
-/// Preprocesses files as the model file says, classifies them by `network`, which is the model's, and hands the results to
-/// `each`, a batch at a time, in the order of the files. A file that cannot be read or decoded is a result too. Ends early
-/// when `each` breaks or `stop` is set.
+/// Classifies image files with `network`, the network of the model `card`, which also defines the
+/// preprocessing. Calls `each` with the results of one batch after the other, in the order of the
+/// files. A file that cannot be read or decoded gives an error result. Ends early if `each` breaks
+/// or `stop` is set.
 ///
-/// Memory does not depend on the number of files.
+/// Memory use does not depend on the number of files.
 ///
 /// # Errors
-/// A network that takes no pictures; threads that cannot be started.
+/// Returns an error if the network does not accept images or threads cannot be started.
 pub fn predict(
     network: &Inference,
     card: &ModelCard,
@@ -109,7 +111,7 @@ pub fn predict(
     card.preprocess.takes_pictures()?;
     let decoders = Decoders::start(files, &card.preprocess, options.workers, BATCHES_AHEAD * BATCH)?;
     let classifier = Classifier { network, card, options, device };
-    // A GPU computes one batch while the one before is read.
+    // A GPU computes a batch while the results of the previous one are read.
     let mut computing: Option<Computing> = None;
     let mut batch = Vec::with_capacity(BATCH);
     let mut next = || -> ControlFlow<()> {
@@ -134,11 +136,11 @@ pub fn predict(
     Ok(())
 }
 
-/// A batch that the network is computing.
+/// A batch that is being computed.
 struct Computing {
     /// The files, in order.
     files: Vec<Result<PathBuf, Unread>>,
-    /// Of those that could be read.
+    /// Logits of the files that could be read.
     logits: Option<Tensor<2>>,
 }
 
@@ -150,7 +152,7 @@ struct Classifier<'a> {
 }
 
 impl Classifier<'_> {
-    /// Gives the network a batch.
+    /// Starts the computation of a batch.
     fn start(&self, decoded: Vec<Result<Decoded, Unread>>) -> Computing {
         let preprocess = &self.card.preprocess;
         let side = preprocess.crop;
@@ -173,7 +175,8 @@ impl Classifier<'_> {
         if count == 0 {
             return Computing { files, logits: None };
         }
-        // A GPU's kernels are compiled and tuned for a shape: the last few images are filled up with black ones.
+        // GPU kernels are compiled and tuned for each shape, so the last batch is padded with black
+        // images.
         let size = if is_host(self.device) { count } else { BATCH };
         batch.images.resize(size * side * side * 3, 0);
         batch.labels = vec![0; size];
@@ -181,7 +184,7 @@ impl Classifier<'_> {
         Computing { files, logits: Some(logits) }
     }
 
-    /// Waits for the network's results.
+    /// Returns the results of a batch. Synchronizes with the device.
     fn read(&self, Computing { files, logits }: Computing) -> Vec<Result<Prediction, Unread>> {
         let classes = self.card.classes.len();
         let (probabilities, logits): (Vec<f32>, Vec<f32>) = match logits {

@@ -1,4 +1,4 @@
-//! Predictions as a table in a file.
+//! Tables of predictions in files.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use super::Prediction;
 use crate::text::cell;
 
-/// The form of a [`Table`].
+/// Format of a [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFormat {
     /// Comma-separated values with a header.
     Csv,
-    /// A JSON object a line.
+    /// One JSON object per line.
     JsonLines,
 }
 
 impl TableFormat {
-    /// The form that a file's extension names.
+    /// Returns the format for a file's extension.
     ///
     /// # Errors
-    /// [`TableError::Extension`].
+    /// Returns [`TableError::Extension`] for other extensions.
     pub fn of(path: &Path) -> Result<Self, TableError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
         match extension.as_deref() {
@@ -31,30 +31,31 @@ impl TableFormat {
     }
 }
 
-/// Why a table could not be written.
+/// Errors of writing a table.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// The extension names no form of a table.
+    /// The file extension is not that of a table format.
     #[error("{} is no table by its name: .csv and .jsonl can be written", path.display())]
     Extension {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The file cannot be written.
+    /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
 
-/// A table of predictions, written row by row to the file's name with `.part` appended, and renamed when complete.
+/// A table of predictions. Rows are written to a file with `.part` appended to its name, which is
+/// renamed when the table is complete.
 ///
-/// Columns of CSV: `path`, then `label`, `index` and `probability` of the likeliest class, then the same of the following
-/// classes with a number: `label_2`, `index_2`, `probability_2` … Texts that a spreadsheet would take for formulas are
-/// preceded by `'`.
+/// Columns of CSV files: `path`, then `label`, `index` and `probability` of the most probable
+/// class, then `label_2`, `index_2`, `probability_2` and so on. Text that a spreadsheet would
+/// interpret as a formula is prefixed with `'`.
 pub struct Table {
     path: PathBuf,
     part: PathBuf,
@@ -67,10 +68,11 @@ enum Rows {
 }
 
 impl Table {
-    /// Starts a table with `top_k` classes of each image.
+    /// Creates a table with `top_k` classes per image.
     ///
     /// # Errors
-    /// An unknown extension; something at the path that is not a regular file; whatever the system says.
+    /// Returns an error if the extension is unknown, the path exists and is not a regular file, or
+    /// the file cannot be created.
     pub fn create(path: &Path, top_k: usize) -> Result<Self, TableError> {
         let format = TableFormat::of(path)?;
         let failed = |source| TableError::Write { path: path.into(), source };
@@ -95,7 +97,7 @@ impl Table {
     /// Writes a row.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Returns an error if the file cannot be written.
     pub fn write(&mut self, prediction: &Prediction) -> Result<(), TableError> {
         let written = match &mut self.rows {
             Rows::Csv(writer) => writer.write_record(row(prediction)).map_err(io::Error::from),
@@ -106,10 +108,10 @@ impl Table {
         written.map_err(|source| self.failed(source))
     }
 
-    /// Makes rows readable that were written so far.
+    /// Flushes the rows written so far to the file.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Returns an error if the file cannot be written.
     pub fn flush(&mut self) -> Result<(), TableError> {
         let flushed = match &mut self.rows {
             Rows::Csv(writer) => writer.flush(),
@@ -118,17 +120,17 @@ impl Table {
         flushed.map_err(|source| self.failed(source))
     }
 
-    /// Completes the table, gives it its name and returns that.
+    /// Completes the table, renames the file and returns its path.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Returns an error if the file cannot be written or renamed.
     pub fn finish(mut self) -> Result<PathBuf, TableError> {
         self.flush()?;
         fs::rename(&self.part, &self.path).map_err(|source| self.failed(source))?;
         Ok(self.path)
     }
 
-    /// The file that rows are written to before the table is complete.
+    /// Returns the path of the file before it is renamed.
     pub fn part(&self) -> &Path {
         &self.part
     }
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_quoted_and_the_name_comes_last() {
+    fn rows_are_quoted_and_the_file_is_renamed_when_complete() {
         let folder = tempfile::tempdir().unwrap();
         let csv = "path,label,index,probability,label_2,index_2,probability_2\n\
                    \"a, \"\"b\"\".jpg\",\"cat, tabby\",1,0.75,dog,0,0.25\n";
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_no_formulas_in_csv() {
+    fn csv_cells_cannot_be_formulas() {
         let mut evil = prediction();
         evil.path = "=HYPERLINK(\"http://x\").jpg".into();
         evil.predictions[1].label = "@SUM(A1)".into();
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_and_places_are_refused() {
+    fn unsupported_extensions_and_paths_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["t.xlsx", "t.json", "t", ".csv"] {
             let path = folder.path().join(name);
