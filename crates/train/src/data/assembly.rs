@@ -1,5 +1,5 @@
-//! From the splits that were found to a data set: which is for what, what is held out, and whether all have the same
-//! classes.
+//! Assembly of a data set from the splits found: assigns their roles, holds out validation images,
+//! and compares classes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::subset::Subset;
 use super::{DataError, DataSet, Form, NO_SPLITS, OpenOptions, Source, enumerate, stratified};
 
-/// What a split is for.
+/// The role of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
-    /// Everything, to be divided; for training if another split is for validation.
+    /// All images, to be divided; the training split if there is another split for validation.
     Whole,
     Train,
     Val,
-    /// For validation if nothing else is.
+    /// The validation split if there is no other.
     Test,
 }
 
@@ -42,7 +42,7 @@ const NAMES: [(&str, Role); 19] = [
     ("tst", Role::Test),
 ];
 
-/// Words that may accompany a split's name, as in `train_images`, `seg_train` or `TestSet`.
+/// Words that may accompany a split name, as in `train_images`, `seg_train` or `TestSet`.
 const FILLERS: [&str; 24] = [
     "set",
     "sets",
@@ -70,7 +70,7 @@ const FILLERS: [&str; 24] = [
     "png",
 ];
 
-/// Words for copies and parts of a data set, which no class is named by.
+/// Words for copies and parts of a data set, which are not class names.
 const CONTAINERS: [&str; 33] = [
     "example",
     "examples",
@@ -107,20 +107,20 @@ const CONTAINERS: [&str; 33] = [
     "greyscale",
 ];
 
-/// Returns whether a folder's name says that it holds a data set or a copy of one, as `Dataset`,
-/// `Examples` or `fold_1`.
+/// Returns whether a folder is named like a data set or a copy of one: `Dataset`, `Examples`,
+/// `fold_1`.
 pub(super) fn is_container(name: &str) -> bool {
     let words = words(name);
     !words.is_empty() && words.iter().all(|word| [&FILLERS[..], &CONTAINERS[..]].concat().contains(&word.as_str()))
 }
 
-/// The role of one word in lower case: a name, or a name with a filler attached, as in `trainset`.
+/// Returns the role of a lowercase word: a split name, possibly with a filler, as in `trainset`.
 fn role_of_word(word: &str) -> Option<Role> {
     let named = |word: &str| NAMES.into_iter().find(|(known, _)| *known == word).map(|(_, role)| role);
     named(word).or_else(|| FILLERS.iter().find_map(|filler| named(word.strip_suffix(filler)?)))
 }
 
-/// The words of a name in lower case; `trainImages-2017` gives `train` and `images`.
+/// Splits a name into lowercase words: `trainImages-2017` into `train` and `images`.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut after_lower = false;
@@ -138,16 +138,14 @@ fn words(name: &str) -> Vec<String> {
 }
 
 impl Role {
-    /// Returns the role that a split's name stands for, in any case and spelling: `train`,
-    /// `Training`, `seg_train`,
-    /// `TEST_SET`, `val2017`. A name with further words, such as `train_station`, is none.
+    /// Returns the role of a split name in any case and spelling: `train`, `Training`, `seg_train`,
+    /// `TEST_SET`, `val2017`. Names with further words, such as `train_station`, have none.
     pub fn of_name(name: &str) -> Option<Role> {
         Role::of_part(name).filter(|(_, rest)| rest.is_empty()).map(|(role, _)| role)
     }
 
     /// Returns the role of a name with exactly one word for a split, and its other words:
-    /// `flowers_train` is
-    /// `(Train, "flowers")`.
+    /// `(Train, "flowers")` for `flowers_train`.
     pub fn of_part(name: &str) -> Option<(Role, String)> {
         let words = words(name);
         if let Some(role) = role_of_word(&words.concat()) {
@@ -166,8 +164,8 @@ impl Role {
         Some((found?, rest.join(" ")))
     }
 
-    /// Returns the role of a shard by a word of its file name, as in `imagenet-train-000.tar`, or
-    /// by a folder's name.
+    /// Returns the role of a shard from a word of its file name, as in `imagenet-train-000.tar`, or
+    /// from a folder name.
     pub fn of_path(path: &Path) -> Role {
         let by_word = |name: &str| words(name).iter().find_map(|word| role_of_word(word));
         let name = path.file_stem().and_then(|name| name.to_str()).and_then(by_word);
@@ -176,7 +174,7 @@ impl Role {
         name.or_else(folders).unwrap_or(Role::Whole)
     }
 
-    /// The name by which messages call it.
+    /// Returns the name used in messages.
     pub fn name(self) -> &'static str {
         match self {
             Role::Whole => "the whole",
@@ -199,9 +197,9 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// Gives every split its place, divides what is not split, and compares the splits' classes.
+    /// Assigns the splits, divides data without splits, and compares the classes of the splits.
     ///
-    /// `path` is named in messages.
+    /// `path` is shown in messages.
     ///
     /// # Errors
     /// [`DataError::NoImagesIn`], [`DataError::ClassesDiffer`].
@@ -279,7 +277,7 @@ fn divide(whole: Arc<dyn Source>, classes: usize, options: &OpenOptions, notes: 
     (part(train), part(val))
 }
 
-/// Compares the classes that occur in two splits.
+/// Compares the classes of the images in two splits.
 fn compare(
     classes: &[String],
     (train_name, train): (&str, &dyn Source),
@@ -319,20 +317,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_follow_from_names() {
+    fn roles_are_derived_from_paths() {
         let role = |path: &str| Role::of_path(Path::new(path));
         assert_eq!(role("imagenet-train-{000..146}.tar"), Role::Train);
         assert_eq!(role("imagenet1k-validation-00.tar"), Role::Val);
         assert_eq!(role("data/test-00000-of-00001.parquet"), Role::Test);
         assert_eq!(role("default/train/0000.parquet"), Role::Train);
         assert_eq!(role("VAL_1.tar"), Role::Val);
-        // A word, not a part of one.
+        // Whole words only.
         assert_eq!(role("trains-0.tar"), Role::Whole);
         assert_eq!(role("contest/valley.tar"), Role::Whole);
     }
 
     #[test]
-    fn split_names_are_recognized_in_every_usual_spelling() {
+    fn split_names_are_recognized_in_all_usual_spellings() {
         let names = [
             (
                 Role::Train,

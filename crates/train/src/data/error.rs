@@ -1,4 +1,4 @@
-//! What can go wrong between a path and a batch.
+//! Errors of opening and reading data sets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,60 +6,60 @@ use std::path::{Path, PathBuf};
 use super::{Form, MOST_UNREADABLE};
 use crate::shell::quoted_path;
 
-/// Why the bytes of an image gave no pixels.
+/// An error of decoding an image.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes are of no image format that this program reads (a text file named `.png`, an empty file …).
+    /// The content is not of a supported image format, for example a text file or an empty file.
     #[error("not an image of a known format ({})", super::formats::names())]
     UnknownFormat,
-    /// An image of a format, or of a kind of it, that is not read.
+    /// An unsupported format, or an unsupported variant of a format.
     #[error("{kind} is not supported (supported formats: {names})", kind = .0, names = super::formats::names())]
     Unsupported(String),
-    /// The file ends before its image does, as after an interrupted download.
+    /// The file ends before the image data, for example after an interrupted download.
     #[error("the image is truncated: the file ends before its last pixel")]
     Truncated,
-    /// The header announces more pixels than [`MAX_PIXELS`](super::MAX_PIXELS).
+    /// The header declares more pixels than [`MAX_PIXELS`](super::MAX_PIXELS).
     #[error("the image has {width}×{height} pixels, more than the {limit} allowed (a decompression bomb?)")]
     TooLarge {
-        /// Announced width in pixels.
+        /// Declared width in pixels.
         width: usize,
-        /// Announced height in pixels.
+        /// Declared height in pixels.
         height: usize,
-        /// The limit, in pixels.
+        /// Maximum number of pixels.
         limit: usize,
     },
     /// The file is larger than [`MAX_IMAGE_BYTES`](super::MAX_IMAGE_BYTES).
     #[error("the file has {bytes} bytes, more than the {limit} that an image file may have")]
     TooManyBytes {
-        /// Its size.
+        /// The file size in bytes.
         bytes: u64,
-        /// The limit.
+        /// The maximum size in bytes.
         limit: u64,
     },
     /// A device, a pipe or a folder.
     #[error("it is not a regular file")]
     NotAFile,
-    /// The format is known but this kind of it is not read, or the file contradicts itself.
+    /// The file is inconsistent, or its variant of the format is not supported.
     #[error("the image is damaged or of an unsupported kind: {0}")]
     Damaged(String),
 }
 
-/// Why a data set could not be opened or a sample not be read.
+/// An error of opening a data set or reading a sample.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// Nothing is at the path.
+    /// The path does not exist.
     #[error("there is no data set at {}", path.display())]
     NotFound {
         /// The path as given.
         path: PathBuf,
     },
-    /// A file that is no data set by its name.
+    /// The file is not of a supported form.
     #[error("{} is a file of no known form", path.display())]
     NotAFolder {
         /// The path as given.
         path: PathBuf,
     },
-    /// A compressed archive: no image in it can be found without decompressing all before it.
+    /// A compressed archive, which has no random access to images.
     #[error("{} is a compressed file, in which no image can be read without all those before it", path.display())]
     Compressed {
         /// The file.
@@ -70,34 +70,34 @@ pub enum DataError {
     Pattern {
         /// The pattern as given.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// An option after a data set's path that is none.
+    /// An unknown option after a data set's path.
     #[error("{option:?} is no option of a data set")]
     Option {
-        /// The key and the value.
+        /// Key and value.
         option: String,
     },
-    /// A text file in an encoding that is not read.
+    /// A text file in an unsupported encoding.
     #[error("{} is not valid UTF-8: line {line} seems to be in {likely}", path.display())]
     Encoding {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// The likely encoding, by iconv's name.
+        /// The likely encoding, as named by iconv.
         likely: &'static str,
     },
-    /// Images or labels of a table cannot be found without help.
+    /// The images or labels of a table cannot be identified automatically.
     #[error("{}: {why}", path.display())]
     Columns {
         /// The table.
         path: PathBuf,
-        /// What is missing, or could be two things.
+        /// The missing or ambiguous column or folder.
         why: String,
     },
-    /// A folder has class folders, and a table of other labels.
+    /// A folder has class folders and a table with different labels.
     #[error("in {}, the labels may be the names of the folders or those in {}, which differ", path.display(), table.display())]
     TableOrFolders {
         /// The folder.
@@ -105,157 +105,157 @@ pub enum DataError {
         /// The table.
         table: PathBuf,
     },
-    /// Images of several labels each.
+    /// Images with several labels each.
     #[error("{}: {what}: multi-label data is not supported yet", path.display())]
     MultiLabel {
         /// The file.
         path: PathBuf,
-        /// Where several labels are.
+        /// Description of the place with several labels.
         what: String,
     },
-    /// Shards of images without labels.
+    /// Shards contain images but no labels.
     #[error("the shards in {} hold {images} image(s), but no labels for them{}", path.display(), if found.is_empty() { String::new() } else { format!(": beside the images are only .{}", found.join(", .")) })]
     NoLabelsIn {
         /// The folder of the shards.
         path: PathBuf,
-        /// How many images they hold.
+        /// Number of images.
         images: usize,
         /// Extensions of the other files.
         found: Vec<String>,
     },
-    /// A file is not what its name says, or is damaged.
+    /// A file is damaged or has unexpected contents.
     #[error("{}: {why}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// A label that is none.
+    /// An invalid label.
     #[error("label {label:?} of {}: {why}", path.display())]
     Label {
-        /// Where it stands.
+        /// The file with the label.
         path: PathBuf,
         /// The label.
         label: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// ImageNet's validation images lie in one folder, and no file tells their classes.
+    /// There is no label file for ImageNet's validation images, which are in a single folder.
     #[error("nothing tells the classes of the validation images in {}", path.display())]
     NoTruth {
-        /// Where the images are.
+        /// The folder of the images.
         path: PathBuf,
     },
     /// Two splits have images of different classes.
     #[error("{split} and {train} have different classes:{}", differences(split, train, missing, unknown))]
     ClassesDiffer {
-        /// The split that is compared.
+        /// The compared split.
         split: String,
-        /// The one that it is compared with.
+        /// The reference split.
         train: String,
         /// Classes that only `train` has.
         missing: Vec<String>,
         /// Classes that only `split` has.
         unknown: Vec<String>,
     },
-    /// The operating system refused to read a file or folder.
+    /// Reading a file or folder failed.
     #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A network for other images than pictures.
+    /// The network's number of input channels does not fit images.
     #[error("the network takes images of {channels} channels, but pictures have 3 (colour) or 1 (grey)")]
     Channels {
         /// The network's input channels.
         channels: usize,
     },
-    /// The folder holds none of the layouts that are known.
+    /// The folder has no supported layout.
     #[error("{} holds no data set of a known form: {found}", path.display())]
     UnknownForm {
         /// The folder.
         path: PathBuf,
-        /// What it does hold.
+        /// Description of its contents.
         found: String,
     },
-    /// Images lie directly in the folder, so nothing says what class they are of.
+    /// Images are directly in the folder, so their classes are unknown.
     #[error("{} holds {images} image(s) directly but no class folders", path.display())]
     NoClassFolders {
         /// The folder.
         path: PathBuf,
-        /// How many images lie in it.
+        /// Number of images.
         images: usize,
     },
-    /// The folder of a split holds images but no class folders.
+    /// The folder of a split has images but no class folders.
     #[error("{} is named as a split but holds no class folders", path.display())]
     NoClasses {
         /// The folder.
         path: PathBuf,
     },
-    /// Several folders are named as the same split.
+    /// Several folders are named like the same split.
     #[error("{} has several folders for the {split} split: {}", path.display(), folders.join(", "))]
     SeveralForSplit {
-        /// The folder that holds them.
+        /// Their parent folder.
         path: PathBuf,
         /// The split.
         split: &'static str,
         /// Their names.
         folders: Vec<String>,
     },
-    /// Several folders beside each other hold the same class folders.
+    /// Several sibling folders have the same class folders.
     #[error("{} holds {}, which are no splits by their names but hold the same class folders: {}", path.display(), listed(folders), listed(classes))]
     SeveralSets {
-        /// The folder that holds them.
+        /// Their parent folder.
         path: PathBuf,
         /// Their names.
         folders: Vec<String>,
-        /// The class folders that the first of them holds.
+        /// Class folders of the first of them.
         classes: Vec<String>,
     },
-    /// A folder beside others holds a data set with splits.
+    /// One of several sibling folders is a data set with splits.
     #[error("{} holds a data set with splits ({}) in {folder}, and other folders beside it", path.display(), listed(splits))]
     Nested {
-        /// The folder that holds it.
+        /// Its parent folder.
         path: PathBuf,
         /// Its name.
         folder: String,
-        /// The folders of its splits.
+        /// Its split folders.
         splits: Vec<String>,
     },
-    /// All training images are of one class.
+    /// All training images have the same class.
     #[error("all {images} training image(s) are of one class, {class:?}: there is nothing to learn")]
     SingleClass {
         /// The class.
         class: String,
-        /// How many images there are.
+        /// Number of training images.
         images: usize,
         /// The form of the data set.
         form: Form,
     },
-    /// More images of a split could not be read than is tolerated.
+    /// Too many images of a split could not be read.
     #[error("{unreadable} of {images} {split} images cannot be read, more than {} %{first}", 100.0 * MOST_UNREADABLE)]
     TooManyUnreadable {
         /// The split.
         split: &'static str,
-        /// How many cannot be read.
+        /// Number of unreadable images.
         unreadable: usize,
-        /// How many there are.
+        /// Number of images in the split.
         images: usize,
-        /// `: ` and the first of them with the reason, if it is known here.
+        /// `: ` and the first unreadable image with the reason, if available.
         first: String,
     },
-    /// A class folder holds no images.
+    /// A class folder without images.
     #[error("class folder {} holds no images{}", path.display(), if *passed_over > 0 { format!(" ({passed_over} other files)") } else { String::new() })]
     EmptyClass {
         /// The class folder.
         path: PathBuf,
-        /// How many files of other kinds it holds.
+        /// Number of other files in it.
         passed_over: usize,
     },
-    /// A folder in which images were looked for holds none.
+    /// A folder without images.
     #[error("{} holds no images", path.display())]
     NoImagesIn {
         /// The folder.
@@ -266,7 +266,7 @@ pub enum DataError {
     UnknownClass {
         /// The class folder in the validation split.
         path: PathBuf,
-        /// Its name.
+        /// The class name.
         class: String,
     },
     /// A class folder's name is not valid Unicode, so it cannot be a class name.
@@ -275,44 +275,44 @@ pub enum DataError {
         /// The class folder.
         path: PathBuf,
     },
-    /// A file that the form needs is not there.
+    /// A required file is missing.
     #[error("{} is missing", path.display())]
     MissingFile {
         /// The file.
         path: PathBuf,
     },
-    /// A CIFAR file is not a whole number of records.
+    /// The size of a CIFAR file is not a multiple of the record size.
     #[error("{} has {found} bytes, which is not a whole number of {record}-byte records: expected {expected} bytes ({records} records)", path.display())]
     RecordSize {
         /// The file.
         path: PathBuf,
-        /// Its size in bytes.
+        /// File size in bytes.
         found: u64,
-        /// Bytes a record.
+        /// Bytes per record.
         record: usize,
-        /// The official size in bytes.
+        /// Official file size in bytes.
         expected: u64,
         /// The official number of records.
         records: usize,
     },
-    /// A record's label is not that of a class.
+    /// A record's label is out of range.
     #[error("record {record} of {} has label {label}, but labels go from 0 to {}", path.display(), classes.saturating_sub(1))]
     LabelRange {
         /// The file.
         path: PathBuf,
-        /// The record's number, from 0.
+        /// Record index, from 0.
         record: usize,
-        /// The label found.
+        /// The label in the record.
         label: usize,
         /// The number of classes.
         classes: usize,
     },
-    /// A file of class names does not name each class once.
+    /// A file of class names has the wrong number of names.
     #[error("{} names {found} classes, but the data set has {expected}", path.display())]
     ClassNames {
         /// The file.
         path: PathBuf,
-        /// Number of names found.
+        /// Number of names.
         found: usize,
         /// Number of classes.
         expected: usize,
@@ -322,26 +322,26 @@ pub enum DataError {
     Image {
         /// The sample: a file path, or a file and the record in it.
         name: String,
-        /// What the decoder found.
+        /// The decoding error.
         source: DecodeError,
     },
     /// The fraction to hold out for validation is not in `[0, 1)`.
     #[error("the validation fraction is {0}, but must be at least 0 and less than 1")]
     ValFraction(f64),
-    /// A split was asked for that the data set lacks.
+    /// The requested split does not exist.
     #[error("the data set has no split {name:?}{}", if available.is_empty() { String::new() } else { format!(", only {}", available.join(", ")) })]
     NoSplit {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The splits there are.
+        /// The existing splits.
         available: Vec<String>,
     },
-    /// A split holds no samples, or no sample of it could be read.
+    /// No image of a split could be read, or the split is empty.
     #[error("none of the {samples} image(s) of the split could be read{}", first.as_ref().map(|why| format!("; the first: {why}")).unwrap_or_default())]
     NoImages {
-        /// Number of samples tried.
+        /// Number of images tried.
         samples: usize,
-        /// What went wrong with the first.
+        /// The error of the first image.
         first: Option<String>,
     },
     /// A worker thread could not be started.
@@ -353,7 +353,7 @@ fn listed(names: &[String]) -> String {
     super::enumerate(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Names the classes by which two splits differ.
+/// Describes the differences between the classes of two splits.
 fn differences(split: &str, train: &str, missing: &[String], unknown: &[String]) -> String {
     let lacks = |name: &str, classes: &[String]| {
         let classes: Vec<&str> = classes.iter().map(String::as_str).collect();
@@ -365,7 +365,7 @@ fn differences(split: &str, train: &str, missing: &[String], unknown: &[String])
 }
 
 impl DataError {
-    /// Builds the variant that fits an error of the operating system at `path`.
+    /// Creates the variant for an I/O error at `path`.
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
         match source.kind() {
@@ -374,7 +374,7 @@ impl DataError {
         }
     }
 
-    /// What would mend it, where there is something to say beyond the message.
+    /// Returns advice on how to fix the error, if there is more than the message.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             DataError::NotFound { path } if fetched_by(path).is_some() => {
@@ -472,7 +472,7 @@ impl DataError {
     }
 }
 
-/// Advises to give a folder below `path`, which may be in an archive.
+/// Suggests a folder below `path`, which may be in an archive.
 fn give(path: &Path, folder: &str) -> String {
     let folder = path.join(folder);
     match path.ancestors().find(|above| above.is_file()) {
@@ -484,7 +484,7 @@ fn give(path: &Path, folder: &str) -> String {
     }
 }
 
-/// The likely cause of a data set with a single class.
+/// Returns the likely cause of a data set with a single class.
 fn single_class_hint(form: Form) -> &'static str {
     match form {
         Form::SplitFolders | Form::FlatFolder | Form::Archive => {
@@ -495,13 +495,13 @@ fn single_class_hint(form: Form) -> &'static str {
     }
 }
 
-/// A path as a shell reads it.
+/// Quotes a path for a shell.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%".contains(c);
     if path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
-/// The command that fetches the public data set that a path is named after, to that place.
+/// Returns the command that downloads the public data set of this name to this path.
 fn fetched_by(path: &Path) -> Option<String> {
     const SETS: [(&[&str], &str); 5] = [
         (&["cifar-100", "cifar100", "cifar_100"], "cifar100"),
@@ -525,7 +525,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_public_data_set_says_what_fetches_it() {
+    fn missing_public_data_set_hints_at_its_download_command() {
         for (path, command) in [
             ("data/cifar-10-batches-bin", Some("scripts/fetch_data.sh cifar10")),
             ("data/cifar-100-binary", Some("scripts/fetch_data.sh cifar100")),

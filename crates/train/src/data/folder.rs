@@ -1,4 +1,4 @@
-//! Image folders: one folder a class, with or without a folder a split above.
+//! Image folders: one folder per class, with or without a folder per split above.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,7 +14,7 @@ use super::layout::{self, Layout, below};
 use super::listing::{Images, Listing, Tree, is_clutter};
 use super::{DataError, DataSet, Form, OpenOptions, Sample, Source, StoredImage, Walk, ilsvrc};
 
-/// A folder of class folders, or of splits of those.
+/// A folder of class folders, or of splits that contain class folders.
 struct Folders(PathBuf);
 
 pub(super) fn recognise(place: &Place) -> Recognised {
@@ -32,7 +32,7 @@ impl Found for Folders {
     }
 }
 
-/// The folders below a path.
+/// The folders below a path on disk.
 struct OnDisk<'a>(&'a Path);
 
 impl layout::Folders for OnDisk<'_> {
@@ -46,12 +46,12 @@ impl layout::Folders for OnDisk<'_> {
     }
 }
 
-/// Whether there are folders in a folder.
+/// Returns whether a folder contains folders.
 pub(super) fn has_folders(path: &Path) -> Result<bool, DataError> {
     Ok(!Listing::read(path)?.all_folders(path).is_empty())
 }
 
-/// Whether there are images directly in a folder.
+/// Returns whether a folder directly contains images.
 pub(super) fn has_images(path: &Path) -> Result<bool, DataError> {
     let mut entries = fs::read_dir(path).map_err(|source| DataError::io(path, source))?;
     Ok(entries.any(|entry| {
@@ -62,9 +62,9 @@ pub(super) fn has_images(path: &Path) -> Result<bool, DataError> {
     }))
 }
 
-/// Whether there are class folders with images in them, with or without splits.
+/// Returns whether a folder contains class folders with images, with or without splits.
 pub(super) fn holds_image_folders(path: &Path) -> Result<bool, DataError> {
-    /// Class folders that are looked into.
+    /// Number of class folders to check.
     const LOOKED_AT: usize = 16;
     let folders = |path: &Path| -> Result<Vec<PathBuf>, DataError> {
         Ok(Listing::read(path)?.all_folders(path).into_iter().map(|name| path.join(name)).collect())
@@ -82,7 +82,7 @@ pub(super) fn holds_image_folders(path: &Path) -> Result<bool, DataError> {
             classes += usize::from(has_images(&folder)?);
         }
     }
-    // A single one may be where a table's images lie.
+    // A single folder may contain the images of a table.
     Ok(classes > 1)
 }
 
@@ -115,7 +115,7 @@ fn open_split(
     Assembly { form: Form::SplitFolders, classes, aliases, splits, notes }.finish(root, options)
 }
 
-/// Where a list of class names may lie.
+/// Returns the folders that may contain a list of class names.
 fn near(path: &Path) -> [&Path; 2] {
     [path, path.parent().unwrap_or(path)]
 }
@@ -130,13 +130,13 @@ fn open_flat(root: &Path, folder: &Path, mut notes: Vec<String>, options: &OpenO
     Assembly { form: Form::FlatFolder, classes, aliases, splits, notes }.finish(root, options)
 }
 
-/// Whether a file is an image by its name.
+/// Returns whether a file has the extension of an image.
 pub(super) fn is_image(name: &Path) -> bool {
     let extension = name.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| super::formats::by_extension(extension).is_some())
 }
 
-/// The class folders' names, in byte order.
+/// Returns the names of the class folders in byte order.
 ///
 /// # Errors
 /// [`DataError::UnknownForm`], [`DataError::NoClassFolders`], [`DataError::ClassName`].
@@ -165,8 +165,8 @@ pub(super) fn class_folders(tree: &Tree, path: &Path, notes: &mut Vec<String>) -
     folders.into_iter().map(name).collect()
 }
 
-/// Refuses a validation folder of a class that is not among these, sorted, unless that is allowed. What it lacks is for
-/// [`Assembly::finish`] to say.
+/// Returns an error if a validation folder has a class that is not in the sorted `classes`, unless
+/// classes may differ. Missing classes are reported by [`Assembly::finish`].
 pub(super) fn check_classes(
     tree: &Tree,
     folder: &Path,
@@ -182,7 +182,7 @@ pub(super) fn check_classes(
     }
 }
 
-/// The image files in a folder and the folders below it, by their extensions; sorted, hidden files left out.
+/// Lists the image files in a folder and its subfolders by extension, sorted, without hidden files.
 ///
 /// # Errors
 /// [`DataError::NotFound`] and [`DataError::Io`].
@@ -190,7 +190,7 @@ pub fn list_images(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     Walk::folder(path).collect()
 }
 
-/// The images directly in a folder and below, as paths below it.
+/// Lists the images in a folder and its subfolders, as paths relative to the folder.
 pub(super) fn list_flat(tree: &Tree, folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>, DataError> {
     let mut found = tree.images(&[folder.to_path_buf()])?;
     Images::note(&found, folder, notes);
@@ -201,15 +201,15 @@ pub(super) fn list_flat(tree: &Tree, folder: &Path, notes: &mut Vec<String>) -> 
 pub(super) struct Folder {
     /// The class folders, by label.
     folders: Vec<PathBuf>,
-    /// Label and path below the class folder: millions of these are held, so the common part is not repeated.
+    /// Label, and path relative to the class folder, which saves memory for millions of images.
     images: Vec<(u32, Box<OsStr>)>,
 }
 
 impl Folder {
-    /// Lists the images of the classes' folders; a class without a folder has none.
+    /// Lists the images of the class folders. A class without a folder has no images.
     ///
     /// # Errors
-    /// [`DataError::EmptyClass`], and what the system says.
+    /// [`DataError::EmptyClass`] and I/O errors.
     pub fn read(tree: &Tree, path: &Path, classes: &[String], notes: &mut Vec<String>) -> Result<Folder, DataError> {
         let folders: Vec<PathBuf> = classes.iter().map(|class| path.join(class)).collect();
         let found = tree.images(&folders)?;
@@ -226,7 +226,7 @@ impl Folder {
         Ok(Folder { folders, images })
     }
 
-    /// Images of one folder, with the label of each.
+    /// Creates a source from images of one folder with their labels.
     pub fn flat(folder: &Path, classes: usize, images: impl Iterator<Item = (u32, PathBuf)>) -> Folder {
         let images = images.map(|(label, image)| (label, image.into_os_string().into_boxed_os_str())).collect();
         Folder { folders: vec![folder.into(); classes], images }

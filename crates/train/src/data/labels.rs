@@ -94,13 +94,13 @@ impl Vocabulary {
 
     /// Returns the class names, and the label of every code.
     ///
-    /// Numbers are used as labels. Their names come from `listed` (a list and the file that contains
-    /// it), from the names beside them, or are the numbers themselves. Other texts are class names,
-    /// ordered as in `listed` or by bytes. `path` is shown in errors.
+    /// Numbers are used as labels. Their names come from `listed` (a list and the file that
+    /// contains it), from the names beside them, or are the numbers themselves. Other texts are
+    /// class names, ordered as in `listed` or by bytes. `path` is shown in errors.
     ///
     /// # Errors
-    /// [`DataError::Label`] for a number or name that the list lacks, and for numbers that cannot be
-    /// labels.
+    /// [`DataError::Label`] for a number or name that the list lacks, and for numbers that cannot
+    /// be labels.
     pub fn classes(
         &self,
         listed: Option<&(PathBuf, Vec<String>)>,

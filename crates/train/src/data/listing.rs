@@ -1,4 +1,4 @@
-//! What lies in folders: read in one go, and recalled from beside the data where nothing has changed.
+//! Folder listings, cached beside the data and reused for unchanged folders.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -14,24 +14,24 @@ use super::DataError;
 use super::cache::{self, MANY, Reader, Writer};
 use super::folder::is_image;
 
-/// What lies directly in a folder, hidden entries apart; sorted, as the order of a folder is the file system's own.
+/// The direct entries of a folder without clutter, sorted, because file systems return any order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     pub folders: Vec<OsString>,
     /// Links to folders.
     pub links: Vec<OsString>,
     pub images: Vec<OsString>,
-    /// Links to what does not exist, or to each other.
+    /// Broken links, and links to each other.
     pub broken: Vec<OsString>,
-    /// Number of files of other kinds and of hidden entries.
+    /// Number of clutter entries and of files that are not images.
     pub passed_over: usize,
 }
 
 impl Listing {
-    /// Reads a folder; no file in it is looked at, only links are followed.
+    /// Reads a folder. Files are not opened; links are resolved.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// I/O errors.
     pub fn read(path: &Path) -> Result<Listing, DataError> {
         let mut listing = Listing::default();
         let failed = |source| DataError::io(path, source);
@@ -64,7 +64,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// The folders and the links to folders, but for links that lead back to a folder above.
+    /// Returns the folders and the links to folders, except links to a parent folder.
     pub fn all_folders(&self, path: &Path) -> Vec<OsString> {
         let links = self.links.iter().filter(|link| !leads_back(&path.join(link), &[]));
         let mut folders: Vec<OsString> = self.folders.iter().chain(links).cloned().collect();
@@ -72,7 +72,7 @@ impl Listing {
         folders
     }
 
-    /// Writes it, unless a name is not valid Unicode.
+    /// Encodes the listing; returns `None` if a name is not valid Unicode.
     fn encode(&self, out: &mut Writer) -> Option<()> {
         out.number(self.passed_over as u64);
         for names in [&self.folders, &self.links, &self.images, &self.broken] {
@@ -92,8 +92,8 @@ impl Listing {
     }
 }
 
-/// Names of files and folders that systems leave beside images, in lower case; most hold
-/// thumbnails.
+/// Names of files and folders that operating systems create beside images, in lower case; most
+/// contain thumbnails.
 const CLUTTER: [&str; 16] = [
     // macOS, in archives.
     "__macosx",
@@ -117,18 +117,18 @@ const CLUTTER: [&str; 16] = [
     "__pycache__",
 ];
 
-/// Returns whether a file or folder of this name is never part of a data set: hidden, or left there
-/// by a system.
+/// Returns whether a file or folder of this name never belongs to a data set: it is hidden or
+/// created by an operating system.
 pub(super) fn is_clutter(name: &str) -> bool {
     name.starts_with('.') || CLUTTER.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Returns whether any part of a path in an archive is clutter.
+/// Returns whether any component of a path in an archive is clutter.
 pub(super) fn lies_in_clutter(path: &str) -> bool {
     path.split('/').any(|part| part != "." && part != ".." && is_clutter(part))
 }
 
-/// Whether a link leads to a folder that it lies in, or to one that the way to it lies in.
+/// Returns whether a link points to a folder that contains it, or that contains a folder of `way`.
 pub(super) fn leads_back(link: &Path, way: &[PathBuf]) -> bool {
     match (fs::canonicalize(link), link.parent().map(fs::canonicalize)) {
         (Ok(target), Some(Ok(parent))) => way.iter().chain([&parent]).any(|above| above.starts_with(&target)),
@@ -139,21 +139,21 @@ pub(super) fn leads_back(link: &Path, way: &[PathBuf]) -> bool {
 /// Listings of the folders of one data set.
 pub(super) struct Tree {
     root: PathBuf,
-    /// What was kept of an earlier time, and where in it each folder is, by path below the root.
+    /// The cached listings, and the range of each folder in them, by path below the root.
     kept: Vec<u8>,
     places: HashMap<String, Range<usize>>,
-    /// What is to be kept now.
+    /// The listings to cache.
     fresh: Mutex<Vec<(String, Vec<u8>)>>,
     changed: AtomicBool,
     images: AtomicUsize,
 }
 
-/// The name of the kept listing, and the version of its form.
+/// Name and format version of the cache.
 const NAME: &str = "folders";
 const VERSION: &[u8] = b"2\n";
 
 impl Tree {
-    /// Recalls what is kept in this folder.
+    /// Loads the cache of this folder.
     pub fn open(root: &Path) -> Tree {
         Self::of(root, cache::load(root, NAME, VERSION).unwrap_or_default())
     }
@@ -183,13 +183,13 @@ impl Tree {
         Some(places)
     }
 
-    /// What lies in a folder, which is below the root.
+    /// Lists a folder below the root.
     ///
     /// # Errors
     /// Those of [`Listing::read`].
     pub fn read(&self, path: &Path) -> Result<Listing, DataError> {
         let name = path.strip_prefix(&self.root).ok().and_then(Path::to_str).filter(|name| !name.is_empty());
-        // Keeping a listing changes the root, so that itself is not kept.
+        // Storing the cache changes the root, so the root itself is not cached.
         let Some(name) = name else { return Listing::read(path) };
         let changed = fs::metadata(path).ok().and_then(|metadata| cache::changed(&metadata));
         let recalled = || {
@@ -224,7 +224,7 @@ impl Tree {
         Ok(listing)
     }
 
-    /// Keeps what was read for the next time, if it is much and was not kept already.
+    /// Stores the listings if they are large and have changed.
     pub fn keep(&self) {
         if !self.changed.load(Ordering::Relaxed) || self.images.load(Ordering::Relaxed) < MANY {
             return;
@@ -240,8 +240,9 @@ impl Tree {
         cache::store(&self.root, NAME, VERSION, &out.0);
     }
 
-    /// Lists the images in each of these folders and the folders below. Each real folder is read once: first those that lie
-    /// there, then those that links lead to, unless these have been read or one of the given folders lies in them.
+    /// Lists the images in each of these folders and their subfolders. Each physical folder is read
+    /// once: first all that are reached without links, then the targets of links, except folders
+    /// already read and folders that contain one of the given folders.
     ///
     /// # Errors
     /// Those of [`Listing::read`].
@@ -260,7 +261,7 @@ impl Tree {
         Ok(branches.into_iter().map(|branch| branch.found).collect())
     }
 
-    /// Reads a folder, and the folders below it for which `enter` is true.
+    /// Reads a folder and the subfolders for which `enter` returns true.
     fn read_below(
         &self,
         root: &Path,
@@ -311,21 +312,21 @@ impl Tree {
     }
 }
 
-/// What lies in a folder and the folders below it.
+/// The images in a folder and its subfolders.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Images {
-    /// Paths below the folder.
+    /// Paths relative to the folder.
     pub images: Vec<PathBuf>,
-    /// Links that lead nowhere.
+    /// Broken links.
     pub broken: Vec<PathBuf>,
-    /// Links to folders that are not read again.
+    /// Links to folders that are not followed, because they are read anyway.
     pub repeated: Vec<PathBuf>,
-    /// Number of files of other kinds and of hidden entries.
+    /// Number of clutter entries and of files that are not images.
     pub passed_over: usize,
 }
 
 impl Images {
-    /// Adds to the notes what the folders at `path` hold besides images.
+    /// Adds notes about entries of the folders at `path` that are not images.
     pub fn note(found: &[Images], path: &Path, notes: &mut Vec<String>) {
         let path = path.display();
         let passed_over: usize = found.iter().map(|images| images.passed_over).sum();
@@ -343,13 +344,13 @@ impl Images {
     }
 }
 
-/// A folder that is being listed.
+/// The state of listing a folder.
 #[derive(Default)]
 struct Branch {
     found: Images,
-    /// The folders that were read, as paths below it.
+    /// Folders already read, relative to the listed folder.
     folders: Vec<PathBuf>,
-    /// Links to folders that were not followed yet, as paths below it.
+    /// Links to folders not yet followed, relative to the listed folder.
     links: VecDeque<PathBuf>,
 }
 
@@ -386,7 +387,7 @@ mod tests {
         let folders = names.map(|name| root.join("set").join(name));
         for folder in &folders {
             for name in names {
-                // To itself and, by a second name, to the folder of all.
+                // A link to itself and to every sibling.
                 symlink(root.join("set").join(name), folder.join(name)).unwrap();
             }
             symlink("..", folder.join("up")).unwrap();

@@ -1,12 +1,13 @@
-//! From a path to batches of pixels.
+//! Data sets: from a path to batches of pixels.
 //!
-//! [`open`] finds out what is at a path, by the table in `forms`, and gives a [`DataSet`]: class names and the splits there
-//! are, each a [`Source`], which is a [`burn::data::dataset::Dataset`] of encoded images and labels. A [`Loader`] takes a source and a
-//! [`Transform`], and decodes, crops and collects on worker threads. What it delivers depends on the seed, the epoch and the
-//! sample's index alone, so it is the same for any number of workers.
+//! [`open`] detects the form of the data at a path, using the table in `forms`, and returns a
+//! [`DataSet`]: class names and splits. Each split is a [`Source`], a
+//! [`burn::data::dataset::Dataset`] of encoded images with labels. A [`Loader`] combines a source
+//! with a [`Transform`]; its worker threads decode, crop and batch images. Batches depend only on
+//! the seed, the epoch and the sample indices, not on the number of worker threads.
 //!
-//! Decoding and resizing agree with Pillow, and crops with torchvision, because that is what published accuracies were
-//! measured with: see [`decode_rgb`] and [`Preprocess`].
+//! Decoding and resizing agree with Pillow, and crops with torchvision, because published
+//! accuracies were measured with them: see [`decode_rgb`] and [`Preprocess`].
 
 mod archive;
 mod assembly;
@@ -71,26 +72,26 @@ pub(crate) use transform::shorter_side;
 pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
 pub use walk::{Walk, is_wild};
 
-/// One sample as stored.
+/// A stored sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// The image.
     pub image: StoredImage,
-    /// The class, an index into [`DataSet::classes`].
+    /// Label, an index into [`DataSet::classes`].
     pub label: usize,
 }
 
-/// An image as a data set keeps it.
+/// An image as stored in a data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredImage {
     /// The bytes of an image file.
     Encoded(Vec<u8>),
-    /// Pixels, of data sets that are kept uncompressed.
+    /// Pixels, for data sets that are stored uncompressed.
     Pixels(RgbPixels),
 }
 
 impl StoredImage {
-    /// The pixels, decoded by [`decode_rgb`] where necessary.
+    /// Returns the pixels, decoded by [`decode_rgb`] if necessary.
     ///
     /// # Errors
     /// Those of [`decode_rgb`].
@@ -98,7 +99,7 @@ impl StoredImage {
         self.into_pixels_as(&Decoding::default())
     }
 
-    /// The pixels, decoded by [`decode()`] where necessary.
+    /// Returns the pixels, decoded by [`decode()`] if necessary.
     ///
     /// # Errors
     /// Those of [`decode()`].
@@ -110,42 +111,56 @@ impl StoredImage {
     }
 }
 
-/// A split of a data set: random access to its samples, from any thread.
+/// A split of a data set, with thread-safe random access to its samples.
 pub trait Source: Dataset<Sample, DataError> {
-    /// What to call the sample in messages: its file's path, or `data_batch_1.bin[17]`. Panics like `get` beyond the end.
+    /// Returns the sample's name for messages: its file path, or for example
+    /// `data_batch_1.bin[17]`.
+    ///
+    /// # Panics
+    /// If the index is out of bounds, like `get`.
     fn name(&self, index: usize) -> String;
 
-    /// The sample's class, without reading its image. Panics like `get` beyond the end.
+    /// Returns the sample's label without reading the image.
+    ///
+    /// # Panics
+    /// If the index is out of bounds, like `get`.
     fn label(&self, index: usize) -> usize;
 
-    /// The file that holds this sample and nothing else, if there is one. Panics like `get` beyond the end.
+    /// Returns the file that contains only this sample, if there is one.
+    ///
+    /// # Panics
+    /// If the index is out of bounds, like `get`.
     fn path(&self, _index: usize) -> Option<PathBuf> {
         None
     }
 
-    /// The files that hold several samples each, such as shards and archives. None by default.
+    /// Returns the files that contain several samples, such as shards and archives. None by
+    /// default.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    /// Which samples are best read one soon after another. None by default: any order is as good.
+    /// Returns runs of samples that are best read together. None by default, if order does not
+    /// matter for speed.
     fn runs(&self) -> Runs {
         Runs::default()
     }
 }
 
-/// Samples that lie together, of sources that are read from large files. A shuffled epoch takes the runs in random order,
-/// some side by side, and the samples of those in random order.
+/// Runs of samples that are stored together in large files. A shuffled epoch takes groups of
+/// `abreast` runs in random order and shuffles the samples of each group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Runs {
-    /// Where each run ends, ascending; the last is the number of samples. None if it does not matter.
+    /// End index of each run, ascending; the last is the number of samples. Empty if order does not
+    /// matter.
     pub ends: Vec<usize>,
-    /// How many are read side by side, at least 1.
+    /// Number of runs read concurrently, at least 1.
     pub abreast: usize,
 }
 
 impl Runs {
-    /// How many classes occur in a run on average, and how many would if the samples were mixed well.
+    /// Returns the mean number of classes per run, and the expected number if the samples were
+    /// well mixed.
     fn classes(&self, label: impl Fn(usize) -> usize) -> (f64, f64) {
         let samples = self.ends.last().copied().unwrap_or(0);
         let classes = (0..samples).map(|index| label(index) + 1).max().unwrap_or(0);
@@ -156,7 +171,8 @@ impl Runs {
                 found += usize::from(last[class] != run);
                 last[class] = run;
             }
-            // A class is missed by every one of as many draws.
+            // Expected number of classes in random draws: each draw misses a class with
+            // probability 1 - 1 / classes.
             mixed += classes as f64 * (1.0 - (1.0 - 1.0 / classes as f64).powi((end - start) as i32));
             start = end;
         }
@@ -165,18 +181,19 @@ impl Runs {
     }
 }
 
-/// The form in which a data set was found.
+/// The form of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// CIFAR-10, binary version.
     Cifar10,
     /// CIFAR-100, binary version, with its fine labels.
     Cifar100,
-    /// `train/` and `val/` (or `valid/`, `Testing/` …) of class folders.
+    /// `train/` and `val/` (or `valid/`, `Testing/` …), each with class folders.
     SplitFolders,
     /// One folder of class folders, split by seed.
     FlatFolder,
-    /// ImageNet as its makers give it: archives of archives, and a flat folder or archive of validation images.
+    /// ImageNet in its original form: archives of archives, and a flat folder or archive of
+    /// validation images.
     Ilsvrc,
     /// WebDataset: `.tar` shards of images and labels.
     Shards,
@@ -184,9 +201,9 @@ pub enum Form {
     Parquet,
     /// A CSV or TSV table, or a list, of paths and labels.
     Table,
-    /// One `.zip` or `.tar` archive of image folders.
+    /// A `.zip` or `.tar` archive of image folders.
     Archive,
-    /// The embedded set of handwritten digits.
+    /// The embedded data set of handwritten digits.
     Digits,
 }
 
@@ -207,33 +224,34 @@ impl fmt::Display for Form {
     }
 }
 
-/// A data set that was opened.
+/// An open data set.
 #[derive(Clone)]
 pub struct DataSet {
-    /// The form it was found in.
+    /// The form.
     pub form: Form,
     /// Class names; a label is an index into them.
     pub classes: Vec<String>,
-    /// Other names of each class, under which a model may know it; empty if no class has any. Of ImageNet's classes these are
-    /// WordNet's number and the words of other lists.
+    /// Other names of each class, used to match a model's classes; empty if there are none. For
+    /// ImageNet, the WordNet IDs and the words of other lists.
     pub aliases: Vec<Vec<String>>,
-    /// Whether the data came without splits, so that `val` is a part held out by the seed.
+    /// Whether the data have no splits, so that `val` was held out by seed.
     pub divided: bool,
-    /// Whether `val` is the split that the data calls test, there being no other.
+    /// Whether `val` is the split named test, if there is no validation split.
     pub val_is_test: bool,
-    /// What to train on.
+    /// Training split.
     pub train: Option<Arc<dyn Source>>,
-    /// What to validate on.
+    /// Validation split.
     pub val: Option<Arc<dyn Source>>,
-    /// A third split, of folders that have both a validation folder and `test/`.
+    /// Test split, if there is a validation split too.
     pub test: Option<Arc<dyn Source>>,
-    /// Things worth telling the user: files passed over, `test/` taken for validation, classes without validation images.
+    /// Notes for the user: skipped files, a test split used for validation, classes without
+    /// validation images.
     pub notes: Vec<String>,
 }
 
 impl DataSet {
-    /// Returns a split by its name, in any usual spelling; `all` is the images of all splits
-    /// together. `test` is the validation split only where the data calls that one test.
+    /// Returns a split by name, in any usual spelling; `all` returns the images of all splits.
+    /// `test` returns the validation split only if the data name it test.
     ///
     /// # Errors
     /// [`DataError::NoSplit`].
@@ -255,8 +273,8 @@ impl DataSet {
         })
     }
 
-    /// Returns the split to evaluate on and its name: the one asked for, or by default the
-    /// validation split, the test split, or all images of data that came without splits.
+    /// Returns the split to evaluate on, and its name: the requested one, or by default the
+    /// validation split, the test split, or all images of data without splits.
     ///
     /// # Errors
     /// [`DataError::NoSplit`].
@@ -273,14 +291,14 @@ impl DataSet {
         Ok((found.map_or(ALL, |(name, _)| *name), source))
     }
 
-    /// The splits there are, by what the data calls them.
+    /// Returns the existing splits with their names in the data.
     fn splits(&self) -> Vec<(&'static str, &Arc<dyn Source>)> {
         let val = if self.val_is_test { "test" } else { "val" };
         let splits = [("train", &self.train), (val, &self.val), ("test", &self.test)];
         splits.into_iter().filter_map(|(name, split)| Some((name, split.as_ref()?))).collect()
     }
 
-    /// Checks that there is something to learn: training images of at least two classes.
+    /// Checks that the training images have at least two classes.
     ///
     /// # Errors
     /// [`DataError::SingleClass`], [`DataError::NoSplit`].
@@ -297,13 +315,13 @@ impl DataSet {
     }
 }
 
-/// The beginning of the note about the images that are held out of data without splits.
+/// The beginning of the note about held-out images of data without splits.
 pub const NO_SPLITS: &str = "it comes without splits";
 
-/// The name of the images of all splits together.
+/// The name of all splits together.
 const ALL: &str = "all";
 
-/// The part of a split that may be unreadable: of more, results would be those of another data set.
+/// Maximum fraction of unreadable images in a split; with more, results would not be comparable.
 pub const MOST_UNREADABLE: f64 = 0.1;
 
 impl fmt::Debug for DataSet {
@@ -320,17 +338,18 @@ impl fmt::Debug for DataSet {
     }
 }
 
-/// How to open a data set.
+/// Options for opening a data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenOptions {
-    /// The part of each class to hold out for validation, in `[0, 1)`; 0 makes no validation split.
+    /// Fraction of each class to hold out for validation, in `[0, 1)`; 0 disables the validation
+    /// split.
     pub val_fraction: f64,
-    /// Decides which samples are held out.
+    /// Seed that selects the held-out samples.
     pub seed: u64,
-    /// Whether splits may have different classes, which is otherwise an error. Labels never shift by it: a class that is
-    /// missing from a split has no images there.
+    /// Whether splits may have different classes; otherwise an error. Labels are the same in all
+    /// splits; a class that is missing from a split has no images there.
     pub classes_may_differ: bool,
-    /// Columns and folders of tables, where they cannot be guessed; those after the path replace them.
+    /// Columns and folders of tables, if not detected; overridden by options after the path.
     pub table: TableOptions,
 }
 
@@ -340,11 +359,12 @@ impl Default for OpenOptions {
     }
 }
 
-/// Opens the data set at a path, the files of a pattern such as `shards/train-{000..146}.tar` or of several joined by `::`, or
-/// the embedded set that is named `digits`. [`TableOptions`] may follow the path, as in `table.csv?label=species`.
+/// Opens the data set at a path; the files of a pattern such as `shards/train-{000..146}.tar`, or
+/// of several patterns joined by `::`; or the embedded data set `digits`. [`TableOptions`] may
+/// follow the path, as in `table.csv?label=species`.
 ///
 /// # Errors
-/// Every [`DataError`] that concerns files, folders and class names; images are not decoded here.
+/// Any [`DataError`] about files, folders and class names; images are not decoded.
 pub fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
     if !(0.0..1.0).contains(&options.val_fraction) {
         return Err(DataError::ValFraction(options.val_fraction));
@@ -355,21 +375,21 @@ pub fn open(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
     forms::open(data, options)
 }
 
-/// Returns whether a folder's name is that of a split.
+/// Returns whether a folder is named like a split.
 pub(crate) fn is_split_name(name: &str) -> bool {
     Role::of_name(name).is_some()
 }
 
-/// The first few names, and how many more.
+/// Lists the first few names and the number of others.
 pub(crate) fn enumerate(names: &[&str]) -> String {
     const SHOWN: usize = 5;
     let shown = names[..names.len().min(SHOWN)].join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
-/// Divides samples into training and validation so that each class gives its part: the indices of both, ascending.
+/// Splits samples into training and validation by class. Returns the indices of both, ascending.
 ///
-/// A class of two or more samples gives at least one to each side (of `fraction` 0, all to training).
+/// A class of two or more samples has at least one in each split (unless the fraction is 0).
 fn stratified(labels: &[usize], classes: usize, options: &OpenOptions) -> (Vec<usize>, Vec<usize>) {
     use rand::seq::SliceRandom;
 

@@ -1,21 +1,22 @@
-//! Patterns of paths: `{000..146}` and `{train,val}` as a shell expands them, `*`, `?` and `[…]` as it matches them.
+//! Path patterns: `{000..146}` and `{train,val}` are expanded and `*`, `?` and `[…]` matched as by
+//! a shell.
 
 use std::path::PathBuf;
 
 use super::DataError;
 
-/// The most paths that one pattern may stand for.
+/// Maximum number of paths of a pattern.
 const MOST: usize = 1 << 20;
 
-/// Whether there is anything to expand, or several paths joined by `::` as WebDataset joins them.
+/// Returns whether a text is a pattern, or several paths joined by `::` as in WebDataset.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains("::") || text.contains(['{', '*', '?', '['])
 }
 
-/// The files that a pattern stands for, in its order; those of a `*` sorted.
+/// Returns the files of a pattern in its order; the matches of a `*` are sorted.
 ///
 /// # Errors
-/// Braces that do not match; a path that braces name and that does not exist; a `*` that matches nothing.
+/// Unbalanced braces; a path from braces that does not exist; a wildcard without matches.
 pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
     let refused = |why: &str| DataError::Pattern { pattern: pattern.into(), why: why.into() };
     let mut files = Vec::new();
@@ -40,7 +41,7 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-/// Expands braces: lists `{a,b}`, ranges `{08..11}` that keep their zeros, and either within a list.
+/// Expands braces: lists `{a,b}`, zero-padded ranges `{08..11}`, and nested combinations.
 fn braces(text: &str) -> Result<Vec<String>, &'static str> {
     let Some(open) = text.find('{') else {
         return if text.contains('}') { Err("a } without its {") } else { Ok(vec![text.into()]) };
@@ -76,7 +77,7 @@ fn braces(text: &str) -> Result<Vec<String>, &'static str> {
     Ok(inner.iter().flat_map(|inner| rest.iter().map(move |rest| format!("{before}{inner}{rest}"))).collect())
 }
 
-/// The numbers of `first..last`, as wide as the wider of them where it begins with a zero.
+/// Expands `first..last`; if either has leading zeros, all numbers are padded to the wider one.
 fn range(text: &str) -> Result<Option<Vec<String>>, &'static str> {
     let Some((first, last)) = text.split_once("..").filter(|_| !text.contains(['{', ','])) else { return Ok(None) };
     let number = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! Text files: decoded without loss, or refused with their likely encoding.
+//! Lossless decoding of text files. Other encodings are rejected with the likely encoding.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub fn read_text(path: &Path) -> Result<String, DataError> {
     decode_text(bytes, path)
 }
 
-/// Decodes the contents of the text file at `path`, as [`read_text`] does.
+/// Decodes the contents of the text file at `path`, like [`read_text`].
 pub(super) fn decode_text(mut bytes: Vec<u8>, path: &Path) -> Result<String, DataError> {
     let wrong = |line: usize, likely| DataError::Encoding { path: path.into(), line, likely };
     if bytes.starts_with(b"\xff\xfe\0\0") || bytes.starts_with(b"\0\0\xfe\xff") {
@@ -40,7 +40,7 @@ pub(super) fn decode_text(mut bytes: Vec<u8>, path: &Path) -> Result<String, Dat
     })
 }
 
-/// Decodes UTF-16; the error is the line of the first wrong unit.
+/// Decodes UTF-16; the error is the line number of the first invalid unit.
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, usize> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     let text = char::decode_utf16(pairs.iter().map(|&pair| unit(pair)));
@@ -54,23 +54,24 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, usize> {
     if rest.is_empty() { Ok(decoded) } else { Err(line_of(decoded.as_bytes(), decoded.len())) }
 }
 
-/// The number of the line, from 1, in which a byte is.
+/// Returns the line number, from 1, of a byte.
 fn line_of(bytes: &[u8], at: usize) -> usize {
     1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// Guesses the encoding of text that is not UTF-8, by iconv's name.
+/// Guesses the encoding of text that is not UTF-8; returns iconv's name.
 ///
-/// Western European text has single accented letters between ASCII ones. Cyrillic words are runs of letters, whose lower
-/// case is the upper half of the range in Windows-1251 and the lower half in KOI8-R. East Asian characters are pairs of
-/// bytes, of which Shift_JIS uses leading bytes for kana that GBK hardly uses.
+/// Western European text has single accented letters between ASCII letters. Cyrillic words are runs
+/// of non-ASCII letters; lowercase is the upper half of the range in Windows-1251 and the lower
+/// half in KOI8-R. East Asian characters are byte pairs; Shift_JIS uses leading bytes for kana that
+/// are rare in GBK.
 fn likely_encoding(bytes: &[u8]) -> &'static str {
     let high: Vec<u8> = bytes.iter().copied().filter(|&byte| byte >= 0x80).collect();
     let runs = bytes.split(u8::is_ascii).filter(|run| !run.is_empty()).count();
     let share = |range: std::ops::RangeInclusive<u8>| {
         high.iter().filter(|byte| range.contains(byte)).count() as f64 / high.len() as f64
     };
-    // In Windows-1251, two letters are apart from the others.
+    // Windows-1251 has two letters outside the range of the others.
     let cyrillic = share(0xc0..=0xff) + share(0xa8..=0xa8) + share(0xb8..=0xb8) > 0.95;
     let kana = bytes.windows(2).filter(|pair| matches!(pair, [0x82, 0x9f..=0xf1] | [0x83, 0x40..=0x96])).count();
     match () {
@@ -86,7 +87,7 @@ fn likely_encoding(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Whether all bytes beyond ASCII begin or end a pair.
+/// Returns whether all non-ASCII bytes form valid pairs.
 fn pairs(bytes: &[u8], lead: fn(u8) -> bool, trail: fn(u8) -> bool) -> bool {
     let mut bytes = bytes.iter().copied();
     while let Some(byte) = bytes.next() {
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn utf8_and_utf16_with_a_mark_are_decoded() {
+    fn utf8_and_marked_utf16_are_decoded() {
         let text = "path,label\r\n1.jpg,пёс\r\n2.jpg,🐈\r\n";
         let marked = format!("\u{feff}{text}");
         assert_eq!(decode(text.as_bytes()), Ok(text.into()));
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn other_encodings_are_refused_with_line_and_name() {
+    fn other_encodings_are_rejected_with_line_and_name() {
         assert_eq!(decode(&utf16("a\nb", u16::to_le_bytes)), Err((1, "UTF-16LE")));
         assert_eq!(decode(&utf16("a\nb", u16::to_be_bytes)), Err((1, "UTF-16BE")));
         assert_eq!(decode(b"\xff\xfea\0\n\0\x00\xd8b\0"), Err((2, "UTF-16LE")));
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(decode(b"1.jpg,cat\n2.jpg,caf\xe9\n3.jpg,M\xfcller\n"), Err((2, "WINDOWS-1252")));
         assert_eq!(decode(b"1.jpg,\xc3\xa8\n2.jpg,\xb9\xb7\xb9\xb7\n3.jpg,\xd0\xa1\xc3\xa8\n"), Err((2, "GB18030")));
         assert_eq!(decode(b"1.jpg,\x94\x4c\n2.jpg,\x82\xb1\x82\xa2\x82\xca\n"), Err((1, "SHIFT_JIS")));
-        // Text that was cut within a character is damaged UTF-8.
+        // UTF-8 truncated within a character.
         assert!(decode("1.jpg,пёс".as_bytes().split_last().unwrap().1).is_err());
     }
 }
