@@ -74,8 +74,8 @@ pub fn draw_from(numbers: DispatchTensor) -> Drawing {
     Drawing(())
 }
 
-/// Returns the dropout mask for the next layer, `[count]` without autodiff: each value is `1 / (1 -
-/// probability)` or 0. Returns `None` if this thread has no seed.
+/// Returns the dropout mask for the next layer, `[count]` without autodiff: each value is
+/// `1 / (1 - probability)` or 0. Returns `None` if this thread has no seed.
 pub fn kept(count: usize, probability: f64) -> Option<Tensor<1>> {
     SOURCE.with_borrow_mut(|source| {
         let source = source.as_mut()?;

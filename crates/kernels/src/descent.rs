@@ -33,8 +33,9 @@ pub enum Descent {
         /// Learning rate.
         lr: f32,
     },
-    /// TensorFlow's RMSProp: `g ← g + decay·p`, `s ← s + rise·(g² - s)`, `b ← momentum·b + lr·g/√(s
-    /// + epsilon)`, `p ← p - b`, with first moment `b` and second moment `s`.
+    /// TensorFlow's RMSProp: `g ← g + decay·p`, `s ← s + rise·(g² - s)`,
+    /// `b ← momentum·b + lr·g/√(s + epsilon)`, `p ← p - b`, with first moment `b` and second moment
+    /// `s`.
     RmsPropTf {
         /// Weight decay, as an L2 penalty.
         decay: f32,
@@ -47,8 +48,8 @@ pub enum Descent {
         /// Learning rate.
         lr: f32,
     },
-    /// AdamW: `m ← m + rises₁·(g - m)`, `v ← beta·v + rises₂·g²`, `p ← keep·p - rate·m / (√v·root +
-    /// epsilon)`.
+    /// AdamW: `m ← m + rises₁·(g - m)`, `v ← beta·v + rises₂·g²`,
+    /// `p ← keep·p - rate·m / (√v·root + epsilon)`.
     AdamW {
         /// Factor of the parameter by decoupled weight decay.
         keep: f32,

@@ -1,6 +1,8 @@
-//! State dictionaries: a network's tensors out to, and in from, safetensors in torchvision's or another key layout.
+//! State dictionaries: writes a network's tensors to safetensors, and reads them, in torchvision's
+//! or another key layout.
 //!
-//! What is written here loads in the layout's home with `load_state_dict(load_file(path), strict=True)`.
+//! A written file loads in the layout's library with
+//! `load_state_dict(load_file(path), strict=True)`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::layout::{Layout, TensorInfo, tensors};
 use crate::{Architecture, Network};
 
-/// Suffix of PyTorch's batch counter, which a strict `load_state_dict` wants and nothing reads.
+/// Suffix of PyTorch's batch counter, which a strict `load_state_dict` requires but nothing uses.
 const BATCH_COUNTER: &str = "num_batches_tracked";
 /// Suffix of batch-norm's running variance, in every layout.
 const VARIANCE: &str = "running_var";
@@ -31,29 +33,29 @@ pub enum Precision {
     Bf16,
 }
 
-/// What can be wrong with a weights file.
+/// Errors of weights files.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// Not a safetensors file, or a damaged one.
+    /// The file is damaged or not a safetensors file.
     #[error("not a whole safetensors file ({0})")]
     Format(#[from] SafeTensorError),
-    /// Tensors that the network has are not there.
+    /// The file lacks tensors of the network.
     #[error("{count} of the network's tensors are missing, the first is `{first}`")]
     Missing {
         /// First missing key.
         first: String,
-        /// How many are missing.
+        /// Number of missing keys.
         count: usize,
     },
-    /// Tensors are there that the network does not have.
+    /// The file has tensors that the network does not have.
     #[error("{count} tensors do not belong to this network, the first is `{first}`")]
     Unexpected {
-        /// First foreign key.
+        /// First unexpected key.
         first: String,
-        /// How many there are.
+        /// Number of unexpected keys.
         count: usize,
     },
-    /// A tensor of another shape.
+    /// A tensor has another shape than in the network.
     #[error("`{key}` has shape {found:?}, but this network's is {expected:?}")]
     Shape {
         /// Key of the tensor.
@@ -63,7 +65,7 @@ pub enum WeightsError {
         /// Shape of the network.
         expected: Vec<usize>,
     },
-    /// A tensor of a type that holds no weights.
+    /// A tensor has a type that is not a weight type.
     #[error("`{key}` has type {dtype:?}, but weights are F64, F32, F16 or BF16")]
     Type {
         /// Key of the tensor.
@@ -71,7 +73,7 @@ pub enum WeightsError {
         /// Its type.
         dtype: Dtype,
     },
-    /// A value that is not finite, or not in the type it is to be written in.
+    /// A value is not finite, or not finite in the precision to be written.
     #[error("`{key}` has a value that is not finite{}", if *.written == Precision::F32 { "" } else { " in the precision asked for" })]
     NotFinite {
         /// Key of the tensor.
@@ -79,7 +81,7 @@ pub enum WeightsError {
         /// Precision it was read or written in.
         written: Precision,
     },
-    /// A variance below zero, whose root would make every output NaN.
+    /// A variance is negative, whose square root would make every output NaN.
     #[error("`{key}` has a negative value, which no variance can have")]
     NegativeVariance {
         /// Key of the tensor.
@@ -87,19 +89,21 @@ pub enum WeightsError {
     },
 }
 
-/// A key from a stranger's file, for people: of reasonable length, and without what would move a terminal's cursor.
+/// Formats a key from an untrusted file for printing: limits its length and escapes control
+/// characters.
 pub(crate) fn shown(key: &str) -> String {
     const LONGEST: usize = 120;
     let escaped: String = key.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if key.chars().nth(LONGEST).is_some() { escaped + "…" } else { escaped }
 }
 
-/// The tensors of `network` as f32 with torchvision's keys, in [`tensors`]' order: parameters and running statistics.
+/// Returns the tensors of `network` as f32 with torchvision's keys, in the order of [`tensors`]:
+/// parameters and running statistics.
 pub fn state_dict(network: &Network) -> Vec<(TensorInfo, TensorData)> {
     state_dict_in(network, Layout::Torchvision)
 }
 
-/// The tensors of `network` as f32 with the keys of `layout`, in its order.
+/// Returns the tensors of `network` as f32 with the keys of `layout`, in its order.
 pub fn state_dict_in(network: &Network, layout: Layout) -> Vec<(TensorInfo, TensorData)> {
     let mut collector = Collector::default();
     network.visit(&mut collector);
@@ -107,10 +111,11 @@ pub fn state_dict_in(network: &Network, layout: Layout) -> Vec<(TensorInfo, Tens
     list.filter_map(|info| collector.found.remove(&info.path).map(|data| (info, data))).collect()
 }
 
-/// Puts tensors, by torchvision's keys or another [`Layout`]'s, into `network`.
+/// Loads tensors with the keys of torchvision or another [`Layout`] into `network`.
 ///
 /// # Errors
-/// A tensor that is missing, foreign or of another shape, a negative variance: nothing is loaded by halves.
+/// If a tensor is missing, unexpected or of another shape, or if a variance is negative. Nothing is
+/// loaded partially.
 pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>) -> Result<Network, WeightsError> {
     state.retain(|key, _| !key.ends_with(BATCH_COUNTER));
     let architecture = network.architecture();
@@ -125,14 +130,15 @@ pub fn load_state_dict(network: Network, mut state: HashMap<String, TensorData>)
     Ok(network.map(&mut Loader { path: Vec::new(), values }))
 }
 
-/// `network` with another number of classes or input channels: everything else keeps its weights.
+/// Returns `network` with another number of classes or input channels; all other weights are kept.
 ///
-/// Another number of classes replaces the classifier by [`new_classifier`]. Another number of input channels keeps what the stem has learnt, as
-/// timm does: for 1 its weights are summed over the channels, for n they are repeated and scaled so that the output keeps
-/// its size.
+/// Another number of classes replaces the classifier by [`new_classifier`]. Another number of input
+/// channels reuses the stem's weights as timm does: for one channel they are summed over the
+/// channels, for n channels they are repeated and scaled so that the magnitude of the output is
+/// kept.
 ///
 /// # Errors
-/// `architecture` differs from the network's in more than that.
+/// If `architecture` differs from the network's in anything else.
 pub fn adapt(network: &Network, architecture: &Architecture) -> Result<Network, WeightsError> {
     let device = network.classifier.weight.val().device();
     let fresh = Network::new(architecture, &device);
@@ -165,10 +171,11 @@ pub fn new_classifier(architecture: &Architecture) -> impl Iterator<Item = (Stri
     classifier.map(|info| (info.key, TensorData::zeros::<f32, _>(info.shape)))
 }
 
-/// Writes `network` as a safetensors file's bytes in torchvision's layout, with `metadata` in its header.
+/// Writes `network` as the bytes of a safetensors file in torchvision's layout, with `metadata` in
+/// its header.
 ///
 /// # Errors
-/// A weight that is not finite in the `precision` asked for.
+/// If a weight is not finite in `precision`.
 pub fn to_safetensors(
     network: &Network,
     precision: Precision,
@@ -177,10 +184,11 @@ pub fn to_safetensors(
     to_safetensors_in(network, Layout::Torchvision, precision, metadata)
 }
 
-/// Writes `network` as a safetensors file's bytes in any layout, with `metadata` in its header.
+/// Writes `network` as the bytes of a safetensors file in any layout, with `metadata` in its
+/// header.
 ///
 /// # Errors
-/// A weight that is not finite in the `precision` asked for.
+/// If a weight is not finite in `precision`.
 pub fn to_safetensors_in(
     network: &Network,
     layout: Layout,
@@ -203,11 +211,11 @@ pub fn to_safetensors_in(
     Ok(safetensors::serialize(views, metadata)?)
 }
 
-/// Checks that a safetensors file's bytes hold the tensors of `architecture`, allocating none of them: a header may name a
-/// network much larger than the file.
+/// Checks that the bytes of a safetensors file contain the tensors of `architecture`, without
+/// allocating them: a header may describe a network that is much larger than the file.
 ///
 /// # Errors
-/// A damaged file, a tensor that is missing, foreign or of another shape.
+/// If the file is damaged, or if a tensor is missing, unexpected or of another shape.
 pub fn check_safetensors(architecture: &Architecture, bytes: &[u8]) -> Result<(), WeightsError> {
     let file = SafeTensors::deserialize(bytes)?;
     let found = file.iter().filter(|(key, _)| !key.ends_with(BATCH_COUNTER));
@@ -216,7 +224,7 @@ pub fn check_safetensors(architecture: &Architecture, bytes: &[u8]) -> Result<()
     compare(&layout.tensors(architecture), &found, |shape| shape.clone())
 }
 
-/// Are the tensors of `list` all in `found`, by key, with their shapes, and no others?
+/// Checks that `found` has exactly the keys of `list`, with the same shapes.
 fn compare<T>(
     list: &[TensorInfo],
     found: &HashMap<String, T>,
@@ -241,10 +249,11 @@ fn compare<T>(
     }
 }
 
-/// Reads a safetensors file's bytes into `network`, converting every float type to f32.
+/// Reads the bytes of a safetensors file into `network`, converting every float type to f32.
 ///
 /// # Errors
-/// A damaged file, a tensor that is missing, foreign, of another shape or not finite, a negative variance.
+/// If the file is damaged, if a tensor is missing, unexpected, of another shape or not finite, or
+/// if a variance is negative.
 pub fn from_safetensors(network: Network, bytes: &[u8]) -> Result<Network, WeightsError> {
     let mut state = HashMap::new();
     for (key, view) in SafeTensors::deserialize(bytes)?.iter() {
@@ -264,7 +273,7 @@ pub fn from_safetensors(network: Network, bytes: &[u8]) -> Result<Network, Weigh
 /// Checks that every tensor of `network` is finite when written in `precision`.
 ///
 /// # Errors
-/// The first that is not.
+/// Names the first tensor that is not.
 pub fn check_precision(network: &Network, precision: Precision) -> Result<(), WeightsError> {
     match state_dict(network).into_iter().find(|(_, data)| encode(data.iter::<f32>(), precision).is_none()) {
         Some((info, _)) => Err(WeightsError::NotFinite { key: info.key, written: precision }),
@@ -301,7 +310,7 @@ fn encode(values: impl Iterator<Item = f32>, precision: Precision) -> Option<(Dt
     finite.then_some((dtype, bytes))
 }
 
-/// Little-endian floats of `dtype` as f32, or `None` for any other type.
+/// Decodes little-endian floats of `dtype` to f32, or returns `None` for any other type.
 fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect()
@@ -375,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_survives_the_round_trip() {
+    fn safetensors_round_trip_preserves_logits() {
         let original = small(1);
         let bytes = to_safetensors(&original, Precision::F32, None).unwrap();
         let loaded = from_safetensors(small(2), &bytes).unwrap();
@@ -384,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn every_layout_comes_back_as_it_went() {
+    fn safetensors_round_trip_preserves_logits_in_every_layout() {
         let original = small(1);
         for layout in Layout::ALL.into_iter().filter(|layout| layout.holds(original.architecture())) {
             let bytes = to_safetensors_in(&original, layout, Precision::F32, None).unwrap();
@@ -395,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_half_the_size_and_nearly_the_same() {
+    fn half_precision_halves_the_size_and_keeps_logits_close() {
         let original = small(1);
         let full = to_safetensors(&original, Precision::F32, None).unwrap();
         for precision in [Precision::F16, Precision::Bf16] {
@@ -409,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_files_are_refused_whole() {
+    fn invalid_or_mismatching_files_are_rejected() {
         let bytes = to_safetensors(&small(1), Precision::F32, None).unwrap();
         let cut = from_safetensors(small(2), &bytes[..bytes.len() / 2]);
         assert!(matches!(cut, Err(WeightsError::Format(_))));
@@ -422,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_and_stems_are_adapted() {
+    fn adapt_replaces_the_classifier_and_converts_the_stem() {
         let original = small(1);
         let mut options = ArchitectureOptions::new("mobilenet_v2_0.1", 5);
         options.input_channels = 1;
@@ -434,7 +443,7 @@ mod tests {
             let grey = Tensor::<4>::full([1, 32, 32, channels], 0.5, &Device::default());
             network.features(grey).into_data().try_to_vec().unwrap()
         };
-        // A grey image looks the same in one channel as in three, up to rounding.
+        // A gray image gives the same features in one channel as in three, up to rounding.
         for (a, b) in features(&grey, 1).iter().zip(features(&original, 3)) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }
@@ -447,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn negative_variances_are_named() {
+    fn negative_variances_are_rejected_with_their_key() {
         for layout in [Layout::Torchvision, Layout::Timm, Layout::HuggingFace] {
             let mut state: HashMap<_, _> =
                 state_dict_in(&small(1), layout).into_iter().map(|(info, data)| (info.key, data)).collect();
@@ -464,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_overflow_are_named() {
+    fn overflow_in_f16_is_reported_with_its_key() {
         let network = small(1);
         let (info, _) = state_dict(&network).swap_remove(3);
         let mut state: HashMap<_, _> = state_dict(&network).into_iter().map(|(info, data)| (info.key, data)).collect();

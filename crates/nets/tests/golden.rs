@@ -1,7 +1,8 @@
-//! Logits, loss, running statistics and gradients equal torchvision's, for the same weights and images.
+//! Compares logits, loss, running statistics and gradients with torchvision's, for the same weights
+//! and images.
 //!
-//! `scripts/golden_nets.py` ran torchvision in double precision and wrote `fixtures/golden_*.json`; weights and images
-//! follow from a formula (see [`uniform`]) and are in no file.
+//! `scripts/golden_nets.py` ran torchvision in double precision and wrote `fixtures/golden_*.json`.
+//! Weights and images are not stored: a formula generates them (see [`uniform`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -23,7 +24,7 @@ struct Fixture {
     train: Run,
 }
 
-/// Batch-norms' weights and biases are `[a, b]`: a + b·u.
+/// Weights and biases of batch-norms are a + b·u, stored as `[a, b]`.
 #[derive(Deserialize)]
 struct NormScales {
     weight: [f64; 2],
@@ -34,13 +35,14 @@ struct NormScales {
 struct Run {
     logits: Vec<Vec<f64>>,
     loss: f64,
-    /// Norm and projection of gradients, and of running statistics after training's one forward.
+    /// Norm and projection of gradients, and of running statistics after one forward pass in
+    /// training mode.
     probes: BTreeMap<String, [f64; 2]>,
-    /// The first values of some of them.
+    /// The first values of some tensors.
     first: BTreeMap<String, Vec<f64>>,
 }
 
-/// `count` values in [-1, 1), exact in f32: splitmix64 of FNV-1a(key) + index.
+/// Returns `count` values in [-1, 1), exact in f32: splitmix64 of FNV-1a(key) + index.
 fn uniform(key: &str, count: usize) -> impl Iterator<Item = f64> + use<> {
     let seed =
         key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
@@ -53,7 +55,7 @@ fn uniform(key: &str, count: usize) -> impl Iterator<Item = f64> + use<> {
     })
 }
 
-/// The tensor of a key, scaled by its kind.
+/// Returns the values of a tensor, scaled according to its kind.
 fn fill(TensorInfo { path, key, shape, .. }: &TensorInfo, norm: &NormScales) -> TensorData {
     let fan_in = shape[1..].iter().product::<usize>() as f64;
     let kind = key.rsplit('.').next().unwrap();
@@ -69,7 +71,7 @@ fn fill(TensorInfo { path, key, shape, .. }: &TensorInfo, norm: &NormScales) -> 
     TensorData::new(values, shape.clone())
 }
 
-/// Noise, each image with a contrast and a brightness of its own.
+/// Returns noise images, each with its own contrast and brightness.
 fn images(shape: [usize; 4], device: &Device) -> Tensor<4> {
     let size = shape[1..].iter().product::<usize>();
     let values: Vec<f32> = uniform("images", shape[0] * size)
@@ -87,7 +89,7 @@ fn fixture(name: &str) -> Fixture {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The network of a name, filled, without dropout and stochastic depth.
+/// Returns the network of this name with generated weights, without dropout and stochastic depth.
 fn network(name: &str, norm: &NormScales, device: &Device) -> Network {
     let mut options = ArchitectureOptions::new(name, 10);
     options.dropout = Some(0.0);
@@ -97,13 +99,13 @@ fn network(name: &str, norm: &NormScales, device: &Device) -> Network {
     load_state_dict(architecture.init(device), state).unwrap()
 }
 
-/// Mean cross-entropy.
+/// Returns the mean cross-entropy.
 fn cross_entropy(logits: Tensor<2>, labels: &[i64]) -> Tensor<1> {
     let labels = Tensor::<1, Int>::from_data(TensorData::from(labels), &logits.device());
     log_softmax(logits, 1).gather(1, labels.unsqueeze_dim(1)).mean().neg()
 }
 
-/// Gradients of a network's parameters, by module path.
+/// Collects the gradients of a network's parameters by module path.
 struct Collector<'a> {
     path: Vec<String>,
     gradients: &'a Gradients,
@@ -124,7 +126,7 @@ impl ModuleVisitor for Collector<'_> {
     }
 }
 
-/// Gradients and running statistics by torchvision's keys.
+/// Returns gradients and running statistics by torchvision's keys.
 fn gradients_and_statistics(network: &Network, gradients: &Gradients) -> HashMap<String, Vec<f64>> {
     let mut collector = Collector { path: Vec::new(), gradients, found: HashMap::new() };
     network.visit(&mut collector);
@@ -140,7 +142,8 @@ fn gradients_and_statistics(network: &Network, gradients: &Gradients) -> HashMap
     by_key
 }
 
-/// The largest difference of its kind, in units of the expected values' size, and where it is.
+/// The largest difference of a kind, relative to the magnitude of the expected values, and its
+/// place.
 #[derive(Default)]
 struct Worst {
     difference: f64,
@@ -161,7 +164,7 @@ impl fmt::Display for Worst {
     }
 }
 
-/// What differs from torchvision.
+/// Differences from torchvision.
 #[derive(Default)]
 struct Differences {
     logits: Worst,
@@ -187,8 +190,9 @@ impl Differences {
         let mut seen = Self::of_logits(run, logits);
         let loss = f64::from(loss.into_scalar::<f32>());
         seen.loss.note("loss", (loss - run.loss).abs() / run.loss);
-        // The gradient of a bias whose layer's output is normalised again is nothing but rounding, so no gradient's
-        // unit is smaller than a thousandth of the largest.
+        // If a layer's output is normalized again, the gradient of its bias consists only of
+        // rounding errors. No gradient's unit is therefore smaller than a thousandth of the largest
+        // norm.
         let is_statistic = |key: &str| key.contains("running_");
         let gradients = run.probes.iter().filter(|(key, _)| !is_statistic(key));
         let smallest = gradients.map(|(_, [norm, _])| *norm).fold(0.0, f64::max) / 1000.0;
@@ -203,7 +207,7 @@ impl Differences {
             let direction = uniform(&format!("probe {key}"), values.len());
             let found_projection: f64 = values.iter().zip(direction).map(|(value, u)| value * u).sum();
             worst.note(key, (found_projection - projection).abs() / unit);
-            // Single values against the root mean square of all.
+            // Single values are compared relative to the root mean square of the tensor.
             let unit = unit / (values.len() as f64).sqrt();
             for (value, expected) in values.iter().zip(run.first.get(key).into_iter().flatten()) {
                 worst.note(key, (value - expected).abs() / unit);
@@ -212,7 +216,8 @@ impl Differences {
         seen
     }
 
-    /// Prints what was seen and compares it with `limits` for logits, loss, statistics and gradients.
+    /// Prints the differences and compares them with `limits` for logits, loss, statistics and
+    /// gradients.
     fn check(&self, name: &str, limits: [f64; 4]) {
         let kinds = ["logits", "loss", "statistics", "gradients"];
         let found = [&self.logits, &self.loss, &self.statistics, &self.gradients];
@@ -225,7 +230,8 @@ impl Differences {
     }
 }
 
-/// One forward and backward pass of a network without dropout; compared with torchvision's, and the network after it.
+/// Runs one forward and backward pass of a network without dropout. Returns the differences from
+/// torchvision, and the network afterwards.
 fn train(name: &str, frozen: bool) -> (Differences, Network) {
     let Fixture { images: shape, labels, norm, eval, train } = fixture(name);
     let device = Device::default().autodiff();
@@ -238,11 +244,12 @@ fn train(name: &str, frozen: bool) -> (Differences, Network) {
     (Differences::of_training(&run, logits, loss, &found), network)
 }
 
-// The limits are about five times what the CPU backend shows, which is what torchvision's own float32 shows.
+// The limits are about five times the differences of the CPU backend, which are those of
+// torchvision's own float32.
 
 #[test]
-fn evaluation_equals_torchvisions() {
-    // Seen: 8.1e-6, 6.5e-7, 4.0e-7.
+fn evaluation_matches_torchvision() {
+    // Measured: 8.1e-6, 6.5e-7, 4.0e-7.
     for (name, limit) in [("mobilenet_v2", 4e-5), ("mobilenet_v2_0.5", 3e-6), ("efficientnet_b0", 2e-6)] {
         let Fixture { images: shape, norm, eval, .. } = fixture(name);
         let device = Device::default();
@@ -252,14 +259,16 @@ fn evaluation_equals_torchvisions() {
 }
 
 #[test]
-fn training_equals_torchvisions() {
+fn training_matches_torchvision() {
     for (name, limits) in [
-        // Seen: 1.3e-5, 1.8e-6, 3.1e-6, 1.2e-2. Rounding moves some activations over a kink of ReLU6, and each jump
-        // moves all gradients before it: rounding the inputs and weights of torchvision's float64 run does the same.
+        // Measured: 1.3e-5, 1.8e-6, 3.1e-6, 1.2e-2. Rounding moves some activations across a kink
+        // of ReLU6, and each jump changes all gradients before it. Rounding the inputs and weights
+        // of torchvision's float64 run has the same effect.
         ("mobilenet_v2", [6e-5, 1e-5, 1.5e-5, 6e-2]),
-        // Seen: 3.8e-7, 8.0e-8, 6.9e-7, 1.2e-4. Here the norms keep everything between the kinks.
+        // Measured: 3.8e-7, 8.0e-8, 6.9e-7, 1.2e-4. Here the norms keep all values away from the
+        // kinks.
         ("mobilenet_v2_0.5", [2e-6, 1e-6, 3.5e-6, 6e-4]),
-        // Seen: 8.4e-6, 1.5e-7, 2.7e-6, 7.7e-5. SiLU has no kinks.
+        // Measured: 8.4e-6, 1.5e-7, 2.7e-6, 7.7e-5. SiLU has no kinks.
         ("efficientnet_b0", [4e-5, 1e-6, 1.5e-5, 4e-4]),
     ] {
         train(name, false).0.check(name, limits);
@@ -267,13 +276,13 @@ fn training_equals_torchvisions() {
 }
 
 #[test]
-fn frozen_norms_train_as_torchvisions_in_eval_mode_and_stay_as_they_are() {
+fn frozen_batch_norms_match_torchvision_in_eval_mode_and_keep_their_statistics() {
     for (name, limits) in [
-        // Seen: 8.1e-6, 7.8e-7, none, 1.7e-5.
+        // Measured: 8.1e-6, 7.8e-7, none, 1.7e-5.
         ("mobilenet_v2", [4e-5, 4e-6, 0.0, 1e-4]),
-        // Seen: 6.5e-7, 1.1e-7, none, 4.6e-7.
+        // Measured: 6.5e-7, 1.1e-7, none, 4.6e-7.
         ("mobilenet_v2_0.5", [3e-6, 1e-6, 0.0, 4e-6]),
-        // Seen: 4.0e-7, 8.1e-8, none, 2.1e-6.
+        // Measured: 4.0e-7, 8.1e-8, none, 2.1e-6.
         ("efficientnet_b0", [2e-6, 1e-6, 0.0, 1e-5]),
     ] {
         let (differences, network) = train(name, true);

@@ -1,4 +1,4 @@
-//! Parameter counts and multiply-accumulates equal torchvision's, to the digit.
+//! Compares parameter counts and multiply-accumulates with torchvision and timm.
 
 use mbconv_nets::{Architecture, ArchitectureOptions, Summary};
 
@@ -11,8 +11,8 @@ fn parameters(name: &str, classes: usize) -> usize {
 }
 
 #[test]
-fn mobilenet_v2_parameters() {
-    // The last is d-li14's, counted of torchvision's with `round_nearest=4`.
+fn mobilenet_v2_parameter_counts_match_torchvision() {
+    // The last is d-li14's network, counted in torchvision's code with `round_nearest=4`.
     for (width, thousand, ten) in [
         ("0.1", 1_367_080, 98_890),
         ("0.25", 1_519_112, 250_922),
@@ -30,7 +30,7 @@ fn mobilenet_v2_parameters() {
 }
 
 #[test]
-fn efficientnet_parameters() {
+fn efficientnet_parameter_counts_match_torchvision() {
     for (number, thousand, ten) in [
         (0, 5_288_548, 4_020_358),
         (1, 7_794_184, 6_525_994),
@@ -47,8 +47,8 @@ fn efficientnet_parameters() {
 }
 
 #[test]
-fn parameters_and_multiply_accumulates_of_timms_networks() {
-    // timm 1.0.31's own modules, counted layer by layer at the side given.
+fn parameters_and_multiply_accumulates_match_timm() {
+    // Counted layer by layer from the modules of timm 1.0.31, at the given image size.
     for (name, parameters, side, macs) in [
         ("mobilenet_v2_110d", 4_516_520, 224, 430_516_080),
         ("mobilenet_v2_120d", 5_831_144, 224, 668_857_568),
@@ -72,7 +72,7 @@ fn parameters_and_multiply_accumulates_of_timms_networks() {
 }
 
 #[test]
-fn multiply_accumulates() {
+fn multiply_accumulates_match_published_numbers() {
     let mobilenet = architecture("mobilenet_v2", 1000);
     assert_eq!(Summary::new(&mobilenet, 224).unwrap().macs, 300_774_272);
     for (number, giga) in

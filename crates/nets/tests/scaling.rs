@@ -1,11 +1,12 @@
-//! Scaling by width and depth: rounding as published, and what must hold at every multiplier.
+//! Scaling by width and depth: published rounding rules, and properties that hold for every
+//! multiplier.
 
 use mbconv_nets::architecture::{round_channels, round_repeats};
 use mbconv_nets::registry::NAMES;
 use mbconv_nets::{Architecture, ArchitectureOptions, Summary};
 use proptest::prelude::*;
 
-/// One base of every kind.
+/// One base network of every kind.
 const BASES: [&str; 6] = [
     "efficientnet_b0",
     "efficientnet_lite0",
@@ -28,8 +29,9 @@ fn blocks_by_stage(architecture: &Architecture) -> Vec<usize> {
 }
 
 #[test]
-fn channels_round_as_the_authors_code_does() {
-    // `round_filters` of the EfficientNet authors' and `_make_divisible` of torchvision and timm.
+fn rounding_matches_the_published_code() {
+    // Values of `round_filters` by the EfficientNet authors, and of `_make_divisible` in
+    // torchvision and timm.
     for (channels, rounded) in [
         (3.2, 8),
         (8.0, 8),
@@ -56,7 +58,7 @@ fn channels_round_as_the_authors_code_does() {
 }
 
 #[test]
-fn the_ends_that_stay_as_they_are() {
+fn stem_head_and_end_stages_scale_only_in_networks_that_scale_them() {
     let lite = scaled("efficientnet_lite0", 1.4, 1.8);
     assert_eq!((lite.stem, lite.head), (32, 1280));
     assert_eq!(blocks_by_stage(&lite), [1, 4, 4, 6, 6, 8, 1]);
@@ -68,7 +70,7 @@ fn the_ends_that_stay_as_they_are() {
 }
 
 #[test]
-fn every_name_is_its_base_at_its_multipliers() {
+fn named_efficientnets_equal_their_base_with_their_multipliers() {
     for name in NAMES.into_iter().filter(|name| name.contains("efficientnet")) {
         let named = ArchitectureOptions::new(name, 1000).architecture().unwrap();
         let tensorflow = if name.starts_with("tf_") { "tf_" } else { "" };
@@ -92,7 +94,7 @@ fn every_name_is_its_base_at_its_multipliers() {
 
 proptest! {
     #[test]
-    fn rounding_is_monotone_and_gives_no_less_than_nine_tenths(a in 0.1f64..6000.0, b in 0.1f64..6000.0) {
+    fn rounding_is_monotone_and_keeps_at_least_nine_tenths(a in 0.1f64..6000.0, b in 0.1f64..6000.0) {
         let (low, high) = (a.min(b), a.max(b));
         prop_assert!(round_channels(low) <= round_channels(high));
         for channels in [low, high] {
@@ -103,12 +105,12 @@ proptest! {
     }
 
     #[test]
-    fn every_layer_has_at_least_nine_tenths_of_the_width_that_is_asked(
+    fn every_layer_keeps_at_least_nine_tenths_of_its_scaled_width(
         base in prop::sample::select(BASES.to_vec()),
         width in 0.1f64..4.0,
         depth in 0.1f64..4.0,
     ) {
-        // Of every stage, what it has at width 1.
+        // Returns the widths of the stem and of each stage's first block.
         let asked = |network: &Architecture| -> Vec<usize> {
             let firsts = network.blocks.iter().filter(|block| block.index == 0);
             std::iter::once(network.stem).chain(firsts.map(|block| block.output)).collect()
@@ -125,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn more_width_and_depth_never_cost_less(
+    fn cost_is_monotone_in_width_and_depth(
         base in prop::sample::select(BASES.to_vec()),
         widths in (0.1f64..4.0, 0.1f64..4.0),
         depths in (0.1f64..4.0, 0.1f64..4.0),

@@ -1,9 +1,9 @@
-//! Keys of d-li14/mobilenetv2.pytorch, as its `models/imagenet/mobilenetv2.py` makes them.
+//! Keys of d-li14/mobilenetv2.pytorch, as in its `models/imagenet/mobilenetv2.py`.
 
 use super::{Keys, Layer, Part};
 
-/// A block is one sequence of convolution, norm, activation, and so on: three numbers a layer. The head stands outside of
-/// `features`.
+/// Returns a layer's keys. A block is one sequence of convolution, norm and activation, so each
+/// layer takes three indices. The head is outside of `features`.
 pub(super) fn keys(layer: Layer) -> Keys {
     let (scope, first) = match layer {
         Layer::Stem => ("features.0".into(), 0),

@@ -1,9 +1,10 @@
-//! Keys of Hugging Face transformers, as its `modeling_mobilenet_v2.py` and `modeling_efficientnet.py` make them.
+//! Keys of Hugging Face transformers, as in its `modeling_mobilenet_v2.py` and
+//! `modeling_efficientnet.py`.
 
 use super::{Keys, Layer, Part};
 use crate::{Architecture, Family};
 
-/// Both number blocks through all stages.
+/// Returns a layer's keys. Both families number the blocks across all stages.
 pub(super) fn keys(architecture: &Architecture, layer: Layer) -> Keys {
     match architecture.family {
         Family::MobileNetV2 => mobilenet_v2(layer),
@@ -11,7 +12,7 @@ pub(super) fn keys(architecture: &Architecture, layer: Layer) -> Keys {
     }
 }
 
-/// The first block belongs to the stem there.
+/// In transformers the first block is part of the stem.
 fn mobilenet_v2(layer: Layer) -> Keys {
     let scope = match layer {
         Layer::Stem => "conv_stem.first_conv".into(),

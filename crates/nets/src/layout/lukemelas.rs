@@ -1,8 +1,9 @@
-//! Keys of lukemelas/EfficientNet-PyTorch, as its `model.py` makes them.
+//! Keys of lukemelas/EfficientNet-PyTorch, as in its `model.py`.
 
 use super::{Keys, Layer, Part};
 
-/// Blocks are numbered through all stages; every name begins with an underscore.
+/// Returns a layer's keys. Blocks are numbered across all stages, and every name begins with an
+/// underscore.
 pub(super) fn keys(layer: Layer) -> Keys {
     let (scope, [layer, norm]) = match layer {
         Layer::Stem => (String::new(), ["_conv_stem", "_bn0"]),

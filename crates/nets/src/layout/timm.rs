@@ -1,9 +1,9 @@
-//! timm's keys, as its `_efficientnet_blocks.py` makes them; they are the same for both families.
+//! Keys of timm, as in its `_efficientnet_blocks.py`, the same for both families.
 
 use super::{Keys, Layer, Part};
 
-/// timm names its layers; a fused block and a block without expansion is other classes there, whose second batch-norm follows the
-/// last convolution.
+/// Returns a layer's keys. timm uses other classes for fused blocks and for blocks without
+/// expansion; the second batch-norm of these follows the last convolution.
 pub(super) fn keys(layer: Layer) -> Keys {
     let (scope, [layer, norm]) = match layer {
         Layer::Stem => (String::new(), ["conv_stem", "bn1"]),
@@ -33,10 +33,10 @@ mod tests {
     use crate::{EfficientNetConfig, MobileNetV2Config};
 
     #[test]
-    fn keys_are_timms() {
+    fn paths_map_to_timm_keys() {
         let mobilenet = MobileNetV2Config::new(10).architecture().unwrap();
         let efficientnet = EfficientNetConfig::b0(10).architecture().unwrap();
-        // Our path, timm's key.
+        // Path in this crate, key in timm.
         for (architecture, path, key) in [
             (&mobilenet, "stem.norm.bias", "bn1.bias"),
             (&mobilenet, "blocks.0.depthwise.norm.running_var", "blocks.0.0.bn1.running_var"),

@@ -1,9 +1,10 @@
-//! Torchvision's keys, as its `models/mobilenetv2.py` and `models/efficientnet.py` make them.
+//! Keys of torchvision, as in its `models/mobilenetv2.py` and `models/efficientnet.py`.
 
 use super::{Keys, Layer, Part};
 use crate::{Architecture, Family};
 
-/// Torchvision numbers everything: `features.{stem, blocks or stages, head}`, and within a block its layers.
+/// Returns a layer's keys. Torchvision numbers everything:
+/// `features.{stem, blocks or stages, head}`, and the layers within a block.
 pub(super) fn keys(architecture: &Architecture, layer: Layer) -> Keys {
     let (index, block, part) = match layer {
         Layer::Stem => return pair("features.0"),
@@ -27,7 +28,8 @@ pub(super) fn keys(architecture: &Architecture, layer: Layer) -> Keys {
         Part::Depthwise => pair(&format!("{scope}.{depthwise}")),
         Part::SqueezeReduce => [format!("{scope}.{}.fc1", depthwise + 1), String::new()],
         Part::SqueezeExpand => [format!("{scope}.{}.fc2", depthwise + 1), String::new()],
-        // The last layers of MobileNetV2's block are bare, not a pair in a sequence.
+        // In a block of MobileNetV2 the last convolution and norm are not nested in a sequence of
+        // their own.
         Part::Project if architecture.family == Family::MobileNetV2 => {
             [format!("{scope}.{project}"), format!("{scope}.{}", project + 1)]
         }
@@ -35,7 +37,7 @@ pub(super) fn keys(architecture: &Architecture, layer: Layer) -> Keys {
     }
 }
 
-/// Convolution and batch-norm in a sequence.
+/// Returns the keys of a convolution and a batch-norm in a sequence.
 fn pair(scope: &str) -> Keys {
     [format!("{scope}.0"), format!("{scope}.1")]
 }
@@ -48,7 +50,7 @@ mod tests {
     use crate::{Architecture, EfficientNetConfig, MobileNetV2Config};
 
     #[test]
-    fn keys_are_torchvisions() {
+    fn keys_include_those_of_torchvision() {
         let keys = |architecture: Architecture| -> BTreeSet<String> {
             Layout::Torchvision.tensors(&architecture).into_iter().map(|tensor| tensor.key).collect()
         };
