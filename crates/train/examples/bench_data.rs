@@ -1,10 +1,11 @@
-//! How fast training batches come, for `scripts/bench_data.py`:
-//! `cargo run --release --example bench_data MODE DATA THREADS SECONDS [POLICY [device]]` prints a line of JSON.
+//! Measures the speed of training batches for `scripts/bench_data.py`: `cargo run --release
+//! --example bench_data MODE DATA THREADS SECONDS [POLICY [device]]` prints a line of JSON.
 //!
-//! `fast` and `exact`: the photographs of a folder, over and over, to random-resized crops of 224 pixels, mirrored or not, in
-//! batches of 64. `small`: a data set such as CIFAR, padded crops of 32 pixels, in batches of 128. `small-files`: the same of image
-//! files, kept once decoded. With a policy images are augmented, too; with `device` after it, what is to be done to them is only
-//! drawn, for a device to do.
+//! The modes `fast` and `exact` repeat the photographs of a folder and make random-resized crops of
+//! 224 pixels with horizontal flips, in batches of 64. `small` makes padded crops of 32 pixels from
+//! a data set such as CIFAR, in batches of 128. `small-files` does so with image files, whose
+//! decoded images are cached. With a policy, images are augmented too. With `device` after it, the
+//! loader only draws the augmentation, to be applied on a device.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use mbconv_train::data::{
     StoredImage, TrainTransform, Transform, keep, list_images, open,
 };
 
-/// Files, each many times.
+/// Files, each repeated many times.
 struct Repeated {
     files: Vec<PathBuf>,
     times: usize,
@@ -60,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     if small && let Some((kept, _)) = keep(&source, Cache::default(), Decoding::default()) {
         source = kept;
-        // Decoded before the clock runs.
+        // Decodes the images before the measurement.
         (0..source.len()).try_for_each(|index| source.get(index).map(drop))?;
     }
     let (size, crop) = match small {
@@ -79,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let decoding = Decoding { fast: mode == "fast", ..Decoding::default() };
     let loader = Loader::new(source, Transform::Train(transform), config).with_decoding(decoding);
 
-    // The first batches meet cold caches and an empty queue.
+    // Not measured: the first batches start with cold caches and an empty queue.
     let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch));
     for _ in 0..3 {
         batches.next().ok_or("no batches")??;

@@ -1,4 +1,5 @@
-//! Trains MobileNetV2 on the embedded digits with the library alone: `cargo run --release --example digits`.
+//! Trains MobileNetV2 on the embedded digits, using only the library:
+//! `cargo run --release --example digits`.
 
 use std::error::Error;
 use std::path::Path;

@@ -1,10 +1,13 @@
-//! Trains on given batches from given weights and prints the losses as JSON, for `scripts/train_parity.py`:
-//! `cargo run --release --example follow RECIPE.toml START.safetensors BATCHES.safetensors [double | bf16]`.
+//! Trains with given batches and initial weights and prints the losses as JSON, for
+//! `scripts/train_parity.py`:
+//! `cargo run --release --example follow RECIPE.toml START.safetensors BATCHES.safetensors [double
+//! | bf16]`.
 //!
-//! With `double` everything is computed in double precision, by the kernels' definitions in Burn's operations; with `bf16` maps are
-//! in bf16, as with `precision = "bf16"` in a recipe.
+//! With `double`, computes in f64, with the reference implementation of the kernels by Burn's
+//! operations. With `bf16`, feature maps are in bf16, as with `precision = "bf16"` in a recipe.
 //!
-//! `BATCHES` holds `images`, f32 `[steps, N, 3, H, W]`, normalised, and `labels`, i64 `[steps, N]`.
+//! `BATCHES` contains normalized `images`, f32 `[steps, N, 3, H, W]`, and `labels`, i64
+//! `[steps, N]`.
 
 use std::error::Error;
 use std::path::Path;

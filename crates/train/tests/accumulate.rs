@@ -1,4 +1,4 @@
-//! Gradient accumulation equals the large batch.
+//! Gradient accumulation is equivalent to a larger batch.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -25,7 +25,7 @@ learning_rate = 1.0
 freeze_norms = true   # statistics of a batch would depend on its size
 "#;
 
-/// The classifier and the stem after three epochs.
+/// Returns the weights of the classifier and the stem after three epochs.
 fn weights(folder: &Path, data: &str, batch_size: usize, accumulate: usize) -> Vec<f32> {
     let settings = [format!("batch_size={batch_size}"), format!("accumulate={accumulate}")];
     let recipe = Recipe::parse(RECIPE, &settings).unwrap();
@@ -52,7 +52,7 @@ fn weights(folder: &Path, data: &str, batch_size: usize, accumulate: usize) -> V
 }
 
 #[test]
-fn small_batches_add_up_to_the_large_one() {
+fn accumulated_batches_train_as_one_large_batch() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     for class in 0..2u8 {
@@ -66,13 +66,13 @@ fn small_batches_add_up_to_the_large_one() {
         }
     }
     let data = data.to_str().unwrap();
-    // 32 images to train on.
+    // The training split has 32 images.
     let large = weights(folder.path(), data, 32, 1);
     let difference = |other: &[f32]| large.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    // Updates of eight images each are other updates, and tell what a difference is.
+    // Steps with eight images differ, which shows that the comparison can fail.
     let apart = difference(&weights(folder.path(), data, 8, 1));
     assert!(apart > 1e-4, "{apart}");
-    // Four batches of eight; two of sixteen; and four of the seven that are asked for.
+    // Four batches of eight, two of sixteen, and four because no more than four remain of seven.
     for (batch_size, accumulate) in [(8, 4), (16, 2), (8, 7)] {
         let found = difference(&weights(folder.path(), data, batch_size, accumulate));
         assert!(found < 0.003 * apart, "{batch_size} × {accumulate}: {found}, where {apart} is another update");

@@ -1,6 +1,7 @@
-//! Augmentation gives Pillow's pixels, and its policies are drawn from the generator alone.
+//! Augmentation gives the same pixels as Pillow, and its policies depend only on the random
+//! generator.
 //!
-//! The fixtures come from `scripts/golden_augment.py`.
+//! The fixtures are written by `scripts/golden_augment.py`.
 
 use std::collections::HashSet;
 use std::fs;
@@ -56,7 +57,7 @@ impl Row {
 }
 
 #[test]
-fn every_operation_gives_pillows_pixels() {
+fn operations_match_pillow() {
     let rows: Vec<Row> = serde_json::from_slice(&fs::read(fixture("operations.json")).unwrap()).unwrap();
     assert!(rows.len() > 60);
     let mut faults = Vec::new();
@@ -110,7 +111,7 @@ fn with_policy(name: &str) -> Augmentation {
 }
 
 #[test]
-fn policies_depend_on_seed_epoch_and_index_alone() {
+fn policies_depend_only_on_seed_epoch_and_index() {
     let image = load("dull.png");
     for name in POLICIES {
         let augmentation = with_policy(name);
@@ -124,7 +125,7 @@ fn policies_depend_on_seed_epoch_and_index_alone() {
 }
 
 #[test]
-fn what_is_wrong_with_a_policy_is_named() {
+fn errors_name_the_invalid_part_of_a_policy() {
     for (name, words) in [
         ("random", "no such policy"),
         ("rand-x3", "`x3`"),
@@ -148,10 +149,11 @@ fn what_is_wrong_with_a_policy_is_named() {
     }
 }
 
-/// timm applies each layer with probability 0.5: a quarter of the images stay as they are. On this image, which has no value
-/// above 230, one of the fifteen operations does nothing, which makes it (1/2 + 1/30)² = 28 %.
+/// timm applies each of two layers with probability 0.5, which leaves a quarter of the images
+/// unchanged. This image has no values above 230, so that one of the fifteen operations has no
+/// effect: (1/2 + 1/30)² = 28 %.
 #[test]
-fn rand_augment_leaves_as_many_alone_as_timms() {
+fn rand_augment_leaves_the_same_fraction_unchanged_as_timm() {
     let image = load("dull.png");
     let augmentation = with_policy("rand-m9");
     let same = (0..2000).filter(|&i| augmentation.apply(image.clone(), &mut sample_rng(0, 0, i)).data == image.data);
@@ -160,7 +162,7 @@ fn rand_augment_leaves_as_many_alone_as_timms() {
 }
 
 #[test]
-fn erasing_paints_as_much_as_asked_for() {
+fn erasing_covers_the_requested_area() {
     let image = RgbPixels { width: 64, height: 48, data: vec![7; 64 * 48 * 3] };
     for (mode, count) in [(EraseMode::Const, [1, 1]), (EraseMode::Rand, [1, 1]), (EraseMode::Pixel, [1, 3])] {
         let erasing = RandomErasing { probability: 0.25, mode, count, ..RandomErasing::default() };
@@ -187,7 +189,7 @@ fn erasing_paints_as_much_as_asked_for() {
 }
 
 #[test]
-fn a_vertical_flip_turns_rows_round() {
+fn vertical_flip_reverses_rows() {
     let image = RgbPixels { width: 1, height: 3, data: (1..=9).collect() };
     let augmentation = augmentation(AugmentConfig { vertical_flip: 1.0, ..AugmentConfig::default() });
     let out = augmentation.apply(image, &mut sample_rng(0, 0, 0));
@@ -210,9 +212,9 @@ fn jitter_is_a_number_or_a_list() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
-    /// Odd sizes, any colours: the size stays, nothing panics.
+    /// Covers odd sizes and any colors.
     #[test]
-    fn any_image_survives_any_policy(
+    fn policies_keep_the_size_of_any_image(
         width in 1usize..20, height in 1usize..20, policy in 0usize..POLICIES.len(), seed in any::<u64>(),
     ) {
         let data: Vec<u8> = (0..width * height * 3).map(|i| (seed.wrapping_mul(i as u64 + 1) >> 29) as u8).collect();

@@ -1,4 +1,4 @@
-//! Every form of a data set gives the same images and labels, and wrong ones say what is wrong.
+//! All forms of a data set give the same images and labels, and malformed ones give helpful errors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ fn open_at(path: impl AsRef<Path>) -> Result<DataSet, DataError> {
     open(path.as_ref().to_str().unwrap(), &options())
 }
 
-/// The error, with what a user would read.
+/// Returns the error of opening a data set. Its text contains `part`.
 fn refused(path: impl AsRef<Path>, part: &str) -> DataError {
     let error = open_at(path).expect_err("opened");
     assert!(error.to_string().contains(part), "{error}");
@@ -34,7 +34,7 @@ fn noted(set: &DataSet, part: &str) -> bool {
     set.notes.iter().any(|note| note.contains(part))
 }
 
-/// Split, class and pixels of every sample.
+/// Split, class and pixels of each sample.
 type Contents = BTreeSet<(&'static str, String, Vec<u8>)>;
 
 fn contents(set: &DataSet) -> Contents {
@@ -76,7 +76,7 @@ struct Photo {
     bytes: Vec<u8>,
 }
 
-/// All images of the fixture, those of a split in the order of their names.
+/// Returns all images of the fixture, sorted by name within a split.
 fn photos() -> Vec<Photo> {
     let mut photos = Vec::new();
     for split in ["train", "val"] {
@@ -97,10 +97,10 @@ fn of_split(split: &str) -> Vec<Photo> {
     photos().into_iter().filter(|photo| photo.split == split).collect()
 }
 
-/// The extension and the contents of a sample's label file.
+/// Returns the extension and the contents of a sample's label file.
 type Label = dyn Fn(&Photo) -> (&'static str, String);
 
-/// Image and label files of a shard.
+/// Returns a shard with image and label files.
 fn shard(photos: &[Photo], label: impl Fn(&Photo) -> (&'static str, String)) -> Vec<u8> {
     let files = photos.iter().flat_map(|photo| {
         let (extension, text) = label(photo);
@@ -116,7 +116,7 @@ fn cls(photo: &Photo) -> (&'static str, String) {
     ("cls", photo.label.to_string())
 }
 
-/// Writes the training images as the archive of a class's archives, or as folders.
+/// Writes the training images as an archive of one archive per class, or as folders.
 fn write_ilsvrc_train(root: &Path, archives: bool) {
     let mut inner = Vec::new();
     for (label, id) in IDS.iter().enumerate() {
@@ -130,7 +130,7 @@ fn write_ilsvrc_train(root: &Path, archives: bool) {
         inner.push((format!("{id}.tar"), tar(&files)));
     }
     if archives {
-        // The order of the archives is not that of the labels.
+        // Puts the archives in another order than the labels.
         inner.reverse();
         write(root.join("ILSVRC2012_img_train.tar"), tar(&inner));
     }
@@ -150,21 +150,21 @@ fn expected() -> Contents {
 }
 
 #[test]
-fn folders_of_wordnets_numbers_have_names() {
+fn wordnet_id_folders_have_class_names() {
     let set = open_at(fixture("folders")).unwrap();
     assert_eq!((set.form, set.classes), (Form::SplitFolders, CLASSES.map(String::from).to_vec()));
     assert!(set.aliases[0].contains(&"n01494475".to_string()));
 }
 
 #[test]
-fn parquet_of_pyarrow() {
+fn pyarrow_parquet_files_are_read() {
     let set = open_at(fixture("parquet")).unwrap();
     assert_eq!((set.form, set.classes.clone()), (Form::Parquet, CLASSES.map(String::from).to_vec()));
     assert_eq!(contents(&set), expected());
     let train = set.split("train").unwrap();
     assert!(train.name(2).ends_with("train-00001-of-00002.parquet[0]"), "{}", train.name(2));
     assert_eq!(train.runs().ends, [2, 3]);
-    // A file alone, of no split by its folder's name.
+    // A single file, whose folder is not named after a split.
     let one = open_at(fixture("parquet/data/train-00000-of-00002.parquet")).unwrap();
     assert_eq!(one.split("train").unwrap().len(), 2);
     let pattern = fixture("parquet/data/{train,validation}-{00000..00001}-of-00002.parquet");
@@ -172,7 +172,7 @@ fn parquet_of_pyarrow() {
 }
 
 #[test]
-fn broken_parquet_says_what_is_wrong() {
+fn malformed_parquet_files_give_errors() {
     let root = TempDir::new().unwrap();
     let whole = fs::read(fixture("parquet/data/train-00000-of-00002.parquet")).unwrap();
     let path = root.path().join("train.parquet");
@@ -181,7 +181,7 @@ fn broken_parquet_says_what_is_wrong() {
         assert!(matches!(open_at(&path), Err(DataError::Malformed { .. })), "{length}");
     }
     refused(&path, "breaks off");
-    // A byte at fault anywhere is an error or leaves an image that may be damaged; nothing panics.
+    // A damaged byte gives an error or a possibly damaged image, but no panic.
     for at in (0..whole.len()).step_by(7) {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x55;
@@ -194,7 +194,7 @@ fn broken_parquet_says_what_is_wrong() {
 }
 
 #[test]
-fn webdataset_shards() {
+fn webdataset_shards_are_read() {
     let json = |photo: &Photo| {
         ("json", format!("{{\"label\": {}, \"class_name\": \"{}\"}}", photo.label, CLASSES[photo.label]))
     };
@@ -224,7 +224,7 @@ fn webdataset_shards() {
         assert!(matches!(missing, DataError::MissingFile { .. }));
         refused(root.path().join("none-*.tar"), "no file matches");
 
-        // Folders of splits, one shard each.
+        // Folders of splits with one shard each.
         let nested = root.path().join("nested");
         write(nested.join("train/0.tar"), shard(&train, label));
         write(nested.join("test/0.tar"), shard(&of_split("val"), label));
@@ -237,10 +237,10 @@ fn webdataset_shards() {
 }
 
 #[test]
-fn a_shard_cut_short_gives_its_whole_samples() {
+fn truncated_shard_gives_its_complete_samples() {
     let root = TempDir::new().unwrap();
     let whole = shard(&of_split("train"), cls);
-    // Within the third image: three blocks of an image with its header, two of its label.
+    // Ends within the third image. An image takes three blocks including its header, its label two.
     write(root.path().join("train-0.tar"), &whole[..512 * 11]);
     write(root.path().join("train-1.tar"), shard(&of_split("val"), cls));
     let set = open_at(root.path()).unwrap();
@@ -248,7 +248,7 @@ fn a_shard_cut_short_gives_its_whole_samples() {
     assert!(noted(&set, "train-0.tar is cut short"), "{:?}", set.notes);
     assert!(noted(&set, "after 4 whole file(s)"), "{:?}", set.notes);
 
-    // An image without its label is no whole sample.
+    // An image without its label is not a complete sample.
     write(root.path().join("train-0.tar"), &whole[..512 * 13]);
     let set = open_at(root.path()).unwrap();
     assert_eq!(set.split("train").unwrap().len(), 5);
@@ -256,7 +256,7 @@ fn a_shard_cut_short_gives_its_whole_samples() {
 }
 
 #[test]
-fn samples_without_labels_are_left_out() {
+fn samples_without_labels_are_skipped() {
     let root = TempDir::new().unwrap();
     write(root.path().join("train.tar"), shard(&of_split("train"), cls));
     write(root.path().join("val.tar"), shard(&of_split("val"), cls));
@@ -269,7 +269,7 @@ fn samples_without_labels_are_left_out() {
 }
 
 #[test]
-fn ilsvrc_as_downloaded() {
+fn ilsvrc_is_read_as_downloaded() {
     let expected = expected();
     for (train_archives, val) in [(true, "archive"), (true, "val"), (false, "archive"), (false, "ILSVRC2012_img_val")] {
         let root = TempDir::new().unwrap();
@@ -297,7 +297,7 @@ fn ilsvrc_as_downloaded() {
         assert_eq!((set.form, set.classes.clone()), (Form::Ilsvrc, CLASSES.map(String::from).to_vec()));
         assert_eq!(contents(&set), expected, "{train_archives} {val}");
 
-        // The kit as downloaded.
+        // The development kit as downloaded.
         fs::remove_dir_all(root.path().join("ILSVRC2012_devkit_t12")).unwrap();
         let name = |file: &str| format!("ILSVRC2012_devkit_t12/data/{file}");
         let files = [(name("meta.mat"), meta), (name("ILSVRC2012_validation_ground_truth.txt"), truth)];
@@ -327,7 +327,7 @@ fn ilsvrc_as_downloaded() {
 }
 
 #[test]
-fn ilsvrc_unpacked_once() {
+fn ilsvrc_is_read_with_the_outer_archive_unpacked() {
     let expected: Contents = expected().into_iter().filter(|(split, ..)| *split == "train").collect();
     for folder in ["", "train", "ILSVRC2012_img_train"] {
         let root = TempDir::new().unwrap();
@@ -342,7 +342,7 @@ fn ilsvrc_unpacked_once() {
 }
 
 #[test]
-fn ilsvrc_as_kaggle_gives_it() {
+fn ilsvrc_is_read_in_kaggles_layout() {
     let root = TempDir::new().unwrap();
     let images = root.path().join("ILSVRC/Data/CLS-LOC");
     write_ilsvrc_train(&images, false);
@@ -365,7 +365,7 @@ fn ilsvrc_as_kaggle_gives_it() {
 }
 
 #[test]
-fn one_class_less_shifts_nothing() {
+fn missing_ilsvrc_class_is_an_error() {
     let root = TempDir::new().unwrap();
     write_ilsvrc_train(root.path(), false);
     write_ilsvrc_val(root.path(), "val");
@@ -378,7 +378,7 @@ fn one_class_less_shifts_nothing() {
 }
 
 #[test]
-fn tables_and_lists() {
+fn tables_and_lists_are_read() {
     let root = TempDir::new().unwrap();
     for photo in photos() {
         write(root.path().join(format!("images/{} {}.jpg", photo.split, photo.name)), &photo.bytes);
@@ -418,7 +418,7 @@ fn tables_and_lists() {
         assert_eq!((set.form, contents(&set)), (Form::Table, expected.clone()), "{name}");
     }
 
-    // A folder of a list a split; the path may have blanks, the label not.
+    // A folder with one list per split. Paths may contain spaces, labels may not.
     let lists = root.path();
     for split in ["train", "val"] {
         let lines =
@@ -429,7 +429,8 @@ fn tables_and_lists() {
     let set = open_at(lists).unwrap();
     assert_eq!((set.form, contents(&set)), (Form::Table, expected.clone()));
 
-    // One list without splits or labels: classes are the folders, and a part is held out.
+    // A list without splits and labels: the folders are the classes, and part of the images is used
+    // for validation.
     let paths: String =
         IDS.iter().map(|id| format!("{}\n", fixture(&format!("folders/train/{id}")).display())).collect();
     let images: String = photos()
@@ -446,7 +447,7 @@ fn tables_and_lists() {
 }
 
 #[test]
-fn broken_tables_say_what_is_wrong() {
+fn malformed_tables_give_errors() {
     let root = TempDir::new().unwrap();
     write(root.path().join("a.jpg"), b"");
     let file = root.path().join("t.csv");
@@ -463,7 +464,7 @@ fn broken_tables_say_what_is_wrong() {
         ("path,label,split\na.jpg,cat,train\nb.jpg,dog,train\na.jpg,cat,val\n", "val has no images of dog"),
     ] {
         if part == "not labels" {
-            // `y` is a usual name of labels.
+            // `y` is a common name of label columns.
             write(file.clone(), text);
             assert_eq!(open_at(&file).unwrap().classes.len(), 2);
             continue;
@@ -474,7 +475,7 @@ fn broken_tables_say_what_is_wrong() {
 }
 
 #[test]
-fn one_archive_of_folders() {
+fn archive_of_class_folders_is_read() {
     let expected = expected();
     let set = open_at(fixture("sample.zip")).unwrap();
     assert_eq!((set.form, contents(&set)), (Form::Archive, expected.clone()));
@@ -494,7 +495,7 @@ fn one_archive_of_folders() {
         assert_eq!((set.form, contents(&set)), (Form::Archive, expected.clone()), "{prefix}");
         assert!(noted(&set, "passed over 2"), "{:?}", set.notes);
     }
-    // Without splits.
+    // The same without splits.
     let flat: Vec<(String, Vec<u8>)> =
         photos().into_iter().map(|p| (format!("{}/{}{}.jpg", CLASSES[p.label], p.split, p.name), p.bytes)).collect();
     write(path.clone(), tar(&flat));
@@ -526,7 +527,7 @@ fn one_archive_of_folders() {
     }
 }
 
-/// Writes the files as folders and as an archive; returns both paths.
+/// Writes the files into folders and into an archive, and returns both paths.
 fn folders_and_archive(root: &Path, files: &[(String, Vec<u8>)]) -> [PathBuf; 2] {
     files.iter().for_each(|(name, bytes)| write(root.join("set").join(name), bytes));
     let archive = root.join("set.tar");
@@ -535,7 +536,7 @@ fn folders_and_archive(root: &Path, files: &[(String, Vec<u8>)]) -> [PathBuf; 2]
 }
 
 #[test]
-fn folders_and_archives_of_one_layout_have_the_same_splits() {
+fn folders_and_archives_have_the_same_splits() {
     let expected = expected();
     for (train, val) in [
         ("Training", "Validation"),
@@ -559,7 +560,7 @@ fn folders_and_archives_of_one_layout_have_the_same_splits() {
 }
 
 #[test]
-fn folders_and_archives_hold_out_the_same_images() {
+fn folders_and_archives_use_the_same_validation_images() {
     let root = TempDir::new().unwrap();
     let names =
         ["x/a", "x/a/b", "x/c", "x/c/a/b"].iter().flat_map(|folder| (0..9).map(move |i| format!("{folder}/{i}.jpg")));
@@ -573,7 +574,7 @@ fn folders_and_archives_hold_out_the_same_images() {
 }
 
 #[test]
-fn what_systems_leave_beside_images_is_passed_over() {
+fn system_files_and_hidden_folders_are_ignored() {
     const CLUTTER: [&str; 10] = [
         "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
         "__MACOSX/._1.jpg",
@@ -605,7 +606,7 @@ fn what_systems_leave_beside_images_is_passed_over() {
 }
 
 #[test]
-fn copies_of_a_data_set_beside_each_other_are_refused() {
+fn several_data_sets_in_a_folder_are_rejected() {
     let root = TempDir::new().unwrap();
     let files: Vec<_> = ["Dataset", "Examples"]
         .into_iter()
@@ -627,7 +628,7 @@ fn other_forms_are_found_in_a_wrapping_folder() {
     assert_eq!((set.form, contents(&set).len()), (Form::Shards, 6));
 }
 
-/// What a loader makes of an epoch: indices in order, and the sum of all pixels.
+/// Returns the results of an epoch: indices in order, the pixels, and the number of skipped images.
 fn epoch(source: std::sync::Arc<dyn Source>, workers: usize, on_bad_image: OnBadImage) -> (Vec<usize>, Vec<u8>, usize) {
     let preprocess = Preprocess { resize: 16, crop: 16, ..Preprocess::default() };
     let config = LoaderConfig {
@@ -660,7 +661,7 @@ fn shards_load_the_same_on_any_number_of_threads() {
 }
 
 #[test]
-fn what_vanishes_while_training_is_skipped() {
+fn files_missing_during_training_are_skipped() {
     let root = TempDir::new().unwrap();
     for photo in photos() {
         write(root.path().join(format!("{}/{}/{}.jpg", photo.split, photo.label, photo.name)), &photo.bytes);
@@ -670,7 +671,7 @@ fn what_vanishes_while_training_is_skipped() {
     let (indices, _, skipped) = epoch(train, 2, OnBadImage::Skip);
     assert_eq!((indices.len(), skipped), (2, 1));
 
-    // A shard that is cut after it was listed.
+    // A shard that is truncated after it was listed.
     let path = root.path().join("train.tar");
     let whole = shard(&of_split("train"), cls);
     write(path.clone(), &whole);
@@ -680,9 +681,9 @@ fn what_vanishes_while_training_is_skipped() {
     assert!(matches!(error, DataError::Image { .. }), "{error}");
 }
 
-/// Two thousand folders' worth of listing is what a thousand classes have; here enough that a listing is kept.
+/// Uses enough files that the listing is cached.
 #[test]
-fn a_kept_listing_follows_changes() {
+fn cached_listing_follows_changes() {
     let root = TempDir::new().unwrap();
     let class = |n: usize| root.path().join(format!("data/class_{n:02}"));
     for n in 0..20 {
@@ -698,7 +699,8 @@ fn a_kept_listing_follows_changes() {
     };
     assert_eq!(count(), 10_200);
     let kept = data.join(".mbconv/folders");
-    // What has just been written may change again within the clock's resolution: it is not kept yet.
+    // Recently written folders may change again within the resolution of the clock, so their
+    // listing is not cached yet.
     let settled = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
     for n in 0..20 {
         fs::File::open(class(n)).unwrap().set_modified(settled).unwrap();
@@ -711,7 +713,7 @@ fn a_kept_listing_follows_changes() {
     fs::remove_file(class(4).join("0.jpg")).unwrap();
     fs::remove_dir_all(class(5)).unwrap();
     assert_eq!(count(), 9_690);
-    // Damage is not believed.
+    // A damaged cache is ignored.
     let bytes = fs::read(&kept).unwrap();
     for length in [0, 10, 30, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&kept, &bytes[..length]).unwrap();
@@ -733,10 +735,11 @@ fn stray_archives_do_not_hide_image_folders() {
     assert_eq!(open_at(root.path()).unwrap().form, Form::SplitFolders);
 }
 
-/// `MBCONV_FORMS=OUT cargo test --release --test data_forms -- --ignored`, after `scripts/make_sample_forms.py PHOTOS OUT`.
+/// Run with `MBCONV_FORMS=OUT cargo test --release --test data_forms --
+/// --ignored` after `scripts/make_sample_forms.py PHOTOS OUT`.
 #[test]
 #[ignore = "reads what scripts/make_sample_forms.py made"]
-fn every_form_of_the_script_gives_the_same_pixels() {
+fn all_sample_forms_give_the_same_pixels() {
     let root = PathBuf::from(std::env::var("MBCONV_FORMS").expect("MBCONV_FORMS"));
     let expected = contents(&open_at(root.join("folders")).unwrap());
     for (path, form) in [
@@ -760,8 +763,8 @@ fn every_form_of_the_script_gives_the_same_pixels() {
     }
 }
 
-/// `cargo test --release --test data_forms -- --ignored --nocapture listing`: writes 1000 folders of 1280 links each into the
-/// temporary folder and tells how long listing them takes.
+/// Run with `cargo test --release --test data_forms -- --ignored --nocapture listing`. Writes 1000
+/// folders of 1280 links each into the temporary folder and prints the time for listing them.
 #[test]
 #[ignore = "writes 1.28 million directory entries"]
 fn listing_of_imagenet() {

@@ -1,4 +1,5 @@
-//! Batches depend on the seed, the epoch and the samples alone; bad images and early ends do no harm.
+//! Batches depend only on the seed, the epoch and the samples. Unreadable images are handled, and
+//! an epoch may be dropped early.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use mbconv_train::data::{
     keep, open,
 };
 
-/// Images whose red value is their index; those in `bad` are no images.
+/// Images whose red value is their index. Those in `bad` cannot be decoded.
 struct Numbered {
     len: usize,
     bad: Vec<usize>,
@@ -102,7 +103,7 @@ fn batches_do_not_depend_on_workers() {
     assert_eq!(one.len(), train.len() / 50);
     assert!(one.iter().all(|batch| batch.images.len() == 50 * 12 * 12 * 3 && batch.labels.len() == 50));
     assert_eq!(one, run(8, 3, 0, 7));
-    // And they do depend on the epoch and the seed.
+    // They depend on the epoch and the seed.
     assert_ne!(one, run(1, 0, 1, 7));
     assert_ne!(one, run(1, 0, 0, 8));
     let mut seen = indices(&one);
@@ -115,7 +116,7 @@ fn batches_do_not_depend_on_workers() {
 }
 
 #[test]
-fn augmentation_depends_on_the_sample_not_its_place() {
+fn augmentation_depends_on_the_sample_and_not_on_its_position() {
     let set = open("digits", &OpenOptions::default()).unwrap();
     let train = set.split("train").unwrap();
     let find = |shuffle, batch_size| {
@@ -129,7 +130,7 @@ fn augmentation_depends_on_the_sample_not_its_place() {
 }
 
 #[test]
-fn without_shuffling_and_dropping_every_sample_comes_in_order() {
+fn samples_are_in_order_without_shuffling() {
     let config = LoaderConfig { shuffle: false, drop_last: false, ..config(4) };
     let loader = Loader::new(Numbered::new(10, &[]), plain(), config);
     let batches = collect(&loader, 0);
@@ -140,13 +141,14 @@ fn without_shuffling_and_dropping_every_sample_comes_in_order() {
 }
 
 #[test]
-fn skipped_images_are_made_up_for() {
+fn skipped_images_are_replaced_in_full_batches() {
     let source = Numbered::new(30, &[3, 4, 5, 20, 21]);
     for workers in [1, 5] {
         let loader = Loader::new(source.clone(), plain(), LoaderConfig { workers, ..config(10) });
         let mut epoch = loader.epoch(0);
         let batches: Vec<Batch> = epoch.by_ref().map(Result::unwrap).collect();
-        // 25 good ones for 30 places: the epoch's first fill the last batch.
+        // There are 25 good images for 30 places, so the first images of the epoch fill the last
+        // batch.
         assert_eq!(batches.len(), 3);
         assert!(batches.iter().all(|batch| batch.labels.len() == 10));
         let seen = indices(&batches);
@@ -154,19 +156,19 @@ fn skipped_images_are_made_up_for() {
         assert_eq!(seen[25..], seen[..5]);
         assert_eq!(epoch.skipped().len(), 5);
         assert!(epoch.skipped().iter().any(|(name, why)| name == "sample 20" && why.contains("not an image")));
-        // Named once for all epochs.
+        // Skipped images are reported once for all epochs.
         collect(&loader, 1);
         assert_eq!(loader.skipped().len(), 5);
         assert_eq!((loader.take_skipped().len(), loader.take_skipped().len()), (5, 0));
         assert_eq!(collect(&loader, 0), batches);
     }
-    // Without a fixed size the last batch is shorter.
+    // Without a fixed batch size, the last batch is smaller.
     let loader = Loader::new(source, plain(), LoaderConfig { drop_last: false, ..config(10) });
     assert_eq!(collect(&loader, 0).iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [10, 10, 5]);
 }
 
 #[test]
-fn a_bad_image_ends_the_epoch_where_that_is_wanted() {
+fn unreadable_image_ends_the_epoch_if_configured() {
     let config = LoaderConfig { shuffle: false, on_bad_image: OnBadImage::Fail, ..config(4) };
     let mut epoch = Loader::new(Numbered::new(12, &[6]), plain(), config).epoch(0);
     assert!(epoch.next().unwrap().is_ok());
@@ -176,7 +178,7 @@ fn a_bad_image_ends_the_epoch_where_that_is_wanted() {
 }
 
 #[test]
-fn a_source_of_bad_images_alone_is_an_error() {
+fn source_without_readable_images_is_an_error() {
     let all: Vec<usize> = (0..12).collect();
     for drop_last in [true, false] {
         let config = LoaderConfig { drop_last, ..config(4) };
@@ -190,7 +192,7 @@ fn a_source_of_bad_images_alone_is_an_error() {
 }
 
 #[test]
-fn an_epoch_continues_from_any_batch() {
+fn epoch_continues_from_any_batch() {
     let loader = Loader::new(Numbered::new(53, &[1, 2, 30, 31, 50]), random(4), config(6));
     let whole = collect(&loader, 2);
     assert_eq!(whole.len(), 8);
@@ -205,13 +207,14 @@ fn an_epoch_continues_from_any_batch() {
 }
 
 #[test]
-fn no_more_is_prepared_than_asked_for() {
+fn prefetching_is_limited() {
     let source = Numbered::new(1000, &[]);
     let loader = Loader::new(source.clone(), plain(), LoaderConfig { workers: 2, prefetch: 2, ..config(16) });
     let mut epoch = loader.epoch(0);
     epoch.next().unwrap().unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    // One batch taken, one put together, two in store, and what each of the two workers had begun.
+    // One batch was returned, one is complete, two are in the queue, and each of the two workers
+    // has started images.
     let reads = source.reads.load(Ordering::Relaxed);
     assert!((64..=64 + 2 * 8).contains(&reads), "{reads}");
 }
@@ -232,7 +235,7 @@ fn dropping_an_epoch_stops_its_threads() {
 }
 
 #[test]
-fn a_text_file_called_png_is_named() {
+fn text_file_named_png_is_reported() {
     let root = tempfile::TempDir::new().unwrap();
     for class in ["a", "b"] {
         fs::create_dir(root.path().join(class)).unwrap();
@@ -247,7 +250,7 @@ fn a_text_file_called_png_is_named() {
 }
 
 #[test]
-fn burns_data_loader_counts_epochs() {
+fn burn_data_loader_counts_epochs() {
     let loader = Loader::new(Numbered::new(20, &[]), random(4), config(4));
     let burn = BurnLoader::new(loader.clone(), 0);
     assert_eq!(burn.num_items(), 20);
@@ -266,7 +269,7 @@ fn burns_data_loader_counts_epochs() {
 }
 
 #[test]
-fn parts_make_up_the_batches() {
+fn parts_add_up_to_the_batches() {
     for drop_last in [true, false] {
         let config = LoaderConfig { drop_last, ..config(10) };
         let whole = collect(&Loader::new(Numbered::new(53, &[]), random(4), config.clone()), 1);
@@ -274,7 +277,7 @@ fn parts_make_up_the_batches() {
         let part = |part| Loader::new(source.clone(), random(4), LoaderConfig { part, ..config.clone() });
         let parts = [0..3, 3..6, 6..10].map(|range| collect(&part(range), 1));
         for (index, batch) in whole.iter().enumerate() {
-            // Of the last three images, two parts have none.
+            // Two parts have none of the last three images.
             let parts: Vec<&Batch> = parts.iter().filter_map(|part| part.get(index)).collect();
             let joined: Vec<usize> = parts.iter().flat_map(|part| part.indices.clone()).collect();
             assert_eq!(joined, batch.indices);
@@ -286,7 +289,7 @@ fn parts_make_up_the_batches() {
 }
 
 #[test]
-fn a_part_continues_where_another_division_stopped() {
+fn part_continues_after_another_division_of_the_batches() {
     let loader = |part| Loader::new(Numbered::new(60, &[]), random(4), LoaderConfig { part, ..config(10) });
     let whole = collect(&loader(0..10), 2);
     let mut first = loader(5..10).epoch(2);
@@ -297,25 +300,26 @@ fn a_part_continues_where_another_division_stopped() {
 }
 
 #[test]
-fn nothing_makes_up_for_a_bad_image_of_a_part() {
+fn skipped_images_of_a_part_are_not_replaced() {
     let loader = |bad: &[usize], drop_last| {
         let config = LoaderConfig { shuffle: false, drop_last, part: 2..4, ..config(6) };
         Loader::new(Numbered::new(12, bad), plain(), config)
     };
     let indices = |batches: &[Batch]| batches.iter().map(|batch| batch.indices.clone()).collect::<Vec<_>>();
     assert_eq!(indices(&collect(&loader(&[3], true), 0)), [vec![2], vec![8, 9]]);
-    // Without any image there is no update in which the other parts could have theirs.
+    // A part of a training batch without images is an error, because the other parts need it for
+    // the optimizer step.
     let error = loader(&[2, 3], true).epoch(0).next().unwrap().unwrap_err();
     assert!(matches!(error, DataError::NoImages { samples: 2, first: Some(_) }), "{error}");
-    // Evaluation goes on.
+    // Evaluation continues.
     assert_eq!(indices(&collect(&loader(&[2, 3], false), 0)), [vec![8, 9]]);
 }
 
-/// Photographs, some of which cannot be read at first, or ever.
+/// Photographs, some of which cannot be read at first or at all.
 struct Files {
     files: Vec<Vec<u8>>,
     reads: Vec<AtomicUsize>,
-    /// How often a read of each fails before it succeeds.
+    /// Number of failing reads of each file before it can be read.
     failures: Vec<usize>,
     kind: std::io::ErrorKind,
 }
@@ -361,10 +365,10 @@ impl Source for Files {
 const BROKEN: std::io::ErrorKind = std::io::ErrorKind::TimedOut;
 
 #[test]
-fn a_read_that_fails_once_is_tried_again() {
+fn failed_read_is_retried() {
     let sound = Files::new(12, &[], BROKEN);
     let whole = collect(&Loader::new(sound, random(16), config(4)), 0);
-    // Twice is not too often either.
+    // Two failures are retried too.
     let source = Files::new(12, &[(3, 1), (7, 2)], BROKEN);
     let loader = Loader::new(source.clone(), random(16), config(4));
     assert_eq!(collect(&loader, 0), whole);
@@ -374,12 +378,12 @@ fn a_read_that_fails_once_is_tried_again() {
 }
 
 #[test]
-fn what_cannot_be_read_at_all_is_a_bad_image() {
+fn file_that_is_never_readable_is_skipped() {
     let source = Files::new(12, &[(3, usize::MAX)], BROKEN);
     let loader = Loader::new(source.clone(), random(16), LoaderConfig { drop_last: false, ..config(4) });
     assert_eq!(indices(&collect(&loader, 0)).len(), 11);
     assert_eq!((loader.skipped()[0].0.as_str(), source.reads()[3]), ("file 3", 3));
-    // But a disk that is gone is not left out image by image.
+    // Many failures in a row, as of a missing disk, end the epoch with an error.
     let all: Vec<(usize, usize)> = (0..40).map(|index| (index, usize::MAX)).collect();
     let config = LoaderConfig { workers: 8, ..config(4) };
     let error = Loader::new(Files::new(40, &all, BROKEN), random(16), config).epoch(0).next().unwrap().unwrap_err();
@@ -387,7 +391,7 @@ fn what_cannot_be_read_at_all_is_a_bad_image() {
 }
 
 #[test]
-fn a_file_that_vanishes_is_reported_and_left_out() {
+fn missing_file_is_reported_and_skipped() {
     let root = tempfile::TempDir::new().unwrap();
     let photograph = Files::new(1, &[], BROKEN).files[0].clone();
     for name in ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"] {
@@ -406,10 +410,10 @@ fn a_file_that_vanishes_is_reported_and_left_out() {
 }
 
 #[test]
-fn a_model_turns_images_as_it_was_trained() {
+fn evaluation_uses_the_exif_setting_of_training() {
     let root = tempfile::TempDir::new().unwrap();
     let photograph = Files::new(1, &[], BROKEN).files[0].clone();
-    // EXIF orientation 6: to be turned by a quarter.
+    // EXIF orientation 6: to be rotated by 90°.
     let exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     let turned = [&photograph[..2], exif, &photograph[2..]].concat();
     for class in ["a", "b"] {
@@ -425,7 +429,7 @@ fn a_model_turns_images_as_it_was_trained() {
     });
     let pixel = |image: &[u8], x: usize, y: usize| [0, 1, 2].map(|colour| i32::from(image[(y * 16 + x) * 3 + colour]));
     for (x, y) in [(0, 0), (15, 0), (3, 9), (15, 15)] {
-        // Resizing turned images rounds otherwise.
+        // Resizing the rotated image may round differently.
         let (a, b) = (pixel(&turned, x, y), pixel(&plain, y, 15 - x));
         assert!(a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 1), "{a:?} {b:?} at {x}, {y}");
     }
@@ -433,7 +437,7 @@ fn a_model_turns_images_as_it_was_trained() {
 }
 
 #[test]
-fn fast_batches_do_not_depend_on_workers_and_are_near_the_exact_ones() {
+fn fast_batches_do_not_depend_on_workers_and_are_close_to_exact_ones() {
     let run = |workers, fast| {
         let loader = Loader::new(Files::new(24, &[], BROKEN), random(20), LoaderConfig { workers, ..config(6) });
         collect(&loader.with_decoding(Decoding { fast, ..Decoding::default() }), 1)
@@ -446,11 +450,11 @@ fn fast_batches_do_not_depend_on_workers_and_are_near_the_exact_ones() {
         for ((index, fast), exact) in fast.indices.iter().zip(fast.images.chunks(1200)).zip(exact.images.chunks(1200)) {
             let distance: u32 = fast.iter().zip(exact).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
             assert!(distance < 3 * 1200, "{index}: {distance}");
-            // Progressive files and PNG take the exact way.
+            // Progressive JPEG and PNG files are decoded exactly.
             assert!(index % 4 < 2 || distance == 0, "{index}: {distance}");
         }
     }
-    // Evaluation takes no notice.
+    // Evaluation ignores fast decoding.
     let eval = |fast| {
         let eval = Transform::Eval(Preprocess { resize: 20, crop: 20, ..Preprocess::default() });
         let decoding = Decoding { fast, ..Decoding::default() };
@@ -460,7 +464,7 @@ fn fast_batches_do_not_depend_on_workers_and_are_near_the_exact_ones() {
 }
 
 #[test]
-fn a_truncated_file_is_left_out_by_the_fast_decoder_too() {
+fn fast_decoder_skips_truncated_files() {
     let mut source = Files::new(8, &[], BROKEN);
     let file = &mut Arc::get_mut(&mut source).unwrap().files[4];
     file.truncate(file.len() - 2);
@@ -472,7 +476,7 @@ fn a_truncated_file_is_left_out_by_the_fast_decoder_too() {
 }
 
 #[test]
-fn kept_images_are_read_once_and_the_same() {
+fn cached_images_are_read_once_and_unchanged() {
     let files = Files::new(12, &[(5, 1)], BROKEN);
     let source: Arc<dyn Source> = files.clone();
     let (kept, bytes) = keep(&source, Cache::default(), Decoding::default()).unwrap();
@@ -487,14 +491,15 @@ fn kept_images_are_read_once_and_the_same() {
     assert!(files.reads().iter().zip(&probed).all(|(now, probed)| now - probed <= 2), "{:?}", files.reads());
     assert_eq!(files.reads()[0], probed[0] + 1);
     assert!(keep(&source, Cache::Always(false), Decoding::default()).is_none());
-    // Pixels are in memory as they are.
+    // Images that are in memory already are not cached.
     let numbered: Arc<dyn Source> = Numbered::new(5, &[]);
     assert!(keep(&numbered, Cache::Always(true), Decoding::default()).is_none());
 }
 
 #[test]
-fn memory_is_bounded_by_what_is_said() {
+fn memory_estimate_counts_batches_and_prefetched_images() {
     let loader = Loader::new(Numbered::new(9, &[]), plain(), config(16));
-    // Two ready, one in the making, one handed out, and eight images for each of three workers.
+    // Two batches in the queue, one in progress, one returned, and eight images for each of three
+    // workers.
     assert_eq!(loader.memory(), (4 * 16 + 3 * 8) * 4 * 4 * 3);
 }

@@ -1,6 +1,6 @@
-//! Decoding and resizing agree with Pillow and torchvision; damaged images are errors.
+//! Decoding and resizing match Pillow and torchvision, and damaged images give errors.
 //!
-//! The fixtures come from `scripts/golden_resize.py`.
+//! The fixtures are written by `scripts/golden_resize.py`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn load(path: &Path) -> RgbPixels {
     decode_rgb(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Greatest and mean difference of two images of one size.
+/// Returns the maximum and the mean difference of two images of the same size.
 fn difference(a: &RgbPixels, b: &RgbPixels) -> (u8, f64) {
     assert_eq!((a.width, a.height, a.data.len()), (b.width, b.height, b.data.len()));
     let differences = a.data.iter().zip(&b.data).map(|(a, b)| a.abs_diff(*b));
@@ -34,7 +34,7 @@ const FILTERS: [(Interpolation, &str); 3] =
     [(Interpolation::Bilinear, "bilinear"), (Interpolation::Bicubic, "bicubic"), (Interpolation::Nearest, "nearest")];
 
 #[test]
-fn evaluation_preprocessing_is_torchvisions() {
+fn evaluation_preprocessing_matches_torchvision() {
     let folder = fixtures("resize");
     for (photo, resize, crop) in [("landscape", 57, 48), ("portrait", 57, 48), ("portrait", 86, 97)] {
         for (interpolation, filter) in FILTERS {
@@ -47,8 +47,9 @@ fn evaluation_preprocessing_is_torchvisions() {
 }
 
 #[test]
-fn half_a_pixel_is_rounded_as_the_source_of_the_weights_does() {
-    // Five columns, one cut out of the middle three: torchvision's round(1.5) is 2, transformers' 3 // 2 is 1.
+fn crop_offset_rounds_as_in_the_source_library() {
+    // A crop of two of five columns: torchvision starts at round(1.5) = 2, transformers at 3 // 2 =
+    // 1.
     let image = RgbPixels { width: 5, height: 2, data: (0..5).flat_map(|x| [x; 3]).collect::<Vec<u8>>().repeat(2) };
     for (crop_rounding, first) in [(CropRounding::Even, 2), (CropRounding::Down, 1)] {
         let preprocess = Preprocess { resize: 2, crop: 2, crop_rounding, ..Preprocess::default() };
@@ -57,7 +58,7 @@ fn half_a_pixel_is_rounded_as_the_source_of_the_weights_does() {
 }
 
 #[test]
-fn stretching_is_pillows_down_and_up() {
+fn squash_resize_matches_pillow() {
     let folder = fixtures("resize");
     for (photo, size) in [("landscape", 64), ("portrait", 97)] {
         for (interpolation, filter) in FILTERS {
@@ -76,7 +77,8 @@ fn stretching_is_pillows_down_and_up() {
     }
 }
 
-/// Decodes every file of a folder of fixtures and compares it with Pillow's pixels; returns the number of files.
+/// Decodes all files in a folder of fixtures, compares them with Pillow's pixels, and returns the
+/// number of files.
 fn compare_with_pillow(folder: &str) -> usize {
     let folder = fixtures(folder);
     let mut seen = 0;
@@ -94,17 +96,17 @@ fn compare_with_pillow(folder: &str) -> usize {
 }
 
 #[test]
-fn every_kind_of_file_decodes_as_in_pillow() {
+fn decoded_fixtures_match_pillow() {
     assert_eq!(compare_with_pillow("decode"), 32);
     assert_eq!(compare_with_pillow("kinds"), 74);
 }
 
-/// A file of the format, of 6×4 pixels of one shade.
+/// Returns a file in the format with 6×4 pixels of one color.
 fn file_of(format: ImageFormat) -> Vec<u8> {
     let image = image::RgbImage::from_pixel(6, 4, image::Rgb([40; 3]));
     let mut bytes = std::io::Cursor::new(Vec::new());
     match format {
-        // The encoder takes pixels with alpha alone.
+        // These encoders accept only pixels with alpha.
         ImageFormat::Ico | ImageFormat::Gif => DynamicImage::ImageRgb8(image).to_rgba8().write_to(&mut bytes, format),
         _ => image.write_to(&mut bytes, format),
     }
@@ -113,7 +115,7 @@ fn file_of(format: ImageFormat) -> Vec<u8> {
 }
 
 #[test]
-fn every_documented_format_is_read() {
+fn documented_formats_are_read() {
     let documentation = include_str!("../../../docs/data.md");
     let unknown = decode_rgb(b"hello, this is text").unwrap_err().to_string();
     for format in FORMATS {
@@ -129,14 +131,14 @@ fn every_documented_format_is_read() {
         assert_eq!((image.width, image.height), (6, 4), "{name}");
         assert_eq!(image.data, [40; 6 * 4 * 3], "{name}");
         for keep in 0..bytes.len() {
-            // Whatever is cut off: no panic.
+            // Truncation at any length must not panic.
             let _ = decode_rgb(&bytes[..keep]);
         }
     }
 }
 
 #[test]
-fn gray_of_16_bits_is_clipped_or_scaled() {
+fn gray16_is_clipped_or_scaled() {
     let values: [u16; 6] = [200, 9000, 11000, 12000, 14000, 15240];
     let png = {
         let image = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(3, 2, values.to_vec()).unwrap();
@@ -157,7 +159,7 @@ fn gray_of_16_bits_is_clipped_or_scaled() {
         let scaled = values.map(|value| (f32::from(value - 200) / 15040.0 * 255.0).round() as u8);
         assert_eq!(shades(&bytes, Gray16::Image), scaled);
     }
-    // Images of other kinds stay as they are, and so does one of a single shade without a range.
+    // Other images are unchanged, and an image with a single value has no range to scale.
     let flat: Vec<u8> = b"P5 1 1 65535\n\x40\0".to_vec();
     assert_eq!(shades(&flat, Gray16::Image), [0]);
     let gray = fs::read(fixtures("decode").join("grey.jpg")).unwrap();
@@ -165,7 +167,7 @@ fn gray_of_16_bits_is_clipped_or_scaled() {
 }
 
 #[test]
-fn unread_formats_are_named() {
+fn unsupported_formats_are_named() {
     let files: [(&[u8], &str); 8] = [
         (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF"),
@@ -191,7 +193,7 @@ fn unread_formats_are_named() {
         assert!(matches!(&error, DecodeError::Unsupported(kind) if kind.contains(name)), "{name}: {error}");
     }
     let mut tiff = fs::read(fixtures("decode").join("rgb.tif")).unwrap();
-    // Photometric interpretation: a short, once.
+    // Entry of the photometric interpretation, a single SHORT.
     let entry = tiff.windows(8).position(|entry| entry == b"\x06\x01\x03\0\x01\0\0\0").unwrap();
     tiff[entry + 8] = 8;
     let error = decode_rgb(&tiff).unwrap_err().to_string();
@@ -199,7 +201,7 @@ fn unread_formats_are_named() {
 }
 
 #[test]
-fn a_jpeg_of_few_bytes_does_not_take_much_memory() {
+fn small_jpeg_of_large_size_uses_little_memory() {
     let mut jpeg = fs::read(fixtures("decode").join("progressive.jpg")).unwrap();
     let frame = jpeg.windows(2).position(|marker| marker == b"\xff\xc2").unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0x34, 0, 0x34, 0]);
@@ -207,7 +209,7 @@ fn a_jpeg_of_few_bytes_does_not_take_much_memory() {
 }
 
 #[test]
-fn a_cut_off_file_is_an_error() {
+fn truncated_file_is_an_error() {
     for name in
         ["baseline_420.jpg", "progressive.jpg", "rgb.png", "palette.png", "transparent.gif", "lossless.webp", "rgb.bmp"]
     {
@@ -221,7 +223,7 @@ fn a_cut_off_file_is_an_error() {
 }
 
 #[test]
-fn what_is_no_image_is_an_error() {
+fn non_image_is_an_error() {
     for bytes in [&b""[..], b"hello, this is text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"] {
         assert!(decode_rgb(bytes).is_err(), "{bytes:?}");
     }
@@ -229,9 +231,9 @@ fn what_is_no_image_is_an_error() {
 }
 
 #[test]
-fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
+fn decompression_bomb_is_rejected_before_decompression() {
     let mut png = fs::read(fixtures("decode").join("rgb.png")).unwrap();
-    // Width and height of the header; its checksum follows.
+    // Width and height in the header, which is followed by its checksum.
     png[16..24].copy_from_slice(&[0, 0, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF]);
     let checksum = crc32(&png[12..29]);
     png[29..33].copy_from_slice(&checksum.to_be_bytes());
@@ -240,7 +242,7 @@ fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
 }
 
 #[test]
-fn the_limit_of_pixels_can_be_moved() {
+fn pixel_limit_is_configurable() {
     for name in ["baseline_420.jpg", "progressive.jpg", "rgb.png"] {
         let bytes = fs::read(fixtures("decode").join(name)).unwrap();
         let pixels = load(&fixtures("decode").join(name)).data.len() / 3;
@@ -252,13 +254,13 @@ fn the_limit_of_pixels_can_be_moved() {
 }
 
 #[test]
-fn exif_orientation_is_applied_only_on_request() {
+fn exif_orientation_is_applied_only_if_enabled() {
     let bytes = fs::read(fixtures("decode").join("baseline_444.jpg")).unwrap();
     let plain = decode_rgb(&bytes).unwrap();
     let (w, h) = (plain.width, plain.height);
     let pixel = |image: &RgbPixels, x: usize, y: usize| image.data[(y * image.width + x) * 3..][..3].to_vec();
     for orientation in 1..=8u8 {
-        // A little-endian TIFF header, one entry: tag 0x0112, a SHORT.
+        // A little-endian TIFF header with one entry: tag 0x0112, a SHORT.
         let mut exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
         exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
         let turned = [&bytes[..2], &exif, &bytes[2..]].concat();
@@ -266,7 +268,7 @@ fn exif_orientation_is_applied_only_on_request() {
         let image = decode(&turned, &Decoding { exif_orientation: true, ..Decoding::default() }).unwrap();
         assert_eq!((image.width, image.height), if orientation < 5 { (w, h) } else { (h, w) }, "{orientation}");
         for (x, y) in [(0, 0), (5, 3), (image.width - 1, 1)] {
-            // Where Pillow's exif_transpose takes a pixel from.
+            // Source coordinates of a pixel in Pillow's exif_transpose.
             let (right, below) = (image.width - 1 - x, image.height - 1 - y);
             let from = match orientation {
                 1 => (x, y),
@@ -292,9 +294,9 @@ fn crc32(bytes: &[u8]) -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Whatever the damage: pixels of the announced size, or an error.
+    /// Damaged files give pixels of the announced size, or an error.
     #[test]
-    fn damage_never_panics(
+    fn damaged_files_never_panic(
         file in prop::sample::select(vec![
             "baseline_420.jpg", "progressive.jpg", "cmyk.jpg", "ycck.jpg", "restarts.jpg", "adobe_rgb.jpg",
             "palette.png", "rgb16.png", "animated.gif", "animated.webp", "rgb.tif", "palette.bmp",
@@ -324,9 +326,9 @@ proptest! {
         }
     }
 
-    /// No shape is too extreme to preprocess, and the result has the size that was asked for.
+    /// Extreme shapes are preprocessed too, to the requested size.
     #[test]
-    fn any_shape_is_preprocessed(
+    fn preprocessing_accepts_any_shape(
         width in prop_oneof![1usize..60, 1000usize..3000], height in 1usize..60, resize in 1usize..70, crop in 1usize..70,
         padding in 0usize..9, seed in any::<u64>(),
     ) {
@@ -336,7 +338,7 @@ proptest! {
         let out = preprocess.apply(image.clone());
         prop_assert_eq!((out.width, out.height, out.data.len()), (crop, crop, crop * crop * 3));
         if crop <= resize {
-            // A flat image stays flat: nothing black came in, and the weights sum to one.
+            // A uniform image stays uniform: no black is added, and the weights sum to 1.
             prop_assert!(out.data.iter().all(|&value| value == 200));
         }
         for kind in [

@@ -1,4 +1,4 @@
-//! Data sets of every form open as they should, and broken ones say what is wrong.
+//! All forms of data sets can be opened, and malformed ones give helpful errors.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,7 +15,7 @@ fn open_at(path: &Path) -> Result<DataSet, DataError> {
     open(path.to_str().unwrap(), &options())
 }
 
-/// Writes empty files; images are not decoded on opening.
+/// Writes empty files; opening a data set does not decode images.
 fn touch(root: &Path, files: &[&str]) {
     for file in files {
         let path = root.join(file);
@@ -37,7 +37,7 @@ fn noted(set: &DataSet, part: &str) -> bool {
     set.notes.iter().any(|note| note.contains(part))
 }
 
-/// The error, with what a user would read.
+/// Returns the error of opening a data set. Its text contains `part`.
 fn refused(path: &Path, part: &str) -> DataError {
     let error = open_at(path).expect_err("opened");
     assert!(error.to_string().contains(part), "{error}");
@@ -45,7 +45,7 @@ fn refused(path: &Path, part: &str) -> DataError {
 }
 
 #[test]
-fn split_folders() {
+fn split_folders_are_read() {
     let root = TempDir::new().unwrap();
     touch(
         root.path(),
@@ -70,7 +70,7 @@ fn split_folders() {
     let allowed = OpenOptions { classes_may_differ: true, ..options() };
     let set = open(root.path().to_str().unwrap(), &allowed).unwrap();
     assert_eq!(set.form, Form::SplitFolders);
-    // Byte order: capitals first.
+    // Sorted by bytes: capitals first.
     assert_eq!(set.classes, ["Zebra", "cat", "dog"]);
     let train = set.split("train").unwrap();
     assert_eq!(
@@ -78,11 +78,11 @@ fn split_folders() {
         ["train/Zebra/1.jpeg", "train/cat/a.png", "train/cat/b.JPG", "train/cat/more/c.webp", "train/dog/1.jpg"]
     );
     assert_eq!(labels(&*train), [0, 1, 1, 1, 2]);
-    // Zebra is missing in val, and no label moves.
+    // Zebra is missing in val; the labels of the other classes are unchanged.
     assert_eq!(labels(&*set.split("valid").unwrap()), [1, 2]);
     assert!(noted(&set, "val has no images of Zebra"), "{:?}", set.notes);
     assert!(noted(&set, "passed over 2"), "{:?}", set.notes);
-    // With a validation folder beside it, test/ is a split of its own.
+    // With a validation folder beside it, test/ is a separate split.
     assert_eq!(names(&*set.split("test").unwrap(), root.path()), ["test/dog/2.jpg"]);
     assert_eq!(set.split("all").unwrap().len(), 8);
     assert_eq!(set.select(None).unwrap().0, "val");
@@ -91,7 +91,7 @@ fn split_folders() {
 }
 
 #[test]
-fn the_name_of_a_split_is_the_one_that_the_data_has() {
+fn validation_split_has_the_name_of_its_folder() {
     for (folder, test) in [("val", false), ("Valid", false), ("validation", false), ("test", true), ("Testing", true)] {
         let root = TempDir::new().unwrap();
         let [one, other] = ["a", "b"].map(|class| format!("{folder}/{class}/2.png"));
@@ -100,7 +100,7 @@ fn the_name_of_a_split_is_the_one_that_the_data_has() {
         for alias in ["val", "valid", "validation"] {
             assert_eq!(set.split(alias).unwrap().len(), 2, "{folder} {alias}");
         }
-        // Images for validation are not those of a test.
+        // A validation folder does not provide a test split.
         assert_eq!(set.split("test").is_ok(), test, "{folder}");
         assert_eq!(set.select(None).unwrap().0, if test { "test" } else { "val" });
         assert_eq!(set.select(Some("val")).unwrap().0, if test { "test" } else { "val" });
@@ -109,7 +109,7 @@ fn the_name_of_a_split_is_the_one_that_the_data_has() {
 }
 
 #[test]
-fn data_without_splits_is_evaluated_whole() {
+fn data_without_splits_is_evaluated_as_a_whole() {
     let root = TempDir::new().unwrap();
     touch(root.path(), &["a/1.png", "b/1.png"]);
     let set = open_at(root.path()).unwrap();
@@ -123,14 +123,14 @@ fn data_without_splits_is_evaluated_whole() {
     assert_eq!(set.select(None).unwrap().1.len(), 4);
     assert_eq!(set.select(Some("val")).unwrap().1.len(), 2);
     assert!(set.select(Some("test")).is_err());
-    // Only training images, but in a folder of that name.
+    // A folder named train without other splits.
     let root = TempDir::new().unwrap();
     touch(root.path(), &["train/a/1.png", "train/b/1.png"]);
     assert_eq!(open_at(root.path()).unwrap().select(None).unwrap().0, "train");
 }
 
 #[test]
-fn a_single_class_is_nothing_to_train_on() {
+fn single_class_cannot_be_trained_on() {
     let root = TempDir::new().unwrap();
     touch(root.path(), &["one/cat/1.png", "one/cat/2.png", "two/a/1.png", "two/b/1.png"]);
     let set = open_at(&root.path().join("one")).unwrap();
@@ -143,7 +143,7 @@ fn a_single_class_is_nothing_to_train_on() {
 }
 
 #[test]
-fn an_unknown_class_in_validation_is_refused() {
+fn unknown_validation_class_is_rejected() {
     let root = TempDir::new().unwrap();
     touch(root.path(), &["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"]);
     let error = refused(root.path(), "val/c");
@@ -157,7 +157,7 @@ fn an_unknown_class_in_validation_is_refused() {
 }
 
 #[test]
-fn a_flat_folder_is_split_by_seed() {
+fn flat_folder_is_split_by_seed() {
     let root = TempDir::new().unwrap();
     let mut files: Vec<String> = (0..10).map(|i| format!("a/{i}.jpg")).collect();
     files.extend((0..5).map(|i| format!("b/{i}.jpg")));
@@ -191,17 +191,17 @@ fn a_flat_folder_is_split_by_seed() {
 }
 
 #[test]
-fn classes_may_be_called_train_or_test() {
+fn classes_may_be_named_train_or_test() {
     let root = TempDir::new().unwrap();
     touch(root.path(), &["train/1.jpg", "car/1.jpg", "test/1.jpg"]);
-    // `train` and `test` stand for splits only where class folders are in them.
+    // `train` and `test` are splits only if they contain class folders.
     refused(root.path(), "no class folders");
     fs::remove_dir_all(root.path().join("test")).unwrap();
     assert_eq!(open_at(root.path()).unwrap().classes, ["car", "train"]);
 }
 
 #[test]
-fn broken_folders_say_what_is_wrong() {
+fn malformed_folders_give_errors() {
     let root = TempDir::new().unwrap();
     let missing = root.path().join("missing");
     assert!(matches!(refused(&missing, "missing"), DataError::NotFound { .. }));
@@ -225,7 +225,7 @@ fn broken_folders_say_what_is_wrong() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_to_a_folder_above_is_not_followed() {
+fn link_to_a_parent_folder_is_not_followed() {
     let root = TempDir::new().unwrap();
     touch(root.path(), &["a/1.jpg", "b/1.jpg"]);
     std::os::unix::fs::symlink(root.path(), root.path().join("a/loop")).unwrap();
@@ -233,7 +233,7 @@ fn a_link_to_a_folder_above_is_not_followed() {
     assert_eq!(set.split("train").unwrap().len(), 2);
 }
 
-/// Two folders that link to each other, a link to a class, and one to nowhere.
+/// Two folders that link to each other, a link to a class, and a broken link.
 #[cfg(unix)]
 #[test]
 fn links_are_followed_once() {
@@ -265,7 +265,7 @@ fn digits_are_embedded() {
     let (train, val) = (set.split("train").unwrap(), set.split("val").unwrap());
     assert_eq!(train.len() + val.len(), 1797);
     assert!((355..365).contains(&val.len()), "{}", val.len());
-    // The first row of scikit-learn's table is a zero that begins 0 0 5 13 9 1 0 0.
+    // The first row of scikit-learn's table is a zero that starts with 0 0 5 13 9 1 0 0.
     let find = |source: &dyn Source| {
         (0..source.len()).find(|&i| source.name(i) == "digits[0]").map(|i| source.get(i).unwrap())
     };
@@ -283,7 +283,8 @@ fn digits_are_embedded() {
     assert_eq!(brightest.max(), Some(255));
 }
 
-/// `count` records with these leading labels, whose planes are 10, 20 and 30 plus the record's number.
+/// Returns records with these leading labels. Their planes contain 10, 20 and 30 plus the record's
+/// index.
 fn records(labels: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (number, labels) in labels.iter().enumerate() {
@@ -304,7 +305,7 @@ fn write_cifar10(folder: &Path) {
 }
 
 #[test]
-fn cifar10() {
+fn cifar10_is_read() {
     let root = TempDir::new().unwrap();
     let folder = root.path().join("cifar-10-batches-bin");
     write_cifar10(&folder);
@@ -325,7 +326,7 @@ fn cifar10() {
 }
 
 #[test]
-fn cifar100_takes_the_fine_label() {
+fn cifar100_uses_fine_labels() {
     let root = TempDir::new().unwrap();
     fs::write(root.path().join("train.bin"), records(&[&[1, 99], &[2, 0]])).unwrap();
     fs::write(root.path().join("test.bin"), records(&[&[19, 42]])).unwrap();
@@ -337,7 +338,7 @@ fn cifar100_takes_the_fine_label() {
 }
 
 #[test]
-fn broken_cifar_says_what_is_wrong() {
+fn malformed_cifar_files_give_errors() {
     let root = TempDir::new().unwrap();
     write_cifar10(root.path());
     let batch = root.path().join("data_batch_4.bin");

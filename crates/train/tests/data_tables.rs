@@ -1,4 +1,5 @@
-//! Tables, shards and Parquet files as people have them: where their images and labels are found, and what is refused.
+//! Tables, shards and Parquet files in common layouts: images and labels are found, and unusable
+//! files are rejected.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use mbconv_train::data::{DataError, DataSet, Form, LabelSource, OpenOptions, TableOptions, open};
 use tempfile::TempDir;
 
-/// A folder with these files; images have their path as contents.
+/// Creates a folder with these files. Each image contains its path.
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let root = TempDir::new().unwrap();
     for (name, contents) in files {
@@ -34,7 +35,7 @@ fn open_at(path: impl AsRef<Path>) -> Result<DataSet, DataError> {
     open(path.as_ref().to_str().unwrap(), &options())
 }
 
-/// Every image below `root`, by path, with its split and class.
+/// Returns all images below `root` by path, with split and class.
 fn held(root: &Path, set: &DataSet) -> BTreeMap<String, (&'static str, String)> {
     let mut held = BTreeMap::new();
     for (name, split) in [("train", &set.train), ("val", &set.val), ("test", &set.test)] {
@@ -49,7 +50,7 @@ fn held(root: &Path, set: &DataSet) -> BTreeMap<String, (&'static str, String)> 
     held
 }
 
-/// The same as text: `path split class` of every image.
+/// Returns all images as text: `path split class`.
 fn listed(root: &Path, set: &DataSet) -> Vec<String> {
     held(root, set).into_iter().map(|(path, (split, class))| format!("{path} {split} {class}")).collect()
 }
@@ -58,7 +59,7 @@ fn noted(set: &DataSet, part: &str) -> bool {
     set.notes.iter().any(|note| note.contains(part))
 }
 
-/// The error, with what a user would read.
+/// Returns the error of opening a data set. Its text contains `part`.
 fn refused(path: impl AsRef<Path>, part: &str) -> DataError {
     let error = open_at(path).expect_err("opened");
     assert!(error.to_string().contains(part), "{error}");
@@ -66,7 +67,7 @@ fn refused(path: impl AsRef<Path>, part: &str) -> DataError {
 }
 
 #[test]
-fn competitions_and_their_folders() {
+fn kaggle_competition_layouts_are_read() {
     let kaggle = folder(&[
         ("train.csv", "image_id,label\n000.jpg,0\n001.jpg,1\n"),
         ("sample_submission.csv", "image_id,label\n900.jpg,4\n"),
@@ -83,7 +84,7 @@ fn competitions_and_their_folders() {
     let set = open_at(breeds.path()).unwrap();
     assert_eq!(listed(breeds.path(), &set), ["train/00a.jpg train pug", "train/00b.jpg train husky"]);
 
-    // A table of test images without labels.
+    // A table of test images has no labels.
     let aptos = folder(&[("train.csv", "id_code,diagnosis\n7,2\n8,0\n"), ("test.csv", "id_code\n9\n")]);
     images(aptos.path(), &["train_images/7.png", "train_images/8.png", "test_images/9.png"]);
     let set = open_at(aptos.path()).unwrap();
@@ -92,7 +93,7 @@ fn competitions_and_their_folders() {
 }
 
 #[test]
-fn metadata_in_the_folders_of_splits() {
+fn metadata_files_in_split_folders_are_read() {
     let root = folder(&[
         ("train/metadata.csv", "file_name,label\n0.jpg,cat\n1.jpg,dog\n"),
         (
@@ -107,7 +108,7 @@ fn metadata_in_the_folders_of_splits() {
 }
 
 #[test]
-fn columns_that_people_write() {
+fn common_column_names_are_recognized() {
     let root = TempDir::new().unwrap();
     images(root.path(), &["img/0.jpg", "img/1.jpg", "img/2.png"]);
     let file = root.path().join("t.csv");
@@ -168,7 +169,7 @@ fn columns_that_people_write() {
 }
 
 #[test]
-fn what_is_no_single_label_is_refused() {
+fn multiple_labels_are_rejected() {
     let root = TempDir::new().unwrap();
     images(root.path(), &["img/0.jpg", "img/1.jpg", "img/2.jpg"]);
     let file = root.path().join("t.csv");
@@ -192,7 +193,7 @@ fn what_is_no_single_label_is_refused() {
 }
 
 #[test]
-fn options_name_columns_folders_and_folds() {
+fn options_select_columns_folders_and_folds() {
     let root = folder(&[("t.csv", "id,species,other,part\n0,7000000,b,0\n1,9000000,a,1\n")]);
     images(root.path(), &["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"]);
     let file = root.path().join("t.csv");
@@ -204,7 +205,7 @@ fn options_name_columns_folders_and_folds() {
     };
     assert_eq!(given("images=b&label=other").unwrap(), "b/0.jpg train b, b/1.jpg train a");
     assert_eq!(given("images=a&label=3&split=part&fold=1").unwrap(), "a/0.jpg train b, a/1.jpg val a");
-    // Ids are names if the column is named.
+    // Numeric ids are class names if the column is named explicitly.
     assert_eq!(given("images=a&label=species").unwrap(), "a/0.jpg train 7000000, a/1.jpg train 9000000");
     assert!(given("images=a").unwrap_err().to_string().contains("label \"9000000\""));
     assert!(given("images=c").unwrap_err().to_string().contains("no data set at"));
@@ -212,12 +213,12 @@ fn options_name_columns_folders_and_folds() {
         given("label=none&images=a").unwrap_err().to_string().contains("no column \"none\", only id, species, other")
     );
     assert!(matches!(given("labels=other"), Err(DataError::Option { .. })));
-    // A recipe names them otherwise; the data set's own options go before.
+    // The options of the data set override those of the recipe.
     let table = TableOptions { images: Some("a".into()), label: Some("species".into()), ..TableOptions::default() };
     let options = OpenOptions { table, ..self::options() };
     let set = open(&format!("{}?label=other", file.display()), &options).unwrap();
     assert_eq!(listed(root.path(), &set), ["a/0.jpg train b", "a/1.jpg train a"]);
-    // A form without columns.
+    // Forms without columns ignore the options of the recipe.
     let folders = open(root.path().to_str().unwrap(), &options);
     assert!(folders.is_ok_and(|set| set.form != Form::Table || set.classes == ["7000000", "9000000"]));
     let wrong = open(&format!("{}?label=other&form=folders", root.path().display()), &self::options()).unwrap_err();
@@ -225,7 +226,7 @@ fn options_name_columns_folders_and_folds() {
 }
 
 #[test]
-fn several_tables_by_pattern_and_from_the_working_directory() {
+fn tables_are_read_by_pattern_and_relative_to_the_working_directory() {
     let root = folder(&[
         ("train.csv", "path,label\na/0.jpg,x\na/1.jpg,y\n"),
         ("val.csv", "path,label\na/2.jpg,x\na/3.jpg,y\n"),
@@ -237,7 +238,7 @@ fn several_tables_by_pattern_and_from_the_working_directory() {
 }
 
 #[test]
-fn a_table_beside_folders_of_storage() {
+fn table_beside_storage_folders_is_used() {
     let storage = |table: &str, text: &str| {
         let root = folder(&[(table, text)]);
         images(root.path(), &["part_1/0.jpg", "part_2/1.jpg", "part_1/2.jpg", "part_2/3.jpg"]);
@@ -253,7 +254,7 @@ fn a_table_beside_folders_of_storage() {
     let set = open(&format!("{}?form=folders", root.path().display()), &options()).unwrap();
     assert_eq!((set.form, set.classes), (Form::FlatFolder, vec!["part_1".to_string(), "part_2".into()]));
 
-    // HAM10000: ids, whose images are in several folders.
+    // HAM10000: ids of images in several folders.
     let root = storage("HAM10000_metadata.csv", "lesion_id,image_id,dx\nH0,0,nv\nH1,1,mel\nH2,2,mel\nH3,3,nv\n");
     let set = open_at(root.path()).unwrap();
     assert_eq!((set.form, set.classes.join(" ")), (Form::Table, "mel nv".into()));
@@ -270,7 +271,7 @@ fn a_table_beside_folders_of_storage() {
     let table = TableOptions { form: LabelSource::Table, ..TableOptions::default() };
     assert_eq!(open(root.path().to_str().unwrap(), &OpenOptions { table, ..options() }).unwrap().classes.len(), 4);
 
-    // A table that repeats the folders, one without labels, and one of something else.
+    // A table with the folders as labels, one without labels, and one of other data.
     let same = "file_name,label\npart_1/0.jpg,part_1\npart_2/1.jpg,part_2\n";
     for (text, note) in
         [(same, ""), ("file_name,text,author\npart_1/0.jpg,a cat,me\n", "is not used"), ("a,b\nx,y\n", "is not used")]
@@ -283,7 +284,7 @@ fn a_table_beside_folders_of_storage() {
 }
 
 #[test]
-fn tables_and_names_in_other_encodings() {
+fn tables_and_class_names_in_other_encodings_are_read() {
     let root = TempDir::new().unwrap();
     images(root.path(), &["0.jpg", "1.jpg"]);
     let file = root.path().join("t.csv");
@@ -297,7 +298,7 @@ fn tables_and_names_in_other_encodings() {
     write(file.clone(), b"path,label\n0.jpg,\xea\xee\xf2\n1.jpg,\xef\xb8\xf1\n");
     let hint = refused(&file, "t.csv is not valid UTF-8: line 2 seems to be in WINDOWS-1251").hint().unwrap();
     assert!(hint.contains("iconv -f WINDOWS-1251 -t UTF-8"), "{hint}");
-    // The list of names of numbered classes.
+    // The list of class names for numeric labels.
     write(file.clone(), "path,label\n0.jpg,0\n1.jpg,1\n");
     write(root.path().join("classes.txt"), b"caf\xe9\nth\xe9\n");
     refused(&file, "classes.txt is not valid UTF-8: line 1 seems to be in WINDOWS-1252");
@@ -315,13 +316,13 @@ fn tar(files: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn archives_with_class_folders_in_other_encodings_are_refused() {
+fn archives_with_class_folders_in_other_encodings_are_rejected() {
     let root = TempDir::new().unwrap();
     let mut archive = tar(&[("train/c1/0.jpg", "A"), ("train/c2/0.jpg", "B")]);
     for (name, damaged) in [(b"train/c1", 0xaa), (b"train/c2", 0xaf)] {
         let at = archive.windows(8).position(|window| window == name).unwrap();
         archive[at + 7] = damaged;
-        // The header's checksum.
+        // The checksum of the header.
         let sum: u32 = (0..512).map(|i| if (148..156).contains(&i) { 32 } else { u32::from(archive[at + i]) }).sum();
         archive[at + 148..at + 155].copy_from_slice(format!("{sum:07o}").as_bytes());
     }
@@ -335,7 +336,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
-/// The class and the contents of every training image.
+/// Returns the class and the contents of each training image.
 fn train(set: &DataSet) -> String {
     let train = set.split("train").unwrap();
     let sample = |index| match train.get(index).unwrap().image {
@@ -348,11 +349,11 @@ fn train(set: &DataSet) -> String {
 }
 
 #[test]
-fn shards_as_pythons_webdataset_reads_them() {
+fn shards_are_read_as_by_the_webdataset_library() {
     let root = TempDir::new().unwrap();
     let file = root.path().join("train-0.tar");
     for (files, expected) in [
-        // As macOS's tar writes it.
+        // As written by tar on macOS.
         (
             &[
                 ("./._0.jpg", "x"),
@@ -369,7 +370,7 @@ fn shards_as_pythons_webdataset_reads_them() {
         (&[("0.jpg", "A"), ("0.index", "1"), ("1.jpg", "B"), ("1.index", "000")], "A 1, B 0"),
         (&[("a/0.JPG", "A"), ("a/0.CLS", "1"), ("b/0.jpg", "B"), ("b/0.cls", "0")], "A 1, B 0"),
         (&[("a.b/0.jpg", "A"), ("a.b/0.cls", "1"), ("a.b/1.jpg", "B"), ("a.b/1.cls", "0")], "A 1, B 0"),
-        // A caption beside the label, and notes of no class beside the text.
+        // A caption beside the label, and metadata without a class beside the text label.
         (&[("0.jpg", "A"), ("0.txt", "a long story"), ("0.cls", "0")], "A 0"),
         (&[("0.jpg", "A"), ("0.json", "{\"width\": 3}"), ("0.txt", "cat")], "A cat"),
         (&[("__meta__/0.json", "{}"), ("0.jpg", "A"), ("0.cls", "0")], "A 0"),
@@ -383,7 +384,7 @@ fn shards_as_pythons_webdataset_reads_them() {
             fs::remove_file(path).unwrap();
         }
     }
-    // More shards than are kept open, and one that breaks off.
+    // More shards than are kept open, one of them truncated.
     let two = tar(&[("0.jpg", "A"), ("0.cls", "0"), ("1.jpg", "B"), ("1.cls", "1")]);
     write(root.path().join("train-0.tgz"), gzip(&two));
     let packed = gzip(&two);
@@ -398,7 +399,7 @@ fn shards_as_pythons_webdataset_reads_them() {
 }
 
 #[test]
-fn shards_without_labels_say_so() {
+fn shards_without_labels_give_errors() {
     let root = TempDir::new().unwrap();
     let file = root.path().join("train-0.tar");
     write(root.path().join("train-1.tar"), tar(&[("0.jpg", "A"), ("0.mask.npy", "0")]));
@@ -419,13 +420,13 @@ fn shards_without_labels_say_so() {
     refused(&file, "0.txt is not valid UTF-8: line 1 seems to be in WINDOWS-1252");
 }
 
-/// Made by `scripts/make_label_fixtures.py`.
+/// Returns a fixture written by `scripts/make_label_fixtures.py`.
 fn parquet(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/labels").join(format!("{name}.parquet"))
 }
 
 #[test]
-fn parquet_labels_of_every_type() {
+fn parquet_labels_of_all_types_are_read() {
     for (name, classes, labels) in [
         ("bool", "false true", [1, 0, 1, 0, 1, 0]),
         ("bool_v2", "false true", [1, 0, 1, 0, 1, 0]),
@@ -454,7 +455,7 @@ fn parquet_labels_of_every_type() {
 }
 
 #[test]
-fn parquet_labels_that_are_none() {
+fn unsupported_parquet_labels_are_rejected() {
     for (name, part) in [
         ("list", "its column \"label\" holds lists of several labels: multi-label data is not supported yet"),
         ("list_v2", "multi-label data is not supported yet"),

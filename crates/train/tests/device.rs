@@ -1,10 +1,11 @@
-//! A device computes what the CPU computes: outputs, gradients, steps, evaluations, runs.
+//! Compares a device with the CPU: outputs, gradients, optimizer steps, evaluation and runs.
 //!
-//! `MBCONV_TEST_DEVICE` names the device, as `--device` does, in a build that has it:
+//! `MBCONV_TEST_DEVICE` is the name of the device, as for `--device`. The build must support it:
 //!
-//!     MBCONV_TEST_DEVICE=wgpu cargo test --release --workspace --features mbconv/wgpu --test device -- --nocapture
+//!     MBCONV_TEST_DEVICE=wgpu cargo test --release --workspace --features mbconv/wgpu \
+//!         --test device -- --nocapture
 //!
-//! Without it, or with `cpu`, the tests that compare say so and pass.
+//! Without it, or with `cpu`, the tests that compare devices print a message and pass.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ use mbconv_train::model_file::{LAST, LAST_EMA};
 use mbconv_train::optimizer::{Clipping, OptimizerConfig, OptimizerName, fresh_network, with_stable_ids};
 use mbconv_train::{Event, Group, Model, Outcome, Recipe, Run, ema, train};
 
-/// The device under test.
+/// Returns the device under test.
 fn device() -> Option<Device> {
     let name = std::env::var("MBCONV_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
     let device = parse(&name).unwrap_or_else(|error| panic!("{error}: {}", error.hint().unwrap_or_default()));
@@ -38,7 +39,7 @@ fn device() -> Option<Device> {
     Some(device)
 }
 
-/// Numbers in [-1, 1) that depend on `seed` alone.
+/// Returns numbers in [-1, 1) that depend only on `seed`.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -58,17 +59,19 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }
 
-/// What was computed, by name.
+/// Results by name.
 type Results = BTreeMap<String, Vec<f64>>;
 
-/// Products of single precision are rounded to 10 bits by NVIDIA's tensor cores (TF32), unless that is forbidden.
+/// Returns a factor for the tolerance. NVIDIA's tensor cores round f32 factors to 10 bits (TF32),
+/// unless TF32 is disabled.
 fn slack() -> f64 {
     let device = std::env::var("MBCONV_TEST_DEVICE").unwrap_or_default();
     let forbidden = std::env::var("NVIDIA_TF32_OVERRIDE").is_ok_and(|value| value == "0");
     if device.starts_with("cuda") && !forbidden { 20.0 } else { 1.0 }
 }
 
-/// Fails unless all results agree within `tolerance` of the largest value of each, or of `floor` where all are smaller.
+/// Fails unless each result agrees within `tolerance` times its largest absolute value, or times
+/// `floor` if that is larger.
 fn compare(what: &str, found: &Results, expected: &Results, tolerance: f64, floor: impl Fn(&str) -> f64) {
     let tolerance = tolerance * slack();
     assert!(found.keys().eq(expected.keys()), "{what}: {:?}, not {:?}", found.keys(), expected.keys());
@@ -88,7 +91,7 @@ fn compare(what: &str, found: &Results, expected: &Results, tolerance: f64, floo
     eprintln!("{what}: differs by at most {:.1e}, in {}", worst.0, worst.1);
 }
 
-/// Output of an operation and its gradients for all operands.
+/// Returns the output of an operation and its gradients for all operands.
 fn differentiate<const N: usize, const M: usize>(
     maps: [[usize; 4]; N],
     vectors: [usize; M],
@@ -128,14 +131,15 @@ fn same<const N: usize, const M: usize>(
 }
 
 #[test]
-fn operations_and_their_gradients() {
+fn operations_and_gradients_match_the_cpu() {
     let Some(device) = device() else { return };
-    // Few pixels, and so many that the sums over them are cut into slices.
+    // A few pixels, and enough pixels that sums over them are split into slices.
     for [height, width] in [[5, 7], [48, 44]] {
         let maps = [[2, height, width, 12], [20, 12, 1, 1]];
         same("pointwise", &device, maps, [20], |[x, weight], [bias]| pointwise_conv2d(x, weight, Some(bias)));
     }
-    // Kernel, stride, padding, height, width, channels: even and odd sides, sides smaller than the kernel, a row left over.
+    // Kernel, stride, padding, height, width, channels: even and odd sides, sides smaller than the
+    // kernel, and a remaining row.
     for (kernel, stride, padding, height, width, channels) in
         [(3, 1, 1, 8, 8, 16), (3, 2, 1, 9, 8, 7), (5, 1, 2, 7, 5, 24), (5, 2, 2, 11, 10, 8), (7, 3, 3, 4, 9, 5)]
     {
@@ -146,7 +150,7 @@ fn operations_and_their_gradients() {
     for activation in [Activation::Identity, Activation::Relu, Activation::Relu6, Activation::Silu] {
         for statistics in [Statistics::Batch, Statistics::Fixed] {
             let what = format!("normalisation, {statistics:?}, {activation:?}");
-            // Few pixels, and so many that their statistics are measured in slices.
+            // A few pixels, and enough pixels that statistics are computed in slices.
             for map in [[3, 5, 4, 10], [3, 41, 37, 16]] {
                 same(&what, &device, [map], [map[3]; 2], |[x], [gamma, beta]| {
                     let (mean, variance) = channel_statistics(x.clone());
@@ -170,7 +174,8 @@ fn operations_and_their_gradients() {
     }
 }
 
-/// Small networks with everything that the published ones have, and no more: a device tunes itself to every shape first.
+/// Small networks with all features of the published ones. They are small because a device tunes
+/// kernels for each shape.
 const NETWORKS: [(&str, &str, usize); 3] = [
     (
         "MobileNetV2",
@@ -217,7 +222,7 @@ fn architecture(table: &str) -> Architecture {
     ArchitectureOptions::of_table(toml::from_str(&table).unwrap(), 5).architecture().unwrap()
 }
 
-/// The network with weights that depend on nothing but their names and shapes.
+/// Creates a network whose weights depend only on their names and shapes.
 fn network(architecture: &Architecture, device: &Device) -> Network {
     let network = Network::new(architecture, device);
     let fill = |(index, (info, data)): (usize, (mbconv_nets::layout::TensorInfo, TensorData))| {
@@ -263,7 +268,8 @@ impl ModuleVisitor for Collector<'_> {
     }
 }
 
-/// Evaluation, loss, gradients, running statistics, and the weights after one step of each optimizer.
+/// Returns inference, loss, gradients, running statistics, and the weights after one step of each
+/// optimizer.
 fn everything(architecture: &Architecture, side: usize, device: &Device) -> Results {
     let autodiff = device.clone().autodiff();
     let shape = [4, side, side, 3];
@@ -277,7 +283,7 @@ fn everything(architecture: &Architecture, side: usize, device: &Device) -> Resu
         name,
         learning_rate: 0.1,
         weight_decay: 0.01,
-        // Large, so that gradients which are nothing but rounding stay small steps.
+        // Large, so that gradients that consist of rounding errors give small steps.
         epsilon: Some(1e-2),
         ..OptimizerConfig::default()
     };
@@ -315,13 +321,13 @@ fn networks_train_and_evaluate_as_on_the_cpu() {
         let largest = gradients.flat_map(|(_, values)| values).fold(0.0f64, |most, value| most.max(value.abs()));
         assert!(largest > 1e-2, "{what}: {largest}");
         let found = everything(&architecture, side, &device);
-        // A gradient that is nothing but rounding is measured by the others.
+        // Gradients that consist of rounding errors are compared relative to the others.
         let floor = |name: &str| if name.starts_with("gradient") { largest / 100.0 } else { 0.1 };
         compare(what, &found, &expected, 2e-3, floor);
     }
 }
 
-/// The logits and gradients of a training step whose maps are in a precision.
+/// Returns the logits and gradients of a training step with feature maps in a precision.
 fn step_in(architecture: &Architecture, side: usize, device: &Device, dtype: DType) -> [Vec<f64>; 2] {
     let device = device.clone().autodiff();
     let network = network(architecture, &device);
@@ -334,9 +340,9 @@ fn step_in(architecture: &Architecture, side: usize, device: &Device, dtype: DTy
     [values(logits), collector.found.into_values().flatten().collect()]
 }
 
-/// In bf16, or where there is none in f16, also on the CPU.
+/// Tests bf16, or f16 if bf16 is not supported; also on the CPU.
 #[test]
-fn networks_in_16_bits_compute_nearly_the_same() {
+fn networks_in_16_bits_are_close_to_f32() {
     let device = device().unwrap_or(Device::flex());
     let Some(dtype) = [DType::BF16, DType::F16].into_iter().find(|dtype| device.supports_dtype(*dtype)) else {
         return eprintln!("{} has no floats of 16 bits", describe(&device));
@@ -364,7 +370,7 @@ fn networks_in_16_bits_compute_nearly_the_same() {
 }
 
 #[test]
-fn gradient_checkpointing_changes_nothing() {
+fn gradient_checkpointing_does_not_change_gradients() {
     let Some(device) = device() else { return };
     let (_, table, side) = NETWORKS[0];
     let architecture = architecture(table);
@@ -382,7 +388,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 #[test]
-fn evaluations_are_those_of_the_cpu() {
+fn evaluation_matches_the_cpu() {
     let Some(device) = device() else { return };
     let data = data::open("digits", &OpenOptions::default()).unwrap();
     let architecture = architecture(NETWORKS[0].1);
@@ -394,7 +400,7 @@ fn evaluations_are_those_of_the_cpu() {
         // The last batch is smaller than the others.
         let config = LoaderConfig { batch_size: 256, ..LoaderConfig::default() };
         let loader = Loader::new(source, Transform::Eval(preprocess.clone()), config);
-        // Ten digits for five classes.
+        // Maps ten digits to five classes.
         let labelled = Labelled { loader: &loader, labels: (0..10).map(|label| label / 2).collect() };
         let network = Inference::new(&network(&architecture, device));
         evaluate(&network, &labelled, &preprocess, &names, device, &AtomicBool::new(false), &mut |_| ()).unwrap()
@@ -434,7 +440,7 @@ decay = 0.9
 "#;
 
 #[test]
-fn a_seed_begins_alike_on_every_device() {
+fn seed_initializes_the_same_weights_on_every_device() {
     let Some(device) = device() else { return };
     let architecture = architecture(NETWORKS[1].1);
     let [here, there] =
@@ -442,9 +448,8 @@ fn a_seed_begins_alike_on_every_device() {
     assert!(here.eq(there));
 }
 
-/// What dropout and stochastic depth drop follows from a seed as on the CPU.
 #[test]
-fn a_seed_drops_the_same_on_every_device() {
+fn seed_gives_the_same_dropout_mask_on_every_device() {
     let Some(device) = device() else { return };
     let drawn = |device: &Device, seed: u64| {
         let numbers = Tensor::<1>::from_floats(seed_numbers(seed), device);
@@ -462,10 +467,10 @@ fn a_seed_drops_the_same_on_every_device() {
     }
 }
 
-/// Training images that are augmented on the device are those of the loader's threads. A unit of 255 may become more where another
-/// operation stretches it, so few values may differ, and on the whole they may not.
+/// Compares images augmented on the device with those of the loader's threads. Later operations may
+/// amplify a rounding difference of 1 of 255, so a few values may differ, but not the mean.
 #[test]
-fn pictures_are_augmented_alike() {
+fn augmentation_on_the_device_matches_the_loader() {
     let device = device().unwrap_or(Device::flex());
     let data = data::open("digits", &OpenOptions::default()).unwrap();
     let preprocess = Preprocess { mean: [0.0; 3], std: [1.0 / 255.0; 3], ..Preprocess::default() };
@@ -474,7 +479,7 @@ fn pictures_are_augmented_alike() {
         let settings: Vec<String> = settings.iter().chain([&&*on]).map(|setting| setting.to_string()).collect();
         let recipe = Recipe::parse(RECIPE, &settings).unwrap();
         let transform = recipe.train_transform_for(&device);
-        // The processor's kernels are no device of their own, but can be one.
+        // Tests the CPU as a device for deferred augmentation.
         let deferred = transform.deferred || on == "augment.on=device";
         let config = LoaderConfig { batch_size: 96, shuffle: true, ..LoaderConfig::default() };
         let transform = Transform::Train(TrainTransform { deferred, ..transform });
@@ -513,10 +518,9 @@ fn pictures_are_augmented_alike() {
     }
 }
 
-/// A run, with images augmented and mixed on the device, that is stopped and resumed ends where one that was not ends, and its model evaluates on
-/// the CPU.
+/// Images are augmented and mixed on the device. The model is evaluated on the CPU.
 #[test]
-fn a_stopped_run_goes_on() {
+fn resumed_run_ends_as_an_uninterrupted_one() {
     let Some(device) = device() else { return };
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("table.toml");
@@ -546,7 +550,7 @@ fn a_stopped_run_goes_on() {
         train(run, &mut observer).unwrap()
     };
     let whole = go("whole", false, None);
-    // The last step of the first epoch, then a step of the second.
+    // Stops at the last step of the first epoch; resuming takes a step of the second epoch first.
     assert_eq!(go("parts", false, Some(5)), Outcome::Interrupted);
     let parts = go("parts", true, None);
     let [(whole_best, whole), (parts_best, parts)] = [(whole, "whole"), (parts, "parts")].map(|(outcome, out)| {
@@ -558,14 +562,14 @@ fn a_stopped_run_goes_on() {
     assert!((whole_best.loss - parts_best.loss).abs() < 1e-3, "{whole_best:?} {parts_best:?}");
 }
 
-/// Repeating recorded steps takes a run where queueing each of them takes it, in no more memory from epoch to epoch.
+/// Also checks that memory does not grow from epoch to epoch.
 #[test]
-fn recorded_steps_are_the_same() {
+fn replayed_steps_match_queued_steps() {
     let Some(device) = device() else { return };
     let folder = tempfile::tempdir().unwrap();
     let data = data::open("digits", &OpenOptions::default()).unwrap();
-    // Every rule; a classifier that learns alone at first; images that grow; steps that are computed partly twice; a teacher, which is
-    // the first of them.
+    // Covers all rules, epochs that train only the classifier, progressive sizes, gradient
+    // checkpointing, and a teacher, which is the model of the first run.
     let teacher = format!("distillation.teacher='{}'", folder.path().join("0 true").join(LAST).display());
     for (number, (network, settings)) in [
         (0, &["epochs=4", "augment.on=device", "optimizer.adaptive_clip=0.05"][..]),
@@ -631,9 +635,9 @@ fn recorded_steps_are_the_same() {
     }
 }
 
-/// Epoch after epoch, steps on images that are augmented there take no more of the device's memory.
+/// Trains with images augmented on the device.
 #[test]
-fn memory_does_not_grow() {
+fn device_memory_does_not_grow_across_epochs() {
     let Some(device) = device() else { return };
     let (_, table, side) = NETWORKS[0];
     let architecture = architecture(table);

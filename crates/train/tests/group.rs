@@ -1,4 +1,4 @@
-//! Several processes train as one does; here each is a thread.
+//! Training in several processes is equivalent to training in one. Here each process is a thread.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +53,8 @@ warmup_epochs = 0.5
 decay = 0.9
 "#;
 
-/// Burn has one stream of random numbers for all threads: each test has it for itself, so that a seed means the same every time.
+/// Lets only one test run at a time. Burn has one random generator for all threads, so seeds would
+/// not be reproducible otherwise.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +64,8 @@ fn digits() -> DataSet {
     data::open("digits", &OpenOptions { val_fraction: 0.2, ..OpenOptions::default() }).unwrap()
 }
 
-/// Trains in `processes` threads, all in the same folder, and gives each one's outcome; losses go to `losses`.
+/// Trains in `processes` threads with a shared folder and returns the outcome of each. Appends the
+/// losses to `losses`.
 fn run(
     out: &Path,
     processes: usize,
@@ -93,21 +95,22 @@ fn run(
                 && group.leads()
             {
                 losses.lock().unwrap().push(scores.loss);
-                // Only one of them is asked to stop.
+                // Requests only one of them to stop.
                 stop.store(step as usize >= stop_after, Ordering::Relaxed);
             }
         })
     })
 }
 
-/// The same beginning for every number of processes: threads would draw their weights from one stream of numbers.
+/// Creates the same initial state for any number of processes. Several threads would draw their
+/// weights from a single random generator.
 fn beginning(out: &Path, settings: &[&str]) {
     for outcome in run(out, 1, settings, false, &Mutex::default(), 0) {
         assert_eq!(outcome.unwrap(), Outcome::Interrupted);
     }
 }
 
-/// Continues the run in `begun` in a folder of its own, and gives the losses.
+/// Resumes a copy of the run in `begun` and returns the losses.
 fn go_on(begun: &Path, out: &Path, processes: usize, settings: &[&str]) -> Vec<f64> {
     std::fs::create_dir_all(out).unwrap();
     for file in ["recipe.toml", "checkpoint.safetensors"] {
@@ -125,13 +128,13 @@ fn results(out: &Path) -> mbconv_train::model_file::Results {
 }
 
 #[test]
-fn four_parts_of_a_batch_train_as_the_whole() {
+fn several_processes_train_as_one() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let [begun, one, four, three] = ["begun", "one", "four", "three"].map(|name| folder.path().join(name));
     let settings = [];
     beginning(&begun, &settings);
-    // Every process counts what all saw.
+    // The metrics of each process cover all processes.
     let alone = go_on(&begun, &one, 1, &settings);
     assert!(alone.len() >= 2 && alone[0] > alone[alone.len() - 1], "{alone:?}");
     // Three processes have parts of 21, 21 and 22 images.
@@ -148,10 +151,10 @@ fn four_parts_of_a_batch_train_as_the_whole() {
 }
 
 #[test]
-fn accumulation_means_the_same() {
+fn accumulation_does_not_depend_on_the_number_of_processes() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    // Frozen statistics, so that the size of a batch says nothing.
+    // Frozen statistics, so that the batch size has no effect.
     let settings = ["finetune.freeze_norms=true", "batch_size=16", "accumulate=4"];
     let begun = folder.path().join("begun");
     beginning(&begun, &settings);
@@ -162,13 +165,13 @@ fn accumulation_means_the_same() {
 }
 
 #[test]
-fn a_run_goes_on_with_another_number_of_processes() {
+fn run_resumes_with_another_number_of_processes() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     beginning(&parts, &[]);
     let alone = go_on(&parts, &whole, 1, &[]);
-    // One of them is asked to stop, and both do.
+    // One process is requested to stop, and both stop.
     let losses = Mutex::default();
     for outcome in run(&parts, 2, &[], true, &losses, 16) {
         assert_eq!(outcome.unwrap(), Outcome::Interrupted);
@@ -185,7 +188,7 @@ fn a_run_goes_on_with_another_number_of_processes() {
 }
 
 #[test]
-fn processes_that_differ_are_named() {
+fn process_with_a_different_recipe_is_named() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let data = digits();
@@ -214,7 +217,7 @@ fn processes_that_differ_are_named() {
 }
 
 #[test]
-fn a_batch_smaller_than_the_group_is_refused() {
+fn batch_smaller_than_the_group_is_rejected() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     for outcome in run(folder.path(), 3, &["batch_size=2"], false, &Mutex::default(), usize::MAX) {
@@ -225,7 +228,7 @@ fn a_batch_smaller_than_the_group_is_refused() {
 }
 
 #[test]
-fn batch_norm_sees_all_images() {
+fn batch_norm_statistics_cover_all_processes() {
     let _alone = alone();
     use burn::tensor::Tensor;
     let device = Device::flex().autodiff();

@@ -1,5 +1,5 @@
-//! ONNX files say what they promise, and compute what the network does: a small interpreter of the operators that are
-//! written runs them.
+//! Checks the contents of ONNX files, and runs them in a small interpreter to compare the results
+//! with the network.
 
 mod interpreter;
 
@@ -19,7 +19,8 @@ use prost::Message;
 const SIDE: usize = 32;
 const IMAGES: usize = 2;
 
-/// A network whose batch-norms have statistics as after training: nothing that folding could get away with.
+/// Returns a network whose batch-norms have statistics as after training, so that errors in folding
+/// them would show.
 fn model(name: &str, strides: Strides) -> (Network, ModelCard) {
     let device = Device::default();
     device.seed(11);
@@ -47,7 +48,7 @@ fn decode(bytes: &[u8]) -> proto::Model {
     proto::Model::decode(bytes).unwrap()
 }
 
-/// `[N, H, W, 3]`
+/// Returns pixels, `[N, H, W, 3]`.
 fn pixels() -> Vec<u8> {
     (0..IMAGES * SIDE * SIDE * 3).map(|i| ((i * 37 + i / 96 * 11) % 256) as u8).collect()
 }
@@ -73,7 +74,7 @@ fn assert_near(found: &[f32], expected: &[f32], tolerance: f32) {
 }
 
 #[test]
-fn files_compute_what_the_network_does() {
+fn onnx_files_compute_the_logits_of_the_network() {
     for (name, strides) in [
         ("mobilenet_v2_0.1", Strides::Imagenet),
         ("mobilenet_v2_0.1", Strides::Custom(vec![1, 1, 2, 3, 1, 2, 1, 2])),
@@ -108,7 +109,7 @@ fn files_compute_what_the_network_does() {
 }
 
 #[test]
-fn grey_networks_take_one_channel() {
+fn gray_networks_have_one_input_channel() {
     let (network, card) = model("mobilenet_v2_0.1", Strides::Imagenet);
     let (Model { network, card, .. }, _) =
         Model { network, card, path: "model".into() }.with_input_channels(1).unwrap();
@@ -116,7 +117,7 @@ fn grey_networks_take_one_channel() {
     let (mean, std) = (card.preprocess.mean[0], card.preprocess.std[0]);
     assert!((mean - 0.449).abs() < 1e-6 && (std - 0.226).abs() < 1e-6);
     let values: Vec<f32> = bytes.iter().map(|value| (value / 255.0 - mean) / std).collect();
-    // One channel: the order of the dimensions makes no difference.
+    // With one channel, NHWC and NCHW are the same.
     let images = Tensor::<1>::from_floats(values.as_slice(), &Device::default()).reshape([IMAGES, 1, SIDE, SIDE]);
     let expected = numbers(network.forward(images));
     let plain = decode(&to_onnx(&network, &card, OnnxOptions::default()).unwrap());
@@ -129,7 +130,7 @@ fn grey_networks_take_one_channel() {
 }
 
 #[test]
-fn names_types_and_shapes_are_as_promised() {
+fn names_types_and_shapes_are_as_documented() {
     let (network, card) = model("mobilenet_v2_0.1", Strides::Imagenet);
     let describe = |value: &proto::ValueInfo| {
         let tensor = value.r#type.clone().unwrap().tensor_type.unwrap();
@@ -160,7 +161,7 @@ fn names_types_and_shapes_are_as_promised() {
         assert_eq!(graph.input.iter().map(describe).collect::<Vec<_>>(), [(input.0.into(), input.1, input.2.into())]);
         assert_eq!(graph.output.iter().map(describe).collect::<Vec<_>>(), [(output.into(), FLOAT, "batch 5".into())]);
 
-        // Every value is made before it is used, once, and every constant is used.
+        // Each value is defined once and before it is used, and each constant is used.
         let mut known: BTreeSet<&str> = graph.initializer.iter().map(|constant| constant.name()).collect();
         assert_eq!(known.len(), graph.initializer.len(), "two constants of one name");
         let mut unused = known.clone();
@@ -188,7 +189,7 @@ fn names_types_and_shapes_are_as_promised() {
 }
 
 #[test]
-fn batch_norms_are_gone_and_operators_are_plain() {
+fn batch_norms_are_folded_and_operators_are_basic() {
     for (name, expected) in [
         ("mobilenet_v2", &[("Add", 10), ("Clip", 35), ("Conv", 52), ("Gemm", 1), ("ReduceMean", 1)][..]),
         ("efficientnet_b0", &[("Add", 9), ("Conv", 81), ("Gemm", 1), ("Mul", 65), ("ReduceMean", 17), ("Sigmoid", 65)]),
@@ -205,7 +206,7 @@ fn batch_norms_are_gone_and_operators_are_plain() {
 }
 
 #[test]
-fn metadata_name_the_classes_and_the_preprocessing() {
+fn metadata_contain_classes_and_preprocessing() {
     let (network, card) = model("mobilenet_v2_0.1", Strides::Imagenet);
     let model = decode(&to_onnx(&network, &card, OnnxOptions::default()).unwrap());
     let metadata: BTreeMap<_, _> = model.metadata_props.iter().map(|entry| (entry.key(), entry.value())).collect();
@@ -217,14 +218,14 @@ fn metadata_name_the_classes_and_the_preprocessing() {
 }
 
 #[test]
-fn what_cannot_be_written_is_refused() {
+fn unsupported_options_and_values_are_rejected() {
     let (network, card) = model("mobilenet_v2_0.1", Strides::Imagenet);
     let error = |network: &Network, precision, preprocessing| {
         to_onnx(network, &card, OnnxOptions { precision, preprocessing, softmax: false }).unwrap_err()
     };
     assert_eq!(error(&network, Precision::Bf16, false), OnnxError::Precision);
 
-    // A running variance of zero makes a large folded weight: too large for f16 alone.
+    // A running variance of zero gives folded weights that are too large for f16, but not for f32.
     let mut state: std::collections::HashMap<_, _> =
         state_dict(&network).into_iter().map(|(info, data)| (info.key, data)).collect();
     let key = "features.0.1.weight".to_string();

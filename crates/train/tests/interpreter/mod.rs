@@ -1,4 +1,4 @@
-//! Runs the few ONNX operators that are written, slowly and as their definitions say
+//! A slow reference implementation of the exported ONNX operators, following their definitions
 //! (<https://onnx.ai/onnx/operators/>).
 
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use half::f16;
 use mbconv_train::onnx::proto::{FLOAT16, Model, Node, Tensor};
 
-/// A tensor; every element type is held as f32.
+/// A tensor. All element types are stored as f32.
 #[derive(Clone, Debug)]
 pub struct Value {
     pub shape: Vec<usize>,
@@ -25,7 +25,7 @@ impl Value {
     }
 }
 
-/// All values of the graph by name, from the one input.
+/// Runs the graph with one input and returns all values by name.
 pub fn run(model: &Model, input: &str, value: Value) -> HashMap<String, Value> {
     let graph = model.graph.as_ref().unwrap();
     let mut values: HashMap<String, Value> =
@@ -100,7 +100,7 @@ fn evaluate(node: &Node, inputs: &[&Value]) -> Value {
     }
 }
 
-/// Same rank; `b` has the size of `a` or 1 in every dimension.
+/// Applies `f` to tensors of the same rank; `b` has the size of `a` or 1 in each dimension.
 fn broadcast(a: &Value, b: &Value, f: impl Fn(f32, f32) -> f32) -> Value {
     assert_eq!(a.shape.len(), b.shape.len());
     let mut data = Vec::with_capacity(a.data.len());
