@@ -1,7 +1,9 @@
-//! Listings kept beside the data, so that a large data set is listed once.
+//! Cache of folder and archive listings, stored beside the data, so that large data sets are listed
+//! once.
 //!
-//! They stand in a folder `.mbconv` that may be deleted at any time. Each begins with a stamp of what it was made from; one
-//! that does not fit, or that is damaged, is made anew. Where nothing may be written, nothing is kept.
+//! The files are in a folder `.mbconv`, which may be deleted at any time. Each starts with a stamp
+//! of its source. A file that is damaged or has another stamp is replaced. Without write
+//! permission, nothing is stored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +14,10 @@ use crate::files::write_atomically;
 const FOLDER: &str = ".mbconv";
 const MAGIC: &[u8] = b"mbconv listing 1\n";
 
-/// Fewer entries than this are listed anew every time: that is as fast.
+/// Minimum number of entries to cache; listing fewer is as fast.
 pub(super) const MANY: usize = 10_000;
 
-/// What was kept under this name in `folder`, if it was made from what `stamp` says.
+/// Loads the cache `name` in `folder`, if its stamp matches.
 pub(super) fn load(folder: &Path, name: &str, stamp: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = fs::read(file(folder, name)).ok()?;
     let begins = bytes.strip_prefix(MAGIC)?.strip_prefix(stamp)?.len();
@@ -23,11 +25,11 @@ pub(super) fn load(folder: &Path, name: &str, stamp: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Keeps `contents` if that is allowed.
+/// Stores `contents`, if the folder is writable.
 pub(super) fn store(folder: &Path, name: &str, stamp: &[u8], contents: &[u8]) {
     let path = file(folder, name);
     let bytes = [MAGIC, stamp, contents].concat();
-    // A cache that cannot be written is only slower.
+    // Ignore errors: a missing cache only costs time.
     let _ = fs::create_dir_all(path.parent().unwrap_or(folder)).and_then(|()| write_atomically(&path, &bytes));
 }
 
@@ -35,8 +37,8 @@ fn file(folder: &Path, name: &str) -> PathBuf {
     folder.join(FOLDER).join(name)
 }
 
-/// When a file or folder was changed last, in seconds and nanoseconds; none if that is too short ago to tell a further
-/// change by it.
+/// Returns the modification time of a file or folder, in seconds and nanoseconds, or `None` if it
+/// is so recent that a further change might not be visible in it.
 pub(super) fn changed(metadata: &fs::Metadata) -> Option<[u64; 2]> {
     const SETTLED: Duration = Duration::from_secs(2);
     let modified = metadata.modified().ok()?;
@@ -45,7 +47,7 @@ pub(super) fn changed(metadata: &fs::Metadata) -> Option<[u64; 2]> {
     Some([since.as_secs(), since.subsec_nanos().into()])
 }
 
-/// Appends numbers and texts.
+/// Encodes numbers and texts.
 #[derive(Default)]
 pub(super) struct Writer(pub Vec<u8>);
 
@@ -60,7 +62,7 @@ impl Writer {
     }
 }
 
-/// Reads what a [`Writer`] wrote; gives nothing beyond the end.
+/// Decodes the output of a [`Writer`]; returns `None` past the end.
 pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -79,7 +81,8 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(length as usize)?).ok()
     }
 
-    /// A number of things that take at least `least` bytes each, so that no damage asks for more memory than the file has.
+    /// Reads a number of items of at least `least` bytes each. The count is checked against the
+    /// remaining bytes, so that damaged data cannot request more memory than the file's size.
     pub fn count(&mut self, least: usize) -> Option<usize> {
         let count = usize::try_from(self.number()?).ok()?;
         (count <= self.0.len() / least).then_some(count)

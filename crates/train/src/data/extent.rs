@@ -1,4 +1,5 @@
-//! The folders that a data set lies in, which tell its own files from those that links and tables lead to.
+//! The folders of a data set, used to distinguish its own files from those reached through links
+//! and tables.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -6,13 +7,13 @@ use std::path::{Component, Path, PathBuf};
 use super::location::{TableOptions, path_of};
 use super::pattern;
 
-/// The folders of a data set, all links in their paths resolved.
+/// The folders of a data set, with all links resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent(Vec<PathBuf>);
 
 impl Extent {
-    /// Returns the folders of the data set that a user calls `data`: the folder itself, or those in which its files lie, and
-    /// the one after `?images=`.
+    /// Returns the folders of the data set named `data`: the folder itself, or those of its files,
+    /// and the folder in `?images=`.
     pub fn of(data: &str) -> Self {
         let path = path_of(data);
         let folder_of = |file: &Path| file.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -31,7 +32,7 @@ impl Extent {
         Self::folders(&folders)
     }
 
-    /// Returns the extent of these folders; one that cannot be found holds nothing.
+    /// Returns the extent of these folders; folders that cannot be resolved are ignored.
     pub fn folders(folders: &[PathBuf]) -> Self {
         let mut real: Vec<PathBuf> = folders.iter().filter_map(|folder| resolved(folder)).collect();
         real.sort();
@@ -39,37 +40,38 @@ impl Extent {
         Self(real)
     }
 
-    /// Returns whether the file at a path lies in the folders, all links followed.
+    /// Returns whether a file is in the folders after resolving all links.
     pub fn holds(&self, path: &Path) -> bool {
         fs::canonicalize(path).is_ok_and(|real| self.below(&real).is_some())
     }
 
-    /// Resolves the folder of a path that may not exist yet. Returns the whole path and the part of it below one of the
-    /// folders, or nothing if it lies elsewhere.
+    /// Resolves the folder of a path that may not exist yet. Returns the resolved path and its part
+    /// below one of the folders, or `None` if it is elsewhere.
     pub fn place(&self, path: &Path) -> Option<(PathBuf, PathBuf)> {
         let place = resolved(path.parent()?)?.join(path.file_name()?);
         let below = self.below(&place)?.to_path_buf();
         Some((place, below))
     }
 
-    /// Returns whether a folder, which may not exist yet, lies in the folders or is one of them.
+    /// Returns whether a folder, which may not exist yet, is one of the folders or inside one.
     pub fn contains(&self, folder: &Path) -> bool {
         resolved(folder).is_some_and(|real| self.below(&real).is_some())
     }
 
     fn below<'a>(&self, real: &'a Path) -> Option<&'a Path> {
-        // The innermost folder, if one lies in another.
+        // The innermost folder, if they are nested.
         self.0.iter().rev().find_map(|folder| real.strip_prefix(folder).ok())
     }
 }
 
-/// Resolves all links in a path, whose last components may not exist. Returns nothing for one that could lead anywhere.
+/// Resolves all links in a path whose last components may not exist. Returns `None` if its target
+/// is not determined.
 pub(crate) fn resolved(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     let existing = path.ancestors().find(|above| above.exists())?;
     let rest = path.strip_prefix(existing).ok()?;
     let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
-    // A link that leads nowhere now may lead anywhere later.
+    // The target of a broken link may be created later.
     let is_link = rest.components().next().is_some_and(|first| existing.join(first).is_symlink());
     (is_plain && !is_link).then(|| Some(fs::canonicalize(existing).ok()?.join(rest))).flatten()
 }
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extent_is_the_folders_of_what_the_user_names() {
+    fn extent_is_the_folders_of_a_named_data_set() {
         let top = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(top.path()).unwrap();
         for file in ["set/a/1.jpg", "set/t.csv", "other/u.csv", "photos/2.jpg"] {
@@ -100,7 +102,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn paths_that_lead_out_are_not_held() {
+    fn paths_that_lead_outside_are_not_in_the_extent() {
         use std::os::unix::fs::symlink;
         let top = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(top.path()).unwrap();

@@ -1,18 +1,18 @@
-//! Image files of whatever kind and size, read into memory or refused before that.
+//! Reading of image files, with checks of type and size before memory is allocated.
 
 use std::fs;
 use std::path::Path;
 
 use super::{DataError, DecodeError};
 
-/// Largest image file that is read, in bytes: the most pixels that an image may have take half of it without compression.
+/// Maximum size of an image file in bytes, twice that of the largest image without compression.
 pub const MAX_IMAGE_BYTES: u64 = 2 << 30;
 
 /// Reads an image file.
 ///
 /// # Errors
-/// [`DataError::Image`] for what is no regular file (a pipe may never end, nor a device) or has more than
-/// [`MAX_IMAGE_BYTES`]; [`DataError::Io`] for whatever the system says.
+/// [`DataError::Image`] for anything but a regular file (pipes and devices may be endless) and for
+/// files larger than [`MAX_IMAGE_BYTES`]; [`DataError::Io`] for I/O errors.
 pub(crate) fn read_image(path: &Path) -> Result<Vec<u8>, DataError> {
     let failed = |source| DataError::Io { path: path.into(), source };
     let refused = |source| DataError::Image { name: path.to_string_lossy().into_owned(), source };
@@ -31,12 +31,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_are_too_large_or_no_files_are_refused_unread() {
+    fn too_large_files_and_non_files_are_rejected_unread() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1.jpg");
         fs::write(&path, "bytes").unwrap();
         assert_eq!(read_image(&path).unwrap(), b"bytes");
-        // Takes no space: it has no contents but its length.
+        // A sparse file, which takes no space.
         fs::File::options().write(true).open(&path).unwrap().set_len(MAX_IMAGE_BYTES + 1).unwrap();
         let error = read_image(&path).unwrap_err().to_string();
         assert!(error.contains("1.jpg: the file has 2147483649 bytes, more than the 2147483648"), "{error}");

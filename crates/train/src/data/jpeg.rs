@@ -1,13 +1,16 @@
-//! The part of a baseline JPEG file that a crop needs, at the resolution that it needs.
+//! Partial decoder for baseline JPEG: decodes only the part of a file that a crop needs, at the
+//! resolution that it needs.
 //!
-//! Every Huffman code of a JPEG has to be read to find the next, but the inverse transform, two thirds of the work, is owed
-//! only to blocks that the crop touches; below the crop nothing is read at all. Where the crop will shrink to half or less,
-//! a block is transformed straight to 4×4, 2×2 or 1 sample: its low frequencies, as libjpeg's scaled decoding does. Colour
-//! planes stay apart and at their own resolution, and columns lie along memory, as the resize wants them.
+//! Every Huffman code of a JPEG must be read to find the next, but the inverse DCT, two thirds of
+//! the work, is only needed for blocks that the crop touches. Below the crop nothing is read. If
+//! the crop is downscaled by two or more, a block is transformed directly to 4×4, 2×2 or 1 sample
+//! from its low frequencies, as in libjpeg's scaled decoding. Color planes are kept separate and at
+//! their own resolution, and columns are contiguous in memory, as the resize needs them.
 //!
-//! What is out of the ordinary (progressive, arithmetic, 12 bits, CMYK, RGB, several scans, any damage) is declined, and left to
-//! the whole decoder.
-// Loops by index over arrays of one length become vectors; what iterators hide in calls is compiled for the oldest processor.
+//! Unusual files (progressive, arithmetic, 12 bits, CMYK, RGB, several scans, any damage) are
+//! rejected and left to the full decoder.
+// Loops by index over arrays of equal length are vectorized. Iterator closures would be compiled as
+// separate functions for the baseline processor.
 #![allow(clippy::needless_range_loop)]
 
 mod arithmetic;
@@ -24,17 +27,17 @@ use super::resize::Region;
 pub(super) use color::{Space, ink_to_rgb, ycc_to_rgb};
 pub(super) use full::{decode, decode_as, dimensions};
 
-/// Bits of the first look-up of a Huffman code; most codes end within them, and often their number does too.
+/// Bits of the first lookup of a Huffman code. Most codes fit, often together with their number.
 const LOOKUP: u32 = 10;
 
-/// In an entry: the number follows, as many bits as the upper half says.
+/// Flag of an entry: the number follows; the upper half of the entry is its number of bits.
 const NUMBER_FOLLOWS: u32 = 0x80;
-/// In an entry: the code is longer than the look-up.
+/// Flag of an entry: the code is longer than the lookup.
 const LONG: u32 = 0x40;
-/// The run of the code that ends a block.
+/// Run value of the end-of-block code.
 const END_OF_BLOCK: usize = 127;
 
-/// Zigzag order to rows of columns.
+/// Position in the row-major block of each coefficient in zigzag order.
 #[rustfmt::skip]
 const ZIGZAG: [u8; 64] = [
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
@@ -43,15 +46,15 @@ const ZIGZAG: [u8; 64] = [
     58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// The file's header, and where its one scan begins.
+/// The header of a file, and the data of its only scan.
 pub(super) struct Jpeg<'a> {
     /// Width in pixels, at least 1.
     pub width: usize,
     /// Height in pixels, at least 1.
     pub height: usize,
-    /// Whether there are EXIF data, which may ask for it to be turned.
+    /// Whether there are EXIF data, which may contain an orientation.
     pub has_exif: bool,
-    /// Grey alone, or luma and two chroma.
+    /// Gray only, or luma and two chroma components.
     components: Vec<Component>,
     quantisation: [Option<[u16; 64]>; 4],
     dc: [Option<Huffman>; 4],
@@ -63,7 +66,7 @@ pub(super) struct Jpeg<'a> {
 #[derive(Clone, Copy)]
 struct Component {
     id: u8,
-    /// Blocks across and down in a minimum coded unit.
+    /// Blocks per minimum coded unit (MCU), horizontally and vertically.
     across: usize,
     down: usize,
     quantisation: usize,
@@ -71,13 +74,13 @@ struct Component {
     ac: usize,
 }
 
-/// Memory that one image after another is decoded in.
+/// Buffers reused from image to image.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// The scan without stuffed bytes, and where its restart intervals end.
+    /// The scan without stuffed bytes, and the end of each restart interval.
     data: Vec<u8>,
     ends: Vec<usize>,
-    /// Planes that were handed back.
+    /// Decoded planes.
     pub planes: [Plane; 3],
 }
 
@@ -86,61 +89,63 @@ pub(super) struct Scratch {
 pub(super) struct Plane {
     /// `[columns, stride]`: each column from top to bottom.
     pub data: Vec<u8>,
-    /// Samples from one column to the next, a multiple of [`LINE`](super::resample::LINE).
+    /// Distance between columns in samples, a multiple of [`LINE`](super::resample::LINE).
     pub stride: usize,
-    /// The crop in samples of this plane: where it begins and how long it is.
+    /// The crop's horizontal extent in samples of this plane.
     pub across: Window,
-    /// The same from top to bottom.
+    /// The crop's vertical extent in samples of this plane.
     pub down: Window,
 }
 
-/// A stretch of samples; pixels rarely begin where samples do.
+/// A range of samples; its bounds are fractional, because pixels rarely start at a sample.
 #[derive(Clone, Copy, Default, Debug, PartialEq)]
 pub(super) struct Window {
-    /// Where it begins, in samples.
+    /// Start in samples.
     pub start: f64,
-    /// How long it is, in samples.
+    /// Length in samples.
     pub length: f64,
-    /// The samples that it touches.
+    /// First sample that it touches.
     pub from: usize,
-    /// One beyond the last of them.
+    /// One past the last sample that it touches.
     pub to: usize,
 }
 
 impl Window {
-    /// Pixels `start..start + length` at `scale` samples a pixel, of a line of `samples`.
+    /// Converts pixels `start..start + length` at `scale` samples per pixel; the line has `samples`
+    /// samples.
     fn new(start: usize, length: usize, scale: f64, samples: usize) -> Self {
         let (start, length) = (start as f64 * scale, length as f64 * scale);
         let from = (start as usize).min(samples - 1);
         Window { start, length, from, to: ((start + length).ceil() as usize).clamp(from + 1, samples) }
     }
 
-    /// The same counted from sample `origin`.
+    /// Returns the window relative to sample `origin`.
     fn counted_from(self, origin: usize) -> Self {
         let Window { start, length, from, to } = self;
         Window { start: start - origin as f64, length, from: from - origin, to: to - origin }
     }
 }
 
-/// Samples that a side of a block becomes, of 8: no fewer than make `size` of `pixels`, at `scale` samples a pixel.
+/// Returns the reduced side of a block, in 1, 2, 4, 8 samples: the smallest that gives at least
+/// `size` samples for `pixels`, at `scale` full-size samples per pixel.
 fn block_side(pixels: [usize; 2], scale: [f64; 2], size: usize) -> usize {
     let enough = |side: &usize| (0..2).all(|i| pixels[i] as f64 * scale[i] * *side as f64 / 8.0 >= size as f64);
     [1, 2, 4].into_iter().find(enough).unwrap_or(8)
 }
 
-/// What is to be done with the blocks of a component.
+/// The decoding parameters and state of a component.
 struct Task {
     side: usize,
-    /// The blocks that are wanted.
+    /// The blocks to transform.
     columns: std::ops::Range<usize>,
     rows: std::ops::Range<usize>,
-    /// Dequantisation and the transform's own factors, by rows of columns.
+    /// Dequantization factors, including the scale factors of the DCT, row-major.
     factors: [f32; 64],
     prediction: i32,
 }
 
 impl<'a> Jpeg<'a> {
-    /// Reads the header; nothing if the file is not of the ordinary kind.
+    /// Reads the header. Returns `None` for unsupported files.
     pub fn open(bytes: &'a [u8]) -> Option<Self> {
         let mut jpeg = Jpeg {
             width: 0,
@@ -207,14 +212,14 @@ impl<'a> Jpeg<'a> {
             .0
             .iter()
             .map(|&[id, sampling, quantisation]| {
-                // Of one component alone, every block is a unit of its own.
+                // With a single component, every block is an MCU.
                 let (across, down) = if count == 1 { (1, 1) } else { (sampling >> 4, sampling & 15) };
                 let (across, down, quantisation) = (across.into(), down.into(), quantisation.into());
                 Component { id, across, down, quantisation, dc: 0, ac: 0 }
             })
             .collect();
         let [luma, chroma @ ..] = self.components.as_slice() else { return None };
-        // Chroma that divides luma evenly, as every camera and program writes it.
+        // Only chroma that divides luma evenly, as written by all cameras and programs.
         let even = (1..=2).contains(&luma.across) && (1..=2).contains(&luma.down);
         let plain = even && chroma.iter().all(|c| c.across == 1 && c.down == 1);
         let rgb = self.components.iter().map(|c| c.id).eq(*b"RGB");
@@ -254,9 +259,11 @@ impl<'a> Jpeg<'a> {
         Some(())
     }
 
-    /// Decodes what a `size`×`size` square made of `region` needs into `scratch.planes`; gives their number.
+    /// Decodes the part of a scan needed to resize `region` to `size`×`size` into `scratch.planes`.
+    /// Returns the number of planes.
     ///
-    /// Nothing if the scan is damaged, cut off or not the last. `region` lies inside of the image.
+    /// Returns `None` if the scan is damaged, truncated or not the last. `region` must lie inside
+    /// the image.
     #[inline(always)]
     pub fn decode(&self, region: Region, size: usize, scratch: &mut Scratch) -> Option<usize> {
         let Scratch { data, ends, planes } = scratch;
@@ -268,7 +275,7 @@ impl<'a> Jpeg<'a> {
         for (component, plane) in self.components.iter().zip(planes.iter_mut()) {
             tasks.push(self.prepare(component, region, size, plane)?);
         }
-        // Unit rows below the last that is wanted are not read, nor restart intervals before the first.
+        // Skip MCU rows below the crop, and restart intervals above it.
         let rows = |pick: fn(&Task) -> usize| tasks.iter().zip(&self.components).map(move |(t, c)| pick(t) / c.down);
         let first_row = rows(|task| task.rows.start).min()?;
         let last_row = rows(|task| task.rows.end - 1).max()?;
@@ -341,9 +348,10 @@ impl<'a> Jpeg<'a> {
     }
 }
 
-/// Copies the scan without the zeros stuffed after 0xFF and without restart markers; `ends` says where each interval ends.
+/// Copies the scan without stuffed zero bytes and without restart markers; `ends` receives the end
+/// of each restart interval.
 ///
-/// Nothing if anything but the end of the image follows, or nothing at all.
+/// Returns `None` if the scan is not followed by the end-of-image marker.
 #[inline(always)]
 fn unstuff(scan: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Option<()> {
     const STEP: usize = 32;
@@ -352,7 +360,7 @@ fn unstuff(scan: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Option<()>
     data.reserve(scan.len() + 64);
     let mut rest = scan;
     loop {
-        // As long as there is no 0xFF, whole steps.
+        // Copy whole steps without 0xFF.
         while let Some(step) = rest.first_chunk::<STEP>() {
             let mut found = 0;
             for &byte in step {
@@ -370,11 +378,11 @@ fn unstuff(scan: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Option<()>
         match *rest.first()? {
             0x00 => data.push(0xFF),
             marker @ 0xD0..=0xD7 if usize::from(marker & 7) == ends.len() % 8 => ends.push(data.len()),
-            // A fill byte: what follows it opens a marker.
+            // A fill byte; the next byte belongs to a marker.
             0xFF => continue,
             0xD9 => {
                 ends.push(data.len());
-                // Codes are read ahead of what is needed.
+                // Padding, because codes are read ahead.
                 data.extend([0; 16]);
                 return Some(());
             }
@@ -386,22 +394,25 @@ fn unstuff(scan: &[u8], data: &mut Vec<u8>, ends: &mut Vec<usize>) -> Option<()>
 
 /// A Huffman table.
 struct Huffman {
-    /// By the next [`LOOKUP`] bits: length of the code, with the number if it fits in; the run of zeros before; the number or
-    /// its length.
+    /// Indexed by the next [`LOOKUP`] bits: length of the code, including the number if it fits;
+    /// the run of zeros before; the number or its length.
     entries: Box<[u32; 1 << LOOKUP]>,
-    /// For each length, the first code beyond those of it, left-aligned in 16 bits, and what to add to a code for its symbol.
+    /// For each length, the upper bound of its codes, left-aligned in 16 bits, and the offset from
+    /// code to symbol index.
     limits: [u32; 17],
     offsets: [i32; 17],
     symbols: [u8; 256],
 }
 
 impl Huffman {
-    /// From the number of codes of each length and their symbols; nothing for tables that no sound file has.
+    /// Builds a table from the number of codes of each length and their symbols. Returns `None` for
+    /// invalid tables.
     fn new(lengths: &[u8; 16], symbols: &[u8], runs: bool) -> Option<Self> {
         let mut table =
             Huffman { entries: Box::new([LONG; 1 << LOOKUP]), limits: [0; 17], offsets: [0; 17], symbols: [0; 256] };
         table.symbols.get_mut(..symbols.len())?.copy_from_slice(symbols);
-        // A number has at most 10 bits, a difference of means 11: two codes and their numbers fit what one refill brings.
+        // A number has at most 10 bits, a DC difference 11, so that a refill is enough for two
+        // codes with numbers.
         let most = if runs { 10 } else { 11 };
         if symbols.iter().any(|symbol| if runs { symbol & 15 > most } else { *symbol > most }) {
             return None;
@@ -411,7 +422,7 @@ impl Huffman {
             let count = usize::from(count);
             table.offsets[length as usize] = index as i32 - code as i32;
             for &symbol in &symbols[index..index + count] {
-                // A code of ones alone is reserved.
+                // The all-ones code is reserved.
                 if code + 1 >= 1 << length {
                     return None;
                 }
@@ -427,19 +438,19 @@ impl Huffman {
         Some(table)
     }
 
-    /// Run of zeros and length of the number that a symbol stands for.
+    /// Returns the run of zeros and the number's length encoded by a symbol.
     #[inline(always)]
     fn meaning(symbol: u8, runs: bool) -> (u32, u32) {
         match symbol {
             _ if !runs => (0, symbol.into()),
             0xF0 => (15, 0),
-            // Only 0 is written, but libjpeg takes any run of nothing for the end of the block.
+            // Encoders only write run 0, but libjpeg accepts any run as end of block.
             _ if symbol & 15 == 0 => (END_OF_BLOCK as u32, 0),
             _ => (u32::from(symbol >> 4), u32::from(symbol & 15)),
         }
     }
 
-    /// Notes a code at all places that begin with it.
+    /// Enters a code at all lookup indices that begin with it.
     fn enter(&mut self, code: u32, length: u32, symbol: u8, runs: bool) {
         let (run, size) = Self::meaning(symbol, runs);
         let spare = LOOKUP - length;
@@ -454,7 +465,8 @@ impl Huffman {
         }
     }
 
-    /// The symbol of a code longer than the look-up, and the code's length; nothing for what is no code.
+    /// Returns the symbol and length of a code longer than the lookup, or `None` for an invalid
+    /// code.
     #[cold]
     fn long(&self, bits: u64) -> Option<(u8, u32)> {
         let code = (bits >> 48) as u32;
@@ -464,34 +476,34 @@ impl Huffman {
     }
 }
 
-/// JPEG's numbers: of `size` bits, the lower half of which stands for negative ones.
+/// Decodes a JPEG number of `size` bits; the lower half of the range encodes negative numbers.
 #[inline(always)]
 fn number(bits: u64, size: u32) -> i32 {
     let bits = bits as i32;
     if size > 0 && bits >> (size - 1) == 0 { bits - (1 << size) + 1 } else { bits }
 }
 
-/// The scan, bit by bit.
+/// Bit reader of the scan.
 struct Bits<'a> {
     data: &'a [u8],
-    /// The byte that is taken in next.
+    /// Index of the next byte to load.
     at: usize,
-    /// The next bits, the first uppermost.
+    /// Buffered bits, the next one topmost.
     bits: u64,
-    /// How many of them count.
+    /// Number of valid bits in the buffer.
     count: u32,
-    /// Whether all codes read so far exist.
+    /// Whether all codes so far were valid.
     sound: bool,
 }
 
 impl Bits<'_> {
-    /// Whether everything read was sound and came before `end`.
+    /// Returns whether all codes were valid and within `end`.
     #[inline(always)]
     fn ended_at(&self, end: usize) -> bool {
         self.sound && self.at - (self.count / 8) as usize <= end
     }
 
-    /// Fills up to at least 56 bits, with zeros behind the end.
+    /// Refills the buffer to at least 56 bits, with zeros past the end.
     #[inline(always)]
     fn refill(&mut self) {
         let word =
@@ -507,7 +519,7 @@ impl Bits<'_> {
         self.count -= count;
     }
 
-    /// The next code's run and number.
+    /// Returns run and number of the next code.
     #[inline(always)]
     fn code(&mut self, table: &Huffman, runs: bool) -> (usize, i32) {
         let entry = table.entries[(self.bits >> (64 - LOOKUP)) as usize];
@@ -531,7 +543,7 @@ impl Bits<'_> {
         (run as usize, value)
     }
 
-    /// Reads a block's coefficients; gives the place of the last in zigzag order.
+    /// Reads a block's coefficients; returns the zigzag index of the last one.
     #[inline(always)]
     fn block(&mut self, dc: &Huffman, ac: &Huffman, mean: &mut i32, coefficients: &mut [i16; 64]) -> Option<usize> {
         let mut bits = Bits { ..*self };
@@ -539,7 +551,7 @@ impl Bits<'_> {
         *mean = mean.wrapping_add(bits.code(dc, false).1);
         coefficients[0] = *mean as i16;
         let (mut place, mut last) = (1, 0);
-        // The mean took one of the two codes that a refill allows.
+        // The DC code used one of the two codes that a refill allows.
         let mut spare = true;
         let sound = loop {
             if !spare {
@@ -562,7 +574,7 @@ impl Bits<'_> {
         sound.then_some(last)
     }
 
-    /// Passes over a block, keeping track of its mean.
+    /// Skips a block, updating the DC prediction.
     #[inline(always)]
     fn skip(&mut self, dc: &Huffman, ac: &Huffman, task: &mut Task) -> Option<()> {
         let mut bits = Bits { ..*self };
@@ -592,12 +604,12 @@ impl Bits<'_> {
     }
 }
 
-/// What the transform of Arai, Agui and Nakajima wants its input multiplied by: √2·cos(kπ/16).
+/// Input scale factors of the AAN transform (Arai, Agui and Nakajima): √2·cos(kπ/16).
 const AAN: [f32; 8] = [1.0, 1.387_039_8, 1.306_563, 1.175_875_6, 1.0, 0.785_694_96, 0.541_196_1, 0.275_899_38];
 
 type Lines = [[f32; 8]; 8];
 
-/// The inverse cosine transform across 8 lines, each element for itself, after Arai, Agui and Nakajima (libjpeg's `jidctflt.c`).
+/// Inverse DCT across 8 lines, elementwise, after Arai, Agui and Nakajima (libjpeg's `jidctflt.c`).
 #[inline(always)]
 fn inverse(lines: &Lines, out: &mut Lines) {
     for i in 0..8 {
@@ -634,17 +646,18 @@ fn transpose(lines: &Lines, out: &mut Lines) {
     }
 }
 
-/// Rounds to the nearest byte, the level shift added.
+/// Adds the level shift and rounds to the nearest byte.
 #[inline(always)]
 fn to_byte(value: f32) -> u8 {
-    // Far enough up that a float's unit is 1, its bits are the number.
+    // At this magnitude the spacing of floats is 1, so the low bits are the integer.
     const SHIFT: f32 = 12_582_912.0;
     let level = ((value + SHIFT).to_bits() as i32) - (SHIFT.to_bits() as i32) + 128;
     level.clamp(0, 255) as u8
 }
 
 impl Task {
-    /// Transforms a block to samples of the plane and clears it; `last` is the place of its last coefficient.
+    /// Transforms a block to samples of the plane and clears it; `last` is the index of its last
+    /// coefficient.
     #[inline(always)]
     fn transform(&self, block: &mut [i16; 64], last: usize, plane: &mut Plane, (x, y): (usize, usize)) {
         let side = self.side;
@@ -680,9 +693,9 @@ impl Task {
         *block = [0; 64];
     }
 
-    /// The lowest `N`×`N` frequencies as `N`×`N` samples.
+    /// Transforms the lowest `N`×`N` frequencies to `N`×`N` samples.
     fn shrink<const N: usize>(&self, block: &[i16; 64], samples: &mut [u8], stride: usize) {
-        // Sample `x` of frequency `k`, such that the mean stays what it is.
+        // Sample `x` of frequency `k`, normalized so that the mean is kept.
         let basis: [[f32; N]; N] = std::array::from_fn(|x| {
             std::array::from_fn(|k| match k {
                 0 => std::f32::consts::FRAC_1_SQRT_2 / 2.0,
@@ -705,7 +718,7 @@ impl Task {
 const HALF_COSINES: [f32; 64] = half_cosines();
 
 const fn half_cosines() -> [f32; 64] {
-    // By the recurrence of Chebyshev, in twice the precision; sines and cosines are not for constants yet.
+    // Chebyshev recurrence in f64, because `cos` is not const.
     const FIRST: f64 = 0.995_184_726_672_196_9;
     let mut cosines = [0.0f32; 64];
     let (mut before, mut now) = (FIRST, 1.0f64);

@@ -1,11 +1,11 @@
-//! Arithmetic-coded blocks, sequential and progressive, as `jdarith.c` reads them.
+//! Arithmetic-coded blocks, sequential and progressive, as read by libjpeg's `jdarith.c`.
 
 use super::entropy::{Band, Entropy, place};
 use super::stream::Stream;
 
-/// The estimator of probabilities: size of the less probable interval, the next state after a less
-/// probable and after a more probable decision, and whether the former exchanges the two.
-/// The last is for decisions that are even.
+/// States of the probability estimator: size of the less probable interval, next state after a less
+/// probable and after a more probable decision, and whether the former swaps the two.
+/// The last state is for decisions with fixed equal probability.
 #[rustfmt::skip]
 const STATES: [(u16, u8, u8, u8); 114] = [
     (0x5a1d, 1, 1, 1), (0x2586, 14, 2, 0), (0x1114, 16, 3, 0), (0x080b, 18, 4, 0),
@@ -39,13 +39,13 @@ const STATES: [(u16, u8, u8, u8); 114] = [
     (0x59eb, 112, 111, 1), (0x5a1d, 113, 113, 0),
 ];
 
-/// Conditioning of the statistics (the marker DAC), by table.
+/// Conditioning parameters of the statistics (marker DAC), by table.
 #[derive(Clone, Copy)]
 pub(super) struct Conditioning {
-    /// Bounds of small differences of means.
+    /// Bounds of small DC differences.
     pub lower: [u8; 16],
     pub upper: [u8; 16],
-    /// The last low coefficient.
+    /// Index of the last low-frequency coefficient.
     pub low: [u8; 16],
 }
 
@@ -56,7 +56,7 @@ impl Default for Conditioning {
 }
 
 impl Conditioning {
-    /// Sets the value of a table: those of means come first. Nothing if it is out of range.
+    /// Sets the parameters of a table; DC tables come first. Returns `None` if out of range.
     pub fn set(&mut self, table: usize, value: u8) -> Option<()> {
         let (lower, upper) = (value & 15, value >> 4);
         match table {
@@ -68,21 +68,21 @@ impl Conditioning {
     }
 }
 
-/// Reads the blocks of a scan.
+/// Decoder for the blocks of an arithmetic-coded scan.
 pub(super) struct Arithmetic {
     conditioning: Conditioning,
-    /// For each component of the scan its tables, for means and for the rest.
+    /// DC and AC table of each component of the scan.
     tables: Vec<(usize, usize)>,
-    /// Nothing for whole blocks.
+    /// `None` for a sequential scan.
     band: Option<Band>,
     decoder: Decoder,
-    /// By table.
+    /// Statistics by table.
     dc: Vec<[u8; 64]>,
     ac: Vec<[u8; 256]>,
     even: u8,
     means: [i32; 4],
     contexts: [usize; 4],
-    /// Whether the data of the interval turned out to be damaged.
+    /// Whether the data of the interval are damaged.
     failed: bool,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Arithmetic {
 struct Decoder {
     code: u32,
     interval: u32,
-    /// Shifts until the next byte; before the first two, negative.
+    /// Shifts until the next byte; negative before the first two bytes.
     shifts: i32,
 }
 
@@ -100,8 +100,8 @@ impl Decoder {
         Decoder { code: 0, interval: 0, shifts: -16 }
     }
 
-    /// The next decision under the statistics `state`: whether the uppermost bit is the more
-    /// probable, and a number of [`STATES`].
+    /// Returns the next decision. `state` has the more probable symbol in its top bit and an index
+    /// of [`STATES`] in the others.
     fn decide(&mut self, stream: &mut Stream, state: &mut u8) -> bool {
         while self.interval < 0x8000 {
             self.shifts -= 1;
@@ -139,7 +139,7 @@ impl Decoder {
         taken != 0
     }
 
-    /// The next byte, or 0 past a marker.
+    /// Returns the next byte, or 0 past a marker.
     fn byte(stream: &mut Stream) -> u8 {
         if stream.marker != 0 {
             return 0;
@@ -165,7 +165,7 @@ impl Decoder {
     }
 }
 
-/// Damage: a number too large, or more coefficients than a block has.
+/// Damaged data: a number is too large, or a block has too many coefficients.
 struct Overflow;
 
 impl Arithmetic {
@@ -188,7 +188,7 @@ impl Arithmetic {
         self.decoder.decide(stream, &mut self.even)
     }
 
-    /// Reads the bits of a magnitude of which `most` is the highest, given the statistics.
+    /// Reads the bits of a magnitude below its highest bit, `most`.
     fn magnitude(decoder: &mut Decoder, stream: &mut Stream, most: i32, state: &mut u8) -> i32 {
         let (mut value, mut bit) = (most, most >> 1);
         while bit > 0 {
@@ -200,7 +200,8 @@ impl Arithmetic {
         value
     }
 
-    /// Doubles `most` as often as the statistics from `at` on decide; gives where that ended, too.
+    /// Doubles `most` while decisions are true, with statistics from index `at`. Returns the
+    /// result and the final index.
     fn category<const N: usize>(
         decoder: &mut Decoder,
         stream: &mut Stream,
@@ -339,7 +340,7 @@ impl Arithmetic {
 
 impl Entropy for Arithmetic {
     fn restart(&mut self) {
-        // Only what this kind of scan uses was ever changed.
+        // A scan only changes the statistics that it uses, so all can be reset.
         self.dc.fill([0; 64]);
         self.ac.fill([0; 256]);
         (self.means, self.contexts, self.failed) = ([0; 4], [0; 4], false);

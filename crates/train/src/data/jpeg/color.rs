@@ -1,21 +1,21 @@
-//! Planes to RGB: libjpeg's "fancy" upsampling (`jdsample.c`) and its color conversion
+//! Conversion of planes to RGB: libjpeg's "fancy" upsampling (`jdsample.c`) and color conversion
 //! (`jdcolor.c`).
-// Loops by index over slices of one length become vectors.
+// Loops by index over slices of equal length are vectorized.
 #![allow(clippy::needless_range_loop)]
 
 /// The samples of a component.
 pub(super) struct Plane {
-    /// Rows, `stride` apart.
+    /// Rows of samples, `stride` apart.
     pub data: Vec<u8>,
     pub stride: usize,
-    /// Samples of a row and rows that belong to the image.
+    /// Size of the part that belongs to the image, in samples.
     pub width: usize,
     pub height: usize,
-    /// Pixels of the image across and down for each sample.
+    /// Image pixels per sample, horizontally and vertically.
     pub expand: (usize, usize),
 }
 
-/// The colors that the components stand for.
+/// Color space of the components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::data) enum Space {
     Gray,
@@ -26,7 +26,7 @@ pub(in crate::data) enum Space {
 }
 
 impl Space {
-    /// Number of components.
+    /// Returns the number of components.
     pub fn components(self) -> usize {
         match self {
             Space::Gray => 1,
@@ -36,7 +36,7 @@ impl Space {
     }
 }
 
-/// Memory for rows at the image's resolution.
+/// Buffers for a row at image resolution.
 #[derive(Default)]
 struct Row {
     samples: Vec<u8>,
@@ -49,12 +49,12 @@ impl Plane {
         &self.data[y * self.stride..][..self.width]
     }
 
-    /// Row `y` of the image: this plane's own, or made of it in `row`.
+    /// Returns row `y` of the image: a row of this plane, or an upsampled one in `row`.
     #[inline(always)]
     fn upsampled<'a>(&'a self, y: usize, row: &'a mut Row) -> &'a [u8] {
         let (across, down) = self.expand;
         let near = self.row(y / down);
-        // The row that an image row half a sample up or down leans to.
+        // The second nearest row to an image row.
         let far = |y: usize| match (y % 2, y / 2) {
             (0, y) => self.row(y.saturating_sub(1)),
             (_, y) => self.row((y + 1).min(self.height - 1)),
@@ -80,7 +80,7 @@ impl Plane {
     }
 }
 
-/// Two samples from each, three quarters from it and one from its neighbor; at least 2.
+/// Doubles a row of at least two samples: each output is 3/4 of a sample plus 1/4 of its neighbor.
 #[inline(always)]
 fn widen(row: &[u8], out: &mut [u8]) {
     let n = row.len();
@@ -96,7 +96,7 @@ fn widen(row: &[u8], out: &mut [u8]) {
     out[2 * n - 1] = row[n - 1];
 }
 
-/// Three quarters of one row and one of the other.
+/// Blends 3/4 of one row with 1/4 of the other.
 #[inline(always)]
 fn blend(near: &[u8], far: &[u8], round: u16, out: &mut [u8]) {
     for ((out, &near), &far) in out.iter_mut().zip(near).zip(far) {
@@ -104,7 +104,7 @@ fn blend(near: &[u8], far: &[u8], round: u16, out: &mut [u8]) {
     }
 }
 
-/// Four times as much.
+/// Blends as [`blend`], scaled by 4.
 #[inline(always)]
 fn add(near: &[u8], far: &[u8], out: &mut [u16]) {
     for ((out, &near), &far) in out.iter_mut().zip(near).zip(far) {
@@ -112,7 +112,7 @@ fn add(near: &[u8], far: &[u8], out: &mut [u16]) {
     }
 }
 
-/// [`widen`] of sums of four, at least 2.
+/// Doubles a row of at least two values as [`widen`], for values scaled by 4.
 #[inline(always)]
 fn widen_sums(sums: &[u16], out: &mut [u8]) {
     let n = sums.len();
@@ -128,7 +128,7 @@ fn widen_sums(sums: &[u16], out: &mut [u8]) {
     out[2 * n - 1] = mix(sums[n - 1], sums[n - 1], 7);
 }
 
-/// The image, of `width`×`height` pixels.
+/// Converts planes to an image of `width`×`height` pixels.
 #[inline(always)]
 pub(super) fn to_rgb(planes: &[Plane], space: Space, width: usize, height: usize) -> Vec<u8> {
     let mut rgb = vec![0; width * height * 3];
@@ -167,7 +167,7 @@ pub(super) fn to_rgb(planes: &[Plane], space: Space, width: usize, height: usize
     rgb
 }
 
-/// libjpeg's conversion, in 16-bit fixed point.
+/// Converts YCbCr to RGB in 16-bit fixed point, as libjpeg does.
 #[inline(always)]
 pub(in crate::data) fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     let (y, cb, cr) = (y as i32, cb as i32 - 128, cr as i32 - 128);
@@ -178,13 +178,13 @@ pub(in crate::data) fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     [red.clamp(0, 255) as u8, green.clamp(0, 255) as u8, blue.clamp(0, 255) as u8]
 }
 
-/// Pillow's CMYK to RGB, of ink that is stored inverted. Adobe stores it so, and Pillow takes every
-/// CMYK JPEG for Adobe's.
+/// Converts CMYK to RGB, as Pillow does, for ink that is stored inverted. Adobe stores it so, and
+/// Pillow assumes this of every CMYK JPEG.
 #[inline(always)]
 pub(in crate::data) fn ink_to_rgb(ink: [u8; 3], key: u8) -> [u8; 3] {
     let white = u32::from(key);
     ink.map(|ink| {
-        // Pillow's MULDIV255: the product over 255, rounded.
+        // Pillow's MULDIV255: the product divided by 255, rounded.
         let product = u32::from(255 - ink) * white + 128;
         (white - (((product >> 8) + product) >> 8)) as u8
     })

@@ -1,40 +1,41 @@
-//! Huffman-coded blocks, sequential and progressive, as `jdhuff.c` and `jdphuff.c` read them.
+//! Huffman-coded blocks, sequential and progressive, as read by libjpeg's `jdhuff.c` and
+//! `jdphuff.c`.
 
 use super::ZIGZAG;
 use super::stream::{Codes, Stream};
 
-/// Reads the blocks of a scan.
+/// Decoder for the blocks of a scan.
 pub(super) trait Entropy {
-    /// Begins a restart interval.
+    /// Starts a restart interval.
     fn restart(&mut self);
 
-    /// Whether the rest of the interval leaves blocks as they are.
+    /// Returns whether the rest of the interval does not change any block.
     fn is_over(&self, stream: &Stream) -> bool;
 
-    /// Reads a block of the scan's component number `member`.
+    /// Reads a block of the scan's component `member`.
     fn block(&mut self, stream: &mut Stream, member: usize, block: &mut [i16; 64]);
 }
 
-/// The part of the coefficients that a scan brings.
+/// The coefficients and bits contained in a scan.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
     /// First and last coefficient in zigzag order.
     pub first: usize,
     pub last: usize,
-    /// Bit positions of the scan before, 0 if there was none, and of this one.
+    /// Point transforms: bit position of the previous scan, 0 if there was none, and of this one.
     pub high: u32,
     pub low: u32,
 }
 
-/// The place of coefficient `k`; damaged data can lead beyond the last.
+/// Returns the position of coefficient `k`, clamped because damaged data may exceed the last.
 #[inline(always)]
 pub(super) fn place(k: usize) -> usize {
     usize::from(ZIGZAG[k.min(63)])
 }
 
-/// Whole blocks.
+/// Decoder for sequential scans.
 pub(super) struct Sequential {
-    /// For each component of the scan.
+    /// Tables for each component of the scan.
     pub dc: Vec<Codes>,
     pub ac: Vec<Codes>,
     pub means: [i32; 4],
@@ -51,7 +52,7 @@ impl Entropy for Sequential {
 
     #[inline(always)]
     fn block(&mut self, stream: &mut Stream, member: usize, block: &mut [i16; 64]) {
-        // A copy of its own, which stays in registers.
+        // A local copy stays in registers.
         let mut bits = *stream;
         let (kept, stream) = (stream, &mut bits);
         let size = stream.symbol(&self.dc[member]);
@@ -76,13 +77,13 @@ impl Entropy for Sequential {
     }
 }
 
-/// Bands and bits of blocks.
+/// Decoder for progressive scans.
 pub(super) struct Progressive {
     pub band: Band,
-    /// For each component of the scan; none where bits of means are added.
+    /// Table for each component of the scan; empty for refinement of DC coefficients.
     pub codes: Vec<Codes>,
     pub means: [i32; 4],
-    /// Blocks without further new coefficients, this one included.
+    /// Number of blocks without new coefficients, including the current one.
     pub blank: u32,
 }
 
@@ -112,7 +113,7 @@ impl Entropy for Progressive {
 }
 
 impl Progressive {
-    /// Reads the number of blocks that a code for the end of a band stands for.
+    /// Reads the number of blocks in an end-of-band run.
     #[inline(always)]
     fn end_of_band(stream: &mut Stream, run: usize) -> u32 {
         (1 << run) + stream.number(run as u32) as u32
@@ -125,7 +126,7 @@ impl Progressive {
             return;
         }
         let codes = &self.codes[0];
-        // A copy of its own, which stays in registers.
+        // A local copy stays in registers.
         let mut bits = *stream;
         let (kept, stream) = (stream, &mut bits);
         let mut k = self.band.first;
@@ -150,13 +151,13 @@ impl Progressive {
     fn next_bit(&mut self, stream: &mut Stream, block: &mut [i16; 64]) {
         let Band { first, last, low, .. } = self.band;
         let bit = 1i16 << low;
-        // Adds a bit to a coefficient that is not zero.
+        // Refines a nonzero coefficient by one bit.
         let correct = |stream: &mut Stream, coefficient: &mut i16| {
             if stream.number(1) == 1 && *coefficient & bit == 0 {
                 *coefficient = coefficient.wrapping_add(if *coefficient >= 0 { bit } else { -bit });
             }
         };
-        // A copy of its own, which stays in registers.
+        // A local copy stays in registers.
         let mut bits = *stream;
         let (kept, stream) = (stream, &mut bits);
         let mut k = first;
@@ -171,7 +172,7 @@ impl Progressive {
                     self.blank = Self::end_of_band(stream, run);
                     break;
                 }
-                // On to the place after `run` zeros.
+                // Advance past `run` zeros, refining nonzero coefficients.
                 while k <= last {
                     let coefficient = &mut block[place(k)];
                     if *coefficient != 0 {

@@ -1,9 +1,10 @@
-//! The whole image of a JPEG file, with libjpeg-turbo's pixels: baseline, extended and progressive,
-//! Huffman- and arithmetic-coded, interleaved or not, with every sampling that libjpeg reads.
+//! Decoder for whole JPEG files, bit-identical to libjpeg-turbo: baseline, extended and
+//! progressive, Huffman- and arithmetic-coded, interleaved or not, with all subsampling factors
+//! that libjpeg supports.
 //!
-//! The usual kind, one sound Huffman-coded scan of all components, is transformed block by block as
-//! it is read. Of every other kind, and of damaged files, all coefficients are read first, as
-//! libjpeg reads them.
+//! The common case, one undamaged Huffman-coded scan of all components, is transformed block by
+//! block while reading. For other files, and for damaged ones, all coefficients are read first, as
+//! by libjpeg.
 
 use image::metadata::Orientation;
 use mbconv_nets::vectors::{Work, run};
@@ -19,13 +20,13 @@ use super::{Bits, Huffman, standard, unstuff};
 use crate::data::decode::check_size;
 use crate::data::{DecodeError, RgbPixels};
 
-/// The most scans of a file; a progressive one has about ten.
+/// Maximum number of scans per file; progressive files have about ten.
 const MAX_SCANS: usize = 1000;
 
-/// The most bits of a difference of means.
+/// Maximum number of bits of a DC difference.
 const LONGEST_MEAN: u8 = 15;
 
-/// Blocks of a component, row by row.
+/// Blocks of a component in row-major order.
 type Coefficients = Vec<[i16; 64]>;
 
 /// Decodes a file of at most `max_pixels` pixels.
@@ -36,7 +37,7 @@ pub(in crate::data) fn decode(bytes: &[u8], max_pixels: usize) -> Result<(RgbPix
     read_image(Reader::new(bytes)?, None, max_pixels)
 }
 
-/// Width and height.
+/// Returns width and height from the header.
 ///
 /// # Errors
 /// See [`DecodeError`].
@@ -47,7 +48,8 @@ pub(in crate::data) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), Decode
     Ok((frame.width, frame.height))
 }
 
-/// [`decode`] of components that stand for `space`, whatever the file says.
+/// Decodes like [`decode`], but overrides the file's color space by `space` if the number of
+/// components matches.
 ///
 /// # Errors
 /// See [`DecodeError`].
@@ -66,7 +68,7 @@ fn read_image(
     };
     let (width, height) = (frame.width, frame.height);
     check_size(width, height, max_pixels)?;
-    // Every block takes one bit at least; this keeps memory in proportion to the file.
+    // Every block takes at least one bit. This keeps memory proportional to the file size.
     let blocks = frame.components.iter().map(|component| component.columns * component.rows).min();
     if !frame.arithmetic && blocks.unwrap_or(0) / 8 > reader.stream.rest().len() {
         return Err(DecodeError::Truncated);
@@ -109,7 +111,7 @@ impl Work for ToRgb<'_> {
     }
 }
 
-/// Transforms all coefficients.
+/// Inverse DCT of all coefficients.
 struct Transform<'a> {
     frame: &'a Frame,
     coefficients: Vec<Coefficients>,
@@ -123,7 +125,7 @@ impl Work for Transform<'_> {
         let mut planes = Vec::with_capacity(4);
         for (component, blocks) in self.frame.components.iter().zip(self.coefficients) {
             let mut plane = component.plane();
-            // A component without a scan has no table and no coefficients but zeros.
+            // A component without a scan has no table, and all its coefficients are zero.
             let table = component.table.unwrap_or([0; 64]);
             for (number, block) in blocks.iter().enumerate() {
                 let (x, y) = (number % component.columns, number / component.columns);
@@ -137,7 +139,7 @@ impl Work for Transform<'_> {
     }
 }
 
-/// Decodes one sound Huffman-coded scan of all components; nothing if the file is of another kind.
+/// Decodes a single undamaged Huffman-coded scan of all components; returns `None` for other files.
 fn quick(reader: &Reader, frame: &Frame, scan: &Scan) -> Option<Vec<Plane>> {
     if frame.arithmetic || !frame.is_whole(scan) {
         return None;
@@ -168,7 +170,7 @@ impl Work for Quick<'_> {
         let (mut data, mut ends) = (Vec::new(), Vec::new());
         unstuff(scanned, &mut data, &mut ends)?;
         let mut planes: Vec<Plane> = frame.components.iter().map(Component::plane).collect();
-        // A component alone is not in units.
+        // A scan of a single component has no MCUs.
         let alone = scan.members.len() == 1;
         let (across, down) = if alone { frame.components[0].blocks() } else { frame.units };
         let units = across * down;
@@ -208,15 +210,15 @@ impl Work for Quick<'_> {
     }
 }
 
-/// The Huffman tables of a component; where a file defines none, those of the standard, as in
-/// Motion JPEG.
+/// Returns the Huffman tables of a component. If the file does not define them, as in Motion JPEG,
+/// these are the standard's.
 fn huffman_tables<'a>(reader: &Reader<'a>, member: &Member) -> (Option<Table<'a>>, Option<Table<'a>>) {
     let dc = reader.dc.get(member.dc).copied().flatten();
     let ac = reader.ac.get(member.ac).copied().flatten();
     (dc.or_else(|| standard::DC.get(member.dc).copied()), ac.or_else(|| standard::AC.get(member.ac).copied()))
 }
 
-/// Reads the coefficients of all scans as libjpeg does.
+/// Reads the coefficients of all scans, as libjpeg does.
 fn careful(reader: &mut Reader, first: Scan) -> Result<Vec<Coefficients>, DecodeError> {
     let blocks = |frame: &Frame| {
         frame.components.iter().map(|component| vec![[0; 64]; component.columns * component.rows]).collect()
@@ -243,7 +245,7 @@ fn careful(reader: &mut Reader, first: Scan) -> Result<Vec<Coefficients>, Decode
         reader.stream.begin();
         let whole = read_scan(reader, &scan, &mut coefficients, &mut cut_off)?;
         if whole {
-            // No further scan counts, but a file without an end was cut off.
+            // Later scans are ignored, but a file without an end is truncated.
             return if reader.stream.reaches_end() { Ok(coefficients) } else { Err(DecodeError::Truncated) };
         }
         next = reader.next_scan()?;
@@ -251,8 +253,8 @@ fn careful(reader: &mut Reader, first: Scan) -> Result<Vec<Coefficients>, Decode
     Err(DecodeError::Damaged(format!("it has more than {MAX_SCANS} scans")))
 }
 
-/// Reads a scan's blocks; gives whether it brings all there is. `cut_off` becomes the row of units
-/// after the last for which there were data.
+/// Reads a scan's blocks. Returns whether the scan contains the whole image. `cut_off` is set to
+/// the MCU row after the last one with data.
 fn read_scan(
     reader: &mut Reader,
     scan: &Scan,
@@ -282,7 +284,7 @@ fn read_scan(
     } else {
         let codes = match (first, high) {
             (0, 0) => codes(&dc, LONGEST_MEAN)?,
-            // Bits of means have no code.
+            // Refinement of DC coefficients is not Huffman-coded.
             (0, _) => Vec::new(),
             _ => codes(&ac, u8::MAX)?,
         };
@@ -292,7 +294,7 @@ fn read_scan(
     if stream.truncated { Err(DecodeError::Truncated) } else { Ok(frame.is_whole(scan)) }
 }
 
-/// Huffman codes, of which the greatest symbol is `most`.
+/// Builds Huffman codes; symbols must not exceed `most`.
 fn codes(tables: &[Option<Table>], most: u8) -> Result<Vec<Codes>, DecodeError> {
     let build = |table: &Option<Table>| {
         let table = table.filter(|table| table.symbols.iter().all(|&symbol| symbol <= most))?;
@@ -302,17 +304,17 @@ fn codes(tables: &[Option<Table>], most: u8) -> Result<Vec<Codes>, DecodeError> 
     tables.iter().map(|table| build(table).ok_or_else(invalid)).collect()
 }
 
-/// The blocks that a scan concerns.
+/// The blocks of a scan.
 struct Blocks<'a> {
     frame: &'a Frame,
     scan: &'a Scan,
-    /// Units from one restart to the next, or 0.
+    /// Restart interval in MCUs, or 0.
     interval: usize,
     coefficients: &'a mut [Coefficients],
     cut_off: &'a mut usize,
 }
 
-/// Reads blocks until the data end.
+/// Reads blocks until the end of the data.
 struct Read<'a, 'b, E> {
     blocks: Blocks<'a>,
     entropy: E,

@@ -1,4 +1,4 @@
-//! What stands in a JPEG file around the pixels' data.
+//! Headers of a JPEG file.
 
 use image::metadata::Orientation;
 
@@ -9,34 +9,34 @@ use super::entropy::Band;
 use super::stream::{END_OF_IMAGE, Stream};
 use crate::data::DecodeError;
 
-/// A frame's component.
+/// A component of the frame.
 pub(super) struct Component {
     id: u8,
-    /// Blocks across and down in a unit of all components.
+    /// Blocks per MCU, horizontally and vertically.
     pub across: usize,
     pub down: usize,
-    /// Pixels across and down for each sample.
+    /// Image pixels per sample, horizontally and vertically.
     pub expand: (usize, usize),
-    /// Number of its quantization table.
+    /// Index of the quantization table.
     quantization: usize,
-    /// That table as it stood before the component's first scan, in rows.
+    /// The quantization table at the component's first scan, row-major.
     pub table: Option<[i16; 64]>,
-    /// Samples that belong to the image.
+    /// Size of the part that belongs to the image, in samples.
     pub width: usize,
     pub height: usize,
-    /// Blocks of whole units.
+    /// Size in blocks, with all MCUs complete.
     pub columns: usize,
     pub rows: usize,
 }
 
-/// The image.
+/// The frame header.
 pub(super) struct Frame {
     pub width: usize,
     pub height: usize,
     pub progressive: bool,
     pub arithmetic: bool,
     pub components: Vec<Component>,
-    /// Units across and down.
+    /// Number of MCUs, horizontally and vertically.
     pub units: (usize, usize),
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Table<'a> {
     pub symbols: &'a [u8],
 }
 
-/// A component in a scan: its number in the frame and those of its tables.
+/// A component in a scan: its index in the frame, and the indices of its tables.
 #[derive(Clone, Copy)]
 pub(super) struct Member {
     pub component: usize,
@@ -61,7 +61,7 @@ pub(super) struct Scan {
     pub band: Band,
 }
 
-/// A file up to some scan.
+/// Parser state of a file, up to the current scan.
 pub(super) struct Reader<'a> {
     pub stream: Stream<'a>,
     pub frame: Option<Frame>,
@@ -134,14 +134,15 @@ impl Frame {
         Ok(Frame { width, height, progressive, arithmetic, components, units })
     }
 
-    /// Whether a scan brings all there is.
+    /// Returns whether a scan contains the whole image.
     pub fn is_whole(&self, scan: &Scan) -> bool {
         !self.progressive && scan.members.len() == self.components.len()
     }
 }
 
 impl Component {
-    /// Blocks across and down of a scan of this component alone.
+    /// Returns the number of blocks, horizontally and vertically, in a scan of this component
+    /// alone.
     pub fn blocks(&self) -> (usize, usize) {
         (self.width.div_ceil(8), self.height.div_ceil(8))
     }
@@ -167,7 +168,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads on to the next scan's data; nothing at the end of the image.
+    /// Advances to the data of the next scan. Returns `None` at the end of the image.
     pub fn next_scan(&mut self) -> Result<Option<Scan>, DecodeError> {
         loop {
             let marker = self.stream.next_marker();
@@ -259,7 +260,7 @@ impl<'a> Reader<'a> {
         let (fields, &[first, last, bits]) = rest.split_at_checked(2 * usize::from(count))? else { return None };
         let mut members: Vec<Member> = Vec::with_capacity(4);
         for &[id, tables] in fields.as_chunks::<2>().0 {
-            // Components of the same name are taken in turn.
+            // Components with equal ids are used in order.
             let component = (members.len()..components.len()).find(|&number| components[number].id == id);
             let component = component.or_else(|| components.iter().position(|component| component.id == id))?;
             if members.iter().any(|member| member.component == component) {
@@ -282,7 +283,7 @@ impl<'a> Reader<'a> {
         Some(Scan { members, band })
     }
 
-    /// The colors that the components stand for, by libjpeg's rules.
+    /// Returns the color space, by libjpeg's rules.
     pub fn space(&self, frame: &Frame) -> Space {
         match (frame.components.as_slice(), self.adobe) {
             ([_], _) => Space::Gray,

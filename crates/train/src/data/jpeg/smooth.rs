@@ -1,14 +1,14 @@
-//! Smooth transitions between blocks of a progressive file that breaks off: libjpeg's estimates of
-//! coefficients that no scan brought, from the means around a block (`decompress_smooth_data`).
+//! Smoothing between blocks of truncated progressive files: libjpeg's estimates of missing
+//! coefficients from the DC coefficients around a block (`decompress_smooth_data`).
 
 use super::entropy::{Band, place};
 use super::header::Component;
 
-/// Coefficients, in zigzag order, that are estimated if unknown; the first is the mean itself.
+/// Number of coefficients, in zigzag order, that can be estimated; the first is DC itself.
 const ESTIMATED: usize = 10;
 
-/// What the means of 5×5 blocks weigh in the estimates of coefficients 1 to 9 and then of the mean,
-/// in units of 1/256, if nothing but means is known.
+/// Weights of the DC coefficients of 5×5 blocks in the estimates of coefficients 1 to 9 and then of
+/// DC, in units of 1/256, if only DC is known.
 #[rustfmt::skip]
 const OF_MEANS: [[i64; 25]; 10] = [
     [-1, -1, 0, 1, 1, -3, 13, 0, -13, 3, -3, 38, 0, -38, 3, -3, 13, 0, -13, 3, -1, -1, 0, 1, 1],
@@ -23,7 +23,7 @@ const OF_MEANS: [[i64; 25]; 10] = [
     [-2, -6, -8, -6, -2, -6, 6, 42, 6, -6, -8, 42, 152, 42, -8, -6, 6, 42, 6, -6, -2, -6, -8, -6, -2],
 ];
 
-/// The same of coefficients 1 to 5 otherwise.
+/// The weights for coefficients 1 to 5 otherwise.
 #[rustfmt::skip]
 const OF_OTHERS: [[i64; 25]; 5] = [
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -7, 50, 0, -50, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -33,19 +33,20 @@ const OF_OTHERS: [[i64; 25]; 5] = [
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 13, -24, 13, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 ];
 
-/// Bits that are missing of a component's first coefficients: 0 for none, -1 for all.
+/// Number of missing bits of a component's first coefficients: 0 if complete, -1 if all are
+/// missing.
 #[derive(Clone, Copy)]
 pub(super) struct Accuracy {
-    /// After the last scan, and before it.
+    /// After and before the last scan.
     now: [i8; ESTIMATED],
     before: [i8; ESTIMATED],
 }
 
 impl Accuracy {
-    /// Before the first scan.
+    /// The state before the first scan.
     pub const NONE: Accuracy = Accuracy { now: [-1; ESTIMATED], before: [-1; ESTIMATED] };
 
-    /// Notes a scan of the component, which is the file's first or a later one.
+    /// Records a scan of the component; `first_scan` for the file's first scan.
     pub fn note(&mut self, band: Band, first_scan: bool) {
         self.before[1..].copy_from_slice(&self.now[1..]);
         if first_scan {
@@ -55,13 +56,13 @@ impl Accuracy {
         self.now.get_mut(band.first..end).unwrap_or_default().fill(band.low as i8);
     }
 
-    /// Whether means are known, and whether other coefficients are not.
+    /// Returns whether DC is known, and whether other coefficients are incomplete.
     fn gaps(&self) -> (bool, bool) {
         (self.now[0] >= 0, self.now[1..].iter().any(|&missing| missing != 0))
     }
 }
 
-/// Whether libjpeg estimates coefficients of these components.
+/// Returns whether libjpeg estimates coefficients of these components.
 pub(super) fn is_useful(components: &[Component], accuracies: &[Accuracy]) -> bool {
     let usable = components.iter().zip(accuracies).all(|(component, accuracy)| {
         let divisors = component.table.is_some_and(|table| (0..ESTIMATED).all(|k| table[place(k)] != 0));
@@ -70,8 +71,8 @@ pub(super) fn is_useful(components: &[Component], accuracies: &[Accuracy]) -> bo
     usable && accuracies.iter().any(|accuracy| accuracy.gaps().1)
 }
 
-/// Fills the gaps of a component's `blocks`, unit row by unit row up to `units`; from row `cut_off`
-/// on the last scan brought nothing.
+/// Estimates missing coefficients of a component's `blocks` in `units` MCU rows; from row `cut_off`
+/// on, the last scan has no data.
 pub(super) fn smooth(
     blocks: &mut [[i16; 64]],
     component: &Component,
@@ -90,7 +91,7 @@ pub(super) fn smooth(
             false => accuracy.before,
         };
         let nothing_else = missing[1..].iter().all(|&missing| missing == -1);
-        // libjpeg counts rows of the last unit as if all units had as many.
+        // libjpeg counts rows as if all MCU rows were as high as the last one.
         let high = if unit + 1 < units { component.down } else { (rows - 1) % component.down + 1 };
         for inner in 0..high {
             let (row, counted) = (unit * component.down + inner, unit * high + inner);

@@ -1,8 +1,8 @@
-//! The Huffman tables of the standard (annex K.3), which Motion JPEG leaves out.
+//! Huffman tables of the standard (annex K.3), which Motion JPEG files omit.
 
 use super::header::Table;
 
-/// Of means: of luma and of chroma.
+/// DC tables of luma and chroma.
 #[rustfmt::skip]
 pub(super) const DC: [Table<'static>; 2] = [
     Table {
@@ -19,7 +19,7 @@ pub(super) const DC: [Table<'static>; 2] = [
     },
 ];
 
-/// Of the other coefficients: of luma and of chroma.
+/// AC tables of luma and chroma.
 #[rustfmt::skip]
 pub(super) const AC: [Table<'static>; 2] = [
     Table {

@@ -1,26 +1,25 @@
-//! The bytes of a JPEG file as libjpeg reads them: markers, restarts and bits, with its way out of
-//! damage.
+//! Byte and bit reader for JPEG files with libjpeg's handling of markers, restarts and damage.
 
-/// An end of the image; also what the end of the file is taken for.
+/// End-of-image marker, also returned at the end of the file.
 pub(super) const END_OF_IMAGE: u8 = 0xD9;
 
-/// Bits of the look-up of a Huffman code.
+/// Number of bits of the Huffman lookup.
 const LOOKUP: u32 = 9;
 
-/// A file and a position in it.
+/// A file and a read position.
 #[derive(Clone, Copy)]
 pub(super) struct Stream<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The marker that stopped the bits, or 0.
+    /// The marker at which the bits ended, or 0.
     pub marker: u8,
-    /// The next bits, the first uppermost; zeros behind the last.
+    /// Buffered bits, the next one topmost, followed by zeros.
     bits: u64,
-    /// How many of them were read.
+    /// Number of valid bits in the buffer.
     count: u32,
     /// Number of the next restart marker.
     restart: u8,
-    /// Whether more bits were taken than there are before the marker.
+    /// Whether bits were read past the marker.
     pub insufficient: bool,
     /// Whether the file ended too early.
     pub truncated: bool,
@@ -31,12 +30,12 @@ impl<'a> Stream<'a> {
         Stream { bytes, at: 0, marker: 0, bits: 0, count: 0, restart: 0, insufficient: false, truncated: false }
     }
 
-    /// The file from the position on.
+    /// Returns the file from the position on.
     pub fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
-    /// Moves on to the next marker and returns it, skipping what lies before.
+    /// Advances past the next marker and returns it.
     pub fn next_marker(&mut self) -> u8 {
         if self.marker == 0 {
             loop {
@@ -56,7 +55,7 @@ impl<'a> Stream<'a> {
         self.marker
     }
 
-    /// The content of the segment at the position.
+    /// Reads the segment at the position and returns its content.
     pub fn segment(&mut self) -> Option<&'a [u8]> {
         let rest = self.rest();
         let &[high, low, ..] = rest else { return None };
@@ -66,12 +65,12 @@ impl<'a> Stream<'a> {
         Some(content)
     }
 
-    /// Begins a scan.
+    /// Starts a scan.
     pub fn begin(&mut self) {
         (self.marker, self.bits, self.count, self.restart, self.insufficient) = (0, 0, 0, 0, false);
     }
 
-    /// The next byte; past the end of the file there is none, which is noted.
+    /// Returns the next byte, or `None` past the end of the file, which sets `truncated`.
     #[inline(always)]
     pub fn byte(&mut self) -> Option<u8> {
         let byte = self.bytes.get(self.at).copied();
@@ -80,19 +79,19 @@ impl<'a> Stream<'a> {
         byte
     }
 
-    /// Takes in bytes up to 57 bits or a marker.
+    /// Fills the buffer to at least 56 bits, or up to a marker.
     #[inline(always)]
     fn fill(&mut self) {
         if let Some(&word) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk())
             && self.marker == 0
         {
             let word = u64::from_be_bytes(word);
-            // Whether no byte is 0xFF.
+            // Check that no byte is 0xFF.
             let inverted = !word;
             if inverted.wrapping_sub(0x0101_0101_0101_0101) & word & 0x8080_8080_8080_8080 == 0 {
                 let taken = (63 - self.count) / 8;
                 self.count += 8 * taken;
-                // The bits behind those that count are zeros.
+                // Bits after the valid ones must be zero.
                 self.bits |= (word >> (self.count - 8 * taken)) & !(u64::MAX >> self.count);
                 self.at += taken as usize;
                 return;
@@ -101,7 +100,7 @@ impl<'a> Stream<'a> {
         *self = self.fill_with_care();
     }
 
-    /// [`fill`](Self::fill) where there are bytes of 0xFF, or few.
+    /// Fills the buffer like [`fill`](Self::fill) near 0xFF bytes or the end of the file.
     #[cold]
     #[inline(never)]
     fn fill_with_care(mut self) -> Self {
@@ -139,7 +138,7 @@ impl<'a> Stream<'a> {
         self.count -= count;
     }
 
-    /// A number of `count` bits, at most 16.
+    /// Reads a number of `count` bits, at most 16.
     #[inline(always)]
     pub fn number(&mut self, count: u32) -> i32 {
         if self.count < count {
@@ -150,14 +149,14 @@ impl<'a> Stream<'a> {
         number
     }
 
-    /// A signed number of `size` bits, the lower half of which stand for negative ones.
+    /// Reads a signed number of `size` bits; the lower half of the range encodes negative numbers.
     #[inline(always)]
     pub fn signed(&mut self, size: u32) -> i32 {
         let number = self.number(size);
         if size > 0 && number >> (size - 1) == 0 { number - (1 << size) + 1 } else { number }
     }
 
-    /// The symbol of the next Huffman code; 0 for what is none.
+    /// Reads the symbol of the next Huffman code; invalid codes give 0.
     #[inline(always)]
     pub fn symbol(&mut self, codes: &Codes) -> u8 {
         if self.count < 32 {
@@ -170,7 +169,7 @@ impl<'a> Stream<'a> {
         symbol
     }
 
-    /// Passes the restart marker that is due, or finds a way on as `jpeg_resync_to_restart` does.
+    /// Skips the expected restart marker, or resynchronizes like `jpeg_resync_to_restart`.
     pub fn pass_restart(&mut self) {
         (self.bits, self.count) = (0, 0);
         let due = self.restart;
@@ -181,7 +180,7 @@ impl<'a> Stream<'a> {
         } else {
             while !self.truncated {
                 if found < 0xC0 || found == near(7) || found == near(6) {
-                    // Damage, or a restart that was due before: on to the next marker.
+                    // Damage, or an earlier restart: advance to the next marker.
                     self.marker = 0;
                     found = self.next_marker();
                 } else if !(0xD0..=0xD7).contains(&found) || found == near(1) || found == near(2) {
@@ -197,14 +196,14 @@ impl<'a> Stream<'a> {
         self.insufficient &= self.marker != 0;
     }
 
-    /// Whether no further data of this scan can follow.
+    /// Returns whether this scan cannot have further data.
     pub fn is_exhausted(&self, restarts: bool) -> bool {
-        // A restart, and damage that looks like a marker, can be passed.
+        // Restart markers, and damage that looks like a marker, can be skipped.
         let final_marker = self.marker >= 0xC0 && !(0xD0..=0xD7).contains(&self.marker);
         self.truncated || self.insufficient && (!restarts || final_marker)
     }
 
-    /// Moves on to the end of the image; false if the file ends before.
+    /// Advances to the end of the image; returns false if the file ends before it.
     pub fn reaches_end(&mut self) -> bool {
         loop {
             let marker = self.next_marker();
@@ -220,17 +219,17 @@ impl<'a> Stream<'a> {
 
 /// A Huffman table.
 pub(super) struct Codes {
-    /// By the next bits: length and symbol, or 0 for a longer code.
+    /// Indexed by the next bits: length and symbol, or 0 for a longer code.
     lookup: [u16; 1 << LOOKUP],
-    /// By length: one beyond the last code, left-aligned in 16 bits.
+    /// For each length, the upper bound of its codes, left-aligned in 16 bits.
     limits: [u32; 17],
     offsets: [i32; 17],
     symbols: [u8; 256],
 }
 
 impl Codes {
-    /// From the number of codes of each length and their symbols; nothing if they are no prefix
-    /// code.
+    /// Builds a table from the number of codes of each length and their symbols. Returns `None` if
+    /// they are not a prefix code.
     pub fn new(lengths: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut codes = Codes { lookup: [0; 1 << LOOKUP], limits: [0; 17], offsets: [0; 17], symbols: [0; 256] };
         codes.symbols.get_mut(..symbols.len())?.copy_from_slice(symbols);
@@ -238,7 +237,7 @@ impl Codes {
         for (length, &count) in (1u32..=16).zip(lengths) {
             codes.offsets[length as usize] = index as i32 - code as i32;
             for &symbol in symbols.get(index..index + usize::from(count))? {
-                // A code of ones alone is reserved.
+                // The all-ones code is reserved.
                 if code + 1 >= 1 << length {
                     return None;
                 }
@@ -256,7 +255,7 @@ impl Codes {
         Some(codes)
     }
 
-    /// Length and symbol of a code that the look-up has not.
+    /// Returns length and symbol of a code longer than the lookup.
     #[cold]
     fn long(&self, bits: u32) -> (u32, u8) {
         match (LOOKUP + 1..=16).find(|&length| bits < self.limits[length as usize]) {

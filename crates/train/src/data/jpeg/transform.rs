@@ -1,20 +1,19 @@
-//! libjpeg's accurate integer inverse transform (`jidctint.c`, "islow"), to the last bit.
+//! Inverse DCT, bit-identical to libjpeg's accurate integer transform (`jidctint.c`, "islow").
 //!
-//! Sums wrap and intermediate results saturate at 16 bits as in libjpeg-turbo's vector code, so
-//! that no coefficient overflows.
-// Loops by index over arrays of one length become vectors.
+//! Sums wrap and intermediate results saturate at 16 bits, as in libjpeg-turbo's SIMD code.
+// Loops by index over arrays of equal length are vectorized.
 #![allow(clippy::needless_range_loop)]
 
 type Lines = [[i32; 8]; 8];
 
-/// Bits after the binary point of the constants.
+/// Fractional bits of the constants.
 const CONSTANT: u32 = 13;
-/// Additional bits of the first pass's results.
+/// Additional fractional bits after the first pass.
 const FIRST_PASS: u32 = 2;
 
-/// Transforms a block of coefficients, in rows, to 8 rows of 8 samples that lie `stride` apart.
+/// Transforms a row-major block of coefficients to 8 rows of 8 samples, `stride` apart.
 ///
-/// `last` is 0 if only the first coefficient can differ from zero.
+/// `last` is 0 if only the first coefficient can be nonzero.
 #[inline(always)]
 pub(super) fn inverse(block: &[i16; 64], last: usize, table: &[i16; 64], out: &mut [u8], stride: usize) {
     if last == 0 {
@@ -62,13 +61,13 @@ fn saturate(value: i32) -> i32 {
     value.clamp(i32::from(i16::MIN), i32::from(i16::MAX))
 }
 
-/// Rounds, scales down and shifts the level to a byte.
+/// Rounds, scales and level-shifts to a byte.
 #[inline(always)]
 fn to_byte(value: i32, half: i32, shift: u32) -> u8 {
     ((value.wrapping_add(half) >> shift).clamp(-128, 127) + 128) as u8
 }
 
-/// The one-dimensional transform across 8 lines, each element for itself.
+/// One-dimensional transform across 8 lines, elementwise.
 #[inline(always)]
 fn pass(lines: &Lines) -> Lines {
     let mut out = [[0i32; 8]; 8];
