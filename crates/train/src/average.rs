@@ -28,7 +28,7 @@ pub enum AverageError {
         first: String,
         /// Path of the other model.
         other: String,
-        /// The differences.
+        /// Name of the property that differs.
         what: &'static str,
     },
 }

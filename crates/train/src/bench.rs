@@ -67,7 +67,7 @@ pub struct BenchReport {
     pub instructions: &'static str,
     /// Number of repetitions.
     pub repetitions: usize,
-    /// Whether a recorded step was replayed, as in training on GPUs.
+    /// True if a recorded step was replayed, as in training on GPUs.
     pub recorded: bool,
     /// Error if recording failed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ pub struct DeviceKind {
     pub name: &'static str,
     /// Description for users.
     pub description: &'static str,
-    /// Whether the kind is compiled in.
+    /// True if the kind is compiled in.
     pub compiled: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct Present {
     pub adapter: Option<String>,
     /// Compilation target of kernels, as named by the runtime.
     pub target: Option<String>,
-    /// Whether this is a software implementation of a GPU.
+    /// True for a software implementation of a GPU.
     pub software: bool,
     /// Dedicated memory in bytes, if the operating system provides it.
     pub memory_bytes: Option<u64>,

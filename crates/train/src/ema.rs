@@ -69,7 +69,7 @@ impl ModuleVisitor for Collect<'_> {
 }
 
 /// Takes the averages out of the network, to hold the only reference to their memory. The current
-/// weights stand in for them.
+/// weights are placeholders for them.
 struct Take {
     current: GradientsParams,
     ids: Vec<ParamId>,
@@ -89,7 +89,7 @@ impl ModuleMapper for Take {
     }
 }
 
-/// Replaces the stand-ins by the averages.
+/// Replaces the placeholders by the averages.
 struct Replace(HashMap<ParamId, DispatchTensor>);
 
 impl ModuleMapper for Replace {

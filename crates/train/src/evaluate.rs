@@ -79,7 +79,7 @@ pub enum EvaluateError {
         /// Number of classes of the model.
         known: usize,
     },
-    /// The user asked to stop.
+    /// The user interrupted the evaluation.
     #[error("interrupted")]
     Interrupted,
 }

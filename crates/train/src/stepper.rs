@@ -53,7 +53,7 @@ pub(crate) struct Stepper<'a> {
     clipping: Clipping,
     /// Device with autodiff.
     device: Device,
-    /// Whether steps may be recorded.
+    /// True if steps may be recorded.
     records: bool,
     /// Kind of the last step. `count` is the number of consecutive steps of this kind.
     kind: Option<Kind>,
@@ -77,7 +77,7 @@ struct Kind {
     shape: [usize; 4],
     /// Number of classes if the targets are soft.
     shares: Option<usize>,
-    /// Whether only the classifier is trained.
+    /// True if only the classifier is trained.
     head_only: bool,
 }
 

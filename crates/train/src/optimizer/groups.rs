@@ -11,7 +11,7 @@ use super::ids::stable_id;
 pub(super) struct Group {
     pub(super) ids: Vec<ParamId>,
     pub(super) kind: Kind,
-    /// Whether weight decay applies.
+    /// True if weight decay applies.
     pub(super) decays: bool,
     /// Factor of the learning rate.
     pub(super) factor: f64,
@@ -22,7 +22,7 @@ pub(super) struct Group {
 pub(super) enum Kind {
     /// Weights of ungrouped convolutions.
     Matrix,
-    /// The classifier, depthwise convolutions, norms and biases.
+    /// The classifier, depthwise convolutions, batch-norms and biases.
     Other,
 }
 

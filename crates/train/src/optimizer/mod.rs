@@ -27,7 +27,7 @@ pub use self::together::NetworkOptimizer;
 use self::together::{Notes, Noting};
 use crate::recipe::{RecipeError, ensure};
 
-/// `[optimizer]`.
+/// `[optimizer]`: the optimizer and gradient clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {

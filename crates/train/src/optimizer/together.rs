@@ -43,7 +43,7 @@ impl NetworkOptimizer {
         self.step_by(lr, network, gradients, None)
     }
 
-    /// Does a step like [`NetworkOptimizer::step`], but reads the constants of the rules from
+    /// Runs a step like [`NetworkOptimizer::step`], but reads the constants of the rules from
     /// `numbers`, where [`NetworkOptimizer::numbers`] were stored, so that the step can be replayed
     /// with other constants. Those of Burn's own optimizers do not change on a replay.
     pub(crate) fn step_by(
@@ -211,8 +211,8 @@ impl Optimizer for Noting {
         state.steps.fetch_add(1, Ordering::Relaxed);
         let moments = mem::take(&mut *state.moments());
         let kept = Arc::clone(&state.moments);
-        // On a GPU the gradient stands in for the parameter until the step runs, because the step
-        // needs the only reference to the parameter's memory.
+        // On a GPU the gradient is a placeholder for the parameter until the step runs, because the
+        // step needs the only reference to the parameter's memory.
         let stand_in = (!is_host(&device)).then(|| gradient.clone());
         let note = Note {
             id: self.id,
@@ -283,7 +283,7 @@ fn taken(lr: f64, alike: Vec<Vec<Note>>, numbers: Option<Numbers>) -> HashMap<Pa
     parameters
 }
 
-/// Replaces the stand-ins by the updated parameters.
+/// Replaces the placeholders by the updated parameters.
 struct Replace(HashMap<ParamId, DispatchTensor>);
 
 impl ModuleMapper for Replace {

@@ -78,7 +78,7 @@ fn file_or_folder(path: PathBuf) -> Paths {
 struct Images {
     walk: Walk,
     argument: PathBuf,
-    /// Whether an image or an error was found.
+    /// True if an image or an error was found.
     any: bool,
 }
 
