@@ -1,18 +1,18 @@
-//! Names files that are not PyTorch or safetensors weights for what they are, from their first
-//! bytes, the files in a zip archive, and the extension.
+//! Recognizes files that are not PyTorch or safetensors weights by their first bytes, the files in
+//! a zip archive, and the extension.
 
 use std::path::Path;
 
-/// A recognized file, and what to do with it.
+/// A recognized file with advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// The kind of file, with its article.
+    /// Kind of the file, with an article.
     pub what: &'static str,
-    /// What to do instead.
+    /// Advice for the user.
     pub remedy: &'static str,
 }
 
-/// Bytes from the start of a file that [`by_content`] looks at.
+/// Number of bytes from the start of a file that [`by_content`] examines.
 pub const HEAD: usize = 512;
 
 const KERAS: Foreign = Foreign {
@@ -117,14 +117,14 @@ const EXTENSIONS: [(&str, Foreign); 21] = [
     ("json", Foreign { what: "a JSON document, not weights", remedy: "give the weights beside it, or their folder" }),
 ];
 
-/// Names the kind of a file that begins with `head`.
+/// Returns the kind of a file that starts with `head`.
 pub fn by_content(path: &Path, head: &[u8]) -> Option<Foreign> {
     let starts = |at: usize, bytes: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(bytes));
     let found = SIGNATURES.iter().find(|(at, bytes, _)| starts(*at, bytes)).map(|(.., foreign)| *foreign);
     found.or_else(|| by_name(path)).or_else(|| protobuf(head))
 }
 
-/// Names the kind of a zip archive that holds files of these `names`.
+/// Returns the kind of a zip archive that contains files with these `names`.
 pub fn by_members<'a>(path: &Path, names: impl Iterator<Item = &'a str> + Clone) -> Option<Foreign> {
     let any = |test: &dyn Fn(&str) -> bool| names.clone().any(test);
     let pickle = any(&|name| name.ends_with("data.pkl"));
@@ -143,7 +143,7 @@ pub fn by_members<'a>(path: &Path, names: impl Iterator<Item = &'a str> + Clone)
     }
 }
 
-/// Names the kind of a file by its extension, or by that of TensorFlow's data shards.
+/// Returns the kind of a file by its extension, including TensorFlow's data shards.
 fn by_name(path: &Path) -> Option<Foreign> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     if name.ends_with(".index.json") {
@@ -155,15 +155,16 @@ fn by_name(path: &Path) -> Option<Foreign> {
     found.or(shard.then_some(TENSORFLOW))
 }
 
-/// An ONNX model under another name: its version, then a short text or its graph.
+/// Recognizes an ONNX model with another extension: a version, followed by a short text or the
+/// graph.
 fn protobuf(head: &[u8]) -> Option<Foreign> {
     let [0x08, version @ 1..=20, field, ..] = *head else { return None };
-    // The first field of a SavedModel is its version, 1, the second its graphs.
+    // A SavedModel starts with the version, 1, followed by graphs.
     let foreign = if (field, version) == (0x12, 1) { TENSORFLOW } else { ONNX };
     [0x12, 0x1a, 0x22, 0x3a, 0x42].contains(&field).then_some(foreign)
 }
 
-/// Names a folder that holds another program's model.
+/// Returns the kind of a folder that contains another program's model.
 pub fn folder(path: &Path) -> Option<Foreign> {
     let holds = |name: &str| path.join(name).exists();
     if holds("saved_model.pb") || holds("tf_model.h5") || holds("checkpoint") && !holds("config.json") {
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_named_by_content_then_by_extension() {
+    fn files_are_recognized_by_content_then_by_extension() {
         for (name, head, what) in [
             ("model.bin", &b"\x89HDF\r\n\x1a\n\0\0"[..], "Keras"),
             ("model.bin", b"\x20\0\0\0TFL3", "TensorFlow Lite"),
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn zip_archives_are_named_by_their_members() {
+    fn zip_archives_are_recognized_by_their_members() {
         for (members, what) in [
             (&["m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"][..], Some("TorchScript")),
             (&["archive_format", "models/model.json"], Some("torch.export")),

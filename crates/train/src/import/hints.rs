@@ -1,4 +1,5 @@
-//! What timm's and transformers' JSON files beside weights say: `config.json`, `preprocessor_config.json`.
+//! Metadata from the JSON files of timm and transformers beside weights: `config.json` and
+//! `preprocessor_config.json`.
 
 use std::path::Path;
 
@@ -8,21 +9,21 @@ use serde_json::Value;
 
 use crate::data::{CropRounding, Interpolation, Preprocess, ResizeMode};
 
-/// Longest file that is read: class names of ImageNet-21k take two megabytes.
+/// Maximum file size in bytes; class names of ImageNet-21k take 2 MB.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// What was said.
+/// Metadata found beside the weights.
 #[derive(Debug, Default)]
 pub struct Hints {
-    /// timm's name of the network.
+    /// timm's architecture name.
     pub architecture: Option<String>,
-    /// timm's name with the weights' tag, such as `tf_efficientnet_b0.ap_in1k`.
+    /// timm's name with the weights' tag, for example `tf_efficientnet_b0.ap_in1k`.
     pub name: Option<String>,
     /// Class names.
     pub classes: Option<Vec<String>>,
-    /// What transformers' configuration says of the network.
+    /// transformers' configuration of the network.
     pub transformers: Option<Transformers>,
-    /// What the processor's configuration alone says, without `config.json`.
+    /// The processor's configuration, without `config.json`.
     processor: Option<Value>,
     resize: Option<usize>,
     crop: Option<usize>,
@@ -35,7 +36,8 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// `published` with what was said instead; nothing if nothing was said.
+    /// Returns `published` with the values found instead, or `None` if neither crop nor mean was
+    /// found.
     pub fn preprocess(&self, published: &Preprocess) -> Option<Preprocess> {
         let crop = self.crop.unwrap_or(published.crop);
         let fraction = self.fraction.map(|fraction| (crop as f64 / fraction) as usize);
@@ -56,7 +58,7 @@ impl Hints {
     }
 }
 
-/// transformers' `config.json` of a MobileNetV2 or an EfficientNet.
+/// transformers' `config.json` of a MobileNetV2 or EfficientNet.
 #[derive(Debug)]
 pub struct Transformers {
     /// Path of the file.
@@ -67,11 +69,11 @@ pub struct Transformers {
 }
 
 impl Transformers {
-    /// Changes `options` to what the configuration asks for; lines for people about what it may
-    /// mean.
+    /// Applies the configuration to `options`. Returns notes for the user about differences in
+    /// meaning.
     ///
     /// # Errors
-    /// The key and value of something that the networks here do not compute.
+    /// Key and value of an unsupported setting.
     pub fn apply(&self, options: &mut ArchitectureOptions) -> Result<Vec<String>, String> {
         let config = &self.config;
         let activations: &[&str] = if self.kind == "mobilenet_v2" { &["relu6"] } else { &["swish", "silu"] };
@@ -101,7 +103,7 @@ impl Transformers {
     }
 }
 
-/// Reads what stands beside `weights`; files that are not there or make no sense say nothing.
+/// Reads the files beside `weights`. Missing and invalid files are ignored.
 pub fn beside(weights: &Path) -> Hints {
     let read = |name: &str| -> Option<Value> {
         let path = weights.with_file_name(name);
@@ -113,7 +115,7 @@ pub fn beside(weights: &Path) -> Hints {
     if let Some(config) = read("config.json") {
         hints.of_timm(&config);
         hints.classes = labels(&config["id2label"]).or_else(|| names(&config["label_names"]));
-        // transformers' wrapper of timm's networks has timm's keys.
+        // transformers' wrapper of timm models uses timm's keys.
         if let Some(kind) = config["model_type"].as_str().filter(|_| hints.architecture.is_none()) {
             let path = weights.with_file_name("config.json").display().to_string();
             hints.transformers = Some(Transformers { path, kind: kind.into(), config });
@@ -124,7 +126,7 @@ pub fn beside(weights: &Path) -> Hints {
 }
 
 impl Hints {
-    /// Forgets what `config.json` said: it is of other weights.
+    /// Discards the contents of `config.json`, which belongs to other weights.
     pub fn ignore_config(&mut self) {
         *self = Self { processor: self.processor.take(), ..Self::default() };
         self.of_processor();
@@ -170,7 +172,7 @@ impl Hints {
         let shorter = processor["size"]["shortest_edge"].is_u64();
         self.resize_mode = edge.map(|_| if shorter { ResizeMode::Shorter } else { ResizeMode::Squash });
         self.crop_rounding = Some(CropRounding::Down);
-        // Pillow's numbers of its filters.
+        // Pillow's filter numbers.
         self.interpolation = match processor["resample"].as_u64() {
             Some(0) => Some(Interpolation::Nearest),
             Some(2) => Some(Interpolation::Bilinear),
@@ -182,20 +184,20 @@ impl Hints {
         if processor["do_normalize"].as_bool() == Some(false) {
             (self.mean, self.std) = (Some([0.0; 3]), Some([1.0; 3]));
         } else if processor["include_top"].as_bool() == Some(true) {
-            // Such processors divide twice.
+            // Such processors divide by the standard deviation twice.
             self.std = self.std.map(|std| std.map(|value| value * value));
         }
         self.rescale(processor);
     }
 
-    /// Mean and deviation for pixels from 0 to 1, where the processor makes them others first.
+    /// Converts mean and standard deviation to pixels in 0..1, if the processor uses another range.
     fn rescale(&mut self, processor: &Value) {
         let factor = match processor["do_rescale"].as_bool() {
             Some(false) => 1.0,
             _ => processor["rescale_factor"].as_f64().filter(|factor| *factor > 0.0).unwrap_or(1.0 / 255.0),
         };
         let offset = if processor["rescale_offset"].as_bool() == Some(true) { 1.0 } else { 0.0 };
-        // (255 factor x - offset - mean) / deviation
+        // (255 factor x - offset - mean) / std
         let scale = (255.0 * factor) as f32;
         if (scale - 1.0).abs() > 1e-6 || offset != 0.0 {
             self.mean = self.mean.map(|mean| mean.map(|value| (value + offset) / scale));
@@ -215,12 +217,12 @@ fn side(value: &Value) -> Option<usize> {
 
 fn channels(value: &Value) -> Option<[f32; 3]> {
     let list: Vec<f32> = value.as_array()?.iter().filter_map(|value| Some(value.as_f64()? as f32)).collect();
-    // Of a grey image's one channel.
+    // The single channel of a gray image.
     let list = if let [only] = list[..] { vec![only; 3] } else { list };
     <[f32; 3]>::try_from(list).ok().filter(|values| values.iter().all(|value| value.is_finite()))
 }
 
-/// `{"0": "tench", …}`
+/// Parses labels of the form `{"0": "tench", …}`.
 fn labels(value: &Value) -> Option<Vec<String>> {
     let map = value.as_object()?;
     (0..map.len()).map(|index| Some(map.get(&index.to_string())?.as_str()?.to_string())).collect()
