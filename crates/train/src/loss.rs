@@ -127,7 +127,7 @@ fn binary_cross_entropy(logits: Tensor<2>, shares: Tensor<2>) -> Tensor<2> {
     logits.clone().clamp_min(0.0) - logits * shares + overflow_free
 }
 
-/// Computes the Kullback–Leibler divergence of the student's probabilities from the teacher's, with
+/// Computes the Kullback–Leibler divergence KL(teacher ‖ student) of softmax probabilities, with
 /// logits `[N, C]` divided by `temperature`, times `temperature²` (Hinton et al. 2015). Returns one
 /// value per sample, `[N]`.
 pub fn soft_distillation(student: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<1> {

@@ -134,8 +134,8 @@ pub struct DistillationConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DistillationKind {
-    /// Kullback–Leibler divergence from the teacher's probabilities, times the temperature squared
-    /// (Hinton et al. 2015).
+    /// Kullback–Leibler divergence KL(teacher ‖ student), times the temperature squared (Hinton et
+    /// al. 2015).
     #[default]
     Soft,
     /// Cross-entropy with the teacher's most probable class (Touvron et al. 2021).
