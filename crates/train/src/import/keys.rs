@@ -1,24 +1,24 @@
-//! Finds a network among the keys of a checkpoint: its prefix, its classifier, and what does not
-//! belong to it.
+//! Locates a network in the keys of a checkpoint: its prefix, its classifier, and keys outside of
+//! it.
 //!
-//! Training programs wrap networks (`module.`, `model.backbone.`), keep criteria and metrics beside
-//! them, and replace their classifiers. The tensors of the stem show where the network is; every
-//! other tensor is either part of it, known to be no part of any network, or an error.
+//! Training programs wrap networks (`module.`, `model.backbone.`), store criteria and metrics
+//! beside them, and replace their classifiers. The tensors of the stem show where the network is.
+//! Every other tensor is part of it, known not to belong to any network, or an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mbconv_nets::detect::Shapes;
 
-/// How a project names the parts of its networks.
+/// Key names of a project's networks.
 struct Project {
-    /// A key of the stem or the first block, which every network of the project has once.
+    /// A key of the stem or the first block that occurs once in every network of the project.
     anchor: &'static str,
-    /// What precedes the anchor in a whole network; missing where only this part of a network is
-    /// kept.
+    /// The prefix of the anchor in a complete network; absent if only this part of a network was
+    /// saved.
     scope: &'static str,
-    /// First components, after the scope, of the keys of everything but the classifier.
+    /// First components, after the scope, of all keys except the classifier's.
     body: &'static [&'static str],
-    /// The last convolution, after the scope; `N` is the highest number of `features.N.0.weight`.
+    /// The last convolution, after the scope; `N` is the highest number in `features.N.0.weight`.
     head: &'static str,
     /// The classifier.
     classifier: &'static str,
@@ -79,32 +79,32 @@ const PROJECTS: [Project; 7] = [
     },
 ];
 
-/// Components of keys that wrappers insert anywhere.
+/// Key components that wrappers insert at any position.
 const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-/// Parts of components that name losses, metrics and counters, which are no part of a network.
+/// Words in key components of losses, metrics and counters, which do not belong to a network.
 const BOOKKEEPING: [&str; 8] =
     ["criterion", "loss", "metric", "confmat", "accuracy", "n_averaged", "total_ops", "total_params"];
-/// Parts of the names of linear layers that are no classifiers.
+/// Words in the names of linear layers that are not classifiers.
 const NO_CLASSIFIERS: [&str; 3] = ["proj", "embed", "neck"];
 const BATCH_COUNTER: &str = "num_batches_tracked";
 
 /// The classifier of a checkpoint's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Classifier {
-    /// Where the project has it.
+    /// Has the project's usual key.
     Usual,
-    /// Under another key, this one without `.weight`: `classifier.1`, `head`.
+    /// Has another key, given without `.weight`: `classifier.1`, `head`.
     Renamed(String),
-    /// There is none.
+    /// Absent.
     Missing,
-    /// More than one linear layer on the pooled features: the keys and shapes of its weights.
+    /// More than a linear layer on the pooled features: keys and shapes of the weights.
     Several(Vec<String>),
 }
 
-/// A network among a checkpoint's tensors.
+/// A network located in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The key each of its tensors has in its project, by key in the checkpoint.
+    /// Key in the project of each of its tensors, by key in the checkpoint.
     pub names: BTreeMap<String, String>,
     /// Prefix of its keys in the checkpoint.
     pub prefix: String,
@@ -112,30 +112,29 @@ pub struct Found {
     pub classifier: Classifier,
     /// The classifier's usual key, without `.weight`.
     pub usual: &'static str,
-    /// Its number of features, if the last convolution is there.
+    /// Number of features, if the last convolution is present.
     pub features: Option<usize>,
-    /// Keys that do not belong to it.
+    /// Keys outside the network.
     pub ignored: Vec<String>,
 }
 
-/// Why no network was found among keys.
+/// The reason why no network was located.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotFound {
-    /// No key of any project.
+    /// No key of any project occurs.
     Nothing,
-    /// No key has the prefix that was given; the prefixes there are.
+    /// No key has the given prefix; lists the existing prefixes.
     NoSuchPrefix(Vec<String>),
-    /// Networks under several prefixes.
+    /// There are networks under several prefixes.
     Several(Vec<String>),
-    /// Tensors that may be a part of what the network computes: the network's prefix, and their
-    /// keys and shapes.
+    /// There are tensors that may belong to the network: its prefix, and their keys and shapes.
     Beside(String, Vec<String>),
 }
 
-/// Finds the network in `shapes`, below `prefix` if it is given.
+/// Locates the network in `shapes`, below `prefix` if given.
 pub fn find(shapes: &Shapes, prefix: Option<&str>) -> Result<Found, NotFound> {
     let unwrapped = unwrap(shapes);
-    // Keys by what they are called without wrappers.
+    // Shapes by key without wrappers.
     let shape = |key: &str| shapes[unwrapped[key]].as_slice();
     let given = prefix.map(|prefix| scope(prefix, &unwrapped));
     let (mut inside, mut ignored): (Vec<&str>, Vec<&str>) =
@@ -174,9 +173,9 @@ pub fn find(shapes: &Shapes, prefix: Option<&str>) -> Result<Found, NotFound> {
         let tail = renamed.as_ref().and_then(|at| key.strip_prefix(at.as_str())).filter(|tail| tail.starts_with('.'));
         match (tail, &classifier) {
             (Some(tail), _) => drop(names.insert(key.into(), format!("{}{tail}", project.classifier))),
-            // Part of a classifier that is not used.
+            // Part of an unusable classifier.
             (None, Classifier::Several(_)) => ignored.push(key),
-            // The network's tensors are compared with its own list.
+            // Compared with the network's expected tensors later.
             (None, _) if key.starts_with(&root) => {
                 names.insert(key.into(), key[root.len()..].to_string());
             }
@@ -203,7 +202,7 @@ pub fn find(shapes: &Shapes, prefix: Option<&str>) -> Result<Found, NotFound> {
     })
 }
 
-/// The keys of `shapes` below `prefix`, without it and without wrappers.
+/// Returns the keys of `shapes` below `prefix`, mapped to their names without prefix and wrappers.
 pub fn plain(shapes: &Shapes, prefix: Option<&str>) -> BTreeMap<String, String> {
     let unwrapped = unwrap(shapes);
     let prefix = prefix.map(|prefix| scope(prefix, &unwrapped)).unwrap_or_default();
@@ -213,12 +212,12 @@ pub fn plain(shapes: &Shapes, prefix: Option<&str>) -> BTreeMap<String, String> 
         .collect()
 }
 
-/// Is `key` below `prefix`, wrappers aside?
+/// Returns whether `key` is below `prefix`, ignoring wrappers.
 pub fn is_below(key: &str, prefix: &str) -> bool {
     key.starts_with(prefix) || without_wrappers(key).starts_with(&without_wrappers(prefix))
 }
 
-/// A prefix that a user gave, as it stands in `unwrapped` keys, with a dot at its end.
+/// Converts a prefix given by the user to the form in `unwrapped` keys, with a trailing dot.
 fn scope(prefix: &str, unwrapped: &BTreeMap<String, &str>) -> String {
     let whole = prefix.trim_end_matches('.');
     let plain = without_wrappers(whole);
@@ -227,7 +226,7 @@ fn scope(prefix: &str, unwrapped: &BTreeMap<String, &str>) -> String {
     if prefix.is_empty() { prefix } else { prefix + "." }
 }
 
-/// The original of each key without wrappers; keys keep them where two would become one.
+/// Maps keys without wrappers to the original keys. Wrappers are kept if two keys would coincide.
 fn unwrap(shapes: &Shapes) -> BTreeMap<String, &str> {
     let plain: BTreeMap<String, &str> = shapes.keys().map(|key| (without_wrappers(key), key.as_str())).collect();
     if plain.len() == shapes.len() { plain } else { shapes.keys().map(|key| (key.clone(), key.as_str())).collect() }
@@ -244,13 +243,14 @@ fn is_bookkeeping(key: &str) -> bool {
     key.split('.').any(|part| known(&part.to_ascii_lowercase()))
 }
 
-/// First components of keys.
+/// Returns the first components of keys.
 fn tops<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<String> {
     let tops: BTreeSet<&str> = keys.filter_map(|key| Some(key.split_once('.')?.0)).collect();
     tops.into_iter().map(|top| format!("{top}.")).collect()
 }
 
-/// The project of the network below `given`, its prefix, and whether its scope stands in the keys.
+/// Returns the project of the network below `given`, its prefix, and whether its keys have the
+/// scope.
 fn locate(keys: &[&str], given: &str) -> Result<(&'static Project, String, bool), NotFound> {
     let mut found: Vec<(&Project, String, bool)> = Vec::new();
     for project in &PROJECTS {
@@ -290,13 +290,13 @@ fn features(
     shapes[unwrapped[last.1]].first().copied()
 }
 
-/// The first component of the classifier's keys, with its prefix.
+/// Returns the first component of the classifier's keys, with the prefix.
 fn root_of_classifier(root: &str, project: &Project) -> String {
     let first = project.classifier.split('.').next().unwrap_or_default();
     format!("{root}{first}.")
 }
 
-/// The classifier among the tensors that are not in the network's body.
+/// Finds the classifier among the tensors outside the network's body.
 fn classifier<'a>(
     usual: &str,
     scope: String,
@@ -330,7 +330,7 @@ fn is_linear<'a>(weight: &str, bias: &str, features: Option<usize>, shape: &impl
     named && pair && features == Some(inputs)
 }
 
-/// Keys with their shapes, a few of them.
+/// Lists the first few keys with their shapes.
 fn listed<'a>(keys: &[&str], shape: &impl Fn(&str) -> &'a [usize]) -> Vec<String> {
     const LISTED: usize = 6;
     keys.iter().take(LISTED).map(|key| format!("`{key}` {:?}", shape(key))).collect()
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_classifier_is_the_only_linear_layer_on_the_features() {
+    fn classifier_is_the_only_linear_layer_on_the_features() {
         let linear = |key: &str| [(format!("{key}.weight"), vec![3, 8]), (format!("{key}.bias"), vec![3])];
         for (key, expected) in [
             ("classifier", Classifier::Usual),
@@ -367,7 +367,7 @@ mod tests {
             assert_eq!(find(&found, None).unwrap().classifier, expected, "{key}");
         }
         assert_eq!(find(&with(&[]), None).unwrap().classifier, Classifier::Missing);
-        // Of other features, or without a bias.
+        // A different number of features, or no bias.
         for more in
             [[("head.weight", &[3, 9][..]), ("head.bias", &[3][..])], [("head.weight", &[3, 8]), ("norm.weight", &[8])]]
         {
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn wrappers_are_passed_over_unless_keys_become_one() {
+    fn wrappers_are_removed_unless_keys_would_coincide() {
         let found = find(&shapes(&[("a.module.conv_stem.weight", &[16, 3, 3, 3])]), None).unwrap();
         assert_eq!((found.prefix.as_str(), found.names.len()), ("a.", 1));
         assert_eq!(found.names["a.module.conv_stem.weight"], "conv_stem.weight");
@@ -387,7 +387,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_keys_make_it_panic(
+        fn no_keys_cause_a_panic(
             keys in prop::collection::btree_map(
                 "(|a\\.|module\\.|features\\.)(conv_stem|_fc|1\\.conv\\.0\\.0|classifier|0\\.0|é|)\\.?(weight|bias|)",
                 prop::collection::vec(0usize..9, 0..5),

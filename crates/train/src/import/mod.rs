@@ -1,7 +1,8 @@
-//! Published weights: a file of torchvision, timm, lukemelas/EfficientNet-PyTorch, Hugging Face transformers or
-//! d-li14/mobilenetv2.pytorch becomes a [`Model`], with its home's conventions.
+//! Import of published weights: converts a file of torchvision, timm,
+//! lukemelas/EfficientNet-PyTorch, Hugging Face transformers or d-li14/mobilenetv2.pytorch to a
+//! [`Model`] with the conventions of its source.
 //!
-//! [`load_weights`] takes any file or folder that holds weights, this program's own too:
+//! [`load_weights`] accepts any file or folder with weights, including this program's own:
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -10,11 +11,10 @@
 //! use mbconv_train::import::{ImportOptions, load_weights};
 //!
 //! # fn main() -> Result<(), mbconv_train::import::ImportError> {
-//! let loaded = load_weights(Path::new("mobilenet_v2-7ebf99e0.pth"), &ImportOptions::default(), &Device::default())?;
-//! println!("{}", loaded.origin);
-//! let (model, note) = loaded.model.with_classes(vec!["cat".into(), "dog".into()])?;
-//! assert_eq!(model.network.architecture().classes, 2);
-//! println!("{}", note.unwrap_or_default());
+//! let loaded = load_weights(Path::new("mobilenet_v2-7ebf99e0.pth"), &ImportOptions::default(),
+//! &Device::default())?; println!("{}", loaded.origin); let (model, note) =
+//! loaded.model.with_classes(vec!["cat".into(), "dog".into()])?;
+//! assert_eq!(model.network.architecture().classes, 2); println!("{}", note.unwrap_or_default());
 //! # Ok(())
 //! # }
 //! ```
@@ -45,109 +45,111 @@ pub use presets::{PRESETS, canonical_name, preprocess};
 use state::StateFile;
 pub(crate) use state::is_pytorch;
 
-/// ImageNet's class names, one a line, in torchvision's words and order.
+/// ImageNet class names, one per line, with torchvision's words and order.
 pub(crate) const IMAGENET_CLASSES: &str = include_str!("imagenet.txt");
-/// Whose weights are read.
+/// Sources of supported weights.
 const HOMES: &str =
     "torchvision, timm, lukemelas/EfficientNet-PyTorch, Hugging Face transformers and d-li14/mobilenetv2.pytorch";
-/// Names that every repository gives its weights.
+/// File names shared by the weights of all repositories.
 pub(crate) const NAMELESS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-/// Most keys or prefixes that a line lists.
+/// Maximum number of keys or prefixes listed in a line.
 const LISTED: usize = 6;
 /// Class 0 of weights with 1001 classes.
 const BACKGROUND: &str = "background";
 
-/// What a user may say of a file that the file does not.
+/// Options for importing a file, for properties that it does not contain.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
-    /// Name of the network, where shapes and file name leave it open; timm's names will do.
+    /// Architecture, if it cannot be detected from shapes and file name; may be a timm name.
     pub arch: Option<String>,
-    /// Name of a preprocessing preset, of [`PRESETS`]; the source's by default.
+    /// Name of a preprocessing preset in [`PRESETS`]; by default, the source's.
     pub preprocess: Option<String>,
     /// Prefix of the network's keys in a checkpoint that contains more than one network.
     pub prefix: Option<String>,
-    /// Accept weights without a classifier: the caller replaces it.
+    /// Whether to accept weights without a classifier, because the caller replaces it.
     pub without_classifier: bool,
 }
 
-/// A model, and where it came from.
+/// An imported model and its origin.
 #[derive(Debug)]
 pub struct Loaded {
     /// The model, ready to use.
     pub model: Model,
-    /// For people: whose weights they are and what was assumed of them. Empty for this program's own files.
+    /// Source of the weights and assumptions about them, for the user. Empty for this program's own
+    /// files.
     pub origin: String,
-    /// The file has no classifier that could be used: the model's is a placeholder with one output.
+    /// Whether the file has no usable classifier; the model's is then a placeholder with one
+    /// output.
     pub without_classifier: bool,
 }
 
-/// Why a file does not become a model.
+/// An error of importing a file.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// Nothing there, or not readable.
+    /// The file does not exist or cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
         /// Path of the file.
         path: String,
-        /// What the system said.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// A file of another format, or one without weights.
+    /// A file in another format, or without weights.
     #[error("{path} is {what}")]
     Foreign {
         /// Path of the file.
         path: String,
-        /// What it is, with an article.
+        /// Kind of the file, with an article.
         what: String,
-        /// What to do instead.
+        /// Advice for the user.
         remedy: String,
     },
-    /// The keys do not show where the network is.
+    /// No network was located in the keys.
     #[error("{path} {}", no_network(why))]
     NoNetwork {
         /// Path of the file.
         path: String,
-        /// What the keys show.
+        /// The reason.
         why: NotFound,
     },
-    /// A body alone.
+    /// The weights have no classifier.
     #[error("the weights in {path} have no classifier{}", several(layers))]
     NoClassifier {
         /// Path of the file.
         path: String,
-        /// Weights of several layers, in the place of a classifier of one.
+        /// Weights of several layers in place of a single linear classifier.
         layers: Vec<String>,
     },
-    /// A configuration that asks for something that the network does not compute.
+    /// A configuration with an unsupported setting.
     #[error("the configuration {path} asks for {asked}, which is not supported")]
     Configuration {
         /// Path of the configuration.
         path: String,
-        /// The key and its value.
+        /// Key and value.
         asked: String,
     },
-    /// A folder, a device, a pipe.
+    /// A folder, device or pipe.
     #[error("{path} is not a file")]
     NotAFile {
-        /// Its path.
+        /// Path.
         path: String,
     },
-    /// Not a weights file, or a damaged one.
+    /// A file that is damaged or does not contain weights.
     #[error("{path} is not a usable weights file: {wrong}")]
     Format {
         /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// The reason.
         wrong: String,
     },
-    /// Whole, but no known network's.
+    /// Valid weights of an unknown network.
     #[error("the weights in {path} are no known network's: {source}")]
     Unknown {
         /// Path of the file.
         path: String,
-        /// The differences.
+        /// The differences from known networks.
         source: Box<DetectError>,
-        /// Did the user name the network?
+        /// Whether the user specified the network.
         named: bool,
     },
     /// Two networks have these shapes.
@@ -157,20 +159,20 @@ pub enum ImportError {
     Ambiguous {
         /// Path of the file.
         path: String,
-        /// The first of the two.
+        /// Name of the one without prefix.
         name: String,
     },
-    /// A tensor that holds no floats, or such as have too few bits for weights.
+    /// A tensor of integers, or of floats with too few bits for weights.
     #[error("`{key}` in {path} holds {holds} where weights are expected")]
     Type {
         /// Path of the file.
         path: String,
         /// Key of the tensor.
         key: String,
-        /// What it holds, for people.
+        /// Description of its type.
         holds: &'static str,
     },
-    /// A tensor with values that no network can have.
+    /// A tensor with infinite or NaN values.
     #[error("`{key}` in {path} has a value that is not finite")]
     NotFinite {
         /// Path of the file.
@@ -178,21 +180,21 @@ pub enum ImportError {
         /// Key of the tensor.
         key: String,
     },
-    /// No preset of that name.
+    /// An unknown preset.
     #[error("there is no preprocessing preset `{name}`")]
     UnknownPreset {
         /// The name.
         name: String,
     },
-    /// The network could not take the weights.
+    /// Loading the weights into the network failed.
     #[error("{path}: {source}")]
     Weights {
         /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// The error.
         source: WeightsError,
     },
-    /// This program's own file is unusable.
+    /// A model file of this program is unusable.
     #[error(transparent)]
     Model(#[from] ModelError),
 }
@@ -214,7 +216,7 @@ fn no_network(why: &NotFound) -> String {
     }
 }
 
-/// A prefix, for people.
+/// Quotes a prefix for messages.
 fn named(prefix: &str) -> String {
     if prefix.is_empty() { "no prefix".into() } else { format!("`{prefix}`") }
 }
@@ -233,7 +235,7 @@ impl ImportError {
         Self::Foreign { remedy: remedy.into().replace("FILE", &path), what: what.into(), path }
     }
 
-    /// What would mend it.
+    /// Returns advice on how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Foreign { remedy, .. } => Some(remedy.clone()),
@@ -285,20 +287,23 @@ impl ImportError {
     }
 }
 
-/// The model in `path`: this program's own, as a file or a run's folder, or published weights in any layout of [`Layout`].
+/// Loads the model in `path`: a model file or run folder of this program, or published weights in
+/// any [`Layout`].
 ///
-/// The network and its layout are found from keys and shapes; padding, batch-norm's constants and preprocessing follow from
-/// the layout, from what the file or its repository in a cache of Hugging Face's is called, and from timm's `config.json` or
-/// transformers' `preprocessor_config.json` beside it, where they are of this network.
+/// Network and layout are detected from keys and shapes. Padding, batch-norm constants and
+/// preprocessing follow from the layout, the name of the file or of its repository in a Hugging
+/// Face cache, and timm's `config.json` or transformers' `preprocessor_config.json` beside it, if
+/// they describe this network.
 ///
 /// # Errors
-/// See [`ImportError`]: tensors that are missing, unused or of another shape are listed. Nothing is loaded by halves.
+/// See [`ImportError`]. Tensors that are missing, unused or of another shape are listed; weights
+/// are never loaded in part.
 pub fn load_weights(path: &Path, options: &ImportOptions, device: &Device) -> Result<Loaded, ImportError> {
     let path = resolve(path)?;
     from_bytes(state::read(&path)?, &path, options, device)
 }
 
-/// The same of a file's contents; `path` is where it came from.
+/// Loads a model like [`load_weights`] from the contents of a file; `path` is its origin.
 ///
 /// # Errors
 /// As [`load_weights`].
@@ -312,7 +317,7 @@ pub fn from_bytes(
     if state::is_safetensors(&bytes) {
         match Model::from_bytes(&bytes, path, device) {
             Ok(model) => return Ok(Loaded { model, origin: String::new(), without_classifier: false }),
-            // Not one of ours, or damaged.
+            // Not a model file of this program, or damaged.
             Err(ModelError::NoCard { .. } | ModelError::Weights { source: WeightsError::Format(_), .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -323,8 +328,8 @@ pub fn from_bytes(
     let named = options.arch.is_some();
     let unknown = |source| ImportError::Unknown { path: shown(), source: Box::new(source), named };
 
-    // The network, from shapes; its conventions, from names. What the user says must fit; a configuration that does not is
-    // of other weights, and nothing in it counts.
+    // The network is detected from shapes, its conventions from names. Options given by the user
+    // must match; a configuration that does not match belongs to other weights and is ignored.
     let mut hints = hints::beside(path);
     let mut notes = Vec::new();
     if let Some(theirs) = &hints.architecture {
@@ -392,14 +397,14 @@ pub fn from_bytes(
     Ok(Loaded { model, origin: lines.join("\n"), without_classifier })
 }
 
-/// What a folder without weights that are read holds, and what to do instead, if it is another
-/// program's.
+/// Returns the kind of another program's model in a folder without supported weights, and advice.
 pub(crate) fn folder_of_another_program(path: &Path) -> Option<(&'static str, String)> {
     let foreign = foreign::folder(path)?;
     Some((foreign.what, foreign.remedy.replace("FILE", &path.display().to_string())))
 }
 
-/// The shapes of a file's tensors, and whether a classifier of one class had to be added to them.
+/// Returns the shapes of a file's tensors, and whether a placeholder classifier of one class was
+/// added.
 fn with_classifier(file: &StateFile, path: &Path, allowed: bool) -> Result<(Shapes, bool), ImportError> {
     let mut shapes = file.shapes();
     let Some(found) = &file.found else { return Ok((shapes, false)) };
@@ -417,11 +422,11 @@ fn with_classifier(file: &StateFile, path: &Path, allowed: bool) -> Result<(Shap
 }
 
 impl Model {
-    /// The model with these classes, and what was done, for people. As many classes as before are renamed; any other
-    /// number makes the classifier new and everything else stays.
+    /// Sets the classes; returns a note for the user about changes. The same number of classes only
+    /// renames them; any other number reinitializes the classifier.
     ///
     /// # Errors
-    /// More classes than a network may have, or none.
+    /// More classes than a network can have, or none.
     pub fn with_classes(self, classes: Vec<String>) -> Result<(Self, Option<String>), ModelError> {
         let before = self.card.classes.len();
         if before == classes.len() {
@@ -433,10 +438,10 @@ impl Model {
         Ok((Self { card: ModelCard { classes, ..model.card }, ..model }, Some(note)))
     }
 
-    /// The model for images of another number of channels, and what was done, for people: see [`adapt`].
+    /// Sets the number of input channels, see [`adapt`]; returns a note for the user about changes.
     ///
     /// # Errors
-    /// More channels than a network may have, or none.
+    /// More channels than a network can have, or none.
     pub fn with_input_channels(self, input_channels: usize) -> Result<(Self, Option<String>), ModelError> {
         let before = self.card.architecture.input_channels;
         if before == input_channels {
@@ -451,8 +456,8 @@ impl Model {
         Ok((model, Some(note)))
     }
 
-    /// The model with an output of 0 before its only one: the softmax of both is the sigmoid of the
-    /// one.
+    /// Prepends an output of 0 to the only output: the softmax of both equals the sigmoid of the
+    /// original one.
     fn with_two_outputs(self) -> Result<Self, WeightsError> {
         let options = ArchitectureOptions { classes: 2, ..self.card.architecture };
         let architecture = Architecture { classes: 2, ..self.network.architecture().clone() };
@@ -480,14 +485,14 @@ impl Model {
             options.architecture().map_err(|error| ModelError::Card { path: path(), message: error.to_string() })?;
         let network =
             adapt(&self.network, &architecture).map_err(|source| ModelError::Weights { path: path(), source })?;
-        // What was measured and trained was another network.
+        // Recipe and results belong to the original network.
         let card = ModelCard { architecture: options, recipe: None, results: None, ..self.card };
         Ok(Self { card, network, path: self.path })
     }
 }
 
-/// What the file is called, without its ending: in a cache of Hugging Face's, where all weights have one name, what their
-/// repository is called.
+/// Returns the file stem or, in a Hugging Face cache, where all weights have the same name, the
+/// repository's name.
 fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
@@ -502,7 +507,7 @@ fn stem(path: &Path) -> String {
         .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// ImageNet's names for its numbers of classes, else numbers.
+/// Returns ImageNet's class names if the number of classes matches, otherwise numbered names.
 fn class_names(count: usize) -> Vec<String> {
     let imagenet = || IMAGENET_CLASSES.lines().map(String::from);
     match count {
@@ -542,7 +547,7 @@ fn origin(
     format!("{name}{with} in {source} layout{holder}{below}{head}; preprocessing {preset}: {preprocess}")
 }
 
-/// A line about tensors that were left out, if there are any.
+/// Returns a note about ignored tensors, if any.
 fn ignored(file: &StateFile) -> Option<String> {
     let ignored = &file.found.as_ref()?.ignored;
     let listed: Vec<String> = ignored.iter().take(LISTED).map(|key| format!("`{key}`")).collect();

@@ -1,4 +1,5 @@
-//! What comes along with published weights but is not in them: padding, batch-norm's constants, preprocessing. Tables.
+//! Properties of published weights that are not stored in them: padding, batch-norm constants,
+//! preprocessing.
 
 use mbconv_nets::registry::TENSORFLOW;
 use mbconv_nets::{ArchitectureOptions, Layout};
@@ -7,19 +8,20 @@ use crate::data::{CropRounding, Interpolation, Preprocess, ResizeMode};
 
 use Interpolation::{Bicubic, Bilinear, Nearest};
 
-/// Mean and standard deviation of ImageNet's pixels.
+/// Mean and standard deviation of ImageNet pixels.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
-/// Pixels from -1 to 1: weights of TensorFlow Lite, of AdvProp, and MobileNetV2's.
+/// Scales pixels to -1..1; used by TensorFlow's Lite, AdvProp and MobileNetV2 weights.
 const INCEPTION: [[f32; 3]; 2] = [[0.5; 3], [0.5; 3]];
 
-/// Names of the presets, for `--preprocess`.
+/// Names of the presets for `--preprocess`.
 pub const PRESETS: [&str; 8] =
     ["torchvision", "torchvision_v1", "timm", "timm_tf", "timm_tf_ap", "lukemelas", "lukemelas_ap", "hugging_face"];
 
 /// Resize, crop, interpolation.
 type Sizes = (usize, usize, Interpolation);
 
-/// torchvision's second weights, which are its defaults, and its first: its `weights.transforms()`.
+/// `weights.transforms()` of torchvision's second version of weights, its default, and of its
+/// first.
 const TORCHVISION: [(&str, Sizes, Sizes); 9] = [
     ("mobilenet_v2", (232, 224, Bilinear), (256, 224, Bilinear)),
     ("efficientnet_b0", (256, 224, Bicubic), (256, 224, Bicubic)),
@@ -32,8 +34,8 @@ const TORCHVISION: [(&str, Sizes, Sizes); 9] = [
     ("efficientnet_b7", (600, 600, Bicubic), (600, 600, Bicubic)),
 ];
 
-/// timm's `default_cfg` of each network's default weights: side, crop fraction, interpolation. Where a `tf_` network has
-/// no row of its own, it has the other's.
+/// timm's `default_cfg` of each network's default weights: side, crop fraction, interpolation. A
+/// `tf_` network without a row uses the other's.
 const TIMM: [(&str, usize, f64, Interpolation); 27] = [
     ("mobilenet_v2", 224, 0.875, Bicubic),
     ("efficientnet_b0", 224, 0.875, Bicubic),
@@ -64,12 +66,12 @@ const TIMM: [(&str, usize, f64, Interpolation); 27] = [
     ("efficientnet_el", 300, 0.904, Bicubic),
 ];
 
-/// The family's row serves every width.
+/// Returns the name of the network's row; all widths of a MobileNetV2 share one.
 fn row_name(name: &str) -> &str {
     if name.starts_with("mobilenet_v2") { "mobilenet_v2" } else { name }
 }
 
-/// The preprocessing of `preset` for the network called `name`; nothing for an unknown preset.
+/// Returns the preprocessing of `preset` for the network `name`, or `None` for an unknown preset.
 pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preprocess> {
     let plain = name.strip_prefix(TENSORFLOW).unwrap_or(name);
     let row = row_name(plain);
@@ -81,12 +83,12 @@ pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preproc
     let timm = |tensorflow: bool| {
         let own = TIMM.iter().find(|(name, ..)| tensorflow && name.strip_prefix(TENSORFLOW) == Some(row));
         let found = own.or_else(|| TIMM.iter().find(|(name, ..)| *name == row));
-        // As timm's `transforms_imagenet_eval` rounds.
+        // Rounded as in timm's `transforms_imagenet_eval`.
         found.map_or(usual, |&(_, side, fraction, kernel)| ((side as f64 / fraction) as usize, side, kernel))
     };
     let for_phones = plain.contains("_lite") || ["_es", "_em", "_el"].iter().any(|end| plain.ends_with(end));
     let tensorflow = if for_phones { INCEPTION } else { IMAGENET };
-    // `efficientnet-lite-pytorch` has the original resolutions, timm larger ones.
+    // `efficientnet-lite-pytorch` uses the original resolutions, timm larger ones.
     let original = match plain {
         "efficientnet_lite3" => 280,
         "efficientnet_lite4" => 300,
@@ -102,7 +104,7 @@ pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preproc
         "lukemelas" => (whole, tensorflow),
         "lukemelas_ap" => (whole, INCEPTION),
         "hugging_face" if row == "mobilenet_v2" => ((256, 224, Bilinear), INCEPTION),
-        // The processor divides by the root of ImageNet's deviation, twice.
+        // The processor divides by the square root of ImageNet's standard deviation, twice.
         "hugging_face" => ((resolution, resolution, Nearest), IMAGENET),
         _ => return None,
     };
@@ -112,7 +114,7 @@ pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preproc
     Some(Preprocess { resize_mode, resize, crop, crop_rounding, interpolation, mean, std, ..Preprocess::default() })
 }
 
-/// What a file's layout and name say of weights beyond their shapes.
+/// Properties of weights derived from a file's layout and name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conventions {
     /// The network with the source's padding and batch-norm constants.
@@ -121,14 +123,15 @@ pub struct Conventions {
     pub preset: &'static str,
 }
 
-/// The conventions of the weights in a file whose stem is `stem`, for a network found by its shapes; `named` if the user
-/// named it. Nothing where timm has both a network and its `tf_` twin and neither name says which.
+/// Returns the conventions of weights from the layout, the detected network and the file stem;
+/// `named` if the user specified the network. Returns `None` if timm has both the network and a
+/// `tf_` variant and neither name decides.
 pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str, named: bool) -> Option<Conventions> {
     let stem = stem.to_ascii_lowercase();
     let adversarial =
         ["_ap-", "_ap_", ".ap_", "adv-", "advprop"].iter().any(|mark| stem.contains(mark)) || stem.ends_with("_ap");
     let tensorflow = match layout {
-        // Their code pads and normalises as TensorFlow does, whatever a network is called.
+        // These libraries pad and normalize as TensorFlow does, whatever the network's name.
         Layout::Lukemelas | Layout::HuggingFace => true,
         _ if named => options.name.starts_with(TENSORFLOW),
         Layout::Torchvision | Layout::Flat => false,
@@ -141,7 +144,7 @@ pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str,
             } else if stem.contains("efficientnet_") {
                 false
             } else if plain == "efficientnet_b8" || plain == "efficientnet_l2" {
-                // timm has no other weights of these.
+                // timm only has `tf_` weights of these.
                 true
             } else {
                 return None;
@@ -152,14 +155,14 @@ pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str,
         options.name = format!("{TENSORFLOW}{}", options.name);
     }
     if layout == Layout::Timm && !tensorflow {
-        // timm's own networks have PyTorch's defaults, B5 and larger too.
+        // timm's own networks use PyTorch's batch-norm defaults, even for B5 and larger.
         let published = options.architecture().ok();
         let differs = published.is_some_and(|network| (network.norm_epsilon, network.norm_momentum) != (1e-5, 0.1));
         if differs {
             (options.norm_epsilon, options.norm_momentum) = (Some(1e-5), Some(0.1));
         }
     }
-    // Parts of the names of torchvision's first files.
+    // Parts of the names of torchvision's first weights.
     let first = ["b0353104", "rwightman-", "imagenet1k_v1"].iter().any(|mark| stem.contains(mark));
     let preset = match (layout, adversarial) {
         (Layout::Torchvision, _) if first => "torchvision_v1",
@@ -180,8 +183,8 @@ pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str,
     Some(Conventions { options, preset })
 }
 
-/// This program's name of a network that may be called as in timm or torchvision: `mobilenetv2_100.ra_in1k`,
-/// `tf_efficientnet_b0.ns_jft_in1k`, `efficientnet-b0`.
+/// Returns this program's name of a network named as in timm or torchvision:
+/// `mobilenetv2_100.ra_in1k`, `tf_efficientnet_b0.ns_jft_in1k`, `efficientnet-b0`.
 pub fn canonical_name(name: &str) -> String {
     let known = |name: &str| ArchitectureOptions::new(name, 1).architecture().is_ok();
     if known(name) {
@@ -276,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_does_not_change_how_a_home_computes() {
+    fn given_name_does_not_override_layout_conventions() {
         for (layout, name, expected) in [
             (Layout::Lukemelas, "efficientnet_b0", "tf_efficientnet_b0"),
             (Layout::Lukemelas, "tf_efficientnet_b0", "tf_efficientnet_b0"),
             (Layout::HuggingFace, "efficientnet_b0", "tf_efficientnet_b0"),
             (Layout::HuggingFace, "mobilenet_v2_1.4", "tf_mobilenet_v2_1.4"),
-            // Where there are both, the name decides.
+            // If a library has both variants, the name decides.
             (Layout::Timm, "efficientnet_b0", "efficientnet_b0"),
             (Layout::Timm, "tf_efficientnet_b0", "tf_efficientnet_b0"),
             (Layout::Torchvision, "tf_efficientnet_b0", "tf_efficientnet_b0"),
@@ -294,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_are_those_published() {
+    fn presets_match_published_preprocessing() {
         let sizes =
             |preset, name, side| preprocess(preset, name, side).map(|p| (p.resize, p.crop, p.interpolation, p.mean[0]));
         for (preset, name, side, expected) in [
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_projects_are_understood() {
+    fn names_of_other_projects_are_converted() {
         for (theirs, ours) in [
             ("mobilenetv2_100.ra_in1k", "mobilenet_v2"),
             ("mobilenetv2_035", "mobilenet_v2_0.35"),
