@@ -11,10 +11,15 @@
 //! use mbconv_train::import::{ImportOptions, load_weights};
 //!
 //! # fn main() -> Result<(), mbconv_train::import::ImportError> {
-//! let loaded = load_weights(Path::new("mobilenet_v2-7ebf99e0.pth"), &ImportOptions::default(),
-//! &Device::default())?; println!("{}", loaded.origin); let (model, note) =
-//! loaded.model.with_classes(vec!["cat".into(), "dog".into()])?;
-//! assert_eq!(model.network.architecture().classes, 2); println!("{}", note.unwrap_or_default());
+//! let loaded = load_weights(
+//!     Path::new("mobilenet_v2-7ebf99e0.pth"),
+//!     &ImportOptions::default(),
+//!     &Device::default(),
+//! )?;
+//! println!("{}", loaded.origin);
+//! let (model, note) = loaded.model.with_classes(vec!["cat".into(), "dog".into()])?;
+//! assert_eq!(model.network.architecture().classes, 2);
+//! println!("{}", note.unwrap_or_default());
 //! # Ok(())
 //! # }
 //! ```
