@@ -1,4 +1,4 @@
-//! Where files are kept: the places of huggingface_hub and of `torch.hub`, by the same environment variables.
+//! Cache folders of huggingface_hub and `torch.hub`, configured by the same environment variables.
 
 use std::path::{Path, PathBuf};
 
@@ -7,25 +7,25 @@ use crate::error::HubError;
 /// The public Hugging Face hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// Places and settings.
+/// Cache folders and settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// Hugging Face's cache of repositories, `~/.cache/huggingface/hub`.
     pub hugging_face: PathBuf,
     /// PyTorch's folder of weights, `~/.cache/torch/hub/checkpoints`.
     pub torch: PathBuf,
-    /// Files of other URLs, `~/.cache/mbconv`, one folder a URL.
+    /// Files from other URLs, `~/.cache/mbconv`, one folder per URL.
     pub others: PathBuf,
-    /// Root of the Hugging Face hub's URLs, without a slash at its end.
+    /// Base URL of the Hugging Face hub, without a trailing slash.
     pub endpoint: String,
-    /// What to show the Hugging Face hub, for repositories that are not public.
+    /// Access token for the Hugging Face hub, for repositories that are not public.
     pub token: Option<String>,
-    /// Never ask the network.
+    /// Whether to forbid all network requests.
     pub offline: bool,
 }
 
 impl Cache {
-    /// What the environment says.
+    /// Reads the environment.
     ///
     /// | variable | default |
     /// |---|---|
@@ -37,15 +37,16 @@ impl Cache {
     /// | `XDG_CACHE_HOME` | `~/.cache` |
     ///
     /// # Errors
-    /// No home folder, where one is needed.
+    /// There is no home folder although one is needed.
     pub fn from_env() -> Result<Self, HubError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// What `variable` says, by the names of [`from_env`](Self::from_env). Empty variables count as absent.
+    /// Reads the variables of [`from_env`](Self::from_env) with `variable`. Empty variables count
+    /// as absent.
     ///
     /// # Errors
-    /// No home folder, where one is needed.
+    /// There is no home folder although one is needed.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
         let text = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let home = || text("HOME").or_else(|| text("USERPROFILE")).map(PathBuf::from);
@@ -81,7 +82,8 @@ impl Cache {
         })
     }
 
-    /// Everything under one folder, at the public hub, online: for tests and for programs with their own places.
+    /// Returns a cache inside one folder, with the public hub, online; for tests and for programs
+    /// with their own cache.
     pub fn at(folder: &Path) -> Self {
         Self {
             hugging_face: folder.join("huggingface").join("hub"),
@@ -94,7 +96,7 @@ impl Cache {
     }
 }
 
-/// What huggingface_hub takes for yes.
+/// Returns whether huggingface_hub interprets a value as true.
 fn is_true(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.trim().to_ascii_lowercase().as_str())
 }
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_those_of_other_tools() {
+    fn folders_match_those_of_other_tools() {
         let cache = |variables: &[(&str, &str)]| cache(variables).unwrap();
         let plain = cache(&[("HOME", "/home/a")]);
         assert_eq!(plain.hugging_face, Path::new("/home/a/.cache/huggingface/hub"));
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_token_is_found() {
+    fn stored_token_is_read() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "hf_abc\n").unwrap();
         let home = folder.path().to_str().unwrap();
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_home_there_is_an_error() {
+    fn missing_home_folder_is_an_error() {
         assert!(matches!(cache(&[]), Err(HubError::NoHome)));
         assert!(matches!(cache(&[("HOME", " ")]), Err(HubError::NoHome)));
     }

@@ -1,96 +1,96 @@
-//! Why weights could not be had, and what to do by hand.
+//! Errors of finding and downloading weights, with instructions for doing so manually.
 
 use std::path::PathBuf;
 
 use crate::spec::COMPANIONS;
 
-/// Why a name did not lead to a file.
+/// An error of resolving a name to a file.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Neither `HOME` nor the variables that replace it are set.
     #[error("there is no home folder to keep weights in")]
     NoHome,
-    /// A name of a known form that makes no sense.
+    /// A name in a known form that is invalid.
     #[error("`{spec}` is no name of weights: {message}")]
     Malformed {
         /// The name as given.
         spec: String,
-        /// What is wrong.
+        /// The reason.
         message: String,
     },
-    /// No such weights in the table.
+    /// A name that is not in the table.
     #[error("no weights are known as `{name}`")]
     Unknown {
         /// The name as given.
         name: String,
-        /// Names that are near.
+        /// Similar names.
         nearest: Vec<String>,
     },
-    /// The environment forbids the network, and the file is not there.
+    /// The file is not in the cache, and network access is disabled.
     #[error("{url} is not in the cache, and HF_HUB_OFFLINE is set")]
     Offline {
-        /// Where it would have come from.
+        /// Address of the file.
         url: String,
-        /// Where it may be put by hand.
+        /// Path at which to put the file manually.
         place: PathBuf,
     },
-    /// No answer, or one that broke off again and again.
+    /// There was no response, or the download failed repeatedly.
     #[error("cannot fetch {url}: {message}")]
     Unreachable {
         /// Address of the file.
         url: String,
-        /// What happened.
+        /// The error.
         message: String,
-        /// Where it may be put by hand.
+        /// Path at which to put the file manually.
         place: PathBuf,
     },
-    /// The server refused.
+    /// The server returned an error.
     #[error("cannot fetch {url}: the server answered {status}{}", meaning(*status))]
     Status {
         /// Address of the file.
         url: String,
         /// HTTP status.
         status: u16,
-        /// Where it may be put by hand.
+        /// Path at which to put the file manually.
         place: PathBuf,
     },
-    /// The repository is there, and the file in it is not.
+    /// The repository exists but does not have the file.
     #[error("cannot fetch {url}: the repository has no such file")]
     NoEntry {
         /// Address of the file.
         url: String,
-        /// Where it may be put by hand.
+        /// Path at which to put the file manually.
         place: PathBuf,
     },
-    /// The contents are not what was published.
+    /// The hash differs from the published one.
     #[error("{}: its SHA-256 begins with {found}, but {expected} was published", path.display())]
     WrongHash {
         /// The file, or the address it came from.
         path: PathBuf,
-        /// The published beginning of the hash.
+        /// The published prefix of the hash.
         expected: String,
-        /// As much of the file's.
+        /// The prefix of the file's hash, of the same length.
         found: String,
-        /// Was it in the cache before?
+        /// Whether the file was already in the cache.
         cached: bool,
     },
-    /// Larger than any weights.
+    /// The file is larger than any weights.
     #[error("{url} has more than {limit} bytes")]
     TooLarge {
         /// Address of the file.
         url: String,
-        /// What is accepted.
+        /// Maximum size in bytes.
         limit: u64,
     },
-    /// The file system said no.
+    /// An I/O error.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The path at fault.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The caller stopped it; what was fetched so far is kept.
+    /// The caller stopped the download; the downloaded part is kept.
     #[error("interrupted")]
     Interrupted,
 }
@@ -110,7 +110,7 @@ impl HubError {
         Self::Io { path: path.into(), source }
     }
 
-    /// What would mend it.
+    /// Returns advice on how to fix the error.
     pub fn hint(&self) -> Option<String> {
         let by_hand = |url: &str, place: &PathBuf| {
             let repository = place.iter().any(|part| part == "snapshots");
@@ -133,7 +133,7 @@ impl HubError {
             ),
             Self::Unknown { nearest, .. } if !nearest.is_empty() => Some(format!("there is {}", nearest.join(", "))),
             Self::Unknown { .. } => Some("`mbconv list --pretrained` shows what is known".into()),
-            // What is not there is answered so, too, where repositories may be private.
+            // The hub also returns this for missing repositories, which may be private.
             Self::Status { url, status: 401 | 403, place } => Some(format!(
                 "is the name right? If the repository is yours or gated, set HF_TOKEN to a token that may read it; or {}",
                 by_hand(url, place)

@@ -1,4 +1,4 @@
-//! One file over HTTP, whole or not at all: resumed where it broke off, checked, then renamed.
+//! Atomic download of a file over HTTP: resumed after interruptions, verified, then renamed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -13,39 +13,39 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::HubError;
 
-/// Largest file that is accepted, in bytes: four times the largest weights published.
+/// Maximum file size in bytes: four times the largest published weights.
 pub const MAX_BYTES: u64 = 8 << 30;
-/// For what is needed.
+/// Patience for required files.
 pub(crate) const PATIENT: Patience =
     Patience { attempts: 5, connect: Duration::from_secs(20), answer: Duration::from_secs(60) };
-/// For what would be good to have.
+/// Patience for optional files.
 pub(crate) const BRIEF: Patience =
     Patience { attempts: 1, connect: Duration::from_secs(5), answer: Duration::from_secs(10) };
-/// Bytes read at a time.
+/// Number of bytes read at a time.
 const CHUNK: usize = 1 << 18;
 
-/// How far a file has come.
+/// Progress of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
     /// Address of the file.
     pub url: &'a str,
-    /// Bytes there, those of an earlier attempt included.
+    /// Downloaded bytes, including those of earlier attempts.
     pub done: u64,
-    /// Bytes in all, where the server said so.
+    /// Total bytes, if the server reports them.
     pub total: Option<u64>,
 }
 
-/// Is told about progress, and may stop it; what came so far is then kept for the next time.
+/// Callback for progress. It can stop the download; the downloaded part is kept for the next time.
 pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// How long to wait for a server.
+/// Retries and timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
-    /// Fruitless attempts before giving up.
+    /// Consecutive attempts without progress before giving up.
     attempts: u32,
-    /// For a connection.
+    /// Timeout for connecting.
     connect: Duration,
-    /// For the beginning of an answer.
+    /// Timeout for the start of the response.
     answer: Duration,
 }
 
@@ -53,48 +53,50 @@ pub(crate) struct Patience {
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     agent: Agent,
-    /// Before the second attempt; doubled for each after it.
+    /// Delay before the second attempt; doubled for each further one.
     pub pause: Duration,
 }
 
 /// A file to fetch.
 pub(crate) struct Wanted<'a> {
     pub url: &'a str,
-    /// Shown to the first server, never to where it redirects.
+    /// Sent to the first server only, not to redirect targets.
     pub token: Option<&'a str>,
-    /// Where it goes.
+    /// Final path.
     pub target: &'a Path,
-    /// Where it grows.
+    /// Path of the partial download.
     pub partial: &'a Path,
-    /// Held while it grows, so that two programs do not write one file.
+    /// Lock file, so that only one program downloads the file.
     pub lock: &'a Path,
-    /// The published beginning of its SHA-256.
+    /// Published prefix of its SHA-256.
     pub sha256: Option<&'a str>,
-    /// Where a person may put the file.
+    /// Path at which to put the file manually.
     pub place: &'a Path,
     pub patience: Patience,
 }
 
 impl Wanted<'_> {
-    /// Where the ETag of what grows is kept: only with it, or with a hash, is an earlier program's beginning any good.
+    /// Returns the path of the partial download's ETag. A partial download can only be resumed with
+    /// an ETag or a hash.
     fn tag(&self) -> PathBuf {
         self.partial.with_added_extension("etag")
     }
 }
 
-/// How an attempt ended short of success.
+/// A failed attempt.
 enum Setback {
-    /// Worth another attempt; did any bytes come?
+    /// May succeed on retry; whether any bytes were received.
     Passing(HubError, bool),
-    /// Not.
+    /// Will fail again.
     Final(HubError),
 }
 
 impl Client {
-    /// Proxies by `HTTPS_PROXY` and its siblings; certificates of `SSL_CERT_FILE` instead of Mozilla's where it is set.
+    /// Creates a client. Proxies are set by `HTTPS_PROXY` and similar variables; `SSL_CERT_FILE`
+    /// replaces Mozilla's root certificates.
     ///
     /// # Errors
-    /// An unreadable `SSL_CERT_FILE`.
+    /// `SSL_CERT_FILE` cannot be read.
     pub fn new() -> Result<Self, HubError> {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -106,7 +108,7 @@ impl Client {
         Ok(Self { agent: config.build().new_agent(), pause: Duration::from_secs(1) })
     }
 
-    /// What a server says of a file, without following it to another server.
+    /// Requests the headers of a file, without following redirects.
     pub fn head(
         &self,
         url: &str,
@@ -134,7 +136,7 @@ impl Client {
         }
     }
 
-    /// Fetches a file to its target, unless another program does so meanwhile.
+    /// Downloads a file to its target, unless another program does so in the meantime.
     pub fn download(&self, wanted: &Wanted, progress: &mut OnProgress) -> Result<(), HubError> {
         for path in [wanted.partial, wanted.target, wanted.lock] {
             let folder = path.parent().unwrap_or(Path::new("."));
@@ -147,7 +149,7 @@ impl Client {
         }
         let resumed = wanted.partial.exists();
         if resumed && wanted.sha256.is_none() && !wanted.tag().exists() {
-            // Nothing would tell the beginning of one file with the end of another.
+            // Without hash or ETag, the parts could belong to different files.
             remove(wanted.partial)?;
         }
         self.complete(wanted, progress)?;
@@ -157,7 +159,7 @@ impl Client {
         }
         match checked {
             Ok(()) => {}
-            // A file that broke off long ago may have gone on as another: then once more from the start.
+            // The file may have changed since the partial download, so start over once.
             Err(HubError::WrongHash { .. }) if resumed => {
                 self.complete(wanted, progress)?;
                 if let Err(error) = check(wanted.partial, wanted.sha256) {
@@ -168,12 +170,12 @@ impl Client {
             Err(error) => return Err(from(wanted.url, error)),
         }
         std::fs::rename(wanted.partial, wanted.target).map_err(|source| HubError::io(wanted.target, source))?;
-        // Of no use any more, and of no harm where it cannot be removed.
+        // Errors are harmless: the ETag is not used any more.
         let _ = std::fs::remove_file(wanted.tag());
         Ok(())
     }
 
-    /// Attempts until every byte is there.
+    /// Repeats attempts until the file is complete.
     fn complete(&self, wanted: &Wanted, progress: &mut OnProgress) -> Result<(), HubError> {
         let mut fruitless = 0;
         loop {
@@ -199,7 +201,7 @@ impl Client {
         let mut response = self.get(wanted, length, tag.as_deref())?;
         let status = response.status().as_u16();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        // `bytes 100-199/200` or, beyond the end, `bytes */200`.
+        // `bytes 100-199/200` or, past the end, `bytes */200`.
         let range = header("content-range").and_then(|value| value.strip_prefix("bytes ")?.split_once('/'));
         match status {
             200 => {
@@ -246,7 +248,7 @@ impl Client {
     }
 
     fn get(&self, wanted: &Wanted, from: u64, tag: Option<&str>) -> Result<Response<ureq::Body>, Setback> {
-        // What begins encrypted must not end in the open.
+        // Do not follow redirects from HTTPS to HTTP.
         let config = self.agent.get(wanted.url).config().https_only(wanted.url.starts_with("https:"));
         let Patience { connect, answer, .. } = wanted.patience;
         let mut request = config.timeout_connect(Some(connect)).timeout_recv_response(Some(answer)).build();
@@ -256,7 +258,7 @@ impl Client {
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
             if let Some(tag) = tag {
-                // Of another file the server gives all.
+                // If the file has changed, the server sends all of it.
                 request = request.header("If-Range", tag);
             }
         }
@@ -267,13 +269,13 @@ impl Client {
     }
 }
 
-/// Is this a status that another attempt may change?
+/// Returns whether a request with this status may succeed on retry.
 fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// Is this an error that another attempt may not meet? Names that do not resolve, ports that refuse and certificates that
-/// nobody trusts stay as they are.
+/// Returns whether a request with this error may succeed on retry. Unresolved names, refused
+/// connections and untrusted certificates are permanent.
 fn may_pass(error: &ureq::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
     match error {
@@ -286,7 +288,7 @@ fn may_pass(error: &ureq::Error) -> bool {
     }
 }
 
-/// The certificates in a PEM file.
+/// Reads the certificates in a PEM file.
 fn certificates(path: &Path) -> Result<RootCerts, HubError> {
     let pem = std::fs::read(path).map_err(|source| HubError::io(path, source))?;
     let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
@@ -301,7 +303,7 @@ fn certificates(path: &Path) -> Result<RootCerts, HubError> {
     Ok(RootCerts::from(certificates))
 }
 
-/// Does the file's SHA-256 begin as published?
+/// Checks that the file's SHA-256 has the published prefix.
 pub(crate) fn check(path: &Path, sha256: Option<&str>) -> Result<(), HubError> {
     let Some(expected) = sha256 else { return Ok(()) };
     let io = |source| HubError::io(path, source);
@@ -316,7 +318,7 @@ pub(crate) fn check(path: &Path, sha256: Option<&str>) -> Result<(), HubError> {
     Err(HubError::WrongHash { path: path.into(), expected: expected.into(), found, cached: true })
 }
 
-/// The same error, said of the address instead of the temporary file.
+/// Replaces the temporary path in a hash error by the address.
 fn from(url: &str, error: HubError) -> HubError {
     match error {
         HubError::WrongHash { expected, found, .. } => {
@@ -326,7 +328,8 @@ fn from(url: &str, error: HubError) -> HubError {
     }
 }
 
-/// Keeps the ETag of a file that begins to grow, at `path`. A weak one names no bytes.
+/// Stores the ETag of a new partial download at `path`. Weak ETags do not identify exact contents
+/// and are discarded.
 fn keep(tag: Option<&str>, path: &Path) -> std::io::Result<()> {
     match tag.filter(|tag| tag.starts_with('"')) {
         Some(tag) => std::fs::write(path, tag),

@@ -1,13 +1,14 @@
-//! Published weights by name: fetched over HTTP, resumed, checked against their published hash, and cached where other
-//! tools look.
+//! Download of published weights by name, with resume, verification against the published hash,
+//! and the cache folders of other tools.
 //!
 //! Read the modules in this order:
 //!
-//! 1. [`pretrained`]: the weights that are known, with their published accuracy;
-//! 2. [`spec`]: what a name means: a table's row, a Hugging Face repository, a URL or a file;
-//! 3. [`cache`]: where files are kept, by the environment variables of huggingface_hub and PyTorch;
-//! 4. [`resolve`](mod@resolve): from a name to a file on this machine;
-//! 5. [`fetch`]: one file over HTTP, whole or not at all; [`error`]: why not, and where to put it by hand.
+//! 1. [`pretrained`]: known weights with their published accuracy;
+//! 2. [`spec`]: names: a table row, a Hugging Face repository, a URL or a file;
+//! 3. [`cache`]: cache folders, by the environment variables of huggingface_hub and PyTorch;
+//! 4. [`resolve`](mod@resolve): from a name to a local file;
+//! 5. [`fetch`]: atomic download over HTTP; [`error`]: errors, with instructions for manual
+//!    downloads.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;

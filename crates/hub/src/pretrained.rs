@@ -1,35 +1,36 @@
-//! Weights that are known by name, with the accuracy that was published with them.
+//! Table of known weights with their published accuracy.
 //!
-//! ImageNet-1k validation, in per cent, as the publisher measured it at the resolution given: torchvision's from its
-//! `Weights` classes, timm's from its `results-imagenet.csv` (rows without numbers are newer than the table, or have other
-//! classes), Google's MobileNetV2 from the table in TensorFlow's `slim/nets/mobilenet`, lukemelas's and d-li14's from their
+//! Accuracy is on ImageNet-1k validation, in percent, as measured by the publisher at the given
+//! resolution: torchvision's from its `Weights` classes, timm's from its `results-imagenet.csv`
+//! (rows without numbers are newer than the table, or have other classes), Google's MobileNetV2
+//! from the table in TensorFlow's `slim/nets/mobilenet`, lukemelas's and d-li14's from their
 //! READMEs.
 
-/// One row of the table.
+/// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pretrained {
-    /// What to call it: `torchvision/mobilenet_v2.imagenet1k_v2`.
+    /// Name, for example `torchvision/mobilenet_v2.imagenet1k_v2`.
     pub name: &'static str,
-    /// Where it is.
+    /// Location.
     pub place: Place,
-    /// Side of the image in pixels at which the accuracy was measured.
+    /// Image side in pixels at which accuracy was measured.
     pub resolution: usize,
-    /// Top-1 accuracy in per cent.
+    /// Top-1 accuracy in percent.
     pub top1: Option<f64>,
-    /// Top-5 accuracy in per cent.
+    /// Top-5 accuracy in percent.
     pub top5: Option<f64>,
 }
 
-/// Where a known file is.
+/// Location of a known file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// At a URL; its name ends in the beginning of its SHA-256.
+    /// A URL; the file name ends in the prefix of its SHA-256.
     Url(&'static str),
-    /// In a Hugging Face repository.
+    /// A Hugging Face repository.
     HuggingFace(&'static str),
 }
 
-/// Top-1 and top-5 accuracy in per cent.
+/// Top-1 and top-5 accuracy in percent.
 type Accuracy = Option<(f64, f64)>;
 
 const fn row(name: &'static str, place: Place, resolution: usize, accuracy: Accuracy) -> Pretrained {
@@ -48,12 +49,13 @@ const fn hub(name: &'static str, repository: &'static str, resolution: usize, ac
     row(name, Place::HuggingFace(repository), resolution, accuracy)
 }
 
-/// Of lukemelas, who published no top-5.
+/// Creates a row of lukemelas's weights, for which no top-5 accuracy was published.
 const fn lukemelas(name: &'static str, url: &'static str, resolution: usize, top1: Option<f64>) -> Pretrained {
     Pretrained { name, place: Place::Url(url), resolution, top1, top5: None }
 }
 
-/// The table. The first row of an architecture is its home's default, which the name without a tag means.
+/// The table. The first row of an architecture is its publisher's default, used for the name
+/// without a tag.
 #[rustfmt::skip]
 pub const PRETRAINED: [Pretrained; 108] = [
     url("torchvision/mobilenet_v2.imagenet1k_v2", "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth", 224, Some((72.154, 90.822))),
@@ -174,7 +176,7 @@ mod tests {
     use crate::Spec;
 
     #[test]
-    fn every_row_can_be_asked_for_and_checked() {
+    fn every_row_has_a_name_and_a_hash_or_repository() {
         let names: BTreeSet<&str> = PRETRAINED.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), PRETRAINED.len());
         for row in &PRETRAINED {

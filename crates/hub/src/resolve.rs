@@ -1,4 +1,4 @@
-//! From a name to a file on this machine.
+//! Resolution of names to local files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,72 +10,73 @@ use crate::error::HubError;
 use crate::fetch::{BRIEF, Client, OnProgress, PATIENT, Patience, Wanted, check};
 use crate::spec::{COMPANIONS, REPOSITORY_FILES, Spec, file_name};
 
-/// Redirections within one server that are followed to learn of a file.
+/// Maximum number of redirects followed within a server when requesting headers.
 const REDIRECTIONS: usize = 5;
 
-/// What the hub calls it where a repository is there and the file in it is not.
+/// The hub's error code if a repository exists but does not have the file.
 const NO_ENTRY: &str = "EntryNotFound";
 
-/// The cache and what fills it.
+/// A cache with a client that downloads missing files.
 #[derive(Clone, Debug)]
 pub struct Hub {
     cache: Cache,
     client: Client,
 }
 
-/// A file on this machine.
+/// A local file.
 #[derive(Debug)]
 pub struct Found {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Why it is not known what stands beside the weights in their repository, where nobody could be asked. The weights are
-    /// whole all the same.
+    /// The error, if the files beside the weights in their repository could not be requested. The
+    /// weights are complete nevertheless.
     pub alone: Option<HubError>,
 }
 
-/// What the Hugging Face hub says of a file.
+/// Description of a file by the Hugging Face hub.
 struct Described {
-    /// Its address, where the repository was renamed.
+    /// Address, after renaming of the repository.
     url: String,
-    /// Commit that the revision stands for.
+    /// Commit of the revision.
     commit: String,
-    /// Name of its contents: the SHA-256 of large files.
+    /// Identifier of the contents; the SHA-256 for large files.
     etag: String,
-    /// Where a person may put it.
+    /// Path at which to put the file manually.
     place: PathBuf,
 }
 
 impl Hub {
-    /// With the cache of the environment.
+    /// Creates a hub with the cache configured by the environment.
     ///
     /// # Errors
-    /// No home folder; an unreadable `SSL_CERT_FILE`.
+    /// There is no home folder, or `SSL_CERT_FILE` cannot be read.
     pub fn from_env() -> Result<Self, HubError> {
         Self::new(Cache::from_env()?)
     }
 
-    /// With the given cache.
+    /// Creates a hub with the given cache.
     ///
     /// # Errors
-    /// An unreadable `SSL_CERT_FILE`.
+    /// `SSL_CERT_FILE` cannot be read.
     pub fn new(cache: Cache) -> Result<Self, HubError> {
         Ok(Self { cache, client: Client::new()? })
     }
 
-    /// Waits this long before it asks a second time, and twice as long each time after; a second by default.
+    /// Sets the delay before the second attempt, which doubles for each further one; by default one
+    /// second.
     pub fn retry_after(mut self, pause: Duration) -> Self {
         self.client.pause = pause;
         self
     }
 
-    /// The file that `spec` means, fetched if it is not here yet. Beside the weights of a Hugging Face repository come the
-    /// files that say how they are used, [`COMPANIONS`], as far as there are any.
+    /// Returns the file named `spec`, downloading it if necessary. With the weights of a Hugging
+    /// Face repository, the files in [`COMPANIONS`] are downloaded if they exist.
     ///
-    /// A file that is in the cache is used as it is, without asking whether there is a newer one: published weights do not
-    /// change, and runs should not either.
+    /// A cached file is used without checking for a newer version: published weights do not change,
+    /// and neither should runs.
     ///
     /// # Errors
-    /// See [`HubError`]; a path is given back as it is, whether or not there is a file.
+    /// See [`HubError`]. A path is returned unchanged, even if the file does not exist.
     pub fn resolve(&self, spec: &str, progress: &mut OnProgress) -> Result<Found, HubError> {
         let alone = |path| Found { path, alone: None };
         match Spec::parse(spec)? {
@@ -97,7 +98,7 @@ impl Hub {
 
     fn url(&self, url: &str, sha256: Option<&str>, progress: &mut OnProgress) -> Result<PathBuf, HubError> {
         let name = file_name(url).unwrap_or("weights");
-        // A name with its hash means one file only; other names may mean another at every address.
+        // A name with its hash identifies one file; other names may occur at several addresses.
         let folder = match sha256 {
             Some(hash) if name.contains(hash) => self.cache.torch.clone(),
             _ => self.cache.others.join(&digest(url)[..16]),
@@ -121,12 +122,12 @@ impl Hub {
             patience: PATIENT,
         };
         self.client.download(&wanted, progress)?;
-        // Nothing is left but the file; a program that waits for the lock finds the file and is content.
+        // Remove the lock. A program that waits for it then finds the finished file.
         let _ = std::fs::remove_file(wanted.lock);
         Ok(target)
     }
 
-    /// The first of the usual weights files that the repository has.
+    /// Returns the first of the usual weights files that the repository has.
     fn repository_weights(
         &self,
         repository: &str,
@@ -140,7 +141,7 @@ impl Hub {
         match self.repository_file(repository, revision, first, progress) {
             Err(error @ (HubError::NoEntry { .. } | HubError::Status { status: 404, .. })) => {
                 match self.repository_file(repository, revision, second, progress) {
-                    // Neither: speak of the usual one.
+                    // Neither exists; report the preferred one.
                     Err(HubError::NoEntry { .. } | HubError::Status { status: 404, .. }) => Err(error),
                     other => other,
                 }
@@ -174,7 +175,7 @@ impl Hub {
         Ok(snapshot)
     }
 
-    /// The weights at `path`, after their companions were put beside them.
+    /// Returns the weights at `path` after downloading their companions.
     fn with_companions(&self, repository: &str, path: PathBuf, progress: &mut OnProgress) -> Result<Found, HubError> {
         let alone = match self.companions(repository, &path, progress) {
             Err(HubError::Interrupted) => return Err(HubError::Interrupted),
@@ -183,8 +184,9 @@ impl Hub {
         Ok(Found { path, alone })
     }
 
-    /// Fetches what stands beside `weights` into their snapshot, of the commit that they are of. What is there, and what is
-    /// known not to be, is not asked for; the network is asked briefly, for the weights are of use by themselves.
+    /// Downloads the companions of `weights` into the snapshot of their commit. Files that exist,
+    /// or are recorded as missing, are not requested. Timeouts are short, because the weights are
+    /// usable without companions.
     fn companions(&self, repository: &str, weights: &Path, progress: &mut OnProgress) -> Result<(), HubError> {
         let folder = self.folder(repository);
         let within = weights.strip_prefix(folder.join("snapshots")).unwrap_or(Path::new(""));
@@ -204,7 +206,7 @@ impl Hub {
             let url = format!("{}/{repository}/resolve/{commit}/{file}", self.cache.endpoint);
             match self.describe(&url, &commit, &place, BRIEF) {
                 Ok(described) => drop(self.fetch_into(repository, &commit, &file, &described, BRIEF, progress)?),
-                // As huggingface_hub remembers it.
+                // Recorded as by huggingface_hub.
                 Err(HubError::NoEntry { .. }) => write(&absent, b"")?,
                 Err(HubError::Status { status: 404, .. }) => {}
                 Err(error) => return Err(error),
@@ -213,7 +215,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Fetches a file's contents, and makes the snapshot of `commit` show them as `file`.
+    /// Downloads a file's contents, and links them as `file` in the snapshot of `commit`.
     fn fetch_into(
         &self,
         repository: &str,
@@ -245,7 +247,7 @@ impl Hub {
         Ok(snapshot)
     }
 
-    /// Commit and contents' name of a file, from the headers of its answer.
+    /// Returns commit and content identifier of a file from its response headers.
     fn describe(&self, url: &str, revision: &str, place: &Path, patience: Patience) -> Result<Described, HubError> {
         let unreachable = |message: String| HubError::Unreachable { url: url.into(), message, place: place.into() };
         let mut at = url.to_string();
@@ -255,7 +257,7 @@ impl Hub {
             let status = answer.status().as_u16();
             let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
             if (300..400).contains(&status) {
-                // A repository that was renamed; anything else leads to the contents' own server.
+                // A renamed repository; other redirects lead to the server of the contents.
                 if let Some(path) =
                     header("location").filter(|place| place.starts_with('/') && !place.starts_with("//"))
                 {
@@ -280,7 +282,8 @@ impl Hub {
         Err(unreachable("too many redirections".into()))
     }
 
-    /// The file in the cache: by the commit that the revision last stood for, or under the revision's own name.
+    /// Returns the cached file of the revision's last known commit, or of a snapshot with the
+    /// revision's name.
     fn cached(&self, repository: &str, revision: &str, file: &str) -> Option<PathBuf> {
         let folder = self.folder(repository);
         let commit = std::fs::read_to_string(folder.join("refs").join(revision)).ok();
@@ -295,12 +298,12 @@ impl Hub {
     }
 }
 
-/// `models--owner--name`.
+/// Returns the cache folder's name of a repository: `models--owner--name`.
 fn folder_name(repository: &str) -> String {
     format!("models--{}", repository.replace('/', "--"))
 }
 
-/// `https://host:port` of a URL.
+/// Returns `https://host:port` of a URL.
 fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find('/').map_or(url.len(), |at| host + at);
@@ -311,14 +314,15 @@ fn digest(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Makes `snapshot` stand for `blob`, as huggingface_hub does: by a relative link, or by moving it where there are none.
+/// Makes `snapshot` refer to `blob`, as huggingface_hub does: by a relative link or, if links are
+/// not supported, by moving it.
 fn point(snapshot: &Path, blob: &Path, file: &str) -> Result<(), HubError> {
     if snapshot.exists() {
         return Ok(());
     }
     let folder = snapshot.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|source| HubError::io(folder, source))?;
-    // A link that leads nowhere, from a cache that was cleaned by hand.
+    // Remove a broken link, left after cleaning the cache manually.
     let _ = std::fs::remove_file(snapshot);
     let up = "../".repeat(2 + file.matches('/').count());
     let name = blob.file_name().unwrap_or_default().to_string_lossy();
@@ -337,7 +341,7 @@ fn link(_: &Path, _: &Path) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Writes a small file through a temporary one.
+/// Writes a small file atomically.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
     let io = |source| HubError::io(path, source);
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;

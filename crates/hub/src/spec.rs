@@ -1,54 +1,54 @@
-//! What a name of weights means.
+//! Names of weights.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::HubError;
 use crate::pretrained::{PRETRAINED, Place};
 
-/// Weights files of a Hugging Face repository, in the order of preference.
+/// Weights files of a Hugging Face repository, in order of preference.
 pub const REPOSITORY_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// What stands beside weights in a repository and says how they are used.
+/// Files beside weights in a repository that describe their use.
 pub const COMPANIONS: [&str; 2] = ["config.json", "preprocessor_config.json"];
 
-/// Where weights come from.
+/// Source of weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
-    /// A file on this machine.
+    /// A local file.
     Path(PathBuf),
-    /// A file behind a URL.
+    /// A file at a URL.
     Url {
         /// The address.
         url: String,
-        /// The published beginning of its SHA-256, in lower-case hexadecimal.
+        /// Published prefix of its SHA-256, in lowercase hexadecimal.
         sha256: Option<String>,
     },
-    /// A file of a Hugging Face repository.
+    /// A file in a Hugging Face repository.
     HuggingFace {
         /// `owner/name`.
         repository: String,
         /// Branch, tag or commit.
         revision: String,
-        /// File in the repository; the first there is of [`REPOSITORY_FILES`] by default.
+        /// File in the repository; by default the first existing one of [`REPOSITORY_FILES`].
         file: Option<String>,
     },
 }
 
 impl Spec {
-    /// Reads a name:
+    /// Parses a name:
     ///
     /// | | |
     /// |---|---|
-    /// | `torchvision/mobilenet_v2`, `torchvision/mobilenet_v2.imagenet1k_v1` | torchvision's default weights, or others |
-    /// | `timm/mobilenetv2_100.ra_in1k`, `timm/mobilenetv2_100` | timm's, with their tag or its default |
-    /// | `lukemelas/efficientnet-b0`, `lukemelas/adv-efficientnet-b0` | EfficientNet-PyTorch's, and those trained with AdvProp |
-    /// | `d-li14/mobilenetv2_0.5` | d-li14/mobilenetv2.pytorch's |
+    /// | `torchvision/mobilenet_v2`, `torchvision/mobilenet_v2.imagenet1k_v1` | torchvision's default weights, or specific ones |
+    /// | `timm/mobilenetv2_100.ra_in1k`, `timm/mobilenetv2_100` | timm's weights, with a tag or the default one |
+    /// | `lukemelas/efficientnet-b0`, `lukemelas/adv-efficientnet-b0` | EfficientNet-PyTorch's weights, and those trained with AdvProp |
+    /// | `d-li14/mobilenetv2_0.5` | weights of d-li14/mobilenetv2.pytorch |
     /// | `hf:owner/name`, `hf:owner/name@revision/file` | any repository |
-    /// | `https://…`, `https://…#sha256=…` | any URL, and its hash |
-    /// | anything else, and whatever exists as a file | a path |
+    /// | `https://…`, `https://…#sha256=…` | any URL, optionally with its hash |
+    /// | anything else, and any existing file | a path |
     ///
     /// # Errors
-    /// A name of one of these forms that makes no sense or is not known.
+    /// A name in one of these forms that is invalid or unknown.
     pub fn parse(text: &str) -> Result<Self, HubError> {
         if let Some(rest) = text.strip_prefix("hf:") {
             return repository(text, rest);
@@ -60,7 +60,8 @@ impl Spec {
             ["torchvision/", "timm/", "lukemelas/", "d-li14/"].into_iter().find_map(|home| text.strip_prefix(home));
         let Some(name) = home.filter(|_| !Path::new(text).exists()) else { return Ok(Self::Path(text.into())) };
         let wanted = text.to_ascii_lowercase();
-        // The first row of an architecture is its default. A tag begins with a letter, what follows a point in a width does not.
+        // The first row of an architecture is its default. Tags start with a letter; the fraction
+        // of a width does not.
         let untagged = |name: &'static str| {
             let tagged =
                 name.split_once('.').filter(|(_, tag)| tag.starts_with(|first: char| first.is_ascii_alphabetic()));
@@ -70,13 +71,13 @@ impl Spec {
         match known.map(|row| row.place) {
             Some(Place::Url(url)) => Ok(Self::Url { url: url.into(), sha256: hash_in_name(url) }),
             Some(Place::HuggingFace(repository)) => Ok(Self::repository(repository)),
-            // timm publishes under its own names, tags included.
+            // timm publishes under its own names, including tags.
             None if text.starts_with("timm/") && name.contains('.') => repository(text, text),
             None => Err(HubError::Unknown { name: text.into(), nearest: nearest(&wanted) }),
         }
     }
 
-    /// Would it take a network to have this, were it not in a cache?
+    /// Returns whether a name refers to a remote file, cached or not.
     pub fn is_remote(text: &str) -> bool {
         !matches!(Self::parse(text), Ok(Self::Path(_)))
     }
@@ -90,7 +91,7 @@ fn is_url(text: &str) -> bool {
     text.starts_with("https://") || text.starts_with("http://")
 }
 
-/// `owner/name@revision/path/of/file`.
+/// Parses `owner/name@revision/path/of/file`.
 fn repository(spec: &str, text: &str) -> Result<Spec, HubError> {
     let malformed = |message: &str| HubError::Malformed { spec: spec.into(), message: message.into() };
     let mut parts = text.split('/');
@@ -109,7 +110,7 @@ fn repository(spec: &str, text: &str) -> Result<Spec, HubError> {
     })
 }
 
-/// Can this be a folder's or a file's name in the cache, and stand in a URL as it is?
+/// Returns whether a text is valid as a file name in the cache and in a URL without escaping.
 fn is_component(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && !text.contains("..") && text.chars().all(plain)
@@ -136,16 +137,17 @@ fn address(text: &str) -> Result<Spec, HubError> {
     }
 }
 
-/// The file's name at the end of a URL's path, if it is one that can be kept under.
+/// Returns the file name at the end of a URL's path, if it is valid in the cache.
 pub(crate) fn file_name(url: &str) -> Option<&str> {
     let path = url.split(['?', '#']).next()?.split_once("://")?.1;
     let (_, name) = path.split_once('/')?.1.rsplit_once('/').or(path.split_once('/'))?;
     is_component(name).then_some(name)
 }
 
-/// PyTorch's custom: `mobilenet_v2-7ebf99e0.pth` has a SHA-256 that begins with `7ebf99e0`.
+/// Returns the hash in a file name, by PyTorch's convention: the SHA-256 of
+/// `mobilenet_v2-7ebf99e0.pth` starts with `7ebf99e0`.
 ///
-/// Eight digits without a letter are more likely a date; such names of the known table are none.
+/// Eight digits without a letter are probably a date, except in URLs of the table.
 fn hash_in_name(url: &str) -> Option<String> {
     let (stem, _) = file_name(url)?.rsplit_once('.')?;
     let hash = stem.rsplit_once('-')?.1;
@@ -155,7 +157,7 @@ fn hash_in_name(url: &str) -> Option<String> {
     (looks && hexadecimal(hash)).then(|| hash.into())
 }
 
-/// Known names of the same home that share the most of their beginning.
+/// Returns known names of the same publisher with the longest common prefix.
 fn nearest(name: &str) -> Vec<String> {
     let shared = |other: &str| name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
     let home = name.find('/').map_or(0, |at| at + 1);
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn known_names_lead_to_their_place() {
+    fn known_names_resolve_to_their_source() {
         let (address, hash) = url("torchvision/mobilenet_v2");
         assert_eq!(address, "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth");
         assert_eq!(hash.as_deref(), Some("7ebf99e0"));
@@ -194,7 +196,7 @@ mod tests {
         assert_eq!(repository("timm/mobilenetv2_100"), main("timm/mobilenetv2_100.ra_in1k"));
         assert_eq!(repository("timm/tf_efficientnet_b0"), main("timm/tf_efficientnet_b0.ns_jft_in1k"));
         assert_eq!(repository("timm/something_new.tag"), main("timm/something_new.tag"));
-        // A network of 11,821 classes is nobody's default.
+        // A network with 11,821 classes is not a default.
         assert_eq!(repository("timm/efficientnet_b5"), main("timm/efficientnet_b5.sw_in12k_ft_in1k"));
         assert_eq!(url("lukemelas/adv-efficientnet-b8").1.as_deref(), Some("22a8fe65"));
         assert_eq!(repository("hf:google/efficientnet-b7"), main("google/efficientnet-b7"));
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_may_carry_their_hash() {
+    fn urls_may_contain_a_hash() {
         assert_eq!(url("https://x.org/a/model-20231101.pth").1, None, "a date");
         assert_eq!(url("https://x.org/a/model-deadbee1.pth?download=1").1.as_deref(), Some("deadbee1"));
         assert_eq!(url("https://x.org/m.pth").1, None);
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_a_path() {
+    fn other_names_are_paths() {
         assert_eq!(url("d-li14/mobilenetv2_0.1").1.as_deref(), Some("7d1d638a"));
         assert!(Spec::parse("d-li14/mobilenetv2_0").is_err());
         for path in ["model.safetensors", "runs/pets", "/a/b", "C:\\x", "", "timmy/x"] {
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_bring_up_near_ones() {
+    fn unknown_names_suggest_similar_ones() {
         let error = Spec::parse("torchvision/mobilenet_v3").unwrap_err();
         assert_eq!(error.to_string(), "no weights are known as `torchvision/mobilenet_v3`");
         assert!(error.hint().unwrap().contains("torchvision/mobilenet_v2.imagenet1k_v2"));
