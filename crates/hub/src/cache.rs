@@ -20,7 +20,7 @@ pub struct Cache {
     pub endpoint: String,
     /// Access token for the Hugging Face hub, for repositories that are not public.
     pub token: Option<String>,
-    /// Whether to forbid all network requests.
+    /// If true, all network requests are forbidden.
     pub offline: bool,
 }
 

@@ -71,7 +71,7 @@ pub enum HubError {
         expected: String,
         /// The prefix of the file's hash, of the same length.
         found: String,
-        /// Whether the file was already in the cache.
+        /// True if the file was already in the cache.
         cached: bool,
     },
     /// The file is larger than any weights.

@@ -13,14 +13,14 @@ pub const MAX_PIXELS: usize = 178_956_970;
 /// Options for decoding image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoding {
-    /// Whether to apply the EXIF orientation (Pillow's `ImageOps.exif_transpose`). torchvision does
+    /// Applies the EXIF orientation (Pillow's `ImageOps.exif_transpose`). torchvision does
     /// not.
     pub exif_orientation: bool,
     /// Conversion of gray images of more than 8 bits to 8 bits.
     pub gray16: Gray16,
     /// Maximum number of pixels of an image. Larger images are rejected before memory is allocated.
     pub max_pixels: usize,
-    /// Whether a training crop may be decoded without the whole image; it differs from the exact
+    /// Allows decoding a training crop without the whole image; it differs from the exact
     /// one by about 1 of 255. Only affects baseline JPEG files under
     /// [`Crop::RandomResized`](super::Crop::RandomResized) in a [`Loader`](super::Loader).
     pub fast: bool,

@@ -52,7 +52,7 @@ pub(super) struct Jpeg<'a> {
     pub width: usize,
     /// Height in pixels, at least 1.
     pub height: usize,
-    /// Whether there are EXIF data, which may contain an orientation.
+    /// True if there are EXIF data, which may contain an orientation.
     pub has_exif: bool,
     /// Gray only, or luma and two chroma components.
     components: Vec<Component>,
@@ -492,7 +492,7 @@ struct Bits<'a> {
     bits: u64,
     /// Number of valid bits in the buffer.
     count: u32,
-    /// Whether all codes so far were valid.
+    /// True if all codes so far were valid.
     sound: bool,
 }
 

@@ -25,9 +25,9 @@ pub(super) struct Vocabulary {
     codes: HashMap<Box<str>, u32>,
     /// Class names given beside numbers, by code.
     names: HashMap<u32, Box<str>>,
-    /// Whether a number has different names, so that the names are not class names.
+    /// True if a number has different names, so that the names are not class names.
     ambiguous: bool,
-    /// Whether numbers too large for labels are class names; otherwise they are an error.
+    /// If true, numbers too large for labels are class names; otherwise they are an error.
     numbers_may_be_names: bool,
 }
 

@@ -72,11 +72,11 @@ pub struct LoaderConfig {
     pub prefetch: usize,
     /// Seed of order and augmentation, combined with the epoch.
     pub seed: u64,
-    /// Whether to shuffle each epoch; otherwise samples keep the source's order.
+    /// Shuffles each epoch; otherwise samples keep the source's order.
     pub shuffle: bool,
     /// Sampling strategy of an epoch.
     pub sampling: Sampling,
-    /// Whether every batch has exactly `batch_size` images; the remainder is dropped. Every epoch
+    /// Drops the remainder, so that every batch has exactly `batch_size` images. Every epoch
     /// then has exactly [`Loader::batches`] batches: skipped images are replaced by images from the
     /// remainder and, if necessary, from the start of the epoch.
     pub drop_last: bool,
@@ -462,7 +462,7 @@ struct Assembly {
     dealt: Option<(Position, usize)>,
     /// The error, if no worker thread could be started.
     failed: Option<DataError>,
-    /// Whether there are no samples to load.
+    /// True if there are no samples to load.
     over: bool,
 }
 

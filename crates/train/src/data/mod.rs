@@ -234,9 +234,9 @@ pub struct DataSet {
     /// Other names of each class, used to match a model's classes; empty if there are none. For
     /// ImageNet, the WordNet IDs and the words of other lists.
     pub aliases: Vec<Vec<String>>,
-    /// Whether the data have no splits, so that `val` was held out by seed.
+    /// True if the data have no splits, so that `val` was held out by seed.
     pub divided: bool,
-    /// Whether `val` is the split named test, if there is no validation split.
+    /// True if `val` is the split named test, because there is no validation split.
     pub val_is_test: bool,
     /// Training split.
     pub train: Option<Arc<dyn Source>>,
@@ -346,7 +346,7 @@ pub struct OpenOptions {
     pub val_fraction: f64,
     /// Seed that selects the held-out samples.
     pub seed: u64,
-    /// Whether splits may have different classes; otherwise an error. Labels are the same in all
+    /// Allows splits with different classes, otherwise an error. Labels are the same in all
     /// splits; a class that is missing from a split has no images there.
     pub classes_may_differ: bool,
     /// Columns and folders of tables, if not detected; overridden by options after the path.

@@ -40,7 +40,7 @@ pub struct Preprocess {
     pub mean: [f32; 3],
     /// Standard deviations of red, green and blue; divisors after subtracting the mean.
     pub std: [f32; 3],
-    /// Whether to apply the EXIF orientation first; torchvision does not.
+    /// Applies the EXIF orientation first; torchvision does not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exif_orientation: bool,
     /// Conversion of gray images of more than 8 bits to 8 bits.
@@ -199,7 +199,7 @@ pub struct TrainTransform {
     pub progressive: Option<Progressive>,
     /// Augmentation after crop and flip.
     pub augmentation: Augmentation,
-    /// Whether to only crop, and return the remaining operations as a plan.
+    /// Only crops, and returns the remaining operations as a plan.
     pub deferred: bool,
 }
 

@@ -71,7 +71,7 @@ pub struct ImportOptions {
     pub preprocess: Option<String>,
     /// Prefix of the network's keys in a checkpoint that contains more than one network.
     pub prefix: Option<String>,
-    /// Whether to accept weights without a classifier, because the caller replaces it.
+    /// Accepts weights without a classifier, because the caller replaces it.
     pub without_classifier: bool,
 }
 
@@ -83,7 +83,7 @@ pub struct Loaded {
     /// Source of the weights and assumptions about them, for the user. Empty for this program's own
     /// files.
     pub origin: String,
-    /// Whether the file has no usable classifier; the model's is then a placeholder with one
+    /// True if the file has no usable classifier; the model's is then a placeholder with one
     /// output.
     pub without_classifier: bool,
 }
@@ -154,7 +154,7 @@ pub enum ImportError {
         path: String,
         /// The differences from known networks.
         source: Box<DetectError>,
-        /// Whether the user specified the network.
+        /// True if the user specified the network.
         named: bool,
     },
     /// Two networks have these shapes.

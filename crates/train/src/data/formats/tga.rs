@@ -14,7 +14,7 @@ struct Tga {
     /// Bits per pixel.
     depth: u8,
     palette: Option<Palette>,
-    /// Whether the first pixel is at the top, and at the right.
+    /// True if the first pixel is at the top, or at the right.
     from_top: bool,
     from_right: bool,
     /// Offset of the pixels.

@@ -82,7 +82,7 @@ pub(super) struct Arithmetic {
     even: u8,
     means: [i32; 4],
     contexts: [usize; 4],
-    /// Whether the data of the interval are damaged.
+    /// True if the data of the interval are damaged.
     failed: bool,
 }
 

@@ -19,9 +19,9 @@ pub(super) struct Stream<'a> {
     count: u32,
     /// Number of the next restart marker.
     restart: u8,
-    /// Whether bits were read past the marker.
+    /// True if bits were read past the marker.
     pub insufficient: bool,
-    /// Whether the file ended too early.
+    /// True if the file ended too early.
     pub truncated: bool,
 }
 
