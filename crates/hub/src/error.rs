@@ -133,7 +133,7 @@ impl HubError {
             ),
             Self::Unknown { nearest, .. } if !nearest.is_empty() => Some(format!("there is {}", nearest.join(", "))),
             Self::Unknown { .. } => Some("`mbconv list --pretrained` shows what is known".into()),
-            // The hub also returns this for missing repositories, which may be private.
+            // The hub also returns this for missing repositories, so as not to reveal private ones.
             Self::Status { url, status: 401 | 403, place } => Some(format!(
                 "is the name right? If the repository is yours or gated, set HF_TOKEN to a token that may read it; or {}",
                 by_hand(url, place)

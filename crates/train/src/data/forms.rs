@@ -167,7 +167,8 @@ impl Place {
     }
 
     /// Returns the files with one of these endings: the given file, the files of the pattern if all
-    /// match, or the files in the folder and up to two levels of subfolders.
+    /// match, or the files in the folder and up to two levels of subfolders. All are below
+    /// [`root`](Self::root).
     pub fn files(&self, endings: &[&str]) -> Result<Vec<PathBuf>, DataError> {
         match &self.kind {
             Kind::File if ends_in(&self.path, endings) => Ok(vec![self.path.clone()]),

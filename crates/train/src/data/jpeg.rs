@@ -126,7 +126,7 @@ impl Window {
     }
 }
 
-/// Returns the reduced side of a block, in 1, 2, 4, 8 samples: the smallest that gives at least
+/// Returns the reduced side of a block in samples (1, 2, 4 or 8): the smallest that gives at least
 /// `size` samples for `pixels`, at `scale` full-size samples per pixel.
 fn block_side(pixels: [usize; 2], scale: [f64; 2], size: usize) -> usize {
     let enough = |side: &usize| (0..2).all(|i| pixels[i] as f64 * scale[i] * *side as f64 / 8.0 >= size as f64);

@@ -44,7 +44,7 @@ pub struct Batch {
     pub width: usize,
     /// Indices of the samples in the source, `[n]`.
     pub indices: Vec<usize>,
-    /// Remaining augmentation of each image, `[n]`, if the
+    /// Remaining operations for each image, `[n]`, if the
     /// [`TrainTransform`](super::TrainTransform) is deferred; otherwise empty.
     pub plans: Vec<Plan>,
 }

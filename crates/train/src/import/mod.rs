@@ -167,7 +167,7 @@ pub enum ImportError {
         /// Name of the one without prefix.
         name: String,
     },
-    /// A tensor of integers, or of floats with too few bits for weights.
+    /// A tensor of another type than floats, or of floats with too few bits for weights.
     #[error("`{key}` in {path} holds {holds} where weights are expected")]
     Type {
         /// Path of the file.

@@ -10,7 +10,8 @@ use Interpolation::{Bicubic, Bilinear, Nearest};
 
 /// Mean and standard deviation of ImageNet pixels.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
-/// Scales pixels to -1..1; used by TensorFlow's Lite, AdvProp and MobileNetV2 weights.
+/// Scales pixels to -1..1; for TensorFlow's EfficientNet-Lite and EfficientNet-EdgeTPU, AdvProp,
+/// and transformers' MobileNetV2.
 const INCEPTION: [[f32; 3]; 2] = [[0.5; 3], [0.5; 3]];
 
 /// Names of the presets for `--preprocess`.

@@ -91,7 +91,7 @@ pub(super) fn smooth(
             false => accuracy.before,
         };
         let nothing_else = missing[1..].iter().all(|&missing| missing == -1);
-        // libjpeg counts rows as if all MCU rows were as high as the last one.
+        // In the last MCU row, libjpeg counts rows as if all MCU rows had the same height.
         let high = if unit + 1 < units { component.down } else { (rows - 1) % component.down + 1 };
         for inner in 0..high {
             let (row, counted) = (unit * component.down + inner, unit * high + inner);
