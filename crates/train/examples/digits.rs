@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         group: &Group::alone(),
         resume: false,
         settings: None,
+        lock: None,
         stop: &AtomicBool::new(false),
     };
     let outcome = train(run, &mut |event| {

@@ -33,6 +33,7 @@ use crate::optimizer::{fresh_network, global_norm, scale};
 use crate::precision::{MapPrecision, NoBf16};
 use crate::recipe::{OnNan, Recipe, RecipeError};
 use crate::run_folder::{EpochRow, RunFolder};
+use crate::run_lock::{RunLock, RunLockError};
 use crate::running::{Running, Statistics, counted};
 use crate::stepper::{Pace, Stepper, draw};
 
@@ -65,6 +66,8 @@ pub struct Run<'a> {
     /// What the command line sets of the recipe, which the run remembers. With `Some`, a resumed run may change the keys of
     /// [`RESUMABLE`](crate::recipe::RESUMABLE); with `None` it needs the recipe that it was begun with.
     pub settings: Option<&'a [String]>,
+    /// The lock on `out`, if the caller holds it. With `None`, the run locks its folder itself.
+    pub lock: Option<&'a RunLock>,
     /// Set it, and the run ends with a checkpoint after the current step.
     pub stop: &'a AtomicBool,
 }
@@ -144,6 +147,9 @@ pub enum TrainError {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The folder is in use, or cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] RunLockError),
     /// The folder is taken.
     #[error("{path} already holds a run")]
     OutExists {
@@ -239,6 +245,7 @@ impl TrainError {
             Self::Model(error) => error.hint(),
             Self::Objective(error) => error.hint(),
             Self::Recipe(RecipeError::Model(error)) => error.hint(),
+            Self::Lock(error) => error.hint(),
             Self::OutExists { resumable: true, .. } => {
                 Some("continue it with --resume, or choose another folder with --out".into())
             }

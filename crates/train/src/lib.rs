@@ -6,7 +6,7 @@
 //! 2. [`data`]: reading data sets into batches of pixels; [`batch`]: normalization on the device;
 //!    [`precision`]: of feature maps;
 //! 3. [`engine`]: the training loop, with [`objective`], [`loss`], [`metrics`], [`optimizer`],
-//!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`] and [`run_folder`]; [`observe`]: events of
+//!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_folder`] and [`run_lock`]; [`observe`]: events of
 //!    a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison of runs; [`find_lr`]:
 //!    the learning-rate range test;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
@@ -50,6 +50,7 @@ pub mod predict;
 pub mod recipe;
 pub mod report;
 pub mod run_folder;
+pub mod run_lock;
 mod running;
 pub mod scale;
 pub mod schedule;

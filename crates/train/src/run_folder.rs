@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mbconv_nets::weights::Precision;
 use mbconv_nets::{ArchitectureOptions, summary};
@@ -19,6 +19,7 @@ use crate::group::Group;
 use crate::metrics::shows_top5;
 use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
 use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
+use crate::run_lock::RunLock;
 use crate::text::visible_name;
 
 /// The resolved recipe in a run's folder.
@@ -87,6 +88,11 @@ impl EpochRow {
     }
 }
 
+/// Whether `folder` contains what a run has saved, so that no other may begin there.
+pub fn holds_run(folder: &Path) -> bool {
+    [CHECKPOINT, LAST, BEST].iter().any(|name| folder.join(name).exists())
+}
+
 /// The folder of a run: recipe, metrics, log, models, checkpoint.
 pub(crate) struct RunFolder {
     folder: PathBuf,
@@ -103,15 +109,17 @@ pub(crate) struct RunFolder {
     before: usize,
     /// Unreadable images that were named already.
     skipped: HashSet<String>,
+    /// The lock on the folder, unless the caller holds it.
+    lock: Option<RunLock>,
 }
 
 impl RunFolder {
-    /// Makes the folder, or checks that the run in it can go on.
+    /// Locks the folder, unless the caller did, and checks that a run can begin or go on in it.
     pub(crate) fn open(run: &Run, train_images: usize) -> Result<Self, TrainError> {
         let folder = run.out.to_path_buf();
         let shown = folder.display().to_string();
         let checkpoint = folder.join(CHECKPOINT);
-        let (recipe, last) = (folder.join(RECIPE), folder.join(LAST));
+        let recipe = folder.join(RECIPE);
         let progress = Progress {
             recipe: run.recipe.to_toml(),
             settings: run.settings.unwrap_or_default().to_vec(),
@@ -135,9 +143,13 @@ impl RunFolder {
             leads: run.group.leads(),
             before: 0,
             skipped: HashSet::new(),
+            lock: None,
         };
         if !this.leads {
             return Ok(this);
+        }
+        if run.lock.is_none() {
+            this.lock = Some(RunLock::acquire(run.out)?);
         }
         // A run that was killed before its first checkpoint begins anew.
         let begun = checkpoint.is_file();
@@ -148,10 +160,9 @@ impl RunFolder {
             let old = checkpoint::read_progress(&checkpoint)?;
             this.compare(&old, run)?;
         } else {
-            if begun || last.exists() {
+            if holds_run(&this.folder) {
                 return Err(TrainError::OutExists { path: shown, resumable: begun });
             }
-            std::fs::create_dir_all(&this.folder).map_err(|source| TrainError::Write { path: shown, source })?;
             this.progress.data = Fingerprint::of(run.data).to_bytes();
         }
         this.begun = begun;
@@ -242,6 +253,7 @@ impl RunFolder {
             format!("{}: {parameters} parameters, input {} px", options.name, recipe.input.size),
         ];
         lines.extend(data.train.as_ref().map(|source| balance(&**source, &data.classes, recipe)));
+        lines.extend(run.lock.or(self.lock.as_ref()).and_then(RunLock::warning).map(String::from));
         lines.extend(data.notes.iter().map(|note| format!("note: {note}")));
         if run.resume {
             let Progress { epoch, position, .. } = self.progress;

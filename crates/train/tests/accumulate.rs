@@ -41,6 +41,7 @@ fn weights(folder: &Path, data: &str, batch_size: usize, accumulate: usize) -> V
         group: &Group::alone(),
         resume: false,
         settings: None,
+        lock: None,
         stop: &stop,
     };
     train(run, &mut |_| ()).unwrap();

@@ -541,6 +541,7 @@ fn resumed_run_ends_as_an_uninterrupted_one() {
             group: &group,
             resume,
             settings: None,
+            lock: None,
             stop: &stop,
         };
         let mut observer = |event: Event| match event {
@@ -606,6 +607,7 @@ fn replayed_steps_match_queued_steps() {
                 group: &group,
                 resume: false,
                 settings: None,
+                lock: None,
                 stop: &stop,
             };
             let (mut used, mut lines) = (Vec::new(), String::new());

@@ -88,6 +88,7 @@ fn run(
             group: &group,
             resume,
             settings: None,
+            lock: None,
             stop: &stop,
         };
         train(run, &mut |event| {
@@ -204,6 +205,7 @@ fn process_with_a_different_recipe_is_named() {
             group: &group,
             resume: false,
             settings: None,
+            lock: None,
             stop: &stop,
         };
         (train(run, &mut |_| ()).unwrap_err(), group.tells())

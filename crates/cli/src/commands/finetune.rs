@@ -12,7 +12,7 @@ use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Recipe, Run, finetune};
 
 use super::fetch::resolve;
-use super::train::{Watch, finish};
+use super::train::{Watch, finish, lock};
 use crate::args::Finetune;
 use crate::failure::Failure;
 use crate::terminal::Progress;
@@ -38,9 +38,10 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
     let (recipe, data) = group.agree(prepare())?;
 
     let mut progress = Progress::new();
+    let lock = lock(&args.out, group)?;
     watch.line(&progress, &format!("run folder {}", args.out.display()));
-    let (out, resume, settings) = (&args.out, args.resume, Some(&settings[..]));
-    let run = Run { recipe: &recipe, data: &data, out, device: &device, group, resume, settings, stop };
+    let (out, resume, settings, lock) = (&args.out, args.resume, Some(&settings[..]), lock.as_ref());
+    let run = Run { recipe: &recipe, data: &data, out, device: &device, group, resume, settings, lock, stop };
     let outcome = watch.train(run, &mut progress);
     finish(outcome?, group, &data, &args.data, &args.out, &repeat(&args))
 }

@@ -8,10 +8,12 @@ use std::sync::atomic::AtomicBool;
 use mbconv_train::checkpoint::{self, CHECKPOINT};
 use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
-use mbconv_train::model_file::{BEST, LAST};
+use mbconv_train::model_file::BEST;
 use mbconv_train::observe::Observers;
 use mbconv_train::recipe::RecipeFile;
 use mbconv_train::report::{self, ReportWriter};
+use mbconv_train::run_folder::holds_run;
+use mbconv_train::run_lock::{RunLock, RunLockError};
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::tensorboard::TensorBoard;
 use mbconv_train::{Group, Outcome, Recipe, Run};
@@ -30,9 +32,9 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
 }
 
 fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
-    let out = args.out.clone().unwrap_or_else(|| default_folder(&args.recipe, args.resume));
+    let resumed = args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&args.recipe)));
     // What earlier commands set holds unless this one sets it otherwise.
-    let remembered = if args.resume { remembered_settings(&out, group) } else { Vec::new() };
+    let remembered = resumed.as_ref().map_or(Vec::new(), |out| remembered_settings(out, group));
     let settings = merged(remembered, args.settings());
     let watch = group.agree(Watch::new(args.tui, group))?;
     let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
@@ -47,9 +49,16 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
     let (recipe, path, data) = group.agree(prepare())?;
 
     let mut progress = Progress::new();
+    let (out, lock) = match resumed.or(args.out) {
+        Some(out) => {
+            let lock = lock(&out, group)?;
+            (out, lock)
+        }
+        None => new_default_folder(&args.recipe, group, &mut |line| watch.line(&progress, line))?,
+    };
     watch.line(&progress, &format!("run folder {}", out.display()));
-    let (resume, settings) = (args.resume, Some(&settings[..]));
-    let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume, settings, stop };
+    let (resume, settings, lock) = (args.resume, Some(&settings[..]), lock.as_ref());
+    let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume, settings, lock, stop };
     let outcome = watch.train(run, &mut progress);
     let device = args.device.repeated();
     // The run remembers all that was set.
@@ -184,19 +193,47 @@ fn finish_report(run: &Run, progress: &mut Progress) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `runs/NAME` after the recipe; the first free of `NAME`, `NAME-2`, … for a new run, the last taken one to resume.
-fn default_folder(recipe: &Path, resume: bool) -> PathBuf {
+/// Locks the folder of a run, in the first process.
+pub fn lock(out: &Path, group: &Group) -> Result<Option<RunLock>, Failure> {
+    let lock = group.leads().then(|| RunLock::acquire(out).map_err(|error| TrainError::from(error).into()));
+    group.agree(lock.transpose())
+}
+
+/// Returns the default folder number `number`, from 1: `runs/NAME` after the recipe, `runs/NAME-2`, …
+fn default_folder(recipe: &Path, number: usize) -> PathBuf {
     let name = recipe.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-    let folder = |number: usize| match number {
-        1 => Path::new("runs").join(&name),
-        number => Path::new("runs").join(format!("{name}-{number}")),
+    Path::new("runs").join(if number == 1 { name } else { format!("{name}-{number}") })
+}
+
+/// Returns the first default folder in which no run is or was, locked by the first process; prints which ones are in use.
+fn new_default_folder(
+    recipe: &Path,
+    group: &Group,
+    line: &mut dyn FnMut(&str),
+) -> Result<(PathBuf, Option<RunLock>), Failure> {
+    let mut first_free = || -> Result<_, Failure> {
+        for folder in (1..).map(|number| default_folder(recipe, number)) {
+            if holds_run(&folder) {
+                continue;
+            }
+            match RunLock::acquire(&folder) {
+                // A run may have ended there just before.
+                Ok(_) if holds_run(&folder) => {}
+                Ok(lock) => return Ok((folder, Some(lock))),
+                Err(error @ RunLockError::Locked { .. }) => line(&format!("note: {error}")),
+                Err(error) => return Err(TrainError::from(error).into()),
+            }
+        }
+        unreachable!("there is a folder for every number")
     };
-    let taken = |number: usize| folder(number).join(CHECKPOINT).exists() || folder(number).join(LAST).exists();
-    let mut free = 1;
-    while taken(free) {
-        free += 1;
-    }
-    folder(if resume { free.saturating_sub(1).max(1) } else { free })
+    // The other processes write nothing.
+    group.agree(if group.leads() { first_free() } else { Ok((default_folder(recipe, 1), None)) })
+}
+
+/// Returns the last default folder with a run in it.
+fn last_default_folder(recipe: &Path) -> PathBuf {
+    let folders = (1..).map(|number| default_folder(recipe, number)).take_while(|folder| folder.is_dir());
+    folders.filter(|folder| holds_run(folder)).last().unwrap_or_else(|| default_folder(recipe, 1))
 }
 
 /// The digits as image files, in this program's repository.

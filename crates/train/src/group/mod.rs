@@ -370,7 +370,7 @@ fn launched() -> Option<usize> {
 }
 
 /// Returns the name of this machine.
-fn host() -> String {
+pub(crate) fn host() -> String {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let name = read("/proc/sys/kernel/hostname").or_else(|| std::env::var("HOSTNAME").ok());
     name.map_or("this machine".into(), |name| name.trim().into())

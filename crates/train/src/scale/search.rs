@@ -11,14 +11,15 @@ use serde::Serialize;
 
 use super::config::with_network;
 use super::{Coefficients, Scaled};
-use crate::checkpoint::{CHECKPOINT, CheckpointError};
+use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, DataSet, Dataset, Sample, Source};
 use crate::engine::{Event, Outcome, Run, TrainError, train};
 use crate::files::write_atomically;
 use crate::group::Group;
-use crate::model_file::{LAST, Results};
+use crate::model_file::Results;
 use crate::recipe::{Recipe, RecipeFile};
 use crate::report::{Chart, Label, Scale, Series, Unit};
+use crate::run_folder::holds_run;
 
 /// JSON results in the search folder.
 pub const JSON: &str = "search.json";
@@ -214,7 +215,7 @@ impl Search<'_> {
             false => format!("{}_seed{seed}", candidate.name),
         };
         let out = self.out.join(RUNS).join(folder);
-        let resume = out.join(CHECKPOINT).exists() || out.join(LAST).exists();
+        let resume = holds_run(&out);
         let group = Group::alone();
         let run = Run {
             recipe: &recipe,
@@ -224,6 +225,7 @@ impl Search<'_> {
             group: &group,
             resume,
             settings: None,
+            lock: None,
             stop: self.stop,
         };
         match train(run, &mut |event| observer(Progress::Training(event))).map_err(fail)? {
