@@ -1,9 +1,10 @@
 //! The `mbconv` program: arguments in, library calls, results out.
 
 /// Prints a line on standard error; control characters in it, which may come from any file, are
-/// escaped, line breaks too.
+/// escaped, also line breaks. A failed write is ignored: nobody reads what a run prints once its
+/// terminal is closed, and it goes on.
 macro_rules! eprintln {
-    ($($argument:tt)*) => { std::eprintln!("{}", mbconv_train::text::visible_name(&format!($($argument)*))) };
+    ($($argument:tt)*) => { crate::terminal::print_line(&format!($($argument)*)) };
 }
 
 mod args;
@@ -11,6 +12,7 @@ mod commands;
 #[cfg(feature = "tui")]
 mod dashboard;
 mod failure;
+mod signals;
 mod subject;
 mod terminal;
 

@@ -1,12 +1,15 @@
 //! What the user sees while the program works: a bar on a terminal, plain lines elsewhere, all on standard error.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mbconv_train::Event;
 use mbconv_train::observe::Observer;
+use mbconv_train::text::visible_name;
+
+use crate::signals::keep_ignored;
 
 /// How often a plain log mentions an unfinished epoch.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
@@ -18,7 +21,13 @@ impl Observer for &mut Progress {
     }
 }
 
-/// A flag that Ctrl-C, or a request to terminate, sets; the second time the program ends at once.
+/// Prints a line on standard error, whether or not that can be written.
+pub fn print_line(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{}\n", visible_name(line)).as_bytes());
+}
+
+/// A flag that Ctrl-C, or a request to terminate, sets; the second time the program ends at once. Signals that
+/// are ignored stay so.
 pub fn stop_on_interrupt() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     let handler = || {
@@ -26,10 +35,10 @@ pub fn stop_on_interrupt() -> &'static AtomicBool {
             std::process::exit(crate::INTERRUPTED.into());
         }
         // The terminal shows `^C` in the line before.
-        std::eprintln!();
+        print_line("");
         eprintln!("stopping after this step; once more to stop at once");
     };
-    if let Err(error) = ctrlc::set_handler(handler) {
+    if let Err(error) = keep_ignored(|| ctrlc::set_handler(handler)) {
         eprintln!("note: Ctrl-C will end the program at once ({error})");
     }
     &STOP
