@@ -33,6 +33,8 @@ pub struct Progress<'a> {
     pub done: u64,
     /// Total bytes, if the server reports them.
     pub total: Option<u64>,
+    /// Why the file is asked for once more, before each further attempt.
+    pub retry: Option<&'a str>,
 }
 
 /// Callback for progress. It can stop the download; the downloaded part is kept for the next time.
@@ -41,7 +43,7 @@ pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 /// Retries and timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
-    /// Consecutive attempts without progress before giving up.
+    /// Consecutive attempts without a longer file before giving up.
     attempts: u32,
     /// Timeout for connecting.
     connect: Duration,
@@ -85,8 +87,8 @@ impl Wanted<'_> {
 
 /// A failed attempt.
 enum Setback {
-    /// May succeed on retry; whether any bytes were received.
-    Passing(HubError, bool),
+    /// May succeed on retry; number of bytes of the file that are there.
+    Passing(HubError, u64),
     /// Will fail again.
     Final(HubError),
 }
@@ -178,14 +180,22 @@ impl Client {
     /// Repeats attempts until the file is complete.
     fn complete(&self, wanted: &Wanted, progress: &mut OnProgress) -> Result<(), HubError> {
         let mut fruitless = 0;
+        // Bytes alone are no progress: a server without ranges may begin and break off again each time.
+        let mut longest = 0;
         loop {
             match self.attempt(wanted, progress) {
                 Ok(()) => return Ok(()),
                 Err(Setback::Final(error)) => return Err(error),
-                Err(Setback::Passing(error, fruitful)) => {
-                    fruitless = if fruitful { 1 } else { fruitless + 1 };
+                Err(Setback::Passing(error, length)) => {
+                    fruitless = if length > longest { 1 } else { fruitless + 1 };
+                    longest = longest.max(length);
                     if fruitless >= wanted.patience.attempts {
-                        return Err(error);
+                        return Err(given_up(error, fruitless));
+                    }
+                    let retry = format!("{error}; trying again");
+                    let step = Progress { url: wanted.url, done: length, total: None, retry: Some(&retry) };
+                    if progress(step).is_break() {
+                        return Err(HubError::Interrupted);
                     }
                     std::thread::sleep(self.pause * (1 << (fruitless - 1)));
                 }
@@ -214,34 +224,37 @@ impl Client {
             416 if range.is_some_and(|(_, total)| total == length.to_string()) => return Ok(()),
             206 | 416 => {
                 file.set_len(0).map_err(io)?;
-                return Err(Setback::Passing(unreachable(wanted, "it answers for another part of the file"), false));
+                return Err(Setback::Passing(unreachable(wanted, "it answers for another part of the file"), 0));
             }
-            status if is_passing(status) => return Err(Setback::Passing(refused(wanted, status), false)),
+            status if is_passing(status) => return Err(Setback::Passing(refused(wanted, status), 0)),
             _ => return Err(Setback::Final(refused(wanted, status))),
         }
         let total = response.body().content_length().map(|rest| length + rest);
-        let start = length;
         let mut body = response.body_mut().as_reader();
         let mut chunk = vec![0; CHUNK];
         loop {
             if length > MAX_BYTES || total.is_some_and(|total| total > MAX_BYTES) {
                 return Err(Setback::Final(HubError::TooLarge { url: wanted.url.into(), limit: MAX_BYTES }));
             }
-            if progress(Progress { url: wanted.url, done: length, total }).is_break() {
+            if progress(Progress { url: wanted.url, done: length, total, retry: None }).is_break() {
                 return Err(Setback::Final(HubError::Interrupted));
             }
             match body.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(read) => file.write_all(&chunk[..read]).map_err(io)?,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Setback::Passing(unreachable(wanted, &error.to_string()), length > start)),
+                Err(error) => {
+                    let of = total.map_or(String::new(), |total| format!(" of {total}"));
+                    let message = format!("it broke off after {length}{of} bytes ({error})");
+                    return Err(Setback::Passing(unreachable(wanted, &message), length));
+                }
             }
             length = file.metadata().map_err(io)?.len();
         }
         match total {
             Some(total) if total != length => {
                 let message = format!("it broke off after {length} of {total} bytes");
-                Err(Setback::Passing(unreachable(wanted, &message), length > start))
+                Err(Setback::Passing(unreachable(wanted, &message), length))
             }
             _ => file.sync_all().map_err(io),
         }
@@ -263,9 +276,20 @@ impl Client {
             }
         }
         request.call().map_err(|error| match may_pass(&error) {
-            true => Setback::Passing(unreachable(wanted, &error.to_string()), false),
+            true => Setback::Passing(unreachable(wanted, &error.to_string()), 0),
             false => Setback::Final(unreachable(wanted, &error.to_string())),
         })
+    }
+}
+
+/// Returns the last error of several attempts without progress.
+fn given_up(error: HubError, attempts: u32) -> HubError {
+    match error {
+        HubError::Unreachable { url, message, place } if attempts > 1 => {
+            let message = format!("{message}; {attempts} attempts in a row got no further");
+            HubError::Unreachable { url, message, place }
+        }
+        error => error,
     }
 }
 

@@ -188,6 +188,26 @@ fn a_server_that_knows_no_ranges_begins_anew() {
 }
 
 #[test]
+fn a_fetch_that_gets_no_further_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without ranges, every answer begins anew, and each breaks off.
+    let server = Server::start(|_, _| Answer::new(200, &[], &contents()).breaking_off_after(100_000));
+    let mut notes = Vec::new();
+    let error = hub(folder.path(), &server)
+        .resolve(&format!("{}/model.pth", server.address), &mut |progress| {
+            notes.extend(progress.retry.map(String::from));
+            ControlFlow::Continue(())
+        })
+        .unwrap_err();
+    assert_eq!(server.seen().len(), 5);
+    assert_eq!(notes.len(), 4);
+    let broken = "it broke off after 100000 of 300000 bytes";
+    assert!(notes.iter().all(|note| note.contains(broken) && note.ends_with("; trying again")), "{notes:?}");
+    let text = error.to_string();
+    assert!(text.contains(broken) && text.ends_with("; 5 attempts in a row got no further"), "{text}");
+}
+
+#[test]
 fn an_interrupted_fetch_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, _| part(request, &contents()));

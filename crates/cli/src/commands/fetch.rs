@@ -40,6 +40,10 @@ pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, Failure> {
     let mut told = false;
     let mut show = |progress: Progress| {
         match &bar {
+            _ if progress.retry.is_some() => {
+                let note = || eprintln!("note: {}", progress.retry.unwrap_or_default());
+                bar.as_ref().map_or_else(note, |bar| bar.suspend(note));
+            }
             Some(bar) => {
                 bar.set_length(progress.total.unwrap_or(progress.done));
                 bar.set_position(progress.done);
