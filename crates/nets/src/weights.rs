@@ -208,7 +208,24 @@ pub fn to_safetensors_in(
         .iter()
         .map(|(key, dtype, shape, bytes)| Ok((key.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, SafeTensorError>>()?;
-    Ok(safetensors::serialize(views, metadata)?)
+    let mut bytes = safetensors::serialize(views, metadata)?;
+    sort_metadata(&mut bytes);
+    Ok(bytes)
+}
+
+/// Sorts the metadata in the header of a safetensors file's bytes by key. They come out of a hash map in another order each
+/// time, but equal models have equal files.
+fn sort_metadata(bytes: &mut [u8]) {
+    const LENGTH: usize = size_of::<u64>();
+    let header = LENGTH..LENGTH + u64::from_le_bytes(bytes[..LENGTH].try_into().expect("8 bytes")) as usize;
+    let mut json: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&bytes[header.clone()]).expect("a header is JSON");
+    if let Some(serde_json::Value::Object(metadata)) = json.get_mut("__metadata__") {
+        metadata.sort_keys();
+    }
+    let mut sorted = serde_json::to_vec(&json).expect("JSON can be written");
+    sorted.resize(header.len(), b' ');
+    bytes[header].copy_from_slice(&sorted);
 }
 
 /// Checks that the bytes of a safetensors file contain the tensors of `architecture`, without
@@ -428,6 +445,19 @@ mod tests {
         let efficientnet = ArchitectureOptions::new("efficientnet_b0", 3).architecture().unwrap();
         let error = from_safetensors(efficientnet.init(&Device::default()), &bytes).unwrap_err();
         assert!(matches!(error, WeightsError::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn equal_networks_have_equal_files() {
+        let network = small(1);
+        let files = (0..8).map(|_| {
+            let metadata = ["format", "mbconv", "a", "z"].map(|key| (key.to_string(), format!("{key} é \"\n")));
+            to_safetensors(&network, Precision::F32, Some(metadata.into())).unwrap()
+        });
+        let files: Vec<_> = files.collect();
+        assert!(files.iter().all(|file| *file == files[0]));
+        let (_, header) = SafeTensors::read_metadata(&files[0]).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["mbconv"], "mbconv é \"\n");
     }
 
     #[test]

@@ -11,14 +11,16 @@ use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Position;
-use crate::files::write_atomically;
-use crate::model_file::Results;
+use crate::files::{write_atomically, write_keeping_previous};
+use crate::model_file::{BEST, Results};
 use crate::optimizer::NetworkOptimizer;
 use crate::run_folder::{EpochRow, RECIPE};
 use crate::shell::quoted_path;
 
 /// Name of the file in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Name of the checkpoint before that one, which is kept in case the other is damaged or lost.
+pub const PREVIOUS: &str = "checkpoint-previous.safetensors";
 const METADATA_KEY: &str = "mbconv_checkpoint";
 const WEIGHTS: &str = "weights";
 const OPTIMIZER: &str = "optimizer";
@@ -104,6 +106,14 @@ pub enum CheckpointError {
         /// What is wrong.
         message: String,
     },
+    /// Neither checkpoints nor the last model can be used, and epochs are complete.
+    #[error("the run in {path} cannot continue: {lost}")]
+    Lost {
+        /// Folder of the run.
+        path: String,
+        /// What is missing or damaged.
+        lost: String,
+    },
     /// A weight is no longer a number, and nothing was written.
     #[error("`{key}` is no longer a number")]
     NotFinite {
@@ -149,6 +159,12 @@ impl CheckpointError {
             Self::DataChanged { .. } => {
                 Some("restore the data, or add --set data.may_change=true to continue with them as they are now".into())
             }
+            Self::Lost { path, .. } => {
+                let model = quoted_path(Path::new(path).join(BEST));
+                Some(format!(
+                    "begin another run with --out; `mbconv finetune --weights {model}` begins with the best model"
+                ))
+            }
             Self::FewerEpochs { done, .. } => Some(format!("--set epochs={} or more goes on", done + 1)),
             _ => None,
         }
@@ -163,10 +179,16 @@ pub(crate) struct Learner {
     pub(crate) average: Option<Network>,
 }
 
-/// Writes everything to `path`, whole or not at all.
-pub(crate) fn save(path: &Path, learner: &Learner, progress: &Progress) -> Result<(), CheckpointError> {
-    let bytes = to_bytes(path, learner, progress)?;
-    write_atomically(path, &bytes).map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
+/// Writes everything into a run's `folder`, whole or not at all. The checkpoint before becomes [`PREVIOUS`], unless it is
+/// not `good`.
+pub(crate) fn save(folder: &Path, learner: &Learner, progress: &Progress, good: bool) -> Result<(), CheckpointError> {
+    let path = folder.join(CHECKPOINT);
+    let bytes = to_bytes(&path, learner, progress)?;
+    let written = match good {
+        true => write_keeping_previous(&path, &bytes, &folder.join(PREVIOUS)),
+        false => write_atomically(&path, &bytes),
+    };
+    written.map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
 }
 
 /// What stands in the checkpoint at `path`, which only messages name.
@@ -202,14 +224,8 @@ pub(crate) fn from_bytes(path: &Path, bytes: &[u8], learner: Learner) -> Result<
     let progress = progress_of(bytes, path)?;
     let parse = || -> Result<Learner, Box<dyn std::error::Error>> {
         let file = SafeTensors::deserialize(bytes)?;
-        let names = [Some(WEIGHTS), Some(OPTIMIZER), learner.average.is_some().then_some(AVERAGE)];
-        let parts = names.into_iter().flatten().map(|name| file.tensor(name).map(|view| view.data()));
-        let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let json: serde_json::Value = metadata(bytes)?;
-        // Burn trusts what it reads of an optimizer, so nothing damaged may reach it.
-        if json["checksum"].as_str() != Some(checksum(parts.iter().copied()).as_str()) {
-            return Err("its checksum does not fit its contents".into());
-        }
+        let parts = parts(&file, learner.average.is_some())?;
+        check(bytes, &parts)?;
         Ok(Learner {
             network: weights::from_safetensors(learner.network, parts[0])?,
             optimizer: learner.optimizer.from_bytes(Bytes::from_bytes_vec(parts[1].to_vec()))?,
@@ -223,17 +239,33 @@ pub(crate) fn from_bytes(path: &Path, bytes: &[u8], learner: Learner) -> Result<
     Ok((learner, progress))
 }
 
-/// Reads only where the run stands.
-///
-/// # Errors
-/// A file that cannot be read or is no checkpoint.
-pub fn read_progress(path: &Path) -> Result<Progress, CheckpointError> {
-    progress_of(&read(path)?, path)
+/// Reads a checkpoint, and checks that it is whole.
+pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Progress), CheckpointError> {
+    let shown = || path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|source| CheckpointError::Read { path: shown(), source })?;
+    let progress = progress_of(&bytes, path)?;
+    let whole = || -> Result<(), Box<dyn std::error::Error>> {
+        let file = SafeTensors::deserialize(&bytes)?;
+        let averaged = file.names().contains(&AVERAGE);
+        check(&bytes, &parts(&file, averaged)?)
+    };
+    whole().map_err(|error| CheckpointError::Damaged { path: shown(), message: error.to_string() })?;
+    Ok((bytes, progress))
 }
 
-/// Everything that stands in the file.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    std::fs::read(path).map_err(|source| CheckpointError::Read { path: path.display().to_string(), source })
+/// Returns weights, optimizer state and, if there is one, the moving average.
+fn parts<'a>(file: &SafeTensors<'a>, averaged: bool) -> Result<Vec<&'a [u8]>, SafeTensorError> {
+    let names = [Some(WEIGHTS), Some(OPTIMIZER), averaged.then_some(AVERAGE)];
+    names.into_iter().flatten().map(|name| file.tensor(name).map(|view| view.data())).collect()
+}
+
+/// Compares the checksum of a checkpoint's bytes with its parts: Burn trusts what it reads of an optimizer, so nothing
+/// damaged may reach it.
+fn check(bytes: &[u8], parts: &[&[u8]]) -> Result<(), Box<dyn std::error::Error>> {
+    match metadata(bytes)?["checksum"].as_str() == Some(checksum(parts.iter().copied()).as_str()) {
+        true => Ok(()),
+        false => Err("its checksum does not fit its contents".into()),
+    }
 }
 
 fn progress_of(bytes: &[u8], path: &Path) -> Result<Progress, CheckpointError> {

@@ -249,10 +249,8 @@ impl TrainError {
             Self::OutExists { resumable: true, .. } => {
                 Some("continue it with --resume, or choose another folder with --out".into())
             }
-            Self::OutExists { .. } => {
-                Some("it has no checkpoint to resume from: choose another folder with --out".into())
-            }
-            Self::NothingToResume { .. } => Some("leave --resume away to begin a run there".into()),
+            Self::OutExists { .. } => Some("it has nothing to resume from: choose another folder with --out".into()),
+            Self::NothingToResume { .. } => Some("begin a run there without --resume".into()),
             Self::TooFewImages { images, .. } => {
                 // Batch-norm learns little from batches of one image.
                 Some(format!("--set batch_size={}", (images / 4).max(2).min(*images)))
@@ -378,6 +376,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         group.agree(checked.map_err(TrainError::from))?;
     }
     let mut folder = group.agree(RunFolder::open(&run, train_images))?;
+    // The first process alone looks into the folder.
+    folder.begun = group.any(folder.begun);
     let mut network = fresh_network(&architecture, recipe.seed, &autodiff);
     if let Some(weights) = finetune.weights.as_ref().filter(|_| !folder.begun) {
         let loaded = match group.leads() {

@@ -48,6 +48,7 @@ pub mod optimizer;
 pub mod precision;
 pub mod predict;
 pub mod recipe;
+mod recovery;
 pub mod report;
 pub mod run_folder;
 pub mod run_lock;

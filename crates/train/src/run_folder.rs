@@ -10,15 +10,16 @@ use mbconv_nets::weights::Precision;
 use mbconv_nets::{ArchitectureOptions, summary};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PartialEpoch, Progress};
+use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, PartialEpoch, Progress};
 use crate::data::{Loader, Position, Sampling, Source, enumerate};
 use crate::engine::{Event, Run, TrainError};
-use crate::files::write_atomically;
+use crate::files::{remove_left_overs, write_atomically};
 use crate::fingerprint::{Differences, Fingerprint};
 use crate::group::Group;
 use crate::metrics::shows_top5;
-use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, Results};
+use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, read_card};
 use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
+use crate::recovery::{Saved, State};
 use crate::run_lock::RunLock;
 use crate::text::visible_name;
 
@@ -90,16 +91,31 @@ impl EpochRow {
 
 /// Whether `folder` contains what a run has saved, so that no other may begin there.
 pub fn holds_run(folder: &Path) -> bool {
-    [CHECKPOINT, LAST, BEST].iter().any(|name| folder.join(name).exists())
+    is_resumable(folder) || folder.join(BEST).exists()
+}
+
+/// Whether `folder` contains a file that a run can continue from.
+fn is_resumable(folder: &Path) -> bool {
+    [CHECKPOINT, PREVIOUS, LAST].iter().any(|name| folder.join(name).exists())
+}
+
+/// Returns where the run in `folder` stands, as far as that can be read.
+pub fn saved_progress(folder: &Path) -> Option<Progress> {
+    Saved::find(folder).ok()?.progress
 }
 
 /// The folder of a run: recipe, metrics, log, models, checkpoint.
 pub(crate) struct RunFolder {
     folder: PathBuf,
     pub(crate) progress: Progress,
-    /// There is a checkpoint to continue from.
+    /// There is a state to continue from.
     pub(crate) begun: bool,
-    /// What a resumed run continues otherwise than it was begun, in lines for people.
+    state: State,
+    /// The newest checkpoint is whole, and worth keeping beside the next.
+    good: bool,
+    /// The best model cannot be read any more, so the next epoch's becomes it.
+    best_is_lost: bool,
+    /// What a resumed run continues otherwise than it was begun or saved, in lines for people.
     changes: Vec<String>,
     /// The resumed run begins its epoch again, since the data are other data.
     again: bool,
@@ -118,8 +134,6 @@ impl RunFolder {
     pub(crate) fn open(run: &Run, train_images: usize) -> Result<Self, TrainError> {
         let folder = run.out.to_path_buf();
         let shown = folder.display().to_string();
-        let checkpoint = folder.join(CHECKPOINT);
-        let recipe = folder.join(RECIPE);
         let progress = Progress {
             recipe: run.recipe.to_toml(),
             settings: run.settings.unwrap_or_default().to_vec(),
@@ -138,6 +152,9 @@ impl RunFolder {
             folder,
             progress,
             begun: false,
+            state: State::Nothing,
+            good: true,
+            best_is_lost: false,
             changes: Vec::new(),
             again: false,
             leads: run.group.leads(),
@@ -151,23 +168,84 @@ impl RunFolder {
         if run.lock.is_none() {
             this.lock = Some(RunLock::acquire(run.out)?);
         }
-        // A run that was killed before its first checkpoint begins anew.
-        let begun = checkpoint.is_file();
-        if run.resume && !begun && !recipe.is_file() {
-            return Err(TrainError::NothingToResume { path: shown });
+        remove_left_overs(&this.folder);
+        remove_left_overs(&this.path(EPOCHS));
+        if run.resume {
+            this.resume(run)?;
+        } else if holds_run(&this.folder) {
+            return Err(TrainError::OutExists { path: shown, resumable: is_resumable(&this.folder) });
         }
-        if run.resume && begun {
-            let old = checkpoint::read_progress(&checkpoint)?;
-            this.compare(&old, run)?;
-        } else {
-            if holds_run(&this.folder) {
-                return Err(TrainError::OutExists { path: shown, resumable: begun });
-            }
+        if !this.begun {
             this.progress.data = Fingerprint::of(run.data).to_bytes();
         }
-        this.begun = begun;
         this.write(RECIPE, this.progress.recipe.as_bytes())?;
         Ok(this)
+    }
+
+    /// Finds the state to continue from. A run that was killed before its first checkpoint begins anew.
+    fn resume(&mut self, run: &Run) -> Result<(), TrainError> {
+        let shown = self.folder.display().to_string();
+        let Saved { state, progress, lost } = Saved::find(&self.folder)?;
+        let lost = lost.join(", ");
+        let Some(mut old) = progress else {
+            return match [BEST, LAST, METRICS].iter().any(|name| self.path(name).exists()) {
+                true => Err(CheckpointError::Lost { path: shown, lost }.into()),
+                false if is_resumable(&self.folder) => {
+                    self.changes.push(format!("warning: {lost}"));
+                    self.good = false;
+                    Ok(())
+                }
+                false if self.path(RECIPE).is_file() => Ok(()),
+                false => Err(TrainError::NothingToResume { path: shown }),
+            };
+        };
+        self.good = lost.is_empty();
+        match &state {
+            State::Checkpoint(_) if lost.is_empty() => {}
+            State::LastModel(..) => {
+                let steps = self.progress.train_images / run.recipe.batch_size;
+                old.updates = old.epoch * steps.div_ceil(run.recipe.accumulate);
+                (old.train_images, old.processes) = (self.progress.train_images, run.group.size());
+                self.changes.push(format!(
+                    "warning: {lost}: the run continues from {LAST} without the optimizer's state, after epoch {}",
+                    old.epoch
+                ));
+            }
+            _ => self.changes.push(format!(
+                "warning: {lost}: the run continues from {PREVIOUS}, and trains again what came after it"
+            )),
+        }
+        self.compare(&old, run)?;
+        self.mend_best(&old);
+        (self.begun, self.state, self.before) = (true, state, old.processes);
+        if let State::LastModel(..) = self.state {
+            let Progress { recipe, settings, data, .. } = std::mem::replace(&mut self.progress, old);
+            (self.progress.recipe, self.progress.settings, self.progress.data) = (recipe, settings, data);
+        }
+        Ok(())
+    }
+
+    /// Restores the best model from another file of the run if it cannot be read any more.
+    fn mend_best(&mut self, old: &Progress) {
+        let path = self.path(BEST);
+        let Err(error) = read_card(&path) else { return };
+        if old.rows.is_empty() {
+            return;
+        }
+        let same =
+            |a: Results, b: Results| a.epoch == b.epoch && (a.top1 - b.top1).abs() + (a.loss - b.loss).abs() < 1e-6;
+        if let Some(best) = old.best {
+            let copy = self.path(EPOCHS).join(epoch_file(best.epoch));
+            for from in [self.path(LAST), self.path(LAST_EMA), copy] {
+                let found = read_card(&from).is_ok_and(|card| card.results.is_some_and(|results| same(results, best)));
+                if found && std::fs::read(&from).and_then(|bytes| write_atomically(&path, &bytes)).is_ok() {
+                    self.changes.push(format!("warning: {error}; it is restored from {}", from.display()));
+                    return;
+                }
+            }
+        }
+        self.best_is_lost = true;
+        self.changes.push(format!("warning: {error}; the best of the epochs to come takes its place"));
     }
 
     /// Compares the run with what it was when its checkpoint was written.
@@ -197,7 +275,7 @@ impl RunFolder {
         }
         self.again = !changed.is_empty();
         let recipe = changes(&old.recipe, &new.recipe);
-        self.changes = recipe.iter().map(|change| format!("changed since it was begun: {change}")).collect();
+        self.changes.extend(recipe.iter().map(|change| format!("changed since it was begun: {change}")));
         let data = changed.into_iter().map(|what| format!("note: the data changed since the checkpoint: {what}"));
         self.changes.extend(data);
         let contents = contents.into_iter().map(|what| format!("warning: files of the data changed since: {what}"));
@@ -259,7 +337,7 @@ impl RunFolder {
             let Progress { epoch, position, .. } = self.progress;
             lines.push(match self.begun {
                 true => format!("resumed after {epoch} epochs and {} steps", position.batches),
-                false => "there is no checkpoint yet: begun anew".into(),
+                false => "there is no checkpoint to resume from: begun anew".into(),
             });
             lines.extend(self.changes.iter().cloned());
             if self.again {
@@ -282,9 +360,16 @@ impl RunFolder {
     /// What all processes begin with: what the checkpoint holds if the run goes on, else `learner` as it is.
     pub(crate) fn beginning(&mut self, learner: Learner, group: &Group) -> Result<Learner, TrainError> {
         let path = self.path(CHECKPOINT);
-        let bytes = match (self.leads, self.begun) {
-            (true, true) => checkpoint::read(&path),
-            (true, false) if group.size() > 1 => checkpoint::to_bytes(&path, &learner, &self.progress),
+        let state = std::mem::replace(&mut self.state, State::Nothing);
+        let last = self.path(LAST).display().to_string();
+        let learner =
+            state.last_model_into(learner).map_err(|source| ModelError::Weights { path: last, source }.into());
+        let learner = group.agree::<_, TrainError>(learner)?;
+        let bytes = match state {
+            State::Checkpoint(bytes) => Ok(bytes),
+            _ if self.leads && (self.begun || group.size() > 1) => {
+                checkpoint::to_bytes(&path, &learner, &self.progress)
+            }
             _ => Ok(Vec::new()),
         };
         let bytes = group.broadcast(group.agree(bytes.map_err(TrainError::from))?);
@@ -299,14 +384,19 @@ impl RunFolder {
         if group.any(self.again) {
             (self.progress.position, self.progress.partial) = Default::default();
         }
+        if !self.progress.rows.is_empty() {
+            // The file may be damaged, or have rows of epochs that are trained again.
+            self.write(METRICS, self.metrics().as_bytes())?;
+        }
         Ok(learner)
     }
 
-    pub(crate) fn save_checkpoint(&self, learner: &Learner) -> Result<(), TrainError> {
-        if !self.leads {
-            return Ok(());
+    pub(crate) fn save_checkpoint(&mut self, learner: &Learner) -> Result<(), TrainError> {
+        if self.leads {
+            checkpoint::save(&self.folder, learner, &self.progress, self.good)?;
+            self.good = true;
         }
-        Ok(checkpoint::save(&self.path(CHECKPOINT), learner, &self.progress)?)
+        Ok(())
     }
 
     /// Saves the epoch's models, the best one if it is, the metrics, and last the checkpoint: killed anywhere in between,
@@ -329,8 +419,11 @@ impl RunFolder {
             Ok(Model::save(network, &ModelCard { results, averaged, ..card.clone() }, Precision::F32, &path)?)
         };
         let (results, averaged) = row.better();
-        if self.progress.rows.iter().all(|old| row.score() > old.score()) {
+        // Rows of a run that continues from its last model may be missing.
+        let better = self.progress.best.is_none_or(|best| row.score() > best.score());
+        if self.best_is_lost || (better && self.progress.rows.iter().all(|old| row.score() > old.score())) {
             self.progress.best = results;
+            self.best_is_lost = false;
             save(averaged, self.path(BEST))?;
         }
         save(false, self.path(LAST))?;

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::checkpoint::{self, CHECKPOINT};
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportOptions, load_weights};
 use mbconv_train::recipe::RecipeFile;
+use mbconv_train::run_folder::saved_progress;
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Recipe, Run, finetune};
 
@@ -93,9 +93,9 @@ fn resolve_utf8(weights: &Path, stop: &AtomicBool) -> Result<std::path::PathBuf,
     Ok(weights)
 }
 
-/// Returns the recipe of the run in `out`, if it has a checkpoint.
+/// Returns the recipe of the run in `out`, as far as that can be read.
 fn recipe_of(out: &Path, group: &Group) -> Option<String> {
-    let read = || checkpoint::read_progress(&out.join(CHECKPOINT)).map_or(String::new(), |progress| progress.recipe);
+    let read = || saved_progress(out).map_or(String::new(), |progress| progress.recipe);
     let text = group.broadcast(if group.leads() { read().into_bytes() } else { Vec::new() });
     String::from_utf8(text).ok().filter(|text| !text.is_empty())
 }

@@ -5,14 +5,13 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::checkpoint::{self, CHECKPOINT};
 use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
 use mbconv_train::model_file::BEST;
 use mbconv_train::observe::Observers;
 use mbconv_train::recipe::RecipeFile;
 use mbconv_train::report::{self, ReportWriter};
-use mbconv_train::run_folder::holds_run;
+use mbconv_train::run_folder::{holds_run, saved_progress};
 use mbconv_train::run_lock::{RunLock, RunLockError};
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::tensorboard::TensorBoard;
@@ -73,7 +72,7 @@ pub fn no_data() -> Failure {
 
 /// Returns what the commands that began and resumed the run in `out` set of its recipe.
 fn remembered_settings(out: &Path, group: &Group) -> Vec<String> {
-    let read = || checkpoint::read_progress(&out.join(CHECKPOINT)).map_or(Vec::new(), |progress| progress.settings);
+    let read = || saved_progress(out).map_or(Vec::new(), |progress| progress.settings);
     let json = if group.leads() { serde_json::json!(read()).to_string() } else { String::new() };
     serde_json::from_slice(&group.broadcast(json.into_bytes())).unwrap_or_default()
 }

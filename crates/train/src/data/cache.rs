@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::files::write_atomically;
+use crate::files::{remove_left_overs, write_atomically};
 
 const FOLDER: &str = ".mbconv";
 const MAGIC: &[u8] = b"mbconv listing 1\n";
@@ -30,7 +30,9 @@ pub(super) fn store(folder: &Path, name: &str, stamp: &[u8], contents: &[u8]) {
     let path = file(folder, name);
     let bytes = [MAGIC, stamp, contents].concat();
     // Ignore errors: a missing cache only costs time.
-    let _ = fs::create_dir_all(path.parent().unwrap_or(folder)).and_then(|()| write_atomically(&path, &bytes));
+    let parent = path.parent().unwrap_or(folder);
+    remove_left_overs(parent);
+    let _ = fs::create_dir_all(parent).and_then(|()| write_atomically(&path, &bytes));
 }
 
 fn file(folder: &Path, name: &str) -> PathBuf {
