@@ -468,7 +468,12 @@ fn packing_is_whole_deterministic_and_resumes() {
                 .concat(),
         )
     };
+    // Left by a process that was killed at once.
+    let left_over = out("a").join(".mbconv-AbCdEf.tmp");
+    fs::create_dir(out("a")).unwrap();
+    fs::write(&left_over, "half a file").unwrap();
     let manifest = pack("a", &[]);
+    assert!(!left_over.exists());
     let shards: Vec<&str> =
         manifest["splits"][0]["shards"].as_array().unwrap().iter().map(|s| s["file"].as_str().unwrap()).collect();
     assert_eq!(shards, ["train-000000.tar", "train-000001.tar", "train-000002.tar"]);

@@ -23,7 +23,7 @@ use crate::data::{
     DataError, DataSet, DecodeError, Extent, Interpolation, OnBadImage, RgbPixels, Source, StoredImage, decode_rgb,
     order_rng, resize, shorter_side,
 };
-use crate::files::write_atomically;
+use crate::files::{remove_left_overs, write_atomically};
 
 /// A list of the classes' names, one a line, beside the shards.
 pub const CLASSES: &str = "classes.txt";
@@ -80,6 +80,8 @@ pub fn pack(
     if let Some(extent) = &options.inside {
         check_inside(data, extent, true)?;
     }
+    // A process that was killed before it wrote the manifest leaves nothing else.
+    remove_left_overs(out);
     let packing = Packing::new(data, options);
     let old = Manifest::read(out)?;
     if let Some(old) = &old {
