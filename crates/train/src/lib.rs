@@ -6,9 +6,9 @@
 //! 2. [`data`]: reading data sets into batches of pixels; [`batch`]: normalization on the device;
 //!    [`precision`]: of feature maps;
 //! 3. [`engine`]: the training loop, with [`objective`], [`loss`], [`metrics`], [`optimizer`],
-//!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_folder`] and [`run_lock`]; [`observe`]: events of
-//!    a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison of runs; [`find_lr`]:
-//!    the learning-rate range test;
+//!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_folder`] and [`run_lock`];
+//!    [`observe`]: events of a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison
+//!    of runs; [`find_lr`]: the learning-rate range test;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: use of model files; [`onnx`] and
 //!    [`burnpack`]: export;

@@ -189,6 +189,22 @@ fn run_resumes_with_another_number_of_processes() {
 }
 
 #[test]
+fn fine_tuning_is_resumed_by_several_processes() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let [first, begun, whole] = ["first", "begun", "whole"].map(|name| folder.path().join(name));
+    for outcome in run(&first, 1, &["epochs=1"], false, &Mutex::default(), usize::MAX) {
+        outcome.unwrap();
+    }
+    let weights = format!("finetune.weights={}", first.join(LAST).display());
+    let settings = [weights.as_str(), "epochs=1"];
+    beginning(&begun, &settings);
+    go_on(&begun, &whole, 2, &settings);
+    let log = std::fs::read_to_string(whole.join("log.txt")).unwrap();
+    assert!(log.contains("resumed after 0 epochs") && !log.contains("begins with"), "{log}");
+}
+
+#[test]
 fn process_with_a_different_recipe_is_named() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
