@@ -1,11 +1,13 @@
 //! Signals that the program was started to ignore.
 
-/// Calls `install`, which sets handlers for SIGINT, SIGTERM and SIGHUP, and then ignores those of them again that were
-/// ignored before: `nohup` ignores SIGHUP, and a shell SIGINT for a command in the background.
+/// Calls `install`, which sets handlers for SIGINT, SIGTERM and SIGHUP, and then ignores those of
+/// them again that were ignored before: `nohup` ignores SIGHUP, and a shell SIGINT for a command in
+/// the background.
 #[cfg(unix)]
 pub fn keep_ignored<T>(install: impl FnOnce() -> T) -> T {
     let is_ignored = |signal: &libc::c_int| {
-        // SAFETY: all bytes zero are a valid `sigaction`, and without a new action the call only writes the current one.
+        // SAFETY: all bytes zero are a valid `sigaction`, and without a new action the call only
+        // writes the current one.
         let action = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(*signal, std::ptr::null(), &mut action);

@@ -26,8 +26,8 @@ pub fn print_line(line: &str) {
     let _ = std::io::stderr().write_all(format!("{}\n", visible_name(line)).as_bytes());
 }
 
-/// A flag that Ctrl-C, or a request to terminate, sets; the second time the program ends at once. Signals that
-/// are ignored stay so.
+/// A flag that Ctrl-C, or a request to terminate, sets; the second time the program ends at once.
+/// Signals that are ignored stay so.
 pub fn stop_on_interrupt() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     let handler = || {

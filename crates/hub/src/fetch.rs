@@ -180,7 +180,8 @@ impl Client {
     /// Repeats attempts until the file is complete.
     fn complete(&self, wanted: &Wanted, progress: &mut OnProgress) -> Result<(), HubError> {
         let mut fruitless = 0;
-        // Bytes alone are no progress: a server without ranges may begin and break off again each time.
+        // Bytes alone are no progress: a server without ranges may begin and break off again each
+        // time.
         let mut longest = 0;
         loop {
             match self.attempt(wanted, progress) {

@@ -213,8 +213,8 @@ pub fn to_safetensors_in(
     Ok(bytes)
 }
 
-/// Sorts the metadata in the header of a safetensors file's bytes by key. They come out of a hash map in another order each
-/// time, but equal models have equal files.
+/// Sorts the metadata in the header of a safetensors file's bytes by key. They come out of a hash
+/// map in another order each time, but equal models have equal files.
 fn sort_metadata(bytes: &mut [u8]) {
     const LENGTH: usize = size_of::<u64>();
     let header = LENGTH..LENGTH + u64::from_le_bytes(bytes[..LENGTH].try_into().expect("8 bytes")) as usize;

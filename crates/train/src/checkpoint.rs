@@ -179,8 +179,8 @@ pub(crate) struct Learner {
     pub(crate) average: Option<Network>,
 }
 
-/// Writes everything into a run's `folder`, whole or not at all. The checkpoint before becomes [`PREVIOUS`], unless it is
-/// not `good`.
+/// Writes everything into a run's `folder`, whole or not at all. The checkpoint before becomes
+/// [`PREVIOUS`], unless it is not `good`.
 pub(crate) fn save(folder: &Path, learner: &Learner, progress: &Progress, good: bool) -> Result<(), CheckpointError> {
     let path = folder.join(CHECKPOINT);
     let bytes = to_bytes(&path, learner, progress)?;
@@ -259,8 +259,8 @@ fn parts<'a>(file: &SafeTensors<'a>, averaged: bool) -> Result<Vec<&'a [u8]>, Sa
     names.into_iter().flatten().map(|name| file.tensor(name).map(|view| view.data())).collect()
 }
 
-/// Compares the checksum of a checkpoint's bytes with its parts: Burn trusts what it reads of an optimizer, so nothing
-/// damaged may reach it.
+/// Compares the checksum of a checkpoint's bytes with its parts: Burn trusts what it reads of an
+/// optimizer, so nothing damaged may reach it.
 fn check(bytes: &[u8], parts: &[&[u8]]) -> Result<(), Box<dyn std::error::Error>> {
     match metadata(bytes)?["checksum"].as_str() == Some(checksum(parts.iter().copied()).as_str()) {
         true => Ok(()),

@@ -25,7 +25,8 @@ pub(crate) fn read_weights(path: &Path) -> std::io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
-/// Writes `bytes` to `path` through a temporary file beside it, which is renamed when it is complete and on the disk.
+/// Writes `bytes` to `path` through a temporary file beside it, which is renamed when it is
+/// complete and on the disk.
 ///
 /// # Errors
 /// A path that is something other than a file, such as a folder or a device; whatever the system says. The old file, if
@@ -34,8 +35,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     replace(path, bytes, None)
 }
 
-/// The same, but the file that was at `path` is kept as `previous`. At any moment one of the two is complete and on the
-/// disk.
+/// The same, but the file that was at `path` is kept as `previous`. At any moment one of the two is
+/// complete and on the disk.
 ///
 /// # Errors
 /// See [`write_atomically`].
@@ -58,13 +59,15 @@ fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> std::io::Resul
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    // So that `remove_left_overs` does not take it for a killed process's; where there are no locks, that removes nothing.
+    // So that `remove_left_overs` does not take it for a killed process's; where there are no
+    // locks, that removes nothing.
     let _ = file.as_file().try_lock();
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     if let Some(previous) = previous.filter(|_| path.exists()) {
         let _ = std::fs::remove_file(previous);
-        // A second name, since then there is a file at `path` all the time; not every file system has them.
+        // A second name, since then there is a file at `path` all the time; not every file system
+        // has them.
         std::fs::hard_link(path, previous).or_else(|_| std::fs::rename(path, previous))?;
     }
     file.persist(path)?;

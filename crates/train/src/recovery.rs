@@ -102,7 +102,8 @@ fn last_model(folder: &Path) -> Result<(State, Progress), ModelError> {
     Ok((State::LastModel(bytes, read_weights(&folder.join(LAST_EMA)).ok()), progress))
 }
 
-/// Returns the rows of `metrics.csv`, up to the epoch of the last model's `results`; none if it cannot be read.
+/// Returns the rows of `metrics.csv`, up to the epoch of the last model's `results`; none if it
+/// cannot be read.
 fn rows(path: &Path, results: Option<Results>) -> Vec<EpochRow> {
     let history = History::read(path).unwrap_or_default();
     let images = results.map_or(0, |results| results.images);

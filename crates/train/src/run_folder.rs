@@ -182,7 +182,8 @@ impl RunFolder {
         Ok(this)
     }
 
-    /// Finds the state to continue from. A run that was killed before its first checkpoint begins anew.
+    /// Finds the state to continue from. A run that was killed before its first checkpoint begins
+    /// anew.
     fn resume(&mut self, run: &Run) -> Result<(), TrainError> {
         let shown = self.folder.display().to_string();
         let Saved { state, progress, lost } = Saved::find(&self.folder)?;

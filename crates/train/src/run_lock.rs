@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::group::host;
 
-/// Name of the lock file in a run's folder. It contains the process that trains there, and is removed when the run ends.
+/// Name of the lock file in a run's folder. It contains the process that trains there, and is
+/// removed when the run ends.
 pub const LOCK: &str = ".lock";
 
 /// Attempts to lock a folder while other runs in it end.
@@ -14,7 +15,8 @@ const ATTEMPTS: usize = 1000;
 
 /// An exclusive lock on the folder of a run, held until it is dropped.
 ///
-/// The operating system releases it when the process ends, so a killed run leaves the file but not the lock.
+/// The operating system releases it when the process ends, so a killed run leaves the file but not
+/// the lock.
 #[derive(Debug)]
 pub struct RunLock {
     path: PathBuf,
@@ -178,7 +180,8 @@ mod tests {
         assert_eq!(text, format!("process {} on {}\n", std::process::id(), host()));
     }
 
-    /// Processes that end and begin at once never hold the lock together, although each removes the file.
+    /// Processes that end and begin at once never hold the lock together, although each removes the
+    /// file.
     #[test]
     fn removing_the_file_does_not_let_two_in() {
         use std::sync::atomic::{AtomicUsize, Ordering};

@@ -198,13 +198,14 @@ pub fn lock(out: &Path, group: &Group) -> Result<Option<RunLock>, Failure> {
     group.agree(lock.transpose())
 }
 
-/// Returns the default folder number `number`, from 1: `runs/NAME` after the recipe, `runs/NAME-2`, …
+/// Returns default folder `number`: `runs/NAME` after the recipe's name, then `runs/NAME-2`, …
 fn default_folder(recipe: &Path, number: usize) -> PathBuf {
     let name = recipe.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
     Path::new("runs").join(if number == 1 { name } else { format!("{name}-{number}") })
 }
 
-/// Returns the first default folder in which no run is or was, locked by the first process; prints which ones are in use.
+/// Returns the first default folder in which no run is or was, locked by the first process; prints
+/// which ones are in use.
 fn new_default_folder(
     recipe: &Path,
     group: &Group,
