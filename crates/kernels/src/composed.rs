@@ -113,7 +113,7 @@ pub fn blend<B: Backend>(
 pub fn kept<B: Backend>(numbers: FloatTensor<B>, count: usize, dropping: Dropping) -> FloatTensor<B> {
     let device = numbers.device();
     let seed = numbers_from(Tensors::<B>(vec![numbers]), 0).unwrap_or_default();
-    let factors: Vec<f32> = (0..count as u32).map(|index| dropping.factor(seed, index)).collect();
+    let factors: Vec<f32> = (0..count).map(|index| dropping.factor(seed, index as u32)).collect();
     B::float_from_data(TensorData::new(factors, [count]), &device)
 }
 
@@ -235,7 +235,8 @@ fn depthwise_weight_gradient<B: Backend>(
 
 /// Returns the slice of `count` elements from `start`, `step` apart.
 fn span(start: usize, count: usize, step: usize) -> Slice {
-    Slice::new(start as isize, Some((start + (count - 1) * step + 1) as isize), step as isize)
+    let end = start + (count * step).saturating_sub(step - 1);
+    Slice::new(start as isize, Some(end as isize), step as isize)
 }
 
 fn options(convolution: Convolution, channels: usize) -> ConvOptions<2> {

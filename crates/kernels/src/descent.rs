@@ -95,7 +95,23 @@ impl Descent {
 
     /// Performs one step in place. A moment that this rule, or this form of it, does not use is
     /// empty.
+    ///
+    /// # Panics
+    /// If the gradient, or a moment that the rule uses, differs from the parameter in length.
     pub fn step(&self, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        let kept = match self {
+            Self::Sgd { .. } => [!first.is_empty(), false],
+            Self::RmsPropTf { .. } | Self::AdamW { .. } => [true; 2],
+        };
+        let fits = |values: &[f32]| values.len() == parameter.len();
+        assert!(
+            fits(gradient) && (!kept[0] || fits(first)) && (!kept[1] || fits(second)),
+            "a parameter of {} numbers, its gradient of {}, its moments of {} and {}",
+            parameter.len(),
+            gradient.len(),
+            first.len(),
+            second.len()
+        );
         match *self {
             Self::Sgd { decay, lr, .. } if first.is_empty() => {
                 for (p, g) in parameter.iter_mut().zip(gradient) {

@@ -17,7 +17,7 @@ impl Window {
     /// # Panics
     /// If the window is larger than the padded input, or the stride is zero.
     pub fn output(self, input: usize) -> usize {
-        let padded = input + 2 * self.padding;
+        let padded = self.padded(input);
         assert!(self.stride > 0, "the stride of a convolution must not be zero");
         assert!(
             self.kernel > 0 && self.kernel <= padded,
@@ -31,6 +31,11 @@ impl Window {
     /// Returns the number of padded input pixels beyond the last window, which a strided
     /// convolution does not read.
     pub fn remainder(self, input: usize) -> usize {
-        (input + 2 * self.padding - self.kernel) % self.stride
+        (self.padded(input) - self.kernel) % self.stride
+    }
+
+    fn padded(self, input: usize) -> usize {
+        let padded = self.padding.checked_mul(2).and_then(|both| both.checked_add(input));
+        padded.unwrap_or_else(|| panic!("{input} pixels with padding {} are too many", self.padding))
     }
 }

@@ -13,14 +13,38 @@ mod activation {
         Silu,
     }
 }
+mod normalisation {
+    use super::Activation;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Statistics {
+        Batch,
+        Fixed,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub struct Normalisation {
+        pub epsilon: f64,
+        pub statistics: Statistics,
+        pub activation: Activation,
+    }
+}
+#[path = "../../src/synchronise.rs"]
+mod synchronise;
 #[path = "../../src/window.rs"]
 mod window;
 #[path = "../../src"]
 mod flex {
+    #[path = "flex/batch_norm.rs"]
+    pub mod batch_norm;
     #[path = "flex/buffer.rs"]
     pub mod buffer;
     #[path = "flex/curve.rs"]
     pub mod curve;
+    #[path = "flex/dense.rs"]
+    pub mod dense;
+    #[path = "flex/depthwise.rs"]
+    pub mod depthwise;
     #[path = "flex/depthwise_rows.rs"]
     pub mod depthwise_rows;
     #[path = "flex/gemm.rs"]
@@ -35,13 +59,23 @@ mod flex {
     pub mod simd;
     #[path = "flex/team.rs"]
     pub mod team;
+    #[cfg(test)]
+    #[path = "flex/tests.rs"]
+    mod tests;
 }
 #[path = "../../src/inference/mod.rs"]
 mod inference;
 
 use activation::Activation;
-use flex::{curve::Silu, depthwise_rows::DepthwiseRows, outer, pointwise, simd};
+use flex::{
+    batch_norm::{self, Place, Vectors},
+    curve::Silu,
+    dense, depthwise,
+    depthwise_rows::DepthwiseRows,
+    outer, pixels, pointwise, simd,
+};
 use inference::{Block, Chain, Gate, Kind, Layer, Padding, Precision, Stage};
+use normalisation::{Normalisation, Statistics};
 use window::Window;
 
 /// Numbers in (-1, 1), in a block of exactly their size.
@@ -87,14 +121,76 @@ fn rows_of_depthwise_convolutions() {
 
 fn products() {
     for rows in [0, 1, 2, 3, 5, 6, 7, 11, 12, 13, 25] {
-        for inputs in [1, 2, 3, 4, 5, 7, 16, 33] {
-            for outputs in [1, 3, 8, 9, 15, 16, 17, 24, 31, 33, 40] {
+        for inputs in [0, 1, 2, 3, 4, 5, 7, 16, 33] {
+            for outputs in [0, 1, 3, 8, 9, 15, 16, 17, 24, 31, 33, 40] {
                 let (x, gradient) = (numbers(rows * inputs), numbers(rows * outputs));
                 let weight = numbers(outputs * inputs);
-                assert_eq!(pointwise::forward(&x, &weight, inputs, outputs).len(), rows * outputs);
-                assert_eq!(pointwise::input_gradient(&gradient, &weight, inputs, outputs).len(), rows * inputs);
-                outer::outer_products(&gradient, &x, outputs, inputs);
+                let known = |size: usize| if size == 0 { 0 } else { rows };
+                assert_eq!(pointwise::forward(&x, &weight, inputs, outputs).len(), known(inputs) * outputs);
+                assert_eq!(
+                    pointwise::input_gradient(&gradient, &weight, inputs, outputs).len(),
+                    known(outputs) * inputs
+                );
+                assert_eq!(outer::outer_products(&gradient, &x, outputs, inputs).len(), outputs * inputs);
             }
+        }
+    }
+}
+
+fn windows() {
+    let sides = |window: Window, size: [usize; 4]| [window.output(size[1]), window.output(size[2])];
+    for (kernel, stride, padding) in
+        [(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (7, 3, 3), (3, 1, 5), (2, 4, 1)]
+    {
+        let window = Window { kernel, stride, padding };
+        for input in
+            [[1, 2, 2, 3], [0, 4, 4, 3], [2, 7, 5, 8], [1, 13, 9, 16], [3, 4, 6, 17], [1, 5, 11, 41], [2, 3, 3, 0]]
+        {
+            if input[1] + 2 * padding < kernel {
+                continue;
+            }
+            let [height, width] = sides(window, input);
+            let x = numbers(input.iter().product());
+            let output = [input[0], height, width, input[3]];
+            let (weight, gradient) = (numbers(kernel * kernel * input[3]), numbers(output.iter().product()));
+            assert_eq!(depthwise::forward(&x, &weight, window, input, output).len(), gradient.len());
+            assert_eq!(depthwise::input_gradient(&gradient, &weight, window, input, output).len(), x.len());
+            assert_eq!(depthwise::weight_gradient(&x, &gradient, window, input, output).len(), weight.len());
+            for outputs in [0, 1, 5, 24] {
+                let output = [input[0], height, width, outputs];
+                let weight = numbers(kernel * kernel * input[3] * outputs);
+                let gradient = numbers(output.iter().product());
+                assert_eq!(dense::forward(&x, &weight, window, input, output).len(), gradient.len());
+                assert_eq!(dense::weight_gradient(&x, &gradient, window, input, output).len(), weight.len());
+            }
+        }
+    }
+}
+
+fn passes_over_maps() {
+    for (images, height, width, channels) in
+        [(1, 1, 1, 1), (2, 3, 5, 7), (3, 17, 9, 16), (2, 40, 33, 17), (0, 3, 3, 4), (2, 0, 3, 4), (2, 3, 3, 0)]
+    {
+        let length = images * height * width * channels;
+        let (x, gate) = (numbers(length), numbers(images * channels));
+        assert_eq!(pixels::average(&x, images, width * channels, channels).len(), images * channels);
+        let mut out = x.clone();
+        pixels::excite(&mut out, &gate, images);
+        assert_eq!(pixels::excited(&x, &gate, images), *out);
+        assert_eq!(pixels::excite_gradients(&x, &gate, &mut out, images, width * channels).len(), gate.len());
+
+        let (mean, variance) = batch_norm::statistics(&x, channels);
+        let (gamma, beta) = (&numbers(channels), &numbers(channels));
+        let vectors = Vectors { gamma, beta, mean: &mean, variance: &variance };
+        for statistics in [Statistics::Batch, Statistics::Fixed] {
+            let normalisation = Normalisation { epsilon: 1e-5, statistics, activation: Activation::Silu };
+            let made = batch_norm::forward(Place::New(&x), vectors, normalisation).unwrap();
+            let mut over = x.clone();
+            assert!(batch_norm::forward(Place::Over(&mut over), vectors, normalisation).is_none());
+            assert_eq!(made, *over);
+            assert!(made.iter().all(|value| value.is_finite()));
+            let gradients = batch_norm::gradients(&x, Place::Over(&mut over), vectors, normalisation);
+            assert_eq!((gradients.gamma.len(), gradients.beta.len()), (channels, channels));
         }
     }
 }
@@ -139,6 +235,8 @@ fn networks() {
 fn main() {
     rows_of_depthwise_convolutions();
     products();
+    windows();
+    passes_over_maps();
     networks();
     println!("{}: no error", inference::instructions());
 }

@@ -51,14 +51,19 @@ impl Cut {
     }
 }
 
-/// Mean and biased variance of each of `channels` channels.
+/// Mean and biased variance of each of `channels` channels; zeros if there are no pixels.
+///
+/// # Panics
+/// If the length of `x` is not a multiple of the channels.
 pub fn statistics(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
+    assert!(x.len().is_multiple_of(channels), "{} elements with {channels} channels", x.len());
     let cut = Cut::new(channels);
     let moments: Vec<Moments> = x.par_chunks(cut.chunk).map(|chunk| Moments::of(chunk, cut)).collect();
     let total = moments.into_iter().reduce(Moments::join).unwrap_or_else(|| Moments::of(&[], cut)).synchronise();
-    let mean = total.mean.iter().map(|mean| *mean as f32).collect();
-    let variance = total.deviations.iter().map(|squares| (*squares / total.count.max(1.0)) as f32).collect();
-    (mean, variance)
+    let mean = total.mean.iter().map(|mean| *mean as f32);
+    let variance = total.deviations.iter().map(|squares| (*squares / total.count.max(1.0)) as f32);
+    // `Moments` has at least one channel.
+    (mean.take(channels).collect(), variance.take(channels).collect())
 }
 
 /// Mean and summed squared deviation from it of each channel.
@@ -128,7 +133,7 @@ impl<const SQUARE: bool> Loop for Sums<'_, SQUARE> {
     type Output = Vec<f32>;
 
     #[inline(always)]
-    fn run<M: Machine>(self) -> Vec<f32> {
+    fn run<M: Machine>(self, _: M) -> Vec<f32> {
         let mut sums = vec![0.0; self.centre.len()];
         for x in self.chunk.chunks(self.centre.len()) {
             let (centre, sums) = (&self.centre[..x.len()], &mut sums[..x.len()]);
@@ -162,6 +167,21 @@ struct Periods {
     inverse: Vec<f32>,
 }
 
+impl Vectors<'_> {
+    /// Returns the number of channels of `x`.
+    ///
+    /// # Panics
+    /// If its length is not a multiple of the channels, or the vectors differ in length.
+    fn channels_of(self, x: &[f32]) -> usize {
+        let Self { gamma, beta, mean, variance } = self;
+        let channels = gamma.len();
+        assert!(x.len().is_multiple_of(channels), "{} elements with {channels} channels", x.len());
+        let alike = [beta, mean, variance].iter().all(|vector| vector.len() == channels);
+        assert!(alike, "a normalisation needs one number for each channel");
+        channels
+    }
+}
+
 impl Periods {
     fn new(vectors: Vectors, epsilon: f64, cut: Cut) -> Self {
         let inverse = |variance: &f32| (1.0 / (f64::from(*variance) + epsilon).sqrt()) as f32;
@@ -183,6 +203,13 @@ pub enum Place<'a> {
 }
 
 impl Place<'_> {
+    fn operand(&self) -> &[f32] {
+        match self {
+            Self::New(data) => data,
+            Self::Over(data) => data,
+        }
+    }
+
     /// Runs `body` on every chunk of the operand, with the index of the chunk. Chunks of a new buffer are copied first:
     /// `body` finds them in the cache.
     fn for_each_chunk(self, length: usize, body: impl Fn(usize, &mut [f32]) + Sync) -> Option<Vec<f32>> {
@@ -204,13 +231,16 @@ impl Place<'_> {
 }
 
 /// The normalised map in place of `x`: a new buffer, if that is the place.
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn forward(x: Place, vectors: Vectors, normalisation: Normalisation) -> Option<Vec<f32>> {
     struct Body<'a>(Place<'a>, Vectors<'a>, f64);
     impl WithCurve for Body<'_> {
         type Output = Option<Vec<f32>>;
         fn with<A: Curve>(self, curve: A) -> Self::Output {
             let Self(x, vectors, epsilon) = self;
-            let cut = Cut::new(vectors.gamma.len());
+            let cut = Cut::new(vectors.channels_of(x.operand()));
             let Periods { gamma, beta, mean, inverse } = Periods::new(vectors, epsilon, cut);
             let scale: Vec<f32> = gamma.iter().zip(&inverse).map(|(gamma, inverse)| gamma * inverse).collect();
             x.for_each_chunk(cut.chunk, |_, data| {
@@ -233,7 +263,7 @@ impl<A: Curve> Loop for Forward<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(self) {
+    fn run<M: Machine>(self, _: M) {
         let curve = self.curve;
         for data in self.data.chunks_mut(self.mean.len()) {
             let length = data.len();
@@ -256,6 +286,9 @@ pub struct Gradients {
 }
 
 /// The gradients of map, scale and shift, given the `gradient` of the output.
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn gradients(x: &[f32], gradient: Place, vectors: Vectors, normalisation: Normalisation) -> Gradients {
     struct Body<'a>(&'a [f32], Place<'a>, Vectors<'a>, Normalisation);
     impl WithCurve for Body<'_> {
@@ -274,13 +307,11 @@ fn gradients_with<A: Curve>(
     vectors: Vectors,
     normalisation: Normalisation,
 ) -> Gradients {
-    let channels = vectors.gamma.len();
+    let channels = vectors.channels_of(x);
     let cut = Cut::new(channels);
     let periods = Periods::new(vectors, normalisation.epsilon, cut);
-    let incoming = match &gradient {
-        Place::New(data) => data,
-        Place::Over(data) => &data[..],
-    };
+    let incoming = gradient.operand();
+    assert_eq!(x.len(), incoming.len(), "a map and its gradient");
     let partials: Vec<[Vec<f32>; 2]> = x
         .par_chunks(cut.chunk)
         .zip(incoming.par_chunks(cut.chunk))
@@ -323,7 +354,7 @@ impl<A: Curve> Loop for GradientSums<'_, A> {
     type Output = [Vec<f32>; 2];
 
     #[inline(always)]
-    fn run<M: Machine>(self) -> [Vec<f32>; 2] {
+    fn run<M: Machine>(self, _: M) -> [Vec<f32>; 2] {
         let period = self.periods.mean.len();
         let curve = self.curve;
         let (mut scales, mut shifts) = (vec![0.0; period], vec![0.0; period]);
@@ -359,7 +390,7 @@ impl<A: Curve> Loop for InputGradient<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(self) {
+    fn run<M: Machine>(self, _: M) {
         let curve = self.curve;
         let period = self.periods.mean.len();
         for (x, gradient) in self.x.chunks(period).zip(self.gradient.chunks_mut(period)) {

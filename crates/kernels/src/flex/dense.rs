@@ -2,7 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::{buffer::sum_in_order, depthwise::Size, gemm::Packed, outer::outer_products, pointwise, team::Team};
+use super::{
+    buffer::sum_in_order,
+    depthwise::{Size, elements},
+    gemm::Packed,
+    outer::outer_products,
+    pointwise,
+    team::Team,
+};
 use crate::Window;
 
 /// Elements of the patch matrix that are laid out at a time.
@@ -19,8 +26,14 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(window: Window, input: Size, output: Size) -> Self {
-        let patch = window.kernel * window.kernel * input[3];
+    /// # Panics
+    /// If the sizes do not fit.
+    fn new(x: &[f32], window: Window, input: Size, output: Size) -> Self {
+        let [images, height, width, channels] = input;
+        let expected = [images, window.output(height), window.output(width), output[3]];
+        assert_eq!(output, expected, "the result of a convolution {window:?} of {input:?}");
+        assert_eq!(x.len(), elements(input), "a map of another size than {input:?}");
+        let patch = elements([1, window.kernel, window.kernel, channels]);
         let rows_per_chunk = CHUNK.div_ceil((output[2] * patch).max(1));
         Self { window, input, output, patch, rows_per_chunk }
     }
@@ -59,9 +72,13 @@ impl Cut {
 }
 
 /// The convolution of `x` with `weight` [Co, Ci, k, k], of the given `output` size.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
-    let cut = Cut::new(window, input, output);
-    let (outputs, length) = (output[3], output.iter().product());
+    let cut = Cut::new(x, window, input, output);
+    let (outputs, length) = (output[3], elements(output));
+    assert_eq!(weight.len(), elements([1, 1, outputs, cut.patch]), "the weight of a convolution");
     if length == 0 || cut.patch == 0 {
         return vec![0.0; length];
     }
@@ -77,10 +94,14 @@ pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: S
 }
 
 /// The gradient of the weight [Co, Ci, k, k], given that of the output.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
-    let cut = Cut::new(window, input, output);
+    let cut = Cut::new(x, window, input, output);
     let outputs = output[3];
-    let weights = outputs * cut.patch;
+    let weights = elements([1, 1, outputs, cut.patch]);
+    assert_eq!(gradient.len(), elements(output), "a map of another size than {output:?}");
     if weights == 0 || gradient.is_empty() {
         return vec![0.0; weights];
     }

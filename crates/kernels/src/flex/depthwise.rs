@@ -16,6 +16,28 @@ use crate::Window;
 /// The size of a map: images, rows, columns, channels.
 pub type Size = [usize; 4];
 
+/// Returns the number of elements of a map.
+pub fn elements(size: Size) -> usize {
+    let product = size.iter().try_fold(1usize, |product, side| product.checked_mul(*side));
+    let product = if size.contains(&0) { Some(0) } else { product };
+    product.unwrap_or_else(|| panic!("a map {size:?} does not fit into memory"))
+}
+
+/// Panics unless `input` and `output` are the sizes of a depthwise convolution's operand and result,
+/// and the given maps have these sizes.
+fn check(window: Window, input: Size, output: Size, [inputs, outputs]: [Option<&[f32]>; 2]) {
+    let [images, height, width, channels] = input;
+    let expected = [images, window.output(height), window.output(width), channels];
+    assert_eq!(output, expected, "the result of a depthwise convolution {window:?} of {input:?}");
+    for (map, size) in [(inputs, input), (outputs, output)] {
+        assert!(map.is_none_or(|map| map.len() == elements(size)), "a map of another size than {size:?}");
+    }
+}
+
+fn check_weight(weight: &[f32], Window { kernel, .. }: Window, [.., channels]: Size) {
+    assert_eq!(weight.len(), elements([1, kernel, kernel, channels]), "the weight of a depthwise convolution");
+}
+
 /// For each position along one side of the result: which (tap of the window, position in the source) it gathers.
 struct Taps {
     taps: Vec<(usize, usize)>,
@@ -87,19 +109,37 @@ impl Taps {
 }
 
 /// The convolution of `x` with `weight` [C, 1, k, k], of the given `output` size.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
+    check(window, input, output, [Some(x), None]);
+    check_weight(weight, window, input);
+    if elements(output) == 0 {
+        return Vec::new();
+    }
     let rows = Taps::forward(window, input[1], output[1]);
     let columns = Taps::forward(window, input[2], output[2]);
     gather(x, weight, window.kernel, rows, columns, input, output)
 }
 
 /// The gradient of the input, given that of the output.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn input_gradient(gradient: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
+    check(window, input, output, [None, Some(gradient)]);
+    check_weight(weight, window, input);
+    if elements(input) == 0 {
+        return Vec::new();
+    }
     let rows = Taps::backward(window, input[1], output[1]);
     let columns = Taps::backward(window, input[2], output[2]);
     gather(gradient, weight, window.kernel, rows, columns, output, input)
 }
 
+/// Computes all pixels of the result. The operands must have passed the checks, and the taps must be
+/// those of the window and the maps.
 fn gather(
     source: &[f32],
     weight: &[f32],
@@ -109,12 +149,7 @@ fn gather(
     [images, source_height, source_width, channels]: Size,
     [_, height, width, _]: Size,
 ) -> Vec<f32> {
-    let length = images * height * width * channels;
-    if length == 0 {
-        return Vec::new();
-    }
-    assert_eq!(source.len(), images * source_height * source_width * channels, "the source of a convolution");
-    assert_eq!(weight.len(), kernel * kernel * channels, "the weight of a convolution");
+    let length = elements([images, height, width, channels]);
     let weight = transpose(weight, channels);
     let rows = rows.scaled(kernel * channels, source_width * channels);
     let columns = columns.scaled(channels, channels);
@@ -126,7 +161,8 @@ fn gather(
             simd::run(GatherRow { out, source, weight: &weight, rows: rows.of(row), columns: &columns, channels });
         });
     };
-    // SAFETY: `GatherRow` writes all channels of every column.
+    // SAFETY: each row of the result is a chunk, and `GatherRow` writes all channels of every
+    // column.
     unsafe { filled(length, fill) }
 }
 
@@ -154,7 +190,7 @@ impl Loop for GatherRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(mut self) {
+    fn run<M: Machine>(mut self, _: M) {
         let width = self.out.len() / self.channels;
         let period = self.columns.period;
         for phase in 0..period.min(width) {
@@ -195,8 +231,9 @@ impl GatherRow<'_> {
             let mut sums = [[0.0f32; LANES]; PIXELS];
             for &(row_weight, row) in self.rows {
                 for &(column_weight, source) in self.columns.of(column) {
-                    // SAFETY: `gather` checked the lengths, `Taps` holds taps of the window and positions of the source only,
-                    // `alike` extends that to all the pixels, and `channel + LANES` is within the channels.
+                    // SAFETY: the lengths were checked before `gather`, `Taps` holds taps of the
+                    // window and positions of the source only, `alike` extends this to all
+                    // pixels, and `channel + LANES` is within the channels.
                     let weights = unsafe { lanes::<LANES>(self.weight, row_weight + column_weight + channel) };
                     let at = row + source + channel;
                     for (pixel, sums) in sums.iter_mut().enumerate() {
@@ -233,9 +270,13 @@ unsafe fn lanes<const LANES: usize>(slice: &[f32], at: usize) -> [f32; LANES] {
 const CHUNK: usize = 1 << 16;
 
 /// The gradient of the weight [C, 1, k, k], given that of the output.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
+    check(window, input, output, [Some(x), Some(gradient)]);
     let [images, height, width, channels] = output;
-    let weights = window.kernel * window.kernel * channels;
+    let weights = elements([1, window.kernel, window.kernel, channels]);
     let rows = images * height;
     let rows_per_chunk = CHUNK.div_ceil((width * channels).max(1));
     let chunks = rows.div_ceil(rows_per_chunk);
@@ -277,7 +318,7 @@ impl Loop for CorrelateRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(mut self) {
+    fn run<M: Machine>(mut self, _: M) {
         // As many taps at a time as have their sums in registers.
         let mut tap = 0;
         while tap < self.window.kernel {

@@ -31,21 +31,9 @@ impl<A: Curve> Loop for DepthwiseRows<'_, A> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(mut self) {
-        let (channels, line) = (self.bias.len(), self.width * self.bias.len());
-        if line == 0 {
-            return;
-        }
-        let rows = self.out.len() / line;
-        let needed = ((self.width - 1) * self.stride + self.kernel) * channels;
-        assert!(
-            self.out.len() == rows * line
-                && self.weight.len() == self.kernel * self.kernel * channels
-                && (rows == 0 || self.sources.len() >= (rows - 1) * self.stride + self.kernel)
-                && self.sources.iter().all(|source| source.len() >= needed),
-            "the operands of depthwise rows"
-        );
-        // SAFETY: just checked.
+    fn run<M: Machine>(mut self, _: M) {
+        let rows = self.rows_of_result().expect("the operands of depthwise rows");
+        // SAFETY: the machine argument proves the instructions, and the sizes were just checked.
         unsafe {
             match (self.kernel, self.stride) {
                 (3, 1) => self.rows::<3, 1, M>(rows),
@@ -59,8 +47,24 @@ impl<A: Curve> Loop for DepthwiseRows<'_, A> {
 }
 
 impl<A: Curve> DepthwiseRows<'_, A> {
+    /// Returns the number of rows, or `None` if the sizes of the operands do not fit each other.
+    fn rows_of_result(&self) -> Option<usize> {
+        let Self { out, sources, weight, bias, kernel, stride, width, .. } = self;
+        // Source lines or pixels seen from `count` positions.
+        let seen = |count: usize| count.checked_sub(1)?.checked_mul(*stride)?.checked_add(*kernel);
+        let line = width.checked_mul(bias.len())?;
+        let Some(rows) = out.len().checked_div(line) else { return out.is_empty().then_some(0) };
+        let needed = seen(*width)?.checked_mul(bias.len())?;
+        let fits = out.len() == rows * line
+            && weight.len() == kernel.checked_mul(*kernel)?.checked_mul(bias.len())?
+            && (rows == 0 || sources.len() >= seen(rows)?)
+            && sources.iter().all(|source| source.len() >= needed);
+        fits.then_some(rows)
+    }
+
     /// # Safety
-    /// The operands must have the sizes that [`Loop::run`] checks, kernel and stride be `K` and `S`.
+    /// The processor must have M's instructions, [`Self::rows_of_result`] must return `rows`, and
+    /// kernel and stride must be `K` and `S`.
     #[inline(always)]
     unsafe fn rows<const K: usize, const S: usize, M: Machine>(&mut self, rows: usize) {
         let (channels, width) = (self.bias.len(), M::Vector::WIDTH);

@@ -57,7 +57,7 @@ impl Packed {
 
     /// `fill` writes a panel, given its memory, its first column and its width.
     fn pack(matrix: &[f32], depth: usize, columns: usize, fill: impl Fn(&mut [f32], usize, usize) + Sync) -> Self {
-        assert_eq!(matrix.len(), depth * columns, "a matrix to be packed");
+        assert_eq!(Some(matrix.len()), depth.checked_mul(columns), "a matrix [{depth}, {columns}] to be packed");
         let lanes = simd::lanes();
         let mut packed = Self { data: Aligned::default(), depth, columns, lanes, paired: false };
         let mut data = Aligned::zeros(depth * packed.padded());
@@ -106,16 +106,20 @@ impl Packed {
 
     /// Columns with filling: what a bias must have.
     pub fn padded(&self) -> usize {
-        self.panels().last().map_or(0, |(start, width)| start + width)
+        let rest = self.columns % self.lanes;
+        let last = if rest == 0 { 0 } else { self.last_panel(rest) };
+        (self.columns - rest).saturating_add(last)
+    }
+
+    /// Returns the width of a panel when `rest` columns are left.
+    fn last_panel(&self, rest: usize) -> usize {
+        // A narrow rest takes a narrow panel.
+        if rest <= self.lanes / 2 { self.lanes / 2 } else { self.lanes }
     }
 
     /// First column and width of each panel.
-    fn panels(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let Self { columns, lanes, .. } = *self;
-        (0..columns).step_by(lanes).map(move |start| {
-            // A narrow rest takes a narrow panel.
-            (start, if columns - start <= lanes / 2 { lanes / 2 } else { lanes })
-        })
+    fn panels(&self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.columns).step_by(self.lanes).map(|start| (start, self.last_panel(self.columns - start)))
     }
 }
 
@@ -137,10 +141,6 @@ impl Rows {
         Self { width: usize::MAX, line: 0, step }
     }
 
-    fn at(self, row: usize) -> usize {
-        row / self.width * self.line + row % self.width * self.step
-    }
-
     /// Where the rows from `row` on stand, one after another: a division here costs as much as half a tile.
     fn from(self, row: usize) -> Walk {
         let Self { width, line, step } = self;
@@ -148,12 +148,22 @@ impl Rows {
         Walk { rows: self, at: row / width * line + column * step, left: width - column }
     }
 
-    /// Elements up to the end of row `rows - 1`, each row `length` long.
-    fn extent(self, rows: usize, length: usize) -> usize {
+    /// Returns the number of elements up to the end of the last of `rows` rows in memory, each
+    /// `length` long. `None` on overflow.
+    fn extent(self, rows: usize, length: usize) -> Option<usize> {
+        let Self { width, line, step } = self;
+        let Some(last) = rows.checked_sub(1) else { return Some(0) };
+        let at = |row: usize| row.checked_div(width)?.checked_mul(line)?.checked_add((row % width).checked_mul(step)?);
         // The last row of the last full line may stand further than the last row.
-        let last = rows.saturating_sub(1);
-        let full = (rows / self.width).checked_mul(self.width).and_then(|full| full.checked_sub(1));
-        if rows == 0 { 0 } else { self.at(last).max(full.map_or(0, |row| self.at(row))) + length }
+        let full = (rows.checked_div(width)? * width).checked_sub(1);
+        let end = at(last)?.max(full.map_or(Some(0), at)?);
+        end.checked_add(length)
+    }
+
+    /// Returns whether `rows` rows, each `length` long, are disjoint.
+    fn apart(self, rows: usize, length: usize) -> bool {
+        let Self { width, line, step } = self;
+        step >= length && (rows <= width || width.checked_mul(step).is_some_and(|used| used <= line))
     }
 }
 
@@ -172,13 +182,13 @@ impl Walk {
         let Rows { width, line, step } = self.rows;
         if self.left > ROWS {
             let first = self.at;
-            self.at += ROWS * step;
+            self.at = first.wrapping_add(step.wrapping_mul(ROWS));
             self.left -= ROWS;
             return std::array::from_fn(|row| first + row * step);
         }
         std::array::from_fn(|_| {
             let at = self.at;
-            self.at += step;
+            self.at = at.wrapping_add(step);
             self.left -= 1;
             if self.left == 0 {
                 self.at = self.at.wrapping_add(line).wrapping_sub(width.wrapping_mul(step));
@@ -235,6 +245,9 @@ impl<'a> Product<'a, ()> {
 
 impl<F: Finish> Product<'_, F> {
     /// Computes it into `out` with a team. Elements of `out` between the rows stay as they are.
+    ///
+    /// # Panics
+    /// If an operand or `out` is too short, or rows of the result overlap.
     pub fn compute(&self, out: &mut [f32], team: Team) {
         // SAFETY: numbers are only written, so that none is uninitialised afterwards that was not before.
         let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
@@ -242,26 +255,46 @@ impl<F: Finish> Product<'_, F> {
     }
 
     /// Computes it into new memory, where its rows stand one after another.
+    ///
+    /// # Panics
+    /// If an operand is too short, or `out_rows` is not dense.
     pub fn computed(&self, team: Team) -> Vec<f32> {
         assert_eq!((self.out_rows.width, self.out_rows.step), (usize::MAX, self.b.columns), "a dense result");
-        // SAFETY: the rows cover everything.
-        unsafe { filled(self.rows * self.b.columns, |out| self.write(out, team)) }
+        let length = self.rows.checked_mul(self.b.columns).expect("a result that fits into memory");
+        // SAFETY: dense rows cover the whole buffer, and `write` writes all elements of every row.
+        unsafe { filled(length, |out| self.write(out, team)) }
+    }
+
+    /// Panics unless everything that the tiles read and write is in bounds and the rows of the
+    /// result are disjoint.
+    fn check(&self, length: usize) {
+        let Self { a, a_rows, runs: (runs, apart), rows, b, bias, out_rows, .. } = *self;
+        assert!(runs > 0 && b.depth.is_multiple_of(runs), "a product of depth {} has {runs} runs", b.depth);
+        let reach = (runs - 1).checked_mul(apart).and_then(|skip| skip.checked_add(b.depth / runs));
+        let extent = reach.and_then(|reach| a_rows.extent(rows, reach));
+        assert!(
+            extent.is_some_and(|extent| extent <= a.len()),
+            "a product reads {extent:?} elements of {}: {rows} rows, {a_rows:?}",
+            a.len()
+        );
+        let extent = out_rows.extent(rows, b.columns);
+        assert!(
+            extent.is_some_and(|extent| extent <= length) && out_rows.apart(rows, b.columns),
+            "a product writes {extent:?} elements of {length}: {rows} rows of {}, {out_rows:?}",
+            b.columns
+        );
+        assert!(bias.len() >= b.padded(), "a product of {} columns has {} biases", b.padded(), bias.len());
     }
 
     fn write(&self, out: &mut [MaybeUninit<f32>], team: Team) {
-        let (runs, apart) = self.runs;
-        assert!(runs > 0 && self.b.depth.is_multiple_of(runs), "the runs of a product");
-        let reach = (runs - 1) * apart + self.b.depth / runs;
-        assert!(self.a.len() >= self.a_rows.extent(self.rows, reach), "the rows of a product");
-        assert!(out.len() >= self.out_rows.extent(self.rows, self.b.columns), "the result of a product");
-        assert!(self.bias.len() >= self.b.padded(), "the bias of a product");
-        assert!(
-            self.out_rows.step >= self.b.columns && self.b.data.len() == self.b.steps() * self.b.padded(),
-            "the columns of a product"
-        );
+        self.check(out.len());
+        // Nothing to write. The code below requires at least one panel.
+        if self.rows == 0 || self.b.columns == 0 {
+            return;
+        }
         let out = Target(out.as_mut_ptr().cast());
         let panels = self.b.panels().count();
-        let work = self.rows * self.b.columns * self.b.depth;
+        let work = self.rows.saturating_mul(self.b.columns).saturating_mul(self.b.depth);
         let threads = team.threads();
         if threads == 1 || work < SMALL {
             return Piece { product: self, out, rows: [0, self.rows], panels: [0, panels] }.run();
@@ -290,7 +323,8 @@ impl<F: Finish> Product<'_, F> {
     }
 }
 
-/// Some rows and some panels of a product.
+/// Some rows and some panels of a product, at least one of each. Only created by
+/// [`Product::write`], after all checks.
 struct Piece<'a, F> {
     product: &'a Product<'a, F>,
     out: Target,
@@ -315,15 +349,15 @@ impl<F: Finish, const PAIRED: bool> Loop for Sweeps<'_, F, PAIRED> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(self) {
+    fn run<M: Machine>(self, machine: M) {
         let Self(piece) = self;
-        piece.sweeps::<PAIRED, M>();
+        piece.sweeps::<PAIRED, M>(machine);
     }
 }
 
 impl<F: Finish> Piece<'_, F> {
     #[inline(always)]
-    fn sweeps<const PAIRED: bool, M: Machine>(&self) {
+    fn sweeps<const PAIRED: bool, M: Machine>(&self, _: M) {
         assert_eq!(self.product.b.lanes, M::LANES, "a weight packed for other instructions");
         let [first, end] = self.panels;
         let narrow = self.product.b.columns - ((end - 1) * M::LANES).min(self.product.b.columns) <= M::LANES / 2;
@@ -331,7 +365,8 @@ impl<F: Finish> Piece<'_, F> {
         let group = (GROUP / (self.product.b.steps() * M::LANES).max(1)).max(1);
         for start in (first..wide).step_by(group) {
             let (mut row, end) = (self.rows[0], wide.min(start + group));
-            // SAFETY: the arms name the rows and vectors of M's tiles.
+            // SAFETY: the machine argument proves the instructions. The arms use M's tile sizes,
+            // and all panels before `wide` have the full width.
             unsafe {
                 match (M::LANES / M::Vector::WIDTH, M::ROWS) {
                     (2, 12) => self.sweep::<PAIRED, 12, 2, M>(&mut row, start, end),
@@ -343,7 +378,7 @@ impl<F: Finish> Piece<'_, F> {
         }
         if narrow {
             let mut row = self.rows[0];
-            // SAFETY: as above; the last panel is narrow.
+            // SAFETY: as above; the last panel has half the width.
             unsafe {
                 match (M::LANES / M::Vector::WIDTH, M::ROWS) {
                     (2, 12) => self.sweep::<PAIRED, 12, 1, M>(&mut row, wide, end),
@@ -357,7 +392,7 @@ impl<F: Finish> Piece<'_, F> {
     /// All rows from `row` on with the panels from `first` to `end`, `ROWS` at a time and the rest in smaller tiles.
     ///
     /// # Safety
-    /// The panels must be `VECTORS` wide.
+    /// The processor must have M's instructions, and the panels must be there and `VECTORS` wide.
     #[inline(always)]
     unsafe fn sweep<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
@@ -377,7 +412,7 @@ impl<F: Finish> Piece<'_, F> {
     /// Tiles of `ROWS` rows as long as there are so many.
     ///
     /// # Safety
-    /// The panels must be `VECTORS` wide.
+    /// The processor must have M's instructions, and the panels must be there and `VECTORS` wide.
     #[inline(always)]
     unsafe fn tiles<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
@@ -394,7 +429,7 @@ impl<F: Finish> Piece<'_, F> {
         let steps = b.steps();
         let (mut sources, mut targets) = (a_rows.from(*row), out_rows.from(*row));
         while *row + ROWS <= self.rows[1] {
-            // SAFETY: `compute` checked that all rows lie inside the map and the result.
+            // SAFETY: `check` found all rows inside the operand and the result.
             let from = sources.next::<ROWS>().map(|at| unsafe { a.as_ptr().add(at) });
             // SAFETY: as above.
             let to = targets.next::<ROWS>().map(|at| unsafe { self.out.0.add(at) });
@@ -418,7 +453,7 @@ impl<F: Finish> Piece<'_, F> {
     /// The rows in bf16, each in one run.
     ///
     /// # Safety
-    /// They must be rows of the operand.
+    /// The processor must have M's instructions, and they must be rows of the operand.
     #[inline(always)]
     unsafe fn paired<const ROWS: usize, M: Machine>(
         &self,
@@ -435,7 +470,7 @@ impl<F: Finish> Piece<'_, F> {
                 let whole = match runs {
                     1 => from,
                     _ => {
-                        for (run, to) in joined.chunks_exact_mut(length).enumerate() {
+                        for (run, to) in joined.chunks_exact_mut(length.max(1)).enumerate() {
                             to.as_mut_ptr().copy_from_nonoverlapping(from.add(run * apart), length);
                         }
                         joined.as_ptr()
@@ -451,8 +486,9 @@ impl<F: Finish> Piece<'_, F> {
     /// One tile.
     ///
     /// # Safety
-    /// `from` and `to` must be rows of the operand, in so many runs, and the result, the panel at `panel` must be `VECTORS` wide and be
-    /// that of `column`.
+    /// The processor must have M's instructions. `from` and `to` must be rows of the operand, in
+    /// `runs` runs, and of the result. The panel at `panel` must be that of `column` and `VECTORS`
+    /// wide.
     #[inline(always)]
     unsafe fn tile<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
@@ -507,6 +543,10 @@ impl<F: Finish> Piece<'_, F> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[derive(Clone, Copy)]
@@ -574,6 +614,70 @@ mod tests {
                     assert_eq!(*found, exact, "({rows}, {columns}, {depth}) at ({i}, {j})");
                 }
             }
+        }
+    }
+
+    /// Zero, small and extreme sizes.
+    fn sizes() -> impl Strategy<Value = usize> {
+        prop_oneof![8 => 0usize..9, 2 => 9usize..70, 1 => any::<usize>(), 1 => (0..64u32).prop_map(|bit| 1 << bit)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Any arguments either panic or write exactly the elements of the rows.
+        #[test]
+        fn products_of_any_arguments_stay_within_their_operands(
+            [depth, columns, a, bias, out] in [0usize..9, 0usize..40, 0usize..90, 0usize..70, 0usize..200],
+            rows in sizes(),
+            [a_width, a_line, a_step, out_width, out_line, out_step] in [sizes(), sizes(), sizes(), sizes(), sizes(), sizes()],
+            runs in prop_oneof![3 => Just((1, 0)), 1 => (sizes(), sizes())],
+            in_bf16 in any::<bool>(),
+        ) {
+            let packed = Packed::from_rows(&integers(depth * columns, 2), depth, columns);
+            let packed = if in_bf16 { packed.in_bf16() } else { packed };
+            let (a, bias, mut found) = (integers(a, 1), vec![0.0; bias], vec![f32::NAN; out]);
+            let a_rows = Rows { width: a_width, line: a_line, step: a_step };
+            let out_rows = Rows { width: out_width, line: out_line, step: out_step };
+            let product =
+                Product { a: &a, a_rows, runs, rows, b: &packed, bias: &bias, finish: AsIs, out_rows };
+            if catch_unwind(AssertUnwindSafe(|| product.compute(&mut found, Team::Alone))).is_err() {
+                return Ok(());
+            }
+            let mut expected = vec![false; out];
+            if columns > 0 {
+                (0..rows).for_each(|row| {
+                    let start = row / out_width * out_line + row % out_width * out_step;
+                    expected[start..start + columns].fill(true);
+                });
+            }
+            prop_assert!(found.iter().zip(expected).all(|(value, written)| written != value.is_nan()));
+        }
+    }
+
+    #[test]
+    fn rows_of_a_result_that_overlap_are_refused() {
+        let packed = Packed::from_rows(&integers(4, 1), 1, 4);
+        for (out_rows, fits) in [
+            (Rows { width: 2, line: 8, step: 4 }, true),
+            (Rows { width: 2, line: 7, step: 4 }, false),
+            (Rows { width: 2, line: 8, step: 3 }, false),
+            (Rows { width: 6, line: 0, step: 4 }, true),
+            (Rows { width: 0, line: 8, step: 4 }, false),
+        ] {
+            let (a, bias, mut out) = (integers(6, 1), vec![0.0; 64], vec![0.0; 64]);
+            let product = Product {
+                a: &a,
+                a_rows: Rows::dense(1),
+                runs: (1, 0),
+                rows: 6,
+                b: &packed,
+                bias: &bias,
+                finish: AsIs,
+                out_rows,
+            };
+            let computed = catch_unwind(AssertUnwindSafe(|| product.compute(&mut out, Team::Alone)));
+            assert_eq!(computed.is_ok(), fits, "{out_rows:?}");
         }
     }
 }

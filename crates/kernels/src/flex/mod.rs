@@ -19,6 +19,8 @@ pub(crate) mod pixels;
 mod pointwise;
 pub(crate) mod simd;
 pub(crate) mod team;
+#[cfg(test)]
+mod tests;
 
 use burn::{
     backend::{TensorMetadata, tensor::FloatTensor},
@@ -37,9 +39,15 @@ impl Kernels for Flex {
         };
         let (input, [outputs, ..]) = (size(&x), size(&weight));
         let window = convolution.window();
-        let output = [input[0], window.output(input[1]), window.output(input[2]), outputs];
+        let [height, width] = match convolution {
+            // A matrix product, possibly without pixels.
+            Convolution::Pointwise => [input[1], input[2]],
+            _ => [window.output(input[1]), window.output(input[2])],
+        };
+        let output = [input[0], height, width, outputs];
         let (x, weight) = (x.storage(), weight.storage());
         let y = match convolution {
+            Convolution::Pointwise if input[3] == 0 => vec![0.0; depthwise::elements(output)],
             Convolution::Pointwise => pointwise::forward(x, weight, input[3], outputs),
             Convolution::Depthwise(window) => depthwise::forward(x, weight, window, input, output),
             Convolution::Dense(window) => dense::forward(x, weight, window, input, output),
@@ -64,6 +72,7 @@ impl Kernels for Flex {
         let (weight, gradient) = (weight.storage(), gradient.storage());
         let x = match convolution {
             Convolution::Depthwise(window) => depthwise::input_gradient(gradient, weight, window, input, output),
+            _ if outputs == 0 => vec![0.0; depthwise::elements(input)],
             Convolution::Pointwise | Convolution::Dense(_) => {
                 pointwise::input_gradient(gradient, weight, channels, outputs)
             }
@@ -84,7 +93,8 @@ impl Kernels for Flex {
             Convolution::Depthwise(window) => depthwise::weight_gradient(x, gradient, window, input, output),
             Convolution::Dense(window) => dense::weight_gradient(x, gradient, window, input, output),
         };
-        tensor(weight, [outputs, channels / convolution.groups(channels), kernel, kernel])
+        let depth = if matches!(convolution, Convolution::Depthwise(_)) { 1 } else { channels };
+        tensor(weight, [outputs, depth, kernel, kernel])
     }
 
     fn channel_statistics(x: FlexTensor) -> (FlexTensor, FlexTensor) {

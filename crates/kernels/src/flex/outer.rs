@@ -24,14 +24,24 @@ const STRIP: usize = 96;
 const SMALL: usize = 1 << 18;
 
 /// `left` [pixels, rows] and `right` [pixels, columns] → [rows, columns].
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn outer_products(left: &[f32], right: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let length = rows * columns;
-    let pixels = if length == 0 { 0 } else { left.len() / rows };
-    if pixels == 0 {
+    let length = rows.checked_mul(columns).expect("a gradient that fits into memory");
+    // A factor without rows or columns does not determine the number of pixels.
+    let pixels = left.len().checked_div(rows).or(right.len().checked_div(columns)).unwrap_or(0);
+    let fits = |factor: &[f32], size: usize| pixels.checked_mul(size) == Some(factor.len());
+    assert!(
+        fits(left, rows) && fits(right, columns),
+        "the factors of a gradient [{rows}, {columns}]: {} and {} elements",
+        left.len(),
+        right.len()
+    );
+    if pixels == 0 || length == 0 {
         return vec![0.0; length];
     }
-    assert_eq!((left.len(), right.len()), (pixels * rows, pixels * columns), "the factors of a gradient");
-    let small = pixels * length < SMALL;
+    let small = pixels.saturating_mul(length) < SMALL;
     let parts = if small { 1 } else { (pixels / PART).clamp(1, (MAX_PARTIALS / length).clamp(1, 32)) };
     let strip = if small || parts > 8 { rows } else { STRIP.min(rows) };
     let pixels_per_part = pixels.div_ceil(parts);
@@ -62,13 +72,13 @@ impl Loop for Strip<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(mut self) {
+    fn run<M: Machine>(mut self, _: M) {
         let block = (BLOCK / (self.rows.min(4 * STRIP) + self.columns)).max(16);
         let pixels = self.right.len() / self.columns;
         assert!(self.left.len() == pixels * self.rows && self.first + self.sums.len() / self.columns <= self.rows);
         for start in (0..pixels).step_by(block) {
             let end = pixels.min(start + block);
-            // SAFETY: the pixels are there, and the vectors are M's.
+            // SAFETY: the machine argument proves the instructions, and `end` is within the pixels.
             unsafe {
                 match (M::Vector::WIDTH, M::ROWS) {
                     (16, _) => self.block::<8, 3, M>(start, end),
@@ -84,7 +94,7 @@ impl Strip<'_> {
     /// Adds the pixels from `start` to `end` to all tiles.
     ///
     /// # Safety
-    /// They must be there.
+    /// The processor must have M's instructions, and the pixels must be there.
     #[inline(always)]
     unsafe fn block<const ROWS: usize, const VECTORS: usize, M: Machine>(&mut self, start: usize, end: usize) {
         let width = M::Vector::WIDTH;

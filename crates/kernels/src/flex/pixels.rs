@@ -21,7 +21,7 @@ impl Loop for AddPixels<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(self) {
+    fn run<M: Machine>(self, _: M) {
         for pixel in self.pixels.chunks_exact(self.sums.len()) {
             self.sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += value);
         }
@@ -40,20 +40,34 @@ impl Loop for ScalePixels<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(self) {
+    fn run<M: Machine>(self, _: M) {
         for pixel in self.pixels.chunks_exact_mut(self.gate.len()) {
             pixel.iter_mut().zip(self.gate).for_each(|(value, gate)| *value *= gate);
         }
     }
 }
 
-/// The mean of every channel over each image: [N, `line` elements a line] → [N, C].
+/// Returns the elements of an image and its channels, for a map [N, .., C] and a gate [N, C], neither
+/// of them empty.
+fn image_of(x: &[f32], gate: &[f32], images: usize) -> (usize, usize) {
+    let fits =
+        images > 0 && !gate.is_empty() && gate.len().is_multiple_of(images) && x.len().is_multiple_of(gate.len());
+    assert!(fits, "{images} images of {} elements with a gate of {}", x.len(), gate.len());
+    (x.len() / images, gate.len() / images)
+}
+
+/// The mean of every channel over each image: [N, `line` elements a line] → [N, C]. Zero for
+/// images without pixels.
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn average(x: &[f32], images: usize, line: usize, channels: usize) -> Vec<f32> {
-    let mut means = vec![0.0; images * channels];
-    if means.is_empty() || x.is_empty() {
+    let mut means = vec![0.0; images.checked_mul(channels).expect("means that fit into memory")];
+    if x.is_empty() {
         return means;
     }
-    let size = x.len() / images;
+    let (size, _) = image_of(x, &means, images);
+    assert!(line > 0 && line.is_multiple_of(channels), "lines of {line} elements with {channels} channels");
     let share = channels as f32 / size as f32;
     means.par_chunks_mut(channels).zip(x.par_chunks(size)).for_each(|(mean, image)| {
         sum_lines(mean, image, line, |sums, line| simd::run(AddPixels { sums, pixels: line }));
@@ -73,11 +87,14 @@ fn sum_lines(sums: &mut [f32], image: &[f32], line: usize, mut add: impl FnMut(&
 }
 
 /// Every channel of an image scaled: `x` [N, .., C] by `gate` [N, C], over `x`.
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn excite(x: &mut [f32], gate: &[f32], images: usize) {
     if x.is_empty() {
         return;
     }
-    let (size, channels) = (x.len() / images, gate.len() / images);
+    let (size, channels) = image_of(x, gate, images);
     x.par_chunks_mut(size).zip(gate.par_chunks(channels)).for_each(|(pixels, gate)| {
         simd::run(ScalePixels { pixels, gate });
     });
@@ -87,11 +104,14 @@ pub fn excite(x: &mut [f32], gate: &[f32], images: usize) {
 const CHUNK: usize = 4 << 10;
 
 /// The same in new memory.
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn excited(x: &[f32], gate: &[f32], images: usize) -> Vec<f32> {
     if x.is_empty() {
         return Vec::new();
     }
-    let (size, channels) = (x.len() / images, gate.len() / images);
+    let (size, channels) = image_of(x, gate, images);
     let chunk = channels * CHUNK.div_ceil(channels);
     let fill = |out: &mut [MaybeUninit<f32>]| {
         let images = out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(gate.par_chunks(channels));
@@ -101,17 +121,21 @@ pub fn excited(x: &[f32], gate: &[f32], images: usize) -> Vec<f32> {
             }
         });
     };
-    // SAFETY: every chunk of every image is copied.
+    // SAFETY: map and gate have the same number of images, so every chunk of every image is copied.
     unsafe { filled(x.len(), fill) }
 }
 
 /// The gradient of the map over that of the result, and the gradient of the gate [N, C].
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn excite_gradients(x: &[f32], gate: &[f32], gradient: &mut [f32], images: usize, line: usize) -> Vec<f32> {
+    assert_eq!(x.len(), gradient.len(), "a map and its gradient");
     let mut gate_gradient = vec![0.0; gate.len()];
-    if x.is_empty() || gate.is_empty() {
+    if x.is_empty() {
         return gate_gradient;
     }
-    let (size, channels) = (x.len() / images, gate.len() / images);
+    let (size, channels) = image_of(x, gate, images);
     let images = x.par_chunks(size).zip(gradient.par_chunks_mut(size)).zip(gate.par_chunks(channels));
     images.zip(gate_gradient.par_chunks_mut(channels)).for_each(|(((x, gradient), gate), sums)| {
         let mut lines = gradient.chunks_mut(line);
@@ -136,7 +160,7 @@ impl Loop for ExciteGradients<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(self) {
+    fn run<M: Machine>(self, _: M) {
         let channels = self.gate.len();
         let (gate, sums) = (self.gate, &mut self.sums[..channels]);
         for (x, gradient) in self.x.chunks_exact(channels).zip(self.gradient.chunks_exact_mut(channels)) {

@@ -7,12 +7,19 @@ use super::{
     team::Team,
 };
 
-/// `x` [pixels, Ci] and `weight` [Co, Ci] → [pixels, Co].
+/// `x` [pixels, Ci] and `weight` [Co, Ci] → [pixels, Co]; empty if Ci is zero, because the
+/// number of pixels is then unknown.
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn forward(x: &[f32], weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     multiply(x, inputs, &Packed::from_columns(weight, inputs, outputs))
 }
 
-/// The gradient of `x`, given that of the output, [pixels, Co].
+/// The gradient of `x`, given that of the output, [pixels, Co]; empty if Co is zero.
+///
+/// # Panics
+/// If the lengths do not fit.
 pub fn input_gradient(gradient: &[f32], weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     multiply(gradient, outputs, &Packed::from_rows(weight, outputs, inputs))
 }
@@ -24,8 +31,9 @@ pub fn weight_gradient(x: &[f32], gradient: &[f32], inputs: usize, outputs: usiz
 
 /// `a` [rows, depth] times `b`.
 fn multiply(a: &[f32], depth: usize, b: &Packed) -> Vec<f32> {
+    assert!(a.len().is_multiple_of(depth), "{} elements are no rows of {depth}", a.len());
     let bias = vec![0.0; b.padded()];
-    product(a, a.len() / depth.max(1), b, &bias).computed(Team::Pool)
+    product(a, a.len().checked_div(depth).unwrap_or(0), b, &bias).computed(Team::Pool)
 }
 
 /// The plain product of a dense `a` [rows, depth] with `b`; the bias must be zeros.

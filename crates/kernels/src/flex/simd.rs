@@ -1,7 +1,8 @@
 //! Loops compiled once for any machine and once for the widest instructions this one has.
 
-/// A set of instructions that loops are compiled for.
-pub trait Machine {
+/// An instruction set that loops are compiled for. A value of it proves that the processor has the
+/// instructions: those beyond the architecture's baseline are only created by their `detect`.
+pub trait Machine: Copy {
     /// The widest register.
     type Vector: Vector;
     /// Whether a fused multiply-add is a single instruction.
@@ -15,7 +16,7 @@ pub trait Machine {
     /// if there is an odd one, whose other half is zero.
     ///
     /// # Safety
-    /// The numbers must be there, and room for the pairs.
+    /// The processor must have the instructions, the numbers must be there, and room for the pairs.
     #[inline(always)]
     unsafe fn pair(from: *const f32, count: usize, to: *mut f32) {
         for pair in 0..count / 2 {
@@ -29,8 +30,11 @@ pub trait Machine {
     }
 
     /// `sums + a₀ * b₀ + a₁ * b₁` of numbers in bf16 that stand in pairs where one number of 32 bits would.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
     #[inline(always)]
-    fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+    unsafe fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
         let low = |pairs: Self::Vector| pairs.map(|pair| f32::from_bits(pair.to_bits() << 16));
         let high = |pairs: Self::Vector| pairs.map(|pair| f32::from_bits(pair.to_bits() & 0xFFFF_0000));
         sums.add_product(low(a), low(b)).add_product(high(a), high(b))
@@ -49,19 +53,52 @@ pub fn pair_of(low: f32, high: f32) -> f32 {
 }
 
 /// What every processor of the architecture has.
+#[derive(Clone, Copy)]
 pub struct Portable;
 /// x86-64 with AVX2 and FMA: 16 registers of 8 numbers.
 #[cfg(target_arch = "x86_64")]
-pub struct Avx2;
+#[derive(Clone, Copy)]
+pub struct Avx2(());
 /// x86-64 with AVX-512: 32 registers of 16 numbers.
 #[cfg(target_arch = "x86_64")]
-pub struct Avx512;
+#[derive(Clone, Copy)]
+pub struct Avx512(());
+/// AVX-512 with products of bf16.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Avx512Bf16(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    /// Returns the instruction set if the processor has it.
+    pub fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    /// Returns the instruction set if the processor has it.
+    pub fn detect() -> Option<Self> {
+        let Avx2(()) = Avx2::detect()?;
+        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")).then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512Bf16 {
+    /// Returns the instruction set if the processor has it.
+    pub fn detect() -> Option<Self> {
+        let Avx512(()) = Avx512::detect()?;
+        is_x86_feature_detected!("avx512bf16").then_some(Self(()))
+    }
+}
 
 impl Machine for Portable {
     #[cfg(target_arch = "x86_64")]
-    type Vector = std::arch::x86_64::__m128;
+    type Vector = x86::Four;
     #[cfg(target_arch = "aarch64")]
-    type Vector = std::arch::aarch64::float32x4_t;
+    type Vector = neon::Four;
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     type Vector = [f32; 4];
     // Every 64-bit Arm has both the vectors, 32 registers of 4, and the fused multiply-add.
@@ -72,7 +109,7 @@ impl Machine for Portable {
 
 #[cfg(target_arch = "x86_64")]
 impl Machine for Avx2 {
-    type Vector = std::arch::x86_64::__m256;
+    type Vector = x86::Eight;
     const FMA: bool = true;
     const LANES: usize = 16;
     const ROWS: usize = 6;
@@ -80,7 +117,7 @@ impl Machine for Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 impl Machine for Avx512 {
-    type Vector = std::arch::x86_64::__m512;
+    type Vector = x86::Sixteen;
     const FMA: bool = true;
     const LANES: usize = 32;
     const ROWS: usize = 12;
@@ -88,22 +125,27 @@ impl Machine for Avx512 {
 
 /// A register of numbers, for loops that the compiler would not make of vector instructions, or not well.
 ///
-/// Only loops that [`run`] runs may use those of their own [`Machine`]: elsewhere the processor may lack the instructions.
+/// The functions that create one are unsafe: the processor must have the vector's instructions,
+/// which a value of its [`Machine`] proves. So a vector proves it too, and its methods are safe.
 pub trait Vector: Copy {
     /// How many numbers.
     const WIDTH: usize;
 
     /// The same number throughout.
-    fn splat(value: f32) -> Self;
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn splat(value: f32) -> Self;
 
     /// # Safety
-    /// `WIDTH` numbers must be there.
+    /// The processor must have the instructions, and `WIDTH` numbers must be there.
     unsafe fn load(from: *const f32) -> Self;
 
     /// The first `count` numbers, and zeros behind them.
     ///
     /// # Safety
-    /// `count` numbers must be there, at most `WIDTH`.
+    /// The processor must have the instructions, and `count` numbers must be there, at most
+    /// `WIDTH`.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
 
     /// # Safety
@@ -124,58 +166,66 @@ pub trait Vector: Copy {
     fn map(self, function: impl Fn(f32) -> f32) -> Self;
 }
 
-/// A [`Vector`] by the instructions of its operations.
+/// Implements a [`Vector`] by its instructions. The field is private to the module, so that only its
+/// own functions create one.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! vector {
     (
-        $vector:ty, $width:literal,
+        $(#[$doc:meta])* $name:ident, $vector:ty, $width:literal,
         splat: $splat:expr, load: $load:expr, load_first: $load_first:expr, store: $store:expr,
         store_first: $store_first:expr, add: $add:expr, add_product: $add_product:expr
     ) => {
-        // SAFETY: of the instructions, see `Vector`; of memory, the callers' promises.
-        impl super::Vector for $vector {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        pub struct $name($vector);
+
+        // SAFETY: callers of the unsafe functions guarantee the instructions and the memory. The
+        // other functions take a vector, which only these create. An array of numbers has the size
+        // of a vector, and all bit patterns are valid.
+        impl super::Vector for $name {
             const WIDTH: usize = $width;
 
             #[inline(always)]
-            fn splat(value: f32) -> Self {
-                unsafe { $splat(value) }
+            unsafe fn splat(value: f32) -> Self {
+                Self(unsafe { $splat(value) })
             }
 
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self {
-                unsafe { $load(from) }
+                Self(unsafe { $load(from) })
             }
 
             #[inline(always)]
             unsafe fn load_first(from: *const f32, count: usize) -> Self {
-                unsafe { $load_first(from, count) }
+                Self(unsafe { $load_first(from, count) })
             }
 
             #[inline(always)]
             unsafe fn store(self, to: *mut f32) {
-                unsafe { $store(to, self) }
+                unsafe { $store(to, self.0) }
             }
 
             #[inline(always)]
             unsafe fn store_first(self, to: *mut f32, count: usize) {
-                unsafe { $store_first(self, to, count) }
+                unsafe { $store_first(self.0, to, count) }
             }
 
             #[inline(always)]
             fn add(self, other: Self) -> Self {
-                unsafe { $add(self, other) }
+                Self(unsafe { $add(self.0, other.0) })
             }
 
             #[inline(always)]
             fn add_product(self, a: Self, b: Self) -> Self {
-                unsafe { $add_product(self, a, b) }
+                Self(unsafe { $add_product(self.0, a.0, b.0) })
             }
 
             #[inline(always)]
             fn map(self, function: impl Fn(f32) -> f32) -> Self {
-                let mut numbers = unsafe { std::mem::transmute::<Self, [f32; $width]>(self) };
+                let mut numbers = unsafe { std::mem::transmute::<$vector, [f32; $width]>(self.0) };
                 numbers.iter_mut().for_each(|number| *number = function(*number));
-                unsafe { std::mem::transmute::<[f32; $width], Self>(numbers) }
+                Self(unsafe { std::mem::transmute::<[f32; $width], $vector>(numbers) })
             }
         }
     };
@@ -184,7 +234,7 @@ macro_rules! vector {
 /// The first `count` of four numbers, and zeros.
 ///
 /// # Safety
-/// They must be there.
+/// They must be there, at most four.
 #[inline(always)]
 unsafe fn some_of_four(from: *const f32, count: usize) -> [f32; 4] {
     let mut numbers = [0.0; 4];
@@ -197,23 +247,27 @@ unsafe fn some_of_four(from: *const f32, count: usize) -> [f32; 4] {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
-    use std::ptr::copy_nonoverlapping;
+    use std::{mem::transmute, ptr::copy_nonoverlapping};
 
     use super::some_of_four;
 
     /// Numbers that count, by their sign, and numbers that do not.
     static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-    /// The first `count` of eight.
+    /// Returns the mask of the first `count` of eight numbers.
+    ///
+    /// # Safety
+    /// The processor must have AVX.
     #[inline(always)]
-    fn first(count: usize) -> __m256i {
+    unsafe fn first(count: usize) -> __m256i {
         assert!(count <= 8);
-        // SAFETY: the instructions as `Vector` says; eight numbers from one of the first nine on.
+        // SAFETY: the caller's promise; eight numbers from one of the first nine on.
         unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()) }
     }
 
     vector!(
-        __m128, 4,
+        /// Of SSE, which every x86-64 has.
+        Four, __m128, 4,
         splat: _mm_set1_ps,
         load: _mm_loadu_ps,
         load_first: |from, count| _mm_loadu_ps(some_of_four(from, count).as_ptr()),
@@ -223,7 +277,8 @@ mod x86 {
         add_product: |sum, a, b| _mm_add_ps(_mm_mul_ps(a, b), sum)
     );
     vector!(
-        __m256, 8,
+        /// Of AVX2 with FMA.
+        Eight, __m256, 8,
         splat: _mm256_set1_ps,
         load: _mm256_loadu_ps,
         load_first: |from, count| _mm256_maskload_ps(from, first(count)),
@@ -233,7 +288,8 @@ mod x86 {
         add_product: |sum, a, b| _mm256_fmadd_ps(a, b, sum)
     );
     vector!(
-        __m512, 16,
+        /// Of AVX-512.
+        Sixteen, __m512, 16,
         splat: _mm512_set1_ps,
         load: _mm512_loadu_ps,
         load_first: |from, count| _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, from),
@@ -242,6 +298,31 @@ mod x86 {
         add: _mm512_add_ps,
         add_product: |sum, a, b| _mm512_fmadd_ps(a, b, sum)
     );
+
+    impl Sixteen {
+        /// Rounds both vectors to bf16 and joins them, `self` first.
+        ///
+        /// # Safety
+        /// The processor must have AVX512-BF16.
+        #[inline(always)]
+        pub unsafe fn paired_with(self, other: Self) -> Self {
+            // SAFETY: the caller's promise; a vector is as large as one of pairs.
+            Self(unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(other.0, self.0)) })
+        }
+
+        /// See [`Machine::add_pair_products`](super::Machine::add_pair_products).
+        ///
+        /// # Safety
+        /// The processor must have AVX512-BF16.
+        #[inline(always)]
+        pub unsafe fn add_pair_products(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe {
+                let [a, b] = [a, b].map(|pairs| transmute::<__m512, __m512bh>(pairs.0));
+                _mm512_dpbf16_ps(self.0, a, b)
+            })
+        }
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -252,7 +333,8 @@ mod neon {
     use super::some_of_four;
 
     vector!(
-        float32x4_t, 4,
+        /// Of NEON, which every 64-bit Arm has.
+        Four, float32x4_t, 4,
         splat: vdupq_n_f32,
         load: vld1q_f32,
         load_first: |from, count| vld1q_f32(some_of_four(from, count).as_ptr()),
@@ -268,7 +350,7 @@ impl Vector for [f32; 4] {
     const WIDTH: usize = 4;
 
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    unsafe fn splat(value: f32) -> Self {
         [value; 4]
     }
 
@@ -312,10 +394,6 @@ impl Vector for [f32; 4] {
     }
 }
 
-/// AVX-512 with products of bf16.
-#[cfg(target_arch = "x86_64")]
-pub struct Avx512Bf16;
-
 #[cfg(target_arch = "x86_64")]
 impl Machine for Avx512Bf16 {
     type Vector = <Avx512 as Machine>::Vector;
@@ -325,31 +403,23 @@ impl Machine for Avx512Bf16 {
 
     #[inline(always)]
     unsafe fn pair(from: *const f32, count: usize, to: *mut f32) {
-        use std::arch::x86_64::{__m512bh, _mm512_cvtne2ps_pbh};
-
         for start in (0..count).step_by(32) {
             let counts = [(count - start).min(16), (count - start).saturating_sub(16).min(16)];
-            // SAFETY: the caller's promise; the features were detected by who chose this machine.
+            // SAFETY: the caller's promise.
             unsafe {
                 let [low, high] = [0, 1].map(|half| match counts[half] {
                     0 => Self::Vector::splat(0.0),
                     count => Self::Vector::load_first(from.add(start + 16 * half), count),
                 });
-                let pairs = std::mem::transmute::<__m512bh, Self::Vector>(_mm512_cvtne2ps_pbh(high, low));
-                pairs.store_first(to.add(start / 2), (counts[0] + counts[1]).div_ceil(2));
+                low.paired_with(high).store_first(to.add(start / 2), (counts[0] + counts[1]).div_ceil(2));
             }
         }
     }
 
     #[inline(always)]
-    fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps};
-
-        // SAFETY: a vector is a vector; the features were detected by who chose this machine.
-        unsafe {
-            let [a, b] = [a, b].map(|pairs| std::mem::transmute::<Self::Vector, __m512bh>(pairs));
-            _mm512_dpbf16_ps(sums, a, b)
-        }
+    unsafe fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { sums.add_pair_products(a, b) }
     }
 }
 
@@ -360,8 +430,8 @@ pub trait Loop {
     /// What the loop leaves behind.
     type Output;
 
-    /// Runs it.
-    fn run<M: Machine>(self) -> Self::Output;
+    /// Runs it with the instructions of `machine`.
+    fn run<M: Machine>(self, machine: M) -> Self::Output;
 }
 
 /// Runs `body` with the best instructions at hand, and with numbers too small for full precision taken as zero: on
@@ -370,22 +440,24 @@ pub fn run<L: Loop>(body: L) -> L::Output {
     let _flushed = FlushDenormals::new();
     #[cfg(target_arch = "x86_64")]
     match instructions() {
-        // SAFETY: the features were detected.
-        Instructions::Avx512 | Instructions::Avx512Bf16 => return unsafe { run_avx512(body) },
+        // SAFETY: `machine` proves that the processor has the features.
+        Instructions::Avx512(machine) | Instructions::Avx512Bf16(machine, _) => {
+            return unsafe { run_avx512(body, machine) };
+        }
         // SAFETY: as above.
-        Instructions::Avx2 => return unsafe { run_avx2(body) },
+        Instructions::Avx2(machine) => return unsafe { run_avx2(body, machine) },
         Instructions::Portable => {}
     }
-    body.run::<Portable>()
+    body.run(Portable)
 }
 
 /// As [`run`], for loops over pairs of bf16: with instructions for them, where there are.
 pub fn run_paired<L: Loop>(body: L) -> L::Output {
     #[cfg(target_arch = "x86_64")]
-    if has_bf16() {
+    if let Instructions::Avx512Bf16(_, machine) = instructions() {
         let _flushed = FlushDenormals::new();
-        // SAFETY: the features were detected.
-        return unsafe { run_avx512_bf16(body) };
+        // SAFETY: `machine` proves that the processor has the features.
+        return unsafe { run_avx512_bf16(body, machine) };
     }
     run(body)
 }
@@ -393,7 +465,7 @@ pub fn run_paired<L: Loop>(body: L) -> L::Output {
 /// Whether there are instructions for products of bf16.
 pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return instructions() == Instructions::Avx512Bf16;
+    return matches!(instructions(), Instructions::Avx512Bf16(..));
     #[cfg(not(target_arch = "x86_64"))]
     return false;
 }
@@ -402,8 +474,8 @@ pub fn has_bf16() -> bool {
 pub fn lanes() -> usize {
     #[cfg(target_arch = "x86_64")]
     match instructions() {
-        Instructions::Avx512 | Instructions::Avx512Bf16 => return Avx512::LANES,
-        Instructions::Avx2 => return Avx2::LANES,
+        Instructions::Avx512(_) | Instructions::Avx512Bf16(..) => return Avx512::LANES,
+        Instructions::Avx2(_) => return Avx2::LANES,
         Instructions::Portable => {}
     }
     Portable::LANES
@@ -413,63 +485,61 @@ pub fn lanes() -> usize {
 pub fn name() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     match instructions() {
-        Instructions::Avx512 => return "AVX-512",
-        Instructions::Avx512Bf16 => return "AVX-512 with bf16",
-        Instructions::Avx2 => return "AVX2 and FMA",
+        Instructions::Avx512(_) => return "AVX-512",
+        Instructions::Avx512Bf16(..) => return "AVX-512 with bf16",
+        Instructions::Avx2(_) => return "AVX2 and FMA",
         Instructions::Portable => {}
     }
     if cfg!(target_arch = "aarch64") { "NEON" } else { "portable" }
 }
 
+/// The instruction set that loops run with.
 #[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy)]
 enum Instructions {
     Portable,
-    Avx2,
-    Avx512,
-    Avx512Bf16,
+    Avx2(Avx2),
+    Avx512(Avx512),
+    /// The second is only used by loops over pairs.
+    Avx512Bf16(Avx512, Avx512Bf16),
 }
 
 #[cfg(target_arch = "x86_64")]
 fn instructions() -> Instructions {
     static CHOICE: std::sync::OnceLock<Instructions> = std::sync::OnceLock::new();
     *CHOICE.get_or_init(|| {
-        let best = if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
-            Instructions::Portable
-        } else if !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")) {
-            Instructions::Avx2
-        } else if !is_x86_feature_detected!("avx512bf16") {
-            Instructions::Avx512
-        } else {
-            Instructions::Avx512Bf16
-        };
         // To compare them, and to keep clear of a processor that slows down under wide vectors.
         let limit = match std::env::var("MBCONV_CPU").as_deref() {
-            Ok("portable") => Instructions::Portable,
-            Ok("avx2") => Instructions::Avx2,
-            Ok("avx512") => Instructions::Avx512,
-            _ => Instructions::Avx512Bf16,
+            Ok("portable") => 0,
+            Ok("avx2") => 1,
+            Ok("avx512") => 2,
+            _ => 3,
         };
-        best.min(limit)
+        match (Avx2::detect(), Avx512::detect(), Avx512Bf16::detect()) {
+            (_, Some(wide), Some(paired)) if limit >= 3 => Instructions::Avx512Bf16(wide, paired),
+            (_, Some(wide), _) if limit >= 2 => Instructions::Avx512(wide),
+            (Some(machine), ..) if limit >= 1 => Instructions::Avx2(machine),
+            _ => Instructions::Portable,
+        }
     })
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn run_avx2<L: Loop>(body: L) -> L::Output {
-    body.run::<Avx2>()
+fn run_avx2<L: Loop>(body: L, machine: Avx2) -> L::Output {
+    body.run(machine)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn run_avx512<L: Loop>(body: L) -> L::Output {
-    body.run::<Avx512>()
+fn run_avx512<L: Loop>(body: L, machine: Avx512) -> L::Output {
+    body.run(machine)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512bf16,avx512f,avx512vl,avx2,fma")]
-fn run_avx512_bf16<L: Loop>(body: L) -> L::Output {
-    body.run::<Avx512Bf16>()
+fn run_avx512_bf16<L: Loop>(body: L, machine: Avx512Bf16) -> L::Output {
+    body.run(machine)
 }
 
 /// While it lives, this thread's denormal numbers count as zero.
@@ -484,7 +554,7 @@ impl FlushDenormals {
         /// Denormals are zeros, and results flush to zero.
         const FLUSH: u32 = 1 << 6 | 1 << 15;
         let mut before = 0u32;
-        // SAFETY: every x86-64 has the register; its old value comes back when `self` goes.
+        // SAFETY: every x86-64 has the register, and the result has room for its 32 bits.
         unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut before, options(nostack, preserves_flags)) };
         Self::set(before | FLUSH);
         Self { before }
@@ -497,7 +567,9 @@ impl FlushDenormals {
 
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     fn set(value: u32) {
-        // SAFETY: only the two bits above ever differ from what stood there.
+        // SAFETY: only the two bits above change, and `drop` restores the old value, also when the
+        // loop panics. Rust assumes that these bits are clear when it evaluates constants, so where
+        // denormal numbers occur, a result may depend on optimization; no index or address does.
         unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &value, options(nostack, preserves_flags)) };
     }
 }
@@ -558,7 +630,7 @@ mod tests {
         type Output = Vec<f32>;
 
         #[inline(always)]
-        fn run<M: Machine>(self) -> Vec<f32> {
+        fn run<M: Machine>(self, _: M) -> Vec<f32> {
             self.0.iter().map(|&x| sigmoid::<M>(x)).collect()
         }
     }
@@ -566,8 +638,7 @@ mod tests {
     #[test]
     fn sigmoid_agrees_with_double_precision() {
         let points: Vec<f32> = (-86_000..=86_000).map(|i| i as f32 * 1e-3).collect();
-        for (path, values) in
-            [run(Sigmoids(points.clone())), Sigmoids(points.clone()).run::<Portable>()].iter().enumerate()
+        for (path, values) in [run(Sigmoids(points.clone())), Sigmoids(points.clone()).run(Portable)].iter().enumerate()
         {
             for (x, y) in points.iter().zip(values) {
                 let exact = 1.0 / (1.0 + (-f64::from(*x)).exp());
@@ -584,26 +655,23 @@ mod tests {
         type Output = (Vec<u32>, f32);
 
         #[inline(always)]
-        fn run<M: Machine>(self) -> Self::Output {
+        fn run<M: Machine>(self, _: M) -> Self::Output {
             let count = self.0.len().div_ceil(2);
             let (mut left, mut right) = (vec![f32::NAN; count], vec![f32::NAN; count]);
-            // SAFETY: there is room for as many pairs.
+            let width = M::Vector::WIDTH;
+            let mut lanes = vec![0.0; width];
+            // SAFETY: the machine argument proves the instructions, and all buffers are long enough.
             unsafe {
                 M::pair(self.0.as_ptr(), self.0.len(), left.as_mut_ptr());
                 M::pair(self.1.as_ptr(), self.1.len(), right.as_mut_ptr());
+                let mut sums = M::Vector::splat(0.0);
+                for start in (0..count).step_by(width) {
+                    let valid = width.min(count - start);
+                    let [a, b] = [&left, &right].map(|pairs| M::Vector::load_first(pairs.as_ptr().add(start), valid));
+                    sums = M::add_pair_products(sums, a, b);
+                }
+                sums.store(lanes.as_mut_ptr());
             }
-            let mut sums = M::Vector::splat(0.0);
-            let width = M::Vector::WIDTH;
-            for start in (0..count).step_by(width) {
-                let valid = width.min(count - start);
-                // SAFETY: so many are there.
-                let [a, b] =
-                    [&left, &right].map(|pairs| unsafe { M::Vector::load_first(pairs.as_ptr().add(start), valid) });
-                sums = M::add_pair_products(sums, a, b);
-            }
-            let mut lanes = vec![0.0; width];
-            // SAFETY: there is room for a vector.
-            unsafe { sums.store(lanes.as_mut_ptr()) };
             (left.iter().map(|pair| pair.to_bits()).collect(), lanes.iter().sum())
         }
     }
@@ -615,7 +683,7 @@ mod tests {
         let expected = [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0x7F62, 0xBE9A, 0x7F80];
         let expected: Vec<u32> = expected.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 16).collect();
         for (path, (pairs, _)) in
-            [run_paired(PairProducts(&values, &values)), PairProducts(&values, &values).run::<Portable>()]
+            [run_paired(PairProducts(&values, &values)), PairProducts(&values, &values).run(Portable)]
                 .iter()
                 .enumerate()
         {
@@ -627,9 +695,7 @@ mod tests {
             let values: Vec<f32> = (0..count).map(|i| (i % 7) as f32 - 3.0).collect();
             let others: Vec<f32> = (0..count).map(|i| (i % 5) as f32 - 2.0).collect();
             let exact: f32 = values.iter().zip(&others).map(|(a, b)| a * b).sum();
-            for (_, sum) in
-                [run_paired(PairProducts(&values, &others)), PairProducts(&values, &others).run::<Portable>()]
-            {
+            for (_, sum) in [run_paired(PairProducts(&values, &others)), PairProducts(&values, &others).run(Portable)] {
                 assert_eq!(sum, exact, "{count} numbers");
             }
         }

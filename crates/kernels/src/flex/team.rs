@@ -78,7 +78,7 @@ impl Team<'_> {
     /// Calls `body` with the number and the elements of every `size` of `data`, in any order. The last may be shorter.
     pub fn chunks<T: Send>(self, data: &mut [T], size: usize, body: impl Fn(usize, &mut [T]) + Sync) {
         let data = Chunks::new(data, size);
-        // SAFETY: every piece is called once.
+        // SAFETY: `each` calls every piece once.
         self.each(data.count(), |piece| body(piece, unsafe { data.take(piece) }));
     }
 
@@ -118,7 +118,7 @@ impl<'a, T> Chunks<'a, T> {
     }
 
     /// # Safety
-    /// Each chunk may be taken once.
+    /// The chunk must be one of the `count`, and be taken once.
     #[allow(clippy::mut_from_ref)]
     unsafe fn take(&self, index: usize) -> &mut [T] {
         let from = index * self.size;
@@ -135,7 +135,8 @@ pub struct Board {
     ticket: AtomicU64,
     /// Pieces that are not done.
     left: AtomicUsize,
-    /// What they are pieces of. Written while `left` is 0, read by who has taken a piece.
+    /// The task that the pieces belong to. Written by the thread that raised `left` from 0, while no
+    /// piece can be taken; read by threads that have taken one.
     task: UnsafeCell<Option<Task>>,
     /// Whether a helper panicked.
     failed: AtomicBool,
@@ -148,21 +149,22 @@ struct Task {
     body: *const (dyn Fn(usize) + Sync),
 }
 
-// SAFETY: `task` is written only by the one who leads, while no piece is taken, and published by `ticket`; the body that it
-// points to is `Sync` and outlives all its pieces, see `each`.
+// SAFETY: `task` is written only by the one thread that leads, see `each`, while no piece is taken,
+// and published by `ticket`; the body that it points to is `Sync` and outlives all its pieces.
 unsafe impl Sync for Board {}
 
 impl Board {
     fn each(&self, pieces: usize, body: &(dyn Fn(usize) + Sync)) {
-        assert!(self.left.load(Ordering::Acquire) == 0, "a team does one thing at a time");
         let count = u64::from(u32::try_from(pieces).expect("pieces of work"));
+        // The thread that raises `left` from 0 leads. Others must not touch the task.
+        let leads = self.left.compare_exchange(0, pieces, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        assert!(leads && pieces > 0, "a team does one thing at a time");
         // SAFETY: only the lifetime changes; this function does not return, nor unwind, before all pieces are done.
         let body = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(body)
         };
-        // SAFETY: no piece is left, so nobody reads.
+        // SAFETY: only this thread leads, and no piece can be taken yet, so nobody reads.
         unsafe { *self.task.get() = Some(Task { pieces, body }) };
-        self.left.store(pieces, Ordering::Relaxed);
         let task = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         self.ticket.store(task << 32 | count, Ordering::Release);
         {
@@ -275,6 +277,41 @@ mod tests {
             });
         });
         assert_eq!(sum.into_inner(), 50 * 20 * 21);
+    }
+
+    #[test]
+    fn a_team_that_is_led_twice_at_once_fails() {
+        let lead_twice = |twice: fn(Team, &(dyn Fn() + Sync))| {
+            std::panic::catch_unwind(|| {
+                pool(3).install(|| {
+                    Team::gathered(|team| {
+                        let again = || team.each(3, |_| ());
+                        twice(team, &again);
+                    });
+                })
+            })
+        };
+        assert!(lead_twice(|team, again| team.each(2, |_| again())).is_err(), "in a piece");
+        assert!(lead_twice(|_, again| again()).is_ok(), "one after another");
+    }
+
+    #[test]
+    fn leaders_side_by_side_never_share_a_task() {
+        // Either leader may panic. If not, each of its pieces runs once.
+        for _ in 0..200 {
+            pool(4).install(|| {
+                let board = Board::default();
+                let lead = || {
+                    let sum = AtomicUsize::new(0);
+                    let body = |piece| {
+                        sum.fetch_add(piece, Ordering::Relaxed);
+                    };
+                    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| board.each(9, &body)));
+                    assert!(done.is_err() || sum.into_inner() == 36);
+                };
+                rayon::join(lead, lead);
+            });
+        }
     }
 
     #[test]

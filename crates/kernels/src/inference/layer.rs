@@ -121,11 +121,15 @@ pub struct Added<'a> {
 impl Finish for Added<'_> {
     #[inline(always)]
     fn finish<M: Machine>(self, sums: M::Vector, row: usize, column: usize, valid: usize) -> M::Vector {
-        let residual = self.residual[row * self.channels + column..][..valid].as_ptr();
-        // SAFETY: the slice has `valid` elements, and a full vector is loaded only if its width is
-        // `valid`.
+        let residual = &self.residual[row * self.channels + column..][..valid.min(M::Vector::WIDTH)];
+        // SAFETY: `sums` proves that the processor has M's instructions. A full vector is loaded
+        // only if the slice is as long.
         let residual = unsafe {
-            if valid == M::Vector::WIDTH { M::Vector::load(residual) } else { M::Vector::load_first(residual, valid) }
+            if residual.len() == M::Vector::WIDTH {
+                M::Vector::load(residual.as_ptr())
+            } else {
+                M::Vector::load_first(residual.as_ptr(), residual.len())
+            }
         };
         sums.add(residual)
     }

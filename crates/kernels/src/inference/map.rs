@@ -46,11 +46,17 @@ impl Geometry {
         Self { kernel, stride, out: Map { height, width, channels }, top, sides }
     }
 
+    /// # Panics
+    /// If the map has other channels than the layer, or a window does not fit.
     pub fn of(layer: &Product, map: Map) -> Self {
+        assert_eq!(map.channels, layer.inputs, "the channels of a map and of the layer that it enters");
         Self::new(map, layer.kernel, layer.stride, layer.padding, layer.outputs)
     }
 
+    /// # Panics
+    /// As for [`Self::of`].
     pub fn of_depthwise(layer: &Depthwise, map: Map) -> Self {
+        assert_eq!(map.channels, layer.channels, "the channels of a map and of the layer that it enters");
         Self::new(map, layer.kernel, layer.stride, layer.padding, layer.channels)
     }
 
@@ -84,7 +90,13 @@ impl Stage {
     pub fn output(&self, map: Map) -> Map {
         match self {
             Self::Layer(layer) => Geometry::of(layer, map).out,
-            Self::Block(block) => Map { channels: block.project.outputs, ..block.hidden(map) },
+            Self::Block(block) => {
+                let hidden = block.hidden(map);
+                assert_eq!(hidden.channels, block.project.inputs, "the channels of a map and of its projection");
+                let out = Map { channels: block.project.outputs, ..hidden };
+                assert!(!block.residual || out == map, "a residual {map:?} is added to {out:?}");
+                out
+            }
             Self::Pool => Map { height: 1, width: 1, ..map },
         }
     }

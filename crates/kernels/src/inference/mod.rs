@@ -140,8 +140,8 @@ impl Chain {
     /// Packs the weights.
     ///
     /// # Panics
-    /// If the size of a weight or bias does not match its layer, or a layer's kind does not suit
-    /// its place.
+    /// If the size of a weight or bias does not match its layer, a layer has no channels, window or
+    /// stride, or its kind does not suit its place.
     pub fn new(stages: &[Stage], precision: Precision) -> Self {
         Self { stages: stages.iter().map(|stage| plan::Stage::new(stage, precision)).collect() }
     }

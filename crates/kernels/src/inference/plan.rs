@@ -78,7 +78,11 @@ impl Block {
 }
 
 fn check(layer: &LayerSpec, inputs_per_group: usize) {
-    let LayerSpec { outputs, kernel, weight, bias, .. } = layer;
+    let LayerSpec { inputs, outputs, kernel, stride, weight, bias, .. } = layer;
+    assert!(
+        [inputs, outputs, kernel, stride].iter().all(|size| **size > 0),
+        "a layer needs channels, a window and a stride, not {inputs} to {outputs} channels, kernel {kernel}, stride {stride}"
+    );
     assert_eq!(weight.len(), outputs * inputs_per_group * kernel * kernel, "the weight of a folded layer");
     assert_eq!(bias.len(), *outputs, "the bias of a folded layer");
 }
