@@ -106,6 +106,8 @@ class Server:
         handler = type("Handler", (Handler,), {"hub": self})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
+        # A client that is killed resets its connection.
+        self.server.handle_error = lambda *_: None
         self.address = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -218,11 +220,14 @@ class Campaign:
         self.run(arguments(), cache, allowed)
 
     def cases(self):
-        """Yields name, arguments by output folder, whether the name of the folder is the cache, allowed exit statuses."""
+        """Yields name, arguments for a folder, whether that is the cache, exit statuses, and weight."""
         train = ["train", self.recipe, "--device", "cpu", "--out"]
         finetune = ["finetune", "--weights", self.work / "model.safetensors", "--data", self.work / "data"]
         finetune += ["--epochs", "2", "--set", "checkpoint.minutes=0.001", "--device", "cpu", "--out"]
-        resumed = lambda command, out: command + [out] + (["--resume"] if (out / "recipe.toml").exists() else [])
+
+        def resumed(command, out):
+            return command + [out] + (["--resume"] if (out / "recipe.toml").exists() else [])
+
         url = f"{self.server.address}/nets/net-{self.server.tag[:8]}.pth"
         yield "train", lambda out: resumed(train, out), False, (0,), 3
         yield "finetune", lambda out: resumed(finetune, out), False, (0,), 3
