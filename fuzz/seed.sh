@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 corpus=fuzz/corpus
-mkdir -p "$corpus"/{image,model_file,model_header,weights_file,weights_name}
+mkdir -p "$corpus"/{csv,image,jpeg_crop,model_file,model_header,parquet,tar,weights_file,weights_name,zip}
 run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 mbconv() { cargo run --release --quiet -- "$@"; }
@@ -22,6 +22,11 @@ for layout in torchvision timm; do
     done
 done
 find crates/train/tests/fixtures/{decode,kinds} -type f ! -name '*.rgb.png' -exec cp {} "$corpus/image/" \;
+cp crates/train/tests/fixtures/decode/*.jpg "$corpus/jpeg_crop/"
+cp crates/train/tests/fixtures/{forms/parquet/data,labels}/*.parquet "$corpus/parquet/"
+cp crates/train/tests/fixtures/forms/sample.zip "$corpus/zip/"
+tar -cf "$corpus/tar/folders.tar" -C crates/train/tests/fixtures/forms/folders .
+printf 'image,label\na.png,cat\nb.png,dog\nc.png,cat\n' > "$corpus/csv/names.csv"
 cp crates/train/tests/fixtures/import/*.pth "$corpus/weights_file/"
 printf '%s' 'hf:google/mobilenet_v2_1.0_224@main/model.safetensors' > "$corpus/weights_name/repository"
 printf '%s' 'https://example.org/models/net-0123abcd.pth#sha256=0123abcd' > "$corpus/weights_name/url"

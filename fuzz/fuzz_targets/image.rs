@@ -2,11 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mbconv_train::data::{Decoding, decode};
 
 fuzz_target!(|bytes: &[u8]| {
-    let decoding = Decoding { max_pixels: 1 << 22, ..Decoding::default() };
-    if let Ok(image) = decode(bytes, &decoding) {
-        assert_eq!(image.data.len(), image.width * image.height * 3);
-    }
+    mbconv_fuzz::readers::image(bytes);
 });

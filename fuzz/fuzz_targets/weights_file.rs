@@ -2,13 +2,8 @@
 //! the file's length.
 #![no_main]
 
-use std::path::Path;
-
-use burn::tensor::Device;
 use libfuzzer_sys::fuzz_target;
-use mbconv_train::import::{ImportOptions, from_bytes};
 
 fuzz_target!(|bytes: &[u8]| {
-    let options = ImportOptions::default();
-    let _ = from_bytes(bytes.to_vec(), Path::new("nowhere/efficientnet_b0"), &options, &Device::default());
+    mbconv_fuzz::readers::weights_file(bytes);
 });

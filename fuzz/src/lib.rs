@@ -1,0 +1,4 @@
+//! The bodies of the fuzz targets.
+
+pub mod names;
+pub mod readers;
