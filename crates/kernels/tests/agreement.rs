@@ -1,7 +1,8 @@
-//! Every operation, and every gradient of it, equals its definition in plain tensor operations.
+//! Compares every operation and all of its gradients with its definition in plain tensor
+//! operations.
 //!
-//! In single precision the kernels of the backend run; in double precision the default bodies do. The operations run on Burn's
-//! default device, which `BURN_DEVICE` names, the definitions on the CPU.
+//! Single precision runs the backend's kernels, double precision the default bodies. The operations
+//! run on Burn's default device, which `BURN_DEVICE` selects, the definitions on the CPU.
 
 mod common;
 
@@ -22,17 +23,17 @@ fn layout() -> impl Strategy<Value = Layout> {
     prop_oneof![Just(Layout::Plain), Just(Layout::Permuted), Just(Layout::Sliced)]
 }
 
-/// The precision of maps, and the relative error that it allows.
+/// Generates the precision of feature maps, with the relative error that it allows.
 fn precision() -> impl Strategy<Value = (DType, f64)> {
     let short = [(DType::BF16, 5e-2), (DType::F16, 1e-2)];
     let short = short.into_iter().find(|(dtype, _)| Device::default().supports_dtype(*dtype));
-    // GPUs add up in another order and have no double precision.
+    // GPUs sum in another order and have no double precision.
     let single = (DType::F32, if is_cpu() { 2e-5 } else { 1e-4 });
     let double = if is_cpu() { (DType::F64, 1e-10) } else { single };
     prop_oneof![2 => Just(single), 1 => Just(double), 1 => Just(short.unwrap_or(single))]
 }
 
-/// Kernel, stride, padding, height and width such that the window fits.
+/// Generates kernel, stride, padding, height and width such that the window fits.
 fn window() -> impl Strategy<Value = (usize, usize, usize, [usize; 2])> {
     (prop_oneof![Just(1usize), Just(3), Just(5), Just(7)], 1usize..=3)
         .prop_flat_map(|(kernel, stride)| (Just(kernel), Just(stride), 0..=kernel))
@@ -50,7 +51,7 @@ fn is_cpu() -> bool {
     Device::default() == Device::flex()
 }
 
-/// What the operation should give, by its definition on the CPU.
+/// Computes the expected results by the definition on the CPU.
 fn define(
     maps: &[Tensor<4>],
     vectors: &[Tensor<1>],
@@ -62,18 +63,19 @@ fn define(
     differentiate(&maps, &vectors, operation)
 }
 
-/// The same numbers on a device, in no less than single precision.
+/// Copies a tensor to a device, in at least single precision.
 fn at<const D: usize>(device: &Device, tensor: &Tensor<D>) -> Tensor<D> {
     Tensor::from_data(tensor.to_data(), (device, parameters(tensor.dtype())))
 }
 
-/// The precision of weights and vectors for maps of `dtype`.
+/// Returns the precision of weights and vectors for feature maps of `dtype`.
 fn parameters(dtype: DType) -> DType {
     if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
 }
 
 fn config() -> ProptestConfig {
-    // The same cases every time: near a kink, rounding alone decides a gradient. Elsewhere every shape is compiled first.
+    // Fixed cases, since near a kink rounding alone decides a gradient. Few on GPUs, where every
+    // shape is compiled first.
     let cases = if is_cpu() { 200 } else { 6 };
     ProptestConfig { cases, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -153,13 +155,14 @@ proptest! {
         let place = Place::new(Device::default().autodiff(), dtype);
         let maps = [place.tensor([batch, height, width, channels], layouts[0], seed)];
         let vector = |seed| place.of(parameters(dtype)).tensor([channels], layouts[1], seed);
-        // Scaled so that both kinks of ReLU6 are reached.
+        // Scaled so that values reach both kinks of ReLU6.
         let vectors = [vector(seed + 1) * 3.0, vector(seed + 2) * 3.0];
         let (mean, variance) = match statistics {
             Statistics::Batch => channel_statistics(maps[0].clone()),
             Statistics::Fixed => (vector(seed + 3), vector(seed + 4).abs()),
         };
-        // Large enough that few pixels, whose deviation may be nearly zero, keep the problem well conditioned.
+        // Large enough to keep the problem well conditioned with few pixels, whose deviation may be
+        // almost zero.
         let epsilon = 0.1;
         let apply = |operation: Operation, m: &[Tensor<4>], v: &[Tensor<1>]| {
             let (gamma, beta) = (v[0].clone(), v[1].clone());
@@ -211,7 +214,7 @@ proptest! {
             place.tensor([batch, height, width, channels], layouts[0], seed),
             place.tensor([batch, 1, 1, channels], layouts[1], seed + 1),
         ];
-        // The gate depends on the map as it does in a network, and the map is used twice.
+        // The gate depends on the feature map as in a network, and the feature map is used twice.
         let found = differentiate(&maps, &[], |m, _| {
             excite(m[0].clone(), global_average(m[0].clone()) * m[1].clone()) + excite(m[0].clone(), m[1].clone())
         });
@@ -220,7 +223,7 @@ proptest! {
             reference::excite(m[0].clone(), average * m[1].clone()) + reference::excite(m[0].clone(), m[1].clone())
         });
         assert_close(&found, &expected, 2.0 * tolerance);
-        // A gate that does not learn.
+        // A gate without a gradient.
         let constant = maps[1].clone();
         let found = differentiate(&maps[..1], &[], |m, _| excite(m[0].clone(), constant.clone().detach()));
         let expected = define(&maps[..1], &[], |m, _| reference::excite(m[0].clone(), at(&m[0].device(), &constant)));
@@ -248,7 +251,7 @@ proptest! {
 type Operation = fn(Tensor<4>, Tensor<1>, Tensor<1>, Tensor<1>, Tensor<1>, f64, Statistics, Activation) -> Tensor<4>;
 
 #[test]
-fn a_device_without_autodiff_gives_the_same_output() {
+fn outputs_are_the_same_without_autodiff() {
     for dtype in [DType::F32, DType::F64] {
         let run = |device: Device| {
             let place = Place::new(device, dtype);
@@ -265,7 +268,7 @@ fn a_device_without_autodiff_gives_the_same_output() {
 }
 
 #[test]
-fn gradient_checkpointing_gives_the_same_gradients() {
+fn gradient_checkpointing_keeps_gradients() {
     let run = |device: Device| {
         let place = Place::new(device, DType::F32);
         let maps = [
@@ -276,13 +279,13 @@ fn gradient_checkpointing_gives_the_same_gradients() {
         ];
         let vectors = [place.tensor([4], Layout::Plain, 4), place.tensor([4], Layout::Plain, 5)];
         differentiate(&maps, &vectors, |m, v| {
-            // Operations of Burn that are recomputed stand before and between ours.
+            // Operations of Burn that are recomputed come before and between those of this crate.
             let x = depthwise_conv2d(m[0].clone() * 2.0, m[1].clone(), 1, 1);
             let x = pointwise_conv2d(x.exp().clamp(0.0, 3.0), m[2].clone(), None) * 0.5;
             let (mean, variance) = channel_statistics(x.clone());
             let (gamma, beta) = (v[0].clone(), v[1].clone());
             let x = batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, Statistics::Batch, Activation::Silu);
-            // Reads what is computed once more.
+            // Reads a recomputed activation.
             pointwise_conv2d(x, m[3].clone(), None)
         })
     };
@@ -291,7 +294,7 @@ fn gradient_checkpointing_gives_the_same_gradients() {
 }
 
 #[test]
-fn parameters_learn_in_their_own_precision() {
+fn parameters_get_gradients_in_their_own_precision() {
     let device = Device::flex().autodiff();
     let (maps, single) = (Place::new(device.clone(), DType::BF16), Place::new(device, DType::F32));
     let x = maps.tensor([2, 5, 5, 8], Layout::Plain, 1).require_grad();
@@ -310,7 +313,7 @@ fn parameters_learn_in_their_own_precision() {
 }
 
 #[test]
-fn an_operand_that_is_used_again_keeps_its_values() {
+fn shared_operands_keep_their_values() {
     let place = Place::new(Device::flex(), DType::F32);
     let x = place.tensor([1, 4, 4, 8], Layout::Plain, 1);
     let before = values(x.clone());
@@ -322,7 +325,7 @@ fn an_operand_that_is_used_again_keeps_its_values() {
     let excited = values(excite(x.clone(), gate()));
     assert_ne!(excited, before);
     assert_eq!(values(x.clone()), before);
-    // The last one to use it may compute in its place.
+    // The last use may compute in place.
     assert_eq!(values(excite(x, gate())), excited);
 }
 
@@ -351,9 +354,9 @@ fn relu_and_relu6_have_no_gradient_at_their_kinks() {
     }
 }
 
-/// Many tensors of many sizes, some held by someone else, whose values must stay.
+/// Uses many tensors of many sizes, some of them shared, whose values must stay unchanged.
 #[test]
-fn tensors_move_together_as_each_does_alone() {
+fn optimizer_steps_of_many_tensors_match_single_steps() {
     let device = Device::default();
     let rules = [
         Descent::Sgd { decay: 0.1, momentum: 0.0, nesterov: false, lr: 0.3 },
@@ -380,7 +383,8 @@ fn tensors_move_together_as_each_does_alone() {
         }
         assert_eq!(found.len(), expected.len(), "{what}");
     };
-    // With its own numbers; with another rule's of its kind in the device's memory, which stand for them.
+    // With the rule's own numbers, and with numbers in the device's memory that replace those of
+    // another rule of its kind.
     let cases = rules.into_iter().zip([0, 1, 1, 2, 2]).flat_map(|case| [(case, false), (case, true)]);
     for ((rule, moments), later) in cases {
         let what = format!("{rule:?}, {later}");
@@ -418,7 +422,7 @@ fn tensors_move_together_as_each_does_alone() {
         }
         assert_eq!(read(lower(held)), before[..20], "{what}");
     }
-    // Whatever is not in single precision stays what it is.
+    // Tensors in other precisions keep their precision.
     let double = || Tensor::<1>::ones([3], &Device::flex()).cast(DType::F64).into_dispatch();
     let lists = Descending { parameters: vec![double()], gradients: vec![double()], moments: Default::default() };
     let (moved, _) = descend(lists, Descent::Sgd { decay: 0.0, momentum: 0.0, nesterov: false, lr: 0.25 }, None);
@@ -438,7 +442,7 @@ fn tensors_move_together_as_each_does_alone() {
         close(&found, &expected, "averages");
         assert_eq!(read(lower(others)), numbers(1)[..held]);
     }
-    // Memory is overwritten for whoever holds it, where it is a GPU's.
+    // GPUs overwrite even shared memory.
     let targets = upload(&numbers(1));
     let others = targets.clone();
     assert_eq!(read(overwrite(lower(targets), lower(upload(&numbers(2))))), numbers(2));
@@ -447,7 +451,7 @@ fn tensors_move_together_as_each_does_alone() {
     }
 }
 
-/// A rule of the same kind with other numbers.
+/// Returns a rule of the same kind with other numbers.
 fn changed(rule: Descent) -> Descent {
     match rule {
         Descent::Sgd { momentum, nesterov, .. } => Descent::Sgd { decay: 9.0, momentum, nesterov, lr: 9.0 },

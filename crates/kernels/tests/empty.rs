@@ -1,5 +1,5 @@
-//! Operations on tensors with zero-sized dimensions return empty results and gradients, or zeros
-//! where they sum over nothing.
+//! Operations on feature maps without images, pixels or channels: results and gradients are empty,
+//! or zero for empty sums.
 
 mod common;
 
@@ -14,12 +14,12 @@ use mbconv_kernels::{
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
-/// Sides of which at least one is zero.
+/// Generates sides of which at least one is zero.
 fn sides<const N: usize>() -> impl Strategy<Value = [usize; N]> {
     prop::array::uniform::<_, N>(0usize..3).prop_filter("no side is zero", |sides| sides.contains(&0))
 }
 
-/// Kernel, stride and padding, such that the window fits into the padding alone.
+/// Generates kernel, stride and padding such that the window fits into the padding alone.
 fn window() -> impl Strategy<Value = (usize, usize, usize)> {
     prop::sample::select(vec![(1, 1, 1), (1, 2, 1), (2, 1, 1), (3, 2, 2), (5, 1, 3)])
 }
@@ -40,8 +40,8 @@ fn vector(length: usize, seed: u64) -> Tensor<1> {
     place().tensor([length], Layout::Plain, seed)
 }
 
-/// Asserts that the output has the given shape, each gradient that of its operand, and all elements
-/// are zero.
+/// Asserts that the output has the shape `output`, that each gradient has the size of its operand,
+/// and that all elements are zero.
 fn assert_zeros(
     output: [usize; 4],
     maps: &[Tensor<4>],

@@ -1,7 +1,7 @@
-//! Every gradient equals the central difference of its operation, in double precision.
+//! Compares every gradient with the central difference of its operation, in double precision.
 //!
-//! The other tests compare the backward passes with those that automatic differentiation derives from the definitions; this
-//! one needs no derivative at all. Single precision is held to double precision by them.
+//! The other tests compare the backward passes with automatic differentiation of the definitions,
+//! and single with double precision. This test needs no derivative at all.
 
 mod common;
 
@@ -13,7 +13,8 @@ use mbconv_kernels::{
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
-/// Half the difference: its square is what the quotient is off by, the unit of rounding divided by it what rounding adds.
+/// Half of the difference. The error of the quotient is its square, plus the rounding unit divided
+/// by it.
 const STEP: f64 = 1e-5;
 const TOLERANCE: f64 = 1e-7;
 
@@ -21,7 +22,7 @@ fn place() -> Place {
     Place::new(Device::flex().autodiff(), DType::F64)
 }
 
-/// The tensor with `by` added to its element `index`.
+/// Returns the tensor with `by` added to its element `index`.
 fn moved<const D: usize>(tensor: &Tensor<D>, index: usize, by: f64) -> Tensor<D> {
     let mut numbers = values(tensor.clone());
     numbers[index] += by;
@@ -106,7 +107,7 @@ proptest! {
     fn normalisation(
         [batch, height, width, channels] in [1usize..4, 1usize..4, 1usize..4, 1usize..5],
         statistics in prop_oneof![Just(Statistics::Batch), Just(Statistics::Fixed)],
-        // The others have kinks, where there is no derivative.
+        // The other activations have kinks without a derivative.
         activation in prop_oneof![Just(Activation::Identity), Just(Activation::Silu)],
         seed in 0u64..1000,
     ) {
@@ -115,7 +116,7 @@ proptest! {
         let vector = |seed| place.tensor([channels], Layout::Plain, seed);
         let fixed = (vector(seed + 3), vector(seed + 4).abs());
         check(&[x], &[vector(seed + 1), vector(seed + 2)], |m, v| {
-            // With the statistics of the batch, they move along with the map.
+            // Batch statistics move along with the feature map.
             let (mean, variance) = match statistics {
                 Statistics::Batch => channel_statistics(m[0].clone()),
                 Statistics::Fixed => fixed.clone(),

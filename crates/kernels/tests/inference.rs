@@ -1,4 +1,4 @@
-//! A chain computes what its layers compute one by one, in any size, on any number of threads.
+//! Compares a chain with its layers computed one by one, for any size and number of threads.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation::sigmoid};
 use mbconv_kernels::{
@@ -8,7 +8,7 @@ use mbconv_kernels::{
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
-/// Numbers between -1 and 1, by linear congruence.
+/// Returns numbers between -1 and 1, from a linear congruential generator.
 fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = move || {
@@ -45,7 +45,7 @@ fn pointwise(channels: [usize; 2], activation: Activation, seed: u32) -> Layer {
     layer(Kind::Pointwise, channels, (1, 1, Padding::Even(0)), activation, seed)
 }
 
-/// In double precision.
+/// Creates a tensor in double precision.
 fn tensor<const D: usize>(data: &[f32], shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(TensorData::new(data.to_vec(), shape), (&Device::flex(), DType::F64))
 }
@@ -106,7 +106,7 @@ fn window() -> impl Strategy<Value = (usize, usize, Padding)> {
     })
 }
 
-/// A block of `inputs` channels.
+/// Generates a block with `inputs` input channels.
 fn block(inputs: usize) -> impl Strategy<Value = Block> {
     let shape = (1usize..70, 1usize..50, prop::option::of(1usize..9), window(), activation());
     (shape, any::<bool>(), any::<bool>(), any::<bool>(), 0u32..1000).prop_map(
@@ -119,7 +119,7 @@ fn block(inputs: usize) -> impl Strategy<Value = Block> {
                 (false, true) => Some(pointwise([inputs, hidden], activation, seed)),
                 (false, false) => None,
             };
-            // An even window without a stride of its own loses a line under even padding.
+            // Without stride, an even window with even padding changes the size of the feature map.
             let residual = stays && (window.0 % 2 == 1 || window.2 == Padding::Same);
             Block {
                 expand,
@@ -162,7 +162,7 @@ proptest! {
     })]
 
     #[test]
-    fn a_chain_is_its_layers(stages in chain(), batch in 1usize..5, [height, width] in [4usize..24, 4usize..24], seed in 0u32..1000) {
+    fn chains_match_their_layers(stages in chain(), batch in 1usize..5, [height, width] in [4usize..24, 4usize..24], seed in 0u32..1000) {
         let Stage::Layer(stem) = &stages[0] else { unreachable!() };
         let size = [batch, height, width, stem.inputs];
         let images = numbers(size.iter().product(), seed);
@@ -182,7 +182,7 @@ proptest! {
         let chain = Chain::new(&stages, Precision::Bf16);
         let (found, _) = threads(1).install(|| chain.run(&images, size));
         for (found, expected) in found.iter().zip(&expected) {
-            // A few roundings to 8 bits, one after another.
+            // A few successive roundings to 8 bits.
             prop_assert!((f64::from(*found) - expected).abs() < 4e-2 * scale, "bf16: {} {}", found, expected);
         }
         let (again, _) = threads(3).install(|| chain.run(&images, size));
@@ -191,14 +191,14 @@ proptest! {
 }
 
 #[test]
-fn an_empty_batch_gives_nothing() {
+fn an_empty_batch_has_an_empty_result() {
     let stages = [Stage::Layer(pointwise([3, 5], Activation::Relu6, 1)), Stage::Pool];
     assert_eq!(Chain::new(&stages, Precision::F32).run(&[], [0, 4, 4, 3]), (vec![], [0, 1, 1, 5]));
 }
 
 #[test]
-fn maps_of_many_bands_are_whole() {
-    // A line of the expanded map fills a band, so that every line is computed by itself.
+fn feature_maps_of_many_bands_are_complete() {
+    // A line of the expanded feature map fills a band, so that every line is computed separately.
     let block = Block {
         expand: Some(pointwise([8, 96], Activation::Relu6, 1)),
         depthwise: Some(layer(Kind::Depthwise, [96; 2], (3, 1, Padding::Even(1)), Activation::Relu6, 2)),

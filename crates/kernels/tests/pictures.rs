@@ -1,11 +1,12 @@
-//! Operations on a batch of pictures give what each gives alone, on Burn's default device, which `BURN_DEVICE` names.
+//! Operations on a batch of images have the same result as on each image alone, on Burn's default
+//! device, which `BURN_DEVICE` selects.
 
 use burn::tensor::Device;
 use mbconv_kernels::pictures::{
     Area, Interpolation, Operation, RgbPixels, Sampling, channels, from_channels, packed, perform,
 };
 
-/// Pictures with flat, smooth and noisy parts, all different.
+/// Returns different images with flat, smooth and noisy parts.
 fn pictures(count: usize, width: usize, height: usize) -> Vec<RgbPixels> {
     let picture = |index: usize| {
         let mut state = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(index as u64 + 1);
@@ -28,8 +29,9 @@ fn pictures(count: usize, width: usize, height: usize) -> Vec<RgbPixels> {
     (0..count).map(picture).collect()
 }
 
-/// Every operation, also where it does nothing or too much, and how far values may lie from those of the processor: not at all, or
-/// a unit, but for a hue of 8 bits, which is a fortieth of a colour.
+/// Returns every operation, including arguments without effect or out of range, with the allowed
+/// difference from the CPU: none, or 1 of 255. For hue it is 6, since one step of an 8-bit hue
+/// changes a color by a fortieth of its range.
 fn operations(width: usize, height: usize) -> Vec<(Operation, u8)> {
     use Operation as O;
     let area = Area { left: width / 4, top: height / 5, width: width / 2, height: height / 3 };
@@ -72,7 +74,7 @@ fn operations(width: usize, height: usize) -> Vec<(Operation, u8)> {
     ]
 }
 
-/// On the device, and as bytes again.
+/// Applies operations on the device and returns the bytes.
 fn perform_there(pictures: &[RgbPixels], operations: Vec<(Operation, Sampling)>) -> Vec<u8> {
     let [width, height] = [pictures[0].width, pictures[0].height];
     let bytes = pictures.iter().flat_map(|picture| picture.data.clone()).collect();
@@ -80,9 +82,9 @@ fn perform_there(pictures: &[RgbPixels], operations: Vec<(Operation, Sampling)>)
     channels(perform(there, operations)).into_data().convert::<u8>().try_to_vec().unwrap()
 }
 
-/// A batch in which every picture has another operation, at several sizes, odd ones and single lines among them.
+/// Each image has another operation, at several sizes, including odd ones and single lines.
 #[test]
-fn each_picture_has_its_own_operation() {
+fn batch_operations_match_single_images() {
     for (width, height) in [(33, 28), (64, 64), (1, 9), (7, 2), (2, 7)] {
         let operations = operations(width, height);
         let pictures = pictures(operations.len(), width, height);
@@ -101,7 +103,7 @@ fn each_picture_has_its_own_operation() {
                     eprintln!("{what}");
                 }
                 assert!(worst <= most, "{what}");
-                // Auto-contrast moves whole values, the others single pixels.
+                // Auto-contrast changes whole values, the others single pixels.
                 assert!(apart * 50 <= expected.len() || *operation == Operation::AutoContrast, "{what}");
             }
         }
@@ -109,7 +111,7 @@ fn each_picture_has_its_own_operation() {
 }
 
 #[test]
-fn bytes_survive_the_way_there_and_back() {
+fn packing_to_a_device_preserves_bytes() {
     for shape in [[1, 1, 1], [2, 3, 5], [3, 4, 4]] {
         let count = shape.iter().product::<usize>() * 3;
         let bytes: Vec<u8> = (0..count).map(|index| (index * 37 + 128) as u8).collect();
@@ -122,7 +124,7 @@ fn bytes_survive_the_way_there_and_back() {
 
 #[test]
 #[should_panic(expected = "an operation for each picture")]
-fn operations_are_as_many_as_pictures() {
+fn a_missing_operation_panics() {
     let pictures = packed(vec![0; 12], [1, 2, 2], &Device::default());
     perform(pictures, Vec::new());
 }

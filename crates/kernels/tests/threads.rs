@@ -1,4 +1,4 @@
-//! Results do not depend on the number of threads, bit for bit.
+//! Results are bit-identical for any number of threads.
 
 mod common;
 
@@ -10,7 +10,7 @@ use mbconv_kernels::{
 };
 
 #[test]
-fn one_thread_and_many_give_the_same_bits() {
+fn results_are_bit_identical_for_any_number_of_threads() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
         pool.install(|| {
@@ -36,7 +36,8 @@ fn one_thread_and_many_give_the_same_bits() {
     };
     let one = run(1);
     for threads in [2, 3, 7] {
-        // Everything but the image's gradient, which Burn's own transposed convolution computes.
+        // All results except the gradient of the image, which Burn's own transposed convolution
+        // computes.
         for (which, (a, b)) in one.iter().zip(run(threads)).enumerate().filter(|(which, _)| *which != 1) {
             assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()), "result {which} with {threads} threads");
         }

@@ -1,8 +1,9 @@
-//! Batch normalisation with activation: statistics, forward, and gradients.
+//! Batch-norm with activation: statistics, forward pass and gradients.
 //!
-//! A map [N, H, W, C] is one long run of periods of C elements. Short periods are joined into longer ones, so that even
-//! few channels fill wide vectors, and the run is cut into chunks of whole periods that stay in a core's cache. The cut
-//! depends on the shape alone, and chunks are combined in order and in double precision: the bits do not depend on the
+//! A feature map [N, H, W, C] is one long sequence of periods of C elements. Short periods are
+//! joined into longer ones, so that even few channels fill wide vectors, and the sequence is cut
+//! into chunks of whole periods that stay in a core's cache. The cut depends only on the shape, and
+//! chunks are combined in order and in double precision, so that results are bit-identical for any
 //! number of threads.
 
 use std::mem::MaybeUninit;
@@ -16,12 +17,12 @@ use super::{
 };
 use crate::{Normalisation, Statistics, synchronise};
 
-/// Elements that a period should have at least.
+/// Minimum number of elements in a period.
 const PERIOD: usize = 128;
-/// Elements that a chunk should have at least: a few chunk-long streams fit into a second-level cache.
+/// Minimum number of elements in a chunk; a few streams of this length fit into the L2 cache.
 const CHUNK: usize = 1 << 15;
 
-/// The cut of a map.
+/// Cut of a feature map into chunks.
 #[derive(Clone, Copy)]
 struct Cut {
     channels: usize,
@@ -38,12 +39,12 @@ impl Cut {
         Self { channels, period, chunk: period * CHUNK.div_ceil(period) }
     }
 
-    /// A vector over the channels, repeated through a period.
+    /// Repeats a vector over the channels through a period.
     fn repeat(self, vector: impl ExactSizeIterator<Item = f32> + Clone) -> Vec<f32> {
         if vector.len() == 0 { Vec::new() } else { vector.cycle().take(self.period).collect() }
     }
 
-    /// Adds the elements of a period to its channels.
+    /// Adds the elements of a period to the sums of their channels.
     fn fold(self, period: &[f32], sums: &mut [f64]) {
         for channels in period.chunks_exact(self.channels) {
             sums.iter_mut().zip(channels).for_each(|(sum, value)| *sum += f64::from(*value));
@@ -51,10 +52,11 @@ impl Cut {
     }
 }
 
-/// Mean and biased variance of each of `channels` channels; zeros if there are no pixels.
+/// Returns the mean and the biased variance of each of `channels` channels; zeros if there are no
+/// pixels.
 ///
 /// # Panics
-/// If the length of `x` is not a multiple of the channels.
+/// If the length of `x` is not a multiple of `channels`.
 pub fn statistics(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
     assert!(x.len().is_multiple_of(channels), "{} elements with {channels} channels", x.len());
     let cut = Cut::new(channels);
@@ -66,7 +68,7 @@ pub fn statistics(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
     (mean.take(channels).collect(), variance.take(channels).collect())
 }
 
-/// Mean and summed squared deviation from it of each channel.
+/// Mean of each channel, and sum of squared deviations from it.
 struct Moments {
     count: f64,
     mean: Vec<f64>,
@@ -74,7 +76,7 @@ struct Moments {
 }
 
 impl Moments {
-    /// Two passes, of which the second finds the chunk in the cache.
+    /// Uses two passes; in the second the chunk is in the cache.
     fn of(chunk: &[f32], cut: Cut) -> Self {
         let count = (chunk.len() / cut.channels) as f64;
         let zeros = vec![0.0; cut.period];
@@ -85,7 +87,7 @@ impl Moments {
         let centre = cut.repeat(rounded.iter().copied());
         let mut deviations = vec![0.0; cut.channels];
         cut.fold(&simd::run(Sums::<true> { chunk, centre: &centre }), &mut deviations);
-        // The deviations are from the rounded mean.
+        // The deviations are measured from the rounded mean.
         for ((deviation, mean), rounded) in deviations.iter_mut().zip(&mean).zip(&rounded) {
             let error = mean - f64::from(*rounded);
             *deviation = (*deviation - count * error * error).max(0.0);
@@ -93,7 +95,7 @@ impl Moments {
         Self { count, mean, deviations }
     }
 
-    /// Chan's formula.
+    /// Combines two measurements by Chan's formula.
     fn join(mut self, other: Self) -> Self {
         let count = self.count + other.count;
         let share = other.count / count;
@@ -106,7 +108,7 @@ impl Moments {
         self
     }
 
-    /// Those of all processes.
+    /// Returns the moments over all processes.
     fn synchronise(mut self) -> Self {
         if !synchronise::is_on() {
             return self;
@@ -123,7 +125,7 @@ impl Moments {
     }
 }
 
-/// For each element of a period, the sum of `x - centre` over the chunk, or of its square.
+/// For each element of a period, sums `x - centre`, or its square, over the chunk.
 struct Sums<'a, const SQUARE: bool> {
     chunk: &'a [f32],
     centre: &'a [f32],
@@ -159,7 +161,8 @@ pub struct Vectors<'a> {
     pub variance: &'a [f32],
 }
 
-/// [`Vectors`], repeated through a period, with the inverse deviation instead of the variance.
+/// [`Vectors`], repeated through a period, with the inverse standard deviation instead of the
+/// variance.
 struct Periods {
     gamma: Vec<f32>,
     beta: Vec<f32>,
@@ -171,7 +174,7 @@ impl Vectors<'_> {
     /// Returns the number of channels of `x`.
     ///
     /// # Panics
-    /// If its length is not a multiple of the channels, or the vectors differ in length.
+    /// If the length of `x` is not a multiple of the channels, or the vectors differ in length.
     fn channels_of(self, x: &[f32]) -> usize {
         let Self { gamma, beta, mean, variance } = self;
         let channels = gamma.len();
@@ -194,11 +197,11 @@ impl Periods {
     }
 }
 
-/// Where a result goes: into memory of its own, or over the operand that it replaces.
+/// Destination of a result: new memory, or the memory of the operand.
 pub enum Place<'a> {
-    /// A new buffer, made from this operand.
+    /// A new buffer, initialized from this operand.
     New(&'a [f32]),
-    /// The operand itself.
+    /// The operand's own memory.
     Over(&'a mut [f32]),
 }
 
@@ -210,8 +213,8 @@ impl Place<'_> {
         }
     }
 
-    /// Runs `body` on every chunk of the operand, with the index of the chunk. Chunks of a new buffer are copied first:
-    /// `body` finds them in the cache.
+    /// Runs `body` on every chunk of the operand, with the chunk's index. Chunks of a new buffer
+    /// are copied right before, so that `body` finds them in the cache.
     fn for_each_chunk(self, length: usize, body: impl Fn(usize, &mut [f32]) + Sync) -> Option<Vec<f32>> {
         match self {
             Self::Over(data) => {
@@ -230,10 +233,10 @@ impl Place<'_> {
     }
 }
 
-/// The normalised map in place of `x`: a new buffer, if that is the place.
+/// Normalizes and activates `x`. Returns a new buffer for `Place::New`.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn forward(x: Place, vectors: Vectors, normalisation: Normalisation) -> Option<Vec<f32>> {
     struct Body<'a>(Place<'a>, Vectors<'a>, f64);
     impl WithCurve for Body<'_> {
@@ -275,20 +278,20 @@ impl<A: Curve> Loop for Forward<'_, A> {
     }
 }
 
-/// The gradients of the normalisation.
+/// The gradients of a batch-norm.
 pub struct Gradients {
-    /// Of the map, unless it went over the gradient of the output.
+    /// Gradient of the feature map, unless it replaced the gradient of the output.
     pub x: Option<Vec<f32>>,
-    /// Of the scale.
+    /// Gradient of the scale.
     pub gamma: Vec<f32>,
-    /// Of the shift.
+    /// Gradient of the shift.
     pub beta: Vec<f32>,
 }
 
-/// The gradients of map, scale and shift, given the `gradient` of the output.
+/// Returns the gradients of feature map, scale and shift, from the `gradient` of the output.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn gradients(x: &[f32], gradient: Place, vectors: Vectors, normalisation: Normalisation) -> Gradients {
     struct Body<'a>(&'a [f32], Place<'a>, Vectors<'a>, Normalisation);
     impl WithCurve for Body<'_> {
@@ -323,7 +326,8 @@ fn gradients_with<A: Curve>(
     }
     let [gamma, beta] = sums;
 
-    // Of training, what the gradient owes to the mean and variance of the input: its own mean, and its slope over x.
+    // For batch statistics, the part of the gradient that flows through the mean and the variance
+    // of the input: the gradient's mean, and its slope over the normalized input.
     let mut owed = vec![0.0; 2 * channels];
     if normalisation.statistics == Statistics::Batch {
         let count = (x.len() / channels.max(1)) as f64;
@@ -342,7 +346,7 @@ fn gradients_with<A: Curve>(
     Gradients { x, gamma: narrow(gamma), beta: narrow(beta) }
 }
 
-/// For each element of a period, the chunk's sums for the gradients of scale and shift.
+/// For each element of a period, sums the gradients of scale and shift over a chunk.
 struct GradientSums<'a, A> {
     x: &'a [f32],
     gradient: &'a [f32],
@@ -376,7 +380,7 @@ impl<A: Curve> Loop for GradientSums<'_, A> {
     }
 }
 
-/// The gradient of the input over that of the output.
+/// Replaces the gradient of the output by the gradient of the input.
 struct InputGradient<'a, A> {
     x: &'a [f32],
     gradient: &'a mut [f32],

@@ -1,5 +1,5 @@
-//! New memory that is written once: zeroing it first would cost as much as many a kernel. And memory that begins where a
-//! line of the cache does.
+//! New memory that is written only once, since zeroing it first would cost as much as many a
+//! kernel; and memory aligned to cache lines.
 
 use std::{
     mem::MaybeUninit,
@@ -8,15 +8,16 @@ use std::{
 
 use rayon::prelude::*;
 
-/// Numbers in a line of the cache.
+/// Number of values in a cache line.
 const LINE: usize = 16;
 
-/// A line of the cache.
+/// A cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
-/// Numbers that begin where a line of the cache does: vectors as wide as a line are twice as slow to load across two.
+/// Values aligned to a cache line. Loads of vectors as wide as a cache line are half as fast if
+/// they cross two lines.
 #[derive(Clone, Debug, Default)]
 pub struct Aligned {
     lines: Vec<Line>,
@@ -24,12 +25,13 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// Zeros.
+    /// Creates zeros.
     pub fn zeros(length: usize) -> Self {
         Self { lines: vec![Line([0.0; LINE]); length.div_ceil(LINE)], length }
     }
 
-    /// The first `length` elements, whatever they hold; more of them, if need be.
+    /// Returns the first `length` elements with unspecified values, and grows the memory if
+    /// necessary.
     pub fn room(&mut self, length: usize) -> &mut [f32] {
         if self.length < length {
             self.lines.resize(length.div_ceil(LINE), Line([0.0; LINE]));
@@ -51,7 +53,7 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: the lines, which are nothing but numbers one after another, are at least as many.
+        // SAFETY: the lines consist only of consecutive values, at least `length` of them.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
     }
 }
@@ -63,7 +65,7 @@ impl DerefMut for Aligned {
     }
 }
 
-/// A vector of `length` elements that `fill` writes.
+/// Creates a vector of `length` elements that `fill` writes.
 ///
 /// # Safety
 /// `fill` must write every element.
@@ -75,7 +77,7 @@ pub unsafe fn filled(length: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) 
     data
 }
 
-/// The sum of the arrays that follow one another in `partials`, from first to last, into all of `out`.
+/// Sums the consecutive arrays in `partials`, from first to last, and writes all of `out`.
 fn add_in_order(partials: &[f32], out: &mut [MaybeUninit<f32>]) {
     let length = out.len();
     const CHUNK: usize = 4096;
@@ -89,7 +91,7 @@ fn add_in_order(partials: &[f32], out: &mut [MaybeUninit<f32>]) {
     });
 }
 
-/// The same, in new memory.
+/// Returns the sum of the consecutive arrays in `partials`, from first to last.
 pub fn sum_in_order(partials: &[f32], length: usize) -> Vec<f32> {
     // SAFETY: `add_in_order` writes every element.
     unsafe { filled(length, |out| add_in_order(partials, out)) }

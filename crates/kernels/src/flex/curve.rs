@@ -1,13 +1,13 @@
-//! Activations and their derivatives, for one element, to be compiled into loops.
+//! Activations and their derivatives for one element, to be compiled into loops.
 
 use super::simd::{Machine, exp, multiply_add, sigmoid};
 use crate::{Activation, activation::RELU6_MAX};
 
-/// An activation as a type, so that each loop is compiled for each.
+/// An activation as a type, so that each loop is compiled for each activation.
 pub trait Curve: Copy + Send + Sync {
-    /// The activation at `z`.
+    /// Returns the activation at `z`.
     fn value<M: Machine>(self, z: f32) -> f32;
-    /// Its derivative.
+    /// Returns the derivative at `z`.
     fn slope<M: Machine>(self, z: f32) -> f32;
 }
 
@@ -24,19 +24,19 @@ pub struct Relu6;
 #[derive(Clone, Copy)]
 pub struct Silu;
 
-/// The gate of squeeze-and-excitation, which is no activation of a layer.
+/// The sigmoid gate of squeeze-and-excitation, which is not an activation of a layer.
 #[derive(Clone, Copy)]
 pub struct Sigmoid;
 
-/// Something to be done with any activation.
+/// A function that is generic over the activation.
 pub trait WithCurve {
-    /// What it leaves behind.
+    /// The result.
     type Output;
-    /// Does it.
+    /// Runs it with an activation.
     fn with<A: Curve>(self, activation: A) -> Self::Output;
 }
 
-/// Does `body` with the activation as a type.
+/// Runs `body` with the type of an activation.
 pub fn with<W: WithCurve>(activation: Activation, body: W) -> W::Output {
     match activation {
         Activation::Identity => body.with(Identity),
@@ -58,7 +58,7 @@ impl Curve for Identity {
 }
 
 impl Curve for Relu {
-    // A comparison rather than `max`, so that NaN stays NaN.
+    // Uses a comparison rather than `max`, so that NaN stays NaN.
     #[inline(always)]
     fn value<M: Machine>(self, z: f32) -> f32 {
         if 0.0 > z { 0.0 } else { z }
@@ -70,7 +70,8 @@ impl Curve for Relu {
 }
 
 impl Curve for Relu6 {
-    // Comparisons rather than `clamp`, so that NaN stays NaN; in this order each is one instruction.
+    // Comparisons rather than `clamp`, so that NaN stays NaN. In this order each is one
+    // instruction.
     #[inline(always)]
     fn value<M: Machine>(self, z: f32) -> f32 {
         let z = if 0.0 > z { 0.0 } else { z };

@@ -1,4 +1,5 @@
-//! Dense convolution as a matrix product: the pixels that a window sees are laid out as one row of a matrix.
+//! Dense convolution as a matrix multiplication (im2col): the pixels in a window form one row of a
+//! matrix.
 
 use rayon::prelude::*;
 
@@ -12,22 +13,22 @@ use super::{
 };
 use crate::Window;
 
-/// Elements of the patch matrix that are laid out at a time.
+/// Number of elements of the patch matrix that are unfolded at a time.
 const CHUNK: usize = 1 << 16;
 
-/// How the output is cut: by whole rows, and by the shape alone.
+/// Cut of the output into chunks of whole rows, which depends only on the shape.
 struct Cut {
     window: Window,
     input: Size,
     output: Size,
-    /// Elements of one window: k * k * Ci.
+    /// Number of elements in a window: k * k * Ci.
     patch: usize,
     rows_per_chunk: usize,
 }
 
 impl Cut {
     /// # Panics
-    /// If the sizes do not fit.
+    /// If the sizes do not match.
     fn new(x: &[f32], window: Window, input: Size, output: Size) -> Self {
         let [images, height, width, channels] = input;
         let expected = [images, window.output(height), window.output(width), output[3]];
@@ -38,12 +39,12 @@ impl Cut {
         Self { window, input, output, patch, rows_per_chunk }
     }
 
-    /// Output pixels of a chunk.
+    /// Returns the number of output pixels in a chunk.
     fn pixels(&self) -> usize {
         self.rows_per_chunk * self.output[2]
     }
 
-    /// What the windows of the chunk's `pixels` see: [pixels, k * k * Ci].
+    /// Unfolds the windows of a chunk's `pixels`: [pixels, k * k * Ci].
     fn patches(&self, x: &[f32], chunk: usize, pixels: usize) -> Vec<f32> {
         let Window { kernel, stride, padding } = self.window;
         let [_, height, width, channels] = self.input;
@@ -51,7 +52,7 @@ impl Cut {
         for (index, patch) in patches.chunks_exact_mut(self.patch).enumerate() {
             let (row, column) = (chunk * self.rows_per_chunk + index / self.output[2], index % self.output[2]);
             let (image, row) = (row / self.output[1], row % self.output[1]);
-            // The taps inside the map are one run of pixels of the source.
+            // In each line, the taps inside the feature map are consecutive pixels.
             let left = column * stride;
             let taps = padding.saturating_sub(left).min(kernel)..(width + padding).saturating_sub(left).min(kernel);
             if taps.is_empty() {
@@ -71,10 +72,10 @@ impl Cut {
     }
 }
 
-/// The convolution of `x` with `weight` [Co, Ci, k, k], of the given `output` size.
+/// Convolves `x` with `weight` [Co, Ci, k, k], with the given `output` size.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not match.
 pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
     let cut = Cut::new(x, window, input, output);
     let (outputs, length) = (output[3], elements(output));
@@ -93,10 +94,10 @@ pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: S
     out
 }
 
-/// The gradient of the weight [Co, Ci, k, k], given that of the output.
+/// Returns the gradient of the weight [Co, Ci, k, k], from the gradient of the output.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not match.
 pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
     let cut = Cut::new(x, window, input, output);
     let outputs = output[3];
@@ -115,7 +116,7 @@ pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size,
     swap_inner(&sum_in_order(&partials, weights), outputs, window.kernel * window.kernel, input[3])
 }
 
-/// [outer, rows, columns] → [outer, columns, rows]
+/// Transposes [outer, rows, columns] → [outer, columns, rows].
 fn swap_inner(data: &[f32], outer: usize, rows: usize, columns: usize) -> Vec<f32> {
     (0..outer * rows * columns)
         .map(|i| {

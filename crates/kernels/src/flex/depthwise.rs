@@ -1,7 +1,8 @@
 //! Depthwise convolution, its input gradient, and its weight gradient.
 //!
-//! The first two are one operation: every pixel of the result gathers products of pixels of the source with weights.
-//! Only which ones differs, and [`Taps`] says so for rows and columns.
+//! The first two are one operation: every pixel of the result sums products of source pixels and
+//! weights. They differ only in the pairs of pixels and weights, which [`Taps`] lists for rows and
+//! columns.
 
 use std::mem::MaybeUninit;
 
@@ -13,18 +14,18 @@ use super::{
 };
 use crate::Window;
 
-/// The size of a map: images, rows, columns, channels.
+/// Size of a feature map: images, rows, columns, channels.
 pub type Size = [usize; 4];
 
-/// Returns the number of elements of a map.
+/// Returns the number of elements of a feature map.
 pub fn elements(size: Size) -> usize {
     let product = size.iter().try_fold(1usize, |product, side| product.checked_mul(*side));
     let product = if size.contains(&0) { Some(0) } else { product };
     product.unwrap_or_else(|| panic!("a map {size:?} does not fit into memory"))
 }
 
-/// Panics unless `input` and `output` are the sizes of a depthwise convolution's operand and result,
-/// and the given maps have these sizes.
+/// Panics unless the sizes are those of a depthwise convolution's operand and result, and the
+/// feature maps have these sizes.
 fn check(window: Window, input: Size, output: Size, [inputs, outputs]: [Option<&[f32]>; 2]) {
     let [images, height, width, channels] = input;
     let expected = [images, window.output(height), window.output(width), channels];
@@ -38,13 +39,14 @@ fn check_weight(weight: &[f32], Window { kernel, .. }: Window, [.., channels]: S
     assert_eq!(weight.len(), elements([1, kernel, kernel, channels]), "the weight of a depthwise convolution");
 }
 
-/// For each position along one side of the result: which (tap of the window, position in the source) it gathers.
+/// For each position along one side of the result, the list of (tap of the window, position in the
+/// source) that it sums.
 struct Taps {
     taps: Vec<(usize, usize)>,
     starts: Vec<usize>,
-    /// Away from the borders, a position this much further on gathers with the same taps,
+    /// Away from the borders, a position `period` further on uses the same taps,
     period: usize,
-    /// from positions this much further on.
+    /// at source positions `step` further on.
     step: usize,
 }
 
@@ -53,10 +55,11 @@ impl Taps {
         &self.taps[self.starts[position]..self.starts[position + 1]]
     }
 
-    /// Whether `count` positions from this one on, a period apart, gather with the same taps.
+    /// Returns whether `count` positions from this one on, a period apart, use the same taps.
     ///
-    /// The taps of a position are consecutive, so the first and their number tell them all; and what lies inside the
-    /// source at both ends lies inside between them. Only positions without taps may have others between.
+    /// The taps of a position are consecutive, so their first and their number determine all of
+    /// them. A tap that is inside the source at both ends is inside in between. Only positions
+    /// without taps may have positions with other taps in between.
     fn alike(&self, position: usize, count: usize) -> bool {
         let last = position + (count - 1) * self.period;
         last + 1 < self.starts.len() && {
@@ -74,7 +77,8 @@ impl Taps {
         Self { taps, starts, period, step }
     }
 
-    /// The taps of a convolution: output position `o` sees input `o * stride + tap - padding`.
+    /// Lists the taps of a convolution: output position `o` reads input
+    /// `o * stride + tap - padding`.
     fn forward(window: Window, input: usize, output: usize) -> Self {
         let Window { kernel, stride, padding } = window;
         let positions = (0..output).map(|position| {
@@ -86,7 +90,7 @@ impl Taps {
         Self::collect(1, stride, positions)
     }
 
-    /// The same pairs seen from the input.
+    /// Lists the same pairs from the input's side.
     fn backward(window: Window, input: usize, output: usize) -> Self {
         let Window { kernel, stride, padding } = window;
         let positions = (0..input).map(|position| {
@@ -98,7 +102,8 @@ impl Taps {
         Self::collect(stride, 1, positions)
     }
 
-    /// With taps and positions of the source as offsets into arrays that have `tap` and `source` elements for each.
+    /// Converts taps and source positions to offsets into arrays with `tap` and `source` elements
+    /// for each.
     fn scaled(mut self, tap: usize, source: usize) -> Self {
         for pair in &mut self.taps {
             *pair = (pair.0 * tap, pair.1 * source);
@@ -108,10 +113,10 @@ impl Taps {
     }
 }
 
-/// The convolution of `x` with `weight` [C, 1, k, k], of the given `output` size.
+/// Convolves `x` with `weight` [C, 1, k, k], with the given `output` size.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not match.
 pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
     check(window, input, output, [Some(x), None]);
     check_weight(weight, window, input);
@@ -123,10 +128,10 @@ pub fn forward(x: &[f32], weight: &[f32], window: Window, input: Size, output: S
     gather(x, weight, window.kernel, rows, columns, input, output)
 }
 
-/// The gradient of the input, given that of the output.
+/// Returns the gradient of the input, from the gradient of the output.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not match.
 pub fn input_gradient(gradient: &[f32], weight: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
     check(window, input, output, [None, Some(gradient)]);
     check_weight(weight, window, input);
@@ -138,8 +143,8 @@ pub fn input_gradient(gradient: &[f32], weight: &[f32], window: Window, input: S
     gather(gradient, weight, window.kernel, rows, columns, output, input)
 }
 
-/// Computes all pixels of the result. The operands must have passed the checks, and the taps must be
-/// those of the window and the maps.
+/// Computes all pixels of the result. The operands must have passed the checks, and the taps must
+/// be those of the window and of the feature maps.
 fn gather(
     source: &[f32],
     weight: &[f32],
@@ -166,13 +171,13 @@ fn gather(
     unsafe { filled(length, fill) }
 }
 
-/// [rows, columns] → [columns, rows], where there are `rows` rows.
+/// Transposes a matrix with `rows` rows: [rows, columns] → [columns, rows].
 fn transpose(matrix: &[f32], rows: usize) -> Vec<f32> {
     let columns = matrix.len() / rows.max(1);
     (0..matrix.len()).map(|i| matrix[i % rows * columns + i / rows]).collect()
 }
 
-/// One row of the result.
+/// Computes one row of the result.
 struct GatherRow<'a> {
     /// [width, C]
     out: &'a mut [MaybeUninit<f32>],
@@ -180,7 +185,7 @@ struct GatherRow<'a> {
     source: &'a [f32],
     /// [k * k, C]
     weight: &'a [f32],
-    /// Offsets into the weight and the source, as those of `columns`.
+    /// Offsets into the weight and the source, like those of `columns`.
     rows: &'a [(usize, usize)],
     columns: &'a Taps,
     channels: usize,
@@ -196,7 +201,7 @@ impl Loop for GatherRow<'_> {
         for phase in 0..period.min(width) {
             let mut column = phase;
             while column < width {
-                // Neighbours with the same taps share the loads of the weights.
+                // Neighbors with the same taps share the loads of the weights.
                 column += period
                     * if self.columns.alike(column, 4) {
                         self.pixels::<4, M>(column)
@@ -209,7 +214,7 @@ impl Loop for GatherRow<'_> {
 }
 
 impl GatherRow<'_> {
-    /// All channels of `PIXELS` pixels with the same taps.
+    /// Computes all channels of `PIXELS` pixels with the same taps.
     #[inline(always)]
     fn pixels<const PIXELS: usize, M: Machine>(&mut self, column: usize) -> usize {
         let mut channel = 0;
@@ -219,7 +224,8 @@ impl GatherRow<'_> {
         PIXELS
     }
 
-    /// Channels from `channel` on, `LANES` at a time; returns the first that is left.
+    /// Computes channels from `channel` on, `LANES` at a time, and returns the first remaining
+    /// channel.
     #[inline(always)]
     fn channels<const PIXELS: usize, const LANES: usize, M: Machine>(
         &mut self,
@@ -231,8 +237,8 @@ impl GatherRow<'_> {
             let mut sums = [[0.0f32; LANES]; PIXELS];
             for &(row_weight, row) in self.rows {
                 for &(column_weight, source) in self.columns.of(column) {
-                    // SAFETY: the lengths were checked before `gather`, `Taps` holds taps of the
-                    // window and positions of the source only, `alike` extends this to all
+                    // SAFETY: the lengths were checked before `gather`, `Taps` holds only taps of
+                    // the window and positions of the source, `alike` extends that to all the
                     // pixels, and `channel + LANES` is within the channels.
                     let weights = unsafe { lanes::<LANES>(self.weight, row_weight + column_weight + channel) };
                     let at = row + source + channel;
@@ -255,24 +261,26 @@ impl GatherRow<'_> {
     }
 }
 
-/// `LANES` elements from `at` on.
+/// Returns `LANES` elements from `at` on.
 ///
 /// # Safety
-/// They must lie inside the slice. (Checking costs more than the arithmetic that follows.)
+/// They must be inside the slice. (A check would cost more than the arithmetic that follows.)
 #[inline(always)]
 unsafe fn lanes<const LANES: usize>(slice: &[f32], at: usize) -> [f32; LANES] {
     debug_assert!(at + LANES <= slice.len());
-    // SAFETY: the caller promises that the elements are there; an array is aligned as its elements.
+    // SAFETY: the caller promises that the elements exist; an array has the alignment of its
+    // elements.
     unsafe { slice.as_ptr().add(at).cast::<[f32; LANES]>().read() }
 }
 
-/// Rows of the output whose products one thread adds up before they join the others: at least this many elements.
+/// Minimum number of elements in the output rows that one thread sums up before the sums are
+/// combined.
 const CHUNK: usize = 1 << 16;
 
-/// The gradient of the weight [C, 1, k, k], given that of the output.
+/// Returns the gradient of the weight [C, 1, k, k], from the gradient of the output.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not match.
 pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size, output: Size) -> Vec<f32> {
     check(window, input, output, [Some(x), Some(gradient)]);
     let [images, height, width, channels] = output;
@@ -302,9 +310,9 @@ pub fn weight_gradient(x: &[f32], gradient: &[f32], window: Window, input: Size,
     transpose(&sum_in_order(&partials, weights), window.kernel * window.kernel)
 }
 
-/// One row of the output's gradient with one row of the input.
+/// Correlates one row of the output's gradient with one row of the input.
 struct CorrelateRow<'a> {
-    /// [k, C]: one row of the window.
+    /// Sums [k, C] for one row of the window.
     sums: &'a mut [f32],
     /// [W', C]
     gradient: &'a [f32],
@@ -319,7 +327,7 @@ impl Loop for CorrelateRow<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(mut self, _: M) {
-        // As many taps at a time as have their sums in registers.
+        // Use the most taps whose sums fit into registers.
         let mut tap = 0;
         while tap < self.window.kernel {
             tap += match self.window.kernel - tap {
@@ -332,7 +340,7 @@ impl Loop for CorrelateRow<'_> {
 }
 
 impl CorrelateRow<'_> {
-    /// `TAPS` taps from `tap` on, over all channels.
+    /// Sums `TAPS` taps from `tap` on, over all channels.
     #[inline(always)]
     fn taps<const TAPS: usize, M: Machine>(&mut self, tap: usize) -> usize {
         let mut channel = 0;
@@ -346,14 +354,14 @@ impl CorrelateRow<'_> {
     fn block<const TAPS: usize, const LANES: usize, M: Machine>(&mut self, tap: usize, mut channel: usize) -> usize {
         let Window { stride, padding, .. } = self.window;
         let (output, input) = (self.gradient.len() / self.channels, self.x.len() / self.channels);
-        // Positions where all the taps lie inside the input.
+        // Positions at which all taps are inside the input.
         let first = padding.saturating_sub(tap).div_ceil(stride).min(output);
         let end = (input + padding).checked_sub(tap + TAPS).map_or(0, |last| last / stride + 1).clamp(first, output);
         while channel + LANES <= self.channels {
             let mut sums = [[0.0f32; LANES]; TAPS];
             for position in first..end {
-                // SAFETY: `position` is within the output; from `first` to `end`, all the taps are within the input; and
-                // `channel + LANES` is within the channels.
+                // SAFETY: `position` is within the output; from `first` to `end`, all taps are
+                // within the input; and `channel + LANES` is within the channels.
                 let gradient = unsafe { lanes::<LANES>(self.gradient, position * self.channels + channel) };
                 let at = (position * stride + tap - padding) * self.channels + channel;
                 for (offset, sums) in sums.iter_mut().enumerate() {
@@ -368,8 +376,8 @@ impl CorrelateRow<'_> {
                 for position in (0..first).chain(end..output) {
                     let source = (position * stride + tap + offset).wrapping_sub(padding);
                     if source < input {
-                        // SAFETY: `position` is within the output, `source` within the input, `channel + LANES` within the
-                        // channels.
+                        // SAFETY: `position` is within the output, `source` within the input,
+                        // `channel + LANES` within the channels.
                         let gradient = unsafe { lanes::<LANES>(self.gradient, position * self.channels + channel) };
                         // SAFETY: as above.
                         let x = unsafe { lanes::<LANES>(self.x, source * self.channels + channel) };

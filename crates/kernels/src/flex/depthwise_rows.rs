@@ -1,13 +1,15 @@
-//! Rows of a depthwise convolution from rows that have borders of zeros, so that no pixel is special.
+//! Rows of a depthwise convolution, from rows padded with zeros, so that no pixel needs special
+//! treatment.
 
 use super::{
     curve::Curve,
     simd::{Loop, Machine, Vector},
 };
 
-/// Rows of the result: `activation(bias + Σ weight * source)`.
+/// Computes rows of the result: `activation(bias + Σ weight * source)`.
 ///
-/// A few channels go through all rows before the next do: what several windows see of them is then in the first-level cache.
+/// A few channels pass through all rows before the next channels do, so that inputs shared by
+/// several windows are in the L1 cache.
 pub struct DepthwiseRows<'a, A> {
     /// [rows, W', C]
     pub out: &'a mut [f32],
@@ -15,15 +17,15 @@ pub struct DepthwiseRows<'a, A> {
     pub sources: &'a [&'a [f32]],
     /// [k * k, C]
     pub weight: &'a [f32],
-    /// `[C]`
+    /// Biases `[C]`.
     pub bias: &'a [f32],
-    /// Side of the window.
+    /// Side length of the window.
     pub kernel: usize,
-    /// Source pixels from one pixel of the result to the next.
+    /// Distance in source pixels between pixels of the result.
     pub stride: usize,
-    /// W'
+    /// Width W' of the result.
     pub width: usize,
-    /// Follows.
+    /// The activation that follows.
     pub activation: A,
 }
 
@@ -33,7 +35,7 @@ impl<A: Curve> Loop for DepthwiseRows<'_, A> {
     #[inline(always)]
     fn run<M: Machine>(mut self, _: M) {
         let rows = self.rows_of_result().expect("the operands of depthwise rows");
-        // SAFETY: the machine argument proves the instructions, and the sizes were just checked.
+        // SAFETY: the machine argument proves the instructions, and the sizes were checked.
         unsafe {
             match (self.kernel, self.stride) {
                 (3, 1) => self.rows::<3, 1, M>(rows),
@@ -47,10 +49,10 @@ impl<A: Curve> Loop for DepthwiseRows<'_, A> {
 }
 
 impl<A: Curve> DepthwiseRows<'_, A> {
-    /// Returns the number of rows, or `None` if the sizes of the operands do not fit each other.
+    /// Returns the number of rows, or `None` if the operands do not have matching sizes.
     fn rows_of_result(&self) -> Option<usize> {
         let Self { out, sources, weight, bias, kernel, stride, width, .. } = self;
-        // Source lines or pixels seen from `count` positions.
+        // Number of inputs that `count` positions read along a side.
         let seen = |count: usize| count.checked_sub(1)?.checked_mul(*stride)?.checked_add(*kernel);
         let line = width.checked_mul(bias.len())?;
         let Some(rows) = out.len().checked_div(line) else { return out.is_empty().then_some(0) };
@@ -63,13 +65,13 @@ impl<A: Curve> DepthwiseRows<'_, A> {
     }
 
     /// # Safety
-    /// The processor must have M's instructions, [`Self::rows_of_result`] must return `rows`, and
-    /// kernel and stride must be `K` and `S`.
+    /// The CPU must have M's instructions, [`Self::rows_of_result`] must return `rows`, and kernel
+    /// and stride must be `K` and `S`.
     #[inline(always)]
     unsafe fn rows<const K: usize, const S: usize, M: Machine>(&mut self, rows: usize) {
         let (channels, width) = (self.bias.len(), M::Vector::WIDTH);
         let mut channel = 0;
-        // SAFETY: passed on; the channels are there.
+        // SAFETY: passed on; the channels exist.
         unsafe {
             while channel + 2 * width <= channels {
                 self.channels::<K, S, 2, false, M>(rows, channel);
@@ -85,10 +87,11 @@ impl<A: Curve> DepthwiseRows<'_, A> {
         }
     }
 
-    /// `VECTORS` vectors of channels from `channel` on, the last one in `PART` if so.
+    /// Computes `VECTORS` vectors of channels from `channel` on; with `PART`, the last vector is
+    /// partial.
     ///
     /// # Safety
-    /// As for `rows`; the channels must be there.
+    /// As for `rows`; the channels must exist.
     #[inline(always)]
     unsafe fn channels<const K: usize, const S: usize, const VECTORS: usize, const PART: bool, M: Machine>(
         &mut self,
@@ -99,7 +102,7 @@ impl<A: Curve> DepthwiseRows<'_, A> {
             let mut pixel = 0;
             // SAFETY: passed on; the pixels are within the row.
             unsafe {
-                // The sides of the usual maps are multiples of 7 or of 4.
+                // The sides of common feature maps are multiples of 7 or 4.
                 while pixel + 7 <= self.width {
                     self.block::<K, S, 7, VECTORS, PART, M>(row, pixel, channel);
                     pixel += 7;
@@ -116,7 +119,7 @@ impl<A: Curve> DepthwiseRows<'_, A> {
         }
     }
 
-    /// `P` pixels.
+    /// Computes `P` pixels.
     ///
     /// # Safety
     /// As for `channels`; the pixels must be within the row.
@@ -169,7 +172,7 @@ impl<A: Curve> DepthwiseRows<'_, A> {
         }
     }
 
-    /// One pixel, for any window, with the taps in the same order.
+    /// Computes one pixel for any window, summing the taps in the same order.
     #[inline(always)]
     fn any<M: Machine>(&mut self, pixel: usize) {
         let channels = self.bias.len();

@@ -1,12 +1,13 @@
-//! Products of a tall matrix, as it stands, with a weight that was packed for them.
+//! Multiplication of a tall, unpacked matrix by a weight that was packed for it.
 //!
-//! The tall matrix is a map: a row is a pixel. A tile of the product, a few rows by a few vectors, stays in registers
-//! over the whole depth: each step broadcasts one number of every row and multiplies it with one row of a panel, a strip
-//! of the weight that lies in memory in the order of use. Every element is summed from the first to the last of its
-//! products, so its bits depend neither on the tile that it falls into nor on the number of threads.
+//! The tall matrix is a feature map with one row per pixel. A tile of the product, a few rows by a
+//! few vectors, stays in registers over the whole depth. Each step broadcasts one element of every
+//! row and multiplies it by one row of a panel, a strip of the weight stored in the order of use.
+//! Every element is summed from its first to its last product, so the result is bit-identical for
+//! any tile and any number of threads.
 //!
-//! Where the weight is in bf16, the rows of a tile are rounded to bf16 when its turn comes, and a step takes two numbers of each; sums
-//! stay in single precision.
+//! If the weight is in bf16, the rows of a tile are rounded to bf16 just before use, and each step
+//! multiplies two elements of each row. Sums stay in single precision.
 
 use std::{cell::Cell, mem::MaybeUninit};
 
@@ -16,26 +17,27 @@ use super::buffer::{Aligned, filled};
 use super::simd::{self, Loop, Machine, Vector};
 use super::team::Team;
 
-/// Products smaller than this many multiply-adds are not worth a second thread.
+/// Products with fewer multiply-adds do not use a second thread.
 const SMALL: usize = 1 << 17;
-/// Rows that whole tiles of any machine fill.
+/// Number of rows that is a multiple of every machine's tile height.
 const TILE: usize = 12;
-/// Numbers of the weight that stay in a second-level cache while all rows pass by.
+/// Number of weight elements that stay in the L2 cache while all rows pass by.
 const GROUP: usize = 48 << 10;
 
-/// A matrix [depth, columns] cut into panels of columns, each [depth, lanes], the last one filled up with zeros.
+/// A matrix [depth, columns] cut into panels of columns, each [depth, lanes]; the last one is
+/// padded with zeros.
 #[derive(Clone, Debug)]
 pub struct Packed {
     data: Aligned,
     depth: usize,
     columns: usize,
     lanes: usize,
-    /// Whether an element is a pair of numbers in bf16, one below the other in the matrix.
+    /// Whether each element is a pair of bf16 values from two consecutive rows of the matrix.
     paired: bool,
 }
 
 impl Packed {
-    /// Packs a matrix that stands row by row: [depth, columns].
+    /// Packs a row-major matrix: [depth, columns].
     pub fn from_rows(matrix: &[f32], depth: usize, columns: usize) -> Self {
         Self::pack(matrix, depth, columns, |panel, start, width| {
             let valid = width.min(columns - start);
@@ -45,7 +47,7 @@ impl Packed {
         })
     }
 
-    /// Packs a matrix that stands column by column: [columns, depth].
+    /// Packs a column-major matrix: [columns, depth].
     pub fn from_columns(matrix: &[f32], depth: usize, columns: usize) -> Self {
         Self::pack(matrix, depth, columns, |panel, start, width| {
             for lane in 0..width.min(columns - start) {
@@ -55,7 +57,7 @@ impl Packed {
         })
     }
 
-    /// `fill` writes a panel, given its memory, its first column and its width.
+    /// Packs a matrix; `fill` writes a panel, given its memory, its first column and its width.
     fn pack(matrix: &[f32], depth: usize, columns: usize, fill: impl Fn(&mut [f32], usize, usize) + Sync) -> Self {
         assert_eq!(Some(matrix.len()), depth.checked_mul(columns), "a matrix [{depth}, {columns}] to be packed");
         let lanes = simd::lanes();
@@ -70,7 +72,7 @@ impl Packed {
         packed
     }
 
-    /// The same in bf16.
+    /// Converts to bf16.
     pub fn in_bf16(self) -> Self {
         assert!(!self.paired, "a matrix that is in bf16");
         let mut paired = Self { paired: true, ..self };
@@ -89,94 +91,95 @@ impl Packed {
         paired
     }
 
-    /// Rows of a panel.
+    /// Returns the number of rows in a panel.
     fn steps(&self) -> usize {
         if self.paired { self.depth.div_ceil(2) } else { self.depth }
     }
 
-    /// Rows.
+    /// Returns the number of rows of the matrix.
     pub fn depth(&self) -> usize {
         self.depth
     }
 
-    /// Columns without filling.
+    /// Returns the number of columns without padding.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// Columns with filling: what a bias must have.
+    /// Returns the number of columns with padding, which is the length of a bias.
     pub fn padded(&self) -> usize {
         let rest = self.columns % self.lanes;
         let last = if rest == 0 { 0 } else { self.last_panel(rest) };
         (self.columns - rest).saturating_add(last)
     }
 
-    /// Returns the width of a panel when `rest` columns are left.
+    /// Returns the width of the last panel if `rest` columns remain.
     fn last_panel(&self, rest: usize) -> usize {
-        // A narrow rest takes a narrow panel.
+        // Few remaining columns use a narrow panel.
         if rest <= self.lanes / 2 { self.lanes / 2 } else { self.lanes }
     }
 
-    /// First column and width of each panel.
+    /// Returns the first column and the width of each panel.
     fn panels(&self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.columns).step_by(self.lanes).map(|start| (start, self.last_panel(self.columns - start)))
     }
 }
 
-/// Where rows stand: row i at `i / width * line + i % width * step`. So a product may read from and write into maps whose
-/// lines have borders.
+/// Positions of rows in memory: row i is at `i / width * line + i % width * step`. A product can
+/// therefore read from and write to feature maps with padded lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
-    /// Rows of the matrix (pixels) in a line.
+    /// Number of matrix rows (pixels) in a line.
     pub width: usize,
-    /// Elements from one line to the next.
+    /// Number of elements from one line to the next.
     pub line: usize,
-    /// Elements from one row to the next within a line.
+    /// Number of elements from one row to the next within a line.
     pub step: usize,
 }
 
 impl Rows {
-    /// One after another.
+    /// Returns the positions of consecutive rows.
     pub fn dense(step: usize) -> Self {
         Self { width: usize::MAX, line: 0, step }
     }
 
-    /// Where the rows from `row` on stand, one after another: a division here costs as much as half a tile.
+    /// Iterates over the positions of rows from `row` on. It avoids a division per row, which would
+    /// cost as much as half a tile.
     fn from(self, row: usize) -> Walk {
         let Self { width, line, step } = self;
         let column = row % width;
         Walk { rows: self, at: row / width * line + column * step, left: width - column }
     }
 
-    /// Returns the number of elements up to the end of the last of `rows` rows in memory, each
-    /// `length` long. `None` on overflow.
+    /// Returns the number of elements up to the end of the furthest of `rows` rows of `length`
+    /// elements, or `None` if it overflows.
     fn extent(self, rows: usize, length: usize) -> Option<usize> {
         let Self { width, line, step } = self;
         let Some(last) = rows.checked_sub(1) else { return Some(0) };
         let at = |row: usize| row.checked_div(width)?.checked_mul(line)?.checked_add((row % width).checked_mul(step)?);
-        // The last row of the last full line may stand further than the last row.
+        // The last row of the last full line may end after the last row.
         let full = (rows.checked_div(width)? * width).checked_sub(1);
         let end = at(last)?.max(full.map_or(Some(0), at)?);
         end.checked_add(length)
     }
 
-    /// Returns whether `rows` rows, each `length` long, are disjoint.
+    /// Returns whether no two of `rows` rows of `length` elements overlap.
     fn apart(self, rows: usize, length: usize) -> bool {
         let Self { width, line, step } = self;
         step >= length && (rows <= width || width.checked_mul(step).is_some_and(|used| used <= line))
     }
 }
 
-/// A walk over [`Rows`].
+/// An iteration over [`Rows`].
 struct Walk {
     rows: Rows,
     at: usize,
-    /// Rows left in this line.
+    /// Number of rows left in this line.
     left: usize,
 }
 
 impl Walk {
-    /// Where the next rows stand.
+    /// Returns the positions of the next rows.
     #[inline(always)]
     fn next<const ROWS: usize>(&mut self) -> [usize; ROWS] {
         let Rows { width, line, step } = self.rows;
@@ -199,30 +202,31 @@ impl Walk {
     }
 }
 
-/// What is done to sums before they are written.
+/// Postprocessing of sums before they are written.
 pub trait Finish: Copy + Sync {
-    /// The results of neighbouring sums, the first of which is that of `row` and `column`; the first `valid` of them count.
+    /// Returns the results for neighboring sums, of which the first belongs to `row` and `column`;
+    /// only the first `valid` are used.
     fn finish<M: Machine>(self, sums: M::Vector, row: usize, column: usize, valid: usize) -> M::Vector;
 }
 
-/// A product to be computed: `out = finish(bias + a * b)`.
+/// A matrix multiplication: `out = finish(bias + a * b)`.
 pub struct Product<'a, F> {
     /// The tall matrix.
     pub a: &'a [f32],
-    /// Where its rows begin.
+    /// Positions of its rows.
     pub a_rows: Rows,
-    /// Into how many runs of neighbouring elements a row falls, and how far apart they begin: the lines of a window, or a
-    /// single one.
+    /// Number of contiguous runs that form a row, and their distance: the lines of a window, or one
+    /// run.
     pub runs: (usize, usize),
-    /// How many there are.
+    /// Number of rows.
     pub rows: usize,
     /// The weight.
     pub b: &'a Packed,
-    /// Where the sums begin: [`Packed::padded`] elements.
+    /// Initial values of the sums: [`Packed::padded`] elements.
     pub bias: &'a [f32],
-    /// What is done to them.
+    /// Postprocessing of the sums.
     pub finish: F,
-    /// Where the rows of the result stand.
+    /// Positions of the result's rows.
     pub out_rows: Rows,
 }
 
@@ -236,7 +240,7 @@ unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
 impl<'a> Product<'a, ()> {
-    /// The same product with something done to its sums.
+    /// Returns the same product with postprocessing of its sums.
     pub fn finishing<F>(self, finish: F) -> Product<'a, F> {
         let Self { a, a_rows, runs, rows, b, bias, out_rows, .. } = self;
         Product { a, a_rows, runs, rows, b, bias, finish, out_rows }
@@ -244,29 +248,31 @@ impl<'a> Product<'a, ()> {
 }
 
 impl<F: Finish> Product<'_, F> {
-    /// Computes it into `out` with a team. Elements of `out` between the rows stay as they are.
+    /// Computes the product into `out` with a team. Elements of `out` between the rows stay
+    /// unchanged.
     ///
     /// # Panics
     /// If an operand or `out` is too short, or rows of the result overlap.
     pub fn compute(&self, out: &mut [f32], team: Team) {
-        // SAFETY: numbers are only written, so that none is uninitialised afterwards that was not before.
+        // SAFETY: the memory is only written to, so no element becomes uninitialized.
         let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
         self.write(out, team);
     }
 
-    /// Computes it into new memory, where its rows stand one after another.
+    /// Computes the product into new memory with consecutive rows.
     ///
     /// # Panics
-    /// If an operand is too short, or `out_rows` is not dense.
+    /// If an operand is too short, or `out_rows` are not consecutive.
     pub fn computed(&self, team: Team) -> Vec<f32> {
         assert_eq!((self.out_rows.width, self.out_rows.step), (usize::MAX, self.b.columns), "a dense result");
         let length = self.rows.checked_mul(self.b.columns).expect("a result that fits into memory");
-        // SAFETY: dense rows cover the whole buffer, and `write` writes all elements of every row.
+        // SAFETY: consecutive rows cover the whole memory, and `write` writes all elements of every
+        // row.
         unsafe { filled(length, |out| self.write(out, team)) }
     }
 
-    /// Panics unless everything that the tiles read and write is in bounds and the rows of the
-    /// result are disjoint.
+    /// Panics unless all elements that the tiles read and write exist, and no two rows of the
+    /// result overlap.
     fn check(&self, length: usize) {
         let Self { a, a_rows, runs: (runs, apart), rows, b, bias, out_rows, .. } = *self;
         assert!(runs > 0 && b.depth.is_multiple_of(runs), "a product of depth {} has {runs} runs", b.depth);
@@ -288,7 +294,7 @@ impl<F: Finish> Product<'_, F> {
 
     fn write(&self, out: &mut [MaybeUninit<f32>], team: Team) {
         self.check(out.len());
-        // Nothing to write. The code below requires at least one panel.
+        // Nothing to write; the code below needs at least one panel.
         if self.rows == 0 || self.b.columns == 0 {
             return;
         }
@@ -299,7 +305,8 @@ impl<F: Finish> Product<'_, F> {
         if threads == 1 || work < SMALL {
             return Piece { product: self, out, rows: [0, self.rows], panels: [0, panels] }.run();
         }
-        // The larger operand is shared out, so that the threads read as little as possible twice: the rows, or else the panels.
+        // Split the larger operand, so that the threads read as little as possible twice: the rows,
+        // or else the panels.
         let pieces = 4 * threads;
         if self.rows > self.b.columns || panels < pieces / 2 {
             let height = self.rows.div_ceil(pieces).next_multiple_of(TILE);
@@ -310,7 +317,7 @@ impl<F: Finish> Product<'_, F> {
         } else {
             let width = panels.div_ceil(pieces);
             let strips = panels.div_ceil(width);
-            // Few strips are halved, so that no thread is left with nothing to do for long.
+            // Split few strips in halves, so that no thread idles for long.
             let middle = if strips < pieces { self.rows / 2 / TILE * TILE } else { 0 };
             let halves = [[0, middle], [middle, self.rows]];
             let halves = if middle == 0 { &halves[1..] } else { &halves[..] };
@@ -323,8 +330,8 @@ impl<F: Finish> Product<'_, F> {
     }
 }
 
-/// Some rows and some panels of a product, at least one of each. Only created by
-/// [`Product::write`], after all checks.
+/// Some rows and some panels of a product, at least one of each. Only [`Product::write`] creates
+/// it, after all checks.
 struct Piece<'a, F> {
     product: &'a Product<'a, F>,
     out: Target,
@@ -342,7 +349,7 @@ impl<F: Finish> Piece<'_, F> {
     }
 }
 
-/// A piece, computed from numbers or from pairs of them.
+/// A piece, computed from single values or from pairs.
 struct Sweeps<'a, F, const PAIRED: bool>(Piece<'a, F>);
 
 impl<F: Finish, const PAIRED: bool> Loop for Sweeps<'_, F, PAIRED> {
@@ -389,10 +396,11 @@ impl<F: Finish> Piece<'_, F> {
         }
     }
 
-    /// All rows from `row` on with the panels from `first` to `end`, `ROWS` at a time and the rest in smaller tiles.
+    /// Multiplies all rows from `row` on by the panels from `first` to `end`, `ROWS` at a time and
+    /// the rest in smaller tiles.
     ///
     /// # Safety
-    /// The processor must have M's instructions, and the panels must be there and `VECTORS` wide.
+    /// The CPU must have M's instructions, and the panels must exist and be `VECTORS` wide.
     #[inline(always)]
     unsafe fn sweep<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
@@ -409,10 +417,10 @@ impl<F: Finish> Piece<'_, F> {
         }
     }
 
-    /// Tiles of `ROWS` rows as long as there are so many.
+    /// Computes tiles of `ROWS` rows while at least `ROWS` rows remain.
     ///
     /// # Safety
-    /// The processor must have M's instructions, and the panels must be there and `VECTORS` wide.
+    /// The CPU must have M's instructions, and the panels must exist and be `VECTORS` wide.
     #[inline(always)]
     unsafe fn tiles<const PAIRED: bool, const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
@@ -450,10 +458,10 @@ impl<F: Finish> Piece<'_, F> {
         }
     }
 
-    /// The rows in bf16, each in one run.
+    /// Converts the rows to bf16, each to one run.
     ///
     /// # Safety
-    /// The processor must have M's instructions, and they must be rows of the operand.
+    /// The CPU must have M's instructions, and `from` must point to rows of the operand.
     #[inline(always)]
     unsafe fn paired<const ROWS: usize, M: Machine>(
         &self,
@@ -465,7 +473,8 @@ impl<F: Finish> Piece<'_, F> {
         let (pairs, joined) = memory.room(ROWS * steps + b.depth).split_at_mut(ROWS * steps);
         let pairs = pairs.as_mut_ptr();
         for (row, from) in from.into_iter().enumerate() {
-            // SAFETY: a row has `depth` elements in its runs; there is room for the pairs of every row.
+            // SAFETY: a row has `depth` elements in its runs, and there is room for the pairs of
+            // every row.
             unsafe {
                 let whole = match runs {
                     1 => from,
@@ -483,10 +492,10 @@ impl<F: Finish> Piece<'_, F> {
         std::array::from_fn(|row| unsafe { pairs.cast_const().add(row * steps) })
     }
 
-    /// One tile.
+    /// Computes one tile.
     ///
     /// # Safety
-    /// The processor must have M's instructions. `from` and `to` must be rows of the operand, in
+    /// The CPU must have M's instructions. `from` and `to` must point to rows of the operand, in
     /// `runs` runs, and of the result. The panel at `panel` must be that of `column` and `VECTORS`
     /// wide.
     #[inline(always)]
@@ -499,8 +508,9 @@ impl<F: Finish> Piece<'_, F> {
     ) {
         let Product { b, bias, finish, .. } = *self.product;
         let width = M::Vector::WIDTH;
-        // SAFETY: a row has `steps` elements in its runs, a panel `steps` times its width, the bias as many as the panels have columns,
-        // and a row of the result has the columns that `valid` counts.
+        // SAFETY: a row has `steps` elements in its runs, a panel `steps` times its width, the bias
+        // as many elements as the panels have columns, and a row of the result the columns that
+        // `valid` counts.
         unsafe {
             let load = |from: *const f32| -> [M::Vector; VECTORS] {
                 std::array::from_fn(|vector| M::Vector::load(from.add(vector * width)))
@@ -509,7 +519,8 @@ impl<F: Finish> Piece<'_, F> {
             let mut panel = b.data.as_ptr().add(panel);
             let steps = b.steps() / runs;
             for run in 0..runs {
-                // That the rows are evenly spaced is hidden from the compiler: it would compute their addresses anew each step.
+                // Hide the constant distance between rows from the compiler, which would recompute
+                // their addresses in each step.
                 let from = std::hint::black_box(from.map(|row| row.add(run * apart)));
                 for k in 0..steps {
                     let weights = load(panel);
@@ -560,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_and_rows_pack_alike() {
+    fn rows_and_columns_pack_to_the_same_panels() {
         let (depth, columns) = (5, 23);
         let rows = integers(depth * columns, 4);
         let turned: Vec<f32> = (0..rows.len()).map(|i| rows[i % depth * columns + i / depth]).collect();
@@ -568,13 +579,13 @@ mod tests {
         assert_eq!(rows.data[..], columns.data[..]);
     }
 
-    /// Small numbers whose products and sums are exact.
+    /// Returns small integers whose products and sums are exact.
     fn integers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed * 31) % 7) as f32 - 3.0).collect()
     }
 
     #[test]
-    fn products_of_all_shapes_and_threads_are_exact() {
+    fn products_are_exact_for_all_shapes_and_teams() {
         for (rows, columns, depth) in [
             (1, 1, 1),
             (3, 5, 7),
@@ -598,7 +609,7 @@ mod tests {
                     b: packed,
                     bias: &bias,
                     finish: AsIs,
-                    // Lines of three rows with a border of five elements.
+                    // Lines of three rows, padded by five elements.
                     out_rows: Rows { width: 3, line: 3 * columns + 5, step: columns },
                 };
                 let mut out = vec![9.0; rows.div_ceil(3) * (3 * columns + 5)];
@@ -617,7 +628,7 @@ mod tests {
         }
     }
 
-    /// Zero, small and extreme sizes.
+    /// Generates numbers that are zero, small, or near the largest.
     fn sizes() -> impl Strategy<Value = usize> {
         prop_oneof![8 => 0usize..9, 2 => 9usize..70, 1 => any::<usize>(), 1 => (0..64u32).prop_map(|bit| 1 << bit)]
     }
@@ -625,9 +636,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Any arguments either panic or write exactly the elements of the rows.
+        /// Either panics or writes exactly the elements of the rows, for any arguments.
         #[test]
-        fn products_of_any_arguments_stay_within_their_operands(
+        fn products_stay_within_their_operands_for_any_arguments(
             [depth, columns, a, bias, out] in [0usize..9, 0usize..40, 0usize..90, 0usize..70, 0usize..200],
             rows in sizes(),
             [a_width, a_line, a_step, out_width, out_line, out_step] in [sizes(), sizes(), sizes(), sizes(), sizes(), sizes()],
@@ -656,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_result_that_overlap_are_refused() {
+    fn overlapping_result_rows_are_rejected() {
         let packed = Packed::from_rows(&integers(4, 1), 1, 4);
         for (out_rows, fits) in [
             (Rows { width: 2, line: 8, step: 4 }, true),

@@ -1,11 +1,15 @@
-//! Fast kernels for Burn's CPU backend, in single precision; other precisions run the default bodies.
+//! Fast kernels for Burn's CPU backend, in single precision. Other precisions use the default
+//! bodies.
 //!
-//! - [`simd`]: loops compiled for the instructions of the machine; [`buffer`]: memory that is written once; [`team`]: threads;
-//! - [`gemm`], [`outer`]: matrix products, and with them [`pointwise`] convolutions;
+//! - [`simd`]: loops compiled for the instructions of the machine; [`buffer`]: memory; [`team`]:
+//!   threads;
+//! - [`gemm`], [`outer`]: matrix multiplications, and [`pointwise`] convolutions based on them;
 //! - [`depthwise`], [`depthwise_rows`], [`dense`]: the other convolutions; [`curve`]: activations;
-//! - [`batch_norm`]: normalisation with activation; [`pixels`]: squeeze-and-excitation's passes over maps.
+//! - [`batch_norm`]: batch-norm with activation; [`pixels`]: the passes of squeeze-and-excitation
+//!   over feature maps.
 //!
-//! All cut their work by shape alone, so that results do not depend on the number of threads, bit for bit.
+//! All split their work depending only on the shape, so that results are bit-identical for any
+//! number of threads.
 
 mod batch_norm;
 pub(crate) mod buffer;
@@ -40,7 +44,7 @@ impl Kernels for Flex {
         let (input, [outputs, ..]) = (size(&x), size(&weight));
         let window = convolution.window();
         let [height, width] = match convolution {
-            // A matrix product, possibly without pixels.
+            // A matrix multiplication, which may have no pixels.
             Convolution::Pointwise => [input[1], input[2]],
             _ => [window.output(input[1]), window.output(input[2])],
         };
@@ -193,7 +197,7 @@ impl Kernels for Flex {
     }
 }
 
-/// The tensors in contiguous memory, if all are in single precision.
+/// Returns the tensors in contiguous memory if all are in single precision.
 fn single_precision<const N: usize>(tensors: [&FlexTensor; N]) -> Option<[FlexTensor; N]> {
     let single = tensors.iter().all(|tensor| tensor.dtype() == DType::F32);
     single.then(|| tensors.map(FlexTensor::to_contiguous))

@@ -1,9 +1,10 @@
 //! Sums of outer products, `leftᵀ * right`: the gradient of a weight, summed over pixels.
 //!
-//! Both factors stand pixel by pixel, so neither needs packing. The pixels are taken a block at a time, small enough for
-//! the caches to hold the block while every tile of the result passes over it; a tile is summed in registers. Blocks are
-//! added from first to last; parts of the pixels, which several threads may take, are added in order. How all is cut
-//! depends on the shape alone, and so do the bits.
+//! Both factors are stored pixel by pixel, so neither needs packing. Pixels are processed in blocks
+//! that stay in the cache while every tile of the result is updated; a tile is summed in registers.
+//! Blocks are added from first to last. The pixels may be split into parts for several threads,
+//! whose sums are added in order. All splits depend only on the shape, so that results are
+//! bit-identical for any number of threads.
 
 use rayon::prelude::*;
 
@@ -12,21 +13,21 @@ use super::{
     simd::{self, Loop, Machine, Vector},
 };
 
-/// Elements of both factors in a block.
+/// Number of elements of both factors in a block.
 const BLOCK: usize = 24 << 10;
-/// Pixels that are worth a part of their own.
+/// Minimum number of pixels in a part.
 const PART: usize = 4096;
-/// Partial results take no more elements than this.
+/// Maximum number of elements of all partial results.
 const MAX_PARTIALS: usize = 1 << 23;
-/// Rows of the result that a thread takes at a time, if the pixels are few.
+/// Number of result rows that a thread computes at a time if there are few pixels.
 const STRIP: usize = 96;
-/// Sums smaller than this many multiply-adds are not worth a second thread.
+/// Sums with fewer multiply-adds do not use a second thread.
 const SMALL: usize = 1 << 18;
 
-/// `left` [pixels, rows] and `right` [pixels, columns] → [rows, columns].
+/// Multiplies `left` [pixels, rows] and `right` [pixels, columns] → [rows, columns].
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn outer_products(left: &[f32], right: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let length = rows.checked_mul(columns).expect("a gradient that fits into memory");
     // A factor without rows or columns does not determine the number of pixels.
@@ -58,7 +59,7 @@ pub fn outer_products(left: &[f32], right: &[f32], rows: usize, columns: usize) 
     if partials.len() == length { partials } else { sum_in_order(&partials, length) }
 }
 
-/// Some rows of the result, from `first` on.
+/// Computes the rows of the result from `first` on.
 struct Strip<'a> {
     sums: &'a mut [f32],
     left: &'a [f32],
@@ -94,12 +95,12 @@ impl Strip<'_> {
     /// Adds the pixels from `start` to `end` to all tiles.
     ///
     /// # Safety
-    /// The processor must have M's instructions, and the pixels must be there.
+    /// The CPU must have M's instructions, and the pixels must exist.
     #[inline(always)]
     unsafe fn block<const ROWS: usize, const VECTORS: usize, M: Machine>(&mut self, start: usize, end: usize) {
         let width = M::Vector::WIDTH;
         let mut column = 0;
-        // SAFETY: passed on; the columns are there.
+        // SAFETY: passed on; the columns exist.
         unsafe {
             while column + VECTORS * width <= self.columns {
                 self.column::<ROWS, VECTORS, false, M>(start, end, column);
@@ -117,7 +118,8 @@ impl Strip<'_> {
     }
 
     /// # Safety
-    /// As for `block`; so many vectors of columns must be there, the last one in `PART` if so.
+    /// As for `block`; `VECTORS` vectors of columns must exist, of which the last is partial with
+    /// `PART`.
     #[inline(always)]
     unsafe fn column<const ROWS: usize, const VECTORS: usize, const PART: bool, M: Machine>(
         &mut self,
@@ -127,7 +129,7 @@ impl Strip<'_> {
     ) {
         let height = self.sums.len() / self.columns;
         let mut row = 0;
-        // SAFETY: passed on; the rows are there.
+        // SAFETY: passed on; the rows exist.
         unsafe {
             while row + ROWS <= height {
                 self.tile::<ROWS, VECTORS, PART, M>(start, end, row, column);
@@ -145,7 +147,7 @@ impl Strip<'_> {
     }
 
     /// # Safety
-    /// As for `column`; `ROWS` rows must be there.
+    /// As for `column`; `ROWS` rows must exist.
     #[inline(always)]
     unsafe fn tile<const ROWS: usize, const VECTORS: usize, const PART: bool, M: Machine>(
         &mut self,
@@ -155,9 +157,9 @@ impl Strip<'_> {
         column: usize,
     ) {
         let width = M::Vector::WIDTH;
-        // Of the last vector.
+        // Number of columns in the last vector.
         let valid = self.columns - column - (VECTORS - 1) * width;
-        // SAFETY: the caller's promise and the lengths that `run` checked.
+        // SAFETY: the caller's promise, and the lengths that `run` checked.
         unsafe {
             let load = |from: *const f32| -> [M::Vector; VECTORS] {
                 std::array::from_fn(|vector| match PART && vector + 1 == VECTORS {
@@ -197,13 +199,13 @@ impl Strip<'_> {
 mod tests {
     use super::*;
 
-    /// Small numbers whose products and sums are exact.
+    /// Returns small integers whose products and sums are exact.
     fn integers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed * 31) % 7) as f32 - 3.0).collect()
     }
 
     #[test]
-    fn sums_of_all_shapes_are_exact() {
+    fn outer_products_are_exact_for_all_shapes() {
         for (pixels, rows, columns) in [
             (1, 1, 1),
             (7, 3, 5),

@@ -1,4 +1,4 @@
-//! Loops over the pixels of images: sums of channels, and channels scaled by a gate.
+//! Loops over the pixels of images: sums per channel, and channels scaled by a gate.
 
 use std::mem::MaybeUninit;
 
@@ -9,7 +9,7 @@ use super::{
     simd::{self, Loop, Machine, multiply_add},
 };
 
-/// Adds each pixel's channels to the sums.
+/// Adds the channels of each pixel to the sums.
 pub struct AddPixels<'a> {
     /// `[C]`
     pub sums: &'a mut [f32],
@@ -28,7 +28,7 @@ impl Loop for AddPixels<'_> {
     }
 }
 
-/// Multiplies each pixel's channels by the gate.
+/// Multiplies the channels of each pixel by the gate.
 pub struct ScalePixels<'a> {
     /// [pixels, C]
     pub pixels: &'a mut [f32],
@@ -47,8 +47,8 @@ impl Loop for ScalePixels<'_> {
     }
 }
 
-/// Returns the elements of an image and its channels, for a map [N, .., C] and a gate [N, C], neither
-/// of them empty.
+/// Returns the number of elements and of channels per image, for feature maps [N, .., C] with a
+/// `gate` [N, C], none of them empty.
 fn image_of(x: &[f32], gate: &[f32], images: usize) -> (usize, usize) {
     let fits =
         images > 0 && !gate.is_empty() && gate.len().is_multiple_of(images) && x.len().is_multiple_of(gate.len());
@@ -56,11 +56,11 @@ fn image_of(x: &[f32], gate: &[f32], images: usize) -> (usize, usize) {
     (x.len() / images, gate.len() / images)
 }
 
-/// The mean of every channel over each image: [N, `line` elements a line] → [N, C]. Zero for
-/// images without pixels.
+/// Averages every channel over each image: [N, `line` elements per line] → [N, C]. Without pixels
+/// the average is zero.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn average(x: &[f32], images: usize, line: usize, channels: usize) -> Vec<f32> {
     let mut means = vec![0.0; images.checked_mul(channels).expect("means that fit into memory")];
     if x.is_empty() {
@@ -76,7 +76,8 @@ pub fn average(x: &[f32], images: usize, line: usize, channels: usize) -> Vec<f3
     means
 }
 
-/// The sums of all lines, each of which `add` adds up by itself: long sums of small numbers would lose their last digits.
+/// Sums all lines. `add` sums each line separately, since one long sum of small numbers would lose
+/// precision.
 fn sum_lines(sums: &mut [f32], image: &[f32], line: usize, mut add: impl FnMut(&mut [f32], &[f32])) {
     let mut own = vec![0.0; sums.len()];
     for line in image.chunks(line) {
@@ -86,10 +87,10 @@ fn sum_lines(sums: &mut [f32], image: &[f32], line: usize, mut add: impl FnMut(&
     }
 }
 
-/// Every channel of an image scaled: `x` [N, .., C] by `gate` [N, C], over `x`.
+/// Scales every channel of an image in place: `x` [N, .., C] by `gate` [N, C].
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn excite(x: &mut [f32], gate: &[f32], images: usize) {
     if x.is_empty() {
         return;
@@ -100,13 +101,13 @@ pub fn excite(x: &mut [f32], gate: &[f32], images: usize) {
     });
 }
 
-/// Elements that a first-level cache keeps between two loops.
+/// Number of elements that stay in the L1 cache between two loops.
 const CHUNK: usize = 4 << 10;
 
-/// The same in new memory.
+/// Scales every channel of an image as [`excite`], into new memory.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn excited(x: &[f32], gate: &[f32], images: usize) -> Vec<f32> {
     if x.is_empty() {
         return Vec::new();
@@ -121,14 +122,16 @@ pub fn excited(x: &[f32], gate: &[f32], images: usize) -> Vec<f32> {
             }
         });
     };
-    // SAFETY: map and gate have the same number of images, so every chunk of every image is copied.
+    // SAFETY: feature map and gate have the same number of images, so every chunk of every image is
+    // copied.
     unsafe { filled(x.len(), fill) }
 }
 
-/// The gradient of the map over that of the result, and the gradient of the gate [N, C].
+/// Replaces `gradient` by the gradient of the feature map, and returns the gradient of the gate [N,
+/// C].
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn excite_gradients(x: &[f32], gate: &[f32], gradient: &mut [f32], images: usize, line: usize) -> Vec<f32> {
     assert_eq!(x.len(), gradient.len(), "a map and its gradient");
     let mut gate_gradient = vec![0.0; gate.len()];
@@ -148,7 +151,7 @@ pub fn excite_gradients(x: &[f32], gate: &[f32], gradient: &mut [f32], images: u
     gate_gradient
 }
 
-/// Of a line.
+/// Computes the gradients for one line.
 struct ExciteGradients<'a> {
     x: &'a [f32],
     gradient: &'a mut [f32],

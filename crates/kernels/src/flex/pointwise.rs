@@ -1,4 +1,4 @@
-//! 1x1 convolution: every pixel is a row of a matrix.
+//! 1x1 convolution: a matrix multiplication with one row per pixel.
 
 use super::{
     gemm::{Finish, Packed, Product, Rows},
@@ -7,42 +7,42 @@ use super::{
     team::Team,
 };
 
-/// `x` [pixels, Ci] and `weight` [Co, Ci] → [pixels, Co]; empty if Ci is zero, because the
-/// number of pixels is then unknown.
+/// Multiplies `x` [pixels, Ci] and `weight` [Co, Ci] → [pixels, Co]. The result is empty if Ci is
+/// zero, since `x` then does not determine the number of pixels.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn forward(x: &[f32], weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     multiply(x, inputs, &Packed::from_columns(weight, inputs, outputs))
 }
 
-/// The gradient of `x`, given that of the output, [pixels, Co]; empty if Co is zero.
+/// Returns the gradient of `x`, from the gradient of the output [pixels, Co]; empty if Co is zero.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not match.
 pub fn input_gradient(gradient: &[f32], weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     multiply(gradient, outputs, &Packed::from_rows(weight, outputs, inputs))
 }
 
-/// The gradient of the weight [Co, Ci].
+/// Returns the gradient of the weight [Co, Ci].
 pub fn weight_gradient(x: &[f32], gradient: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     outer_products(gradient, x, outputs, inputs)
 }
 
-/// `a` [rows, depth] times `b`.
+/// Multiplies `a` [rows, depth] by `b`.
 fn multiply(a: &[f32], depth: usize, b: &Packed) -> Vec<f32> {
     assert!(a.len().is_multiple_of(depth), "{} elements are no rows of {depth}", a.len());
     let bias = vec![0.0; b.padded()];
     product(a, a.len().checked_div(depth).unwrap_or(0), b, &bias).computed(Team::Pool)
 }
 
-/// The plain product of a dense `a` [rows, depth] with `b`; the bias must be zeros.
+/// Returns the plain product of a dense `a` [rows, depth] and `b`; the bias must be zeros.
 pub fn product<'a>(a: &'a [f32], rows: usize, b: &'a Packed, bias: &'a [f32]) -> Product<'a, Sums> {
     let (a_rows, out_rows) = (Rows::dense(b.depth()), Rows::dense(b.columns()));
     Product { a, a_rows, runs: (1, 0), rows, b, bias, finish: Sums, out_rows }
 }
 
-/// The sums as they are.
+/// Leaves the sums unchanged.
 #[derive(Clone, Copy)]
 pub struct Sums;
 

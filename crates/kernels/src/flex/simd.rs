@@ -1,22 +1,26 @@
-//! Loops compiled once for any machine and once for the widest instructions this one has.
+//! Loops compiled for every machine of the architecture and for wider instructions, selected at run
+//! time.
 
-/// An instruction set that loops are compiled for. A value of it proves that the processor has the
-/// instructions: those beyond the architecture's baseline are only created by their `detect`.
+/// A set of instructions for which loops are compiled. A value of this type proves that the CPU has
+/// them: values of sets beyond the architecture's baseline are only created by their `detect`.
 pub trait Machine: Copy {
     /// The widest register.
     type Vector: Vector;
     /// Whether a fused multiply-add is a single instruction.
     const FMA: bool;
-    /// Columns of a matrix product's tile: whole vectors, at least two.
+    /// Number of columns in a tile of a matrix multiplication: whole vectors, at least two.
     const LANES: usize;
-    /// Its rows: as many as leave registers for the operands, and enough to hide the latency of an addition.
+    /// Number of rows in a tile: few enough to leave registers for the operands, and enough to hide
+    /// the latency of an addition.
     const ROWS: usize;
 
-    /// Rounds `count` numbers to bf16 and lays them in pairs, the first of a pair in the low half: `count / 2` elements, and one more
-    /// if there is an odd one, whose other half is zero.
+    /// Rounds `count` values to bf16 and stores them in pairs, with the first value of a pair in
+    /// the low half: `count / 2` elements, and for an odd `count` one more whose other half is
+    /// zero.
     ///
     /// # Safety
-    /// The processor must have the instructions, the numbers must be there, and room for the pairs.
+    /// The CPU must have the instructions, the values must exist, and there must be room for the
+    /// pairs.
     #[inline(always)]
     unsafe fn pair(from: *const f32, count: usize, to: *mut f32) {
         for pair in 0..count / 2 {
@@ -29,10 +33,11 @@ pub trait Machine: Copy {
         }
     }
 
-    /// `sums + a₀ * b₀ + a₁ * b₁` of numbers in bf16 that stand in pairs where one number of 32 bits would.
+    /// Returns `sums + a₀ * b₀ + a₁ * b₁`, where each 32-bit element of `a` and `b` is a pair of
+    /// bf16 values.
     ///
     /// # Safety
-    /// The processor must have the instructions.
+    /// The CPU must have the instructions.
     #[inline(always)]
     unsafe fn add_pair_products(sums: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
         let low = |pairs: Self::Vector| pairs.map(|pair| f32::from_bits(pair.to_bits() << 16));
@@ -41,7 +46,7 @@ pub trait Machine: Copy {
     }
 }
 
-/// Two numbers in bf16, each the nearest one, the even one of two as near; NaN stays NaN.
+/// Rounds two values to bf16, to nearest with ties to even; NaN stays NaN.
 #[inline(always)]
 pub fn pair_of(low: f32, high: f32) -> f32 {
     let round = |value: f32| {
@@ -52,25 +57,25 @@ pub fn pair_of(low: f32, high: f32) -> f32 {
     f32::from_bits(round(low) | round(high) << 16)
 }
 
-/// What every processor of the architecture has.
+/// The baseline instructions of the architecture.
 #[derive(Clone, Copy)]
 pub struct Portable;
-/// x86-64 with AVX2 and FMA: 16 registers of 8 numbers.
+/// x86-64 with AVX2 and FMA: 16 registers of 8 values.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Avx2(());
-/// x86-64 with AVX-512: 32 registers of 16 numbers.
+/// x86-64 with AVX-512: 32 registers of 16 values.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Avx512(());
-/// AVX-512 with products of bf16.
+/// AVX-512 with bf16 multiplication.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Avx512Bf16(());
 
 #[cfg(target_arch = "x86_64")]
 impl Avx2 {
-    /// Returns the instruction set if the processor has it.
+    /// Returns a value if the CPU has the instructions.
     pub fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
     }
@@ -78,7 +83,7 @@ impl Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512 {
-    /// Returns the instruction set if the processor has it.
+    /// Returns a value if the CPU has the instructions.
     pub fn detect() -> Option<Self> {
         let Avx2(()) = Avx2::detect()?;
         (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")).then_some(Self(()))
@@ -87,7 +92,7 @@ impl Avx512 {
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512Bf16 {
-    /// Returns the instruction set if the processor has it.
+    /// Returns a value if the CPU has the instructions.
     pub fn detect() -> Option<Self> {
         let Avx512(()) = Avx512::detect()?;
         is_x86_feature_detected!("avx512bf16").then_some(Self(()))
@@ -101,7 +106,7 @@ impl Machine for Portable {
     type Vector = neon::Four;
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     type Vector = [f32; 4];
-    // Every 64-bit Arm has both the vectors, 32 registers of 4, and the fused multiply-add.
+    // Every 64-bit Arm CPU has 32 vector registers of 4 values, and fused multiply-add.
     const FMA: bool = cfg!(target_arch = "aarch64");
     const LANES: usize = 16;
     const ROWS: usize = if Self::FMA { 6 } else { 2 };
@@ -123,51 +128,51 @@ impl Machine for Avx512 {
     const ROWS: usize = 12;
 }
 
-/// A register of numbers, for loops that the compiler would not make of vector instructions, or not well.
+/// A vector register of f32 values, for loops that the compiler would not vectorize, or not well.
 ///
-/// The functions that create one are unsafe: the processor must have the vector's instructions,
-/// which a value of its [`Machine`] proves. So a vector proves it too, and its methods are safe.
+/// The functions that create a vector are unsafe: the CPU must have the vector's instructions,
+/// which a value of its [`Machine`] proves. A vector is therefore a proof, too, and arithmetic with
+/// vectors is safe.
 pub trait Vector: Copy {
-    /// How many numbers.
+    /// Number of values.
     const WIDTH: usize;
 
-    /// The same number throughout.
+    /// Returns a vector with the same value in all lanes.
     ///
     /// # Safety
-    /// The processor must have the instructions.
+    /// The CPU must have the instructions.
     unsafe fn splat(value: f32) -> Self;
 
     /// # Safety
-    /// The processor must have the instructions, and `WIDTH` numbers must be there.
+    /// The CPU must have the instructions, and `WIDTH` values must exist.
     unsafe fn load(from: *const f32) -> Self;
 
-    /// The first `count` numbers, and zeros behind them.
+    /// Loads the first `count` values; the rest is zero.
     ///
     /// # Safety
-    /// The processor must have the instructions, and `count` numbers must be there, at most
-    /// `WIDTH`.
+    /// The CPU must have the instructions, and `count` values must exist, at most `WIDTH`.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
 
     /// # Safety
-    /// There must be room for `WIDTH` numbers.
+    /// There must be room for `WIDTH` values.
     unsafe fn store(self, to: *mut f32);
 
     /// # Safety
-    /// There must be room for `count` numbers, at most `WIDTH`.
+    /// There must be room for `count` values, at most `WIDTH`.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
-    /// `self + other`
+    /// Returns `self + other`.
     fn add(self, other: Self) -> Self;
 
-    /// `a * b + self`
+    /// Returns `a * b + self`.
     fn add_product(self, a: Self, b: Self) -> Self;
 
-    /// Each number by itself.
+    /// Applies a function to each value.
     fn map(self, function: impl Fn(f32) -> f32) -> Self;
 }
 
-/// Implements a [`Vector`] by its instructions. The field is private to the module, so that only its
-/// own functions create one.
+/// Defines a [`Vector`] by the instructions of its operations. Only its own functions create one:
+/// the field is private to the module.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! vector {
     (
@@ -180,9 +185,9 @@ macro_rules! vector {
         #[repr(transparent)]
         pub struct $name($vector);
 
-        // SAFETY: callers of the unsafe functions guarantee the instructions and the memory. The
-        // other functions take a vector, which only these create. An array of numbers has the size
-        // of a vector, and all bit patterns are valid.
+        // SAFETY: the callers of the unsafe functions promise the instructions and the memory. The
+        // other functions take a vector, which only those functions create. An array of values has
+        // the size of a vector, and any bits are a valid value.
         impl super::Vector for $name {
             const WIDTH: usize = $width;
 
@@ -231,10 +236,10 @@ macro_rules! vector {
     };
 }
 
-/// The first `count` of four numbers, and zeros.
+/// Loads the first `count` of four values; the rest is zero.
 ///
 /// # Safety
-/// They must be there, at most four.
+/// The values must exist, at most four.
 #[inline(always)]
 unsafe fn some_of_four(from: *const f32, count: usize) -> [f32; 4] {
     let mut numbers = [0.0; 4];
@@ -251,22 +256,22 @@ mod x86 {
 
     use super::some_of_four;
 
-    /// Numbers that count, by their sign, and numbers that do not.
+    /// A mask that selects by the sign: eight selected values, then eight others.
     static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-    /// Returns the mask of the first `count` of eight numbers.
+    /// Returns the mask of the first `count` of eight values.
     ///
     /// # Safety
-    /// The processor must have AVX.
+    /// The CPU must have AVX.
     #[inline(always)]
     unsafe fn first(count: usize) -> __m256i {
         assert!(count <= 8);
-        // SAFETY: the caller's promise; eight numbers from one of the first nine on.
+        // SAFETY: the caller's promise; loads eight values, starting at one of the first nine.
         unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()) }
     }
 
     vector!(
-        /// Of SSE, which every x86-64 has.
+        /// SSE, which every x86-64 CPU has.
         Four, __m128, 4,
         splat: _mm_set1_ps,
         load: _mm_loadu_ps,
@@ -277,7 +282,7 @@ mod x86 {
         add_product: |sum, a, b| _mm_add_ps(_mm_mul_ps(a, b), sum)
     );
     vector!(
-        /// Of AVX2 with FMA.
+        /// AVX2 with FMA.
         Eight, __m256, 8,
         splat: _mm256_set1_ps,
         load: _mm256_loadu_ps,
@@ -288,7 +293,7 @@ mod x86 {
         add_product: |sum, a, b| _mm256_fmadd_ps(a, b, sum)
     );
     vector!(
-        /// Of AVX-512.
+        /// AVX-512.
         Sixteen, __m512, 16,
         splat: _mm512_set1_ps,
         load: _mm512_loadu_ps,
@@ -300,20 +305,20 @@ mod x86 {
     );
 
     impl Sixteen {
-        /// Rounds both vectors to bf16 and joins them, `self` first.
+        /// Rounds both vectors to bf16; `self` comes first.
         ///
         /// # Safety
-        /// The processor must have AVX512-BF16.
+        /// The CPU must have AVX512-BF16.
         #[inline(always)]
         pub unsafe fn paired_with(self, other: Self) -> Self {
-            // SAFETY: the caller's promise; a vector is as large as one of pairs.
+            // SAFETY: the caller's promise; a vector and a vector of pairs have the same size.
             Self(unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(other.0, self.0)) })
         }
 
-        /// See [`Machine::add_pair_products`](super::Machine::add_pair_products).
+        /// Implements [`super::Machine::add_pair_products`].
         ///
         /// # Safety
-        /// The processor must have AVX512-BF16.
+        /// The CPU must have AVX512-BF16.
         #[inline(always)]
         pub unsafe fn add_pair_products(self, a: Self, b: Self) -> Self {
             // SAFETY: as above.
@@ -333,7 +338,7 @@ mod neon {
     use super::some_of_four;
 
     vector!(
-        /// Of NEON, which every 64-bit Arm has.
+        /// NEON, which every 64-bit Arm CPU has.
         Four, float32x4_t, 4,
         splat: vdupq_n_f32,
         load: vld1q_f32,
@@ -356,7 +361,7 @@ impl Vector for [f32; 4] {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; an array is aligned as its elements.
+        // SAFETY: the caller's promise; an array has the alignment of its elements.
         unsafe { from.cast::<Self>().read() }
     }
 
@@ -423,24 +428,26 @@ impl Machine for Avx512Bf16 {
     }
 }
 
-/// A loop over slices, written once.
+/// A loop over slices that is compiled for several instruction sets.
 ///
-/// Implementations mark `run` `#[inline(always)]`: only then is the body compiled with the instructions of its caller.
+/// Implementations mark `run` as `#[inline(always)]`: only then is the body compiled with the
+/// instructions of its caller.
 pub trait Loop {
-    /// What the loop leaves behind.
+    /// The result of the loop.
     type Output;
 
-    /// Runs it with the instructions of `machine`.
+    /// Runs the loop with the instructions of `machine`.
     fn run<M: Machine>(self, machine: M) -> Self::Output;
 }
 
-/// Runs `body` with the best instructions at hand, and with numbers too small for full precision taken as zero: on
-/// most processors each of them costs a hundred times an ordinary one, and dying activations make many.
+/// Runs `body` with the widest instructions of the CPU, and treats denormal numbers as zero. On
+/// most CPUs, arithmetic with a denormal number takes a hundred times as long, and vanishing
+/// activations produce many of them.
 pub fn run<L: Loop>(body: L) -> L::Output {
     let _flushed = FlushDenormals::new();
     #[cfg(target_arch = "x86_64")]
     match instructions() {
-        // SAFETY: `machine` proves that the processor has the features.
+        // SAFETY: `machine` proves that the CPU has the features.
         Instructions::Avx512(machine) | Instructions::Avx512Bf16(machine, _) => {
             return unsafe { run_avx512(body, machine) };
         }
@@ -451,18 +458,18 @@ pub fn run<L: Loop>(body: L) -> L::Output {
     body.run(Portable)
 }
 
-/// As [`run`], for loops over pairs of bf16: with instructions for them, where there are.
+/// Runs a loop over pairs of bf16 values, with bf16 instructions if available, else as [`run`].
 pub fn run_paired<L: Loop>(body: L) -> L::Output {
     #[cfg(target_arch = "x86_64")]
     if let Instructions::Avx512Bf16(_, machine) = instructions() {
         let _flushed = FlushDenormals::new();
-        // SAFETY: `machine` proves that the processor has the features.
+        // SAFETY: `machine` proves that the CPU has the features.
         return unsafe { run_avx512_bf16(body, machine) };
     }
     run(body)
 }
 
-/// Whether there are instructions for products of bf16.
+/// Returns whether the CPU has instructions for bf16 multiplication.
 pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     return matches!(instructions(), Instructions::Avx512Bf16(..));
@@ -470,7 +477,7 @@ pub fn has_bf16() -> bool {
     return false;
 }
 
-/// [`Machine::LANES`] of the machine that [`run`] and [`run_paired`] choose.
+/// Returns [`Machine::LANES`] of the machine that [`run`] and [`run_paired`] choose.
 pub fn lanes() -> usize {
     #[cfg(target_arch = "x86_64")]
     match instructions() {
@@ -481,7 +488,7 @@ pub fn lanes() -> usize {
     Portable::LANES
 }
 
-/// What [`run`] chooses, as users know it.
+/// Returns the name of the instruction set that [`run`] and [`run_paired`] choose, for users.
 pub fn name() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     match instructions() {
@@ -493,14 +500,14 @@ pub fn name() -> &'static str {
     if cfg!(target_arch = "aarch64") { "NEON" } else { "portable" }
 }
 
-/// The instruction set that loops run with.
+/// The machine on which loops run.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 enum Instructions {
     Portable,
     Avx2(Avx2),
     Avx512(Avx512),
-    /// The second is only used by loops over pairs.
+    /// Only loops over pairs use the second machine.
     Avx512Bf16(Avx512, Avx512Bf16),
 }
 
@@ -508,7 +515,7 @@ enum Instructions {
 fn instructions() -> Instructions {
     static CHOICE: std::sync::OnceLock<Instructions> = std::sync::OnceLock::new();
     *CHOICE.get_or_init(|| {
-        // To compare them, and to keep clear of a processor that slows down under wide vectors.
+        // For comparisons, and for CPUs that lower their clock under wide vectors.
         let limit = match std::env::var("MBCONV_CPU").as_deref() {
             Ok("portable") => 0,
             Ok("avx2") => 1,
@@ -542,7 +549,7 @@ fn run_avx512_bf16<L: Loop>(body: L, machine: Avx512Bf16) -> L::Output {
     body.run(machine)
 }
 
-/// While it lives, this thread's denormal numbers count as zero.
+/// Makes this thread treat denormal numbers as zero until it is dropped.
 struct FlushDenormals {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     before: u32,
@@ -551,10 +558,10 @@ struct FlushDenormals {
 impl FlushDenormals {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     fn new() -> Self {
-        /// Denormals are zeros, and results flush to zero.
+        /// Treats denormal operands as zero, and flushes denormal results to zero.
         const FLUSH: u32 = 1 << 6 | 1 << 15;
         let mut before = 0u32;
-        // SAFETY: every x86-64 has the register, and the result has room for its 32 bits.
+        // SAFETY: every x86-64 CPU has the register, and `before` has room for its 32 bits.
         unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut before, options(nostack, preserves_flags)) };
         Self::set(before | FLUSH);
         Self { before }
@@ -567,9 +574,10 @@ impl FlushDenormals {
 
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     fn set(value: u32) {
-        // SAFETY: only the two bits above change, and `drop` restores the old value, also when the
-        // loop panics. Rust assumes that these bits are clear when it evaluates constants, so where
-        // denormal numbers occur, a result may depend on optimization; no index or address does.
+        // SAFETY: only the two bits above ever change, and the previous value is restored when
+        // `self` is dropped, also if the loop panics. Rust assumes these bits to be clear when it
+        // evaluates constants, so a loop's result may depend on the compiler if a number is
+        // denormal. No index or address depends on such numbers.
         unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &value, options(nostack, preserves_flags)) };
     }
 }
@@ -581,30 +589,32 @@ impl Drop for FlushDenormals {
     }
 }
 
-/// `a * b + c`.
+/// Returns `a * b + c`.
 #[inline(always)]
 pub fn multiply_add<M: Machine>(a: f32, b: f32, c: f32) -> f32 {
     // Without the instruction, `mul_add` is a library call.
     if M::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// `1 / (1 + exp(-x))`, with a relative error below 3e-7, except below -87, where it stays near 1e-38.
+/// Returns `1 / (1 + exp(-x))` with a relative error below 3e-7; below -87 the result stays near
+/// 1e-38.
 #[inline(always)]
 pub fn sigmoid<M: Machine>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<M>(-x))
 }
 
-/// `exp(x)` for x within ±87, and the value at the nearer bound beyond; relative error below 2e-7. Branch-free, so that a
-/// loop over it becomes vector instructions.
+/// Returns `exp(x)` for x within ±87 with a relative error below 2e-7; beyond, x is clamped.
+/// Branch-free, so that a loop over it is vectorized.
 #[inline(always)]
 pub fn exp<M: Machine>(x: f32) -> f32 {
     const BOUND: f32 = 87.0;
-    // Adding and subtracting 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
+    // Adding and subtracting 1.5 * 2^23 rounds to an integer, which is then in the low bits.
     const ROUNDER: f32 = 12_582_912.0;
-    // ln 2 in two parts: the first is exact in few bits.
+    // ln 2 in two parts, the first of which has few bits and is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // exp(r) for |r| < ln 2 / 2 within 5e-9, from the highest power down; the last two are 1.
+    // exp(r) for |r| < ln 2 / 2 with an error of 5e-9, from the highest power down; the last two
+    // are 1.
     const POLYNOMIAL: [f32; 7] = [1.394_645_8e-3, 8.369_159e-3, 4.166_626e-2, 1.666_651_7e-1, 0.5, 1.0, 1.0];
 
     let x = x.clamp(-BOUND, BOUND);
@@ -616,7 +626,7 @@ pub fn exp<M: Machine>(x: f32) -> f32 {
     for coefficient in &POLYNOMIAL[1..] {
         p = multiply_add::<M>(p, r, *coefficient);
     }
-    // The integer that stands in the low bits goes into the exponent; ROUNDER's own low bits are zeros.
+    // Add the integer in the low bits to the exponent; ROUNDER's own low bits are zero.
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
@@ -636,7 +646,7 @@ mod tests {
     }
 
     #[test]
-    fn sigmoid_agrees_with_double_precision() {
+    fn sigmoid_matches_double_precision() {
         let points: Vec<f32> = (-86_000..=86_000).map(|i| i as f32 * 1e-3).collect();
         for (path, values) in [run(Sigmoids(points.clone())), Sigmoids(points.clone()).run(Portable)].iter().enumerate()
         {
@@ -651,7 +661,7 @@ mod tests {
     struct PairProducts<'a>(&'a [f32], &'a [f32]);
 
     impl Loop for PairProducts<'_> {
-        /// All pairs of the first, and the sum of all products.
+        /// All pairs of the first slice, and the sum of all products.
         type Output = (Vec<u32>, f32);
 
         #[inline(always)]
@@ -660,7 +670,8 @@ mod tests {
             let (mut left, mut right) = (vec![f32::NAN; count], vec![f32::NAN; count]);
             let width = M::Vector::WIDTH;
             let mut lanes = vec![0.0; width];
-            // SAFETY: the machine argument proves the instructions, and all buffers are long enough.
+            // SAFETY: the machine argument proves the instructions, there is room for `count` pairs
+            // and for a vector, and `valid` pairs exist.
             unsafe {
                 M::pair(self.0.as_ptr(), self.0.len(), left.as_mut_ptr());
                 M::pair(self.1.as_ptr(), self.1.len(), right.as_mut_ptr());
@@ -677,8 +688,9 @@ mod tests {
     }
 
     #[test]
-    fn pairs_round_to_even_and_multiply() {
-        // In 8 bits of precision: exact; a tie towards even, down and up; just above a tie; large, negative.
+    fn bf16_pairs_round_to_even_and_multiply_exactly() {
+        // With 8 bits of precision: exact; ties to even, down and up; just above a tie; large;
+        // negative.
         let values = [1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.0 + 1.01 / 256.0, 3e38, -0.3, f32::INFINITY];
         let expected = [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0x7F62, 0xBE9A, 0x7F80];
         let expected: Vec<u32> = expected.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 16).collect();
@@ -690,7 +702,7 @@ mod tests {
             assert_eq!(pairs, &expected, "path {path}: {pairs:x?}");
         }
         assert!(f32::from_bits(pair_of(0.0, f32::NAN).to_bits() & 0xFFFF_0000).is_nan());
-        // Products and sums that are exact in any order.
+        // These products and sums are exact in any order.
         for count in [1, 2, 3, 15, 16, 31, 32, 33, 64, 65, 101] {
             let values: Vec<f32> = (0..count).map(|i| (i % 7) as f32 - 3.0).collect();
             let others: Vec<f32> = (0..count).map(|i| (i % 5) as f32 - 2.0).collect();

@@ -1,9 +1,10 @@
-//! Threads that go through many short pieces of work together.
+//! Threads that process many short pieces of work together.
 //!
-//! A network's stages take tens of microseconds for one image; putting a thread to sleep between them, and waking it, takes
-//! as long. The helpers of a [`Team::gathered`] stay awake from the first stage to the last. They help where they
-//! can: each piece is taken by whoever is free, and who leads never waits for a helper that has not come, so that a
-//! thread which is busy elsewhere costs speed and nothing else.
+//! For one image, a stage of a network takes tens of microseconds, which is as long as it takes to
+//! put a thread to sleep and to wake it. The helpers of a [`Team::gathered`] therefore stay awake
+//! from the first stage to the last. Any free thread takes the next piece, and the leader never
+//! waits for a helper that has not started, so that a thread that is busy elsewhere only costs
+//! speed.
 
 use std::{
     cell::UnsafeCell,
@@ -15,24 +16,25 @@ use std::{
 
 use rayon::prelude::*;
 
-/// Pieces of work for each thread.
+/// Number of pieces of work per thread.
 const PIECES: usize = 2;
-/// Looks at the board before a helper offers its processor to others.
+/// Number of times that a helper polls for work before it yields its CPU.
 const PATIENCE: usize = 1 << 9;
 
-/// Who computes.
+/// The threads that compute.
 #[derive(Clone, Copy)]
 pub enum Team<'a> {
-    /// The thread that asks.
+    /// Only the calling thread.
     Alone,
-    /// The threads of the pool, called anew each time.
+    /// The threads of the pool, woken for each task.
     Pool,
     /// Helpers that stay awake.
     Gathered(&'a Board),
 }
 
 impl Team<'_> {
-    /// Calls `body` with a team of all threads of the pool, or with the pool itself where one thread is all there is.
+    /// Calls `body` with a team of all threads of the pool, or with [`Team::Alone`] if there is
+    /// only one thread.
     pub fn gathered<R>(body: impl FnOnce(Team) -> R) -> R {
         let helpers = rayon::current_num_threads() - 1;
         if helpers == 0 {
@@ -43,13 +45,13 @@ impl Team<'_> {
             for _ in 0..helpers {
                 scope.spawn(|_| board.help());
             }
-            // Also when `body` panics: the scope waits for the helpers.
+            // Also if `body` panics, since the scope waits for the helpers.
             let _end = OnDrop(|| board.over.store(true, Ordering::Release));
             body(Team::Gathered(&board))
         })
     }
 
-    /// How many threads there are.
+    /// Returns the number of threads.
     pub fn threads(self) -> usize {
         match self {
             Team::Alone => 1,
@@ -57,7 +59,8 @@ impl Team<'_> {
         }
     }
 
-    /// Into how many pieces work is best cut: several a thread, so that one which is held up does not hold up all.
+    /// Returns the preferred number of pieces: several per thread, so that one slow thread does not
+    /// delay all.
     pub fn pieces(self) -> usize {
         match self.threads() {
             1 => 1,
@@ -75,14 +78,15 @@ impl Team<'_> {
         }
     }
 
-    /// Calls `body` with the number and the elements of every `size` of `data`, in any order. The last may be shorter.
+    /// Calls `body` with the index and the elements of every chunk of `size` elements, in any
+    /// order. The last chunk may be shorter.
     pub fn chunks<T: Send>(self, data: &mut [T], size: usize, body: impl Fn(usize, &mut [T]) + Sync) {
         let data = Chunks::new(data, size);
         // SAFETY: `each` calls every piece once.
         self.each(data.count(), |piece| body(piece, unsafe { data.take(piece) }));
     }
 
-    /// The same of two slices that fall into equally many chunks.
+    /// Calls `body` with the chunks of two slices, which must have the same number of chunks.
     pub fn chunk_pairs<T: Send, U: Send>(
         self,
         (first, first_size): (&mut [T], usize),
@@ -96,7 +100,7 @@ impl Team<'_> {
     }
 }
 
-/// A slice to be shared out in chunks.
+/// A slice that is shared in chunks.
 struct Chunks<'a, T> {
     start: *mut T,
     length: usize,
@@ -104,7 +108,8 @@ struct Chunks<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: all that can be done with it is to take chunks, and who takes them sees to it that nobody else does.
+// SAFETY: the only operation is to take chunks, and whoever takes one ensures that nobody else
+// does.
 unsafe impl<T: Send> Sync for Chunks<'_, T> {}
 
 impl<'a, T> Chunks<'a, T> {
@@ -118,25 +123,27 @@ impl<'a, T> Chunks<'a, T> {
     }
 
     /// # Safety
-    /// The chunk must be one of the `count`, and be taken once.
+    /// The chunk must be one of the `count`, and be taken only once.
     #[allow(clippy::mut_from_ref)]
     unsafe fn take(&self, index: usize) -> &mut [T] {
         let from = index * self.size;
         assert!(from < self.length, "a chunk that is there");
-        // SAFETY: within the slice, which is borrowed, and apart from all other chunks.
+        // SAFETY: the chunk is within the slice, which is borrowed, and disjoint from all other
+        // chunks.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), self.size.min(self.length - from)) }
     }
 }
 
-/// Where a team's work is written up.
+/// The state of a team's current task.
 #[derive(Default)]
 pub struct Board {
-    /// The pieces that nobody has taken yet, in the low half; in the high half a number that each task increases.
+    /// Low half: number of pieces that nobody has taken yet. High half: number of the task,
+    /// increased by each.
     ticket: AtomicU64,
-    /// Pieces that are not done.
+    /// Number of pieces that are not done.
     left: AtomicUsize,
-    /// The task that the pieces belong to. Written by the thread that raised `left` from 0, while no
-    /// piece can be taken; read by threads that have taken one.
+    /// The current task. Written by the thread that raised `left` from 0, while no piece can be
+    /// taken; read by threads that have taken a piece.
     task: UnsafeCell<Option<Task>>,
     /// Whether a helper panicked.
     failed: AtomicBool,
@@ -149,26 +156,30 @@ struct Task {
     body: *const (dyn Fn(usize) + Sync),
 }
 
-// SAFETY: `task` is written only by the one thread that leads, see `each`, while no piece is taken,
-// and published by `ticket`; the body that it points to is `Sync` and outlives all its pieces.
+// SAFETY: `task` is written only by the one leading thread, see `each`, while no piece is taken,
+// and published by `ticket`. The body that it points to is `Sync` and outlives all its pieces.
 unsafe impl Sync for Board {}
 
 impl Board {
     fn each(&self, pieces: usize, body: &(dyn Fn(usize) + Sync)) {
         let count = u64::from(u32::try_from(pieces).expect("pieces of work"));
-        // The thread that raises `left` from 0 leads. Others must not touch the task.
+        // The thread that raises it leads. Others, whether in a piece of this task or concurrent
+        // with it, must not touch the task.
         let leads = self.left.compare_exchange(0, pieces, Ordering::Acquire, Ordering::Relaxed).is_ok();
         assert!(leads && pieces > 0, "a team does one thing at a time");
-        // SAFETY: only the lifetime changes; this function does not return, nor unwind, before all pieces are done.
+        // SAFETY: only the lifetime changes; this function neither returns nor unwinds before all
+        // pieces are done.
         let body = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(body)
         };
-        // SAFETY: only this thread leads, and no piece can be taken yet, so nobody reads.
+        // SAFETY: only this thread leads, and the ticket of the last task, whose pieces are all
+        // done, has none left, so no thread reads.
         unsafe { *self.task.get() = Some(Task { pieces, body }) };
         let task = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         self.ticket.store(task << 32 | count, Ordering::Release);
         {
-            // Also when a piece panics here: those that others have taken must end first, the rest is dropped.
+            // Also if a piece panics in this thread: pieces that others have taken must end first,
+            // and the rest is dropped.
             let _wait = OnDrop(|| {
                 while self.take().is_some() {
                     self.left.fetch_sub(1, Ordering::Relaxed);
@@ -183,7 +194,7 @@ impl Board {
         assert!(!self.failed.load(Ordering::Relaxed), "a piece of work panicked");
     }
 
-    /// Does pieces until the team parts.
+    /// Does pieces of work until the team ends.
     fn help(&self) {
         let mut looks = 0;
         while !self.over.load(Ordering::Acquire) {
@@ -195,7 +206,8 @@ impl Board {
         }
     }
 
-    /// Takes a piece, if there is one: the number of those that were left, itself included.
+    /// Takes a piece, if there is one. Returns the number of pieces that were left, including this
+    /// one.
     fn take(&self) -> Option<usize> {
         let ticket = self
             .ticket
@@ -212,7 +224,7 @@ impl Board {
             }
             self.left.fetch_sub(1, Ordering::Release);
         });
-        // SAFETY: a piece is taken, so the task stands until it is done.
+        // SAFETY: a piece is taken, so the task stays valid until the piece is done.
         if let Some(Task { pieces, body }) = unsafe { *self.task.get() } {
             // SAFETY: as above.
             unsafe { (*body)(pieces - rest) };
@@ -221,13 +233,13 @@ impl Board {
     }
 }
 
-/// Waits a moment, at first without giving the processor away.
+/// Waits a moment, at first without yielding the CPU.
 fn pause(looks: &mut usize) {
     *looks += 1;
     if *looks < PATIENCE { hint::spin_loop() } else { thread::yield_now() }
 }
 
-/// Calls a function when it goes.
+/// Calls a function when it is dropped.
 struct OnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for OnDrop<F> {
@@ -245,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn every_piece_of_every_task_is_done_once() {
+    fn every_piece_of_every_task_runs_once() {
         for threads in [1, 2, 5] {
             pool(threads).install(|| {
                 Team::gathered(|team| {
@@ -262,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn teams_side_by_side_do_not_wait_for_each_other() {
+    fn concurrent_teams_do_not_wait_for_each_other() {
         let pool = pool(3);
         let sum = AtomicUsize::new(0);
         pool.install(|| {
@@ -280,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_team_that_is_led_twice_at_once_fails() {
+    fn leading_a_team_twice_at_once_panics() {
         let lead_twice = |twice: fn(Team, &(dyn Fn() + Sync))| {
             std::panic::catch_unwind(|| {
                 pool(3).install(|| {
@@ -296,8 +308,9 @@ mod tests {
     }
 
     #[test]
-    fn leaders_side_by_side_never_share_a_task() {
-        // Either leader may panic. If not, each of its pieces runs once.
+    fn concurrent_leaders_never_share_a_task() {
+        // Either of the two leaders may be rejected; the pieces of one that is not are done once
+        // each.
         for _ in 0..200 {
             pool(4).install(|| {
                 let board = Board::default();
@@ -315,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_who_asked() {
+    fn a_panic_propagates_to_the_caller() {
         let pool = pool(3);
         for bad in 0..20 {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -1,4 +1,5 @@
-//! Kernels panic if the sizes of their operands do not fit each other.
+//! Kernels panic if the sizes of their operands do not match, rather than access memory out of
+//! bounds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,7 +15,8 @@ use super::{
 };
 use crate::{Activation, Normalisation, Statistics, Window};
 
-/// Mostly small sizes, including zero; some whose products wrap around and that no allocator grants.
+/// Generates mostly small numbers including zero, and some whose products overflow or that are too
+/// large to allocate.
 fn size() -> impl Strategy<Value = usize> {
     prop_oneof![12 => 0usize..5, 1 => (61..64u32).prop_map(|bit| 1 << bit), 1 => 1 << 61..=usize::MAX]
 }
@@ -139,7 +141,7 @@ proptest! {
 }
 
 #[test]
-fn zero_channels_give_empty_results() {
+fn products_without_outputs_are_empty_and_oversized_ones_panic() {
     assert!(pointwise::forward(&numbers(32), &[], 16, 0).is_empty());
     assert!(pointwise::weight_gradient(&numbers(32), &[], 16, 0).is_empty());
     assert_eq!(outer_products(&[], &[], 3, 2), [0.0; 6]);

@@ -47,7 +47,7 @@ impl Geometry {
     }
 
     /// # Panics
-    /// If the map has other channels than the layer, or a window does not fit.
+    /// If the feature map and the layer differ in their channels, or a window does not fit.
     pub fn of(layer: &Product, map: Map) -> Self {
         assert_eq!(map.channels, layer.inputs, "the channels of a map and of the layer that it enters");
         Self::new(map, layer.kernel, layer.stride, layer.padding, layer.outputs)

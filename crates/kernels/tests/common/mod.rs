@@ -1,9 +1,9 @@
-//! Inputs, layouts and comparisons shared by the tests.
+//! Inputs, memory layouts and comparisons shared by the tests.
 #![allow(dead_code)]
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// Numbers in (-2, 2) that depend on `seed` alone.
+/// Returns numbers in (-2, 2) that depend only on `seed`.
 pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -15,7 +15,7 @@ pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// How a tensor lies in memory.
+/// Memory layout of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// In the order of its axes.
@@ -26,7 +26,7 @@ pub enum Layout {
     Sliced,
 }
 
-/// Where, and in what precision.
+/// Device and precision of test tensors.
 #[derive(Clone)]
 pub struct Place {
     pub device: Device,
@@ -38,7 +38,7 @@ impl Place {
         Self { device, dtype }
     }
 
-    /// The same device, another precision.
+    /// Returns the same place with another precision.
     pub fn of(&self, dtype: DType) -> Self {
         Self { dtype, ..self.clone() }
     }
@@ -63,7 +63,8 @@ impl Place {
     }
 }
 
-/// The output of `operation`, and its gradients for all operands when the output is weighted with random numbers.
+/// Returns the output of `operation`, and the gradients of all operands for an output weighted by
+/// random numbers.
 pub fn differentiate(
     maps: &[Tensor<4>],
     vectors: &[Tensor<1>],
@@ -84,7 +85,8 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }
 
-/// Fails unless each array agrees within `tolerance` of the largest element of its pair.
+/// Asserts that each pair of arrays agrees within `tolerance` times the largest expected element,
+/// or `tolerance` if that is below 1.
 pub fn assert_close(found: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (which, (found, expected)) in found.iter().zip(expected).enumerate() {
