@@ -75,7 +75,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
     }
     let at = rng.random_range(0..bytes.len());
     let length = rng.random_range(1..=32).min(bytes.len() - at);
-    match rng.random_range(0..9) {
+    match rng.random_range(0..10) {
         0 | 1 => bytes[at] ^= 1 << rng.random_range(0..8),
         2 => bytes[at] = rng.random(),
         3 => {
@@ -93,6 +93,11 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
             bytes.splice(to..to, piece);
         }
         7 => bytes.truncate(at),
+        8 => {
+            // A large or negative number in the encoding of Thrift and Protocol Buffers.
+            let most = rng.random_range(1..=9);
+            bytes.splice(at..at + 1, [vec![0xff; most], vec![rng.random_range(0..0x80)]].concat());
+        }
         _ => {
             bytes.truncate(at);
             bytes.extend(&other[rng.random_range(0..=other.len())..]);
