@@ -12,7 +12,8 @@
 //! `BurnpackStore::from_file(path).with_from_adapter(FloatCastAdapter::to(DType::F32))`.
 
 use burn::tensor::DType;
-use burn_store::{BurnpackStore, FloatCastAdapter, ModuleSnapshot};
+use burn_store::burn_pack::Tensor as PackTensor;
+use burn_store::{BurnpackStore, FloatCastAdapter, ModuleAdapter, ModuleContext, ModuleSnapshot};
 use mbconv_nets::Network;
 use mbconv_nets::weights::{Precision, WeightsError, check_precision};
 
@@ -39,12 +40,27 @@ pub fn to_burnpack(network: &Network, card: &ModelCard, precision: Precision) ->
     let json = serde_json::to_string(card).map_err(|error| BurnpackError::Store(error.to_string()))?;
     let mut store = BurnpackStore::from_bytes(None).metadata(METADATA_KEY, json);
     store = match precision {
-        Precision::F32 => store,
-        Precision::F16 => store.with_to_adapter(FloatCastAdapter::to(DType::F16)),
-        Precision::Bf16 => store.with_to_adapter(FloatCastAdapter::to(DType::BF16)),
+        Precision::F32 => store.with_to_adapter(WithoutIds),
+        Precision::F16 => store.with_to_adapter(WithoutIds.chain(FloatCastAdapter::to(DType::F16))),
+        Precision::Bf16 => store.with_to_adapter(WithoutIds.chain(FloatCastAdapter::to(DType::BF16))),
     };
     let bytes = network.save_into(&mut store).and_then(|()| store.get_bytes());
     Ok(bytes.map_err(|error| BurnpackError::Store(error.to_string()))?.to_vec())
+}
+
+/// Omits the ids of parameters. They are random, but equal models are written as equal files.
+#[derive(Clone)]
+struct WithoutIds;
+
+impl ModuleAdapter for WithoutIds {
+    fn adapt(&self, mut tensor: PackTensor, _: ModuleContext<'_>) -> PackTensor {
+        tensor.param_id = None;
+        tensor
+    }
+
+    fn clone_box(&self) -> Box<dyn ModuleAdapter> {
+        Box::new(self.clone())
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +96,10 @@ mod tests {
         let result = other.load_from(&mut store).unwrap();
         assert!(result.missing.is_empty() && result.unused.is_empty() && result.errors.is_empty(), "{result}");
         assert_eq!(logits(&original), logits(&other));
+        assert_eq!(
+            to_burnpack(&other, &card, Precision::F32).unwrap(),
+            to_burnpack(&original, &card, Precision::F32).unwrap()
+        );
     }
 
     #[test]
