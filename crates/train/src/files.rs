@@ -1,7 +1,7 @@
 //! Writing files so that nobody ever sees half of one, and reading those of strangers.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Largest file of weights that is read, in bytes: twice a checkpoint of EfficientNet-L2 with averages and Adam's state.
@@ -23,6 +23,34 @@ pub(crate) fn read_weights(path: &Path) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other(format!("it has {} bytes, more than any network's weights", metadata.len())));
     }
     std::fs::read(path)
+}
+
+/// Reads at an offset, from any thread.
+#[cfg(unix)]
+pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, out, offset)
+}
+
+/// Reads at an offset, from any thread.
+#[cfg(windows)]
+pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, out, offset)
+}
+
+/// Fills `out` with a file's bytes from `offset` on.
+pub(crate) fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !out.is_empty() {
+        match read_at(file, out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                out = &mut out[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Writes `bytes` to `path` through a temporary file beside it, which is renamed when it is

@@ -59,6 +59,7 @@ pub mod shell;
 mod stepper;
 pub mod tensorboard;
 pub mod text;
+mod zip;
 
 pub use engine::{Event, Outcome, Run, train};
 pub use group::Group;

@@ -35,8 +35,14 @@ const CAPTIONS: [&str; 2] = ["txt", "text"];
 /// Extensions of shards.
 const ENDINGS: [&str; 3] = ["tar", "tar.gz", "tgz"];
 
-/// Number of files read from a compressed shard to recognize it.
+/// Number of files and of bytes read from a compressed shard to recognize it.
 const LOOKED_AT: usize = 64;
+const LOOKED_AT_BYTES: u64 = 256 << 20;
+
+/// The most bytes that a compressed shard of `packed` bytes may unpack to: images hardly compress.
+fn most_unpacked(packed: u64) -> u64 {
+    packed.saturating_mul(100).saturating_add(1 << 30)
+}
 
 /// Keys of a `json` member that contain a class: a number or a name.
 const LABEL_KEYS: [&str; 8] = ["label", "cls", "class", "target", "class_id", "label_id", "fine_label", "category"];
@@ -80,7 +86,7 @@ fn index(path: &Path) -> Result<Tarball, DataError> {
 fn beginning(path: &Path) -> Result<Vec<Member>, DataError> {
     let failed = |source| DataError::io(path, source);
     let file = File::open(path).map_err(failed)?;
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(file));
+    let mut archive = tar::Archive::new(MultiGzDecoder::new(file).take(LOOKED_AT_BYTES));
     let Ok(entries) = archive.entries() else { return Ok(Vec::new()) };
     let names = entries.map_while(Result::ok).take(LOOKED_AT).map(|entry| {
         let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").into();
@@ -91,13 +97,19 @@ fn beginning(path: &Path) -> Result<Vec<Member>, DataError> {
 
 /// Unpacks a compressed shard into an unnamed temporary file and lists it. Of a damaged shard the
 /// readable part is listed.
+///
+/// # Errors
+/// A file that cannot be read, that unpacks to more than [`most_unpacked`], or to no archive; a
+/// full disk.
 fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
+    let failed = |source| DataError::io(path, source);
     let folder = std::env::temp_dir();
     let full = |error: io::Error| DataError::Malformed {
         path: path.into(),
         why: format!("it cannot be unpacked into {}: {error}", folder.display()),
     };
-    let packed = File::open(path).map_err(|source| DataError::io(path, source))?;
+    let packed = File::open(path).map_err(failed)?;
+    let most = most_unpacked(packed.metadata().map_err(failed)?.len());
     let mut packed = MultiGzDecoder::new(io::BufReader::new(packed));
     let mut file = tempfile::tempfile().map_err(full)?;
     let mut part = vec![0; 1 << 18];
@@ -109,6 +121,10 @@ fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
             Err(error) => break Some(error.to_string()),
         }
         length = file.stream_position().map_err(full)?;
+        if length > most {
+            let why = format!("it unpacks to more than {most} bytes: unpack it, and give the .tar file if it is right");
+            return Err(DataError::Malformed { path: path.into(), why });
+        }
     };
     let mut found = Tarball::scan(&file, 0..length, is_label)
         .map_err(|error| DataError::Malformed { path: path.into(), why: cut.clone().unwrap_or(error.to_string()) })?;

@@ -24,7 +24,6 @@
 //! # }
 //! ```
 
-mod archive;
 mod foreign;
 mod hints;
 mod keys;

@@ -13,8 +13,9 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::keys::{self, Found, NotFound};
 use super::pickle::{self, COMPLEX, Element, Id, Node, Pickle, SMALL, TensorRef, WHOLE, Wrong};
-use super::{ImportError, archive, foreign};
+use super::{ImportError, foreign};
 use crate::files::read_weights;
+use crate::zip;
 
 /// Keys under which training programs keep weights, the first that is there: averaged ones first,
 /// as timm does.
@@ -93,7 +94,7 @@ enum Form {
 fn form(bytes: &[u8]) -> Option<Form> {
     let legacy = bytes.starts_with(LEGACY).then_some(Form::Legacy);
     let tensors = is_safetensors(bytes).then_some(Form::Safetensors);
-    bytes.starts_with(archive::MAGIC).then_some(Form::Zip).or(legacy).or(tensors)
+    bytes.starts_with(zip::LOCAL_HEADER).then_some(Form::Zip).or(legacy).or(tensors)
 }
 
 /// Is it PyTorch's, by its beginning?
@@ -135,13 +136,11 @@ impl StateFile {
         let mut file = Self { bytes, entries: BTreeMap::new(), holder: None, found: None };
         match form(&file.bytes) {
             Some(Form::Zip) => {
-                let names = archive::names(&file.bytes);
-                if let Some(foreign) =
-                    foreign::by_members(path, names.iter().map(String::as_str)).filter(|_| !names.is_empty())
-                {
+                let entries = zip::directory(&file.bytes[..]).map_err(|error| wrong(error.to_string()))?;
+                if let Some(foreign) = foreign::by_members(path, entries.iter().map(|entry| &*entry.name)) {
                     return Err(ImportError::foreign(path, foreign.what, foreign.remedy));
                 }
-                file.read_zip(prefix).map_err(|failed| failed.at(path))?;
+                file.read_zip(&entries, prefix).map_err(|failed| failed.at(path))?;
             }
             Some(Form::Legacy) => file.read_legacy(prefix).map_err(|failed| failed.at(path))?,
             Some(Form::Safetensors) => file.read_safetensors().map_err(wrong)?,
@@ -235,8 +234,8 @@ impl StateFile {
         Ok(())
     }
 
-    fn read_zip(&mut self, prefix: Option<&str>) -> Result<(), Failed> {
-        let files = archive::entries(&self.bytes)?;
+    fn read_zip(&mut self, entries: &[zip::Entry], prefix: Option<&str>) -> Result<(), Failed> {
+        let files = stored_files(&self.bytes, entries)?;
         let name =
             files.keys().find(|name| name.ends_with("data.pkl")).ok_or("the zip file holds no PyTorch checkpoint")?;
         let folder = name.trim_end_matches("data.pkl");
@@ -297,6 +296,20 @@ impl StateFile {
     }
 }
 
+/// Byte ranges of the files in a zip archive by name. `torch.save` compresses none.
+fn stored_files(bytes: &[u8], entries: &[zip::Entry]) -> Result<HashMap<String, Range<usize>>, Wrong> {
+    let mut files = HashMap::new();
+    for entry in entries {
+        if entry.encrypted || entry.method != 0 || entry.stored != entry.size {
+            return Err("the zip file is compressed or encrypted, which PyTorch's are not");
+        }
+        let start = zip::data_start(bytes, entry.header).map_err(|_| DAMAGED)?;
+        let end = start.checked_add(entry.size).filter(|&end| end <= bytes.len() as u64).ok_or(DAMAGED)?;
+        files.insert(entry.name.clone(), start as usize..end as usize);
+    }
+    Ok(files)
+}
+
 /// The place of a tensor in the file, whose storage lies in `range`.
 fn entry(tensor: &TensorRef, range: Range<usize>) -> Result<Entry, Wrong> {
     let (shape, strides) = (tensor.shape.clone(), tensor.strides.clone());
@@ -318,6 +331,7 @@ fn entry(tensor: &TensorRef, range: Range<usize>) -> Result<Entry, Wrong> {
 const NEITHER: Wrong = "it is neither a PyTorch checkpoint nor a safetensors file";
 const OUTSIDE: Wrong = "a tensor reaches beyond its storage";
 const CUT: Wrong = "it was cut short";
+const DAMAGED: Wrong = "the zip file is damaged or was cut short";
 
 /// Why a PyTorch file gives no weights.
 enum Failed {

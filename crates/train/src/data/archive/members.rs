@@ -8,9 +8,15 @@ use std::sync::OnceLock;
 use burn::data::dataset::Dataset;
 
 use super::super::{DataError, DecodeError, Runs, Sample, Source, StoredImage};
+use crate::files::read_exact_at;
+use crate::zip;
 
-/// The most bytes that an image's file may have, compressed or not.
+/// Largest image file in bytes, both as stored and decompressed.
 const MOST_BYTES: u64 = 1 << 30;
+
+/// Size in bytes above which the length of an archive is checked before memory is allocated for an
+/// image.
+const LARGE: u64 = 16 << 20;
 
 /// Of more files than this, each is opened anew for every image: open files are limited.
 const MOST_OPEN: usize = 400;
@@ -28,7 +34,8 @@ pub(in super::super) enum Packing {
     Plain,
     /// As they are, in a zip archive whose local header is at the offset.
     Stored,
-    /// Compressed by deflate, likewise; with the number of bytes that it gives and their CRC-32.
+    /// Compressed by deflate, likewise; with the decompressed size, or `u32::MAX` if it is larger,
+    /// and its CRC-32.
     Deflated { size: u32, crc: u32 },
 }
 
@@ -90,31 +97,29 @@ impl Members {
 fn read_place(file: &File, place: &Place) -> io::Result<Vec<u8>> {
     let offset = match place.packing {
         Packing::Plain => place.offset,
-        // The local header repeats the name, and has other extras than the directory.
-        Packing::Stored | Packing::Deflated { .. } => {
-            const HEADER: usize = 30;
-            let mut header = [0; HEADER];
-            read_exact_at(file, &mut header, place.offset)?;
-            if header[..4] != *b"PK\x03\x04" {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's directory leads astray"));
-            }
-            let length = |at: usize| u64::from(u16::from_le_bytes([header[at], header[at + 1]]));
-            place.offset + HEADER as u64 + length(26) + length(28)
-        }
+        Packing::Stored | Packing::Deflated { .. } => zip::data_start(file, place.offset)?,
     };
-    if place.size > MOST_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it has {} bytes, more than the {MOST_BYTES} that an image may have", place.size),
-        ));
+    let decompressed = match place.packing {
+        Packing::Deflated { size, .. } => size.into(),
+        Packing::Plain | Packing::Stored => place.size,
+    };
+    let largest = place.size.max(decompressed);
+    if largest > MOST_BYTES {
+        let why = format!("it has {largest} bytes, more than the {MOST_BYTES} that an image may have");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    // A directory may list files that are larger than the archive.
+    let end = offset.checked_add(place.size).ok_or(io::ErrorKind::UnexpectedEof)?;
+    if place.size > LARGE && end > file.metadata()?.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let mut bytes = vec![0; place.size as usize];
     read_exact_at(file, &mut bytes, offset)?;
     match place.packing {
         Packing::Plain | Packing::Stored => Ok(bytes),
         Packing::Deflated { size, crc } => {
-            let mut inflated = Vec::with_capacity(size.min(1 << 24) as usize);
-            flate2::read::DeflateDecoder::new(&bytes[..]).take(u64::from(size)).read_to_end(&mut inflated)?;
+            let mut inflated = Vec::with_capacity(decompressed.min(LARGE) as usize);
+            flate2::read::DeflateDecoder::new(&bytes[..]).take(decompressed).read_to_end(&mut inflated)?;
             let mut found = flate2::Crc::new();
             found.update(&inflated);
             if found.sum() == crc && inflated.len() == size as usize {
@@ -171,36 +176,46 @@ impl Source for Members {
         }
         ends.push(self.places.len());
         let runs = Runs { ends, abreast: ABREAST };
-        // Where images of a class lie together, those of a few runs are of a few classes: then an epoch had better go anywhere.
+        // Where images of a class lie together, those of a few runs are of a few classes: then an
+        // epoch had better go anywhere.
         let (found, mixed) = runs.classes(|index| self.label(index));
         if found < 0.5 * mixed { Runs::default() } else { runs }
     }
 }
 
-/// Reads at a place, from any thread.
-#[cfg(unix)]
-pub(in super::super) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, out, offset)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Reads at a place, from any thread.
-#[cfg(windows)]
-pub(in super::super) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, out, offset)
-}
-
-/// Fills `out` from a place.
-pub(in super::super) fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !out.is_empty() {
-        match read_at(file, out, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                out = &mut out[count..];
-                offset += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    fn error(bytes: &[u8], size: u64, packing: Packing) -> DataError {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("images");
+        std::fs::write(&path, bytes).unwrap();
+        let mut members = Members::new(vec![path]);
+        members.push("a.jpg".into(), Place { file: 0, label: 0, offset: 0, size, packing });
+        members.get(0).unwrap_err()
     }
-    Ok(())
+
+    #[test]
+    fn image_files_are_limited_as_stored_and_decompressed() {
+        // Three bytes of deflate under a local header.
+        let bytes = [b"PK\x03\x04", &[0; 26][..], &[0x4b, 0x04, 0x00]].concat();
+        let larger = MOST_BYTES as u32 + 1;
+        for (size, packing) in [
+            (3, Packing::Deflated { size: larger, crc: 0 }),
+            (3, Packing::Deflated { size: u32::MAX, crc: 0 }),
+            (larger.into(), Packing::Stored),
+            (larger.into(), Packing::Plain),
+        ] {
+            let error = error(&bytes, size, packing).to_string();
+            assert!(error.contains("more than the 1073741824 that an image may have"), "{packing:?}: {error}");
+        }
+        // Within the limit, but larger than the archive.
+        for packing in [Packing::Plain, Packing::Stored, Packing::Deflated { size: 1, crc: 0 }] {
+            let error = error(&bytes, MOST_BYTES, packing);
+            assert!(matches!(error, DataError::Image { source: DecodeError::Truncated, .. }), "{error}");
+        }
+        let longer = Packing::Deflated { size: 2, crc: 0 };
+        assert!(matches!(error(&bytes, 3, longer), DataError::Image { source: DecodeError::Damaged(_), .. }));
+    }
 }

@@ -1,15 +1,16 @@
-//! One archive, `.zip` or `.tar`, of image folders, read without unpacking; and what other forms need of archives.
+//! One archive, `.zip` or `.tar`, of image folders, read without unpacking; and what other forms
+//! need of archives.
 
 mod members;
 mod tarball;
-mod zipfile;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) use members::{Members, Packing, Place as Stored, read_exact_at};
+pub(super) use members::{Members, Packing, Place as Stored};
 pub(super) use tarball::{Member, Tarball};
 
 use super::assembly::{Assembly, Role};
@@ -18,6 +19,7 @@ use super::forms::{Found, Place, Recognised};
 use super::layout::{Layout, Paths};
 use super::listing::lies_in_clutter;
 use super::{DataError, DataSet, Form, OpenOptions, Source, ilsvrc};
+use crate::zip::{self, ZipError};
 
 /// An archive, by path.
 struct Archive(PathBuf);
@@ -40,8 +42,8 @@ impl Found for Archive {
         let path = &self.0;
         let mut notes = Vec::new();
         if super::forms::has_extension(path, &["zip"]) {
-            let entries = zipfile::index(path)?;
-            let files = entries.iter().map(|entry| (&*entry.name, entry.offset, entry.size, entry.packing));
+            let entries = zip_entries(path)?;
+            let files = entries.iter().map(|(entry, packing)| (&*entry.name, entry.header, entry.stored, *packing));
             return open(path, files, notes, options);
         }
         let Tarball { members, cut } = Tarball::index(path, "files", |_| false)?;
@@ -49,6 +51,35 @@ impl Found for Archive {
         let files = members.iter().map(|member| (&*member.name, member.offset, member.size, Packing::Plain));
         open(path, files, notes, options)
     }
+}
+
+/// Lists the files of a zip archive, and how each is stored.
+///
+/// # Errors
+/// A file that cannot be read, that is no zip archive or breaks off; a file in it that is
+/// encrypted, or compressed by another method than deflate.
+fn zip_entries(path: &Path) -> Result<Vec<(zip::Entry, Packing)>, DataError> {
+    let malformed = |why: String| DataError::Malformed { path: path.into(), why };
+    let file = File::open(path).map_err(|source| DataError::io(path, source))?;
+    let entries = zip::directory(&file).map_err(|error| match error {
+        ZipError::Io(source) => DataError::io(path, source),
+        ZipError::Malformed(why) => malformed(why.into()),
+    })?;
+    let packed = |mut entry: zip::Entry| {
+        entry.name = entry.name.replace('\\', "/");
+        let name = &entry.name;
+        let packing = match entry.method {
+            _ if entry.encrypted => return Err(malformed(format!("{name} in it is encrypted"))),
+            0 => Packing::Stored,
+            8 => Packing::Deflated { size: u32::try_from(entry.size).unwrap_or(u32::MAX), crc: entry.crc },
+            method => {
+                let why = format!("{name} in it is compressed by method {method}, not by deflate: pack it anew");
+                return Err(malformed(why));
+            }
+        };
+        Ok((entry, packing))
+    };
+    entries.into_iter().filter(|entry| !entry.name.ends_with(['/', '\\'])).map(packed).collect()
 }
 
 /// Compares paths by name, where the images in a folder come before those in its folders.

@@ -123,8 +123,19 @@ impl Tarball {
             // GNU tar stores a file of several names once.
             let places: HashMap<&str, usize> = found.members.iter().map(|member| &*member.name).zip(0..).collect();
             let linked = links.into_iter().filter_map(|(name, target)| Some((name, *places.get(&*target)?)));
-            let linked: Vec<Member> =
-                linked.map(|(name, place)| Member { name, ..found.members[place].clone() }).collect();
+            // Links take a header each; together their texts are no longer than the archive.
+            let mut left = length as usize;
+            let linked: Vec<Member> = linked
+                .map(|(name, place)| {
+                    let Member { offset, size, ref text, .. } = found.members[place];
+                    let text = text.as_ref().filter(|text| {
+                        let after = left.checked_sub(text.len());
+                        left = after.unwrap_or(left);
+                        after.is_some()
+                    });
+                    Member { name, offset, size, text: text.cloned() }
+                })
+                .collect();
             found.members.extend(linked);
         }
         Ok(found)
@@ -170,7 +181,7 @@ struct Window<'a> {
 impl Read for Window<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let most = self.length.saturating_sub(self.position).min(out.len() as u64) as usize;
-        let count = super::members::read_at(self.file, &mut out[..most], self.start + self.position)?;
+        let count = crate::files::read_at(self.file, &mut out[..most], self.start + self.position)?;
         self.position += count as u64;
         Ok(count)
     }
@@ -222,6 +233,26 @@ mod tests {
         assert_eq!(bytes[start..start + 1000], [7; 1000]);
         assert_eq!((&*found.members[1].name, found.members[1].text.as_deref()), ("a.cls", Some("12")));
         assert_eq!(Tarball::decode(&found.encode()), Some(found));
+    }
+
+    #[test]
+    fn links_do_not_multiply_texts() {
+        let text = vec![b'7'; 100_000];
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        builder.append_data(&mut header, "a.cls", &text[..]).unwrap();
+        for number in 0..1000 {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(EntryType::Link);
+            header.set_size(0);
+            builder.append_link(&mut header, format!("{number}.cls"), "a.cls").unwrap();
+        }
+        let bytes = builder.into_inner().unwrap();
+        let found = scan(&bytes).unwrap();
+        assert_eq!((found.members.len(), found.members[1].text.as_deref().map(str::len)), (1001, Some(text.len())));
+        let texts: usize = found.members.iter().filter_map(|member| member.text.as_deref().map(str::len)).sum();
+        assert!(texts <= text.len() + bytes.len(), "{texts}");
     }
 
     #[test]

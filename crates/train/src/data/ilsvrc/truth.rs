@@ -205,7 +205,9 @@ fn number(name: &str) -> Option<usize> {
 fn kit(path: PathBuf) -> Result<Truth, DataError> {
     let failed = |source| DataError::io(&path, source);
     let file = std::fs::File::open(&path).map_err(failed)?;
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    // The kit unpacks to some 10 MB.
+    const MOST: u64 = 64 << 20;
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file).take(4 * MOST));
     let (mut truth, mut meta) = (None, None);
     for entry in archive.entries().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
@@ -217,7 +219,6 @@ fn kit(path: PathBuf) -> Result<Truth, DataError> {
         } else {
             continue;
         };
-        const MOST: u64 = 64 << 20;
         let mut bytes = Vec::new();
         entry.by_ref().take(MOST).read_to_end(&mut bytes).map_err(failed)?;
         *wanted = Some(bytes);

@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::super::DataError;
-use super::super::archive::read_exact_at;
 use super::page::{Column, Decoder, Header, Kind, PageKind, Values};
 use super::thrift::Value;
+use crate::files::read_exact_at;
 
 /// Where the values of a group of rows lie, of one column.
 #[derive(Debug, Clone)]
