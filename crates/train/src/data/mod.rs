@@ -32,7 +32,7 @@ mod listing;
 mod loader;
 mod location;
 mod order;
-mod parquet;
+pub(crate) mod parquet;
 mod pattern;
 mod resample;
 mod resize;

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use super::{Hashed, Packed, Writer};
+use crate::data::parquet::thrift::{Fields, string, unsigned, zigzag};
 
 /// Rows a group: `datasets`' number for images, so that a reader need not take in more to reach one.
 const GROUP: usize = 100;
@@ -102,7 +103,7 @@ impl Parquet {
             }
         }
         let bytes = self.out.bytes as i64 - start;
-        let encodings = [PLAIN, RLE].map(|encoding| varint(zigzag(encoding.into())));
+        let encodings = [PLAIN, RLE].map(|encoding| unsigned(zigzag(encoding.into())));
         let names = column.path.iter().map(|name| string(name));
         let description = Fields::new()
             .i32(1, column.kind)
@@ -118,7 +119,7 @@ impl Parquet {
 
     fn write_page(&mut self, column: &Column, values: &[u8], count: usize) -> io::Result<()> {
         // No value is null: one run of the highest level.
-        let mut levels = varint((count as u64) << 1);
+        let mut levels = unsigned((count as u64) << 1);
         levels.push(column.optional);
         let size = 4 + levels.len() + values.len();
         let size = i32::try_from(size).map_err(|_| io::Error::other("an image has more than 2 GiB"))?;
@@ -169,98 +170,5 @@ impl Writer for Parquet {
         self.out.write_all(&(description.len() as u32).to_le_bytes())?;
         self.out.write_all(MAGIC)?;
         Ok(self.out)
-    }
-}
-
-/// A structure in Thrift's compact protocol: fields in ascending order.
-struct Fields {
-    bytes: Vec<u8>,
-    last: u8,
-}
-
-impl Fields {
-    const I32: u8 = 5;
-    const I64: u8 = 6;
-    const BINARY: u8 = 8;
-    const LIST: u8 = 9;
-    const STRUCT: u8 = 12;
-
-    fn new() -> Self {
-        Self { bytes: Vec::new(), last: 0 }
-    }
-
-    fn field(mut self, id: u8, kind: u8, content: impl IntoIterator<Item = u8>) -> Self {
-        self.bytes.push((id - self.last) << 4 | kind);
-        self.bytes.extend(content);
-        self.last = id;
-        self
-    }
-
-    fn i32(self, id: u8, value: i32) -> Self {
-        self.field(id, Self::I32, varint(zigzag(value.into())))
-    }
-
-    fn i64(self, id: u8, value: i64) -> Self {
-        self.field(id, Self::I64, varint(zigzag(value)))
-    }
-
-    fn text(self, id: u8, value: &str) -> Self {
-        self.field(id, Self::BINARY, string(value))
-    }
-
-    fn inner(self, id: u8, value: Fields) -> Self {
-        self.field(id, Self::STRUCT, value.end())
-    }
-
-    fn structs(self, id: u8, items: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        self.list(id, Self::STRUCT, items)
-    }
-
-    fn list(self, id: u8, kind: u8, items: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let items: Vec<Vec<u8>> = items.into_iter().collect();
-        let mut content = match items.len() {
-            count @ 0..15 => vec![(count as u8) << 4 | kind],
-            count => [vec![0xF0 | kind], varint(count as u64)].concat(),
-        };
-        content.extend(items.concat());
-        self.field(id, Self::LIST, content)
-    }
-
-    /// The bytes, with the mark of the end.
-    fn end(mut self) -> Vec<u8> {
-        self.bytes.push(0);
-        self.bytes
-    }
-}
-
-fn string(text: &str) -> Vec<u8> {
-    [varint(text.len() as u64), text.as_bytes().to_vec()].concat()
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_in_the_compact_protocol() {
-        assert_eq!((varint(0), varint(127), varint(300)), (vec![0], vec![127], vec![0xAC, 0x02]));
-        assert_eq!([0, -1, 1, -2, i64::MAX, i64::MIN].map(zigzag), [0, 1, 2, 3, u64::MAX - 1, u64::MAX]);
-        let fields = Fields::new().i32(1, -1).text(4, "ab").list(5, Fields::I32, vec![vec![7]; 15]).end();
-        assert_eq!(fields[..8], [0x15, 1, 0x38, 2, b'a', b'b', 0x19, 0xF5]);
-        assert_eq!(fields[8..], [&[15][..], &[7; 15], &[0]].concat());
     }
 }

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::DataError;
-use super::page::{Column, Decoder, Header, Kind, PageKind, Values};
+use super::PART;
+use super::page::{Column, Decoder, Header, Kind, PageKind, Values, most_decompressed};
 use super::thrift::Value;
 use crate::files::read_exact_at;
 
@@ -32,7 +34,7 @@ pub(super) struct Part {
 /// A column, by the names above it and its own.
 #[derive(Debug, Clone)]
 pub(super) struct Leaf {
-    pub path: Vec<String>,
+    pub path: Vec<Arc<str>>,
     /// Parquet's number of the type.
     kind: i64,
     /// What the numbers or bytes mean, if not themselves.
@@ -67,7 +69,8 @@ impl Leaf {
     }
 }
 
-/// What numbers or bytes mean according to the schema, if they are neither labels nor images as they are.
+/// What numbers or bytes mean according to the schema, if they are neither labels nor images as
+/// they are.
 fn meaning(element: &Value) -> Option<&'static str> {
     const CONVERTED: [(i64, &str); 8] = [
         (1, "map"),
@@ -99,6 +102,13 @@ pub(super) struct Description {
 /// The most bytes that a description may have.
 const MOST: u64 = 512 << 20;
 
+/// The most rows that a file of this length may have. A row with an image takes a byte or more,
+/// except in a small file of equal images; rows without values take none, and a description could
+/// claim any number of them.
+fn most_rows(length: u64) -> u64 {
+    length.saturating_add(1 << 16)
+}
+
 impl Description {
     /// Reads the description at the file's end.
     ///
@@ -129,7 +139,15 @@ impl Description {
         let mut bytes = vec![0; size as usize];
         read_exact_at(file, &mut bytes, start).map_err(failed)?;
         let value = Value::read(&mut &bytes[..]).ok_or_else(|| malformed("its description is damaged"))?;
-        Self::of(&value, length).ok_or_else(|| malformed("its description contradicts itself"))
+        let description = Self::of(&value, length).ok_or_else(|| malformed("its description contradicts itself"))?;
+        let rows =
+            description.groups.iter().filter_map(|group| group.first()).map(|chunk| chunk.rows as u128).sum::<u128>();
+        if rows > most_rows(length).into() {
+            return Err(malformed(&format!(
+                "its description claims {rows} rows, more than its {length} bytes can hold"
+            )));
+        }
+        Ok(description)
     }
 
     fn of(value: &Value, length: u64) -> Option<Description> {
@@ -175,7 +193,8 @@ impl Leaf {
     }
 }
 
-/// Collects the columns below an element of the schema, which lists each element before those in it.
+/// Collects the columns below an element of the schema, which lists each element before those in
+/// it.
 fn collect<'a>(
     elements: &mut impl Iterator<Item = &'a Value<'a>>,
     children: usize,
@@ -187,7 +206,7 @@ fn collect<'a>(
     for _ in 0..children {
         let element = elements.next()?;
         let mut leaf = above.clone();
-        leaf.path.push(element.text(4)?.to_string());
+        leaf.path.push(element.text(4)?.into());
         match element.number(3) {
             Some(1) => leaf.optional += 1,
             // An empty list is another level of what may be absent.
@@ -206,7 +225,8 @@ fn collect<'a>(
     Some(())
 }
 
-/// The most bytes that a page's header is looked for in: it may hold the least and the greatest value.
+/// The most bytes that a page's header is looked for in: it may hold the least and the greatest
+/// value.
 const HEADER: usize = 1 << 16;
 
 impl Chunk {
@@ -238,6 +258,7 @@ impl Chunk {
                 PageKind::Dictionary => dictionary = Some(page),
                 PageKind::Other => {}
                 PageKind::Data | PageKind::Data2 => {
+                    self.column.check_rows(header, rows - seen)?;
                     seen += header.rows;
                     match parts.last_mut().filter(|part| part.size + header.size <= wanted) {
                         Some(part) => {
@@ -272,7 +293,11 @@ impl Part {
     /// # Errors
     /// Whatever the system says; damage.
     pub fn read(&self, file: &File) -> Result<Values, String> {
-        let mut decoder = Decoder::new(self.column);
+        let stored = self.bytes.iter().map(|range| range.end - range.start).sum();
+        if self.size as u64 > most_decompressed(stored) {
+            return Err(format!("its description claims {} bytes, decompressed from {stored}", self.size));
+        }
+        let mut decoder = Decoder::new(self.column, self.size.max(PART));
         let mut rows = 0;
         for range in &self.bytes {
             let mut bytes = vec![0; (range.end - range.start) as usize];
@@ -281,9 +306,12 @@ impl Part {
             while !rest.is_empty() && rows < self.rows {
                 let header = Header::read(&mut rest).ok_or("a page's header is damaged")?;
                 let (page, after) = rest.split_at_checked(header.stored).ok_or("a page breaks off")?;
+                if matches!(header.kind, PageKind::Data | PageKind::Data2) {
+                    self.column.check_rows(header, self.rows - rows)?;
+                    rows += header.rows;
+                }
                 decoder.page(header, page)?;
                 rest = after;
-                rows += if matches!(header.kind, PageKind::Data | PageKind::Data2) { header.rows } else { 0 };
             }
         }
         let values = decoder.finish();
@@ -296,7 +324,8 @@ impl Part {
     }
 }
 
-/// A file that is opened when it is needed, anew each time: open files are limited, and reads are large.
+/// A file that is opened when it is needed, anew each time: open files are limited, and reads are
+/// large.
 pub(super) fn open(path: &PathBuf) -> Result<File, DataError> {
     File::open(path).map_err(|source| DataError::io(path, source))
 }

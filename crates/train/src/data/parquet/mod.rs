@@ -1,15 +1,18 @@
-//! Hugging Face's `.parquet` shards: a column of images, as bytes or as a struct `{bytes, path}`, and one of labels, whose
-//! class names stand in the schema's notes.
+//! Hugging Face's `.parquet` shards: a column of images, as bytes or as a struct `{bytes, path}`,
+//! and one of labels, whose class names stand in the schema's notes.
 //!
-//! Rows are decoded some megabytes at a time and kept until the order of the epoch has gone past them (see
-//! [`Runs`](super::Runs)).
+//! Rows are decoded some megabytes at a time and kept until the order of the epoch has gone past
+//! them (see [`Runs`](super::Runs)).
 
 mod file;
 mod page;
-mod thrift;
+#[cfg(test)]
+mod tests;
+pub(crate) mod thrift;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -31,7 +34,7 @@ const IMAGES: [&str; 10] = ["image", "img", "images", "picture", "photo", "jpg",
 const LABELS: [&str; 9] =
     ["label", "labels", "fine_label", "cls", "class", "target", "category", "label_id", "class_id"];
 
-/// What is decoded at a time, in bytes, unless a single page is larger.
+/// Bytes decoded at a time, unless a single page is larger.
 const PART: usize = 16 << 20;
 
 /// What is kept of decoded rows, in bytes; half of it holds the runs that are read side by side.
@@ -77,8 +80,8 @@ impl Columns {
             leaves.iter().position(|leaf| {
                 leaf.kind() == Some(Kind::Bytes)
                     && match &leaf.path[..] {
-                        [column] => column == name,
-                        [column, field] => column == name && field == "bytes",
+                        [column] => **column == *name,
+                        [column, field] => **column == *name && **field == *"bytes",
                         _ => false,
                     }
             })
@@ -86,16 +89,16 @@ impl Columns {
         // A column of numbers or texts, or of lists of them.
         let label_leaf = |name: &str| {
             let is_one = |leaf: &Leaf| leaf.path.len() == 1 || leaf.repeated == 1 && leaf.path.len() <= 3;
-            leaves.iter().position(|leaf| leaf.kind().is_some() && is_one(leaf) && leaf.path[0] == name)
+            leaves.iter().position(|leaf| leaf.kind().is_some() && is_one(leaf) && *leaf.path[0] == *name)
         };
         let columns = || {
-            let mut names: Vec<&str> = leaves.iter().map(|leaf| leaf.path[0].as_str()).collect();
+            let mut names: Vec<&str> = leaves.iter().map(|leaf| &*leaf.path[0]).collect();
             names.dedup();
             enumerate(&names)
         };
         // What is wrong with the first of these columns that is there.
         let wrong_type = |names: &[&str], wanted: &str| {
-            let leaf = names.iter().find_map(|name| leaves.iter().find(|leaf| leaf.path[0] == *name))?;
+            let leaf = names.iter().find_map(|name| leaves.iter().find(|leaf| *leaf.path[0] == **name))?;
             let kind = if leaf.path.len() > 1 && leaf.repeated == 0 { "struct".into() } else { leaf.type_name() };
             Some(format!("its column {:?} is of the type {kind}, but {wanted}", leaf.path[0]))
         };
@@ -125,7 +128,7 @@ impl Columns {
                     .unwrap_or_else(|| format!("none of its columns is known to hold labels: {}", columns())),
             }
         })?;
-        let feature = &features[&leaves[label].path[0]];
+        let feature = &features[&*leaves[label].path[0]];
         // Lists of class labels nest the feature.
         let feature =
             ["feature", "0"].iter().map(|key| &feature[key]).find(|inner| inner.is_object()).unwrap_or(feature);
@@ -146,7 +149,7 @@ impl Columns {
 struct Shard {
     parts: Vec<Part>,
     /// The label of every row, empty where it is absent.
-    labels: Vec<String>,
+    labels: Vec<Arc<str>>,
     names: Option<Vec<String>>,
 }
 
@@ -186,27 +189,43 @@ impl Shard {
     }
 }
 
-/// The labels of rows as text; the error is one that is none.
-fn texts(values: Values, truth: bool) -> Result<Vec<String>, String> {
-    let number = |number: i64| if truth { (number != 0).to_string() } else { number.to_string() };
-    Ok(match values {
-        Values::Numbers(numbers) => numbers.into_iter().map(|label| label.map_or_else(String::new, number)).collect(),
+/// The labels of rows as text; the error is a label that is neither a whole number nor text.
+fn texts(values: Values, truth: bool) -> Result<Vec<Arc<str>>, String> {
+    match values {
+        Values::Numbers(numbers) if truth => shared(numbers, |number| Ok((*number != 0).to_string())),
+        Values::Numbers(numbers) => shared(numbers, |number| Ok(number.to_string())),
         Values::Floats(numbers) => {
             let whole = |label: Option<f64>| match label.filter(|label| !label.is_nan()) {
-                None => Ok(String::new()),
-                Some(label) if label.fract() == 0.0 && label.abs() < 1e15 => Ok((label as i64).to_string()),
+                None => Ok(None),
+                Some(label) if label.fract() == 0.0 && label.abs() < 1e15 => Ok(Some(label as i64)),
                 Some(label) => Err(label.to_string()),
             };
-            numbers.into_iter().map(whole).collect::<Result<_, _>>()?
+            let numbers: Vec<Option<i64>> = numbers.into_iter().map(whole).collect::<Result<_, _>>()?;
+            shared(numbers, |number| Ok(number.to_string()))
         }
-        Values::Bytes { data, ranges } => {
-            let text = |range: Option<std::ops::Range<usize>>| {
-                let bytes = &data[range.unwrap_or_default()];
-                str::from_utf8(bytes).map(String::from).map_err(|_| bytes.escape_ascii().to_string())
-            };
-            ranges.into_iter().map(text).collect::<Result<_, _>>()?
+        Values::Bytes { data, ranges } => shared(ranges, |range| {
+            let bytes = &data[range.clone()];
+            str::from_utf8(bytes).map(String::from).map_err(|_| bytes.escape_ascii().to_string())
+        }),
+    }
+}
+
+/// The text of each value, or an empty one. Equal values share it, so that rows take little memory
+/// where a dictionary holds a long label.
+fn shared<T: Hash + Eq>(
+    values: impl IntoIterator<Item = Option<T>>,
+    text: impl Fn(&T) -> Result<String, String>,
+) -> Result<Vec<Arc<str>>, String> {
+    let mut known: HashMap<Option<T>, Arc<str>> = HashMap::from([(None, "".into())]);
+    let of = |value: Option<T>| match known.get(&value) {
+        Some(text) => Ok(text.clone()),
+        None => {
+            let text: Arc<str> = value.as_ref().map_or(Ok(String::new()), &text)?.into();
+            known.insert(value, text.clone());
+            Ok(text)
         }
-    })
+    };
+    values.into_iter().map(of).collect()
 }
 
 impl Found for Shards {
@@ -290,8 +309,17 @@ struct Images {
     ranges: Vec<Option<std::ops::Range<usize>>>,
 }
 
-/// A part's place among those that are kept; whoever comes first fills it, the others wait for that.
+/// A part's place among those that are kept; whoever comes first fills it, the others wait for
+/// that.
 type Slot = Arc<OnceLock<Result<Images, String>>>;
+
+/// Bytes of memory that a slot's images take; 0 until they are decoded.
+fn size_of_slot(slot: &Slot) -> usize {
+    match slot.get() {
+        Some(Ok(Images { data, ranges })) => data.len() + size_of_val(&ranges[..]),
+        _ => 0,
+    }
+}
 
 /// Rows of a split's files.
 #[derive(Default)]
@@ -325,7 +353,10 @@ impl Rows {
             match kept.iter().position(|(number, _)| *number == part) {
                 Some(place) => kept[place].1.clone(),
                 None => {
-                    if kept.len() >= 2 * self.abreast() {
+                    let held =
+                        |kept: &VecDeque<(u32, Slot)>| kept.iter().map(|(_, slot)| size_of_slot(slot)).sum::<usize>();
+                    // Descriptions may claim less than pages decode to.
+                    while kept.len() >= 2 * self.abreast() || held(&kept) > KEPT {
                         kept.pop_front();
                     }
                     kept.push_back((part, Slot::default()));

@@ -1,12 +1,16 @@
 //! Pages of a column: decompressed and decoded, as far as columns of images and labels need it.
 //!
-//! Format: <https://parquet.apache.org/docs/file-format/data-pages/>. Values are plain or in a dictionary, and lists hold one
-//! value; that is what pyarrow, and so Hugging Face's `datasets`, writes. The crate `parquet` reads more, but one
-//! column at a time in order, while training wants rows anywhere; and it would change the features that Burn is built with.
+//! Format: <https://parquet.apache.org/docs/file-format/data-pages/>. Values are plain or in a
+//! dictionary, and lists hold one value; that is what pyarrow, and so Hugging Face's `datasets`,
+//! writes. The crate `parquet` reads more, but reaches pages only in order where a file has no page
+//! index, allocates what a page's header claims, and takes minutes to build.
+//!
+//! Memory is bounded by the file: rows by its length, decompressed bytes by [`most_decompressed`].
 
 use std::io::Read;
 use std::ops::Range;
 
+use super::PART;
 use super::thrift::{Value, varint};
 
 /// The type of a column's values.
@@ -40,6 +44,21 @@ pub(super) struct Column {
     pub repeated: bool,
     /// Parquet's number of the compression.
     pub codec: i64,
+}
+
+impl Column {
+    /// Checks that a page has at most the `left` rows that its column has after the pages before
+    /// it.
+    ///
+    /// # Errors
+    /// More rows; of a column of lists, more values than lists.
+    pub fn check_rows(&self, header: Header, left: usize) -> Decoded<()> {
+        match header.rows <= left {
+            true => Ok(()),
+            false if self.repeated => Err(SEVERAL.into()),
+            false => Err("its pages have other rows than its description says".into()),
+        }
+    }
 }
 
 /// Values of rows, of which some may be absent.
@@ -83,6 +102,12 @@ pub(super) enum PageKind {
 /// The most bytes that a page may have, decompressed.
 const MOST: usize = 2 << 30;
 
+/// The most bytes that `stored` bytes may decompress to: by deflate's highest ratio, as zstd's has
+/// no limit.
+pub(super) fn most_decompressed(stored: u64) -> u64 {
+    stored.saturating_mul(1032).max(PART as u64)
+}
+
 impl Header {
     /// Reads a header and takes it off the bytes; none if it breaks off or is none.
     pub fn read(bytes: &mut &[u8]) -> Option<Header> {
@@ -122,16 +147,19 @@ impl Header {
             }
             _ => plain,
         };
-        (size <= MOST && stored <= MOST).then_some(header)
+        (size <= MOST && stored <= MOST && size as u64 <= most_decompressed(stored as u64)).then_some(header)
     }
 }
 
 /// Decodes pages of a column one after another.
 pub(super) struct Decoder {
     column: Column,
+    /// Its values; of byte strings, ranges of the data in `values`.
     dictionary: Option<Values>,
     /// What was decoded.
     values: Values,
+    /// Bytes that data pages may still decompress to.
+    left: usize,
 }
 
 type Decoded<T> = Result<T, String>;
@@ -142,8 +170,9 @@ const TRUNCATED: &str = "a page breaks off, or is damaged";
 pub(super) const SEVERAL: &str = "a list holds several values";
 
 impl Decoder {
-    pub fn new(column: Column) -> Self {
-        Self { column, dictionary: None, values: Values::none(column.kind) }
+    /// A decoder of data pages that have `most` bytes together, decompressed.
+    pub fn new(column: Column, most: usize) -> Self {
+        Self { column, dictionary: None, values: Values::none(column.kind), left: most }
     }
 
     pub fn finish(self) -> Values {
@@ -157,15 +186,15 @@ impl Decoder {
         }
         let (levels, packed) = stored.split_at_checked(header.levels).ok_or(TRUNCATED)?;
         let size = header.size.checked_sub(header.levels).ok_or(TRUNCATED)?;
+        if header.kind != PageKind::Dictionary {
+            self.left = self.left.checked_sub(header.size).ok_or("its pages are larger than its description says")?;
+        }
         let data = if header.compressed { decompress(packed, size, self.column.codec)? } else { packed.to_vec() };
         if header.kind == PageKind::Dictionary {
-            let mut dictionary = Values::none(self.column.kind);
-            plain(&mut dictionary, self.column.kind, data, 0, &vec![true; header.rows.min(MOST / 64)])?;
-            self.dictionary = Some(dictionary);
-            return Ok(());
+            return self.read_dictionary(header, data);
         }
-        // Whether each value begins a row, if the column is of lists, and whether each row has a value: written before the
-        // values unless all must have one.
+        // Whether each value begins a row, if the column is of lists, and whether each row has a
+        // value: written before the values unless all must have one.
         let mut start = 0;
         let mut levels = match header.kind {
             PageKind::Data2 => Levels::Sized { data: levels, first: header.repetitions },
@@ -181,7 +210,7 @@ impl Decoder {
             (*data, *first) = (rest, rest.len());
         }
         let present = match self.column.optional {
-            0 => vec![true; self.rows(header, data.len())?],
+            0 => vec![true; header.rows],
             _ => self.present(levels.next()?, header.rows)?,
         };
         match header.encoding {
@@ -197,10 +226,22 @@ impl Decoder {
         }
     }
 
-    /// The number of rows, if there can be as many.
-    fn rows(&self, header: Header, bytes: usize) -> Decoded<usize> {
-        // Of a dictionary, a value of many rows may take no space at all.
-        (header.rows <= bytes.saturating_mul(8).max(1 << 24)).then_some(header.rows).ok_or_else(|| TRUNCATED.into())
+    fn read_dictionary(&mut self, header: Header, data: Vec<u8>) -> Decoded<()> {
+        // Values of a dictionary take a byte or more.
+        if header.rows > data.len() || self.dictionary.is_some() {
+            return Err("its dictionary is damaged".into());
+        }
+        let mut dictionary = Values::none(self.column.kind);
+        plain(&mut dictionary, self.column.kind, data, 0, &vec![true; header.rows])?;
+        if let (Values::Bytes { data, ranges }, Values::Bytes { data: all, .. }) = (&mut dictionary, &mut self.values) {
+            // Rows refer to the dictionary's bytes, which are kept once.
+            for range in ranges.iter_mut().flatten() {
+                *range = range.start + all.len()..range.end + all.len();
+            }
+            all.append(data);
+        }
+        self.dictionary = Some(dictionary);
+        Ok(())
     }
 
     fn present(&self, levels: &[u8], rows: usize) -> Decoded<Vec<bool>> {
@@ -351,13 +392,8 @@ fn look_up(into: &mut Values, dictionary: &Values, data: &[u8], present: &[bool]
             (Values::Floats(into), Values::Floats(known)) => {
                 into.push(place.map(|place| known.get(place).copied().flatten().ok_or(TRUNCATED)).transpose()?);
             }
-            (Values::Bytes { data, ranges }, Values::Bytes { data: known, ranges: places }) => {
-                let range = place.map(|place| places.get(place).cloned().flatten().ok_or(TRUNCATED)).transpose()?;
-                ranges.push(range.map(|range| {
-                    let start = data.len();
-                    data.extend_from_slice(&known[range]);
-                    start..data.len()
-                }));
+            (Values::Bytes { ranges: into, .. }, Values::Bytes { ranges: known, .. }) => {
+                into.push(place.map(|place| known.get(place).cloned().flatten().ok_or(TRUNCATED)).transpose()?);
             }
             _ => return Err(TRUNCATED.into()),
         }
@@ -370,7 +406,7 @@ fn hybrid(mut data: &[u8], width: u32, count: usize) -> Decoded<Vec<u64>> {
     if width > 32 {
         return Err(TRUNCATED.into());
     }
-    let mut numbers = Vec::with_capacity(count.min(1 << 20));
+    let mut numbers = Vec::with_capacity(count);
     while numbers.len() < count {
         if width == 0 && data.is_empty() {
             numbers.resize(count, 0);
@@ -435,7 +471,7 @@ mod tests {
                 for (page, optional, repeated) in
                     [(PageKind::Data, 0, false), (PageKind::Data, 2, true), (PageKind::Data2, 1, true)]
                 {
-                    let mut decoder = Decoder::new(Column { kind, optional, repeated, codec: 0 });
+                    let mut decoder = Decoder::new(Column { kind, optional, repeated, codec: 0 }, PART);
                     let size = bytes.len();
                     let (levels, repetitions) = (size / 3, size / 6);
                     let header = Header {

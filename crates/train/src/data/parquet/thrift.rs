@@ -1,4 +1,5 @@
-//! Thrift's compact protocol, in which Parquet writes its descriptions: any structure, as a tree of values.
+//! Thrift's compact protocol, in which Parquet stores its metadata: reads any structure as a tree
+//! of values, and writes structures field by field.
 
 /// Structures within structures; more than this is damage.
 const DEPTH: usize = 16;
@@ -14,7 +15,8 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Reads a structure from the beginning of `bytes`, and takes it off. None if it breaks off or is none.
+    /// Reads a structure from the beginning of `bytes`, and takes it off. None if it breaks off or
+    /// is none.
     pub fn read(bytes: &mut &'a [u8]) -> Option<Value<'a>> {
         structure(bytes, DEPTH)
     }
@@ -88,7 +90,7 @@ pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// One whose sign is in the lowest bit.
-fn zigzag(bytes: &mut &[u8]) -> Option<i64> {
+fn signed(bytes: &mut &[u8]) -> Option<i64> {
     let number = varint(bytes)?;
     Some((number >> 1) as i64 ^ -((number & 1) as i64))
 }
@@ -102,7 +104,7 @@ fn structure<'a>(bytes: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
             return Some(Value::Struct(fields));
         }
         number = match head >> 4 {
-            0 => zigzag(bytes)?,
+            0 => signed(bytes)?,
             step => number.checked_add(step.into())?,
         };
         let value = match head & 15 {
@@ -120,7 +122,7 @@ fn value<'a>(bytes: &mut &'a [u8], kind: u8, depth: usize) -> Option<Value<'a>> 
     Some(match kind {
         1 | 2 => Value::Bool(byte(bytes)? == 1),
         3 => Value::Number(byte(bytes)?.cast_signed().into()),
-        4..=6 => Value::Number(zigzag(bytes)?),
+        4..=6 => Value::Number(signed(bytes)?),
         7 => Value::Bytes(take(bytes, 8)?),
         8 => {
             let length = usize::try_from(varint(bytes)?).ok()?;
@@ -150,6 +152,85 @@ fn value<'a>(bytes: &mut &'a [u8], kind: u8, depth: usize) -> Option<Value<'a>> 
     })
 }
 
+/// A structure that is being written: fields in ascending order.
+pub(crate) struct Fields {
+    bytes: Vec<u8>,
+    last: u8,
+}
+
+impl Fields {
+    pub const I32: u8 = 5;
+    const I64: u8 = 6;
+    pub const BINARY: u8 = 8;
+    const LIST: u8 = 9;
+    const STRUCT: u8 = 12;
+
+    pub fn new() -> Self {
+        Self { bytes: Vec::new(), last: 0 }
+    }
+
+    fn field(mut self, id: u8, kind: u8, content: impl IntoIterator<Item = u8>) -> Self {
+        self.bytes.push((id - self.last) << 4 | kind);
+        self.bytes.extend(content);
+        self.last = id;
+        self
+    }
+
+    pub fn i32(self, id: u8, value: i32) -> Self {
+        self.field(id, Self::I32, unsigned(zigzag(value.into())))
+    }
+
+    pub fn i64(self, id: u8, value: i64) -> Self {
+        self.field(id, Self::I64, unsigned(zigzag(value)))
+    }
+
+    pub fn text(self, id: u8, value: &str) -> Self {
+        self.field(id, Self::BINARY, string(value))
+    }
+
+    pub fn inner(self, id: u8, value: Fields) -> Self {
+        self.field(id, Self::STRUCT, value.end())
+    }
+
+    pub fn structs(self, id: u8, items: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        self.list(id, Self::STRUCT, items)
+    }
+
+    pub fn list(self, id: u8, kind: u8, items: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let items: Vec<Vec<u8>> = items.into_iter().collect();
+        let mut content = match items.len() {
+            count @ 0..15 => vec![(count as u8) << 4 | kind],
+            count => [vec![0xF0 | kind], unsigned(count as u64)].concat(),
+        };
+        content.extend(items.concat());
+        self.field(id, Self::LIST, content)
+    }
+
+    /// The bytes, with the mark of the end.
+    pub fn end(mut self) -> Vec<u8> {
+        self.bytes.push(0);
+        self.bytes
+    }
+}
+
+pub(crate) fn string(text: &str) -> Vec<u8> {
+    [unsigned(text.len() as u64), text.as_bytes().to_vec()].concat()
+}
+
+pub(crate) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+pub(crate) fn unsigned(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -158,7 +239,8 @@ mod tests {
 
     #[test]
     fn fields_are_found() {
-        // Field 1: -3; field 3: "ab"; field 20 (its number written out): true; field 21: a list of two structures.
+        // Field 1: -3; field 3: "ab"; field 20 (its number written out): true; field 21: a list of
+        // two structures.
         let bytes = [0x15, 5, 0x28, 2, b'a', b'b', 0x01, 40, 0x19, 0x2c, 0x15, 2, 0, 0, 0, 99];
         let mut rest = &bytes[..];
         let value = Value::read(&mut rest).unwrap();
@@ -168,6 +250,15 @@ mod tests {
         for length in 0..bytes.len() - 1 {
             assert_eq!(Value::read(&mut &bytes[..length]), None);
         }
+    }
+
+    #[test]
+    fn written_numbers_follow_the_protocol() {
+        assert_eq!((unsigned(0), unsigned(127), unsigned(300)), (vec![0], vec![127], vec![0xAC, 0x02]));
+        assert_eq!([0, -1, 1, -2, i64::MAX, i64::MIN].map(zigzag), [0, 1, 2, 3, u64::MAX - 1, u64::MAX]);
+        let fields = Fields::new().i32(1, -1).text(4, "ab").list(5, Fields::I32, vec![vec![7]; 15]).end();
+        assert_eq!(fields[..8], [0x15, 1, 0x38, 2, b'a', b'b', 0x19, 0xF5]);
+        assert_eq!(fields[8..], [&[15][..], &[7; 15], &[0]].concat());
     }
 
     proptest! {
