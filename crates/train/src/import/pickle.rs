@@ -1,9 +1,14 @@
-//! A reader of the pickles that PyTorch writes. It knows a handful of names; everything else becomes [`Node::Opaque`].
-//! Nothing is ever imported, called or executed.
+//! A reader of the pickles that PyTorch writes. It knows a handful of names; everything else
+//! becomes [`Node::Opaque`]. Nothing is ever imported, called or executed.
+//!
+//! The crate `pytorch-reader` 0.22 refuses a checkpoint for anything beside the weights that it
+//! cannot represent: complex, sparse, quantized or 8-bit tensors, dictionaries with other keys than
+//! texts and integers, `defaultdict` or `deque`.
 
 use std::collections::HashMap;
 
-/// Most values a pickle may make, remember, or open lists for: a checkpoint with an optimizer's state has some ten thousand.
+/// Most values a pickle may make, remember, or open lists for: a checkpoint with an optimizer's
+/// state has some ten thousand.
 const MAX_NODES: usize = 1 << 20;
 /// Most references to them at a time.
 const MAX_STACK: usize = 4 * MAX_NODES;

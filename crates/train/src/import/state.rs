@@ -1,5 +1,5 @@
-//! The tensors of a weights file: PyTorch's `.pth` in both its forms, or safetensors. Nothing is converted until it is asked
-//! for, and everything lies within the file.
+//! The tensors of a weights file: PyTorch's `.pth` in both its forms, or safetensors. Nothing is
+//! converted until it is asked for, and everything lies within the file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -43,6 +43,8 @@ const STATES: [&str; 6] = ["optim", "sched", "scaler", "rng", "callback", "loop"
 const MAX_DEPTH: usize = 3;
 /// Most values of a checkpoint's dictionaries.
 const MAX_VALUES: usize = 1 << 20;
+/// Most bytes in the names of its tensors, with the keys above them.
+const MAX_NAMES: usize = 16 << 20;
 /// `pickle.dumps(0x1950a86a20f9469cfc6c, 2)`: the first of the pickles in PyTorch's old form.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
@@ -57,8 +59,8 @@ struct Entry {
     elements: usize,
 }
 
-/// The contents of a file that is one and begins as weights do: not of a folder, a device or a pipe, at the end of whatever
-/// links.
+/// The contents of a file that is one and begins as weights do: not of a folder, a device or a
+/// pipe, at the end of whatever links.
 pub fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     let shown = || path.display().to_string();
     let unreadable = |source| ImportError::Read { path: shown(), source };
@@ -246,7 +248,8 @@ impl StateFile {
         self.collect(&pickle, prefix, |key| files.get(&format!("{folder}data/{key}")).cloned())
     }
 
-    /// The old form: four pickles (a magic number, a version, the machine, the values), the storages' keys, the storages.
+    /// The old form: four pickles (a magic number, a version, the machine, the values), the
+    /// storages' keys, the storages.
     fn read_legacy(&mut self, prefix: Option<&str>) -> Result<(), Failed> {
         let mut at = 0;
         let mut next = || -> Result<Pickle, Wrong> {
@@ -383,7 +386,7 @@ fn weights_of<'a>(pickle: &'a Pickle, prefix: Option<&str>) -> Result<(Option<St
 /// The tensors of a dictionary, and of those in it down to `depth`.
 fn gather(pickle: &Pickle, dict: Id, depth: usize) -> Result<Tensors<'_>, Wrong> {
     let mut found = Vec::new();
-    let mut looked_at = 0;
+    let (mut looked_at, mut named) = (0, 0);
     let mut open = vec![(dict, String::new(), depth)];
     while let Some((dict, scope, depth)) = open.pop() {
         let Node::Dict(pairs) = pickle.get(dict) else { continue };
@@ -394,6 +397,11 @@ fn gather(pickle: &Pickle, dict: Id, depth: usize) -> Result<Tensors<'_>, Wrong>
         }
         for &(key, value) in pairs {
             let Some(key) = pickle.text(key) else { continue };
+            // One long key may name every value.
+            named += scope.len() + key.len();
+            if named > MAX_NAMES {
+                return Err("the names of its tensors are longer than any checkpoint's");
+            }
             match pickle.get(value) {
                 Node::Tensor(tensor) => found.push((format!("{scope}{key}"), &**tensor)),
                 Node::Dict(_) if depth > 0 && !is_state(key) => open.push((value, format!("{scope}{key}."), depth - 1)),
@@ -601,6 +609,21 @@ mod tests {
         ] {
             assert!(open(&legacy(shape, strides)).is_err(), "{shape:?}");
         }
+    }
+
+    #[test]
+    fn names_do_not_multiply() {
+        // A dictionary under a thousand keys, with a thousand times the tensor; all keys are one
+        // text of 100 kB.
+        let text = [b"X\xa0\x86\x01\x00", &[b'k'; 100_000][..], b"q\x01"].concat();
+        let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01NtQK\x00))\x89NtRq\x02";
+        let inner = [b"}(", &b"h\x01h\x02".repeat(1000)[..], b"uq\x03"].concat();
+        let outer = [b"}(", &b"h\x01h\x03".repeat(1000)[..], b"u."].concat();
+        let keys = b"\x80\x02]X\x01\x00\x00\x000a.\x01\0\0\0\0\0\0\0\0\0\x80?";
+        let head = b"\x80\x02M\xe9\x03.\x80\x02}.\x80\x02";
+        let file = [LEGACY, head, &text, tensor, &inner, &outer, keys].concat();
+        let error = open(&file).unwrap_err().to_string();
+        assert!(error.contains("names of its tensors are longer"), "{error}");
     }
 
     proptest! {
