@@ -201,7 +201,7 @@ fn crops_of_jpeg_files() {
 #[test]
 fn model_files() {
     let (whole, header) = model();
-    replay("model_file", readers::model_file, &[whole.clone()], 40);
+    replay("model_file", readers::model_file, &[whole], 40);
     // The target adds fewer weights than the header claims.
     replay_only("model_header", readers::model_header, &[header], 300);
 }
