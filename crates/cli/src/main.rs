@@ -19,6 +19,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mbconv_train::text::visible_name;
 
 use crate::args::{Arguments, Command};
 use crate::failure::Failure;
@@ -30,11 +31,24 @@ const INTERRUPTED: u8 = 130;
 #[global_allocator]
 static ALLOCATOR: mbconv_train::device::Allocator = mbconv_train::device::Allocator;
 
+/// Parses the command line. Errors repeat its arguments, which may be names of files: those with control characters are
+/// printed escaped, instead of with clap's colors.
+fn arguments() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let is_plain = |text: std::ffi::OsString| visible_name(&text.to_string_lossy()) == text.to_string_lossy();
+        if std::env::args_os().all(is_plain) {
+            error.exit();
+        }
+        error.to_string().trim_end().lines().for_each(|line| eprintln!("{line}"));
+        std::process::exit(error.exit_code());
+    })
+}
+
 fn main() -> ExitCode {
     mbconv_train::device::keep_freed_memory();
     // For commands that have something to finish; the others end at once.
     let stop = terminal::stop_on_interrupt;
-    let result = match Arguments::parse().command {
+    let result = match arguments().command {
         Command::Train(args) => commands::train::run(args, stop()),
         Command::Finetune(args) => commands::finetune::run(args, stop()),
         Command::Eval(args) => commands::eval::run(args, stop()),

@@ -182,6 +182,8 @@ fn control_characters_in_names_are_escaped_wherever_they_are_printed() {
         assert!(!text.contains("\nerror: fake"), "{what}: {text}");
     }
     assert!(printed.iter().filter(|(_, text)| text.contains("\\u001b[31m\\u000aerror: fake\\u202e")).count() > 8);
+    let (_, stderr) = run(2, &["predict", "model", "--\u{202e}x"]);
+    assert!(stderr.contains("--\\u202ex") && !stderr.contains('\u{202e}'), "{stderr}");
     let csv = fs::read_to_string(table).unwrap();
     assert!(csv.contains(class) && csv.contains("=bad\u{7}\nerror"), "{csv}");
     let json = common::json(&["info", path(&out), "--json"]);

@@ -15,6 +15,9 @@ const EXAMINED: usize = 16;
 /// Levels of subfolders searched for images.
 const DEPTH: usize = 6;
 
+/// Folders below a folder in which images are searched for.
+const SEARCHED: usize = 1000;
+
 /// A tree of folders with images. Paths are relative to its root.
 pub(super) trait Folders {
     /// Returns the names of the folders directly in a folder, sorted.
@@ -200,14 +203,16 @@ impl Finder<'_> {
 
     /// Returns whether a folder or its subfolders contain images.
     fn holds_images(&self, at: &Path, depth: usize) -> Result<bool, DataError> {
-        if self.tree.has_images(at)? {
-            return Ok(true);
-        }
-        if depth > 0 {
-            for name in self.tree.folders(at)? {
-                if self.holds_images(&at.join(name), depth - 1)? {
-                    return Ok(true);
-                }
+        let mut next = vec![(at.to_path_buf(), depth)];
+        // Folders that link to each other have endless subfolders.
+        for _ in 0..SEARCHED {
+            let Some((folder, depth)) = next.pop() else { return Ok(false) };
+            if self.tree.has_images(&folder)? {
+                return Ok(true);
+            }
+            if depth > 0 {
+                let folders = self.tree.folders(&folder)?.into_iter().rev();
+                next.extend(folders.map(|name| (folder.join(name), depth - 1)));
             }
         }
         Ok(false)
@@ -356,6 +361,30 @@ mod tests {
     fn parts(images: &[&str]) -> Vec<String> {
         let layout = find(images).unwrap();
         layout.parts.iter().map(|(role, folder)| format!("{} {}", role.name(), folder.display())).collect()
+    }
+
+    /// Sixteen folders without images in every folder, as folders that link to each other are.
+    #[derive(Default)]
+    struct Endless {
+        read: std::cell::Cell<usize>,
+    }
+
+    impl Folders for Endless {
+        fn folders(&self, _: &Path) -> Result<Vec<OsString>, DataError> {
+            self.read.set(self.read.get() + 1);
+            Ok((0..16).map(|number| number.to_string().into()).collect())
+        }
+
+        fn has_images(&self, _: &Path) -> Result<bool, DataError> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn the_search_ends_in_folders_that_link_to_each_other() {
+        let tree = Endless::default();
+        assert_eq!(Layout::find(&tree, Path::new("set")).unwrap().parts, [(Role::Whole, PathBuf::new())]);
+        assert!(tree.read.get() < 20 * SEARCHED, "{}", tree.read.get());
     }
 
     #[test]
