@@ -53,8 +53,9 @@ impl Failure {
         }
     }
 
-    /// Of one of several processes: only one of them tells of what made all fail, and one that fails by itself ends the
-    /// others, which would wait for it. Nobody ends before it is told: `mpirun` ends all with the first.
+    /// Of one of several processes: only one of them tells of what made all fail, and one that
+    /// fails by itself ends the others, which would wait for it. Nobody ends before it is told:
+    /// `mpirun` ends all with the first.
     pub fn among(self, group: &Group) -> Self {
         let Self::Failed { message, hint } = self else { return self };
         group.give_way();

@@ -31,8 +31,8 @@ const INTERRUPTED: u8 = 130;
 #[global_allocator]
 static ALLOCATOR: mbconv_train::device::Allocator = mbconv_train::device::Allocator;
 
-/// Parses the command line. Errors repeat its arguments, which may be names of files: those with control characters are
-/// printed escaped, instead of with clap's colors.
+/// Parses the command line. Errors repeat its arguments, which may be names of files: those with
+/// control characters are printed escaped, instead of with clap's colors.
 fn arguments() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| {
         let is_plain = |text: std::ffi::OsString| visible_name(&text.to_string_lossy()) == text.to_string_lossy();

@@ -1,4 +1,5 @@
-//! What the user sees while the program works: a bar on a terminal, plain lines elsewhere, all on standard error.
+//! What the user sees while the program works: a bar on a terminal, plain lines elsewhere, all on
+//! standard error.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -164,7 +164,8 @@ fn faulty(root: &Path) {
     let middle = png.len() / 2;
     png[middle] ^= 0xFF;
     fs::write(train.join("flipped.png"), &png).unwrap();
-    // The same bytes within a class, in another split, in another class; the same pixels in another format.
+    // The same bytes within a class, in another split, in another class; the same pixels in another
+    // format.
     fs::copy(train.join("1.jpg"), train.join("1 again.jpg")).unwrap();
     fs::copy(train.join("2.jpg"), root.join("val/cat/leaked.jpg")).unwrap();
     fs::copy(train.join("3.jpg"), root.join("train/dog/no dog.jpg")).unwrap();
@@ -246,7 +247,8 @@ fn label_conflicts_and_leaks_come_before_harmless_pairs() {
     let top = tempfile::tempdir().unwrap();
     let root = top.path().join("clothes");
     photos(&root, &["shorts", "skirt"], 10, 2);
-    // A harmless pair whose names come first, then the same photograph twice in two classes and in two splits.
+    // A harmless pair whose names come first, then the same photograph twice in two classes and in
+    // two splits.
     let turned = |quarters: u32| {
         let mut image = image::DynamicImage::ImageRgb8(scene(400, 300));
         (0..quarters).for_each(|_| image = image.rotate90());
@@ -496,7 +498,8 @@ fn packing_is_whole_deterministic_and_resumes() {
         .collect();
     assert_eq!(stored, expected);
 
-    // The same again, by another number of threads, from another place; otherwise with another seed.
+    // The same again, by another number of threads, from another place; otherwise with another
+    // seed.
     pack("b", &["--workers", "1"]);
     assert_eq!(files(&out("b")), files(&out("a")));
     let moved = out("moved photos");
@@ -507,7 +510,8 @@ fn packing_is_whole_deterministic_and_resumes() {
     pack("d", &["--seed", "1"]);
     assert_ne!(files(&out("d")), files(&out("a")));
 
-    // A missing and a damaged shard are made anew, the others stay; what was packed otherwise is left alone.
+    // A missing and a damaged shard are made anew, the others stay; what was packed otherwise is
+    // left alone.
     let whole = files(&out("a"));
     let touched = |name: &str| fs::metadata(out("a").join(name)).unwrap().modified().unwrap();
     let first = touched("train-000000.tar");

@@ -1,4 +1,5 @@
-//! Model files: weights in torchvision's layout and everything needed to use them, in one safetensors file.
+//! Model files: weights in torchvision's layout and everything needed to use them, in one
+//! safetensors file.
 //!
 //! The header's metadata holds one entry, `mbconv`, a JSON document: [`ModelCard`].
 
@@ -330,7 +331,8 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     Err(ModelError::Card { path: shown(), message: wrong })
 }
 
-/// The side of the preprocessing that is too long, and its limit: more only if the model's recipe asks for it.
+/// The side of the preprocessing that is too long, and its limit: more only if the model's recipe
+/// asks for it.
 fn oversized(card: &ModelCard) -> Option<(&'static str, usize, usize)> {
     let recipe = card.recipe.as_ref().map(|recipe| recipe.input.preprocess());
     let Preprocess { resize, crop, .. } = card.preprocess;

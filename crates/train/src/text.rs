@@ -9,18 +9,20 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_hidden(c) && c != '\n' && c != '\t')
 }
 
-/// A name such as a class name, or a single line of text: `name` with all its control characters escaped.
+/// A name such as a class name, or a single line of text: `name` with all its control characters
+/// escaped.
 pub fn visible_name(name: &str) -> Cow<'_, str> {
     escaped(name, is_hidden)
 }
 
-/// A text in a CSV file that is meant for spreadsheets, which run text that begins as a formula: preceded by `'` if it does.
+/// Text for a cell of a CSV file that spreadsheets open: preceded by `'` if they would run it as a
+/// formula.
 pub fn cell(text: &str) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}").into() } else { text.into() }
 }
 
-/// Whether a character is none to see but changes what is seen: a control character, a separator of lines, or a mark that
-/// turns the direction of the text around it.
+/// Returns whether a character is invisible but changes how other text is shown: a control
+/// character, a line or paragraph separator, or a mark of text direction.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

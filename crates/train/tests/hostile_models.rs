@@ -1,4 +1,5 @@
-//! Model files from strangers: an error that says what is wrong, or a model; never a panic, never much memory.
+//! Model files from strangers: an error that says what is wrong, or a model; never a panic, never
+//! much memory.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -63,7 +64,8 @@ fn sizes_that_cannot_be_are_refused_at_once() {
     let mut claims = whole().to_vec();
     claims[..8].copy_from_slice(&(1u64 << 60).to_le_bytes());
     assert!(matches!(open(&claims), Err(ModelError::Weights { source: WeightsError::Format(_), .. })));
-    // A network of gigabytes in a file of kilobytes: the file is found wanting before the network is made.
+    // A network of gigabytes in a file of kilobytes: the file is found wanting before the network
+    // is made.
     let names: Vec<String> = (0..1_000_000).map(|_| "\\\"\\\"".into()).collect();
     let large = header
         .replace("mobilenet_v2_0.1", "efficientnet_b7")

@@ -28,7 +28,8 @@ pub fn run(args: Info) -> Result<(), Failure> {
     print_text(&to_text(&subject, &architecture, &summary, &args))
 }
 
-/// Bytes of training with SGD and momentum, and with Adam's two moments; with and without gradient checkpointing.
+/// Bytes of training with SGD and momentum, and with Adam's two moments; with and without gradient
+/// checkpointing.
 fn training(summary: &Summary, batch: usize) -> [u64; 3] {
     [(1, false), (2, false), (1, true)]
         .map(|(state, checkpointing)| summary.training_bytes(batch, state, checkpointing))

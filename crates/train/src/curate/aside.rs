@@ -11,7 +11,8 @@ use super::CurateError;
 use super::verify::{Finding, surplus};
 use crate::data::{Extent, resolved};
 
-/// The log in the folder of files moved aside: one line of JSON a file, on the disk before the file is moved.
+/// The log in the folder of files moved aside: one line of JSON a file, on the disk before the file
+/// is moved.
 pub const LOG: &str = "moved.jsonl";
 
 /// A line of the log.
@@ -25,7 +26,8 @@ pub struct Moved {
     pub why: String,
 }
 
-/// The folder for files moved aside that is used unless another is named: beside the data set, `NAME-aside`.
+/// The folder for files moved aside that is used unless another is named: beside the data set,
+/// `NAME-aside`.
 pub fn default_folder(data: &Path) -> PathBuf {
     // `photos/..` and `.` have no name of their own.
     let data = fs::canonicalize(data).unwrap_or_else(|_| data.to_path_buf());
@@ -34,14 +36,15 @@ pub fn default_folder(data: &Path) -> PathBuf {
     data.with_file_name(name)
 }
 
-/// Moves the [`surplus`] files of the findings from the data set to the same places below `aside`. Gives what was moved, and
-/// the findings' indices that it settles.
+/// Moves the [`surplus`] files of the findings from the data set to the same places below `aside`.
+/// Gives what was moved, and the findings' indices that it settles.
 ///
-/// Files outside of the data set (of lists that lead elsewhere) and samples without a file of their own stay.
+/// Files outside of the data set (of lists that lead elsewhere) and samples without a file of their
+/// own stay.
 ///
 /// # Errors
-/// A folder inside of the data set, where the files would be found again; whatever the system says. Files moved until then are
-/// in the log.
+/// A folder inside of the data set, where the files would be found again; whatever the system says.
+/// Files moved until then are in the log.
 pub fn move_aside(data: &Extent, aside: &Path, findings: &[Finding]) -> Result<(Vec<Moved>, Vec<usize>), CurateError> {
     let aside = resolved(aside).unwrap_or_else(|| aside.into());
     let (mut moves, mut settled) = (Vec::new(), Vec::new());
@@ -50,7 +53,8 @@ pub fn move_aside(data: &Extent, aside: &Path, findings: &[Finding]) -> Result<(
         let files = surplus(finding);
         let before = moves.len();
         for file in &files {
-            // The file itself may be a link: what lies in the data set is moved, not what it leads to.
+            // The file itself may be a link: what lies in the data set is moved, not what it leads
+            // to.
             let Some((from, below)) = file.path.as_deref().and_then(|path| data.place(path)) else { continue };
             if leaving.insert(from.clone()) {
                 let to = free(&aside.join(below), &taken);
@@ -84,7 +88,8 @@ pub struct Undone {
     pub left: Vec<Moved>,
     /// Files that are in neither place.
     pub gone: Vec<Moved>,
-    /// Moves from or to a folder that is neither the data set's nor the one of the log: they are not undone.
+    /// Moves from or to a folder that is neither the data set's nor the one of the log: they are
+    /// not undone.
     pub outside: Vec<Moved>,
     /// Numbers of the log's lines that cannot be read.
     pub damaged: Vec<usize>,
@@ -97,8 +102,9 @@ impl Undone {
     }
 }
 
-/// Moves every file of the log in `aside` back to its place in the data set, then removes the log. What is not moved back
-/// stays in the log. A last line that was cut off is ignored, since its file was not moved yet.
+/// Moves every file of the log in `aside` back to its place in the data set, then removes the log.
+/// What is not moved back stays in the log. A last line that was cut off is ignored, since its file
+/// was not moved yet.
 ///
 /// # Errors
 /// A log that is missing or that has no line of a log; whatever the system says.
@@ -191,8 +197,8 @@ pub(super) struct MoveLog {
 }
 
 impl MoveLog {
-    /// Opens the log in `folder`, and makes both if they are not there. Of what an earlier process left, a line that was
-    /// cut off and moves that did not come about are removed.
+    /// Opens the log in `folder`, and makes both if they are not there. Removes a line that was cut
+    /// off and moves that did not happen, which an earlier process may have left.
     pub fn open(folder: &Path) -> Result<Self, CurateError> {
         fs::create_dir_all(folder).map_err(CurateError::file("make", folder))?;
         let path = folder.join(LOG);
@@ -214,15 +220,16 @@ impl MoveLog {
         Ok(Self { path, file })
     }
 
-    /// Adds the moves to the log, waits until it is on the disk, and moves the files. If the log cannot be written, as on a
-    /// full disk, no file is moved.
+    /// Adds the moves to the log, waits until it is on the disk, and moves the files. If the log
+    /// cannot be written, as on a full disk, no file is moved.
     pub fn move_files(&mut self, moves: &[Moved]) -> Result<(), CurateError> {
         let failed = || CurateError::file("write", &self.path);
         let mut end = self.file.metadata().map_err(failed())?.len();
         let lines = moves.iter().map(Moved::line).collect::<io::Result<Vec<String>>>().map_err(failed())?;
         let written = self.file.write_all(lines.concat().as_bytes()).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // The log ends with a whole line. If that fails, too, the next reader ignores the part of a line.
+            // The log ends with a whole line. If that fails, too, the next reader ignores the part
+            // of a line.
             let _ = self.file.set_len(end);
             return Err(failed()(error));
         }
@@ -432,7 +439,8 @@ mod tests {
         let undone = undo(&extent, &aside).unwrap();
         assert_eq!((undone.back.len(), undone.left.len(), undone.is_complete()), (1, 1, false));
         assert_eq!(fs::read_to_string(&file).unwrap(), "first");
-        // The place of the second is taken; once it is free, that comes back too, and nothing is left aside.
+        // The place of the second is taken; once it is free, that comes back too, and nothing is
+        // left aside.
         fs::rename(&file, root.join("elsewhere.jpg")).unwrap();
         let undone = undo(&extent, &aside).unwrap();
         assert_eq!((undone.back.len(), undone.is_complete()), (1, true));

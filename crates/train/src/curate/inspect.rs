@@ -11,7 +11,8 @@ use super::{CurateError, Work, header, splits};
 use crate::data::formats::{WIDE_GRAY, wide_gray_warning};
 use crate::data::{DataError, DataSet, DecodeError, Source, StoredImage};
 
-/// Least shorter side of each bar of the histogram, in pixels: the sizes that networks take, and what lies between.
+/// Least shorter side of each bar of the histogram, in pixels: the sizes that networks take, and
+/// what lies between.
 const SIDES: [u32; 12] = [0, 32, 64, 128, 224, 256, 320, 384, 512, 768, 1024, 2048];
 
 /// How many of the commonest sizes are listed.
@@ -75,7 +76,8 @@ pub struct SplitSummary {
     pub largest: usize,
     /// Images of the smallest class, which may be none.
     pub smallest: usize,
-    /// Entropy of the classes' shares over that of equal shares: 1 if all classes are equally large, 0 if there is one.
+    /// Entropy of the classes' shares over that of equal shares: 1 if all classes are equally
+    /// large, 0 if there is one.
     pub evenness: f64,
 }
 
@@ -239,8 +241,8 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
     Ok(result)
 }
 
-/// Candidates for [`Odd`], collected before it is known what is common: the first images of every format and kind of pixel,
-/// and the most extreme sizes.
+/// Candidates for [`Odd`], collected before it is known what is common: the first images of every
+/// format and kind of pixel, and the most extreme sizes.
 #[derive(Default)]
 struct Examples {
     formats: BTreeMap<&'static str, Vec<FileOf>>,
@@ -337,7 +339,8 @@ impl Examples {
     }
 }
 
-/// Whether images of one kind among `all` are odd. Of few images, a handful are, if they are the lesser part.
+/// Whether images of one kind among `all` are odd. Of few images, a handful are, if they are the
+/// lesser part.
 fn is_rare(images: usize, all: usize) -> bool {
     images > 0 && (images * RARE <= all || images <= EXAMPLES && images * 2 < all)
 }

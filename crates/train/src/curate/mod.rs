@@ -1,9 +1,11 @@
-//! Looking after data sets: what is in one ([`inspect`], [`sheet`]), what is wrong with it ([`verify`]), moving that aside
-//! ([`aside`]), other forms of it ([`pack`]), and dividing it ([`split`]).
+//! Looking after data sets: what is in one ([`inspect`], [`sheet`]), what is wrong with it
+//! ([`verify`]), moving that aside ([`aside`]), other forms of it ([`pack`]), and dividing it
+//! ([`split`]).
 //!
-//! All of it goes through [`Source`], so it works on every form that can be opened. Samples are worked on in windows: all
-//! threads share one, and its results are taken in the samples' order before the next begins. So memory is bounded by the
-//! window, and results do not depend on the number of threads.
+//! All of it goes through [`Source`], so it works on every form that can be opened. Samples are
+//! worked on in windows: all threads share one, and its results are taken in the samples' order
+//! before the next begins. So memory is bounded by the window, and results do not depend on the
+//! number of threads.
 
 pub mod aside;
 pub mod header;
@@ -111,7 +113,8 @@ pub struct Work<'a> {
 const WINDOW: usize = 256;
 
 impl Work<'_> {
-    /// Applies `each` to every index on all threads and hands the results to `take` in order; `done` samples came before.
+    /// Applies `each` to every index on all threads and hands the results to `take` in order;
+    /// `done` samples came before.
     fn map<T: Send>(
         &mut self,
         indices: Range<usize>,
@@ -150,8 +153,8 @@ pub fn images(data: &DataSet) -> usize {
     splits(data).iter().map(|(_, split)| split.len()).sum()
 }
 
-/// Checks that every image file lies in the data set's folders, all links followed. `or_follow` is whether the command can
-/// take others on request.
+/// Checks that every image file lies in the data set's folders, all links followed. `or_follow` is
+/// whether the command can take others on request.
 fn check_inside(data: &DataSet, extent: &Extent, or_follow: bool) -> Result<(), CurateError> {
     let outside: Vec<PathBuf> = splits(data)
         .iter()

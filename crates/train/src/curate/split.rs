@@ -22,7 +22,8 @@ const NAMES: [&str; 3] = ["train", "val", "test"];
 pub enum Way {
     /// A hard link, which takes no space.
     Link,
-    /// A copy; the only way for images that are no files of their own, such as records and members of archives.
+    /// A copy; the only way for images that are no files of their own, such as records and members
+    /// of archives.
     Copy,
     /// The file itself, with a log that [`aside::undo`] reads.
     Move,
@@ -39,9 +40,11 @@ pub struct SplitOptions {
     pub test: f64,
     /// Decides which images.
     pub seed: u64,
-    /// How images come to their place; hard links, or copies where there are no files, unless said otherwise.
+    /// How images come to their place; hard links, or copies where there are no files, unless said
+    /// otherwise.
     pub way: Option<Way>,
-    /// Put all splits together first, instead of dividing the training split and keeping the others.
+    /// Put all splits together first, instead of dividing the training split and keeping the
+    /// others.
     pub pool: bool,
     /// What to do about images that cannot be decoded.
     pub on_bad_image: OnBadImage,
@@ -61,15 +64,17 @@ pub struct Divided {
 /// An image: number of the split that it is in now, and index there.
 type Member = (usize, usize);
 
-/// Writes the divided data set to `out`: a folder a split of a folder a class, or lists. `name` is what `data` was opened by.
-/// Every image is decoded first.
+/// Writes the divided data set to `out`: one folder per split with one folder per class, or lists.
+/// `name` is the name by which `data` was opened. Every image is decoded first.
 ///
-/// Every class gives its parts, rounded, but at least one image to each split as long as one is left for training. With the
-/// same seed the validation images are those that training on the undivided set would hold out.
+/// Every class gives its parts, rounded, but at least one image to each split as long as one is
+/// left for training. With the same seed the validation images are those that training on the
+/// undivided set would hold out.
 ///
 /// # Errors
-/// `out` is there and not empty; a split that exists already; class names that are no folder names; images outside of the
-/// data set or that cannot be decoded, unless they are to be taken or left out; whatever the system says.
+/// `out` is there and not empty; a split that exists already; class names that are no folder names;
+/// images outside of the data set or that cannot be decoded, unless they are to be taken or left
+/// out; whatever the system says.
 pub fn split(
     data: &DataSet,
     name: &str,
@@ -99,7 +104,8 @@ pub fn split(
         });
     }
     let folders = if way == Way::List { Vec::new() } else { class_folders(&data.classes)? };
-    // A list copies nothing, and a file that is moved out of another folder could not be moved back.
+    // A list copies nothing, and a file that is moved out of another folder could not be moved
+    // back.
     if way == Way::Move || way != Way::List && !options.follow_links {
         check_inside(data, &Extent::of(name), way != Way::Move)?;
     }
@@ -116,7 +122,8 @@ pub fn split(
     fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".mbconv-split-");
-    // Temporary folders are private by default; a data set should get the permissions any new folder gets.
+    // Temporary folders are private by default; a data set should get the permissions any new
+    // folder gets.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     let unfinished = builder.tempdir_in(parent).map_err(CurateError::file("write", parent))?;
@@ -211,7 +218,8 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Decodes every image, and drops those that cannot be decoded or returns the error of the first.
+    /// Decodes every image, and drops those that cannot be decoded or returns the error of the
+    /// first.
     fn drop_bad(
         &self,
         parts: &mut [Vec<Member>; 3],
@@ -327,7 +335,8 @@ impl Place<'_> {
         })
     }
 
-    /// Moves the files of a part, some at a time, since the log must be on the disk before any is moved.
+    /// Moves the files of a part, some at a time, since the log must be on the disk before any is
+    /// moved.
     fn move_part(
         &self,
         out: &Path,

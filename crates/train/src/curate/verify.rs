@@ -30,8 +30,8 @@ impl Default for VerifyOptions {
     }
 }
 
-/// What can be wrong. Errors stop training, or make its result mean less than it says; the others are warnings. Wrong labels
-/// and leaks come first, as nothing else shows them.
+/// What can be wrong. Errors stop training, or make its result mean less than it says; the others
+/// are warnings. Wrong labels and leaks come first, as nothing else shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The same image under two classes.
@@ -194,8 +194,8 @@ struct Checked {
     is_wide_gray: bool,
 }
 
-/// Reads and decodes every image. In memory are, besides the images being worked on and the findings, less than 100 bytes an
-/// image, or 300 with a look for near ones.
+/// Reads and decodes every image. In memory are, besides the images being worked on and the
+/// findings, less than 100 bytes an image, or 300 with a look for near ones.
 ///
 /// # Errors
 /// [`CurateError::Interrupted`]; what is wrong with the data is the result.
@@ -449,11 +449,12 @@ impl Alike {
     }
 }
 
-/// The files of a finding that a sound data set can do without: bad images, the surplus copies. None where a person must
-/// decide: which label is right, whether two images that look alike are one.
+/// The files of a finding that a sound data set can do without: bad images, the surplus copies.
+/// None where a person must decide: which label is right, whether two images that look alike are
+/// one.
 ///
-/// Of copies one is kept, in the test split before the validation split before the training split, so that what is measured
-/// on does not change, and there the one of the shortest name.
+/// Of copies one is kept, in the test split before the validation split before the training split,
+/// so that what is measured on does not change, and there the one of the shortest name.
 pub fn surplus(finding: &Finding) -> Vec<&FileOf> {
     // "1 (copy).jpg" goes before "1.jpg" in order of name, but is hardly the original.
     let rank =

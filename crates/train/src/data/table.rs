@@ -77,8 +77,8 @@ fn role_of(path: &Path) -> Role {
     Role::of_path(Path::new(path.file_name().unwrap_or_default()))
 }
 
-/// The tables of a folder: one, or one for each split, in the folder itself or in the folders of the splits. A single
-/// table of an unusual name is taken if `any` is set.
+/// The tables of a folder: one, or one for each split, in the folder itself or in the folders of
+/// the splits. A single table of an unusual name is taken if `any` is set.
 fn tables_in(folder: &Path, any: bool) -> Result<Vec<Table>, DataError> {
     let failed = |source| DataError::io(folder, source);
     let (mut tables, mut folders) = (Vec::new(), Vec::new());
@@ -140,7 +140,8 @@ fn has_table(folder: &Path) -> bool {
     metadata(folder).is_some()
 }
 
-/// Whether a table's name contains one of these words, or any if there are none, and no word of other files.
+/// Whether a table's name contains one of these words, or any if there are none, and no word of
+/// other files.
 fn is_usual(path: &Path, words: &[&str]) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let stem_words: Vec<&str> = stem.split(|c: char| !c.is_alphabetic()).collect();
@@ -258,7 +259,8 @@ impl Tables {
         match (refines, merges) {
             _ if label_of.is_empty() => Ok(false),
             _ if named_for_storage => Ok(true),
-            // The same classes either way; only the table may give those of a flat folder of test images.
+            // The same classes either way; only the table may give those of a flat folder of test
+            // images.
             (false, false) => Ok(agree && self.tables.len() > 1),
             // Folders of several classes, and classes of several folders.
             (true, true) if !agree => {

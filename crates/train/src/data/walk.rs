@@ -25,16 +25,18 @@ enum Part {
 /// A folder to list.
 struct Folder {
     path: PathBuf,
-    /// The part of the pattern that its entries are matched with; beyond the last, all images below are taken.
+    /// The part of the pattern that its entries are matched with; beyond the last, all images below
+    /// are taken.
     part: usize,
     /// The real folders whose links led here.
     way: Vec<PathBuf>,
 }
 
-/// The image files in a folder and the folders below it, or of a pattern such as `photos/*/[0-9]*.jpg` or `photos/**/*.jpg`,
-/// by their extensions. In each folder the images come first, then the folders, both in byte order; hidden entries are left
-/// out. Folders that links lead to come last, and no folder is listed twice. A folder that cannot be listed is an error among
-/// the paths, after which the others follow.
+/// The image files in a folder and the folders below it, or of a pattern such as
+/// `photos/*/[0-9]*.jpg` or `photos/**/*.jpg`, by their extensions. In each folder the images come
+/// first, then the folders, both in byte order; hidden entries are left out. Folders that links
+/// lead to come last, and no folder is listed twice. A folder that cannot be listed is an error
+/// among the paths, after which the others follow.
 ///
 /// In memory are the names of the images in one folder, and the paths of all folders.
 pub struct Walk {
@@ -129,13 +131,15 @@ impl Walk {
         }
     }
 
-    /// Returns whether the real folder has not been listed yet. One that cannot be found is: listing it gives the error.
+    /// Returns whether the real folder has not been listed yet. One that cannot be found is:
+    /// listing it gives the error.
     fn is_new(&mut self, folder: &Folder) -> bool {
         fs::canonicalize(here(&folder.path)).is_ok_and(|real| self.seen.insert((folder.part, real)))
             || !here(&folder.path).exists()
     }
 
-    /// Notes folders in `folder` to be listed next; a link that leads back to a folder above is left out.
+    /// Notes folders in `folder` to be listed next; a link that leads back to a folder above is
+    /// left out.
     fn descend(
         &mut self,
         folder: &Folder,
@@ -182,7 +186,8 @@ pub fn is_wild(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
-/// Adds links that lead nowhere but are named as images: they are missing from the results otherwise.
+/// Adds links that lead nowhere but are named as images: they are missing from the results
+/// otherwise.
 fn with_broken(mut images: Vec<OsString>, broken: Vec<OsString>) -> Vec<OsString> {
     images.extend(broken.into_iter().filter(|name| is_image(Path::new(name))));
     images.sort_unstable();

@@ -34,7 +34,8 @@ pub const CLASSES: &str = "classes.txt";
 pub enum PackFormat {
     /// WebDataset: `train-000000.tar`, whose members are `000000.jpg` and `000000.cls`.
     Wds,
-    /// Hugging Face: `train-00000-of-00004.parquet`, with the columns `image` (bytes, path) and `label`.
+    /// Hugging Face: `train-00000-of-00004.parquet`, with the columns `image` (bytes, path) and
+    /// `label`.
     Parquet,
 }
 
@@ -53,23 +54,27 @@ pub struct PackOptions {
     pub seed: u64,
     /// What to do about images that cannot be read.
     pub on_bad_image: OnBadImage,
-    /// The folders that image files must lie in; none to take also those that links or tables lead to elsewhere.
+    /// The folders that image files must lie in; none to take also those that links or tables lead
+    /// to elsewhere.
     pub inside: Option<Extent>,
 }
 
-/// Packs `data` into the folder `out`; `shard` is told of each shard when it is there, and whether it was there already.
+/// Packs `data` into the folder `out`; `shard` is told of each shard when it is there, and whether
+/// it was there already.
 ///
-/// Training images come in an order drawn by the seed, as readers of shards mix only what lies near; other splits keep theirs.
-/// Images are stored as they are, byte by byte. With a size, those whose shorter side is longer are resized as Pillow's
-/// `resize(…, BILINEAR)` does and encoded as JPEG, grey ones as grey; EXIF's orientation is kept, all other metadata is not.
-/// Images that were never encoded are stored as PNG.
+/// Training images come in an order drawn by the seed, as readers of shards mix only what lies
+/// near; other splits keep theirs. Images are stored as they are, byte by byte. With a size, those
+/// whose shorter side is longer are resized as Pillow's `resize(…, BILINEAR)` does and encoded as
+/// JPEG, grey ones as grey; EXIF's orientation is kept, all other metadata is not. Images that were
+/// never encoded are stored as PNG.
 ///
-/// What is written depends on the data and the options alone, to the last byte. A shard gets its name when it is complete, and
-/// then its place in the manifest; shards that are in the manifest and have its checksum are kept when packing is repeated.
+/// What is written depends on the data and the options alone, to the last byte. A shard gets its
+/// name when it is complete, and then its place in the manifest; shards that are in the manifest
+/// and have its checksum are kept when packing is repeated.
 ///
 /// # Errors
-/// A folder that holds something else; image files outside of the data set; the first bad image, if that is to be an error;
-/// whatever the system says.
+/// A folder that holds something else; image files outside of the data set; the first bad image, if
+/// that is to be an error; whatever the system says.
 pub fn pack(
     data: &DataSet,
     out: &Path,

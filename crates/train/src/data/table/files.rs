@@ -8,7 +8,8 @@ use std::rc::Rc;
 use super::super::assembly::Role;
 use super::super::listing::is_clutter;
 
-/// What is appended to an image's path, in this order, until a file of that name is found: ids have no extension.
+/// What is appended to an image's path, in this order, until a file of that name is found: ids have
+/// no extension.
 const EXTENSIONS: [&str; 14] =
     ["", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"];
 
@@ -172,7 +173,8 @@ impl Search {
         Candidate { path, rank: (rank, depth), role }
     }
 
-    /// Finds out how to get from cells to files, by some cells with their splits; and how many of those are found so.
+    /// Finds out how to get from cells to files, by some cells with their splits; and how many of
+    /// those are found so.
     ///
     /// # Errors
     /// Several folders that hold files of these names.
