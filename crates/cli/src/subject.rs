@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mbconv_nets::ArchitectureOptions;
+use mbconv_nets::NetworkOptions;
 use mbconv_train::model_file::{ModelCard, read_card};
 use mbconv_train::recipe::{RecipeFile, is_table, read_table};
 use mbconv_train::{Recipe, device};
@@ -16,7 +16,7 @@ pub const CLASSES: usize = 1000;
 /// A network, and how it came.
 pub struct Subject {
     /// The network.
-    pub options: ArchitectureOptions,
+    pub options: NetworkOptions,
     /// Side of the images that a model or recipe is for.
     pub input_size: Option<usize>,
     /// A model file's card.
@@ -32,12 +32,12 @@ impl Subject {
         let plain = |options| Self { options, input_size: None, card: None, recipe: None };
         let mut subject = if path.extension().is_some_and(|extension| extension == "toml") {
             if std::fs::read_to_string(path).is_ok_and(|text| is_table(&text)) {
-                plain(ArchitectureOptions::of_table(read_table(path)?, CLASSES))
+                plain(NetworkOptions::of_table(read_table(path)?, CLASSES))
             } else {
                 let file = RecipeFile::read(path, &[])?;
                 let recipe = Recipe::try_from(file.clone())?;
                 let input_size = Some(recipe.input.size);
-                Self { input_size, recipe: Some(file), ..plain(recipe.model.options(CLASSES)) }
+                Self { input_size, recipe: Some(file), ..plain(recipe.model.with_classes(CLASSES)) }
             }
         } else if path.exists() || text.ends_with(".safetensors") {
             let card = match read_card(path) {
@@ -47,9 +47,9 @@ impl Subject {
             };
             Self { input_size: Some(card.preprocess.crop), ..plain(card.architecture.clone()) }.with_card(card)
         } else {
-            plain(ArchitectureOptions::new(text, CLASSES))
+            plain(NetworkOptions::new(text, CLASSES))
         };
-        subject.options.classes = classes.unwrap_or(subject.options.classes);
+        subject.options.num_classes = classes.unwrap_or(subject.options.num_classes);
         Ok(subject)
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{json, mbconv, path, tiny_recipe, trained};
 use mbconv_nets::weights::{Precision, to_safetensors_in};
-use mbconv_nets::{ArchitectureOptions, Layout};
+use mbconv_nets::{Layout, NetworkOptions};
 use mbconv_train::device;
 
 /// The program with a cache of its own and, if `offline`, no network.
@@ -119,7 +119,7 @@ fn hub(repository: &'static str, files: Vec<(&'static str, Vec<u8>)>) -> String 
 
 #[test]
 fn weights_by_name_bring_their_conventions() {
-    let architecture = ArchitectureOptions::new("mobilenet_v2_0.1", 4).architecture().unwrap();
+    let architecture = NetworkOptions::new("mobilenet_v2_0.1", 4).architecture().unwrap();
     let network = architecture.init(&device::parse("cpu").unwrap());
     let weights = to_safetensors_in(&network, Layout::Timm, Precision::F32, None).unwrap();
     let config = r#"{"architecture": "mobilenetv2_010", "label_names": ["w", "x", "y", "z"], "pretrained_cfg": {"tag": "own",

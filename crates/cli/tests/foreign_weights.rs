@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use common::{error, image_folder, json, mbconv, path, run, tiny_recipe, trained};
 use mbconv_nets::weights::{Precision, to_safetensors_in};
-use mbconv_nets::{ArchitectureOptions, Layout};
+use mbconv_nets::{Layout, NetworkOptions};
 use mbconv_train::device;
 
 /// Freshly drawn weights in timm's layout, without a word of what they are.
 fn weights(name: &str, classes: usize) -> Vec<u8> {
-    let network = ArchitectureOptions::new(name, classes).architecture().unwrap().init(&device::parse("cpu").unwrap());
+    let network = NetworkOptions::new(name, classes).architecture().unwrap().init(&device::parse("cpu").unwrap());
     to_safetensors_in(&network, Layout::Timm, Precision::F32, None).unwrap()
 }
 
@@ -223,7 +223,7 @@ fn zeros(shapes: &[(String, Vec<usize>)]) -> Vec<u8> {
 #[test]
 fn weights_without_a_classifier_get_one() {
     let folder = tempfile::tempdir().unwrap();
-    let architecture = ArchitectureOptions::new("mobilenet_v2_0.1", 2).architecture().unwrap();
+    let architecture = NetworkOptions::new("mobilenet_v2_0.1", 2).architecture().unwrap();
     let body: Vec<_> = Layout::Timm
         .tensors(&architecture)
         .into_iter()
@@ -342,7 +342,7 @@ fn files_of_other_formats_are_named() {
 }
 
 #[test]
-fn exports_say_what_their_home_computes_otherwise() {
+fn exports_list_differences_to_the_target_library() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let export = |model: &Path, layout: &str| {
@@ -357,7 +357,7 @@ fn exports_say_what_their_home_computes_otherwise() {
     let tensorflows = model("tf_efficientnet_b0");
     let told = export(&tensorflows, "torchvision");
     assert!(
-        told.contains("note: torchvision's efficientnet_b0 pads symmetrically, this network as TensorFlow"),
+        told.contains("note: torchvision's efficientnet_b0 pads symmetrically, this network like TensorFlow"),
         "{told}"
     );
     assert!(told.contains("note: batch-norm's epsilon is 0.00001") && told.contains("eps = 0.001"), "{told}");

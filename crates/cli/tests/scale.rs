@@ -96,8 +96,7 @@ fn impossible_stage_tables_are_refused_with_the_row() {
     for (from, to, words) in [
         ("channels = 16", "channels = 0", "stage 2 of the table: `channels` is 0"),
         ("kernel = 5", "kernel = 4", "stage 1 of the table: `kernel` is 4, but must be odd"),
-        ("kernel = 5", "groups = 3", "a divisor of the expanded width 8"),
-        ("resolution = 8", "resolution = 2", "stride 2 of stage 3 meets a map of 1×1 pixels"),
+        ("resolution = 8", "resolution = 2", "stage 3 has stride 2, but its input is 1×1 pixels"),
         ("kernel = 5", "kernle = 5", "unknown field `kernle`"),
         ("\"relu6\"", "\"gelu\"", "gelu"),
     ] {

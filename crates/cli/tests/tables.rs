@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use mbconv_nets::weights::{Precision, to_safetensors_in};
-use mbconv_nets::{ArchitectureOptions, Layout};
+use mbconv_nets::{Layout, NetworkOptions};
 use mbconv_train::device;
 
 use common::{error, image_folder, json, path, run, tiny_recipe};
@@ -68,7 +68,7 @@ fn lists_of_class_names_are_decoded_or_refused() {
     let root = tempfile::tempdir().unwrap();
     let [names, file, out] =
         ["names.txt", "weights.safetensors", "model.safetensors"].map(|name| root.path().join(name));
-    let architecture = ArchitectureOptions::new("mobilenet_v2_0.1", 2).architecture().unwrap();
+    let architecture = NetworkOptions::new("mobilenet_v2_0.1", 2).architecture().unwrap();
     let network = architecture.init(&device::parse("cpu").unwrap());
     fs::write(&file, to_safetensors_in(&network, Layout::Timm, Precision::F32, None).unwrap()).unwrap();
     fs::write(&names, b"\xea\xee\xf2\n\xef\xb8\xf1\n").unwrap();

@@ -1,12 +1,14 @@
 //! What follows a normalisation.
 
 use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
 
 /// The upper bound of [`Activation::Relu6`].
 pub const RELU6_MAX: f64 = 6.0;
 
 /// A function applied to every element, after a normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Nothing: the linear bottleneck.
     Identity,

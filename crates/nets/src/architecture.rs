@@ -1,99 +1,32 @@
-//! A network as data: its family's particulars and one row a block.
+//! A network as data: its constants, and one row per block with all widths resolved.
 
 use mbconv_kernels::Activation;
 use serde::{Deserialize, Serialize};
 
-use crate::Network;
+use crate::stage_table::{Stage, StageTable};
+use crate::{Network, layers::LayerOptions};
 
-/// Most classes a network may have.
+/// Largest number of classes.
 const MAX_CLASSES: usize = 1 << 20;
-/// Most channels of a layer, and most blocks, after scaling: so that everything can be counted.
+/// Largest number of channels of a layer after scaling, which keeps every count within `usize`.
 const MAX_WIDTH: usize = 1 << 20;
+/// Largest number of blocks after scaling.
 const MAX_BLOCKS: usize = 8192;
-/// Most channels an input image may have.
+/// Largest number of channels of an input image.
 const MAX_INPUT_CHANNELS: usize = 1024;
 
-/// One row of a paper's stage table, before scaling; in TOML all but `channels` may be left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    /// Expansion factor `t`: the hidden width is `t` times the block's input width.
-    #[serde(default = "one")]
-    pub expansion: usize,
-    /// Side of the depthwise kernel.
-    #[serde(default = "three")]
-    pub kernel: usize,
-    /// Stride of the stage's first block; the others have stride 1.
-    #[serde(default = "one")]
-    pub stride: usize,
-    /// Output channels at width 1.
-    pub channels: usize,
-    /// Blocks at depth 1.
-    #[serde(default = "one")]
-    pub repeats: usize,
-    /// Are expansion and depthwise convolution one dense k×k convolution?
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub fused: bool,
-    /// Channels at width 1 that the first block's expansion multiplies, where they are not the block's input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expanded_from: Option<usize>,
-    /// Do inputs join outputs of the same shape?
-    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
-    pub residual: bool,
-    /// Does the network's squeeze-excitation, if it has one, stand in this stage?
-    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
-    pub squeeze: bool,
-    /// Groups of the k×k convolution in the stage's first block, for those who want to say it: the expanded width, or 1
-    /// where it is fused. No other number is possible.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub groups: Option<usize>,
-}
-
-fn one() -> usize {
-    1
-}
-fn three() -> usize {
-    3
-}
-fn yes() -> bool {
-    true
-}
-
-impl Stage {
-    /// Inverted residuals.
-    pub const fn new(expansion: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Self {
-        Self {
-            expansion,
-            kernel,
-            stride,
-            channels,
-            repeats,
-            fused: false,
-            expanded_from: None,
-            residual: true,
-            squeeze: true,
-            groups: None,
-        }
-    }
-
-    /// The same with expansion and depthwise convolution fused.
-    pub const fn fused(self) -> Self {
-        Self { fused: true, ..self }
-    }
-}
-
-/// Zeros around a map before a convolution of stride 2; the others have as many on every side.
+/// Zero padding of convolutions with stride 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// As many on every side, as in PyTorch.
+    /// The same number of zeros on every side, as in PyTorch.
     #[default]
     Symmetric,
-    /// TensorFlow's `SAME`: as few as give ⌈side / stride⌉ positions, the odd one at the end.
+    /// TensorFlow's `SAME`: the fewest zeros that give ⌈side / stride⌉ positions, the odd one at the end.
     Same,
 }
 
-/// The two families, which differ in key layout and initialisation.
+/// The network family, which decides the key layout and the weight initialization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
@@ -106,6 +39,16 @@ pub enum Family {
     EfficientNet,
 }
 
+impl Family {
+    /// Returns the family's published initialization of convolutions.
+    pub fn initialization(self) -> Initialization {
+        match self {
+            Self::MobileNetV2 => Initialization::FanOut,
+            Self::EfficientNet => Initialization::FanOutPerGroup,
+        }
+    }
+}
+
 impl std::fmt::Display for Family {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
@@ -115,12 +58,14 @@ impl std::fmt::Display for Family {
     }
 }
 
-/// How convolution weights start: normal, with standard deviation √(2 / fan-out).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Initialisation {
-    /// fan-out = k²·C_out for every convolution, depthwise ones too (torchvision).
+/// Initialization of convolutions: normal with standard deviation √(2 / fan-out).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initialization {
+    /// fan-out = k²·C_out, also for depthwise convolutions (torchvision).
+    #[default]
     FanOut,
-    /// fan-out = k²·C_out / groups, so k² for a depthwise convolution (the EfficientNet authors' code, timm).
+    /// fan-out = k²·C_out / groups, so k² for a depthwise convolution (EfficientNet's code, timm).
     FanOutPerGroup,
 }
 
@@ -128,18 +73,18 @@ pub enum Initialisation {
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strides {
-    /// As published: stride 32 in all, for photographs.
+    /// As published, for photographs: total stride 32.
     #[default]
     Imagenet,
-    /// For 32-pixel images: the stem and the first stage that would halve the map keep the resolution, stride 8 in all
-    /// (kuangliu/pytorch-cifar's MobileNetV2).
+    /// For 32-pixel images: the stem and the first stage with stride 2 keep the resolution, so the
+    /// total stride is 8 (kuangliu/pytorch-cifar).
     Cifar,
-    /// One stride for the stem, then one a stage.
+    /// One stride for the stem, then one per stage.
     #[serde(untagged)]
     Custom(Vec<usize>),
 }
 
-/// One inverted residual block with its widths resolved.
+/// One inverted residual block with resolved widths.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Block {
     /// Stage this block belongs to, from 0.
@@ -148,43 +93,43 @@ pub struct Block {
     pub index: usize,
     /// Input channels.
     pub input: usize,
-    /// Width of the expanded map; equal to `input` where the expansion factor is 1.
+    /// Channels after the expansion; equal to `input` if the expansion factor is 1.
     pub hidden: usize,
     /// Output channels.
     pub output: usize,
-    /// Side of the depthwise kernel, or of the fused one.
+    /// Kernel size of the depthwise or fused convolution.
     pub kernel: usize,
     /// Stride of that convolution.
     pub stride: usize,
-    /// Are expansion and depthwise convolution one dense convolution (EfficientNet-EdgeTPU)?
+    /// Whether one dense convolution replaces expansion and depthwise convolution (EfficientNet-EdgeTPU).
     pub fused: bool,
-    /// Width of the squeeze-excitation bottleneck, where there is one.
+    /// Channels of the squeeze-excitation bottleneck, if the block has one.
     pub squeeze: Option<usize>,
-    /// Probability that training drops the residual branch of a sample.
+    /// Stochastic depth: probability that training drops a sample's residual branch.
     pub drop_path: f64,
-    /// Does the input join the output? Only where both have the same shape.
+    /// Whether the input is added to the output, which needs equal shapes.
     pub residual: bool,
 }
 
 impl Block {
-    /// Does the block begin with an expansion, pointwise or fused?
+    /// Returns whether the block starts with an expansion, pointwise or fused.
     pub fn expands(&self) -> bool {
         self.fused || self.hidden != self.input
     }
 }
 
-/// A whole network as data: widths, strides and constants resolved, nothing allocated.
+/// A whole network as data: widths, strides and constants are resolved, nothing is allocated.
 ///
-/// Made by [`MobileNetV2Config`](crate::MobileNetV2Config), [`EfficientNetConfig`](crate::EfficientNetConfig) or by
-/// name through [`ArchitectureOptions`](crate::ArchitectureOptions).
+/// Built by [`MobileNetV2Config`](crate::MobileNetV2Config), [`EfficientNetConfig`](crate::EfficientNetConfig),
+/// a [`StageTable`], or by name through [`NetworkOptions`](crate::NetworkOptions).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
-    /// Family, for key layout and initialisation.
+    /// Family.
     pub family: Family,
     /// Channels of the input image.
     pub input_channels: usize,
     /// Number of classes.
-    pub classes: usize,
+    pub num_classes: usize,
     /// Output channels of the stem convolution (3×3).
     pub stem: usize,
     /// Stride of the stem convolution.
@@ -193,29 +138,23 @@ pub struct Architecture {
     pub blocks: Vec<Block>,
     /// Output channels of the last pointwise convolution.
     pub head: usize,
-    /// Activation of every layer but the linear bottlenecks.
+    /// Activation of every layer except the linear bottlenecks.
     pub activation: Activation,
-    /// ε of batch-norm.
-    pub norm_epsilon: f64,
-    /// Momentum of batch-norm's running statistics, in PyTorch's sense (the share of the new value).
-    pub norm_momentum: f64,
-    /// Zeros around maps.
-    pub padding: Padding,
+    /// Padding, batch-norm constants and initialization of all layers.
+    pub layer_options: LayerOptions,
     /// Dropout before the classifier.
     pub dropout: f64,
-    /// Stochastic depth: what the blocks' drop probabilities grow towards, from 0 at the first one.
+    /// Stochastic depth: the blocks' drop probabilities grow linearly from 0 towards this.
     pub drop_path: f64,
-    /// Initialisation of convolutions.
-    pub initialisation: Initialisation,
-    /// Side of the image the network was published for.
+    /// Side of the image the network was published for, in pixels.
     pub resolution: usize,
-    /// Multiplier of the stage table's widths.
+    /// Width multiplier.
     pub width: f64,
-    /// Multiplier of the stage table's repeats.
+    /// Depth multiplier.
     pub depth: f64,
 }
 
-/// What can be wrong with a described architecture.
+/// An invalid description of a network.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ArchitectureError {
     /// No network of that name.
@@ -224,14 +163,14 @@ pub enum ArchitectureError {
         /// The name as given.
         name: String,
     },
-    /// A number outside its range.
+    /// A value outside its range.
     #[error("`{key}` is {value}, but must be {expected}")]
     OutOfRange {
-        /// The option at fault.
+        /// Option.
         key: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// Valid values.
         expected: &'static str,
     },
     /// A list of strides of the wrong length.
@@ -242,28 +181,28 @@ pub enum ArchitectureError {
         /// Stages of the network.
         stages: usize,
     },
-    /// A row of a stage table that no network can have.
+    /// An invalid row of a stage table.
     #[error("stage {stage} of the table: `{key}` is {value}, but must be {expected}")]
     Stage {
-        /// Which row, from 1.
+        /// Number of the row, from 1.
         stage: usize,
-        /// The key at fault.
+        /// Key.
         key: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// Valid values.
         expected: String,
     },
-    /// A stride where nothing is left to stride over.
+    /// A layer with a stride whose input is already 1×1 pixels.
     #[error(
-        "stride {stride} of {place} meets a map of 1×1 pixels: {strides} strides in all are too many for images of {side}×{side}"
+        "{place} has stride {stride}, but its input is 1×1 pixels: a total stride of {strides} is too large for images of {side}×{side}"
     )]
     VanishedMap {
         /// The stem or a stage.
         place: String,
         /// Its stride.
         stride: usize,
-        /// Product of the strides of all layers.
+        /// Total stride of the network.
         strides: usize,
         /// Side of the image.
         side: usize,
@@ -271,62 +210,104 @@ pub enum ArchitectureError {
 }
 
 impl ArchitectureError {
-    /// What would mend it, where that is not obvious from the message.
+    /// Returns a fix, if the message does not already name it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownName { .. } => Some("`mbconv list` shows the known architectures".into()),
             Self::VanishedMap { .. } => {
-                Some("give larger images, or strides of 1: strides = \"cifar\", or a list".into())
+                Some("use larger images, or smaller strides: strides = \"cifar\", or a list".into())
             }
             _ => None,
         }
     }
 }
 
-/// A family's table and constants before scaling: what [`Architecture::build`] needs.
-pub(crate) struct Blueprint<'a> {
-    pub family: Family,
-    pub stages: &'a [Stage],
-    pub width: f64,
-    /// Channels are multiples of this.
-    pub divisor: usize,
-    pub depth: f64,
-    /// The stem keeps its width, the first and the last stage their depth.
-    pub fixed_ends: bool,
-    pub stem: usize,
-    pub stem_stride: usize,
-    pub head: usize,
-    /// Squeeze-excitation width = block input channels / this.
-    pub squeeze_divisor: Option<usize>,
-    pub activation: Activation,
-    pub norm_epsilon: f64,
-    pub norm_momentum: f64,
-    pub padding: Padding,
-    pub initialisation: Initialisation,
-    pub resolution: usize,
-}
-
-/// What a user may choose for either family.
-pub(crate) struct Choices<'a> {
-    pub classes: usize,
-    pub input_channels: usize,
-    pub dropout: f64,
-    pub drop_path: f64,
-    pub strides: &'a Strides,
-}
-
 impl Architecture {
-    /// Builds the network on `device` with freshly drawn weights.
+    /// Scales the rows of `table` by its width and depth and unrolls them into blocks.
+    ///
+    /// # Errors
+    /// A value outside its range.
+    pub fn new(
+        table: &StageTable,
+        num_classes: usize,
+        input_channels: usize,
+        strides: &Strides,
+    ) -> Result<Self, ArchitectureError> {
+        table.check()?;
+        check(num_classes > 0, "classes", num_classes, "at least 1")?;
+        check(input_channels > 0, "input_channels", input_channels, "at least 1")?;
+        // The header of a model file is untrusted, and weights are allocated before they are read.
+        check(num_classes <= MAX_CLASSES, "classes", num_classes, "at most 1048576")?;
+        check(input_channels <= MAX_INPUT_CHANNELS, "input_channels", input_channels, "at most 1024")?;
+
+        let strides = resolve_strides(strides, table.stem_stride, &table.stages)?;
+        let stem = if table.fixed_ends { table.stem } else { table.scaled(table.stem) };
+        let head = table.scaled_head();
+        let widest = table.stages.iter().map(|row| table.scaled(row.channels.max(row.expanded_from.unwrap_or(0))));
+        let widest = widest.chain([stem, head]).max().unwrap_or(0);
+        check(widest <= MAX_WIDTH, "channels", widest, "at most 1048576 after scaling")?;
+        let repeats = table.scaled_repeats();
+        let total: usize = repeats.iter().sum();
+        check(total <= MAX_BLOCKS, "repeats", total, "at most 8192 in total after scaling")?;
+
+        let mut blocks = Vec::with_capacity(total);
+        let mut input = stem;
+        for (stage, (row, &stride)) in table.stages.iter().zip(&strides[1..]).enumerate() {
+            let output = table.scaled(row.channels);
+            for index in 0..repeats[stage] {
+                let stride = if index == 0 { stride } else { 1 };
+                let expanded =
+                    row.expanded_from.filter(|_| index == 0).map_or(input, |channels| table.scaled(channels));
+                blocks.push(Block {
+                    stage,
+                    index,
+                    input,
+                    hidden: expanded * row.expansion,
+                    output,
+                    kernel: row.kernel,
+                    stride,
+                    fused: row.fused,
+                    squeeze: table.squeezed(input).filter(|_| row.squeeze),
+                    drop_path: table.drop_path * blocks.len() as f64 / total as f64,
+                    residual: row.residual && stride == 1 && input == output,
+                });
+                input = output;
+            }
+        }
+        Ok(Self {
+            family: table.family,
+            input_channels,
+            num_classes,
+            stem,
+            stem_stride: strides[0],
+            blocks,
+            head,
+            activation: table.activation,
+            layer_options: LayerOptions {
+                padding: table.padding,
+                norm_epsilon: table.norm_epsilon,
+                norm_momentum: table.norm_momentum,
+                initialization: table.family.initialization(),
+            },
+            dropout: table.dropout,
+            drop_path: table.drop_path,
+            resolution: table.resolution,
+            width: table.width,
+            depth: table.depth,
+        })
+    }
+
+    /// Builds the network on `device` with random weights.
     pub fn init(&self, device: &burn::tensor::Device) -> Network {
         Network::new(self, device)
     }
 
-    /// Product of all strides: the input side is divided by this before pooling.
+    /// Returns the product of all strides, by which the image side is divided before pooling.
     pub fn total_stride(&self) -> usize {
         self.stem_stride * self.blocks.iter().map(|block| block.stride).product::<usize>()
     }
 
-    /// Sides of the maps that the stem and each block give for an image of `side` pixels.
+    /// Returns the output sides of the stem and of each block for an image of `side` pixels.
     pub fn sides(&self, side: usize) -> Vec<usize> {
         let strides = std::iter::once(self.stem_stride).chain(self.blocks.iter().map(|block| block.stride));
         let shrink = |side: &mut usize, stride: usize| {
@@ -336,10 +317,10 @@ impl Architecture {
         strides.scan(side, shrink).collect()
     }
 
-    /// Is there something to stride over for every stride, in an image of `side` pixels?
+    /// Checks that no layer has a stride larger than 1 and an input of a single pixel.
     ///
     /// # Errors
-    /// [`ArchitectureError::VanishedMap`] names the first layer that strides over a single pixel.
+    /// [`ArchitectureError::VanishedMap`] names the first such layer.
     pub fn check_side(&self, side: usize) -> Result<(), ArchitectureError> {
         let before = std::iter::once(side).chain(self.sides(side));
         let stem = std::iter::once(("the stem".to_string(), self.stem_stride));
@@ -352,101 +333,26 @@ impl Architecture {
         }
     }
 
-    /// Strides of the stem and of each stage, as [`Strides::Custom`] takes them.
+    /// Returns the strides of the stem and of each stage, in the form of [`Strides::Custom`].
     pub fn strides(&self) -> Vec<usize> {
         let firsts = self.blocks.iter().filter(|block| block.index == 0);
         std::iter::once(self.stem_stride).chain(firsts.map(|block| block.stride)).collect()
     }
-
-    /// The one stage-table builder: scales the table's widths and depths and unrolls it into blocks.
-    pub(crate) fn build(blueprint: Blueprint, choices: Choices) -> Result<Self, ArchitectureError> {
-        check(choices.classes > 0, "classes", choices.classes, "at least 1")?;
-        check(choices.input_channels > 0, "input_channels", choices.input_channels, "at least 1")?;
-        // A model file's header may ask for anything; its weights are allocated before they are read.
-        check(choices.classes <= MAX_CLASSES, "classes", choices.classes, "at most 1048576")?;
-        check(choices.input_channels <= MAX_INPUT_CHANNELS, "input_channels", choices.input_channels, "at most 1024")?;
-        check((0.0..1.0).contains(&choices.dropout), "dropout", choices.dropout, "in [0, 1)")?;
-        check((0.0..1.0).contains(&choices.drop_path), "drop_path", choices.drop_path, "in [0, 1)")?;
-        let reasonable = |scale: f64| (0.01..=20.0).contains(&scale);
-        check(reasonable(blueprint.width), "width", blueprint.width, "between 0.01 and 20")?;
-        check(reasonable(blueprint.depth), "depth", blueprint.depth, "between 0.01 and 20")?;
-        check((1..=64).contains(&blueprint.divisor), "round_nearest", blueprint.divisor, "between 1 and 64")?;
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        check(share(blueprint.norm_epsilon), "norm_epsilon", blueprint.norm_epsilon, "in [0, 1]")?;
-        check(share(blueprint.norm_momentum), "norm_momentum", blueprint.norm_momentum, "in [0, 1]")?;
-
-        let strides = resolve_strides(choices.strides, blueprint.stem_stride, blueprint.stages)?;
-        let widened = |channels: usize| round_channels_to(channels as f64 * blueprint.width, blueprint.divisor);
-        let stem = if blueprint.fixed_ends { blueprint.stem } else { widened(blueprint.stem) };
-        let last = blueprint.stages.len() - 1;
-        let repeats = |stage: usize, row: &Stage| {
-            let fixed = blueprint.fixed_ends && (stage == 0 || stage == last);
-            if fixed { row.repeats } else { round_repeats(row.repeats, blueprint.depth) }
-        };
-        let of_row = |row: &Stage| widened(row.channels.max(row.expanded_from.unwrap_or(0)));
-        let widest = blueprint.stages.iter().map(of_row);
-        let widest = widest.chain([stem, blueprint.head]).max().unwrap_or(0);
-        check(widest <= MAX_WIDTH, "channels", widest, "at most 1048576, scaled")?;
-        let total: usize = blueprint.stages.iter().enumerate().map(|(stage, row)| repeats(stage, row)).sum();
-        check(total <= MAX_BLOCKS, "repeats", total, "at most 8192 in all, scaled")?;
-        let mut blocks = Vec::with_capacity(total);
-        let mut input = stem;
-        for (stage, (row, &stride)) in blueprint.stages.iter().zip(&strides[1..]).enumerate() {
-            let output = widened(row.channels);
-            for index in 0..repeats(stage, row) {
-                let stride = if index == 0 { stride } else { 1 };
-                let expanded = row.expanded_from.filter(|_| index == 0).map_or(input, widened);
-                blocks.push(Block {
-                    stage,
-                    index,
-                    input,
-                    hidden: expanded * row.expansion,
-                    output,
-                    kernel: row.kernel,
-                    stride,
-                    fused: row.fused,
-                    squeeze: blueprint.squeeze_divisor.filter(|_| row.squeeze).map(|divisor| (input / divisor).max(1)),
-                    drop_path: choices.drop_path * blocks.len() as f64 / total as f64,
-                    residual: row.residual && stride == 1 && input == output,
-                });
-                input = output;
-            }
-        }
-        Ok(Self {
-            family: blueprint.family,
-            input_channels: choices.input_channels,
-            classes: choices.classes,
-            stem,
-            stem_stride: strides[0],
-            blocks,
-            head: blueprint.head,
-            activation: blueprint.activation,
-            norm_epsilon: blueprint.norm_epsilon,
-            norm_momentum: blueprint.norm_momentum,
-            padding: blueprint.padding,
-            dropout: choices.dropout,
-            drop_path: choices.drop_path,
-            initialisation: blueprint.initialisation,
-            resolution: blueprint.resolution,
-            width: blueprint.width,
-            depth: blueprint.depth,
-        })
-    }
 }
 
-/// Channels rounded to a multiple of 8, never below 0.9 of what was asked
-/// (`_make_divisible` of the MobileNet authors' code, which every peer copies).
+/// Rounds channels to a multiple of 8, and never below 0.9 times `channels`
+/// (`_make_divisible` in the MobileNet authors' code and in every peer).
 pub fn round_channels(channels: f64) -> usize {
     round_channels_to(channels, 8)
 }
 
-/// [`round_channels`] with multiples of `divisor`, which is positive.
+/// Rounds channels to a multiple of `divisor`, which must be positive, as [`round_channels`] does.
 pub fn round_channels_to(channels: f64, divisor: usize) -> usize {
     let rounded = ((channels + divisor as f64 / 2.0) as usize / divisor * divisor).max(divisor);
     if (rounded as f64) < 0.9 * channels { rounded + divisor } else { rounded }
 }
 
-/// Repeats of a stage at a depth multiplier: ⌈depth · repeats⌉.
+/// Scales the repeats of a stage by a depth multiplier: ⌈depth · repeats⌉.
 pub fn round_repeats(repeats: usize, depth: f64) -> usize {
     (depth * repeats as f64).ceil() as usize
 }
@@ -456,7 +362,7 @@ fn resolve_strides(strides: &Strides, stem: usize, stages: &[Stage]) -> Result<V
     match strides {
         Strides::Imagenet => Ok(published().collect()),
         Strides::Cifar => {
-            // The stem's stride is the first 2 of the list, the earliest halving stage's the second.
+            // The first stride of 2 is the stem's, the second that of the first stage that halves.
             let mut kept = 0;
             Ok(published()
                 .map(|stride| {
@@ -504,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_options_are_named() {
+    fn invalid_options_are_named() {
         let error = MobileNetV2Config::new(0).architecture().unwrap_err();
         assert_eq!(error.to_string(), "`classes` is 0, but must be at least 1");
         let error = MobileNetV2Config::new(2).with_strides(Strides::Custom(vec![1, 2])).architecture().unwrap_err();

@@ -1,4 +1,4 @@
-//! Which network a state dictionary holds, and in whose layout: found from its keys and shapes alone.
+//! Detects the network and the layout of a state dictionary from its keys and shapes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,34 +6,34 @@ use std::fmt;
 use crate::layout::{Layout, TensorInfo};
 use crate::registry::{NAMES, TENSORFLOW};
 use crate::weights::shown;
-use crate::{ArchitectureError, ArchitectureOptions};
+use crate::{ArchitectureError, NetworkOptions};
 
 /// Shapes of a state dictionary's tensors, by key.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Suffix of PyTorch's batch counter, which no network needs.
 const BATCH_COUNTER: &str = "num_batches_tracked";
-/// How many keys of a kind an error shows.
+/// Number of keys of each kind that an error shows.
 const SHOWN: usize = 8;
 
-/// What was found.
+/// A detected network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detected {
-    /// Whose keys they are.
+    /// Layout of the keys.
     pub layout: Layout,
-    /// The network, with the file's number of classes and input channels. Its name is the one without `tf_`, for shapes say
-    /// nothing of padding, unless it was given.
-    pub options: ArchitectureOptions,
+    /// The network, with the file's number of classes and input channels. Its name has no prefix `tf_`
+    /// unless the name was given, since shapes do not show the padding.
+    pub options: NetworkOptions,
 }
 
-/// What stands between a state dictionary and a network.
+/// Differences between a state dictionary and a network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Difference {
-    /// Keys that the network needs and the file has not.
+    /// Keys that the file lacks.
     pub missing: Vec<String>,
-    /// Keys that the file has and the network does not need.
+    /// Keys that the network does not have.
     pub unused: Vec<String>,
-    /// Keys of other shapes: in the file, in the network.
+    /// Keys with other shapes: key, shape in the file, shape in the network.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
@@ -63,49 +63,49 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Why no network was found.
+/// No network was detected.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum DetectError {
-    /// Keys of no known project.
+    /// The keys belong to no known project.
     #[error("its {tensors} tensors have keys of no known layout{}", first.as_ref().map(|key| format!(", such as `{key}`")).unwrap_or_default())]
     UnknownLayout {
-        /// How many tensors there are.
+        /// Number of tensors.
         tensors: usize,
         /// One of the keys.
         first: Option<String>,
     },
-    /// A known layout, but no network fits.
+    /// The layout is known, but no network fits.
     #[error("it does not fit {name} in the layout of {layout:?}{}: {difference}", if *.nearest { ", the nearest known network" } else { "" })]
     Unfit {
         /// Name of the network.
         name: String,
         /// Layout.
         layout: Layout,
-        /// Was the network chosen because it comes nearest?
+        /// Whether the network is the nearest one, rather than the given one.
         nearest: bool,
-        /// What differs.
+        /// Differences.
         difference: Difference,
     },
-    /// No network of the given name.
+    /// The given name is unknown.
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
 }
 
-/// Finds the network whose tensors are exactly those of `shapes`; `name` if it is given.
+/// Finds the network whose tensors are exactly those of `shapes`, or checks the network called `name`.
 ///
 /// # Errors
-/// No layout or no network fits: the tensors that differ from the nearest are listed.
+/// No layout or no network fits. The error lists the differences to the nearest network.
 pub fn detect(shapes: &Shapes, name: Option<&str>) -> Result<Detected, DetectError> {
     let names = name.map_or_else(candidates, |name| vec![name.to_string()]);
     let mut nearest: Option<(Difference, Detected)> = None;
     for name in names {
-        let mut options = ArchitectureOptions::new(name, 1);
+        let mut options = NetworkOptions::new(name, 1);
         let architecture = options.architecture()?;
         let Some(layout) = Layout::detect(&architecture, |key| shapes.contains_key(key)) else { continue };
         let list = layout.tensors(&architecture);
         let shape_of = |path: &str| list.iter().find(|info| info.path == path).and_then(|info| shapes.get(&info.key));
         if let Some(&[classes, _]) = shape_of("classifier.weight").map(Vec::as_slice) {
-            options.classes = classes;
+            options.num_classes = classes;
         }
         if let Some(&[_, channels, _, _]) = shape_of("stem.weight").map(Vec::as_slice) {
             options.input_channels = channels;
@@ -130,7 +130,7 @@ pub fn detect(shapes: &Shapes, name: Option<&str>) -> Result<Detected, DetectErr
     }
 }
 
-/// Published networks first, then MobileNetV2 at every twentieth of its width.
+/// Lists the published networks, then MobileNetV2 at widths in steps of 0.05.
 fn candidates() -> Vec<String> {
     let published = NAMES.into_iter().filter(|name| !name.starts_with(TENSORFLOW)).map(String::from);
     published.chain((2..=40).map(|width| format!("mobilenet_v2_{}", f64::from(width) / 20.0))).collect()
@@ -158,24 +158,24 @@ mod tests {
     use super::*;
 
     fn shapes(name: &str, classes: usize, layout: Layout) -> Shapes {
-        let architecture = ArchitectureOptions::new(name, classes).architecture().unwrap();
+        let architecture = NetworkOptions::new(name, classes).architecture().unwrap();
         layout.tensors(&architecture).into_iter().map(|info| (info.key, info.shape)).collect()
     }
 
     #[test]
     fn every_published_network_is_found_in_every_layout() {
         for name in NAMES.into_iter().filter(|name| !name.starts_with(TENSORFLOW)) {
-            let architecture = ArchitectureOptions::new(name, 1000).architecture().unwrap();
+            let architecture = NetworkOptions::new(name, 1000).architecture().unwrap();
             for layout in Layout::ALL.into_iter().filter(|layout| layout.holds(&architecture)) {
                 let found = detect(&shapes(name, 37, layout), None).unwrap();
-                assert_eq!((found.layout, found.options), (layout, ArchitectureOptions::new(name, 37)));
+                assert_eq!((found.layout, found.options), (layout, NetworkOptions::new(name, 37)));
             }
         }
     }
 
     #[test]
     fn odd_widths_and_channels_are_found() {
-        let mut options = ArchitectureOptions::new("mobilenet_v2_0.6", 3);
+        let mut options = NetworkOptions::new("mobilenet_v2_0.6", 3);
         options.input_channels = 1;
         let architecture = options.architecture().unwrap();
         let shapes = Layout::Timm.tensors(&architecture).into_iter().map(|info| (info.key, info.shape)).collect();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_listed() {
+    fn differences_are_listed() {
         let mut b0 = shapes("efficientnet_b0", 10, Layout::Lukemelas);
         b0.remove("_blocks.3._bn1.running_mean");
         b0.insert("extra.weight".into(), vec![1]);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_strangers_are_shown_short_and_plain() {
+    fn untrusted_keys_are_escaped_and_shortened() {
         let key = format!("\x1b[2J{}", "x".repeat(1 << 20));
         let error = detect(&Shapes::from([(key.clone(), vec![1])]), None).unwrap_err().to_string();
         assert!(error.len() < 300 && error.contains("\\u{1b}[2Jxxx") && !error.contains('\x1b'), "{error}");

@@ -5,8 +5,7 @@ use burn::tensor::Device;
 use mbconv_kernels::Activation;
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::{Blueprint, Choices, round_channels};
-use crate::{Architecture, ArchitectureError, Family, Initialisation, Network, Padding, Stage, Strides};
+use crate::{Architecture, ArchitectureError, Network, Padding, Stage, StageTable, Strides};
 
 /// Table 1 of the paper, found by architecture search: `(expansion, kernel, stride, channels, repeats)`.
 const STAGES: [Stage; 7] = [
@@ -18,10 +17,10 @@ const STAGES: [Stage; 7] = [
     stage(6, 5, 2, 192, 4),
     stage(6, 3, 1, 320, 1),
 ];
-/// EfficientNet-EdgeTPU's table, searched for another processor: fused blocks first, no squeeze-excitation
+/// EfficientNet-EdgeTPU's table: fused blocks first, no squeeze-excitation
 /// (<https://research.google/blog/efficientnet-edgetpu-creating-accelerator-optimized-neural-networks-with-automl/>).
-/// The published code expands its first block from the stage's 24 channels instead of the stem's 32, and its first stage
-/// has no residuals, also where depth scaling repeats it.
+/// The published code expands the first block from the stage's 24 channels instead of the stem's 32,
+/// and the first stage has no residuals, even if depth scaling repeats it.
 const EDGETPU_STAGES: [Stage; 6] = [
     Stage { expanded_from: Some(24), residual: false, ..stage(4, 3, 1, 24, 1).fused() },
     stage(8, 3, 2, 32, 2).fused(),
@@ -32,33 +31,34 @@ const EDGETPU_STAGES: [Stage; 6] = [
 ];
 const STEM: usize = 32;
 const HEAD: usize = 1280;
-/// Squeeze-excitation narrows to a quarter of the block's input channels.
+/// The squeeze-excitation bottleneck has a quarter of the block's input channels.
 const SQUEEZE_DIVISOR: usize = 4;
 
 const fn stage(expansion: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Stage {
     Stage::new(expansion, kernel, stride, channels, repeats)
 }
 
-/// The three published kinds of EfficientNet.
+/// The three published variants of EfficientNet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {
-    /// The paper's: squeeze-excitation and SiLU.
+    /// The paper's networks: squeeze-excitation and SiLU.
     #[default]
     Standard,
-    /// For phones: the same table with ReLU6 and without squeeze-excitation; stem and head keep their width, the first and
-    /// last stages their depth (<https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite>).
+    /// EfficientNet-Lite: the same table with ReLU6 and without squeeze-excitation; scaling keeps the
+    /// widths of stem and head and the depths of the first and last stage
+    /// (<https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite>).
     Lite,
-    /// For edge accelerators: fused blocks, ReLU, no squeeze-excitation.
+    /// EfficientNet-EdgeTPU: fused blocks, ReLU, no squeeze-excitation.
     EdgeTpu,
 }
 
-/// A published network: compound-scaling coefficients and the constants torchvision gives it.
+/// A published network: its compound-scaling coefficients and torchvision's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Published {
-    /// What follows `efficientnet_` in its name.
+    /// The part of its name after `efficientnet_`.
     pub suffix: &'static str,
-    /// Kind.
+    /// Variant.
     pub variant: Variant,
     /// Width multiplier.
     pub width: f64,
@@ -68,14 +68,14 @@ pub struct Published {
     pub resolution: usize,
     /// Dropout before the classifier.
     pub dropout: f64,
-    /// ε of batch-norm.
+    /// Epsilon of batch-norm.
     pub norm_epsilon: f64,
-    /// Momentum of batch-norm, in PyTorch's sense.
+    /// Momentum of batch-norm, as PyTorch defines it.
     pub norm_momentum: f64,
 }
 
-/// The published networks, coefficients hand-rounded by the authors. From B5 on torchvision keeps the original's batch-norm
-/// constants. Lite3 and Lite4 have timm's resolutions, which its weights were measured at.
+/// The published networks, with the authors' rounded coefficients. From B5 on, torchvision keeps the
+/// original batch-norm constants. Lite3 and Lite4 have the resolutions timm evaluates its weights at.
 pub const PUBLISHED: [Published; 18] = [
     published("b0", Variant::Standard, [1.0, 1.0], 224, 0.2, [1e-5, 0.1]),
     published("b1", Variant::Standard, [1.0, 1.1], 240, 0.2, [1e-5, 0.1]),
@@ -119,7 +119,7 @@ const fn published(
 #[derive(Config, Debug, PartialEq)]
 pub struct EfficientNetConfig {
     /// Number of classes.
-    pub classes: usize,
+    pub num_classes: usize,
     /// Width multiplier.
     #[config(default = 1.0)]
     pub width: f64,
@@ -138,86 +138,80 @@ pub struct EfficientNetConfig {
     /// Strides of the stem and the stages.
     #[config(default = "Strides::Imagenet")]
     pub strides: Strides,
-    /// ε of batch-norm.
+    /// Epsilon of batch-norm.
     #[config(default = 1e-5)]
     pub norm_epsilon: f64,
-    /// Momentum of batch-norm, in PyTorch's sense.
+    /// Momentum of batch-norm, as PyTorch defines it.
     #[config(default = 0.1)]
     pub norm_momentum: f64,
     /// Side of the training image.
     #[config(default = 224)]
     pub resolution: usize,
-    /// Kind.
+    /// Variant.
     #[config(default = "Variant::Standard")]
     pub variant: Variant,
-    /// Zeros around maps.
+    /// Zero padding.
     #[config(default = "Padding::Symmetric")]
     pub padding: Padding,
 }
 
 impl EfficientNetConfig {
     /// EfficientNet-B0, the searched baseline.
-    pub fn b0(classes: usize) -> Self {
-        Self::new(classes)
+    pub fn b0(num_classes: usize) -> Self {
+        Self::new(num_classes)
     }
 
     /// EfficientNet-B`number`, or `None` above B8.
-    pub fn published(number: usize, classes: usize) -> Option<Self> {
-        Self::named(&format!("b{number}"), classes)
+    pub fn published(number: usize, num_classes: usize) -> Option<Self> {
+        Self::named(&format!("b{number}"), num_classes)
     }
 
-    /// A published network by what follows `efficientnet_` in its name: `b0` to `b8`, `l2`, `lite0` to `lite4`, `es`, `em`,
-    /// `el`.
-    pub fn named(suffix: &str, classes: usize) -> Option<Self> {
+    /// A published network by the part of its name after `efficientnet_`: `b0` to `b8`, `l2`, `lite0`
+    /// to `lite4`, `es`, `em` or `el`.
+    pub fn named(suffix: &str, num_classes: usize) -> Option<Self> {
         let &Published { variant, width, depth, resolution, dropout, norm_epsilon, norm_momentum, .. } =
             PUBLISHED.iter().find(|published| published.suffix == suffix)?;
-        let config = Self::new(classes);
+        let config = Self::new(num_classes);
         Some(Self { variant, width, depth, resolution, dropout, norm_epsilon, norm_momentum, ..config })
     }
 
-    /// The network as data.
-    ///
-    /// # Errors
-    /// An option outside its range.
-    pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        let lite = self.variant == Variant::Lite;
+    /// Returns the variant's table with these options.
+    pub fn stage_table(&self) -> StageTable {
         let (stages, squeeze_divisor, activation): (&[Stage], _, _) = match self.variant {
-            Variant::Standard => (&STAGES, Some(SQUEEZE_DIVISOR), Activation::Silu),
-            Variant::Lite => (&STAGES, None, Activation::Relu6),
-            Variant::EdgeTpu => (&EDGETPU_STAGES, None, Activation::Relu),
+            Variant::Standard => (&STAGES, SQUEEZE_DIVISOR, Activation::Silu),
+            Variant::Lite => (&STAGES, 0, Activation::Relu6),
+            Variant::EdgeTpu => (&EDGETPU_STAGES, 0, Activation::Relu),
         };
-        let blueprint = Blueprint {
-            family: Family::EfficientNet,
-            stages,
+        StageTable {
+            resolution: self.resolution,
             width: self.width,
-            divisor: 8,
             depth: self.depth,
-            fixed_ends: lite,
+            fixed_ends: self.variant == Variant::Lite,
             stem: STEM,
-            stem_stride: 2,
-            head: if lite { HEAD } else { round_channels(HEAD as f64 * self.width) },
+            head: HEAD,
             squeeze_divisor,
             activation,
             norm_epsilon: self.norm_epsilon,
             norm_momentum: self.norm_momentum,
             padding: self.padding,
-            initialisation: Initialisation::FanOutPerGroup,
-            resolution: self.resolution,
-        };
-        let choices = Choices {
-            classes: self.classes,
-            input_channels: self.input_channels,
             dropout: self.dropout,
             drop_path: self.drop_path,
-            strides: &self.strides,
-        };
-        Architecture::build(blueprint, choices)
+            ..StageTable::new("efficientnet", stages.to_vec())
+        }
     }
 
-    /// Builds the network with freshly drawn weights.
+    /// Returns the network as data.
+    ///
+    /// # Errors
+    /// An option outside its range.
+    pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Architecture::new(&self.stage_table(), self.num_classes, self.input_channels, &self.strides)
+    }
+
+    /// Builds the network with random weights.
     ///
     /// # Panics
-    /// Where [`architecture`](Self::architecture) gives an error; call that first on values you did not write yourself.
+    /// If [`architecture`](Self::architecture) returns an error. Call that first on untrusted values.
     pub fn init(&self, device: &Device) -> Network {
         self.architecture().unwrap_or_else(|error| panic!("EfficientNetConfig: {error}")).init(device)
     }
@@ -228,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edgetpus_first_stage_has_no_residuals() {
+    fn edgetpu_first_stage_has_no_residuals() {
         // timm marks that stage `noskip`; in M and L its depth is 2.
         for (suffix, first) in [("es", 1), ("em", 2), ("el", 2)] {
             let blocks = EfficientNetConfig::named(suffix, 10).unwrap().architecture().unwrap().blocks;

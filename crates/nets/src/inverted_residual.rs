@@ -1,25 +1,94 @@
 //! The block of both networks.
 
+use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::{Activation, excite};
 
-use crate::Architecture;
 use crate::architecture::Block;
-use crate::layers::{ConvNormActivation, ConvSpec, Convolution, SqueezeExcitation, drawn};
+use crate::layers::{
+    ConvNormActivation, ConvNormActivationConfig, Convolution, LayerOptions, SqueezeExcitation,
+    SqueezeExcitationConfig, dropout_mask,
+};
+use crate::norm::BatchNorm;
 
-/// Inverted residual (MBConv): expand → depthwise → squeeze-excitation → project, plus the input where shapes allow.
+/// Options of an [`InvertedResidual`]. The defaults are MobileNetV2's.
 ///
-/// In a fused block (EfficientNet-EdgeTPU) one dense convolution expands and looks around: there is no depthwise one.
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use mbconv_nets::InvertedResidualConfig;
+///
+/// let device = Device::default();
+/// let block = InvertedResidualConfig::new(16, 24).with_stride(2).with_squeeze(Some(4)).init(&device);
+/// assert_eq!(block.forward(Tensor::zeros([1, 32, 32, 16], &device)).dims(), [1, 16, 16, 24]);
+/// ```
+#[derive(Config, Debug, PartialEq)]
+pub struct InvertedResidualConfig {
+    /// Input channels.
+    pub input: usize,
+    /// Output channels.
+    pub output: usize,
+    /// Expansion factor: the expanded width is this times the input channels.
+    #[config(default = 6)]
+    pub expansion: usize,
+    /// Kernel size of the depthwise convolution, odd.
+    #[config(default = 3)]
+    pub kernel: usize,
+    /// Stride of the depthwise convolution.
+    #[config(default = 1)]
+    pub stride: usize,
+    /// Whether one dense k×k convolution replaces expansion and depthwise convolution.
+    #[config(default = false)]
+    pub fused: bool,
+    /// Channels of the squeeze-excitation bottleneck; `None` leaves squeeze-excitation out.
+    pub squeeze: Option<usize>,
+    /// Whether the input is added to the output if their shapes are equal.
+    #[config(default = true)]
+    pub residual: bool,
+    /// Stochastic depth: probability that training drops a sample's branch.
+    #[config(default = 0.0)]
+    pub drop_path: f64,
+    /// Activation of every layer except the linear bottleneck.
+    #[config(default = "Activation::Relu6")]
+    pub activation: Activation,
+    /// Padding, batch-norm constants and initialization.
+    #[config(default = "LayerOptions::default()")]
+    pub options: LayerOptions,
+}
+
+impl InvertedResidualConfig {
+    /// Builds the block with random weights.
+    pub fn init(&self, device: &Device) -> InvertedResidual {
+        let block = Block {
+            stage: 0,
+            index: 0,
+            input: self.input,
+            hidden: self.input * self.expansion,
+            output: self.output,
+            kernel: self.kernel,
+            stride: self.stride,
+            fused: self.fused,
+            squeeze: self.squeeze,
+            drop_path: self.drop_path,
+            residual: self.residual && self.stride == 1 && self.input == self.output,
+        };
+        InvertedResidual::new(&block, self.activation, self.options, device)
+    }
+}
+
+/// Inverted residual (MBConv): expand → depthwise → squeeze-excitation → project, plus the input if
+/// shapes allow. Built by [`InvertedResidualConfig`].
+///
+/// In a fused block (EfficientNet-EdgeTPU), one dense convolution replaces the first two.
 #[derive(Module, Debug)]
 pub struct InvertedResidual {
-    /// Expansion, 1×1 or fused k×k; absent where the expansion factor is 1.
+    /// Expansion, 1×1 or fused k×k; absent if the expansion factor is 1.
     pub expand: Option<ConvNormActivation>,
-    /// k×k depthwise convolution, which carries the stride; absent in a fused block.
+    /// k×k depthwise convolution, which has the stride; absent in a fused block.
     pub depthwise: Option<ConvNormActivation>,
     /// Squeeze-and-excitation, EfficientNet's addition.
     pub squeeze_excitation: Option<SqueezeExcitation>,
-    /// 1×1 projection to the linear bottleneck: no activation.
+    /// 1×1 projection to the linear bottleneck, without activation.
     pub project: ConvNormActivation,
     #[module(skip)]
     residual: bool,
@@ -28,41 +97,33 @@ pub struct InvertedResidual {
 }
 
 impl InvertedResidual {
-    pub(crate) fn new(block: &Block, architecture: &Architecture, device: &Device) -> Self {
-        let activation = architecture.activation;
-        let pointwise = |input, output, activation| ConvSpec {
-            kind: Convolution::Pointwise,
-            input,
-            output,
-            kernel: 1,
-            stride: 1,
-            activation,
+    pub(crate) fn new(block: &Block, activation: Activation, options: LayerOptions, device: &Device) -> Self {
+        let Block { input, hidden, output, kernel, stride, .. } = *block;
+        let layer = |kind, input, output, activation| {
+            ConvNormActivationConfig::new(kind, input, output).with_activation(activation).with_options(options)
         };
-        let windowed = |kind, input| ConvSpec {
-            kind,
-            kernel: block.kernel,
-            stride: block.stride,
-            ..pointwise(input, block.hidden, activation)
+        let spatial = |kind, input| layer(kind, input, hidden, activation).with_kernel(kernel).with_stride(stride);
+        let expand = match block.fused {
+            true => spatial(Convolution::Dense, input),
+            false => layer(Convolution::Pointwise, input, hidden, activation),
         };
-        let layer = |spec| ConvNormActivation::new(spec, architecture, device);
-        let expand = if block.fused {
-            windowed(Convolution::Dense, block.input)
-        } else {
-            pointwise(block.input, block.hidden, activation)
+        let squeeze_excitation = |squeezed| {
+            SqueezeExcitationConfig::new(hidden, squeezed)
+                .with_activation(activation)
+                .with_initialization(options.initialization)
+                .init(device)
         };
         Self {
-            expand: block.expands().then(|| layer(expand)),
-            depthwise: (!block.fused).then(|| layer(windowed(Convolution::Depthwise, block.hidden))),
-            squeeze_excitation: block
-                .squeeze
-                .map(|squeezed| SqueezeExcitation::new(block.hidden, squeezed, architecture, device)),
-            project: layer(pointwise(block.hidden, block.output, Activation::Identity)),
+            expand: block.expands().then(|| expand.init(device)),
+            depthwise: (!block.fused).then(|| spatial(Convolution::Depthwise, hidden).init(device)),
+            squeeze_excitation: block.squeeze.map(squeeze_excitation),
+            project: layer(Convolution::Pointwise, hidden, output, Activation::Identity).init(device),
             residual: block.residual,
             drop_path: block.drop_path,
         }
     }
 
-    /// `[N, H, W, C_in]` → `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
+    /// Maps `[N, H, W, C_in]` to `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let input = self.residual.then(|| x.clone());
         let x = match &self.expand {
@@ -88,21 +149,21 @@ impl InvertedResidual {
         self.residual
     }
 
-    pub(crate) fn norms_mut(&mut self) -> impl Iterator<Item = &mut crate::norm::BatchNorm> {
+    pub(crate) fn norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
         let convolutions = self.expand.iter_mut().chain(&mut self.depthwise).chain([&mut self.project]);
         convolutions.map(ConvNormActivation::norm_mut)
     }
 }
 
-/// Stochastic depth per sample, <https://arxiv.org/abs/1603.09382>: while training, zeroes a sample's branch with
-/// `probability` and scales the others so that the expectation stays.
+/// Stochastic depth per sample, <https://arxiv.org/abs/1603.09382>: in training, zeroes a sample's branch
+/// with `probability` and scales the others so that the expectation stays the same.
 fn drop_path(x: Tensor<4>, probability: f64) -> Tensor<4> {
     let device = x.device();
     if probability == 0.0 || !device.is_autodiff() {
         return x;
     }
     let [n, .., channels] = x.dims();
-    let mask = match drawn(&x, n, probability) {
+    let mask = match dropout_mask(&x, n, probability) {
         Some(mask) => mask.reshape([n, 1, 1, 1]),
         None => {
             let keep = 1.0 - probability;

@@ -1,26 +1,110 @@
-//! The parts of a block. Maps are channels-last, `[N, H, W, C]`; weights have PyTorch's shapes.
+//! The layers of a block. Feature maps are channels-last, `[N, H, W, C]`; weights have PyTorch's shapes.
 
+use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::{Activation, Window, chance, conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
+use serde::{Deserialize, Serialize};
 
-use crate::norm::BatchNorm;
+use crate::norm::{BatchNorm, BatchNormConfig};
 use crate::padding::pad;
-use crate::{Architecture, Initialisation, Padding};
+use crate::{Initialization, Padding};
 
-/// The three kinds of convolution these networks are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Options that all layers of a network share. The default is PyTorch's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerOptions {
+    /// Zero padding.
+    pub padding: Padding,
+    /// Epsilon of batch-norm.
+    pub norm_epsilon: f64,
+    /// Momentum of batch-norm, as PyTorch defines it: the weight of the new value.
+    pub norm_momentum: f64,
+    /// Initialization of convolutions.
+    pub initialization: Initialization,
+}
+
+impl Default for LayerOptions {
+    fn default() -> Self {
+        Self {
+            padding: Padding::Symmetric,
+            norm_epsilon: 1e-5,
+            norm_momentum: 0.1,
+            initialization: Initialization::FanOut,
+        }
+    }
+}
+
+/// The three kinds of convolution in these networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Convolution {
-    /// Every input channel to every output channel, k×k: the stem, fused expansions.
+    /// k×k over all input channels: the stem, and fused expansions.
     Dense,
-    /// Each channel by itself, k×k.
+    /// k×k on each channel separately.
     Depthwise,
     /// 1×1.
     Pointwise,
 }
 
 /// Convolution without bias, batch-norm, activation.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use mbconv_nets::Activation;
+/// use mbconv_nets::layers::{ConvNormActivationConfig, Convolution};
+///
+/// let device = Device::default();
+/// let stem = ConvNormActivationConfig::new(Convolution::Dense, 3, 32)
+///     .with_kernel(3)
+///     .with_stride(2)
+///     .with_activation(Activation::Relu6)
+///     .init(&device);
+/// assert_eq!(stem.forward(Tensor::zeros([1, 64, 64, 3], &device)).dims(), [1, 32, 32, 32]);
+/// ```
+#[derive(Config, Debug, PartialEq)]
+pub struct ConvNormActivationConfig {
+    /// Kind of convolution.
+    pub kind: Convolution,
+    /// Input channels.
+    pub input: usize,
+    /// Output channels; a depthwise convolution has as many as input channels.
+    pub output: usize,
+    /// Kernel size, odd.
+    #[config(default = 1)]
+    pub kernel: usize,
+    /// Stride.
+    #[config(default = 1)]
+    pub stride: usize,
+    /// Activation.
+    #[config(default = "Activation::Identity")]
+    pub activation: Activation,
+    /// Padding, batch-norm constants and initialization.
+    #[config(default = "LayerOptions::default()")]
+    pub options: LayerOptions,
+}
+
+impl ConvNormActivationConfig {
+    /// Builds the layer with random weights.
+    pub fn init(&self, device: &Device) -> ConvNormActivation {
+        let Self { kind, input, output, kernel, stride, activation, options } = *self;
+        let inputs_per_group = if kind == Convolution::Depthwise { 1 } else { input };
+        let shape = [output, inputs_per_group, kernel, kernel];
+        ConvNormActivation {
+            weight: convolution_weight(shape, input, options.initialization, device),
+            norm: BatchNormConfig::new(output)
+                .with_epsilon(options.norm_epsilon)
+                .with_momentum(options.norm_momentum)
+                .init(device),
+            kind,
+            stride,
+            padding: options.padding,
+            activation,
+        }
+    }
+}
+
+/// Convolution without bias, batch-norm, activation. Built by [`ConvNormActivationConfig`].
 #[derive(Module, Debug)]
 pub struct ConvNormActivation {
     /// Shape `[C_out, C_in / groups, k, k]`.
@@ -37,31 +121,13 @@ pub struct ConvNormActivation {
     activation: Activation,
 }
 
-/// What a [`ConvNormActivation`] is to be.
-pub(crate) struct ConvSpec {
-    pub kind: Convolution,
-    pub input: usize,
-    pub output: usize,
-    pub kernel: usize,
-    pub stride: usize,
-    pub activation: Activation,
-}
-
 impl ConvNormActivation {
-    pub(crate) fn new(spec: ConvSpec, architecture: &Architecture, device: &Device) -> Self {
-        let ConvSpec { kind, input, output, kernel, stride, activation } = spec;
-        let inputs_per_group = if kind == Convolution::Depthwise { 1 } else { input };
-        let weight = convolution_weight([output, inputs_per_group, kernel, kernel], input, architecture, device);
-        let norm = BatchNorm::new(output, architecture.norm_epsilon, architecture.norm_momentum, device);
-        Self { weight, norm, kind, stride, padding: architecture.padding, activation }
-    }
-
-    /// `[N, H, W, C_in]` → `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
+    /// Maps `[N, H, W, C_in]` to `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.norm.forward(self.convolve(x), self.activation)
     }
 
-    /// The convolution alone.
+    /// Applies the convolution without batch-norm and activation.
     pub(crate) fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
         let (x, Window { stride, padding, .. }) = pad(x, self.window(), self.padding);
@@ -94,32 +160,60 @@ impl ConvNormActivation {
     }
 }
 
-/// Squeeze-and-excitation, <https://arxiv.org/abs/1709.01507>: scales each channel by a gate computed from all
-/// channels' means.
+/// Squeeze-and-excitation, <https://arxiv.org/abs/1709.01507>.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use mbconv_nets::layers::SqueezeExcitationConfig;
+///
+/// let device = Device::default();
+/// let layer = SqueezeExcitationConfig::new(96, 4).init(&device);
+/// assert_eq!(layer.forward(Tensor::zeros([1, 8, 8, 96], &device)).dims(), [1, 8, 8, 96]);
+/// ```
+#[derive(Config, Debug, PartialEq)]
+pub struct SqueezeExcitationConfig {
+    /// Input and output channels.
+    pub channels: usize,
+    /// Channels of the bottleneck.
+    pub squeezed: usize,
+    /// Activation of the bottleneck.
+    #[config(default = "Activation::Silu")]
+    pub activation: Activation,
+    /// Initialization of the two convolutions.
+    #[config(default = "Initialization::FanOut")]
+    pub initialization: Initialization,
+}
+
+impl SqueezeExcitationConfig {
+    /// Builds the layer with random weights.
+    pub fn init(&self, device: &Device) -> SqueezeExcitation {
+        let pointwise = |input, output| Pointwise::new(input, output, self.initialization, device);
+        SqueezeExcitation {
+            reduce: pointwise(self.channels, self.squeezed),
+            expand: pointwise(self.squeezed, self.channels),
+            activation: self.activation,
+        }
+    }
+}
+
+/// Scales each channel by a gate computed from the means of all channels. Built by
+/// [`SqueezeExcitationConfig`].
 #[derive(Module, Debug)]
 pub struct SqueezeExcitation {
-    /// To the bottleneck.
+    /// From all channels to the bottleneck.
     pub reduce: Pointwise,
-    /// Back to every channel.
+    /// From the bottleneck to all channels.
     pub expand: Pointwise,
     #[module(skip)]
     activation: Activation,
 }
 
 impl SqueezeExcitation {
-    pub(crate) fn new(channels: usize, squeezed: usize, architecture: &Architecture, device: &Device) -> Self {
-        Self {
-            reduce: Pointwise::new(channels, squeezed, architecture, device),
-            expand: Pointwise::new(squeezed, channels, architecture, device),
-            activation: architecture.activation,
-        }
-    }
-
     pub(crate) fn activation(&self) -> Activation {
         self.activation
     }
 
-    /// `[N, H, W, C]` → the same shape.
+    /// Maps `[N, H, W, C]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let squeezed = global_average(x.clone());
         let gate = self.expand.forward(self.activation.apply(self.reduce.forward(squeezed)));
@@ -137,9 +231,9 @@ pub struct Pointwise {
 }
 
 impl Pointwise {
-    fn new(input: usize, output: usize, architecture: &Architecture, device: &Device) -> Self {
+    fn new(input: usize, output: usize, initialization: Initialization, device: &Device) -> Self {
         Self {
-            weight: convolution_weight([output, input, 1, 1], input, architecture, device),
+            weight: convolution_weight([output, input, 1, 1], input, initialization, device),
             bias: Param::from_tensor(Tensor::zeros([output], device)),
         }
     }
@@ -152,21 +246,21 @@ impl Pointwise {
 /// The classifier: a linear layer with PyTorch's weight shape.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// Shape `[classes, features]`.
+    /// Shape `[num_classes, features]`.
     pub weight: Param<Tensor<2>>,
-    /// Shape `[classes]`.
+    /// Shape `[num_classes]`.
     pub bias: Param<Tensor<1>>,
 }
 
 impl Linear {
-    pub(crate) fn new(features: usize, classes: usize, weights: Distribution, device: &Device) -> Self {
+    pub(crate) fn new(features: usize, num_classes: usize, weights: Distribution, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::random([classes, features], weights, device)),
-            bias: Param::from_tensor(Tensor::zeros([classes], device)),
+            weight: Param::from_tensor(Tensor::random([num_classes, features], weights, device)),
+            bias: Param::from_tensor(Tensor::zeros([num_classes], device)),
         }
     }
 
-    /// `[N, features]` → `[N, classes]`.
+    /// Maps `[N, features]` to logits `[N, num_classes]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let ([batch, features], [classes, _]) = (x.dims(), self.weight.dims());
         let weight = self.weight.val().reshape([classes, features, 1, 1]);
@@ -174,8 +268,9 @@ impl Linear {
     }
 }
 
-/// What dropping with this `probability` multiplies `count` numbers by, for a layer that trains on `x`; `None` where Burn is to draw it.
-pub(crate) fn drawn<const D: usize>(x: &Tensor<D>, count: usize, probability: f64) -> Option<Tensor<1>> {
+/// Returns the dropout mask for a layer that trains on `x`: `count` values, each `1 / (1 - probability)`
+/// or 0. `None` if Burn's own random numbers are to be used.
+pub(crate) fn dropout_mask<const D: usize>(x: &Tensor<D>, count: usize, probability: f64) -> Option<Tensor<1>> {
     let mask = Tensor::from_inner(chance::kept(count, probability)?);
     Some(match x.gradient_checkpointing_strategy() {
         Some(strategy) => mask.with_gradient_checkpointing_strategy(strategy),
@@ -183,17 +278,17 @@ pub(crate) fn drawn<const D: usize>(x: &Tensor<D>, count: usize, probability: f6
     })
 }
 
-/// A fresh convolution weight of PyTorch's `shape`, for `input` channels in all groups together.
+/// Returns a random convolution weight of PyTorch's `shape`; `input` counts the channels of all groups.
 fn convolution_weight(
     shape: [usize; 4],
     input: usize,
-    architecture: &Architecture,
+    initialization: Initialization,
     device: &Device,
 ) -> Param<Tensor<4>> {
     let [output, inputs_per_group, k, _] = shape;
-    let groups = match architecture.initialisation {
-        Initialisation::FanOut => 1,
-        Initialisation::FanOutPerGroup => input / inputs_per_group,
+    let groups = match initialization {
+        Initialization::FanOut => 1,
+        Initialization::FanOutPerGroup => input / inputs_per_group,
     };
     let fan_out = (k * k * output / groups) as f64;
     Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, (2.0 / fan_out).sqrt()), device))

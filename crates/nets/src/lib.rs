@@ -1,15 +1,15 @@
 //! MobileNetV2 and EfficientNet for [Burn](https://burn.dev).
 //!
-//! Both networks are one thing: a table of stages of one block, the inverted residual (MBConv).
-//! Read the modules in this order:
+//! Both networks are a table of stages of one block, the inverted residual (MBConv). In reading order:
 //!
-//! 1. [`architecture`]: a network as data, from which everything else follows;
-//! 2. [`mobilenet_v2`] and [`efficientnet`]: the two papers' tables; [`stage_table`]: a user's own;
-//! 3. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
-//! 4. [`folded`]: the network for inference; `folded_layers`: its form on GPUs;
-//! 5. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without being allocated;
-//! 6. [`weights`]: state dictionaries in torchvision's and others' key layouts, in and out;
-//! 7. [`registry`]: networks by name; [`detect`]: networks by the shapes of their weights.
+//! 1. [`stage_table`]: a network as its paper describes it; [`mobilenet_v2`] and [`efficientnet`]: the
+//!    two papers' tables; [`architecture`]: the table scaled and unrolled into blocks;
+//! 2. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
+//! 3. [`inference`]: the network for evaluation; `inference_gpu`: its form on GPUs;
+//! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without allocation;
+//! 5. [`weights`]: state dictionaries in the layouts of torchvision and others;
+//! 6. [`options`]: a network's options in recipes and model files; [`registry`]: networks by name;
+//!    [`detect`]: networks by the shapes of their weights.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -25,29 +25,31 @@
 pub mod architecture;
 pub mod detect;
 pub mod efficientnet;
-pub mod folded;
-mod folded_layers;
+pub mod inference;
+mod inference_gpu;
 pub mod inverted_residual;
 pub mod layers;
 pub mod layout;
 pub mod mobilenet_v2;
 pub mod network;
 pub mod norm;
+pub mod options;
 mod padding;
 pub mod registry;
 pub mod stage_table;
 pub mod summary;
 pub mod weights;
 
-pub use architecture::{Architecture, ArchitectureError, Family, Initialisation, Padding, Stage, Strides};
+pub use architecture::{Architecture, ArchitectureError, Family, Initialization, Padding, Strides};
 pub use efficientnet::EfficientNetConfig;
-pub use folded::{Inference, images_in};
+pub use inference::{Inference, cast_images};
+pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use layout::Layout;
 pub use mbconv_kernels::{Activation, inference::instructions, memory::keep_freed_memory, synchronise, vectors};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use mbconv_kernels::{Allocator, set_up_gpus};
 pub use mobilenet_v2::MobileNetV2Config;
 pub use network::Network;
-pub use registry::ArchitectureOptions;
-pub use stage_table::StageTable;
+pub use options::{NetworkOptions, TableSource};
+pub use stage_table::{Stage, StageTable};
 pub use summary::Summary;

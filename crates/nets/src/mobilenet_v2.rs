@@ -4,8 +4,8 @@ use burn::config::Config;
 use burn::tensor::Device;
 use mbconv_kernels::Activation;
 
-use crate::architecture::{Blueprint, Choices, round_channels_to};
-use crate::{Architecture, ArchitectureError, Family, Initialisation, Network, Padding, Stage, Strides};
+use crate::stage_table::HeadWidth;
+use crate::{Architecture, ArchitectureError, Family, Network, Padding, Stage, StageTable, Strides};
 
 /// Table 2 of the paper: `(t, c, n, s)`, every kernel 3×3.
 const STAGES: [Stage; 7] = [
@@ -36,11 +36,11 @@ const fn stage(expansion: usize, channels: usize, repeats: usize, stride: usize)
 #[derive(Config, Debug, PartialEq)]
 pub struct MobileNetV2Config {
     /// Number of classes.
-    pub classes: usize,
+    pub num_classes: usize,
     /// Width multiplier: scales every layer's channels; the head stays at 1280 below 1 (paper, section 4.1).
     #[config(default = 1.0)]
     pub width: f64,
-    /// Channels are multiples of this (torchvision's `round_nearest`).
+    /// Channels are rounded to multiples of this (torchvision's `round_nearest`).
     #[config(default = 8)]
     pub round_nearest: usize,
     /// Depth multiplier: scales every stage's repeats.
@@ -58,62 +58,55 @@ pub struct MobileNetV2Config {
     /// Strides of the stem and the stages.
     #[config(default = "Strides::Imagenet")]
     pub strides: Strides,
-    /// Stem and head keep their width, the first and the last stage their depth (timm's 110d and 120d).
+    /// Keeps the widths of stem and head and the depths of the first and last stage (timm's 110d and 120d).
     #[config(default = false)]
     pub fixed_ends: bool,
-    /// ε of batch-norm.
+    /// Epsilon of batch-norm.
     #[config(default = 1e-5)]
     pub norm_epsilon: f64,
-    /// Momentum of batch-norm, in PyTorch's sense.
+    /// Momentum of batch-norm, as PyTorch defines it.
     #[config(default = 0.1)]
     pub norm_momentum: f64,
-    /// Zeros around maps.
+    /// Zero padding.
     #[config(default = "Padding::Symmetric")]
     pub padding: Padding,
 }
 
 impl MobileNetV2Config {
-    /// The network as data.
-    ///
-    /// # Errors
-    /// An option outside its range.
-    pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        let head = match self.fixed_ends {
-            true => HEAD,
-            false => round_channels_to(HEAD as f64 * self.width.max(1.0), self.round_nearest.max(1)),
-        };
-        let blueprint = Blueprint {
+    /// Returns Table 2 of the paper with these options.
+    pub fn stage_table(&self) -> StageTable {
+        StageTable {
             family: Family::MobileNetV2,
-            stages: &STAGES,
             width: self.width,
-            divisor: self.round_nearest,
             depth: self.depth,
+            divisor: self.round_nearest,
             fixed_ends: self.fixed_ends,
             stem: STEM,
-            head,
-            stem_stride: 2,
-            squeeze_divisor: None,
+            head: HEAD,
+            head_width: HeadWidth::Grown,
+            squeeze_divisor: 0,
             activation: Activation::Relu6,
             norm_epsilon: self.norm_epsilon,
             norm_momentum: self.norm_momentum,
             padding: self.padding,
-            initialisation: Initialisation::FanOut,
-            resolution: 224,
-        };
-        let choices = Choices {
-            classes: self.classes,
-            input_channels: self.input_channels,
             dropout: self.dropout,
             drop_path: self.drop_path,
-            strides: &self.strides,
-        };
-        Architecture::build(blueprint, choices)
+            ..StageTable::new("mobilenet_v2", STAGES.to_vec())
+        }
     }
 
-    /// Builds the network with freshly drawn weights.
+    /// Returns the network as data.
+    ///
+    /// # Errors
+    /// An option outside its range.
+    pub fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Architecture::new(&self.stage_table(), self.num_classes, self.input_channels, &self.strides)
+    }
+
+    /// Builds the network with random weights.
     ///
     /// # Panics
-    /// Where [`architecture`](Self::architecture) gives an error; call that first on values you did not write yourself.
+    /// If [`architecture`](Self::architecture) returns an error. Call that first on untrusted values.
     pub fn init(&self, device: &Device) -> Network {
         self.architecture().unwrap_or_else(|error| panic!("MobileNetV2Config: {error}")).init(device)
     }

@@ -6,22 +6,22 @@ use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::global_average;
 
 use crate::inverted_residual::InvertedResidual;
-use crate::layers::{ConvNormActivation, ConvSpec, Convolution, Linear, drawn};
+use crate::layers::{ConvNormActivation, ConvNormActivationConfig, Convolution, Linear, dropout_mask};
 use crate::{Architecture, Family};
 
-/// MobileNetV2 or EfficientNet, whichever its [`Architecture`] describes.
+/// The network that an [`Architecture`] describes: MobileNetV2, EfficientNet, or a custom one.
 ///
-/// On a device with autodiff it trains: batch statistics, dropout, stochastic depth. On any other, and after
-/// [`valid`](Module::valid), it evaluates.
+/// It trains on a device with autodiff, with batch statistics, dropout and stochastic depth. It
+/// evaluates on any other device, and after [`valid`](Module::valid).
 ///
-/// The images' precision is that of all maps up to the pooled features. In 16 bits, convolutions round their weights, which
-/// remain as they are and learn so (mixed precision, <https://arxiv.org/abs/1710.03740>); statistics, normalisations, classifier and
-/// logits are in the weights' precision.
+/// Feature maps have the precision of the input images, up to the pooled features. In 16 bits,
+/// convolutions round their f32 weights, which are trained in f32 (mixed precision,
+/// <https://arxiv.org/abs/1710.03740>); statistics, normalization, classifier and logits are in f32.
 #[derive(Module, Debug)]
 pub struct Network {
-    /// 3×3 convolution from the image.
+    /// 3×3 convolution of the image.
     pub stem: ConvNormActivation,
-    /// Every block of every stage in order.
+    /// The blocks of all stages in order.
     pub blocks: Vec<InvertedResidual>,
     /// 1×1 convolution to the features.
     pub head: ConvNormActivation,
@@ -33,71 +33,107 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network with freshly drawn weights.
+    /// Builds the network with random weights.
     pub fn new(architecture: &Architecture, device: &Device) -> Self {
-        let Architecture { stem, head, classes, activation, .. } = *architecture;
+        let Architecture { stem, head, num_classes, activation, layer_options, .. } = *architecture;
         let features = architecture.blocks.last().map_or(stem, |block| block.output);
-        let convolution = |kind, input, output, kernel, stride| {
-            ConvNormActivation::new(ConvSpec { kind, input, output, kernel, stride, activation }, architecture, device)
+        let layer = |kind, input, output| {
+            ConvNormActivationConfig::new(kind, input, output).with_activation(activation).with_options(layer_options)
         };
-        let linear = match architecture.family {
+        let stem = layer(Convolution::Dense, architecture.input_channels, stem);
+        let block = |block| InvertedResidual::new(block, activation, layer_options, device);
+        let classifier_weights = match architecture.family {
             Family::MobileNetV2 => Distribution::Normal(0.0, 0.01),
             Family::EfficientNet => {
-                let bound = 1.0 / (classes as f64).sqrt();
+                let bound = 1.0 / (num_classes as f64).sqrt();
                 Distribution::Uniform(-bound, bound)
             }
         };
         Self {
-            stem: convolution(Convolution::Dense, architecture.input_channels, stem, 3, architecture.stem_stride),
-            blocks: architecture
-                .blocks
-                .iter()
-                .map(|block| InvertedResidual::new(block, architecture, device))
-                .collect(),
-            head: convolution(Convolution::Pointwise, features, head, 1, 1),
+            stem: stem.with_kernel(3).with_stride(architecture.stem_stride).init(device),
+            blocks: architecture.blocks.iter().map(block).collect(),
+            head: layer(Convolution::Pointwise, features, head).init(device),
             dropout: DropoutConfig::new(architecture.dropout).init(),
-            classifier: Linear::new(head, classes, linear, device),
+            classifier: Linear::new(head, num_classes, classifier_weights, device),
             architecture: architecture.clone(),
         }
     }
 
-    /// The network as data.
+    /// Returns the network as data.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
-    /// Images `[N, C, H, W]` → logits `[N, classes]`.
+    /// Maps images `[N, C, H, W]` to logits `[N, num_classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         self.forward_channels_last(images.permute([0, 2, 3, 1]))
     }
 
-    /// Images `[N, H, W, C]`, as they are decoded → logits `[N, classes]`.
+    /// Maps images `[N, H, W, C]`, the decoder's layout, to logits `[N, num_classes]`.
     pub fn forward_channels_last(&self, images: Tensor<4>) -> Tensor<2> {
-        self.classifier.forward(self.drop(self.features(images)))
+        self.classifier.forward(self.drop(self.pooled_features(images)))
     }
 
-    /// Dropout, in training.
+    /// Maps images `[N, C, H, W]` to pooled features `[N, F]`, the input of dropout and classifier.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use mbconv_nets::EfficientNetConfig;
+    ///
+    /// let device = Device::default();
+    /// let network = EfficientNetConfig::b0(10).init(&device);
+    /// assert_eq!(network.features(Tensor::zeros([2, 3, 64, 64], &device)).dims(), [2, 1280]);
+    /// ```
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        self.pooled_features(images.permute([0, 2, 3, 1]))
+    }
+
+    /// Maps images `[N, H, W, C]` to pooled features `[N, F]` in the classifier's precision.
+    fn pooled_features(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = self.blocks.iter().fold(self.stem.forward(images), |x, block| block.forward(x));
+        global_average(self.head.forward(x)).flatten(1, 3).cast(self.classifier.weight.dtype())
+    }
+
+    /// Returns the output of every stage, `[N, C, H, W]`, for use of the network as a backbone. The
+    /// strides of the stages are those of [`Architecture::strides`].
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use mbconv_nets::MobileNetV2Config;
+    ///
+    /// let device = Device::default();
+    /// let network = MobileNetV2Config::new(10).init(&device);
+    /// let maps = network.stage_features(Tensor::zeros([1, 3, 64, 64], &device));
+    /// assert_eq!(maps.len(), 7);
+    /// assert_eq!(maps[6].dims(), [1, 320, 2, 2]);
+    /// ```
+    pub fn stage_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut x = self.stem.forward(images.permute([0, 2, 3, 1]));
+        let mut maps = Vec::new();
+        let rows = &self.architecture.blocks;
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x);
+            if rows.get(index + 1).is_none_or(|next| next.stage != rows[index].stage) {
+                maps.push(x.clone().permute([0, 3, 1, 2]));
+            }
+        }
+        maps
+    }
+
+    /// Applies dropout, in training.
     fn drop(&self, features: Tensor<2>) -> Tensor<2> {
         let Dropout { prob, training } = &self.dropout;
         if *prob == 0.0 || !training.is_enabled() || !features.device().is_autodiff() {
             return features;
         }
         let shape @ [n, channels] = features.dims();
-        match drawn(&features, n * channels, *prob) {
+        match dropout_mask(&features, n * channels, *prob) {
             Some(mask) => features * mask.reshape(shape),
             None => self.dropout.forward(features),
         }
     }
 
-    /// Images `[N, H, W, C]` → pooled features `[N, head]`, before dropout and classifier.
-    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        let precision = self.classifier.weight.dtype();
-        let x = self.stem.forward(images);
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
-        global_average(self.head.forward(x)).flatten(1, 3).cast(precision)
-    }
-
-    /// Holds every batch-norm's running statistics still during training, or lets them move again.
+    /// Sets whether training keeps the running statistics of every batch-norm as they are.
     pub fn freeze_norms(mut self, frozen: bool) -> Self {
         let blocks = self.blocks.iter_mut().flat_map(InvertedResidual::norms_mut);
         let norms = [self.stem.norm_mut(), self.head.norm_mut()].into_iter().chain(blocks);

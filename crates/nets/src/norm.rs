@@ -1,34 +1,36 @@
-//! Batch normalisation with PyTorch's statistics and three modes.
+//! Batch normalization with PyTorch's statistics and three modes.
 
 use std::mem;
 
 use burn::backend::DispatchTensor;
+use burn::config::Config;
 use burn::module::{Flag, Module, ModuleMapper, Param, RunningState};
 use burn::tensor::{Device, Tensor};
 use mbconv_kernels::descent::blend;
 use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics, synchronise};
 
-/// Which statistics normalise, and whether they move.
+/// The statistics that a batch-norm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormMode {
-    /// The batch's own statistics, which also update the running ones.
+    /// The statistics of the batch, which also update the running statistics.
     Train,
-    /// The running statistics, left as they are; weight and bias still learn. For fine-tuning with small batches.
+    /// The running statistics, which stay as they are, while γ and β are trained. For fine-tuning with small batches.
     Frozen,
     /// The running statistics, for validation and prediction.
     Eval,
 }
 
-/// Batch normalisation over channels-last maps, followed by an activation.
+/// Batch normalization of channels-last feature maps, followed by an activation.
 ///
-/// Differs from Burn's in that it can be frozen and that the running variance is the unbiased estimate, as in PyTorch.
-/// It trains on a device with autodiff and evaluates on any other; [`valid`](Module::valid) evaluates too.
+/// Unlike Burn's, it can be frozen, and its running variance is the unbiased estimate, as in PyTorch.
+/// It uses batch statistics on a device with autodiff and running statistics on any other device, and
+/// after [`valid`](Module::valid).
 #[derive(Module, Debug)]
 pub struct BatchNorm {
     /// γ, shape `[C]`.
-    pub weight: Param<Tensor<1>>,
+    pub gamma: Param<Tensor<1>>,
     /// β, shape `[C]`.
-    pub bias: Param<Tensor<1>>,
+    pub beta: Param<Tensor<1>>,
     /// Running mean, shape `[C]`.
     pub running_mean: RunningState<Tensor<1>>,
     /// Running unbiased variance, shape `[C]`.
@@ -43,12 +45,26 @@ pub struct BatchNorm {
     momentum: f64,
 }
 
-impl BatchNorm {
-    /// Weight 1, bias 0, running mean 0, running variance 1.
-    pub fn new(channels: usize, epsilon: f64, momentum: f64, device: &Device) -> Self {
-        Self {
-            weight: Param::from_tensor(Tensor::ones([channels], device)),
-            bias: Param::from_tensor(Tensor::zeros([channels], device)),
+/// Constants of a [`BatchNorm`]. The defaults are PyTorch's.
+#[derive(Config, Debug, PartialEq)]
+pub struct BatchNormConfig {
+    /// Channels.
+    pub channels: usize,
+    /// Added to the variance.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Weight of the new value in the running statistics.
+    #[config(default = 0.1)]
+    pub momentum: f64,
+}
+
+impl BatchNormConfig {
+    /// Builds the layer with γ 1, β 0, running mean 0 and running variance 1.
+    pub fn init(&self, device: &Device) -> BatchNorm {
+        let Self { channels, epsilon, momentum } = *self;
+        BatchNorm {
+            gamma: Param::from_tensor(Tensor::ones([channels], device)),
+            beta: Param::from_tensor(Tensor::zeros([channels], device)),
             running_mean: RunningState::new(Tensor::zeros([channels], device)),
             running_var: RunningState::new(Tensor::ones([channels], device)),
             training: Param::from_bool(true),
@@ -57,8 +73,10 @@ impl BatchNorm {
             momentum,
         }
     }
+}
 
-    /// The mode in which an input on `device` is normalised.
+impl BatchNorm {
+    /// Returns the mode for an input on `device`.
     pub fn mode(&self, device: &Device) -> NormMode {
         match (device.is_autodiff() && self.training.is_enabled(), self.frozen) {
             (false, _) => NormMode::Eval,
@@ -67,12 +85,12 @@ impl BatchNorm {
         }
     }
 
-    /// Holds the running statistics still during training, or lets them move again.
+    /// Sets whether training keeps the running statistics as they are.
     pub fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
     }
 
-    /// `activation(norm(x))` for `x` of shape `[N, H, W, C]`.
+    /// Returns `activation(norm(x))` for `x` of shape `[N, H, W, C]`.
     pub fn forward(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
         let (mean, var, statistics) = match self.mode(&x.device()) {
             NormMode::Train => {
@@ -84,38 +102,37 @@ impl BatchNorm {
                 (self.running_mean.value(), self.running_var.value(), Statistics::Fixed)
             }
         };
-        batch_norm_activation(x, self.weight.val(), self.bias.val(), mean, var, self.epsilon, statistics, activation)
+        batch_norm_activation(x, self.gamma.val(), self.beta.val(), mean, var, self.epsilon, statistics, activation)
     }
 
-    /// What the normalisation of an evaluation is, for each channel: `x * scale + shift`.
+    /// Returns the scale and shift of each channel in evaluation: `norm(x) = x * scale + shift`.
     pub(crate) fn scale_and_shift(&self) -> [Tensor<1>; 2] {
         let [mean, var] = [self.running_mean.value(), self.running_var.value()];
-        let scale = self.weight.val() / var.add_scalar(self.epsilon).sqrt();
-        let shift = self.bias.val() - mean * scale.clone();
+        let scale = self.gamma.val() / var.add_scalar(self.epsilon).sqrt();
+        let shift = self.beta.val() - mean * scale.clone();
         [scale, shift]
     }
 
-    /// The same in double precision.
+    /// Returns [`scale_and_shift`](Self::scale_and_shift) in double precision.
     pub(crate) fn exact_scale_and_shift(&self) -> (Vec<f64>, Vec<f64>) {
-        let [weight, bias, mean, var] =
-            [self.weight.val(), self.bias.val(), self.running_mean.value(), self.running_var.value()]
+        let [gamma, beta, mean, var] =
+            [self.gamma.val(), self.beta.val(), self.running_mean.value(), self.running_var.value()]
                 .map(|vector| vector.into_data().iter::<f64>().collect::<Vec<_>>());
-        let scale: Vec<f64> =
-            weight.iter().zip(&var).map(|(weight, var)| weight / (var + self.epsilon).sqrt()).collect();
-        let shift = (0..scale.len()).map(|i| bias[i] - mean[i] * scale[i]).collect();
+        let scale: Vec<f64> = gamma.iter().zip(&var).map(|(gamma, var)| gamma / (var + self.epsilon).sqrt()).collect();
+        let shift = (0..scale.len()).map(|i| beta[i] - mean[i] * scale[i]).collect();
         (scale, shift)
     }
 
-    /// Moves the running statistics towards the batch's: `mean` and biased `var` of `x`.
+    /// Updates the running statistics with the `mean` and the biased `var` of `x`.
     fn update(&self, mean: &Tensor<1>, var: &Tensor<1>, x: &Tensor<4>) {
         let [n, h, w, _] = x.dims();
         let count = synchronise::total(n * h * w);
-        // A single value has no unbiased variance; PyTorch refuses it, we keep the biased one.
+        // A single value has no unbiased variance. PyTorch refuses it; this keeps the biased one.
         let unbiased = count / (count - 1.0).max(1.0);
         let (keep, take) = (1.0 - self.momentum, self.momentum);
         let states = [&self.running_mean, &self.running_var];
         let values = [mean, var].map(|value| value.clone().inner().into_dispatch());
-        // Taken out, so that no one else holds their memory; the batch's stand in for them.
+        // Swapped with the batch's, so that their memory has one owner and is updated in place.
         let mut swap = |(state, value)| exchange(state, value);
         let running = states.into_iter().zip(values.clone()).map(&mut swap).collect();
         let moved = blend(running, values.into(), [[keep, take], [keep, take * unbiased]], None);
@@ -123,11 +140,10 @@ impl BatchNorm {
     }
 }
 
-/// Puts a vector in the place of a running statistic, which is returned.
+/// Replaces a running statistic by `value` and returns the old one.
 fn exchange(state: &RunningState<Tensor<1>>, value: DispatchTensor) -> DispatchTensor {
     let mut exchange = Exchange(value);
-    // At once, so that whoever reads the module next sees it; `RunningState::update` would wait for other threads and divide by
-    // their number. A clone is the same state.
+    // `RunningState::update` would defer this and average over threads. A clone shares its state.
     state.clone().map(&mut exchange);
     exchange.0
 }
@@ -159,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn training_follows_pytorchs_statistics() {
+    fn training_updates_statistics_as_pytorch_does() {
         let device = Device::default().autodiff();
-        let norm = BatchNorm::new(1, 1e-5, 0.1, &device);
+        let norm = BatchNormConfig::new(1).init(&device);
         let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 6.0], &device).reshape([1, 2, 2, 1]);
         let y = values(norm.forward(x, Activation::Identity));
         // mean 3, biased variance 3.5, unbiased 14/3
@@ -171,21 +187,21 @@ mod tests {
     }
 
     #[test]
-    fn frozen_norms_learn_but_keep_their_statistics() {
+    fn frozen_norms_train_but_keep_their_statistics() {
         let device = Device::default().autodiff();
-        let mut norm = BatchNorm::new(3, 1e-5, 0.1, &device);
+        let mut norm = BatchNormConfig::new(3).init(&device);
         norm.set_frozen(true);
         assert_eq!(norm.mode(&device), NormMode::Frozen);
         let x = Tensor::<4>::random([2, 4, 4, 3], Distribution::Normal(2.0, 1.0), &device);
         let gradients = norm.forward(x, Activation::Silu).sum().backward();
-        assert!(norm.weight.val().grad(&gradients).is_some());
+        assert!(norm.gamma.val().grad(&gradients).is_some());
         assert_eq!(values(norm.running_mean.value()), [0.0; 3]);
     }
 
     #[test]
     fn validation_uses_the_running_statistics() {
         let device = Device::default().autodiff();
-        let norm = BatchNorm::new(2, 1e-5, 0.1, &device);
+        let norm = BatchNormConfig::new(2).init(&device);
         assert_eq!(norm.mode(&device), NormMode::Train);
         let valid = norm.valid();
         assert_eq!(valid.mode(&device.clone().inner()), NormMode::Eval);

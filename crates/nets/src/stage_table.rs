@@ -1,4 +1,6 @@
-//! Networks of a user's own: the papers' stage tables as data that can be written by hand.
+//! Stage tables: a network as the papers describe it, one row per stage.
+//!
+//! MobileNetV2 and EfficientNet are such tables in Rust; a custom network is one in TOML:
 //!
 //! ```toml
 //! name = "pocket"
@@ -21,72 +23,135 @@
 use mbconv_kernels::Activation;
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::{Blueprint, Choices, check, round_channels_to};
-use crate::{Architecture, ArchitectureError, ArchitectureOptions, Family, Initialisation, Padding, Stage};
+use crate::architecture::{check, round_channels_to, round_repeats};
+use crate::{ArchitectureError, Family, Padding};
 
-/// Most rows of a table.
+/// Largest number of rows.
 const MAX_STAGES: usize = 64;
-/// Most blocks of a stage before scaling.
+/// Largest number of blocks per stage before scaling.
 const MAX_REPEATS: usize = 256;
-/// Most channels of a layer before scaling.
+/// Largest number of channels of a layer before scaling.
 const MAX_CHANNELS: usize = 65_536;
 /// Largest expansion factor.
 const MAX_EXPANSION: usize = 64;
-/// Largest number that widths may be multiples of.
+/// Largest `divisor`.
 const MAX_DIVISOR: usize = 64;
-/// Largest side of a kernel.
+/// Largest kernel size.
 const MAX_KERNEL: usize = 15;
 
-/// A network as its author writes it down: constants, and one row a stage. All but `name` and `stages` may be left out; the
-/// defaults are EfficientNet-B0's.
+/// One row of a stage table, before scaling. Only `channels` is required in TOML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Expansion factor `t`: the expanded width is `t` times the block's input channels.
+    #[serde(default = "one")]
+    pub expansion: usize,
+    /// Kernel size of the depthwise convolution.
+    #[serde(default = "three")]
+    pub kernel: usize,
+    /// Stride of the stage's first block; the others have stride 1.
+    #[serde(default = "one")]
+    pub stride: usize,
+    /// Output channels at width 1.
+    pub channels: usize,
+    /// Number of blocks at depth 1.
+    #[serde(default = "one")]
+    pub repeats: usize,
+    /// Whether one dense k×k convolution replaces expansion and depthwise convolution.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fused: bool,
+    /// Channels at width 1 that the first block's expansion factor multiplies, if not its input channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expanded_from: Option<usize>,
+    /// Whether blocks with equal input and output shapes have a residual connection.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub residual: bool,
+    /// Whether the stage has squeeze-excitation, if the network has.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub squeeze: bool,
+}
+
+impl Stage {
+    /// A stage of inverted residuals.
+    pub const fn new(expansion: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Self {
+        Self {
+            expansion,
+            kernel,
+            stride,
+            channels,
+            repeats,
+            fused: false,
+            expanded_from: None,
+            residual: true,
+            squeeze: true,
+        }
+    }
+
+    /// Fuses expansion and depthwise convolution.
+    pub const fn fused(self) -> Self {
+        Self { fused: true, ..self }
+    }
+}
+
+/// A network before scaling: constants, and one row per stage. In TOML only `name` and `stages` are
+/// required; the defaults are those of EfficientNet-B0.
+///
+/// ```
+/// use mbconv_nets::{Architecture, Stage, StageTable, Strides};
+///
+/// let stages = vec![Stage::new(1, 3, 1, 16, 1), Stage::new(6, 5, 2, 24, 2)];
+/// let table = StageTable { stem: 16, head: 640, ..StageTable::new("pocket", stages) };
+/// let network = Architecture::new(&table, 10, 3, &Strides::Imagenet).unwrap();
+/// assert_eq!(network.blocks.len(), 3);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageTable {
-    /// What to call the network.
+    /// Name of the network.
     pub name: String,
-    /// Whose keys its tensors have in other projects' layouts, and how its weights start.
+    /// Family, which decides the tensors' keys in other projects' layouts and the initialization.
     #[serde(default)]
     pub family: Family,
-    /// Side of the image it is made for.
+    /// Side of the image the network is made for, in pixels.
     #[serde(default = "resolution")]
     pub resolution: usize,
-    /// Multiplier of every layer's channels.
+    /// Width multiplier: scales the channels of every layer.
     #[serde(default = "once")]
     pub width: f64,
-    /// Multiplier of every stage's repeats.
+    /// Depth multiplier: scales the repeats of every stage.
     #[serde(default = "once")]
     pub depth: f64,
-    /// A multiplied width is rounded to a multiple of this (torchvision's `round_nearest`).
+    /// Scaled channels are rounded to a multiple of this (torchvision's `round_nearest`).
     #[serde(default = "eight")]
     pub divisor: usize,
-    /// Stem and head keep their width, the first and the last stage their depth, as in EfficientNet-Lite.
+    /// Keeps the widths of stem and head and the depths of the first and last stage, as EfficientNet-Lite does.
     #[serde(default)]
     pub fixed_ends: bool,
     /// Output channels of the stem, a 3×3 convolution.
     #[serde(default = "stem")]
     pub stem: usize,
-    /// Its stride.
+    /// Stride of the stem.
     #[serde(default = "stem_stride")]
     pub stem_stride: usize,
     /// Output channels of the last pointwise convolution.
     #[serde(default = "head")]
     pub head: usize,
-    /// How a width multiplier changes `head`.
+    /// Effect of the width multiplier on `head`.
     #[serde(default)]
     pub head_width: HeadWidth,
-    /// Squeeze-excitation narrows to the block's input channels divided by this; 0 means that there is none.
+    /// The squeeze-excitation bottleneck has the block's input channels divided by this; 0 disables it.
     #[serde(default = "squeeze_divisor")]
     pub squeeze_divisor: usize,
-    /// Activation of every layer but the linear bottlenecks: `"silu"`, `"relu6"` or `"relu"`.
-    #[serde(default = "silu", with = "ActivationName")]
+    /// Activation of every layer except the linear bottlenecks: `"silu"`, `"relu6"` or `"relu"`.
+    #[serde(default = "silu")]
     pub activation: Activation,
-    /// ε of batch-norm.
+    /// Epsilon of batch-norm.
     #[serde(default = "norm_epsilon")]
     pub norm_epsilon: f64,
-    /// Momentum of batch-norm, in PyTorch's sense.
+    /// Momentum of batch-norm, as PyTorch defines it.
     #[serde(default = "norm_momentum")]
     pub norm_momentum: f64,
-    /// Zeros around maps.
+    /// Zero padding.
     #[serde(default)]
     pub padding: Padding,
     /// Dropout before the classifier.
@@ -99,29 +164,28 @@ pub struct StageTable {
     pub stages: Vec<Stage>,
 }
 
-/// How a width multiplier changes the head.
+/// Effect of the width multiplier on the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadWidth {
-    /// As every other layer (EfficientNet).
+    /// The head is scaled like every other layer (EfficientNet).
     #[default]
     Scaled,
-    /// Above 1 only (MobileNetV2).
+    /// The head is scaled only by multipliers above 1 (MobileNetV2).
     Grown,
-    /// Not at all.
+    /// The head is not scaled.
     Fixed,
 }
 
-/// [`Activation`] by name.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Activation", rename_all = "snake_case")]
-enum ActivationName {
-    Identity,
-    Relu,
-    Relu6,
-    Silu,
+fn one() -> usize {
+    1
 }
-
+fn three() -> usize {
+    3
+}
+fn yes() -> bool {
+    true
+}
 fn resolution() -> usize {
     224
 }
@@ -157,69 +221,96 @@ fn fifth() -> f64 {
 }
 
 impl StageTable {
-    /// The network that the table describes, with the changes of `options`.
-    pub(crate) fn architecture(&self, options: &ArchitectureOptions) -> Result<Architecture, ArchitectureError> {
-        self.check()?;
-        let width = options.width.unwrap_or(self.width);
-        let head = match self.head_width {
-            _ if self.fixed_ends => self.head,
-            HeadWidth::Scaled => round_channels_to(self.head as f64 * width, self.divisor),
-            HeadWidth::Grown => round_channels_to(self.head as f64 * width.max(1.0), self.divisor),
-            HeadWidth::Fixed => self.head,
-        };
-        let blueprint = Blueprint {
-            family: self.family,
-            stages: &self.stages,
-            width,
-            divisor: self.divisor,
-            depth: options.depth.unwrap_or(self.depth),
-            fixed_ends: self.fixed_ends,
-            stem: self.stem,
-            stem_stride: self.stem_stride,
-            head,
-            squeeze_divisor: Some(self.squeeze_divisor).filter(|&divisor| divisor > 0),
-            activation: self.activation,
-            norm_epsilon: options.norm_epsilon.unwrap_or(self.norm_epsilon),
-            norm_momentum: options.norm_momentum.unwrap_or(self.norm_momentum),
-            padding: self.padding,
-            initialisation: match self.family {
-                Family::MobileNetV2 => Initialisation::FanOut,
-                Family::EfficientNet => Initialisation::FanOutPerGroup,
-            },
-            resolution: self.resolution,
-        };
-        let choices = Choices {
-            classes: options.classes,
-            input_channels: options.input_channels,
-            dropout: options.dropout.unwrap_or(self.dropout),
-            drop_path: options.drop_path.unwrap_or(self.drop_path),
-            strides: &options.strides,
-        };
-        Architecture::build(blueprint, choices)
+    /// A table with EfficientNet-B0's constants.
+    pub fn new(name: impl Into<String>, stages: Vec<Stage>) -> Self {
+        Self {
+            name: name.into(),
+            family: Family::default(),
+            resolution: resolution(),
+            width: once(),
+            depth: once(),
+            divisor: eight(),
+            fixed_ends: false,
+            stem: stem(),
+            stem_stride: stem_stride(),
+            head: head(),
+            head_width: HeadWidth::default(),
+            squeeze_divisor: squeeze_divisor(),
+            activation: silu(),
+            norm_epsilon: norm_epsilon(),
+            norm_momentum: norm_momentum(),
+            padding: Padding::default(),
+            dropout: fifth(),
+            drop_path: fifth(),
+            stages,
+        }
     }
 
-    /// Is every number possible?
-    fn check(&self) -> Result<(), ArchitectureError> {
+    /// Scales channels by the width multiplier and rounds them.
+    pub(crate) fn scaled(&self, channels: usize) -> usize {
+        round_channels_to(channels as f64 * self.width, self.divisor)
+    }
+
+    /// Returns the output channels of the head after scaling.
+    pub(crate) fn scaled_head(&self) -> usize {
+        match self.head_width {
+            HeadWidth::Scaled if !self.fixed_ends => self.scaled(self.head),
+            HeadWidth::Grown if !self.fixed_ends => {
+                round_channels_to(self.head as f64 * self.width.max(1.0), self.divisor)
+            }
+            _ => self.head,
+        }
+    }
+
+    /// Returns the number of blocks of each stage after scaling.
+    pub(crate) fn scaled_repeats(&self) -> Vec<usize> {
+        let last = self.stages.len() - 1;
+        let fixed = |stage: usize| self.fixed_ends && (stage == 0 || stage == last);
+        let scaled = |(stage, row): (usize, &Stage)| match fixed(stage) {
+            true => row.repeats,
+            false => round_repeats(row.repeats, self.depth),
+        };
+        self.stages.iter().enumerate().map(scaled).collect()
+    }
+
+    /// Returns the channels of the squeeze-excitation bottleneck of a block with `input` channels.
+    pub(crate) fn squeezed(&self, input: usize) -> Option<usize> {
+        (self.squeeze_divisor > 0).then(|| (input / self.squeeze_divisor.max(1)).max(1))
+    }
+
+    /// Checks the range of every value.
+    pub(crate) fn check(&self) -> Result<(), ArchitectureError> {
         let channels =
             |key, value: usize| check((1..=MAX_CHANNELS).contains(&value), key, value, "between 1 and 65536");
+        let scale = |key, value: f64| check((0.01..=20.0).contains(&value), key, value, "between 0.01 and 20");
+        let share = |key, value: f64| check((0.0..=1.0).contains(&value), key, value, "in [0, 1]");
+        let probability = |key, value: f64| check((0.0..1.0).contains(&value), key, value, "in [0, 1)");
         let name = self.name.trim();
         check(!name.is_empty() && name.len() <= 100, "name", format!("{:?}", self.name), "of 1 to 100 characters")?;
         check((1..=MAX_STAGES).contains(&self.stages.len()), "stages", self.stages.len(), "1 to 64 rows")?;
+        scale("width", self.width)?;
+        scale("depth", self.depth)?;
         channels("stem", self.stem)?;
         channels("head", self.head)?;
         check((1..=4).contains(&self.stem_stride), "stem_stride", self.stem_stride, "between 1 and 4")?;
         check((1..=MAX_DIVISOR).contains(&self.divisor), "divisor", self.divisor, "between 1 and 64")?;
         check(self.squeeze_divisor <= MAX_CHANNELS, "squeeze_divisor", self.squeeze_divisor, "at most 65536")?;
+        share("norm_epsilon", self.norm_epsilon)?;
+        share("norm_momentum", self.norm_momentum)?;
+        probability("dropout", self.dropout)?;
+        probability("drop_path", self.drop_path)?;
         let mut input = self.stem;
         for (index, row) in self.stages.iter().enumerate() {
-            self.check_row(index + 1, row, input)?;
+            row.check(index + 1, input)?;
             input = row.channels;
         }
         Ok(())
     }
+}
 
-    /// Is `row`, the `stage`th from 1, possible behind `input` channels?
-    fn check_row(&self, stage: usize, row: &Stage, input: usize) -> Result<(), ArchitectureError> {
+impl Stage {
+    /// Checks the range of every value of row `stage`, counted from 1, whose input has `input` channels.
+    fn check(&self, stage: usize, input: usize) -> Result<(), ArchitectureError> {
         let ensure = |holds: bool, key, value: usize, expected: String| match holds {
             true => Ok(()),
             false => Err(ArchitectureError::Stage { stage, key, value: value.to_string(), expected }),
@@ -227,27 +318,13 @@ impl StageTable {
         let within = |key, value: usize, most: usize| {
             ensure((1..=most).contains(&value), key, value, format!("between 1 and {most}"))
         };
-        within("channels", row.channels, MAX_CHANNELS)?;
-        within("repeats", row.repeats, MAX_REPEATS)?;
-        within("expansion", row.expansion, MAX_EXPANSION)?;
-        within("kernel", row.kernel, MAX_KERNEL)?;
-        ensure(row.kernel % 2 == 1, "kernel", row.kernel, "odd, so that it has a centre".into())?;
-        within("stride", row.stride, 4)?;
-        let from = row.expanded_from.unwrap_or(input);
-        within("expanded_from", from, MAX_CHANNELS)?;
-        let hidden = from * row.expansion;
-        let groups = if row.fused { 1 } else { hidden };
-        let kind = match row.fused {
-            true => "1, as its k×k convolution is fused and so dense".to_string(),
-            false => format!("{hidden}, the expanded width, as its k×k convolution is depthwise"),
-        };
-        match row.groups {
-            Some(found) if found == 0 || !hidden.is_multiple_of(found) => {
-                ensure(false, "groups", found, format!("a divisor of the expanded width {hidden}, and here {kind}"))
-            }
-            Some(found) => ensure(found == groups, "groups", found, kind),
-            None => Ok(()),
-        }
+        within("channels", self.channels, MAX_CHANNELS)?;
+        within("repeats", self.repeats, MAX_REPEATS)?;
+        within("expansion", self.expansion, MAX_EXPANSION)?;
+        within("kernel", self.kernel, MAX_KERNEL)?;
+        ensure(self.kernel % 2 == 1, "kernel", self.kernel, "odd".into())?;
+        within("stride", self.stride, 4)?;
+        within("expanded_from", self.expanded_from.unwrap_or(input), MAX_CHANNELS)
     }
 }
 
@@ -257,7 +334,7 @@ mod tests {
 
     use super::*;
     use crate::layout::tensors;
-    use crate::{Inference, Layout, Strides};
+    use crate::{Inference, Layout, NetworkOptions, Strides};
 
     fn table(text: serde_json::Value) -> StageTable {
         serde_json::from_value(text).unwrap()
@@ -300,14 +377,14 @@ mod tests {
     }
 
     #[test]
-    fn the_papers_tables_written_down_are_the_papers_networks() {
+    fn papers_tables_written_in_toml_give_the_papers_networks() {
         for (name, table) in published() {
             for (width, depth) in [(None, None), (Some(0.5), None), (Some(1.4), Some(1.8)), (None, Some(1.1))] {
-                let named = ArchitectureOptions { width, depth, ..ArchitectureOptions::new(name, 10) };
-                let own = ArchitectureOptions { width, depth, ..ArchitectureOptions::of_table(table.clone(), 10) };
+                let named = NetworkOptions { width, depth, ..NetworkOptions::new(name, 10) };
+                let own = NetworkOptions { width, depth, ..NetworkOptions::of_table(table.clone(), 10) };
                 assert_eq!(own.architecture().unwrap(), named.architecture().unwrap());
-                let cifar = |options: &ArchitectureOptions| {
-                    ArchitectureOptions { strides: Strides::Cifar, ..options.clone() }.architecture().unwrap()
+                let cifar = |options: &NetworkOptions| {
+                    NetworkOptions { strides: Strides::Cifar, ..options.clone() }.architecture().unwrap()
                 };
                 assert_eq!(cifar(&own), cifar(&named));
             }
@@ -315,23 +392,23 @@ mod tests {
     }
 
     #[test]
-    fn widths_are_multiples_of_the_tables_divisor() {
+    fn channels_are_multiples_of_the_divisor() {
         let [_, (_, table)] = published();
         // d-li14's, whose head is no wider than the paper's.
-        let own = ArchitectureOptions::of_table(StageTable { width: 0.1, divisor: 4, ..table.clone() }, 10);
-        let named = ArchitectureOptions::new("mobilenet_v2_0.1_round4", 10);
+        let own = NetworkOptions::of_table(StageTable { width: 0.1, divisor: 4, ..table.clone() }, 10);
+        let named = NetworkOptions::new("mobilenet_v2_0.1_round4", 10);
         assert_eq!(own.architecture().unwrap(), named.architecture().unwrap());
         let wide = StageTable { width: 1.01, divisor: 1, ..table };
-        let wide = ArchitectureOptions::of_table(wide, 10).architecture().unwrap();
+        let wide = NetworkOptions::of_table(wide, 10).architecture().unwrap();
         assert_eq!((wide.stem, wide.head, wide.blocks[16].output), (32, 1293, 323));
     }
 
     #[test]
-    fn tables_survive_the_way_through_a_model_files_header() {
+    fn tables_round_trip_through_json() {
         for (_, table) in published() {
-            let options = ArchitectureOptions::of_table(table, 7);
+            let options = NetworkOptions::of_table(table, 7);
             let text = serde_json::to_string(&options).unwrap();
-            assert_eq!(serde_json::from_str::<ArchitectureOptions>(&text).unwrap(), options);
+            assert_eq!(serde_json::from_str::<NetworkOptions>(&text).unwrap(), options);
         }
     }
 
@@ -341,8 +418,8 @@ mod tests {
         table(serde_json::json!({
             "name": "odd", "stem": 9, "stem_stride": 1, "head": 37, "resolution": 40, "width": 0.9,
             "stages": [
-                { "channels": 11, "kernel": 1, "groups": 9 },
-                { "channels": 13, "expansion": 2, "fused": true, "groups": 1, "repeats": 2 },
+                { "channels": 11, "kernel": 1 },
+                { "channels": 13, "expansion": 2, "fused": true, "repeats": 2 },
                 { "channels": 16, "expansion": 3, "kernel": 9, "stride": 3, "squeeze": false, "repeats": 2 },
                 { "channels": 16, "expansion": 2, "kernel": 15, "residual": false },
                 { "channels": 24, "expansion": 2, "kernel": 7, "stride": 4 }
@@ -351,10 +428,10 @@ mod tests {
     }
 
     #[test]
-    fn odd_tables_compute() {
+    fn unusual_tables_train_and_infer() {
         let device = Device::flex();
         device.seed(1);
-        let architecture = ArchitectureOptions::of_table(odd(), 5).architecture().unwrap();
+        let architecture = NetworkOptions::of_table(odd(), 5).architecture().unwrap();
         let network = architecture.init(&device);
         let images = Tensor::<4>::random([2, 3, 40, 40], Distribution::Normal(0.0, 1.0), &device);
         let expected = network.forward(images.clone());
@@ -370,14 +447,14 @@ mod tests {
     }
 
     #[test]
-    fn impossible_tables_are_named() {
+    fn invalid_values_are_named() {
         let error = |change: &dyn Fn(&mut StageTable)| {
             let mut table = odd();
             change(&mut table);
-            ArchitectureOptions::of_table(table, 5).architecture().unwrap_err().to_string()
+            NetworkOptions::of_table(table, 5).architecture().unwrap_err().to_string()
         };
         type Change<'a> = &'a dyn Fn(&mut StageTable);
-        let cases: [(Change, &str); 19] = [
+        let cases: [(Change, &str); 17] = [
             (&|table| table.stages.clear(), "`stages` is 0, but must be 1 to 64 rows"),
             (&|table| table.stages[1].channels = 0, "stage 2 of the table: `channels` is 0"),
             (&|table| table.stages[2].kernel = 4, "stage 3 of the table: `kernel` is 4, but must be odd"),
@@ -385,19 +462,14 @@ mod tests {
             (&|table| table.stages[4].stride = 0, "stage 5 of the table: `stride` is 0"),
             (&|table| table.stages[4].expansion = 0, "`expansion` is 0"),
             (&|table| table.stages[4].repeats = 1 << 40, "`repeats` is 1099511627776"),
-            (&|table| table.stages[0].groups = Some(5), "a divisor of the expanded width 9, and here 9"),
-            (
-                &|table| table.stages[1].groups = Some(2),
-                "`groups` is 2, but must be 1, as its k×k convolution is fused",
-            ),
             (&|table| table.stem = 0, "`stem` is 0"),
             (
                 &|table| (table.width, table.stages[3].channels) = (20.0, 65_536),
-                "`channels` is 1310720, but must be at most 1048576, scaled",
+                "`channels` is 1310720, but must be at most 1048576 after scaling",
             ),
             (
                 &|table| (table.depth, table.stages[3].repeats, table.stages[4].repeats) = (20.0, 256, 256),
-                "`repeats` is 10340, but must be at most 8192 in all, scaled",
+                "`repeats` is 10340, but must be at most 8192 in total after scaling",
             ),
             (
                 &|table| (table.stages[3].channels, table.stages[3].repeats) = (60_000, 200),
@@ -408,7 +480,7 @@ mod tests {
             (&|table| table.divisor = 0, "`divisor` is 0, but must be between 1 and 64"),
             (&|table| table.drop_path = 1.0, "`drop_path` is 1"),
             (&|table| table.name = " ".into(), "`name`"),
-            (&|table| table.resolution = 3, "stride 4 of stage 5 meets a map of 1×1 pixels: 12 strides in all"),
+            (&|table| table.resolution = 3, "stage 5 has stride 4, but its input is 1×1 pixels: a total stride of 12"),
         ];
         for (change, words) in cases {
             let error = error(change);
@@ -417,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_keys_are_refused() {
+    fn unknown_keys_are_refused() {
         for text in [
             r#"{"name": "x", "stages": [], "hed": 3}"#,
             r#"{"name": "x", "stages": [{"channels": 8, "chanels": 8}]}"#,

@@ -1,36 +1,36 @@
-//! Parameters, multiply-accumulates and the layers of an architecture, counted without allocating a weight.
+//! Parameters, multiply-accumulates and layers of an architecture, counted without allocating a weight.
 
 use serde::Serialize;
 
 use crate::layout::{Role, tensors};
 use crate::{Architecture, ArchitectureError};
 
-/// One layer with what it costs for one image.
+/// A layer and its cost for one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Layer {
     /// Path of the module.
     pub name: String,
-    /// What it is, such as `depthwise 3x3 /2`.
+    /// Kind, such as `depthwise 3x3 /2`.
     pub kind: String,
-    /// Shape in, `[C, H, W]`.
+    /// Input shape, `[C, H, W]`.
     pub input: [usize; 3],
-    /// Shape out, `[C, H, W]`.
+    /// Output shape, `[C, H, W]`.
     pub output: [usize; 3],
-    /// Trainable parameters, batch-norm's included.
+    /// Trainable parameters, including batch-norm's.
     pub parameters: usize,
-    /// Multiply-accumulates of convolutions and the linear layer.
+    /// Multiply-accumulates.
     pub macs: u64,
     /// Bytes of the layer's output for one image, as f32.
     pub activation_bytes: u64,
-    /// Bytes of maps that training keeps of the layer for the backward pass of one image, as f32: what goes into
-    /// batch-norm, and what comes out of the activation.
+    /// Bytes that training keeps for the backward pass of one image, as f32: the inputs of batch-norm
+    /// and the outputs of the activation.
     pub kept_bytes: u64,
-    /// Side in pixels of the part of the image that one position of the output is computed from. It may reach beyond the
-    /// image, and it leaves out squeeze-excitation's gates, which see all of their map.
+    /// Side of the receptive field in pixels. It may exceed the image, and ignores squeeze-excitation,
+    /// whose gates depend on the whole feature map.
     pub receptive_field: usize,
 }
 
-/// What a network costs.
+/// The cost of a network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// Trainable parameters.
@@ -43,8 +43,8 @@ pub struct Summary {
     pub input_size: usize,
     /// Bytes of the outputs of all layers for one image, as f32.
     pub activation_bytes: u64,
-    /// Bytes of the largest input and output of one layer together for one image, as f32: what computing layer by layer
-    /// needs at least.
+    /// Largest sum of one layer's input and output bytes for one image, as f32: the minimum for computing
+    /// layer by layer.
     pub peak_activation_bytes: u64,
     /// Every layer in order.
     pub layers: Vec<Layer>,
@@ -54,7 +54,7 @@ impl Summary {
     /// Counts `architecture` for square images of side `input_size`.
     ///
     /// # Errors
-    /// `input_size` is 0 or so large that counts would not fit.
+    /// `input_size` is 0 or above 65536.
     pub fn new(architecture: &Architecture, input_size: usize) -> Result<Self, ArchitectureError> {
         if !(1..=65_536).contains(&input_size) {
             return Err(ArchitectureError::OutOfRange {
@@ -64,7 +64,7 @@ impl Summary {
             });
         }
         let layers = layers(architecture, input_size);
-        // Counted from the list of tensors, not from the layers, so that each checks the other.
+        // Counted from the list of tensors, so that tensors and layers check each other.
         let parameters = trainable_parameters(architecture);
         debug_assert_eq!(parameters, layers.iter().map(|layer| layer.parameters).sum::<usize>());
         Ok(Self {
@@ -82,10 +82,10 @@ impl Summary {
         })
     }
 
-    /// Estimated bytes that training holds at once with batches of `batch`, the program itself aside: for every
-    /// parameter its value, its gradient and `optimizer_state` numbers of the optimizer; for every image the maps that the
-    /// backward pass needs, and twice the largest map for what is under way. With `checkpointing`, activated maps are
-    /// computed again instead of kept.
+    /// Estimates the bytes that training with batches of `batch` images holds at once, without the
+    /// program itself: for every parameter its value, its gradient and `optimizer_state` values of the
+    /// optimizer; for every image the feature maps kept for the backward pass, and twice the largest
+    /// one as scratch. With `checkpointing`, activations are recomputed instead of kept.
     pub fn training_bytes(&self, batch: usize, optimizer_state: usize, checkpointing: bool) -> u64 {
         let parameters = (self.size_bytes * (2 + optimizer_state)) as u64;
         let kept = |layer: &Layer| if checkpointing { layer.activation_bytes } else { layer.kept_bytes };
@@ -97,34 +97,34 @@ impl Summary {
     }
 }
 
-/// The sum, or the largest number there is: of absurd networks for absurd images.
+/// Returns the sum, saturating for absurdly large networks and images.
 fn sum(counts: impl Iterator<Item = u64>) -> u64 {
     counts.fold(0, u64::saturating_add)
 }
 
-/// Bytes of a map `[C, H, W]` as f32.
+/// Returns the bytes of a feature map `[C, H, W]` as f32.
 fn bytes(shape: [usize; 3]) -> u64 {
     shape.iter().map(|&side| side as u64).product::<u64>() * size_of::<f32>() as u64
 }
 
-/// Number of trainable parameters: running statistics do not count.
+/// Returns the number of trainable parameters, which excludes running statistics.
 pub fn trainable_parameters(architecture: &Architecture) -> usize {
     let trained = tensors(architecture).into_iter().filter(|tensor| tensor.role != Role::Statistic);
     trained.map(|tensor| tensor.elements()).fold(0, usize::saturating_add)
 }
 
-/// Walks the network's layers with the shape of the map that flows through them.
+/// Traverses the network's layers and tracks the shape of the feature map.
 struct Walk {
     shape: [usize; 3],
-    /// Side of the part of the image that a position of the map is computed from.
+    /// Side of the receptive field in pixels.
     field: usize,
-    /// Pixels of the image between two positions of the map.
+    /// Distance of two positions of the feature map in image pixels.
     jump: usize,
     layers: Vec<Layer>,
 }
 
 impl Walk {
-    /// A convolution of `groups`, padded to keep the size, with its norm's (or, without norm, its bias's) parameters.
+    /// Adds a padded convolution with batch-norm.
     fn convolution(&mut self, name: String, kind: &str, output: usize, kernel: usize, stride: usize, depthwise: bool) {
         self.field = self.field.saturating_add((kernel - 1).saturating_mul(self.jump));
         self.jump = self.jump.saturating_mul(stride);
@@ -141,14 +141,13 @@ impl Walk {
             parameters: weights + 2 * output,
             macs: (weights as u64).saturating_mul((shape[1] * shape[2]) as u64),
             activation_bytes: bytes(shape),
-            // A linear bottleneck keeps what goes into its batch-norm and what comes out; the others what the
-            // activation gives besides.
+            // The input of batch-norm, and the output of the activation or of the linear bottleneck.
             kept_bytes: 2 * bytes(shape),
             receptive_field: self.field,
         });
     }
 
-    /// Squeeze-and-excitation: two 1×1 convolutions with bias on the pooled map.
+    /// Adds squeeze-and-excitation: two 1×1 convolutions with bias on the pooled feature map.
     fn squeeze_excitation(&mut self, name: String, squeezed: usize) {
         let channels = self.shape[0];
         let weights = 2 * channels * squeezed;
@@ -191,7 +190,7 @@ fn layers(architecture: &Architecture, input_size: usize) -> Vec<Layer> {
         walk.convolution(name("project"), "pointwise", block.output, 1, 1, false);
     }
     walk.convolution("head".into(), "pointwise", architecture.head, 1, 1, false);
-    let (features, classes) = (architecture.head, architecture.classes);
+    let (features, classes) = (architecture.head, architecture.num_classes);
     walk.push(Layer {
         name: "classifier".into(),
         kind: "linear".into(),
@@ -212,7 +211,7 @@ mod tests {
     use crate::MobileNetV2Config;
 
     #[test]
-    fn layers_follow_the_strides() {
+    fn layer_shapes_follow_the_strides() {
         let summary = Summary::new(&MobileNetV2Config::new(1000).architecture().unwrap(), 224).unwrap();
         assert_eq!(summary.layers[0].output, [32, 112, 112]);
         let head = &summary.layers[summary.layers.len() - 2];
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_and_receptive_fields() {
+    fn receptive_fields_and_bytes_are_exact() {
         let summary = Summary::new(&MobileNetV2Config::new(1000).architecture().unwrap(), 224).unwrap();
         let layer = |name: &str| summary.layers.iter().find(|layer| layer.name == name).unwrap();
         // 3, then + 2·2 by the first 3×3 at stride 2, then + 2·2 again.
@@ -250,15 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_network_is_counted_at_once() {
-        let started = std::time::Instant::now();
+    fn l2_is_counted_without_allocating() {
         let l2 = crate::EfficientNetConfig::named("l2", 1000).unwrap().architecture().unwrap();
         assert_eq!(Summary::new(&l2, 800).unwrap().parameters, 480_309_308);
-        assert!(started.elapsed() < std::time::Duration::from_millis(50), "{:?}", started.elapsed());
     }
 
     #[test]
-    fn absurd_input_sizes_are_refused() {
+    fn invalid_input_sizes_are_refused() {
         let architecture = MobileNetV2Config::new(10).architecture().unwrap();
         assert!(Summary::new(&architecture, 0).is_err());
         assert!(Summary::new(&architecture, 1 << 40).is_err());

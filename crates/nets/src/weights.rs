@@ -144,7 +144,7 @@ pub fn adapt(network: &Network, architecture: &Architecture) -> Result<Network, 
     let fresh = Network::new(architecture, &device);
     let mut state: HashMap<String, TensorData> =
         state_dict(network).into_iter().map(|(info, data)| (info.key, data)).collect();
-    if architecture.classes != network.architecture().classes {
+    if architecture.num_classes != network.architecture().num_classes {
         state.extend(new_classifier(architecture));
     }
     let (from, to) = (network.architecture().input_channels, architecture.input_channels);
@@ -387,7 +387,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::{ArchitectureOptions, MobileNetV2Config};
+    use crate::{MobileNetV2Config, NetworkOptions};
 
     fn small(seed: u64) -> Network {
         let device = Device::default();
@@ -439,10 +439,10 @@ mod tests {
         let bytes = to_safetensors(&small(1), Precision::F32, None).unwrap();
         let cut = from_safetensors(small(2), &bytes[..bytes.len() / 2]);
         assert!(matches!(cut, Err(WeightsError::Format(_))));
-        let other = ArchitectureOptions::new("mobilenet_v2_0.1", 4).architecture().unwrap().init(&Device::default());
+        let other = NetworkOptions::new("mobilenet_v2_0.1", 4).architecture().unwrap().init(&Device::default());
         let error = from_safetensors(other, &bytes).unwrap_err();
         assert_eq!(error.to_string(), "`classifier.1.weight` has shape [3, 1280], but this network's is [4, 1280]");
-        let efficientnet = ArchitectureOptions::new("efficientnet_b0", 3).architecture().unwrap();
+        let efficientnet = NetworkOptions::new("efficientnet_b0", 3).architecture().unwrap();
         let error = from_safetensors(efficientnet.init(&Device::default()), &bytes).unwrap_err();
         assert!(matches!(error, WeightsError::Missing { .. }), "{error}");
     }
@@ -463,11 +463,11 @@ mod tests {
     #[test]
     fn adapt_replaces_the_classifier_and_converts_the_stem() {
         let original = small(1);
-        let mut options = ArchitectureOptions::new("mobilenet_v2_0.1", 5);
+        let mut options = NetworkOptions::new("mobilenet_v2_0.1", 5);
         options.input_channels = 1;
         let grey = adapt(&original, &options.architecture().unwrap()).unwrap();
         options.input_channels = 7;
-        options.classes = 3;
+        options.num_classes = 3;
         let seven = adapt(&original, &options.architecture().unwrap()).unwrap();
         let features = |network: &Network, channels: usize| -> Vec<f32> {
             let grey = Tensor::<4>::full([1, 32, 32, channels], 0.5, &Device::default());

@@ -12,7 +12,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use mbconv_nets::layout::{Role, TensorInfo, tensors};
 use mbconv_nets::weights::{load_state_dict, state_dict};
-use mbconv_nets::{ArchitectureOptions, Network};
+use mbconv_nets::{Network, NetworkOptions};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -91,7 +91,7 @@ fn fixture(name: &str) -> Fixture {
 
 /// Returns the network of this name with generated weights, without dropout and stochastic depth.
 fn network(name: &str, norm: &NormScales, device: &Device) -> Network {
-    let mut options = ArchitectureOptions::new(name, 10);
+    let mut options = NetworkOptions::new(name, 10);
     options.dropout = Some(0.0);
     options.drop_path = Some(0.0);
     let architecture = options.architecture().unwrap();

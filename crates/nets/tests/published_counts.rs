@@ -1,9 +1,9 @@
 //! Compares parameter counts and multiply-accumulates with torchvision and timm.
 
-use mbconv_nets::{Architecture, ArchitectureOptions, Summary};
+use mbconv_nets::{Architecture, NetworkOptions, Summary};
 
 fn architecture(name: &str, classes: usize) -> Architecture {
-    ArchitectureOptions::new(name, classes).architecture().unwrap()
+    NetworkOptions::new(name, classes).architecture().unwrap()
 }
 
 fn parameters(name: &str, classes: usize) -> usize {

@@ -3,7 +3,7 @@
 
 use mbconv_nets::architecture::{round_channels, round_repeats};
 use mbconv_nets::registry::NAMES;
-use mbconv_nets::{Architecture, ArchitectureOptions, Summary};
+use mbconv_nets::{Architecture, NetworkOptions, Summary};
 use proptest::prelude::*;
 
 /// One base network of every kind.
@@ -17,8 +17,7 @@ const BASES: [&str; 6] = [
 ];
 
 fn scaled(base: &str, width: f64, depth: f64) -> Architecture {
-    let options =
-        ArchitectureOptions { width: Some(width), depth: Some(depth), ..ArchitectureOptions::new(base, 1000) };
+    let options = NetworkOptions { width: Some(width), depth: Some(depth), ..NetworkOptions::new(base, 1000) };
     options.architecture().unwrap()
 }
 
@@ -72,21 +71,21 @@ fn stem_head_and_end_stages_scale_only_in_networks_that_scale_them() {
 #[test]
 fn named_efficientnets_equal_their_base_with_their_multipliers() {
     for name in NAMES.into_iter().filter(|name| name.contains("efficientnet")) {
-        let named = ArchitectureOptions::new(name, 1000).architecture().unwrap();
+        let named = NetworkOptions::new(name, 1000).architecture().unwrap();
         let tensorflow = if name.starts_with("tf_") { "tf_" } else { "" };
         let base = match () {
             () if name.contains("lite") => "lite0",
             () if ["es", "em", "el"].iter().any(|suffix| name.ends_with(&format!("_{suffix}"))) => "es",
             () => "b0",
         };
-        let options = ArchitectureOptions {
+        let options = NetworkOptions {
             width: Some(named.width),
             depth: Some(named.depth),
             resolution: Some(named.resolution),
             dropout: Some(named.dropout),
-            norm_epsilon: Some(named.norm_epsilon),
-            norm_momentum: Some(named.norm_momentum),
-            ..ArchitectureOptions::new(format!("{tensorflow}efficientnet_{base}"), 1000)
+            norm_epsilon: Some(named.layer_options.norm_epsilon),
+            norm_momentum: Some(named.layer_options.norm_momentum),
+            ..NetworkOptions::new(format!("{tensorflow}efficientnet_{base}"), 1000)
         };
         assert_eq!(options.architecture().unwrap(), named, "{name}");
     }

@@ -236,7 +236,7 @@ impl TrainingStep {
         }
         let architecture = network.architecture();
         let [batch, ..] = images.dims();
-        let targets: Vec<i32> = (0..batch).map(|index| (index % architecture.classes) as i32).collect();
+        let targets: Vec<i32> = (0..batch).map(|index| (index % architecture.num_classes) as i32).collect();
         let trained = crate::optimizer::with_stable_ids(Network::new(architecture, &device));
         let config = OptimizerConfig { learning_rate: RATE, weight_decay: 1e-4, ..OptimizerConfig::default() };
         Self {

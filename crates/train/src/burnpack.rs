@@ -66,7 +66,7 @@ impl ModuleAdapter for WithoutIds {
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Bytes, Device, Tensor};
-    use mbconv_nets::ArchitectureOptions;
+    use mbconv_nets::NetworkOptions;
 
     use super::*;
     use crate::data::Preprocess;
@@ -74,7 +74,7 @@ mod tests {
     fn network(seed: u64) -> (Network, ModelCard) {
         let device = Device::default();
         device.seed(seed);
-        let options = ArchitectureOptions::new("efficientnet_b0", 3);
+        let options = NetworkOptions::new("efficientnet_b0", 3);
         let preprocess = Preprocess { resize: 40, crop: 32, ..Preprocess::default() };
         let classes = ["a", "b", "c"].map(String::from).into();
         (options.architecture().unwrap().init(&device), ModelCard::new(options, classes, preprocess))

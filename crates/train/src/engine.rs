@@ -369,7 +369,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let per_report = if is_host(device) { BATCHES_PER_REPORT } else { BATCHES_PER_REPORT_BEHIND };
 
     // What learns, and where the run stands.
-    let options = recipe.model.options(data.classes.len());
+    let options = recipe.model.with_classes(data.classes.len());
     let architecture = recipe.architecture(data.classes.len())?;
     if is_host(device) {
         let checked = memory::check_training(recipe, &architecture, group.size(), memory::available());

@@ -15,8 +15,8 @@ use crate::model_file::ModelCard;
 use crate::optimizer::{OptimizerConfig, OptimizerName};
 use crate::precision::MapPrecision;
 use crate::recipe::{
-    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, LossConfig, MixConfig, ModelConfig,
-    OnNan, RecipeError, RecipeFile,
+    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, LossConfig, MixConfig, OnNan,
+    RecipeError, RecipeFile,
 };
 use crate::schedule::ScheduleConfig;
 
@@ -116,10 +116,16 @@ pub fn load_body(
 fn otherwise(learnt: &Network, network: &Network) -> Option<String> {
     let (learnt, ours) = (learnt.architecture(), network.architecture());
     let differences = [
-        (learnt.padding != ours.padding, format!("padding {:?} instead of {:?}", ours.padding, learnt.padding)),
         (
-            learnt.norm_epsilon != ours.norm_epsilon,
-            format!("batch-norm's epsilon {} instead of {}", ours.norm_epsilon, learnt.norm_epsilon),
+            learnt.layer_options.padding != ours.layer_options.padding,
+            format!("padding {:?} instead of {:?}", ours.layer_options.padding, learnt.layer_options.padding),
+        ),
+        (
+            learnt.layer_options.norm_epsilon != ours.layer_options.norm_epsilon,
+            format!(
+                "batch-norm's epsilon {} instead of {}",
+                ours.layer_options.norm_epsilon, learnt.layer_options.norm_epsilon
+            ),
         ),
     ];
     let told: Vec<String> = differences.into_iter().filter(|(differs, _)| *differs).map(|(_, how)| how).collect();
@@ -143,7 +149,7 @@ pub fn recipe(
 
 /// Returns the recipe for fine-tuning on `images` training images.
 ///
-/// The classifier learns alone for a tenth of the epochs; then all layers do, the body at a twentieth of the
+/// The classifier learns alone for a tenth of the epochs; then all layers do, the body at a fiftieth of the
 /// classifier's learning rate. Batch-norm keeps the statistics of the pretraining: those of small batches are noisy,
 /// and running averages of few updates lag behind the weights. Input and preprocessing are the model's own.
 fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>) -> RecipeFile {
@@ -167,7 +173,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         precision: MapPrecision::F32,
         sync_batch_norm: false,
         sampling: Sampling::Once,
-        model: ModelConfig::of(architecture),
+        model: architecture.for_recipe(),
         data: DataConfig {
             exif_orientation: card.preprocess.exif_orientation,
             gray16: card.preprocess.gray16,
@@ -191,9 +197,9 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         distillation: None,
         optimizer: OptimizerConfig {
             name: OptimizerName::AdamW,
-            learning_rate: 2e-3,
+            learning_rate: 1e-3,
             weight_decay: 0.02,
-            body_factor: 0.05,
+            body_factor: 0.02,
             clip_norm: Some(1.0),
             ..OptimizerConfig::default()
         },
@@ -212,7 +218,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
 
 #[cfg(test)]
 mod tests {
-    use mbconv_nets::ArchitectureOptions;
+    use mbconv_nets::NetworkOptions;
     use mbconv_nets::weights::Precision;
 
     use super::*;
@@ -223,14 +229,14 @@ mod tests {
     fn network(name: &str, classes: usize, seed: u64) -> Network {
         let device = Device::default();
         device.seed(seed);
-        ArchitectureOptions::new(name, classes).architecture().unwrap().init(&device)
+        NetworkOptions::new(name, classes).architecture().unwrap().init(&device)
     }
 
     fn card(name: &str, classes: &[&str]) -> ModelCard {
         let preprocess =
             Preprocess { resize: 36, crop: 32, exif_orientation: true, ..InputConfig::of_size(32).preprocess() };
         let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
-        ModelCard::new(ArchitectureOptions::new(name, classes.len()), classes, preprocess)
+        ModelCard::new(NetworkOptions::new(name, classes.len()), classes, preprocess)
     }
 
     #[test]

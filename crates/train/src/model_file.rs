@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use mbconv_nets::weights::{self, Precision, WeightsError};
-use mbconv_nets::{ArchitectureError, ArchitectureOptions, Layout, Network};
+use mbconv_nets::{ArchitectureError, Layout, Network, NetworkOptions};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ pub struct ModelCard {
     /// The program that wrote it.
     pub program: String,
     /// The network.
-    pub architecture: ArchitectureOptions,
+    pub architecture: NetworkOptions,
     /// Names of the classes, by index.
     pub classes: Vec<String>,
     /// What becomes of an image before the network sees it.
@@ -84,7 +84,7 @@ impl Results {
 
 impl ModelCard {
     /// A card of this version.
-    pub fn new(architecture: ArchitectureOptions, classes: Vec<String>, preprocess: Preprocess) -> Self {
+    pub fn new(architecture: NetworkOptions, classes: Vec<String>, preprocess: Preprocess) -> Self {
         let program = concat!("mbconv ", env!("CARGO_PKG_VERSION")).into();
         Self {
             format: FORMAT,
@@ -316,8 +316,8 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     let architecture = card.architecture.architecture().map_err(|error| invalid(path, error))?;
     let wrong = if card.format > FORMAT {
         format!("it was written in form {} by {}, newer than this program", card.format, card.program)
-    } else if card.classes.len() != architecture.classes {
-        format!("{} class names for {} classes", card.classes.len(), architecture.classes)
+    } else if card.classes.len() != architecture.num_classes {
+        format!("{} class names for {} classes", card.classes.len(), architecture.num_classes)
     } else if card.preprocess.channels != architecture.input_channels {
         let (given, taken) = (card.preprocess.channels, architecture.input_channels);
         format!("preprocessing gives {given} channels to a network of {taken}")

@@ -1,7 +1,7 @@
 //! Precision of a network's feature maps.
 
 use burn::tensor::{DType, Device, Tensor};
-use mbconv_nets::{Inference, Network, images_in};
+use mbconv_nets::{Inference, Network, cast_images};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -71,7 +71,7 @@ impl MapPrecision {
     pub fn of(self, images: Tensor<4>) -> Tensor<4> {
         match self {
             Self::F32 => images,
-            Self::Bf16 => images_in(images, DType::BF16),
+            Self::Bf16 => cast_images(images, DType::BF16),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use mbconv_nets::weights::Precision;
-use mbconv_nets::{ArchitectureOptions, summary};
+use mbconv_nets::{NetworkOptions, summary};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, PartialEpoch, Progress};
@@ -319,7 +319,7 @@ impl RunFolder {
     }
 
     /// The first lines of the log: what is trained on what.
-    pub(crate) fn introduction(&self, run: &Run, options: &ArchitectureOptions, train_images: usize) -> Vec<String> {
+    pub(crate) fn introduction(&self, run: &Run, options: &NetworkOptions, train_images: usize) -> Vec<String> {
         let Run { recipe, data, .. } = run;
         let parameters = options.architecture().map(|a| summary::trainable_parameters(&a)).unwrap_or(0);
         let val_images = data.val.as_ref().map_or(0, |source| source.len());

@@ -17,7 +17,7 @@ use mbconv_kernels::chance::{draw_from, kept, seed_numbers};
 use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics};
 use mbconv_kernels::{conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
 use mbconv_nets::weights::{load_state_dict, state_dict};
-use mbconv_nets::{Architecture, ArchitectureOptions, Inference, Network};
+use mbconv_nets::{Architecture, Inference, Network, NetworkOptions};
 use mbconv_train::batch::{images, targets};
 use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Preprocess, TrainTransform, Transform};
 use mbconv_train::device::{Device, describe, is_host, parse};
@@ -219,7 +219,7 @@ const NETWORKS: [(&str, &str, usize); 3] = [
 
 fn architecture(table: &str) -> Architecture {
     let table = format!("stem = 8\nhead = 24\ndropout = 0.0\ndrop_path = 0.0\n{table}");
-    ArchitectureOptions::of_table(toml::from_str(&table).unwrap(), 5).architecture().unwrap()
+    NetworkOptions::of_table(toml::from_str(&table).unwrap(), 5).architecture().unwrap()
 }
 
 /// Creates a network whose weights depend only on their names and shapes.
@@ -229,7 +229,7 @@ fn network(architecture: &Architecture, device: &Device) -> Network {
         let fan_in = info.shape[1..].iter().product::<usize>() as f32;
         let (offset, scale) = match (info.key.ends_with("running_var"), info.shape.len()) {
             (true, _) => (1.0, 0.5),
-            (false, 1) if info.path.ends_with("norm.weight") => (1.0, 0.3),
+            (false, 1) if info.path.ends_with("norm.gamma") => (1.0, 0.3),
             (false, 1) => (0.0, 0.2),
             _ => (0.0, (6.0 / fan_in).sqrt()),
         };

@@ -251,7 +251,7 @@ fn batch_norm_statistics_cover_all_processes() {
     use burn::tensor::Tensor;
     let device = Device::flex().autodiff();
     device.seed(3);
-    let network = Recipe::parse(RECIPE, &[]).unwrap().model.options(4).architecture().unwrap().init(&device);
+    let network = Recipe::parse(RECIPE, &[]).unwrap().model.with_classes(4).architecture().unwrap().init(&device);
     let images = Tensor::<4>::random([8, 3, 32, 32], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
     let values = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
     let whole = network.clone().forward(images.clone());

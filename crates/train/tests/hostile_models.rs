@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
-use mbconv_nets::ArchitectureOptions;
+use mbconv_nets::NetworkOptions;
 use mbconv_nets::weights::{Precision, WeightsError};
 use mbconv_train::data::Preprocess;
 use mbconv_train::model_file::{Model, ModelCard, ModelError};
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 fn whole() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| {
-        let options = ArchitectureOptions::new("mobilenet_v2_0.1", 2);
+        let options = NetworkOptions::new("mobilenet_v2_0.1", 2);
         let network = options.architecture().unwrap().init(&Device::default());
         let preprocess = Preprocess { resize: 8, crop: 8, ..Preprocess::default() };
         let card = ModelCard::new(options, vec!["a".into(), "b".into()], preprocess);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use mbconv_nets::ArchitectureOptions;
+use mbconv_nets::NetworkOptions;
 use mbconv_nets::weights::Precision;
 use mbconv_train::finetune::load_body;
 use mbconv_train::import::{ImportError, ImportOptions, Loaded, load_weights};
@@ -313,7 +313,7 @@ fn weights_without_a_usable_classifier_give_a_body() {
         let options = ImportOptions { without_classifier: true, ..ImportOptions::default() };
         let loaded = load_weights(&path, &options, &Device::default()).unwrap();
         assert!(loaded.without_classifier && loaded.origin.contains("without"), "{}", loaded.origin);
-        let network = ArchitectureOptions::new("mobilenet_v2_0.35", 3).architecture().unwrap().init(&Device::default());
+        let network = NetworkOptions::new("mobilenet_v2_0.35", 3).architecture().unwrap().init(&Device::default());
         let classes = ["class_0", "b", "c"].map(String::from);
         let (_, told) = load_body(network, "mobilenet_v2_0.35", &classes, &path, None).unwrap();
         assert!(told.iter().any(|line| line == "the classifier is new, for the data's 3 classes"), "{told:?}");
@@ -339,7 +339,7 @@ fn one_output_is_a_sigmoid() {
     let found = logits(&loaded.model);
     assert_eq!(found, [0.0, all[0], 0.0, all[10]]);
     let (named, note) = loaded.model.with_classes(vec!["no".into(), "yes".into()]).unwrap();
-    assert_eq!((note, named.card.architecture.classes, logits(&named)), (None, 2, found));
+    assert_eq!((note, named.card.architecture.num_classes, logits(&named)), (None, 2, found));
 }
 
 #[test]
@@ -591,7 +591,7 @@ fn another_number_of_classes_or_channels_is_said_aloud() {
     assert_eq!(logits(&renamed), before);
     let (fewer, note) = renamed.with_classes(names(4)).unwrap();
     assert_eq!(note.unwrap(), "the classifier is new, for 4 classes instead of 10: train it");
-    assert_eq!((fewer.card.architecture.classes, logits(&fewer).len()), (4, 8));
+    assert_eq!((fewer.card.architecture.num_classes, logits(&fewer).len()), (4, 8));
     let (grey, note) = fewer.with_input_channels(1).unwrap();
     assert_eq!(note.unwrap(), "the stem's weights are summed, for 1 input channel instead of 3");
     assert_eq!(grey.network.stem.weight.dims()[1], 1);
@@ -711,7 +711,7 @@ fn a_recipe_decides_what_its_weights_leave_open() {
     let fixture = Fixture { file: "weights".into(), ..fixture("timm_tf_efficientnet") };
     let folder = tempfile::tempdir().unwrap();
     let path = fixture.write(folder.path(), |_| ());
-    let mut options = ArchitectureOptions::new("tf_efficientnet_b0", 3);
+    let mut options = NetworkOptions::new("tf_efficientnet_b0", 3);
     options.input_channels = 1;
     let network = options.architecture().unwrap().init(&Device::default());
     let classes = ["a", "b", "c"].map(String::from);

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use interpreter::{Value, run};
 use mbconv_nets::layout::Role;
 use mbconv_nets::weights::{Precision, load_state_dict, state_dict};
-use mbconv_nets::{ArchitectureOptions, Network, Strides};
+use mbconv_nets::{Network, NetworkOptions, Strides};
 use mbconv_train::data::Preprocess;
 use mbconv_train::onnx::proto::{self, FLOAT, FLOAT16, Size, UINT8};
 use mbconv_train::onnx::{OPSET, OnnxError, OnnxOptions, to_onnx};
@@ -24,7 +24,7 @@ const IMAGES: usize = 2;
 fn model(name: &str, strides: Strides) -> (Network, ModelCard) {
     let device = Device::default();
     device.seed(11);
-    let mut options = ArchitectureOptions::new(name, 5);
+    let mut options = NetworkOptions::new(name, 5);
     options.strides = strides;
     let network = options.architecture().unwrap().init(&device);
     let state = state_dict(&network).into_iter().map(|(info, data)| {
@@ -235,7 +235,7 @@ fn unsupported_options_and_values_are_rejected() {
     assert_eq!(error(&steep, Precision::F16, false), OnnxError::Value { path: "stem.weight".into() });
     assert!(to_onnx(&steep, &card, OnnxOptions::default()).is_ok());
 
-    let mut options = ArchitectureOptions::new("mobilenet_v2_0.1", 5);
+    let mut options = NetworkOptions::new("mobilenet_v2_0.1", 5);
     options.input_channels = 4;
     let depth = options.architecture().unwrap().init(&Device::default());
     assert_eq!(error(&depth, Precision::F32, true), OnnxError::Channels(4));

@@ -1,7 +1,7 @@
 //! `mbconv draw`
 
 use mbconv_hub::PRETRAINED;
-use mbconv_nets::{ArchitectureOptions, Summary};
+use mbconv_nets::{NetworkOptions, Summary};
 use mbconv_train::files::write_atomically;
 use mbconv_train::report::{Chart, Label, Scale, Series, Unit, stage_diagram};
 
@@ -74,7 +74,7 @@ fn chart() -> Result<String, Failure> {
         for weights in weights {
             let Some(row) = PRETRAINED.iter().find(|row| row.name == *weights) else { continue };
             let (Some(top1), Some(name)) = (row.top1, architecture_of(row.name)) else { continue };
-            let architecture = ArchitectureOptions::new(&name, 1000).architecture()?;
+            let architecture = NetworkOptions::new(&name, 1000).architecture()?;
             let macs = Summary::new(&architecture, row.resolution)?.macs;
             let point = (macs as f64 / 1e9, top1 / 100.0);
             labels.push(Label { at: point, text: short_name(&name), below: !series.is_empty() });
@@ -126,7 +126,7 @@ mod tests {
             let row = PRETRAINED.iter().find(|row| row.name == *weights);
             assert!(row.is_some_and(|row| row.top1.is_some()), "{weights}");
             let name = architecture_of(weights).unwrap();
-            assert!(ArchitectureOptions::new(&name, 1000).architecture().is_ok(), "{name}");
+            assert!(NetworkOptions::new(&name, 1000).architecture().is_ok(), "{name}");
         }
     }
 }

@@ -69,7 +69,7 @@ fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
     let mut json = json!({
         "name": subject.options.name,
         "family": architecture.family,
-        "classes": architecture.classes,
+        "classes": architecture.num_classes,
         "input_channels": architecture.input_channels,
         "width": architecture.width,
         "depth": architecture.depth,
@@ -106,7 +106,7 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
     let strides: Vec<String> = architecture.strides().iter().map(usize::to_string).collect();
     row("architecture", subject.options.title());
     row("family", architecture.family.to_string());
-    row("classes", architecture.classes.to_string());
+    row("classes", architecture.num_classes.to_string());
     if architecture.input_channels != 3 {
         row("channels", architecture.input_channels.to_string());
     }

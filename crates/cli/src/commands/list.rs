@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use mbconv_hub::PRETRAINED;
 use mbconv_nets::registry::{NAMES, TENSORFLOW};
-use mbconv_nets::{ArchitectureOptions, Summary};
+use mbconv_nets::{NetworkOptions, Summary};
 use serde_json::json;
 
 use super::{print_json, print_text};
@@ -52,7 +52,7 @@ fn architectures(as_json: bool) -> Result<(), Failure> {
             last = family(name);
             let _ = writeln!(text, "\n{last}");
         }
-        let architecture = ArchitectureOptions::new(name, 1000).architecture()?;
+        let architecture = NetworkOptions::new(name, 1000).architecture()?;
         let summary = Summary::new(&architecture, architecture.resolution)?;
         let (parameters, macs, resolution) = (summary.parameters, summary.macs, architecture.resolution);
         rows.push(json!({ "name": name, "family": family(name), "parameters": parameters, "macs": macs, "resolution": resolution }));

@@ -65,7 +65,7 @@ impl Plan {
         let given = args.run.as_ref().or(args.recipe.as_ref());
         let mut template = given.map(|path| RecipeFile::read(path, &args.overrides)).transpose()?;
         let of_template =
-            |template: &RecipeFile| (template.model.options(crate::subject::CLASSES), template.input.size);
+            |template: &RecipeFile| (template.model.with_classes(crate::subject::CLASSES), template.input.size);
         let (mut options, side) = match (&args.base, &template, &args.run) {
             // The network that the proxy recipe is for.
             (None, Some(template), Some(_)) => {
@@ -88,7 +88,7 @@ impl Plan {
         };
         // What is wrong with a template should not wait for the first network.
         Recipe::try_from(template.clone())?;
-        options.classes = args.classes.unwrap_or(options.classes);
+        options.num_classes = args.classes.unwrap_or(options.num_classes);
         Ok(Self { base: Base::new(options, args.input_size.or(side), args.side_step)?, template })
     }
 
@@ -178,7 +178,7 @@ impl Plan {
     }
 
     fn notes(&self, args: &Scale) -> String {
-        let classes = self.base.scaled(Factors::NONE).map_or(0, |scaled| scaled.options.classes);
+        let classes = self.base.scaled(Factors::NONE).map_or(0, |scaled| scaled.options.num_classes);
         let written = match &args.out {
             Some(out) => format!("recipes in {}", out.display()),
             None => "--out DIR writes recipes".into(),
@@ -325,7 +325,7 @@ impl Plan {
             "resolution": scaled.resolution,
             "dropout": scaled.options.dropout,
             "drop_path": scaled.options.drop_path,
-            "classes": scaled.options.classes,
+            "classes": scaled.options.num_classes,
             "parameters": scaled.summary.parameters,
             "size_bytes": scaled.summary.size_bytes,
             "macs": scaled.summary.macs,

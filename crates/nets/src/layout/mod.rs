@@ -1,11 +1,11 @@
-//! Every tensor of an architecture: where it lives in [`Network`](crate::Network), what other projects call it, its
-//! shape. Computed, not allocated; counting, saving, loading and exporting all read this one list.
+//! The list of an architecture's tensors: path in [`Network`](crate::Network), key in other projects'
+//! state dictionaries, and shape. The list is computed without allocating a tensor; counting, saving,
+//! loading and exporting use it.
 //!
-//! What differs between projects is one table a file: [`Layout`] names them, and each gives the two keys of a layer. What
-//! the home's own network of a name computes otherwise is in `home`.
+//! Each [`Layout`] is a file with a table of keys. `conventions` compares padding, epsilon and strides.
 
+mod conventions;
 mod flat;
-mod home;
 mod hugging_face;
 mod lukemelas;
 mod timm;
@@ -14,28 +14,28 @@ mod torchvision;
 use crate::architecture::Block;
 use crate::{Architecture, Family};
 
-/// Whose keys a state dictionary has.
+/// The project whose keys a state dictionary has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// `features.0.0.weight`: torchvision's, and that of mbconv's own files.
+    /// `features.0.0.weight`: torchvision, and mbconv's own files.
     Torchvision,
-    /// `conv_stem.weight`: timm's.
+    /// `conv_stem.weight`: timm.
     Timm,
-    /// `_conv_stem.weight`: that of lukemelas/EfficientNet-PyTorch.
+    /// `_conv_stem.weight`: lukemelas/EfficientNet-PyTorch.
     Lukemelas,
-    /// `mobilenet_v2.conv_stem.first_conv.convolution.weight`, `efficientnet.embeddings.convolution.weight`: that of Hugging
-    /// Face transformers.
+    /// `mobilenet_v2.conv_stem.first_conv.convolution.weight`, `efficientnet.embeddings.convolution.weight`:
+    /// Hugging Face transformers.
     HuggingFace,
-    /// `features.0.0.weight` and `conv.0.weight`: that of d-li14/mobilenetv2.pytorch, whose blocks number every layer.
+    /// `features.0.0.weight` and `conv.0.weight`: d-li14/mobilenetv2.pytorch, which numbers the layers of a block.
     Flat,
 }
 
-/// What a tensor of a state dictionary is.
+/// The role of a tensor in a state dictionary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Trained, and decayed by default.
+    /// Trained, with weight decay by default.
     Weight,
-    /// Trained, not decayed by default: biases and batch-norm's weight and bias.
+    /// Trained, without weight decay by default: biases, and batch-norm's γ and β.
     NormOrBias,
     /// A running statistic.
     Statistic,
@@ -44,29 +44,29 @@ pub enum Role {
 /// One tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
-    /// Path in the Burn module, as module visitors see it.
+    /// Path in the Burn module, as module visitors report it.
     pub path: String,
-    /// Key in the state dictionary of the [`Layout`] that was asked for.
+    /// Key in the state dictionary.
     pub key: String,
-    /// Shape, the same in both.
+    /// Shape.
     pub shape: Vec<usize>,
     /// Role.
     pub role: Role,
 }
 
 impl TensorInfo {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 }
 
-/// A layer that has tensors.
+/// A layer with tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Layer<'a> {
     /// 3×3 convolution from the image, with batch-norm.
     Stem,
-    /// A layer of the block of this index.
+    /// A layer of the block with this index.
     Block(usize, &'a Block, Part),
     /// 1×1 convolution to the features, with batch-norm.
     Head,
@@ -77,7 +77,7 @@ enum Layer<'a> {
 /// A layer of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// Expansion with batch-norm, 1×1 or fused k×k; only where [`Block::expands`].
+    /// Expansion with batch-norm, 1×1 or fused k×k; only if [`Block::expands`].
     Expand,
     /// k×k depthwise convolution with batch-norm; not in fused blocks.
     Depthwise,
@@ -89,14 +89,14 @@ enum Part {
     Project,
 }
 
-/// What precedes `.weight` in the keys of a layer and of its batch-norm; the latter is unused where there is none.
+/// Prefixes of `.weight` in the keys of a layer and of its batch-norm; the second is unused for layers without one.
 type Keys = [String; 2];
 
 impl Layout {
     /// Every layout.
     pub const ALL: [Self; 5] = [Self::Torchvision, Self::Timm, Self::Lukemelas, Self::HuggingFace, Self::Flat];
 
-    /// The layout's table.
+    /// Looks a layer up in the layout's table.
     fn keys(self, architecture: &Architecture, layer: Layer) -> Keys {
         match self {
             Self::Torchvision => torchvision::keys(architecture, layer),
@@ -107,21 +107,21 @@ impl Layout {
         }
     }
 
-    /// Returns whether the layout's home has networks like `architecture`.
+    /// Returns whether the project has networks like `architecture`.
     pub fn holds(self, architecture: &Architecture) -> bool {
         let mobilenet = architecture.family == Family::MobileNetV2;
         let squeezes = architecture.blocks.iter().all(|block| block.squeeze.is_some());
         let fused = architecture.blocks.iter().any(|block| block.fused);
         match self {
             Self::Torchvision | Self::Timm => true,
-            // `efficientnet-lite-pytorch` keeps the keys and leaves squeeze-excitation out.
+            // `efficientnet-lite-pytorch` has the same keys without squeeze-excitation.
             Self::Lukemelas => !mobilenet && !fused,
             Self::HuggingFace => mobilenet || squeezes,
             Self::Flat => mobilenet,
         }
     }
 
-    /// All tensors with this layout's keys, in the order in which data flows, without `num_batches_tracked`.
+    /// Lists all tensors with this layout's keys, in forward order, without `num_batches_tracked`.
     pub fn tensors(self, architecture: &Architecture) -> Vec<TensorInfo> {
         let mut list = Tensors { keys: |layer| self.keys(architecture, layer), list: Vec::new() };
         list.conv_norm("stem", Layer::Stem, [architecture.stem, architecture.input_channels, 3, 3]);
@@ -130,18 +130,18 @@ impl Layout {
         }
         let features = architecture.blocks.last().map_or(architecture.stem, |block| block.output);
         list.conv_norm("head", Layer::Head, [architecture.head, features, 1, 1]);
-        list.weight_and_bias("classifier", Layer::Classifier, &[architecture.classes, architecture.head]);
+        list.weight_and_bias("classifier", Layer::Classifier, &[architecture.num_classes, architecture.head]);
         list.list
     }
 
-    /// The layout in which a state dictionary with these keys holds `architecture`, if its head says so.
+    /// Finds the layout of a state dictionary of `architecture` by the key of the head.
     pub fn detect(architecture: &Architecture, has_key: impl Fn(&str) -> bool) -> Option<Self> {
         let layouts = Self::ALL.into_iter().filter(|layout| layout.holds(architecture));
         layouts.into_iter().find(|layout| has_key(&format!("{}.weight", layout.keys(architecture, Layer::Head)[0])))
     }
 }
 
-/// All tensors with torchvision's keys, in its order, without `num_batches_tracked`.
+/// Lists all tensors with torchvision's keys, in forward order, without `num_batches_tracked`.
 pub fn tensors(architecture: &Architecture) -> Vec<TensorInfo> {
     Layout::Torchvision.tensors(architecture)
 }
@@ -166,13 +166,13 @@ impl<'a, K: Fn(Layer<'a>) -> Keys> Tensors<K> {
     fn conv_norm(&mut self, path: &str, layer: Layer<'a>, shape: [usize; 4]) {
         let [conv, norm] = (self.keys)(layer);
         self.push(format!("{path}.weight"), format!("{conv}.weight"), &shape, Role::Weight);
-        for (name, role) in [
-            ("weight", Role::NormOrBias),
-            ("bias", Role::NormOrBias),
-            ("running_mean", Role::Statistic),
-            ("running_var", Role::Statistic),
+        for (name, theirs, role) in [
+            ("gamma", "weight", Role::NormOrBias),
+            ("beta", "bias", Role::NormOrBias),
+            ("running_mean", "running_mean", Role::Statistic),
+            ("running_var", "running_var", Role::Statistic),
         ] {
-            self.push(format!("{path}.norm.{name}"), format!("{norm}.{name}"), &shape[..1], role);
+            self.push(format!("{path}.norm.{name}"), format!("{norm}.{theirs}"), &shape[..1], role);
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::efficientnet::Variant;
     use crate::registry::NAMES;
-    use crate::{ArchitectureOptions, EfficientNetConfig, MobileNetV2Config};
+    use crate::{EfficientNetConfig, MobileNetV2Config, NetworkOptions};
 
     #[derive(Default)]
     struct Paths {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_exactly_the_modules_tensors() {
+    fn listed_tensors_are_exactly_those_of_the_module() {
         let device = Device::default();
         for architecture in [
             MobileNetV2Config::new(7).with_width(0.25).architecture().unwrap(),
@@ -243,8 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn every_layout_is_one_to_one() {
-        for architecture in NAMES.map(|name| ArchitectureOptions::new(name, 7).architecture().unwrap()) {
+    fn keys_of_every_layout_are_unique() {
+        for architecture in NAMES.map(|name| NetworkOptions::new(name, 7).architecture().unwrap()) {
             let own = tensors(&architecture);
             for layout in Layout::ALL.into_iter().filter(|layout| layout.holds(&architecture)) {
                 let list = layout.tensors(&architecture);

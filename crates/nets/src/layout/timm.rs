@@ -38,16 +38,16 @@ mod tests {
         let efficientnet = EfficientNetConfig::b0(10).architecture().unwrap();
         // Path in this crate, key in timm.
         for (architecture, path, key) in [
-            (&mobilenet, "stem.norm.bias", "bn1.bias"),
+            (&mobilenet, "stem.norm.beta", "bn1.bias"),
             (&mobilenet, "blocks.0.depthwise.norm.running_var", "blocks.0.0.bn1.running_var"),
             (&mobilenet, "blocks.0.project.weight", "blocks.0.0.conv_pw.weight"),
             (&mobilenet, "blocks.2.expand.weight", "blocks.1.1.conv_pw.weight"),
-            (&mobilenet, "blocks.16.depthwise.norm.weight", "blocks.6.0.bn2.weight"),
+            (&mobilenet, "blocks.16.depthwise.norm.gamma", "blocks.6.0.bn2.weight"),
             (&mobilenet, "head.norm.running_mean", "bn2.running_mean"),
             (&mobilenet, "classifier.bias", "classifier.bias"),
             (&efficientnet, "blocks.0.squeeze_excitation.reduce.weight", "blocks.0.0.se.conv_reduce.weight"),
             (&efficientnet, "blocks.15.squeeze_excitation.expand.bias", "blocks.6.0.se.conv_expand.bias"),
-            (&efficientnet, "blocks.15.project.norm.bias", "blocks.6.0.bn3.bias"),
+            (&efficientnet, "blocks.15.project.norm.beta", "blocks.6.0.bn3.bias"),
         ] {
             let tensors = Layout::Timm.tensors(architecture);
             let found = tensors.iter().find(|tensor| tensor.path == path).map(|tensor| tensor.key.as_str());

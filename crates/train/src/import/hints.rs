@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use mbconv_nets::ArchitectureOptions;
+use mbconv_nets::NetworkOptions;
 use mbconv_nets::registry::TENSORFLOW;
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ impl Transformers {
     ///
     /// # Errors
     /// Key and value of an unsupported setting.
-    pub fn apply(&self, options: &mut ArchitectureOptions) -> Result<Vec<String>, String> {
+    pub fn apply(&self, options: &mut NetworkOptions) -> Result<Vec<String>, String> {
         let config = &self.config;
         let activations: &[&str] = if self.kind == "mobilenet_v2" { &["relu6"] } else { &["swish", "silu"] };
         let expected = [
@@ -88,12 +88,12 @@ impl Transformers {
         }
         let epsilon = config["layer_norm_eps"].as_f64().or_else(|| config["batch_norm_eps"].as_f64());
         if config["tf_padding"].as_bool() == Some(false) {
-            let usual = options.architecture().ok().map(|network| network.norm_epsilon);
+            let usual = options.architecture().ok().map(|network| network.layer_options.norm_epsilon);
             options.name = options.name.trim_start_matches(TENSORFLOW).into();
             options.norm_epsilon = usual;
         }
         if let Some(epsilon) = epsilon.filter(|epsilon| (0.0..1.0).contains(epsilon)) {
-            let differs = options.architecture().is_ok_and(|network| network.norm_epsilon != epsilon);
+            let differs = options.architecture().is_ok_and(|network| network.layer_options.norm_epsilon != epsilon);
             options.norm_epsilon = if differs { Some(epsilon) } else { options.norm_epsilon };
         }
         let several = config["problem_type"].as_str() == Some("multi_label_classification");

@@ -18,7 +18,7 @@
 //! )?;
 //! println!("{}", loaded.origin);
 //! let (model, note) = loaded.model.with_classes(vec!["cat".into(), "dog".into()])?;
-//! assert_eq!(model.network.architecture().classes, 2);
+//! assert_eq!(model.network.architecture().num_classes, 2);
 //! println!("{}", note.unwrap_or_default());
 //! # Ok(())
 //! # }
@@ -38,7 +38,7 @@ use burn::tensor::{Device, TensorData};
 use mbconv_nets::detect::{DetectError, Detected, Shapes, detect};
 use mbconv_nets::layout::TensorInfo;
 use mbconv_nets::weights::{WeightsError, adapt, load_state_dict, state_dict};
-use mbconv_nets::{Architecture, ArchitectureOptions, Layout, Network};
+use mbconv_nets::{Architecture, Layout, Network, NetworkOptions};
 
 use crate::data::Preprocess;
 use crate::model_file::{Model, ModelCard, ModelError, resolve};
@@ -386,11 +386,11 @@ pub fn from_bytes(
     let mut lines = vec![origin(layout, &found.options, &file, &preprocess, preset)];
     lines.extend(ignored(&file));
     lines.append(&mut notes);
-    let classes = hints.classes.filter(|names| names.len() == architecture.classes && !without_classifier);
-    let classes = classes.unwrap_or_else(|| class_names(architecture.classes));
+    let classes = hints.classes.filter(|names| names.len() == architecture.num_classes && !without_classifier);
+    let classes = classes.unwrap_or_else(|| class_names(architecture.num_classes));
     let card = ModelCard::new(found.options, classes, preprocess);
     let mut model = Model { card, network, path: path.into() };
-    if architecture.classes == 1 && !without_classifier {
+    if architecture.num_classes == 1 && !without_classifier {
         model = model.with_two_outputs().map_err(|source| ImportError::Weights { path: shown(), source })?;
         lines.push(
             "note: one output is taken for a sigmoid: class 0 is the negative class and class 1 the positive one \
@@ -436,7 +436,7 @@ impl Model {
         if before == classes.len() {
             return Ok((Self { card: ModelCard { classes, ..self.card }, ..self }, None));
         }
-        let options = ArchitectureOptions { classes: classes.len(), ..self.card.architecture.clone() };
+        let options = NetworkOptions { num_classes: classes.len(), ..self.card.architecture.clone() };
         let model = self.adapted(options)?;
         let note = format!("the classifier is new, for {} classes instead of {before}: train it", classes.len());
         Ok((Self { card: ModelCard { classes, ..model.card }, ..model }, Some(note)))
@@ -451,7 +451,7 @@ impl Model {
         if before == input_channels {
             return Ok((self, None));
         }
-        let options = ArchitectureOptions { input_channels, ..self.card.architecture.clone() };
+        let options = NetworkOptions { input_channels, ..self.card.architecture.clone() };
         let mut model = self.adapted(options)?;
         model.card.preprocess = model.card.preprocess.with_channels(input_channels);
         let (how, channels) =
@@ -463,8 +463,8 @@ impl Model {
     /// Prepends an output of 0 to the only output: the softmax of both equals the sigmoid of the
     /// original one.
     fn with_two_outputs(self) -> Result<Self, WeightsError> {
-        let options = ArchitectureOptions { classes: 2, ..self.card.architecture };
-        let architecture = Architecture { classes: 2, ..self.network.architecture().clone() };
+        let options = NetworkOptions { num_classes: 2, ..self.card.architecture };
+        let architecture = Architecture { num_classes: 2, ..self.network.architecture().clone() };
         let state = state_dict(&self.network).into_iter().map(|(info, data)| {
             let data = match info.path.starts_with("classifier.") {
                 true => {
@@ -483,7 +483,7 @@ impl Model {
         Ok(Self { card: ModelCard { architecture: options, classes, ..self.card }, network, path: self.path })
     }
 
-    fn adapted(self, options: ArchitectureOptions) -> Result<Self, ModelError> {
+    fn adapted(self, options: NetworkOptions) -> Result<Self, ModelError> {
         let path = || self.path.display().to_string();
         let architecture =
             options.architecture().map_err(|error| ModelError::Card { path: path(), message: error.to_string() })?;
@@ -521,13 +521,7 @@ fn class_names(count: usize) -> Vec<String> {
     }
 }
 
-fn origin(
-    layout: Layout,
-    options: &ArchitectureOptions,
-    file: &StateFile,
-    preprocess: &Preprocess,
-    preset: &str,
-) -> String {
+fn origin(layout: Layout, options: &NetworkOptions, file: &StateFile, preprocess: &Preprocess, preset: &str) -> String {
     let source = match layout {
         Layout::Torchvision => "torchvision's",
         Layout::Timm => "timm's",
@@ -535,7 +529,7 @@ fn origin(
         Layout::HuggingFace => "Hugging Face transformers'",
         Layout::Flat => "d-li14/mobilenetv2.pytorch's",
     };
-    let ArchitectureOptions { name, classes, .. } = options;
+    let NetworkOptions { name, num_classes, .. } = options;
     let holder = file.holder.as_ref().map(|holder| format!(" (`{holder}` of a checkpoint)")).unwrap_or_default();
     let below = file.found.as_ref().map(|found| found.prefix.as_str()).filter(|prefix| !prefix.is_empty());
     let below = below.map(|prefix| format!(", below `{prefix}`")).unwrap_or_default();
@@ -547,7 +541,7 @@ fn origin(
         }
         Some(Classifier::Usual) | None => String::new(),
     };
-    let with = if head.starts_with(", without") { String::new() } else { format!(" with {classes} classes") };
+    let with = if head.starts_with(", without") { String::new() } else { format!(" with {num_classes} classes") };
     format!("{name}{with} in {source} layout{holder}{below}{head}; preprocessing {preset}: {preprocess}")
 }
 

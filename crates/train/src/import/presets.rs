@@ -2,7 +2,7 @@
 //! preprocessing.
 
 use mbconv_nets::registry::TENSORFLOW;
-use mbconv_nets::{ArchitectureOptions, Layout};
+use mbconv_nets::{Layout, NetworkOptions};
 
 use crate::data::{CropRounding, Interpolation, Preprocess, ResizeMode};
 
@@ -119,7 +119,7 @@ pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preproc
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conventions {
     /// The network with the source's padding and batch-norm constants.
-    pub options: ArchitectureOptions,
+    pub options: NetworkOptions,
     /// Name of the preprocessing preset.
     pub preset: &'static str,
 }
@@ -127,7 +127,7 @@ pub struct Conventions {
 /// Returns the conventions of weights from the layout, the detected network and the file stem;
 /// `named` if the user specified the network. Returns `None` if timm has both the network and a
 /// `tf_` variant and neither name decides.
-pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str, named: bool) -> Option<Conventions> {
+pub fn conventions(layout: Layout, mut options: NetworkOptions, stem: &str, named: bool) -> Option<Conventions> {
     let stem = stem.to_ascii_lowercase();
     let adversarial =
         ["_ap-", "_ap_", ".ap_", "adv-", "advprop"].iter().any(|mark| stem.contains(mark)) || stem.ends_with("_ap");
@@ -158,7 +158,9 @@ pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str,
     if layout == Layout::Timm && !tensorflow {
         // timm's own networks use PyTorch's batch-norm defaults, even for B5 and larger.
         let published = options.architecture().ok();
-        let differs = published.is_some_and(|network| (network.norm_epsilon, network.norm_momentum) != (1e-5, 0.1));
+        let differs = published.is_some_and(|network| {
+            (network.layer_options.norm_epsilon, network.layer_options.norm_momentum) != (1e-5, 0.1)
+        });
         if differs {
             (options.norm_epsilon, options.norm_momentum) = (Some(1e-5), Some(0.1));
         }
@@ -187,7 +189,7 @@ pub fn conventions(layout: Layout, mut options: ArchitectureOptions, stem: &str,
 /// Returns this program's name of a network named as in timm or torchvision:
 /// `mobilenetv2_100.ra_in1k`, `tf_efficientnet_b0.ns_jft_in1k`, `efficientnet-b0`.
 pub fn canonical_name(name: &str) -> String {
-    let known = |name: &str| ArchitectureOptions::new(name, 1).architecture().is_ok();
+    let known = |name: &str| NetworkOptions::new(name, 1).architecture().is_ok();
     if known(name) {
         return name.into();
     }
@@ -213,7 +215,7 @@ mod tests {
     use super::*;
 
     fn found(layout: Layout, name: &str, stem: &str) -> Option<(String, Option<f64>, &'static str)> {
-        let conventions = conventions(layout, ArchitectureOptions::new(name, 1000), stem, false)?;
+        let conventions = conventions(layout, NetworkOptions::new(name, 1000), stem, false)?;
         Some((conventions.options.name, conventions.options.norm_epsilon, conventions.preset))
     }
 
@@ -291,7 +293,7 @@ mod tests {
             (Layout::Timm, "tf_efficientnet_b0", "tf_efficientnet_b0"),
             (Layout::Torchvision, "tf_efficientnet_b0", "tf_efficientnet_b0"),
         ] {
-            let found = conventions(layout, ArchitectureOptions::new(name, 1000), "weights", true).unwrap();
+            let found = conventions(layout, NetworkOptions::new(name, 1000), "weights", true).unwrap();
             assert_eq!(found.options.name, expected, "{layout:?} {name}");
             assert_eq!((found.options.norm_epsilon, found.options.norm_momentum), (None, None));
         }

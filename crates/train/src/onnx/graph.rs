@@ -2,7 +2,7 @@
 
 use half::f16;
 use mbconv_nets::Activation;
-use mbconv_nets::folded::{Block, Gate, Kind, Layer, Stage};
+use mbconv_nets::inference::{Block, Gate, Kind, Layer, Stage};
 use mbconv_nets::weights::Precision;
 
 use super::OnnxError;
@@ -205,7 +205,7 @@ pub(super) fn element(precision: Precision) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use mbconv_nets::folded::Padding;
+    use mbconv_nets::inference::Padding;
 
     use super::*;
 

@@ -8,7 +8,7 @@
 //! | output, with softmax | `probabilities` | f32 | `[batch, classes]` |
 //!
 //! `batch` is any number; H and W are the crop size. Batch-norm is folded into the convolutions, as
-//! for prediction ([`mbconv_nets::folded`]). An f16 model computes in f16 but has f32 inputs and
+//! for prediction ([`mbconv_nets::inference`]). An f16 model computes in f16 but has f32 inputs and
 //! outputs, so that the same code runs either file.
 //!
 //! The metadata contain, as JSON, `class_names`, `preprocess` (as in the model file) and the whole
@@ -18,7 +18,7 @@ mod graph;
 pub mod proto;
 
 use mbconv_nets::Network;
-use mbconv_nets::folded::fold;
+use mbconv_nets::inference::fold;
 use mbconv_nets::weights::Precision;
 use prost::Message;
 use serde::Serialize;
@@ -119,7 +119,7 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
     } else {
         ("logits", "one number a class, before softmax")
     };
-    let output = value(name, FLOAT, &[architecture.classes], document);
+    let output = value(name, FLOAT, &[architecture.num_classes], document);
     // Renames the last operator's output to the documented name.
     for value in graph.nodes.iter_mut().flat_map(|node| &mut node.output).filter(|value| **value == x) {
         *value = name.into();

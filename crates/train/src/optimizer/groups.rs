@@ -81,6 +81,6 @@ mod tests {
         {
             assert!((factor_of(path) - 0.5 * 0.8f64.powi(distance)).abs() < 1e-12, "{path}");
         }
-        assert!((factor_of("stem.norm.bias") - 0.5 * 0.8f64.powi(9)).abs() < 1e-12);
+        assert!((factor_of("stem.norm.beta") - 0.5 * 0.8f64.powi(9)).abs() < 1e-12);
     }
 }

@@ -24,6 +24,8 @@ pub fn fresh_network(architecture: &Architecture, seed: u64, device: &Device) ->
 
 /// Returns the FNV-1a hash of a parameter's path as its id.
 pub(super) fn stable_id(path: &str) -> ParamId {
+    // Checkpoints were first written when γ and β had PyTorch's names.
+    let path = path.replace(".norm.gamma", ".norm.weight").replace(".norm.beta", ".norm.bias");
     let hash = path
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));

@@ -272,7 +272,7 @@ mod tests {
         let network = config.init(network.architecture()).step(0.5, network, gradients);
         let after = read(network.classifier.weight.val().into_data());
         assert!(before.iter().zip(&after).all(|(b, a)| (b * 0.95 - a).abs() < 1e-7));
-        assert!(read(network.stem.norm.weight.val().into_data()).iter().all(|&w| w == 1.0));
+        assert!(read(network.stem.norm.gamma.val().into_data()).iter().all(|&w| w == 1.0));
     }
 
     /// Every optimizer fits a small network to eight random images, and continues from a saved

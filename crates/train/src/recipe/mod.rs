@@ -18,7 +18,7 @@ mod setting;
 
 use std::path::Path;
 
-use mbconv_nets::Architecture;
+use mbconv_nets::{Architecture, NetworkOptions};
 use serde::{Deserialize, Serialize};
 
 pub use self::checkpoint::CheckpointConfig;
@@ -30,7 +30,7 @@ pub(crate) use self::input::MAX_SIDE;
 pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
 pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};
 pub use self::mix::{MixConfig, MixMode};
-pub use self::model::{ModelConfig, TableSource, is_table, read_table};
+pub use self::model::{is_table, read_table};
 pub use self::resume::RESUMABLE;
 pub(crate) use self::resume::{Change, changes};
 use crate::data::augment::{AugmentConfig, AugmentOn, Augmentation};
@@ -84,7 +84,7 @@ pub struct RecipeFile {
     #[serde(default)]
     pub sampling: Sampling,
     /// The network.
-    pub model: ModelConfig,
+    pub model: NetworkOptions,
     /// The data set and how to read it.
     #[serde(default)]
     pub data: DataConfig,
@@ -144,7 +144,7 @@ impl RecipeFile {
     /// Returns an error with the key if the text, an override or the stage table is invalid.
     pub fn parse(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let mut file = Self::parse_text(text, path, overrides)?;
-        file.model.load_table(Path::new(path).parent().unwrap_or(Path::new("")))?;
+        model::load_table(&mut file.model, Path::new(path).parent().unwrap_or(Path::new("")))?;
         Ok(file)
     }
 
@@ -222,10 +222,13 @@ impl TryFrom<RecipeFile> for Recipe {
         file.checkpoint.check()?;
         let named = !file.model.name.is_empty() || file.model.table.is_some();
         ensure(named, "model.name", "missing", "an architecture's name, or model.table a stage table")?;
+        let (classes, resolution) = (file.model.num_classes, file.model.resolution);
+        ensure(classes == 0, "model.classes", classes, "left out: the number of classes is the data's")?;
+        ensure(resolution.is_none(), "model.resolution", format!("{resolution:?}"), "left out: set input.size")?;
         // The number of classes does not affect whether the network can be built.
         let channels = file.model.input_channels;
         ensure(matches!(channels, 1 | 3), "model.input_channels", channels, "3 for colour or 1 for grey")?;
-        let architecture = file.model.options(2).architecture()?;
+        let architecture = file.model.with_classes(2).architecture()?;
         if file.model.table.is_some() {
             architecture.check_side(input.size)?;
         }
@@ -249,7 +252,7 @@ impl Recipe {
     /// # Errors
     /// Returns an error if `classes` is 0. Other errors were found when the recipe was checked.
     pub fn architecture(&self, classes: usize) -> Result<Architecture, RecipeError> {
-        Ok(self.model.options(classes).architecture()?)
+        Ok(self.model.with_classes(classes).architecture()?)
     }
 
     /// Returns the transform of training images.
@@ -403,7 +406,7 @@ mod tests {
             RecipeFile::read(&recipe, &overrides).and_then(Recipe::try_from)
         };
         let beside = read(&[]).unwrap();
-        assert_eq!(beside.model.options(3).name, "pocket");
+        assert_eq!(beside.model.with_classes(3).name, "pocket");
         assert_eq!(beside.architecture(3).unwrap().strides(), [1, 1, 1]);
         // The recipe saved with a run contains the stage table.
         std::fs::remove_file(folder.path().join("pocket.toml")).unwrap();

@@ -156,7 +156,7 @@ fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
         0,
         cost(&|name| name == "head"),
     ));
-    let classes = architecture.classes;
+    let classes = architecture.num_classes;
     let lines = vec!["pooled, linear".into(), format!("{classes} classes")];
     columns.push(column("classifier", lines, vec![wide(classes)], 1, 0, cost(&|name| name == "classifier")));
     columns
@@ -168,7 +168,7 @@ fn stride(stride: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mbconv_nets::ArchitectureOptions;
+    use mbconv_nets::NetworkOptions;
     use mbconv_nets::registry::NAMES;
 
     use super::*;
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn every_block_has_a_box_and_every_share_is_counted() {
         for name in NAMES {
-            let architecture = ArchitectureOptions::new(name, 10).architecture().unwrap();
+            let architecture = NetworkOptions::new(name, 10).architecture().unwrap();
             let summary = Summary::new(&architecture, architecture.resolution).unwrap();
             let all = columns(&architecture, &summary);
             assert_eq!(all.iter().map(|column| column.boxes.len()).sum::<usize>(), architecture.blocks.len() + 3);

@@ -206,13 +206,13 @@ fn spent(base: &Base, scaled: &Scaled) -> Result<[(Dimension, f64); 3], ScaleErr
 
 #[cfg(test)]
 mod tests {
-    use mbconv_nets::ArchitectureOptions;
+    use mbconv_nets::NetworkOptions;
 
     use super::*;
     use crate::scale::SIDE_STEP;
 
     fn base(name: &str) -> Base {
-        Base::new(ArchitectureOptions::new(name, 1000), None, SIDE_STEP).unwrap()
+        Base::new(NetworkOptions::new(name, 1000), None, SIDE_STEP).unwrap()
     }
 
     fn largest(budget: Budget, name: &str, coefficients: Coefficients) -> Result<Fit, ScaleError> {

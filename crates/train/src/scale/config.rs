@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Scaled;
 use crate::optimizer::OptimizerName;
-use crate::recipe::{ModelConfig, RecipeFile};
+use crate::recipe::RecipeFile;
 
 /// Returns the default template: the ImageNet recipe of EfficientNet's authors.
 pub fn default_recipe() -> RecipeFile {
@@ -51,7 +51,7 @@ pub fn recipe_file(scaled: &Scaled, template: &RecipeFile, memory: u64) -> Recip
 /// Returns `template` with the scaled network and its image sizes.
 pub(super) fn with_network(scaled: &Scaled, template: &RecipeFile) -> RecipeFile {
     let mut file = template.clone();
-    file.model = ModelConfig::of(&scaled.options);
+    file.model = scaled.options.for_recipe();
     let from = template.input.size.max(1) as f64;
     let in_proportion = |side: usize| (side as f64 * scaled.resolution as f64 / from).round().max(1.0) as usize;
     file.input.size = scaled.resolution;
@@ -75,7 +75,7 @@ pub fn recipe_text(scaled: &Scaled, file: &RecipeFile, origin: &str) -> String {
         summary.parameters as f64 / 1e6,
         summary.macs as f64 / 1e9,
         scaled.resolution,
-        scaled.options.classes,
+        scaled.options.num_classes,
         training_bytes(scaled, file, file.batch_size) as f64 / 1e9
     );
     text.push('\n');
@@ -84,7 +84,7 @@ pub fn recipe_text(scaled: &Scaled, file: &RecipeFile, origin: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mbconv_nets::ArchitectureOptions;
+    use mbconv_nets::NetworkOptions;
 
     use super::*;
     use crate::Recipe;
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn recipes_are_ready_to_train() {
-        let base = Base::new(ArchitectureOptions::new("efficientnet_b0", 1000), None, SIDE_STEP).unwrap();
+        let base = Base::new(NetworkOptions::new("efficientnet_b0", 1000), None, SIDE_STEP).unwrap();
         let template = default_recipe();
         let mut batches = Vec::new();
         for phi in [0.0, 1.0, 2.5, 7.0] {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn where_nothing_fits_one_image_is_suggested() {
-        let base = Base::new(ArchitectureOptions::new("efficientnet_b0", 1000), None, SIDE_STEP).unwrap();
+        let base = Base::new(NetworkOptions::new("efficientnet_b0", 1000), None, SIDE_STEP).unwrap();
         let scaled = base.scaled(Coefficients::PUBLISHED.at(0.0)).unwrap();
         assert_eq!(suggested_batch(&scaled, &default_recipe(), 0), (1, 2048));
     }

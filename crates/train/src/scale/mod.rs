@@ -13,7 +13,7 @@ mod config;
 pub mod search;
 
 use mbconv_nets::efficientnet::{PUBLISHED, Published};
-use mbconv_nets::{Architecture, ArchitectureError, ArchitectureOptions, Summary};
+use mbconv_nets::{Architecture, ArchitectureError, NetworkOptions, Summary};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::config::optimizer_state;
@@ -171,7 +171,7 @@ fn ensure(holds: bool, key: &'static str, value: f64, expected: &'static str) ->
 /// The network to be scaled.
 #[derive(Clone, Debug)]
 pub struct Base {
-    options: ArchitectureOptions,
+    options: NetworkOptions,
     /// Multiplier of the base itself.
     width: f64,
     depth: f64,
@@ -186,7 +186,7 @@ pub struct Base {
 #[derive(Clone, Debug)]
 pub struct Scaled {
     /// The network.
-    pub options: ArchitectureOptions,
+    pub options: NetworkOptions,
     /// Multipliers of the base, before rounding.
     pub factors: Factors,
     /// Image size.
@@ -202,7 +202,7 @@ impl Base {
     /// # Errors
     /// An invalid network.
     pub fn new(
-        options: ArchitectureOptions,
+        options: NetworkOptions,
         resolution: Option<usize>,
         side_step: usize,
     ) -> Result<Self, ArchitectureError> {
@@ -214,7 +214,7 @@ impl Base {
 
     /// Returns the base with another number of classes.
     pub fn with_classes(mut self, classes: usize) -> Self {
-        self.options.classes = classes;
+        self.options.num_classes = classes;
         self
     }
 
@@ -240,7 +240,7 @@ impl Base {
             dropout => (dropout + DROPOUT_PER_DOUBLING * doublings).clamp(0.0, MOST_DROPOUT.max(dropout)),
         };
         let resolution = self.side(factors.resolution);
-        let options = ArchitectureOptions {
+        let options = NetworkOptions {
             width: Some(six(self.width * factors.width)),
             depth: Some(six(self.depth * factors.depth)),
             resolution: Some(resolution),
@@ -264,10 +264,10 @@ impl Base {
 
     /// Returns the published network for φ in the base's family, whose coefficients were rounded by
     /// hand.
-    pub fn published(&self, phi: f64) -> Option<(&'static Published, ArchitectureOptions)> {
+    pub fn published(&self, phi: f64) -> Option<(&'static Published, NetworkOptions)> {
         // Only for an unchanged published base, and not for the base itself.
-        let ArchitectureOptions { name, classes, input_channels, .. } = self.options.clone();
-        let unchanged = ArchitectureOptions { input_channels, ..ArchitectureOptions::new(name, classes) };
+        let NetworkOptions { name, num_classes, input_channels, .. } = self.options.clone();
+        let unchanged = NetworkOptions { input_channels, ..NetworkOptions::new(name, num_classes) };
         if self.options != unchanged || phi.fract() != 0.0 || phi < 1.0 {
             return None;
         }
@@ -282,13 +282,8 @@ impl Base {
         let published = PUBLISHED.iter().find(|published| published.suffix == suffix)?;
         let name = format!("{before}efficientnet_{suffix}");
         // Keep the dropout and batch-norm constants of the published name.
-        let options = ArchitectureOptions {
-            name,
-            dropout: None,
-            norm_epsilon: None,
-            norm_momentum: None,
-            ..self.options.clone()
-        };
+        let options =
+            NetworkOptions { name, dropout: None, norm_epsilon: None, norm_momentum: None, ..self.options.clone() };
         Some((published, options))
     }
 }
@@ -334,17 +329,17 @@ mod tests {
     use super::*;
 
     fn base(name: &str) -> Base {
-        Base::new(ArchitectureOptions::new(name, 1000), None, SIDE_STEP).unwrap()
+        Base::new(NetworkOptions::new(name, 1000), None, SIDE_STEP).unwrap()
     }
 
     #[test]
     fn at_zero_it_is_the_base_itself() {
         for (name, side) in [("efficientnet_b0", 224), ("efficientnet_lite3", 300), ("mobilenet_v2_0.35", 224)] {
             let scaled = base(name).scaled(Factors::NONE).unwrap();
-            let own = ArchitectureOptions::new(name, 1000).architecture().unwrap();
+            let own = NetworkOptions::new(name, 1000).architecture().unwrap();
             assert_eq!((scaled.options.architecture().unwrap(), scaled.resolution), (own, side));
         }
-        let odd = Base::new(ArchitectureOptions::new("mobilenet_v2", 10), Some(33), 4).unwrap();
+        let odd = Base::new(NetworkOptions::new("mobilenet_v2", 10), Some(33), 4).unwrap();
         assert_eq!([0.99, 1.0, 1.01, 1.1].map(|factor| odd.side(factor)), [32, 33, 33, 36]);
     }
 
@@ -358,13 +353,13 @@ mod tests {
         for number in 1..=7 {
             let phi = f64::from(number);
             let (published, options) = b0.published(phi).unwrap();
-            assert_eq!(options, ArchitectureOptions::new(format!("efficientnet_b{number}"), 1000));
+            assert_eq!(options, NetworkOptions::new(format!("efficientnet_b{number}"), 1000));
             assert_eq!(published.suffix, format!("b{number}"));
         }
         assert!([-1.0, 0.0, 0.5, 9.0].iter().all(|&phi| b0.published(phi).is_none()));
-        let changed = ArchitectureOptions { width: Some(0.5), ..ArchitectureOptions::new("efficientnet_b0", 1000) };
+        let changed = NetworkOptions { width: Some(0.5), ..NetworkOptions::new("efficientnet_b0", 1000) };
         assert!(Base::new(changed, None, SIDE_STEP).unwrap().published(1.0).is_none());
-        let small = Base::new(ArchitectureOptions::new("efficientnet_b0", 1000), Some(32), SIDE_STEP).unwrap();
+        let small = Base::new(NetworkOptions::new("efficientnet_b0", 1000), Some(32), SIDE_STEP).unwrap();
         assert!(small.published(1.0).is_none());
         assert!(base("mobilenet_v2").published(1.0).is_none());
         assert_eq!(base("tf_efficientnet_lite0").published(2.0).unwrap().1.name, "tf_efficientnet_lite2");

@@ -249,7 +249,7 @@ impl Search<'_> {
 fn trial(candidate: &Candidate, classes: usize, runs: &[Results]) -> Trial {
     let Candidate { name, series, coefficients, phi, scaled } = candidate.clone();
     let mut options = scaled.options;
-    options.classes = classes;
+    options.num_classes = classes;
     let architecture = options.architecture().ok();
     let parameters = architecture.as_ref().map_or(0, mbconv_nets::summary::trainable_parameters);
     let summary =
@@ -387,7 +387,7 @@ impl Source for Part {
 
 #[cfg(test)]
 mod tests {
-    use mbconv_nets::ArchitectureOptions;
+    use mbconv_nets::NetworkOptions;
 
     use super::*;
     use crate::data::{OpenOptions, open};
@@ -409,7 +409,7 @@ mod tests {
 
     fn candidates(count: usize) -> Vec<Candidate> {
         let recipe = Recipe::parse(PROXY, &[]).unwrap();
-        let base = Base::new(ArchitectureOptions { ..recipe.model.options(10) }, Some(8), 2).unwrap();
+        let base = Base::new(NetworkOptions { ..recipe.model.with_classes(10) }, Some(8), 2).unwrap();
         let points = grid(0.5, 0.3).unwrap();
         let named = |(index, &coefficients): (usize, &Coefficients)| Candidate {
             name: format!("c{index}"),

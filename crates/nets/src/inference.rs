@@ -1,4 +1,4 @@
-//! The network for inference: batch-norms folded into the convolutions before them.
+//! The network for inference, with batch-norms folded into the preceding convolutions.
 
 use std::time::Duration;
 
@@ -9,32 +9,33 @@ use mbconv_kernels::inference::{Chain, has_bf16};
 use mbconv_kernels::{Activation, Window};
 
 use crate::Network;
-use crate::folded_layers::FoldedNetwork;
+use crate::inference_gpu::FoldedNetwork;
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, Convolution, Pointwise};
 
-/// A network that only evaluates, in the form that is fastest on its device.
+/// A network for evaluation only, in the fastest form for its device.
 ///
-/// In single precision it is folded: on the CPU a [`Chain`], elsewhere layers of tensors. In double precision it is the network as
-/// it is. Weights are taken when it is made.
+/// An f32 network is folded: into a [`Chain`] of kernels on the CPU, into tensor operations elsewhere.
+/// An f64 network is evaluated unchanged. The weights are copied.
 #[derive(Debug)]
 pub struct Inference(Form);
 
 #[derive(Debug)]
 enum Form {
     Chain(Chain),
-    /// And the precision of its maps.
+    /// With the precision of the feature maps.
     Layers(Box<FoldedNetwork>, DType),
     Network(Box<Network>),
 }
 
 impl Inference {
-    /// Folds and packs the network's weights where that pays.
+    /// Folds and packs the network's weights.
     pub fn new(network: &Network) -> Self {
         Self::of(network, Precision::F32)
     }
 
-    /// The same in bf16: on the CPU the factors of matrix products ([`Precision::Bf16`]), elsewhere all maps.
+    /// Folds the network for bf16: of the factors of matrix products on the CPU ([`Precision::Bf16`]), of
+    /// all feature maps elsewhere.
     pub fn in_bf16(network: &Network) -> Self {
         Self::of(network, Precision::Bf16)
     }
@@ -52,13 +53,13 @@ impl Inference {
         Self(Form::Layers(Box::new(FoldedNetwork::new(&network)), maps))
     }
 
-    /// Whether bf16 is quicker than single precision here: on a GPU, and on a processor with instructions for it.
+    /// Returns whether bf16 is faster than f32 on `device`: on GPUs, and on processors with bf16 instructions.
     pub fn gains_by_bf16(device: &Device) -> bool {
         *device != Device::flex() || has_bf16()
     }
 
-    /// The time that all threads together spend in each part of the network on these images: the stem, every block, the
-    /// head, pooling, the classifier. Nothing where the network is not a chain.
+    /// Returns the total time of all threads in each part of the network for these images: stem, every
+    /// block, head, pooling, classifier. `None` if the network is not a chain.
     pub fn profile(&self, images: Tensor<4>) -> Option<Vec<Duration>> {
         let Form::Chain(chain) = &self.0 else { return None };
         let size = images.dims();
@@ -66,11 +67,11 @@ impl Inference {
         Some(chain.profile(&images, size))
     }
 
-    /// Images [N, H, W, C] on the network's device → logits [N, classes].
+    /// Maps images `[N, H, W, C]` on the network's device to logits `[N, num_classes]`.
     pub fn forward_channels_last(&self, images: Tensor<4>) -> Tensor<2> {
         match &self.0 {
             Form::Network(network) => network.forward_channels_last(images),
-            Form::Layers(network, maps) => network.forward_channels_last(images_in(images, *maps)),
+            Form::Layers(network, maps) => network.forward_channels_last(cast_images(images, *maps)),
             Form::Chain(chain) => {
                 let (size, device) = (images.dims(), images.device());
                 let images = images.into_data().convert::<f32>();
@@ -82,8 +83,8 @@ impl Inference {
     }
 }
 
-/// Images in a precision. They are cast as one row: CubeCL would align each pixel on its own in an NVIDIA card's memory.
-pub fn images_in(images: Tensor<4>, dtype: DType) -> Tensor<4> {
+/// Casts images to a precision, as one flat row: CubeCL would pad every pixel in GPU memory.
+pub fn cast_images(images: Tensor<4>, dtype: DType) -> Tensor<4> {
     if images.dtype() == dtype {
         return images;
     }
@@ -91,7 +92,7 @@ pub fn images_in(images: Tensor<4>, dtype: DType) -> Tensor<4> {
     images.flatten::<1>(0, 3).cast(dtype).reshape(shape)
 }
 
-/// The network, layer by layer, without its batch-norms.
+/// Returns the layers of the network with batch-norms folded in.
 pub fn fold(network: &Network) -> Vec<Stage> {
     let mut stages = vec![Stage::Layer(layer(&network.stem))];
     stages.extend(network.blocks.iter().map(|block| Stage::Block(Box::new(fold_block(block)))));
@@ -119,7 +120,7 @@ fn fold_block(block: &InvertedResidual) -> Block {
     }
 }
 
-/// The convolution with its batch-norm: `γ / √(σ² + ε)` goes into the weight, in double precision.
+/// Folds batch-norm into the convolution: the weight is multiplied by `γ / √(σ² + ε)`, in f64.
 fn layer(layer: &ConvNormActivation) -> Layer {
     let (scale, shift) = layer.norm.exact_scale_and_shift();
     let [outputs, depth, kernel, _] = layer.weight.dims();
@@ -175,17 +176,17 @@ mod tests {
     use burn::tensor::Distribution;
 
     use super::*;
-    use crate::ArchitectureOptions;
+    use crate::NetworkOptions;
 
     #[test]
-    fn folding_changes_no_logit() {
+    fn folding_preserves_logits() {
         let device = Device::default();
         device.seed(11);
-        let named = |name| ArchitectureOptions::new(name, 7).architecture().unwrap().init(&device);
+        let named = |name| NetworkOptions::new(name, 7).architecture().unwrap().init(&device);
         for network in
             ["mobilenet_v2_0.35", "efficientnet_b0", "tf_efficientnet_lite0", "tf_efficientnet_es"].map(named)
         {
-            // Training moves the running statistics away from zero and one.
+            // Training moves the running statistics away from 0 and 1.
             let training = device.clone().autodiff();
             let moving = crate::Network::new(network.architecture(), &training);
             for _ in 0..3 {

@@ -1,14 +1,14 @@
-//! What keys do not tell: the network that a layout's home builds under a name may pad, normalise or stride otherwise than
-//! the one whose weights are written for it.
+//! Conventions that keys and shapes do not show: the target library's network of a name may use other
+//! padding, epsilon or strides than the network whose weights are exported.
 
 use super::Layout;
 use crate::registry::TENSORFLOW;
-use crate::{Architecture, ArchitectureError, ArchitectureOptions, Family, Padding};
+use crate::{Architecture, ArchitectureError, Family, NetworkOptions, Padding};
 
-/// ε of batch-norm in PyTorch, and of the original networks.
+/// Epsilon of batch-norm in PyTorch, and in the original networks.
 const PYTORCH_EPSILON: f64 = 1e-5;
 const ORIGINAL_EPSILON: f64 = 1e-3;
-/// timm's MobileNetV2s, by what follows the name here and there.
+/// timm's MobileNetV2s: suffix of the name here and in timm.
 const TIMM_MOBILENETS: [(&str, &str); 7] = [
     ("", "100"),
     ("_0.35", "035"),
@@ -19,52 +19,52 @@ const TIMM_MOBILENETS: [(&str, &str); 7] = [
     ("_120d", "120d"),
 ];
 
-/// A network as its home builds it.
-struct Home {
-    /// What it is called there.
+/// The target library's network.
+struct Target {
+    /// Name in the library.
     name: String,
     padding: Padding,
     epsilon: f64,
 }
 
 impl Layout {
-    /// What the home's own network computes otherwise than that of `options`, and what to set there, for people; empty where
-    /// weights alone make the two the same.
+    /// Lists the differences between the target library's network and that of `options`, and what to
+    /// set there. Empty if loading the weights makes both equal.
     ///
     /// # Errors
-    /// Options of no network.
-    pub fn differences(self, options: &ArchitectureOptions) -> Result<Vec<String>, ArchitectureError> {
+    /// Invalid options.
+    pub fn differences(self, options: &NetworkOptions) -> Result<Vec<String>, ArchitectureError> {
         let network = options.architecture()?;
         let project = match self {
             Self::Torchvision => "torchvision",
             Self::Timm => "timm",
-            // Nothing is exported to these.
+            // There is no export to these.
             Self::Lukemelas | Self::HuggingFace | Self::Flat => return Ok(Vec::new()),
         };
-        let Some(home) = self.home(options, &network) else {
+        let Some(target) = self.target(options, &network) else {
             let name = &options.name;
-            return Ok(vec![format!("{project} has no network like {name}: nothing but the keys is {project}'s")]);
+            return Ok(vec![format!("{project} has no network like {name}: only the keys follow {project}")]);
         };
-        let Home { name, padding, epsilon } = home;
+        let Target { name, padding, epsilon } = target;
         let theirs = format!("{project}'s {name}");
         let mut notes = Vec::new();
-        if network.padding != padding {
+        if network.layer_options.padding != padding {
             // Names without `tf_` pad symmetrically everywhere.
             let remedy = match self {
                 Self::Timm => format!("timm.create_model(\"{name}\", pad_type=\"same\")"),
-                _ => "torchvision cannot, timm can: --layout timm".into(),
+                _ => "torchvision has no such padding, timm has: --layout timm".into(),
             };
-            notes.push(format!("{theirs} pads symmetrically, this network as TensorFlow does (SAME): {remedy}"));
+            notes.push(format!("{theirs} pads symmetrically, this network like TensorFlow (SAME): {remedy}"));
         }
-        if network.norm_epsilon != epsilon {
-            let ours = network.norm_epsilon;
+        if network.layer_options.norm_epsilon != epsilon {
+            let ours = network.layer_options.norm_epsilon;
             let remedy = match self {
                 Self::Timm => format!("timm.create_model(\"{name}\", bn_eps={ours})"),
                 _ => format!("set `eps = {ours}` on every nn.BatchNorm2d of it"),
             };
             notes.push(format!("batch-norm's epsilon is {epsilon} in {theirs}, {ours} in this network: {remedy}"));
         }
-        let published = ArchitectureOptions::new(options.name.as_str(), options.classes).architecture()?.strides();
+        let published = NetworkOptions::new(options.name.as_str(), options.num_classes).architecture()?.strides();
         let ours = network.strides();
         if ours != published {
             notes.push(format!(
@@ -75,8 +75,8 @@ impl Layout {
         Ok(notes)
     }
 
-    /// The home's network of the shapes of `options`, if it has one.
-    fn home(self, options: &ArchitectureOptions, network: &Architecture) -> Option<Home> {
+    /// Returns the library's network with the shapes of `options`, if it has one.
+    fn target(self, options: &NetworkOptions, network: &Architecture) -> Option<Target> {
         let any_width = (self, network.family) == (Self::Torchvision, Family::MobileNetV2);
         if options.table.is_some() || options.depth.is_some() || options.width.is_some() && !any_width {
             return None;
@@ -85,7 +85,7 @@ impl Layout {
             Some(plain) => (plain, true),
             None => (options.name.as_str(), false),
         };
-        let pytorch = |name: String| Home { name, padding: Padding::Symmetric, epsilon: PYTORCH_EPSILON };
+        let pytorch = |name: String| Target { name, padding: Padding::Symmetric, epsilon: PYTORCH_EPSILON };
         match (self, network.family) {
             (Self::Torchvision, Family::MobileNetV2) if plain.ends_with("0d") => None,
             // With `width_mult` and `round_nearest`.
@@ -93,7 +93,7 @@ impl Layout {
             (Self::Torchvision, Family::EfficientNet) => {
                 let number = plain.strip_prefix("efficientnet_b")?.parse().ok().filter(|number: &u32| *number < 8)?;
                 let epsilon = if number < 5 { PYTORCH_EPSILON } else { ORIGINAL_EPSILON };
-                Some(Home { epsilon, ..pytorch(plain.into()) })
+                Some(Target { epsilon, ..pytorch(plain.into()) })
             }
             (_, Family::MobileNetV2) => {
                 let suffix = plain.strip_prefix("mobilenet_v2")?;
@@ -101,7 +101,7 @@ impl Layout {
                 Some(pytorch(format!("mobilenetv2_{theirs}")))
             }
             (_, Family::EfficientNet) if tensorflow => {
-                Some(Home { name: options.name.clone(), padding: Padding::Same, epsilon: ORIGINAL_EPSILON })
+                Some(Target { name: options.name.clone(), padding: Padding::Same, epsilon: ORIGINAL_EPSILON })
             }
             (_, Family::EfficientNet) => Some(pytorch(plain.into())),
         }
@@ -114,9 +114,9 @@ mod tests {
     use crate::Strides;
 
     #[test]
-    fn what_a_home_computes_otherwise_is_told() {
-        let notes = |layout: Layout, options: ArchitectureOptions| layout.differences(&options).unwrap().join("\n");
-        let named = |name: &str| ArchitectureOptions::new(name, 10);
+    fn differences_to_the_target_library_are_listed() {
+        let notes = |layout: Layout, options: NetworkOptions| layout.differences(&options).unwrap().join("\n");
+        let named = |name: &str| NetworkOptions::new(name, 10);
         for name in ["mobilenet_v2", "mobilenet_v2_0.35", "efficientnet_b0", "efficientnet_b4"] {
             assert_eq!(notes(Layout::Torchvision, named(name)), "", "{name}");
             assert_eq!(notes(Layout::Timm, named(name)), "", "{name}");
@@ -134,17 +134,17 @@ mod tests {
             (Layout::Timm, named("mobilenet_v2_0.6"), &["timm has no network like mobilenet_v2_0.6"]),
             (
                 Layout::Torchvision,
-                ArchitectureOptions { strides: Strides::Cifar, ..named("mobilenet_v2_0.5") },
+                NetworkOptions { strides: Strides::Cifar, ..named("mobilenet_v2_0.5") },
                 &["[2, 1, 2, 2, 2, 1, 2, 1]", "[1, 1, 1, 2, 2, 1, 2, 1]"],
             ),
             (
                 Layout::Timm,
-                ArchitectureOptions { norm_epsilon: Some(0.01), ..named("efficientnet_b0") },
+                NetworkOptions { norm_epsilon: Some(0.01), ..named("efficientnet_b0") },
                 &["0.00001 in timm's efficientnet_b0, 0.01 in this network"],
             ),
             (
                 Layout::Timm,
-                ArchitectureOptions { depth: Some(1.1), ..named("efficientnet_b0") },
+                NetworkOptions { depth: Some(1.1), ..named("efficientnet_b0") },
                 &["timm has no network like efficientnet_b0"],
             ),
         ] {

@@ -1,8 +1,9 @@
-//! The network for inference on a GPU, in operations on tensors: batch-norms folded into the convolutions before them, in single
-//! precision. What is left of them, a shift and an activation, would take a pass over every map. But
-//! - a depthwise convolution does it in passing, before and after;
-//! - a linear bottleneck's shift, which no activation follows, goes on into the shifts of the expansions that read it: `W (x + s)` is
-//!   `W x + W s`.
+//! The network for inference on a GPU as tensor operations in f32, with batch-norms folded into the
+//! preceding convolutions. The remaining shift and activation would cost a pass over every feature
+//! map, therefore:
+//! - a depthwise convolution applies them on its input and output;
+//! - the shift of a linear bottleneck, which has no activation, is folded into the shifts of the
+//!   expansions that read it: `W (x + s) = W x + W s`.
 
 use burn::tensor::Tensor;
 use mbconv_kernels::{Activation, Window, depthwise_between_activations, global_average, shift_activation};
@@ -21,11 +22,11 @@ pub(crate) struct FoldedNetwork {
     classifier: Linear,
 }
 
-/// An inverted residual without batch-norms. Its output lacks a shift, for whose sake those of later layers are larger.
+/// An inverted residual without batch-norms. Its output bias is folded into the next layers' biases.
 #[derive(Debug)]
 struct FoldedBlock {
-    /// What the input lacks, if a convolution with zeros around it reads it.
-    lacking: Option<Tensor<1>>,
+    /// Shift to add to the input, if a padded convolution reads it.
+    pending: Option<Tensor<1>>,
     expand: Option<Folded>,
     depthwise: Option<Folded>,
     squeeze_excitation: Option<SqueezeExcitation>,
@@ -36,32 +37,32 @@ struct FoldedBlock {
 /// A convolution with a shift and an activation.
 #[derive(Debug)]
 struct Folded {
-    /// Its weight is scaled; its norm is not used.
+    /// Has a scaled weight and an unused batch-norm.
     layer: ConvNormActivation,
     /// Shape `[C_out]`.
     shift: Tensor<1>,
 }
 
-/// A map to which, unless it is finished, the shift and the activation of the layer that made it are still to be applied.
+/// A feature map, and the layer whose shift and activation are not applied yet.
 struct Map<'a> {
     x: Tensor<4>,
     by: Option<&'a Folded>,
 }
 
 impl FoldedNetwork {
-    /// Of a network that evaluates.
+    /// Folds `network`.
     pub fn new(network: &Network) -> Self {
-        let mut lacking = None;
-        let blocks = network.blocks.iter().map(|block| FoldedBlock::new(block, &mut lacking)).collect();
+        let mut pending = None;
+        let blocks = network.blocks.iter().map(|block| FoldedBlock::new(block, &mut pending)).collect();
         Self {
             stem: Folded::new(&network.stem),
             blocks,
-            head: Folded::new(&network.head).of_lacking(lacking),
+            head: Folded::new(&network.head).with_pending(pending),
             classifier: network.classifier.clone(),
         }
     }
 
-    /// Images [N, H, W, C] → logits [N, classes].
+    /// Maps images `[N, H, W, C]` to logits `[N, num_classes]`.
     pub fn forward_channels_last(&self, images: Tensor<4>) -> Tensor<2> {
         let precision = self.classifier.weight.dtype();
         let x = self.blocks.iter().fold(self.stem.unfinished(images), |x, block| Map::finished(block.forward(x)));
@@ -71,18 +72,18 @@ impl FoldedNetwork {
 }
 
 impl FoldedBlock {
-    /// `lacking` is what the input lacks, and becomes what the output lacks.
-    fn new(block: &InvertedResidual, lacking: &mut Option<Tensor<1>>) -> Self {
+    /// `pending` is the shift missing from the input, and becomes the one missing from the output.
+    fn new(block: &InvertedResidual, pending: &mut Option<Tensor<1>>) -> Self {
         let linear = block.expand.as_ref().is_some_and(|expand| expand.kind() == Convolution::Pointwise);
-        let (before, passed_on) = if linear { (None, lacking.take()) } else { (lacking.take(), None) };
+        let (before, passed_on) = if linear { (None, pending.take()) } else { (pending.take(), None) };
         let project = Folded::new(&block.project);
-        *lacking = Some(match &passed_on {
+        *pending = Some(match &passed_on {
             Some(shift) if block.is_residual() => project.shift.clone() + shift.clone(),
             _ => project.shift.clone(),
         });
         Self {
-            lacking: before,
-            expand: block.expand.as_ref().map(|expand| Folded::new(expand).of_lacking(passed_on)),
+            pending: before,
+            expand: block.expand.as_ref().map(|expand| Folded::new(expand).with_pending(passed_on)),
             depthwise: block.depthwise.as_ref().map(Folded::new),
             squeeze_excitation: block.squeeze_excitation.clone(),
             project,
@@ -91,7 +92,7 @@ impl FoldedBlock {
     }
 
     fn forward(&self, x: Map) -> Tensor<4> {
-        let x = match &self.lacking {
+        let x = match &self.pending {
             Some(shift) => Map::finished(shift_activation(x.finish(), shift.clone(), Activation::Identity)),
             None => x,
         };
@@ -126,21 +127,21 @@ impl Folded {
         Self { layer, shift }
     }
 
-    /// A pointwise convolution whose input lacks a shift.
-    fn of_lacking(self, shift: Option<Tensor<1>>) -> Self {
+    /// Folds a shift missing from the input of a pointwise convolution into its own shift.
+    fn with_pending(self, shift: Option<Tensor<1>>) -> Self {
         let Some(shift) = shift else { return self };
-        // Not a product of matrices, which would round to TF32 where there is.
+        // A matrix multiplication would round to TF32 where the GPU has it.
         let [outputs, inputs, ..] = self.layer.weight.dims();
         let lost = (self.layer.weight.val().reshape([outputs, inputs]) * shift.reshape([1, inputs])).sum_dim(1);
         Self { shift: self.shift + lost.reshape([outputs]), ..self }
     }
 
-    /// The convolution alone.
+    /// Applies the convolution only.
     fn unfinished(&self, x: Tensor<4>) -> Map<'_> {
         Map { x: self.layer.convolve(x), by: Some(self) }
     }
 
-    /// A depthwise convolution of a map that need not be finished.
+    /// Applies a depthwise convolution, together with the pending shift and activation of its input.
     fn slide(&self, x: Map) -> Tensor<4> {
         let Window { stride, padding, .. } = self.layer.window();
         let [_, height, width, _] = x.x.dims();
