@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
-use mbconv_nets::ArchitectureOptions;
+use mbconv_nets::NetworkOptions;
 use mbconv_nets::weights::Precision;
 use mbconv_train::data::Preprocess;
 use mbconv_train::model_file::{Model, ModelCard};
@@ -163,7 +163,7 @@ fn images() -> Vec<Vec<u8>> {
 
 /// A small model file, and its header.
 fn model() -> (Vec<u8>, Vec<u8>) {
-    let options = ArchitectureOptions::new("mobilenet_v2_0.1", 2);
+    let options = NetworkOptions::new("mobilenet_v2_0.1", 2);
     let network = options.architecture().unwrap().init(&Device::default());
     let preprocess = Preprocess { resize: 8, crop: 8, ..Preprocess::default() };
     let card = ModelCard::new(options, vec!["a".into(), "b".into()], preprocess);

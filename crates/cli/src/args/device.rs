@@ -1,0 +1,75 @@
+//! Arguments that choose device, threads and precision.
+
+use clap::{Args, ValueEnum};
+use mbconv_train::Group;
+use mbconv_train::device::{self, Device, DeviceError};
+use mbconv_train::precision::{MapPrecision, NoBf16};
+use mbconv_train::shell::quoted;
+
+use super::values::positive;
+
+#[derive(Args)]
+pub struct DeviceArgs {
+    /// Device: cpu, ndarray, wgpu:N, vulkan:N, cuda:N or auto
+    #[arg(long, value_name = "DEV", default_value = "auto")]
+    pub device: String,
+    /// Number of CPU threads, at most four per core [default: one per core]
+    #[arg(long, value_parser = positive)]
+    pub threads: Option<usize>,
+}
+
+impl DeviceArgs {
+    /// Sets the number of threads and returns the device. Called once, before any computation.
+    pub fn open(&self) -> Result<Device, DeviceError> {
+        device::set_threads(self.threads);
+        device::parse(&self.device)
+    }
+
+    /// Returns the given options as they are written on a command line.
+    pub fn repeated(&self) -> String {
+        let device = (self.device != "auto").then(|| format!(" --device {}", quoted(&self.device)));
+        let threads = self.threads.map(|threads| format!(" --threads {threads}"));
+        [device, threads].into_iter().flatten().collect()
+    }
+
+    /// Returns the device of one of several processes, with its share of the threads.
+    pub fn open_in(&self, group: &Group) -> Result<Device, DeviceError> {
+        device::set_threads(self.threads.or_else(|| (group.size() > 1).then(|| group.threads())));
+        let name = if self.device == "auto" { device::automatic() } else { &self.device };
+        device::parse(&group.device(name))
+    }
+}
+
+#[derive(Args)]
+pub struct DtypeArgs {
+    /// Precision of matrix products: bf16 is faster on GPUs and on processors with AVX512-BF16
+    #[arg(long, value_enum, default_value_t = MapDtype::F32)]
+    pub dtype: MapDtype,
+}
+
+impl DtypeArgs {
+    /// Returns the precision if the device supports it, with a note on standard error if it is slower than f32.
+    pub fn check(&self, device: &Device) -> Result<MapPrecision, NoBf16> {
+        let precision = MapPrecision::from(self.dtype);
+        precision.check(device)?;
+        if precision.is_slow_to_evaluate(device) {
+            eprintln!("--dtype bf16: this processor has no instructions for it, f32 is quicker");
+        }
+        Ok(precision)
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum MapDtype {
+    F32,
+    Bf16,
+}
+
+impl From<MapDtype> for MapPrecision {
+    fn from(dtype: MapDtype) -> Self {
+        match dtype {
+            MapDtype::F32 => Self::F32,
+            MapDtype::Bf16 => Self::Bf16,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Arguments of `eval` and `predict`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::positive;
+use super::{DeviceArgs, DtypeArgs, JsonArgs};
+
+#[derive(Args)]
+pub struct Eval {
+    /// Model file, or folder of a run (its best model)
+    pub model: PathBuf,
+    /// Data set
+    #[arg(long)]
+    pub data: String,
+    /// Split to evaluate on: val, test, train or all [default: val or else test; all of data
+    /// without splits]
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Images per batch
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub batch_size: usize,
+    /// Threads that decode images [default: one per core]
+    #[arg(long, value_parser = positive)]
+    pub workers: Option<usize>,
+    /// Skip images that cannot be read, instead of ending with an error
+    #[arg(long)]
+    pub skip_bad_images: bool,
+    #[command(flatten)]
+    pub dtype: DtypeArgs,
+    /// Write report.html into this folder: curves, confusion matrix, worst mistakes
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Predict {
+    /// Model file, or folder of a run (its best model)
+    pub model: PathBuf,
+    /// Image files, folders, quoted patterns such as 'photos/**/*.jpg', or - for paths from standard input
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Number of classes to show
+    #[arg(long, default_value_t = 5, value_parser = positive)]
+    pub top_k: usize,
+    /// Include the logits of every class (with --json, or --out FILE.jsonl)
+    #[arg(long)]
+    pub logits: bool,
+    /// Write the results to a .csv or .jsonl file, row by row, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Exit with status 0 even if images cannot be read; they are always named
+    #[arg(long)]
+    pub skip_bad_images: bool,
+    #[command(flatten)]
+    pub dtype: DtypeArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}

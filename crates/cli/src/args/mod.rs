@@ -1,0 +1,86 @@
+//! The command line.
+
+mod data;
+mod device;
+mod inference;
+mod models;
+mod networks;
+mod scale;
+mod train;
+mod values;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::data::{Data, DataArgs, Inspect, Pack, Split, Verify};
+pub use self::device::{DeviceArgs, DtypeArgs};
+pub use self::inference::{Eval, Predict};
+pub use self::models::{Export, Fetch, Format, Import, Layout};
+pub use self::networks::{Bench, BenchMode, Draw, Info, List};
+pub use self::scale::{Only, Scale};
+pub use self::train::{Average, Compare, FindLr, Finetune, Train};
+
+/// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
+#[derive(Parser)]
+#[command(name = "mbconv", version, about, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a network from a TOML recipe
+    Train(Train),
+    /// Fine-tune a model on your own images, with settings chosen from the data
+    Finetune(Finetune),
+    /// Measure a model's top-1 and top-5 accuracy on a data set
+    Eval(Eval),
+    /// Run a learning-rate range test and draw the loss
+    FindLr(FindLr),
+    /// Compare training runs in a table
+    Compare(Compare),
+    /// Classify image files, folders of them, or a list of paths
+    Predict(Predict),
+    /// Average the weights of several models
+    Average(Average),
+    /// Write a model for other tools
+    Export(Export),
+    /// Convert weights of torchvision, timm, EfficientNet-PyTorch or Hugging Face into a model
+    Import(Import),
+    /// Download published weights into the cache and print their path
+    Fetch(Fetch),
+    /// Inspect, verify, pack or split a data set
+    #[command(subcommand)]
+    Data(Data),
+    /// Show an architecture's parameters, size, multiply-accumulates and layers
+    Info(Info),
+    /// List the architectures, or published weights
+    List(List),
+    /// Draw a network's stages, or the published accuracy of the families over their cost, as SVG
+    Draw(Draw),
+    /// Scale a network in depth, width and resolution: by formula, to a budget, or by a search
+    Scale(Scale),
+    /// Measure the speed and memory of a network on this machine
+    Bench(Bench),
+    /// Show the devices this build can use
+    Devices(JsonArgs),
+}
+
+#[derive(Args)]
+pub struct JsonArgs {
+    /// Print one JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,104 @@
+//! Arguments of the commands about networks: `info`, `list`, `draw`, `bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::values::{positive, seconds};
+use super::{DeviceArgs, DtypeArgs, JsonArgs};
+
+#[derive(Args)]
+pub struct Info {
+    /// Architecture name, model file, run folder, recipe or stage table (TOML)
+    pub subject: String,
+    /// Number of classes [default: 1000, or the model's]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// Image size in pixels [default: the network's]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
+    /// Strides of an architecture given by name: imagenet, cifar, or numbers for the stem and each stage
+    #[arg(long)]
+    pub strides: Option<String>,
+    /// Show every layer
+    #[arg(long)]
+    pub layers: bool,
+    /// Batch size for the estimate of training memory
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub batch_size: usize,
+    /// Print the layers as comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct List {
+    /// List published weights instead, with their accuracy
+    #[arg(long)]
+    pub pretrained: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Draw {
+    /// Architecture name, model file, run folder, recipe or stage table (TOML)
+    #[arg(required_unless_present = "chart")]
+    pub subject: Option<String>,
+    /// Draw published ImageNet accuracy over multiply-accumulates instead, with one curve per family
+    #[arg(long, conflicts_with = "subject")]
+    pub chart: bool,
+    /// Number of classes [default: 1000, or the model's]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// Image size in pixels [default: the network's]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
+    /// File to write [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    /// Architecture name, model file, run folder, recipe or stage table (TOML)
+    pub subject: String,
+    /// Measure inference (images to logits) or whole training steps
+    #[arg(long, value_enum, default_value_t = BenchMode::Infer)]
+    pub mode: BenchMode,
+    /// Images per batch
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub batch_size: usize,
+    /// Image size in pixels [default: the network's]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
+    /// Number of classes of an architecture given by name [default: 1000]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// Duration of the measurement in seconds
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// In training, recompute activations in the backward pass instead of keeping them
+    #[arg(long)]
+    pub gradient_checkpointing: bool,
+    /// In training on a GPU, launch every kernel separately instead of replaying a recorded step
+    #[arg(long)]
+    pub queue_steps: bool,
+    #[command(flatten)]
+    pub dtype: DtypeArgs,
+    /// Show the time of every part of the network
+    #[arg(long)]
+    pub profile: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchMode {
+    Infer,
+    Train,
+}

@@ -1,0 +1,193 @@
+//! Arguments of the commands that train and compare: `train`, `finetune`, `find-lr`, `compare`, `average`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::values::positive;
+use super::{DeviceArgs, JsonArgs};
+
+#[derive(Args)]
+pub struct Train {
+    /// TOML recipe, such as configs/digits.toml
+    pub recipe: PathBuf,
+    /// Data set [default: the recipe's]
+    #[arg(long)]
+    pub data: Option<String>,
+    /// Folder of the run [default: runs/ and the recipe's name]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Set any key of the recipe, such as optimizer.learning_rate=0.05; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Action on a loss or gradient that is not a number [default: the recipe's, or stop]
+    #[arg(long, value_enum, value_name = "stop|skip")]
+    pub on_nan: Option<OnNan>,
+    /// Continue the run exactly where it stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Show Burn's dashboard with live curves instead of a progress line (q stops the run)
+    #[arg(long)]
+    pub tui: bool,
+}
+
+impl Train {
+    /// Returns the recipe keys that the command line sets, as `key=value`.
+    pub fn settings(&self) -> Vec<String> {
+        let data = self.data.as_ref().map(|path| format!("data.path={}", serde_json::json!(path)));
+        self.overrides.iter().cloned().chain(data).chain(self.on_nan.map(OnNan::setting)).collect()
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum OnNan {
+    /// End the run; the last good checkpoint is kept
+    Stop,
+    /// Skip the update and continue
+    Skip,
+}
+
+impl OnNan {
+    /// Returns the recipe's key, as `key=value`.
+    fn setting(self) -> String {
+        match self {
+            Self::Stop => "on_nan=stop".into(),
+            Self::Skip => "on_nan=skip".into(),
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Finetune {
+    /// Initial weights: a model file, a run's folder (its best model), or published weights
+    #[arg(long, value_name = "MODEL")]
+    pub weights: PathBuf,
+    /// Architecture, if it cannot be detected from the weights
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// Prefix of the network's keys in the weights, such as backbone., where they contain more
+    /// than one network
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// Channels of the images: 1 for gray, 3 for color; the stem is adapted if the model has another number
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub input_channels: Option<usize>,
+    /// Data set; the classifier is replaced unless the classes are the model's
+    #[arg(long)]
+    pub data: String,
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number of epochs [default: from the number of images]
+    #[arg(long, value_parser = positive)]
+    pub epochs: Option<usize>,
+    /// Freeze the body (a linear probe), or a number of stages from the image
+    #[arg(long, value_name = "PART")]
+    pub freeze: Option<String>,
+    /// Keep the running statistics of every batch-norm as they are (the default)
+    #[arg(long)]
+    pub freeze_norms: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Set any key of the recipe, such as optimizer.learning_rate=0.001; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Action on a loss or gradient that is not a number [default: stop]
+    #[arg(long, value_enum, value_name = "stop|skip")]
+    pub on_nan: Option<OnNan>,
+    /// Continue the run exactly where it stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Show Burn's dashboard with live curves instead of a progress line (q stops the run)
+    #[arg(long)]
+    pub tui: bool,
+}
+
+impl Finetune {
+    /// Returns the recipe keys that the command line sets, as `key=value`.
+    pub fn settings(&self) -> Vec<String> {
+        let epochs = self.epochs.map(|epochs| format!("epochs={epochs}"));
+        let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
+        let norms = self.freeze_norms.then(|| "finetune.freeze_norms=true".into());
+        let prefix = self.prefix.as_ref().map(|prefix| format!("finetune.prefix={prefix}"));
+        let on_nan = self.on_nan.map(OnNan::setting);
+        [epochs, freeze, norms, prefix]
+            .into_iter()
+            .flatten()
+            .chain(self.overrides.iter().cloned())
+            .chain(on_nan)
+            .collect()
+    }
+}
+
+impl FindLr {
+    /// Returns the recipe keys that the command line sets, as `key=value`.
+    pub fn settings(&self) -> Vec<String> {
+        let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
+        let prefix = self.prefix.as_ref().map(|prefix| format!("finetune.prefix={prefix}"));
+        [freeze, prefix].into_iter().flatten().chain(self.overrides.iter().cloned()).collect()
+    }
+}
+
+#[derive(Args)]
+pub struct FindLr {
+    /// TOML recipe, such as configs/digits.toml [default with --weights and --data: that of finetune]
+    #[arg(required_unless_present_all = ["weights", "data"])]
+    pub recipe: Option<PathBuf>,
+    /// Data set [default: the recipe's]
+    #[arg(long)]
+    pub data: Option<String>,
+    /// Initial weights: a model file, a run's folder (its best model), or published weights
+    #[arg(long, value_name = "MODEL")]
+    pub weights: Option<PathBuf>,
+    /// Architecture, if it cannot be detected from the weights; without a recipe
+    #[arg(long, value_name = "NAME", requires = "weights", conflicts_with = "recipe")]
+    pub arch: Option<String>,
+    /// Prefix of the network's keys in the weights, such as backbone., where they contain more
+    /// than one network
+    #[arg(long, value_name = "PREFIX", requires = "weights")]
+    pub prefix: Option<String>,
+    /// Freeze the body (a linear probe), or a number of stages from the image
+    #[arg(long, value_name = "PART")]
+    pub freeze: Option<String>,
+    /// Number of updates of each sweep
+    #[arg(long, default_value_t = 300, value_parser = positive)]
+    pub steps: usize,
+    /// Number of sweeps, each with new initial weights and other batches
+    #[arg(long, default_value_t = 3, value_parser = positive)]
+    pub sweeps: usize,
+    /// First learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-5)]
+    pub from: f64,
+    /// Last learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 10.0)]
+    pub to: f64,
+    /// SVG file of the curve
+    #[arg(long, value_name = "FILE", default_value = "find-lr.svg")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Set any key of the recipe; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Compare {
+    /// Folders of training runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct Average {
+    /// Model files or folders of runs (their best models), then the file to write
+    #[arg(required = true, num_args = 2.., value_names = ["MODEL", "OUT"])]
+    pub paths: Vec<PathBuf>,
+}
