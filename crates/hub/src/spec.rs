@@ -77,11 +77,6 @@ impl Spec {
         }
     }
 
-    /// Returns whether a name refers to a remote file, cached or not.
-    pub fn is_remote(text: &str) -> bool {
-        !matches!(Self::parse(text), Ok(Self::Path(_)))
-    }
-
     fn repository(name: &str) -> Self {
         Self::HuggingFace { repository: name.into(), revision: "main".into(), file: None }
     }
@@ -235,9 +230,7 @@ mod tests {
         assert!(Spec::parse("d-li14/mobilenetv2_0").is_err());
         for path in ["model.safetensors", "runs/pets", "/a/b", "C:\\x", "", "timmy/x"] {
             assert_eq!(Spec::parse(path).unwrap(), Spec::Path(path.into()));
-            assert!(!Spec::is_remote(path));
         }
-        assert!(Spec::is_remote("torchvision/mobilenet_v2"));
     }
 
     #[test]

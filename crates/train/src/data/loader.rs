@@ -3,16 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
-use burn::data::dataset::{Dataset, DatasetError};
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::augment::Plan;
@@ -121,13 +117,8 @@ pub struct Loader {
     skipped: Arc<Mutex<Skipped>>,
 }
 
-/// Skipped images with reasons, and the number of them already returned by
-/// [`Loader::take_skipped`].
-#[derive(Default)]
-struct Skipped {
-    all: Vec<(String, String)>,
-    taken: usize,
-}
+/// Skipped images with reasons, each once.
+type Skipped = Vec<(String, String)>;
 
 impl Loader {
     /// Creates a loader. Threads start and end with each [`Epoch`].
@@ -183,16 +174,7 @@ impl Loader {
 
     /// Returns the images skipped in any epoch so far, each once, with the reason.
     pub fn skipped(&self) -> Vec<(String, String)> {
-        lock(&self.skipped).all.clone()
-    }
-
-    /// Returns the [`skipped`](Self::skipped) images that no earlier call returned, so that each
-    /// image is reported once, not in every epoch.
-    pub fn take_skipped(&self) -> Vec<(String, String)> {
-        let mut skipped = lock(&self.skipped);
-        let new = skipped.all[skipped.taken..].to_vec();
-        skipped.taken = skipped.all.len();
-        new
+        lock(&self.skipped).clone()
     }
 
     /// Returns the source of the samples.
@@ -609,8 +591,8 @@ impl Assembly {
         };
         let entry = (self.shared.source.name(index), reason);
         let mut all = lock(&self.all_skipped);
-        if !all.all.contains(&entry) {
-            all.all.push(entry.clone());
+        if !all.contains(&entry) {
+            all.push(entry.clone());
         }
         drop(all);
         if !self.skipped.contains(&entry) {
@@ -684,109 +666,5 @@ impl Drop for Assembly {
             // Ignore a panic: `sample` reports that a thread ended early.
             let _ = worker.join();
         }
-    }
-}
-
-/// Adapts a [`Loader`] to Burn's [`DataLoader`]; each call of `iter` starts the next epoch.
-///
-/// Batches stay in host memory. The caller moves them to a device.
-pub struct BurnLoader {
-    loader: Loader,
-    epoch: AtomicUsize,
-}
-
-impl BurnLoader {
-    /// Wraps a loader; epochs are counted from `epoch`.
-    pub fn new(loader: Loader, epoch: usize) -> Self {
-        BurnLoader { loader, epoch: AtomicUsize::new(epoch) }
-    }
-
-    fn with(&self, loader: Loader) -> Arc<dyn DataLoader<Batch>> {
-        Arc::new(BurnLoader::new(loader, self.epoch.load(Ordering::Relaxed)))
-    }
-}
-
-impl DataLoader<Batch> for BurnLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let epoch = self.loader.epoch(self.epoch.fetch_add(1, Ordering::Relaxed));
-        Box::new(BurnEpoch { epoch, processed: 0, total: self.num_items() })
-    }
-
-    fn num_items(&self) -> usize {
-        match self.loader.config.drop_last {
-            true => self.loader.batches() * self.loader.config.batch_size,
-            false => self.loader.len(),
-        }
-    }
-
-    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<Batch>> {
-        self.with(self.loader.clone())
-    }
-
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
-        let end = end.min(self.loader.len());
-        let part = Part { source: self.loader.source.clone(), range: start.min(end)..end };
-        self.with(Loader { source: Arc::new(part), ..self.loader.clone() })
-    }
-}
-
-struct BurnEpoch {
-    epoch: Epoch,
-    processed: usize,
-    total: usize,
-}
-
-impl Iterator for BurnEpoch {
-    type Item = Result<Batch, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.epoch.next()?;
-        if let Ok(batch) = &batch {
-            self.processed += batch.labels.len();
-        }
-        Some(batch.map_err(DatasetError::new))
-    }
-}
-
-impl DataLoaderIterator<Batch> for BurnEpoch {
-    fn progress(&self) -> Progress {
-        Progress::new(self.processed, self.total, Some("items".into()))
-    }
-}
-
-/// A contiguous range of a source.
-struct Part {
-    source: Arc<dyn Source>,
-    range: Range<usize>,
-}
-
-impl Part {
-    fn index(&self, index: usize) -> usize {
-        assert!(index < self.range.len(), "sample {index} of {}", self.range.len());
-        self.range.start + index
-    }
-}
-
-impl Dataset<Sample, DataError> for Part {
-    fn get(&self, index: usize) -> Result<Sample, DataError> {
-        self.source.get(self.index(index))
-    }
-
-    fn len(&self) -> usize {
-        self.range.len()
-    }
-}
-
-impl Source for Part {
-    fn name(&self, index: usize) -> String {
-        self.source.name(self.index(index))
-    }
-
-    fn label(&self, index: usize) -> usize {
-        self.source.label(self.index(index))
-    }
-
-    fn path(&self, index: usize) -> Option<PathBuf> {
-        self.source.path(self.index(index))
     }
 }

@@ -59,7 +59,7 @@ pub use folder::list_images;
 pub use image_file::MAX_IMAGE_BYTES;
 pub(crate) use image_file::read_image;
 pub use kept::{Auto, CACHE_BUDGET, Cache, keep};
-pub use loader::{Batch, BurnLoader, Epoch, Loader, LoaderConfig, OnBadImage, Position};
+pub use loader::{Batch, Epoch, Loader, LoaderConfig, OnBadImage, Position};
 pub use location::{LabelSource, TableOptions, path_of};
 pub use mbconv_kernels::pictures::{Interpolation, RgbPixels};
 pub use order::Sampling;
