@@ -69,7 +69,9 @@ pub(crate) use seed::{mix_rng, order_rng, split_rng};
 pub use subset::{Joined, Subset};
 pub use text::read_text;
 pub(crate) use transform::shorter_side;
-pub use transform::{Crop, CropRounding, Preprocess, Progressive, ResizeMode, TrainTransform, Transform};
+pub use transform::{
+    Crop, CropRounding, IMAGENET_MEAN, IMAGENET_STD, Preprocess, Progressive, ResizeMode, TrainTransform, Transform,
+};
 pub use walk::{Walk, is_wild};
 
 /// A stored sample.

@@ -11,6 +11,11 @@ use super::jpeg::Jpeg;
 use super::resize::{Region, crop, filter, resize, resize_region};
 use super::{DataError, Decoding, Gray16, Interpolation, RgbPixels};
 
+/// Mean of the ImageNet images' RGB channels, which most published networks subtract.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of the ImageNet images' RGB channels.
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
 /// Evaluation preprocessing, as stored in a model file: resizes the image to `resize`, crops the
 /// central `crop`×`crop` pixels (black beyond the image), and computes `(x / 255 - mean) / std` on
 /// the device.
@@ -98,8 +103,8 @@ impl Default for Preprocess {
             crop_rounding: CropRounding::default(),
             interpolation: Interpolation::Bilinear,
             channels: three(),
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
             exif_orientation: false,
             gray16: Gray16::default(),
         }

@@ -4,12 +4,12 @@
 use mbconv_nets::registry::TENSORFLOW;
 use mbconv_nets::{Layout, NetworkOptions};
 
-use crate::data::{CropRounding, Interpolation, Preprocess, ResizeMode};
+use crate::data::{CropRounding, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, ResizeMode};
 
 use Interpolation::{Bicubic, Bilinear, Nearest};
 
 /// Mean and standard deviation of ImageNet pixels.
-const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+const IMAGENET: [[f32; 3]; 2] = [IMAGENET_MEAN, IMAGENET_STD];
 /// Scales pixels to -1..1; for TensorFlow's EfficientNet-Lite and EfficientNet-EdgeTPU, AdvProp,
 /// and transformers' MobileNetV2.
 const INCEPTION: [[f32; 3]; 2] = [[0.5; 3], [0.5; 3]];

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, ensure, ensure_count};
-use crate::data::{Crop, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform};
+use crate::data::{
+    Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
+};
 
 /// Largest image size in a recipe, in pixels.
 pub(crate) const MAX_SIDE: usize = 8192;
@@ -109,10 +111,10 @@ fn is_shorter(mode: &ResizeMode) -> bool {
     *mode == ResizeMode::Shorter
 }
 fn imagenet_mean() -> [f32; 3] {
-    [0.485, 0.456, 0.406]
+    IMAGENET_MEAN
 }
 fn imagenet_std() -> [f32; 3] {
-    [0.229, 0.224, 0.225]
+    IMAGENET_STD
 }
 
 impl InputConfig {
