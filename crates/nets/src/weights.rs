@@ -470,7 +470,7 @@ mod tests {
         options.num_classes = 3;
         let seven = adapt(&original, &options.architecture().unwrap()).unwrap();
         let features = |network: &Network, channels: usize| -> Vec<f32> {
-            let grey = Tensor::<4>::full([1, 32, 32, channels], 0.5, &Device::default());
+            let grey = Tensor::<4>::full([1, channels, 32, 32], 0.5, &Device::default());
             network.features(grey).into_data().try_to_vec().unwrap()
         };
         // A gray image gives the same features in one channel as in three, up to rounding.

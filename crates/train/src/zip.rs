@@ -73,8 +73,8 @@ const END: &[u8] = b"PK\x05\x06";
 const END_64: &[u8] = b"PK\x06\x06";
 const END_64_LOCATOR: &[u8] = b"PK\x06\x07";
 
-const NO_DIRECTORY: ZipError = ZipError::Malformed("it is no zip archive, or breaks off: it has no directory");
-const BEYOND: ZipError = ZipError::Malformed("it breaks off: its directory lies beyond its end");
+const NO_DIRECTORY: ZipError = ZipError::Malformed("it is not a zip archive, or it is cut short: it has no directory");
+const BEYOND: ZipError = ZipError::Malformed("it is cut short: its directory lies beyond its end");
 const DAMAGED: ZipError = ZipError::Malformed("its directory is damaged");
 
 /// Lists an archive's files, in the directory's order.
@@ -103,7 +103,7 @@ pub(crate) fn data_start(archive: &(impl Source + ?Sized), offset: u64) -> io::R
     let mut header = [0; HEADER];
     archive.read_at(&mut header, offset)?;
     if !header.starts_with(LOCAL_HEADER) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's directory leads astray"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's directory points to no file"));
     }
     let beyond = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let [name, extra] = [26, 28].map(|at| u16_at(&header, at).map_or(0, u64::from));

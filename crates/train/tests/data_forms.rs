@@ -513,7 +513,7 @@ fn archive_of_class_folders_is_read() {
     let path = root.path().join("sample.zip");
     for length in [0, 10, zip.len() / 2, zip.len() - 30] {
         write(path.clone(), &zip[..length]);
-        refused(&path, "breaks off");
+        refused(&path, "cut short");
     }
     for at in (0..zip.len()).step_by(5) {
         let mut damaged = zip.clone();
