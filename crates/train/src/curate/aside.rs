@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::CurateError;
 use super::verify::{Finding, surplus};
 use crate::data::{Extent, resolved};
+use crate::files::{remove_left_overs, write_atomically};
 
 /// The log in the folder of files moved aside: one line of JSON a file, on the disk before the file
 /// is moved.
@@ -47,6 +48,7 @@ pub fn default_folder(data: &Path) -> PathBuf {
 /// Files moved until then are in the log.
 pub fn move_aside(data: &Extent, aside: &Path, findings: &[Finding]) -> Result<(Vec<Moved>, Vec<usize>), CurateError> {
     let aside = resolved(aside).unwrap_or_else(|| aside.into());
+    remove_left_overs(&aside);
     let (mut moves, mut settled) = (Vec::new(), Vec::new());
     let (mut leaving, mut taken) = (HashSet::new(), HashSet::new());
     for (index, finding) in findings.iter().enumerate() {
@@ -109,6 +111,7 @@ impl Undone {
 /// # Errors
 /// A log that is missing or that has no line of a log; whatever the system says.
 pub fn undo(data: &Extent, aside: &Path) -> Result<Undone, CurateError> {
+    remove_left_overs(aside);
     let path = aside.join(LOG);
     let log = Contents::read(&path).map_err(CurateError::file("read", &path))?;
     if let (true, Some((line, _, why))) = (log.entries.is_empty(), log.damaged.first()) {
@@ -137,7 +140,7 @@ pub fn undo(data: &Extent, aside: &Path) -> Result<Undone, CurateError> {
         kept.filter_map(|entry| entry.line().ok()).chain(log.damaged.into_iter().map(|l| l.1)).collect();
     let kept = match lines.is_empty() {
         true => fs::remove_file(&path),
-        false => crate::files::write_atomically(&path, lines.as_bytes()),
+        false => write_atomically(&path, lines.as_bytes()),
     };
     kept.map_err(CurateError::file("write", &path))?;
     // The folders that were made for them go, where nothing else is in them.
@@ -211,7 +214,7 @@ impl MoveLog {
         if earlier.is_torn || earlier.entries.len() < before {
             let lines = earlier.entries.iter().filter_map(|entry| entry.line().ok());
             let lines: String = lines.chain(earlier.damaged.into_iter().map(|(_, line, _)| line)).collect();
-            crate::files::write_atomically(&path, lines.as_bytes()).map_err(CurateError::file("write", &path))?;
+            write_atomically(&path, lines.as_bytes()).map_err(CurateError::file("write", &path))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.map_err(CurateError::file("write", &path))?;
@@ -344,6 +347,20 @@ mod tests {
         fs::write(photos.log(), format!("{log}{later}\n{}", &later[..later.len() / 2])).unwrap();
         let undone = undo(&photos.extent, &photos.aside).unwrap();
         assert_eq!((undone.back.len(), undone.is_complete(), photos.in_place()), (5, true, 5));
+        assert!(!photos.aside.exists());
+    }
+
+    #[test]
+    fn a_killed_process_leaves_no_temporary_file() {
+        let photos = Photos::new(2);
+        photos.fix().unwrap();
+        let left = photos.aside.join(".mbconv-killed.tmp");
+        // Also if there is nothing more to move.
+        fs::write(&left, "half a log").unwrap();
+        photos.fix().unwrap();
+        assert!(!left.exists());
+        fs::write(&left, "half a log").unwrap();
+        undo(&photos.extent, &photos.aside).unwrap();
         assert!(!photos.aside.exists());
     }
 
