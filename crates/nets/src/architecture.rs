@@ -22,7 +22,8 @@ pub enum Padding {
     /// The same number of zeros on every side, as in PyTorch.
     #[default]
     Symmetric,
-    /// TensorFlow's `SAME`: the fewest zeros that give ⌈side / stride⌉ positions, the odd one at the end.
+    /// TensorFlow's `SAME`: the fewest zeros that give ⌈side / stride⌉ positions, the odd one at
+    /// the end.
     Same,
 }
 
@@ -101,7 +102,8 @@ pub struct Block {
     pub kernel: usize,
     /// Stride of that convolution.
     pub stride: usize,
-    /// Whether one dense convolution replaces expansion and depthwise convolution (EfficientNet-EdgeTPU).
+    /// Whether one dense convolution replaces expansion and depthwise convolution
+    /// (EfficientNet-EdgeTPU).
     pub fused: bool,
     /// Channels of the squeeze-excitation bottleneck, if the block has one.
     pub squeeze: Option<usize>,
@@ -120,8 +122,9 @@ impl Block {
 
 /// A whole network as data: widths, strides and constants are resolved, nothing is allocated.
 ///
-/// Built by [`MobileNetV2Config`](crate::MobileNetV2Config), [`EfficientNetConfig`](crate::EfficientNetConfig),
-/// a [`StageTable`], or by name through [`NetworkOptions`](crate::NetworkOptions).
+/// Built by [`MobileNetV2Config`](crate::MobileNetV2Config),
+/// [`EfficientNetConfig`](crate::EfficientNetConfig), a [`StageTable`], or by name through
+/// [`NetworkOptions`](crate::NetworkOptions).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
     /// Family.

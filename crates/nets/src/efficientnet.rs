@@ -1,4 +1,5 @@
-//! EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, <https://arxiv.org/abs/1905.11946>.
+//! EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks,
+//! <https://arxiv.org/abs/1905.11946>.
 
 use burn::config::Config;
 use burn::tensor::Device;
@@ -7,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Architecture, ArchitectureError, Network, Padding, Stage, StageTable, Strides};
 
-/// Table 1 of the paper, found by architecture search: `(expansion, kernel, stride, channels, repeats)`.
+/// Table 1 of the paper, found by architecture search: `(expansion, kernel, stride, channels,
+/// repeats)`.
 const STAGES: [Stage; 7] = [
     stage(1, 3, 1, 16, 1),
     stage(6, 3, 2, 24, 2),
@@ -19,8 +21,8 @@ const STAGES: [Stage; 7] = [
 ];
 /// EfficientNet-EdgeTPU's table: fused blocks first, no squeeze-excitation
 /// (<https://research.google/blog/efficientnet-edgetpu-creating-accelerator-optimized-neural-networks-with-automl/>).
-/// The published code expands the first block from the stage's 24 channels instead of the stem's 32,
-/// and the first stage has no residuals, even if depth scaling repeats it.
+/// The published code expands the first block from the stage's 24 channels instead of the stem's
+/// 32, and the first stage has no residuals, even if depth scaling repeats it.
 const EDGETPU_STAGES: [Stage; 6] = [
     Stage { expanded_from: Some(24), residual: false, ..stage(4, 3, 1, 24, 1).fused() },
     stage(8, 3, 2, 32, 2).fused(),
@@ -45,8 +47,8 @@ pub enum Variant {
     /// The paper's networks: squeeze-excitation and SiLU.
     #[default]
     Standard,
-    /// EfficientNet-Lite: the same table with ReLU6 and without squeeze-excitation; scaling keeps the
-    /// widths of stem and head and the depths of the first and last stage
+    /// EfficientNet-Lite: the same table with ReLU6 and without squeeze-excitation; scaling keeps
+    /// the widths of stem and head and the depths of the first and last stage
     /// (<https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite>).
     Lite,
     /// EfficientNet-EdgeTPU: fused blocks, ReLU, no squeeze-excitation.
@@ -74,8 +76,9 @@ pub struct Published {
     pub norm_momentum: f64,
 }
 
-/// The published networks, with the authors' rounded coefficients. From B5 on, torchvision keeps the
-/// original batch-norm constants. Lite3 and Lite4 have the resolutions timm evaluates its weights at.
+/// The published networks, with the authors' rounded coefficients. From B5 on, torchvision keeps
+/// the original batch-norm constants. Lite3 and Lite4 have the resolutions timm evaluates its
+/// weights at.
 pub const PUBLISHED: [Published; 18] = [
     published("b0", Variant::Standard, [1.0, 1.0], 224, 0.2, [1e-5, 0.1]),
     published("b1", Variant::Standard, [1.0, 1.1], 240, 0.2, [1e-5, 0.1]),
@@ -108,7 +111,8 @@ const fn published(
     Published { suffix, variant, width, depth, resolution, dropout, norm_epsilon, norm_momentum }
 }
 
-/// EfficientNet at any width and depth; [`b0`](Self::b0) and [`named`](Self::named) give the named ones.
+/// EfficientNet at any width and depth; [`b0`](Self::b0) and [`named`](Self::named) give the named
+/// ones.
 ///
 /// ```
 /// use mbconv_nets::EfficientNetConfig;
@@ -132,7 +136,8 @@ pub struct EfficientNetConfig {
     /// Dropout before the classifier.
     #[config(default = 0.2)]
     pub dropout: f64,
-    /// Stochastic depth: drop probability of the last block's branch, growing linearly from 0 at the first.
+    /// Stochastic depth: drop probability of the last block's branch, growing linearly from 0 at
+    /// the first.
     #[config(default = 0.2)]
     pub drop_path: f64,
     /// Strides of the stem and the stages.
@@ -166,8 +171,8 @@ impl EfficientNetConfig {
         Self::named(&format!("b{number}"), num_classes)
     }
 
-    /// A published network by the part of its name after `efficientnet_`: `b0` to `b8`, `l2`, `lite0`
-    /// to `lite4`, `es`, `em` or `el`.
+    /// A published network by the part of its name after `efficientnet_`: `b0` to `b8`, `l2`,
+    /// `lite0` to `lite4`, `es`, `em` or `el`.
     pub fn named(suffix: &str, num_classes: usize) -> Option<Self> {
         let &Published { variant, width, depth, resolution, dropout, norm_epsilon, norm_momentum, .. } =
             PUBLISHED.iter().find(|published| published.suffix == suffix)?;
@@ -211,7 +216,8 @@ impl EfficientNetConfig {
     /// Builds the network with random weights.
     ///
     /// # Panics
-    /// If [`architecture`](Self::architecture) returns an error. Call that first on untrusted values.
+    /// If [`architecture`](Self::architecture) returns an error. Call that first on untrusted
+    /// values.
     pub fn init(&self, device: &Device) -> Network {
         self.architecture().unwrap_or_else(|error| panic!("EfficientNetConfig: {error}")).init(device)
     }

@@ -15,8 +15,8 @@ use crate::layers::{ConvNormActivation, Convolution, Pointwise};
 
 /// A network for evaluation only, in the fastest form for its device.
 ///
-/// An f32 network is folded: into a [`Chain`] of kernels on the CPU, into tensor operations elsewhere.
-/// An f64 network is evaluated unchanged. The weights are copied.
+/// An f32 network is folded: into a [`Chain`] of kernels on the CPU, into tensor operations
+/// elsewhere. An f64 network is evaluated unchanged. The weights are copied.
 #[derive(Debug)]
 pub struct Inference(Form);
 
@@ -34,8 +34,8 @@ impl Inference {
         Self::of(network, Precision::F32)
     }
 
-    /// Folds the network for bf16: of the factors of matrix products on the CPU ([`Precision::Bf16`]), of
-    /// all feature maps elsewhere.
+    /// Folds the network for bf16: of the factors of matrix products on the CPU
+    /// ([`Precision::Bf16`]), of all feature maps elsewhere.
     pub fn in_bf16(network: &Network) -> Self {
         Self::of(network, Precision::Bf16)
     }
@@ -53,13 +53,14 @@ impl Inference {
         Self(Form::Layers(Box::new(FoldedNetwork::new(&network)), maps))
     }
 
-    /// Returns whether bf16 is faster than f32 on `device`: on GPUs, and on processors with bf16 instructions.
+    /// Returns whether bf16 is faster than f32 on `device`: on GPUs, and on processors with bf16
+    /// instructions.
     pub fn gains_by_bf16(device: &Device) -> bool {
         *device != Device::flex() || has_bf16()
     }
 
-    /// Returns the total time of all threads in each part of the network for these images: stem, every
-    /// block, head, pooling, classifier. `None` if the network is not a chain.
+    /// Returns the total time of all threads in each part of the network for these images: stem,
+    /// every block, head, pooling, classifier. `None` if the network is not a chain.
     pub fn profile(&self, images: Tensor<4>) -> Option<Vec<Duration>> {
         let Form::Chain(chain) = &self.0 else { return None };
         let size = images.dims();

@@ -1,4 +1,5 @@
-//! The layers of a block. Feature maps are channels-last, `[N, H, W, C]`; weights have PyTorch's shapes.
+//! The layers of a block. Feature maps are channels-last, `[N, H, W, C]`; weights have PyTorch's
+//! shapes.
 
 use burn::config::Config;
 use burn::module::{Module, Param};
@@ -268,8 +269,8 @@ impl Linear {
     }
 }
 
-/// Returns the dropout mask for a layer that trains on `x`: `count` values, each `1 / (1 - probability)`
-/// or 0. `None` if Burn's own random numbers are to be used.
+/// Returns the dropout mask for a layer that trains on `x`: `count` values, each `1 / (1 -
+/// probability)` or 0. `None` if Burn's own random numbers are to be used.
 pub(crate) fn dropout_mask<const D: usize>(x: &Tensor<D>, count: usize, probability: f64) -> Option<Tensor<1>> {
     let mask = Tensor::from_inner(chance::kept(count, probability)?);
     Some(match x.gradient_checkpointing_strategy() {
@@ -278,7 +279,8 @@ pub(crate) fn dropout_mask<const D: usize>(x: &Tensor<D>, count: usize, probabil
     })
 }
 
-/// Returns a random convolution weight of PyTorch's `shape`; `input` counts the channels of all groups.
+/// Returns a random convolution weight of PyTorch's `shape`; `input` counts the channels of all
+/// groups.
 fn convolution_weight(
     shape: [usize; 4],
     input: usize,

@@ -30,14 +30,16 @@ const fn stage(expansion: usize, channels: usize, repeats: usize, stride: usize)
 /// use burn::tensor::Device;
 /// use mbconv_nets::{MobileNetV2Config, Strides};
 ///
-/// let model = MobileNetV2Config::new(10).with_width(0.5).with_strides(Strides::Cifar).init(&Device::default());
+/// let config = MobileNetV2Config::new(10).with_width(0.5).with_strides(Strides::Cifar);
+/// let model = config.init(&Device::default());
 /// assert_eq!(model.architecture().total_stride(), 8);
 /// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct MobileNetV2Config {
     /// Number of classes.
     pub num_classes: usize,
-    /// Width multiplier: scales every layer's channels; the head stays at 1280 below 1 (paper, section 4.1).
+    /// Width multiplier: scales every layer's channels; the head stays at 1280 below 1 (paper,
+    /// section 4.1).
     #[config(default = 1.0)]
     pub width: f64,
     /// Channels are rounded to multiples of this (torchvision's `round_nearest`).
@@ -52,13 +54,15 @@ pub struct MobileNetV2Config {
     /// Dropout before the classifier.
     #[config(default = 0.2)]
     pub dropout: f64,
-    /// Stochastic depth: drop probability of the last block's branch, growing linearly from 0 at the first.
+    /// Stochastic depth: drop probability of the last block's branch, growing linearly from 0 at
+    /// the first.
     #[config(default = 0.0)]
     pub drop_path: f64,
     /// Strides of the stem and the stages.
     #[config(default = "Strides::Imagenet")]
     pub strides: Strides,
-    /// Keeps the widths of stem and head and the depths of the first and last stage (timm's 110d and 120d).
+    /// Keeps the widths of stem and head and the depths of the first and last stage (timm's 110d
+    /// and 120d).
     #[config(default = false)]
     pub fixed_ends: bool,
     /// Epsilon of batch-norm.
@@ -106,7 +110,8 @@ impl MobileNetV2Config {
     /// Builds the network with random weights.
     ///
     /// # Panics
-    /// If [`architecture`](Self::architecture) returns an error. Call that first on untrusted values.
+    /// If [`architecture`](Self::architecture) returns an error. Call that first on untrusted
+    /// values.
     pub fn init(&self, device: &Device) -> Network {
         self.architecture().unwrap_or_else(|error| panic!("MobileNetV2Config: {error}")).init(device)
     }

@@ -14,7 +14,8 @@ use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_stat
 pub enum NormMode {
     /// The statistics of the batch, which also update the running statistics.
     Train,
-    /// The running statistics, which stay as they are, while γ and β are trained. For fine-tuning with small batches.
+    /// The running statistics, which stay as they are, while γ and β are trained. For fine-tuning
+    /// with small batches.
     Frozen,
     /// The running statistics, for validation and prediction.
     Eval,
@@ -22,9 +23,9 @@ pub enum NormMode {
 
 /// Batch normalization of channels-last feature maps, followed by an activation.
 ///
-/// Unlike Burn's, it can be frozen, and its running variance is the unbiased estimate, as in PyTorch.
-/// It uses batch statistics on a device with autodiff and running statistics on any other device, and
-/// after [`valid`](Module::valid).
+/// Unlike Burn's, it can be frozen, and its running variance is the unbiased estimate, as in
+/// PyTorch. It uses batch statistics on a device with autodiff and running statistics on any other
+/// device, and after [`valid`](Module::valid).
 #[derive(Module, Debug)]
 pub struct BatchNorm {
     /// γ, shape `[C]`.

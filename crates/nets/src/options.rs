@@ -27,7 +27,8 @@ const MAX_RESOLUTION: usize = 8192;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkOptions {
-    /// Name of the architecture ([`stage_table`] lists the valid ones), or the name of the table's network.
+    /// Name of the architecture ([`stage_table`] lists the valid ones), or the name of the table's
+    /// network.
     #[serde(default)]
     pub name: String,
     /// Number of classes. In a recipe it comes from the data, and the key is not set.
@@ -76,7 +77,8 @@ pub enum TableSource {
 }
 
 impl<'de> Deserialize<'de> for TableSource {
-    /// A string is a path, a table is a stage table. Unlike serde's `untagged`, errors name the faulty key.
+    /// A string is a path, a table is a stage table. Unlike serde's `untagged`, errors name the
+    /// faulty key.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct PathOrTable;
         impl<'de> Visitor<'de> for PathOrTable {
@@ -118,12 +120,14 @@ impl NetworkOptions {
         Self { table: Some(TableSource::Inline(Box::new(table))), ..Self::new(name, num_classes) }
     }
 
-    /// Returns the options without the number of classes and the resolution: the `[model]` table of a recipe.
+    /// Returns the options without the number of classes and the resolution: the `[model]` table of
+    /// a recipe.
     pub fn for_recipe(&self) -> Self {
         Self { num_classes: 0, resolution: None, ..self.clone() }
     }
 
-    /// Returns the options with `num_classes` classes. A network without a name takes that of its table.
+    /// Returns the options with `num_classes` classes. A network without a name takes that of its
+    /// table.
     pub fn with_classes(&self, num_classes: usize) -> Self {
         let name = match &self.table {
             Some(TableSource::Inline(table)) if self.name.is_empty() => table.name.clone(),

@@ -60,7 +60,8 @@ pub struct Stage {
     /// Whether one dense k×k convolution replaces expansion and depthwise convolution.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fused: bool,
-    /// Channels at width 1 that the first block's expansion factor multiplies, if not its input channels.
+    /// Channels at width 1 that the first block's expansion factor multiplies, if not its input
+    /// channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expanded_from: Option<usize>,
     /// Whether blocks with equal input and output shapes have a residual connection.
@@ -124,7 +125,8 @@ pub struct StageTable {
     /// Scaled channels are rounded to a multiple of this (torchvision's `round_nearest`).
     #[serde(default = "eight")]
     pub divisor: usize,
-    /// Keeps the widths of stem and head and the depths of the first and last stage, as EfficientNet-Lite does.
+    /// Keeps the widths of stem and head and the depths of the first and last stage, as
+    /// EfficientNet-Lite does.
     #[serde(default)]
     pub fixed_ends: bool,
     /// Output channels of the stem, a 3×3 convolution.
@@ -139,7 +141,8 @@ pub struct StageTable {
     /// Effect of the width multiplier on `head`.
     #[serde(default)]
     pub head_width: HeadWidth,
-    /// The squeeze-excitation bottleneck has the block's input channels divided by this; 0 disables it.
+    /// The squeeze-excitation bottleneck has the block's input channels divided by this; 0 disables
+    /// it.
     #[serde(default = "squeeze_divisor")]
     pub squeeze_divisor: usize,
     /// Activation of every layer except the linear bottlenecks: `"silu"`, `"relu6"` or `"relu"`.
@@ -309,7 +312,8 @@ impl StageTable {
 }
 
 impl Stage {
-    /// Checks the range of every value of row `stage`, counted from 1, whose input has `input` channels.
+    /// Checks the range of every value of row `stage`, counted from 1, whose input has `input`
+    /// channels.
     fn check(&self, stage: usize, input: usize) -> Result<(), ArchitectureError> {
         let ensure = |holds: bool, key, value: usize, expected: String| match holds {
             true => Ok(()),
@@ -412,8 +416,9 @@ mod tests {
         }
     }
 
-    /// Everything that the published networks do not have: large and tiny kernels, fused stages with squeeze-excitation,
-    /// stages without residuals or squeeze-excitation, strides of 3, widths that are no multiples of 8.
+    /// Everything that the published networks do not have: large and tiny kernels, fused stages
+    /// with squeeze-excitation, stages without residuals or squeeze-excitation, strides of 3,
+    /// widths that are no multiples of 8.
     fn odd() -> StageTable {
         table(serde_json::json!({
             "name": "odd", "stem": 9, "stem_stride": 1, "head": 37, "resolution": 40, "width": 0.9,

@@ -1,4 +1,5 @@
-//! Parameters, multiply-accumulates and layers of an architecture, counted without allocating a weight.
+//! Parameters, multiply-accumulates and layers of an architecture, counted without allocating a
+//! weight.
 
 use serde::Serialize;
 
@@ -22,11 +23,11 @@ pub struct Layer {
     pub macs: u64,
     /// Bytes of the layer's output for one image, as f32.
     pub activation_bytes: u64,
-    /// Bytes that training keeps for the backward pass of one image, as f32: the inputs of batch-norm
-    /// and the outputs of the activation.
+    /// Bytes that training keeps for the backward pass of one image, as f32: the inputs of
+    /// batch-norm and the outputs of the activation.
     pub kept_bytes: u64,
-    /// Side of the receptive field in pixels. It may exceed the image, and ignores squeeze-excitation,
-    /// whose gates depend on the whole feature map.
+    /// Side of the receptive field in pixels. It may exceed the image, and ignores
+    /// squeeze-excitation, whose gates depend on the whole feature map.
     pub receptive_field: usize,
 }
 
@@ -43,8 +44,8 @@ pub struct Summary {
     pub input_size: usize,
     /// Bytes of the outputs of all layers for one image, as f32.
     pub activation_bytes: u64,
-    /// Largest sum of one layer's input and output bytes for one image, as f32: the minimum for computing
-    /// layer by layer.
+    /// Largest sum of one layer's input and output bytes for one image, as f32: the minimum for
+    /// computing layer by layer.
     pub peak_activation_bytes: u64,
     /// Every layer in order.
     pub layers: Vec<Layer>,
@@ -83,9 +84,9 @@ impl Summary {
     }
 
     /// Estimates the bytes that training with batches of `batch` images holds at once, without the
-    /// program itself: for every parameter its value, its gradient and `optimizer_state` values of the
-    /// optimizer; for every image the feature maps kept for the backward pass, and twice the largest
-    /// one as scratch. With `checkpointing`, activations are recomputed instead of kept.
+    /// program itself: for every parameter its value, its gradient and `optimizer_state` values of
+    /// the optimizer; for every image the feature maps kept for the backward pass, and twice the
+    /// largest one as scratch. With `checkpointing`, activations are recomputed instead of kept.
     pub fn training_bytes(&self, batch: usize, optimizer_state: usize, checkpointing: bool) -> u64 {
         let parameters = (self.size_bytes * (2 + optimizer_state)) as u64;
         let kept = |layer: &Layer| if checkpointing { layer.activation_bytes } else { layer.kept_bytes };
@@ -141,7 +142,8 @@ impl Walk {
             parameters: weights + 2 * output,
             macs: (weights as u64).saturating_mul((shape[1] * shape[2]) as u64),
             activation_bytes: bytes(shape),
-            // The input of batch-norm, and the output of the activation or of the linear bottleneck.
+            // The input of batch-norm, and the output of the activation or of the linear
+            // bottleneck.
             kept_bytes: 2 * bytes(shape),
             receptive_field: self.field,
         });

@@ -11,9 +11,11 @@ use super::values::{distance, positive};
 pub enum Data {
     /// Show splits, classes, image sizes and formats of a data set, and sample images of each class
     Inspect(Inspect),
-    /// Find unreadable files, duplicates and leaks between splits; exits with status 1 if there are any
+    /// Find unreadable files, duplicates and leaks between splits; exits with status 1 if there are
+    /// any
     Verify(Verify),
-    /// Pack a data set into shards with a manifest of checksums; a repeated call continues where it stopped
+    /// Pack a data set into shards with a manifest of checksums; a repeated call continues where it
+    /// stopped
     Pack(Pack),
     /// Split a data set into training, validation and test images
     Split(Split),
@@ -58,7 +60,8 @@ pub struct Verify {
     /// Report classes with fewer training images than this
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub few: usize,
-    /// Move bad files and redundant copies to DIR [default: NAME-aside beside the data set]; nothing is deleted
+    /// Move bad files and redundant copies to DIR [default: NAME-aside beside the data set];
+    /// nothing is deleted
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     pub fix: Option<Option<PathBuf>>,
     /// Only move back the files that --fix moved to DIR

@@ -48,7 +48,8 @@ pub struct DtypeArgs {
 }
 
 impl DtypeArgs {
-    /// Returns the precision if the device supports it, with a note on standard error if it is slower than f32.
+    /// Returns the precision if the device supports it, with a note on standard error if it is
+    /// slower than f32.
     pub fn check(&self, device: &Device) -> Result<MapPrecision, NoBf16> {
         let precision = MapPrecision::from(self.dtype);
         precision.check(device)?;

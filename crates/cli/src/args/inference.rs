@@ -42,7 +42,8 @@ pub struct Eval {
 pub struct Predict {
     /// Model file, or folder of a run (its best model)
     pub model: PathBuf,
-    /// Image files, folders, quoted patterns such as 'photos/**/*.jpg', or - for paths from standard input
+    /// Image files, folders, quoted patterns such as 'photos/**/*.jpg', or - for paths from
+    /// standard input
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
     /// Number of classes to show

@@ -44,7 +44,8 @@ pub struct Import {
     /// one network
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Channels of the images; the stem is adapted if the file has another number (for 1, gray, by summing its weights)
+    /// Channels of the images; the stem is adapted if the file has another number (for 1, gray, by
+    /// summing its weights)
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,
     /// Text file with one class name per line; the classifier is replaced if their number differs
@@ -57,7 +58,8 @@ pub struct Import {
 
 #[derive(Args)]
 pub struct Fetch {
-    /// Weights: torchvision/…, timm/…, lukemelas/…, d-li14/…, hf:owner/name, https://… (see `mbconv list --pretrained`)
+    /// Weights: torchvision/…, timm/…, lukemelas/…, d-li14/…, hf:owner/name, https://… (see `mbconv
+    /// list --pretrained`)
     pub weights: String,
 }
 

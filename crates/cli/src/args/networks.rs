@@ -17,7 +17,8 @@ pub struct Info {
     /// Image size in pixels [default: the network's]
     #[arg(long, value_parser = positive)]
     pub input_size: Option<usize>,
-    /// Strides of an architecture given by name: imagenet, cifar, or numbers for the stem and each stage
+    /// Strides of an architecture given by name: imagenet, cifar, or numbers for the stem and each
+    /// stage
     #[arg(long)]
     pub strides: Option<String>,
     /// Show every layer
@@ -47,7 +48,8 @@ pub struct Draw {
     /// Architecture name, model file, run folder, recipe or stage table (TOML)
     #[arg(required_unless_present = "chart")]
     pub subject: Option<String>,
-    /// Draw published ImageNet accuracy over multiply-accumulates instead, with one curve per family
+    /// Draw published ImageNet accuracy over multiply-accumulates instead, with one curve per
+    /// family
     #[arg(long, conflicts_with = "subject")]
     pub chart: bool,
     /// Number of classes [default: 1000, or the model's]

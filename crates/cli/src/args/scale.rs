@@ -9,11 +9,12 @@ use super::{DeviceArgs, JsonArgs};
 
 #[derive(Args)]
 pub struct Scale {
-    /// Network to scale: architecture name, stage table, recipe (also used as the template) or model file
-    /// [default: efficientnet_b0, or the recipe of --run]
+    /// Network to scale: architecture name, stage table, recipe (also used as the template) or
+    /// model file [default: efficientnet_b0, or the recipe of --run]
     #[arg(long, value_name = "ARCH|FILE")]
     pub base: Option<String>,
-    /// Compound coefficient φ: a number, a list (0,0.5,1) or a range of integers (1..7) [default: 1]
+    /// Compound coefficient φ: a number, a list (0,0.5,1) or a range of integers (1..7) [default:
+    /// 1]
     #[arg(long, allow_hyphen_values = true)]
     pub phi: Option<String>,
     /// Depth factor per φ
@@ -37,7 +38,8 @@ pub struct Scale {
     /// Find the largest network whose f32 parameters take at most BYTES, such as 10MB
     #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with_all = ["phi", "grid"])]
     pub target_size: Option<u64>,
-    /// Find the largest network with a measured latency of at most TIME for one image on --device, such as 20ms
+    /// Find the largest network with a measured latency of at most TIME for one image on --device,
+    /// such as 20ms
     #[arg(long, value_name = "TIME", value_parser = milliseconds, conflicts_with_all = ["phi", "grid"])]
     pub target_latency: Option<f64>,
     /// List every α, β, γ ≥ 1 with α·β²·γ² near 2, at φ = 1
@@ -49,7 +51,8 @@ pub struct Scale {
     /// Maximum distance of α·β²·γ² from 2 in the grid
     #[arg(long, default_value_t = 0.1)]
     pub tolerance: f64,
-    /// Train every network with this recipe and rank them; a repeated call continues where it stopped
+    /// Train every network with this recipe and rank them; a repeated call continues where it
+    /// stopped
     #[arg(long, value_name = "RECIPE", requires_all = ["data", "out"], conflicts_with = "recipe")]
     pub run: Option<PathBuf>,
     /// Data set to train on

@@ -1,4 +1,5 @@
-//! Arguments of the commands that train and compare: `train`, `finetune`, `find-lr`, `compare`, `average`.
+//! Arguments of the commands that train and compare: `train`, `finetune`, `find-lr`, `compare`,
+//! `average`.
 
 use std::path::PathBuf;
 
@@ -71,7 +72,8 @@ pub struct Finetune {
     /// than one network
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Channels of the images: 1 for gray, 3 for color; the stem is adapted if the model has another number
+    /// Channels of the images: 1 for gray, 3 for color; the stem is adapted if the model has
+    /// another number
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,
     /// Data set; the classifier is replaced unless the classes are the model's
@@ -133,7 +135,8 @@ impl FindLr {
 
 #[derive(Args)]
 pub struct FindLr {
-    /// TOML recipe, such as configs/digits.toml [default with --weights and --data: that of finetune]
+    /// TOML recipe, such as configs/digits.toml [default with --weights and --data: that of
+    /// finetune]
     #[arg(required_unless_present_all = ["weights", "data"])]
     pub recipe: Option<PathBuf>,
     /// Data set [default: the recipe's]

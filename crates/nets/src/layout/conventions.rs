@@ -1,5 +1,5 @@
-//! Conventions that keys and shapes do not show: the target library's network of a name may use other
-//! padding, epsilon or strides than the network whose weights are exported.
+//! Conventions that keys and shapes do not show: the target library's network of a name may use
+//! other padding, epsilon or strides than the network whose weights are exported.
 
 use super::Layout;
 use crate::registry::TENSORFLOW;
@@ -28,8 +28,8 @@ struct Target {
 }
 
 impl Layout {
-    /// Lists the differences between the target library's network and that of `options`, and what to
-    /// set there. Empty if loading the weights makes both equal.
+    /// Lists the differences between the target library's network and that of `options`, and what
+    /// to set there. Empty if loading the weights makes both equal.
     ///
     /// # Errors
     /// Invalid options.

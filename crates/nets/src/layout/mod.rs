@@ -1,8 +1,9 @@
-//! The list of an architecture's tensors: path in [`Network`](crate::Network), key in other projects'
-//! state dictionaries, and shape. The list is computed without allocating a tensor; counting, saving,
-//! loading and exporting use it.
+//! The list of an architecture's tensors: path in [`Network`](crate::Network), key in other
+//! projects' state dictionaries, and shape. The list is computed without allocating a tensor;
+//! counting, saving, loading and exporting use it.
 //!
-//! Each [`Layout`] is a file with a table of keys. `conventions` compares padding, epsilon and strides.
+//! Each [`Layout`] is a file with a table of keys. `conventions` compares padding, epsilon and
+//! strides.
 
 mod conventions;
 mod flat;
@@ -23,10 +24,11 @@ pub enum Layout {
     Timm,
     /// `_conv_stem.weight`: lukemelas/EfficientNet-PyTorch.
     Lukemelas,
-    /// `mobilenet_v2.conv_stem.first_conv.convolution.weight`, `efficientnet.embeddings.convolution.weight`:
-    /// Hugging Face transformers.
+    /// `mobilenet_v2.conv_stem.first_conv.convolution.weight`,
+    /// `efficientnet.embeddings.convolution.weight`: Hugging Face transformers.
     HuggingFace,
-    /// `features.0.0.weight` and `conv.0.weight`: d-li14/mobilenetv2.pytorch, which numbers the layers of a block.
+    /// `features.0.0.weight` and `conv.0.weight`: d-li14/mobilenetv2.pytorch, which numbers the
+    /// layers of a block.
     Flat,
 }
 
@@ -89,7 +91,8 @@ enum Part {
     Project,
 }
 
-/// Prefixes of `.weight` in the keys of a layer and of its batch-norm; the second is unused for layers without one.
+/// Prefixes of `.weight` in the keys of a layer and of its batch-norm; the second is unused for
+/// layers without one.
 type Keys = [String; 2];
 
 impl Layout {
