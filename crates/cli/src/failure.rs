@@ -53,9 +53,9 @@ impl Failure {
         }
     }
 
-    /// Of one of several processes: only one of them tells of what made all fail, and one that
-    /// fails by itself ends the others, which would wait for it. Nobody ends before it is told:
-    /// `mpirun` ends all with the first.
+    /// Reports the failure of one of several processes. An error common to all is reported once; a
+    /// process that fails alone ends the others, which would wait for it. Each reports before it
+    /// exits, since `mpirun` kills every process when one exits.
     pub fn among(self, group: &Group) -> Self {
         let Self::Failed { message, hint } = self else { return self };
         group.give_way();

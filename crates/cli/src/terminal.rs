@@ -1,5 +1,4 @@
-//! What the user sees while the program works: a bar on a terminal, plain lines elsewhere, all on
-//! standard error.
+//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -20,15 +20,15 @@ const ATTEMPTS: usize = 1000;
 #[derive(Debug)]
 pub struct RunLock {
     path: PathBuf,
-    /// Nothing if the file system has no locks.
+    /// The locked file; `None` if the file system has no locks.
     file: Option<File>,
-    /// Why there is no lock.
+    /// Warning for the user if there is no lock.
     warning: Option<String>,
-    /// The folder is new.
+    /// Whether this lock created the folder.
     created: bool,
 }
 
-/// Why a folder cannot be locked.
+/// A folder that cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum RunLockError {
     /// Another process trains there.
@@ -50,7 +50,7 @@ pub enum RunLockError {
 }
 
 impl RunLockError {
-    /// Returns what would mend it.
+    /// Returns a fix, if there is one.
     pub fn hint(&self) -> Option<String> {
         let locked = matches!(self, Self::Locked { .. });
         locked.then(|| "wait until that run ends, or choose another folder with --out".into())
