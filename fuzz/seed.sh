@@ -21,13 +21,13 @@ for layout in torchvision timm; do
         sed 's/"mbconv":/"nobody":/' "$file" > "$corpus/weights_file/$layout-$dtype.safetensors"
     done
 done
-find crates/train/tests/fixtures/{decode,kinds} -type f ! -name '*.rgb.png' -exec cp {} "$corpus/image/" \;
-cp crates/train/tests/fixtures/decode/*.jpg "$corpus/jpeg_crop/"
-cp crates/train/tests/fixtures/{forms/parquet/data,labels}/*.parquet "$corpus/parquet/"
-cp crates/train/tests/fixtures/forms/sample.zip "$corpus/zip/"
-tar -cf "$corpus/tar/folders.tar" -C crates/train/tests/fixtures/forms/folders .
+find crates/image/tests/fixtures/{decode,kinds} -type f ! -name '*.rgb.png' -exec cp {} "$corpus/image/" \;
+cp crates/image/tests/fixtures/decode/*.jpg "$corpus/jpeg_crop/"
+cp crates/data/tests/fixtures/{forms/parquet/data,labels}/*.parquet "$corpus/parquet/"
+cp crates/data/tests/fixtures/forms/sample.zip "$corpus/zip/"
+tar -cf "$corpus/tar/folders.tar" -C crates/data/tests/fixtures/forms/folders .
 printf 'image,label\na.png,cat\nb.png,dog\nc.png,cat\n' > "$corpus/csv/names.csv"
-cp crates/train/tests/fixtures/import/*.pth "$corpus/weights_file/"
+cp crates/interop/tests/fixtures/import/*.pth "$corpus/weights_file/"
 printf '%s' 'hf:google/mobilenet_v2_1.0_224@main/model.safetensors' > "$corpus/weights_name/repository"
 printf '%s' 'https://example.org/models/net-0123abcd.pth#sha256=0123abcd' > "$corpus/weights_name/url"
 printf '%s' 'timm/mobilenetv2_100.ra_in1k' > "$corpus/weights_name/timm"

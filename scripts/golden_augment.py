@@ -4,7 +4,7 @@
     python scripts/golden_augment.py FOLDER_OF_PHOTOGRAPHS
 
 Uses the first photograph of the folder by name and writes to
-crates/train/tests/fixtures/augment. Requires numpy, Pillow, timm and torchvision.
+crates/image/tests/fixtures/augment and crates/train/tests/fixtures. Requires numpy, Pillow, timm and torchvision.
 """
 import json
 import sys
@@ -21,7 +21,8 @@ from timm.data.mixup import Mixup, FastCollateMixup, mixup_target  # noqa: F401
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-OUT = Path(__file__).resolve().parent.parent / "crates" / "train" / "tests" / "fixtures" / "augment"
+CRATES = Path(__file__).resolve().parent.parent / "crates"
+OUT = CRATES / "image" / "tests" / "fixtures" / "augment"
 FILL = (124, 116, 104)
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
@@ -143,7 +144,7 @@ def write_mixes():
                 "targets": [float(value) for value in targets.double().reshape(-1)],
             })
     fixture = {"images": batch.transpose(0, 2, 3, 1).reshape(-1).tolist(), "labels": labels.tolist(), "cases": cases}
-    (OUT / "mixes.json").write_text(json.dumps(fixture) + "\n")
+    (CRATES / "train" / "tests" / "fixtures" / "mixes.json").write_text(json.dumps(fixture) + "\n")
 
 
 def main():

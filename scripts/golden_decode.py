@@ -3,7 +3,7 @@
 
     python scripts/golden_decode.py
 
-Creates `crates/train/tests/fixtures/kinds` from the photograph `fixtures/decode/rgb.png`: each file,
+Creates `crates/image/tests/fixtures/kinds` from the photograph `fixtures/decode/rgb.png`: each file,
 and its `convert("RGB")` as a PNG file. Requires numpy, Pillow and `cjpeg` (Debian:
 libjpeg-turbo-progs).
 """
@@ -18,7 +18,7 @@ from PIL import Image
 
 import check_jpeg
 
-FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "crates/train/tests/fixtures"
+FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "crates/image/tests/fixtures"
 JPEG = {
     "odd_420": "4:2:0, odd size", "quality_100": "4:2:0, quality 100", "440": "4:4:0, odd size", "411": "4:1:1",
     "410": "4:1:0", "1x4": "1×4", "chroma_above": "chroma above luma", "mixed": "mixed", "rgb": "RGB",

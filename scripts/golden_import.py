@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes crates/train/tests/fixtures/import: networks and files of other libraries.
+"""Writes crates/interop/tests/fixtures/import: networks and files of other libraries.
 
     python scripts/golden_import.py
 
@@ -28,7 +28,7 @@ from peers import (
 )
 from torchvision.models import MobileNet_V2_Weights
 
-FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "train" / "tests" / "fixtures" / "import"
+FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "interop" / "tests" / "fixtures" / "import"
 CLASSES = 10
 IMAGES = (2, 3, 64, 64)
 # Fixture: network, file name, mbconv's name of the architecture.

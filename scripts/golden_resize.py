@@ -4,7 +4,7 @@
     python scripts/golden_resize.py FOLDER_OF_PHOTOGRAPHS
 
 Uses the first landscape and the first portrait photograph of the folder by name, and writes to
-crates/train/tests/fixtures/resize and .../decode. Requires numpy, Pillow and torchvision.
+crates/image/tests/fixtures/resize and .../decode. Requires numpy, Pillow and torchvision.
 """
 import io
 import struct
@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms import InterpolationMode
 
-FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "train" / "tests" / "fixtures"
+FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "image" / "tests" / "fixtures"
 FILTERS = {
     "bilinear": (Image.BILINEAR, InterpolationMode.BILINEAR),
     "bicubic": (Image.BICUBIC, InterpolationMode.BICUBIC),

@@ -1,6 +1,6 @@
-"""Writes Parquet files with labels of every type, for crates/train/tests/data_tables.rs.
+"""Writes Parquet files with labels of every type, for crates/data/tests/tables.rs.
 
-    python scripts/make_label_fixtures.py crates/train/tests/fixtures/labels
+    python scripts/make_label_fixtures.py crates/data/tests/fixtures/labels
 
 Each file contains six 4x4 images of gray 0, 40, 80, ...
 """

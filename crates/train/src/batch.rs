@@ -3,9 +3,9 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mbconv_kernels::pictures::{channels, packed};
 
-use crate::data::augment::Plan;
 use crate::data::{Batch, Preprocess};
 use crate::device::is_host;
+use crate::device_augment;
 
 /// Takes the pixels out of a batch and copies them to the device: `[N, H, W, 3]`, with byte values.
 /// Copies bytes and applies deferred augmentation on the device.
@@ -16,7 +16,7 @@ pub fn pixels(batch: &mut Batch, device: &Device) -> Tensor<4> {
         let bytes = TensorData::new(bytes, [n, height, width, 3]);
         return Tensor::<4, Int>::from_data(bytes, (device, DType::U8)).float();
     }
-    channels(Plan::apply_there(&batch.plans, packed(bytes, [n, height, width], device)))
+    channels(device_augment::apply(&batch.plans, packed(bytes, [n, height, width], device)))
 }
 
 /// Normalizes pixels on a device.

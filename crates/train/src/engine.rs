@@ -14,7 +14,7 @@ use mbconv_nets::{Inference, Network};
 
 use crate::batch::normalised;
 use crate::checkpoint::{CheckpointError, Learner};
-use crate::data::formats::{is_wide_gray, wide_gray_warning};
+use crate::data::image_formats::{is_wide_gray, wide_gray_warning};
 use crate::data::{
     DataError, DataSet, Gray16, Loader, LoaderConfig, MOST_UNREADABLE, OnBadImage, Preprocess, Sampling, Source,
     StoredImage, Transform, keep,
@@ -26,7 +26,7 @@ use crate::finetune::{FinetuneError, load_body};
 use crate::freeze;
 use crate::group::{Group, GroupError, Traffic};
 use crate::memory::{self, OutOfMemory};
-use crate::metrics::{Scores, Tally};
+use crate::metrics::{Scores, Tally, results};
 use crate::model_file::{ModelCard, ModelError, Results};
 use crate::objective::{Objective, ObjectiveError};
 use crate::optimizer::{fresh_network, global_norm, scale};
@@ -561,7 +561,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
         learner = averaged(learner, group);
         let mut validate = |network: &Network| match validate(network, val_loader.as_ref(), &run, &preprocess, observer)
         {
-            Ok(scores) => Ok(Some(scores.map(|(scores, images)| Results::new(epoch + 1, scores, images)))),
+            Ok(scores) => Ok(Some(scores.map(|(scores, images)| results(epoch + 1, scores, images)))),
             Err(EvaluateError::Interrupted) => Ok(None),
             Err(EvaluateError::Data(error)) => Err(TrainError::from(error)),
             Err(EvaluateError::UnknownClass { .. }) => unreachable!("labels are mapped to themselves"),
@@ -598,7 +598,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             seconds: partial.seconds,
         };
         let card = ModelCard {
-            recipe: Some((**recipe).clone()),
+            recipe: Some(recipe.to_json()),
             ..ModelCard::new(options.clone(), data.classes.clone(), preprocess.clone())
         };
         folder

@@ -6,64 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Inference;
-use serde::Serialize;
 
 use crate::batch::{images, targets};
 use crate::data::{Batch, DataError, DataSet, Loader, Preprocess};
 use crate::device::is_host;
 use crate::loss::cross_entropy;
+pub use mbconv_report::{ClassScores, Evaluation, Predicted};
+
 use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};
-
-/// Results of an evaluation.
-#[derive(Clone, Debug, Serialize)]
-pub struct Evaluation {
-    /// Top-1 and top-5 accuracy and mean cross-entropy, without label smoothing.
-    #[serde(flatten)]
-    pub scores: Scores,
-    /// 95 % interval of the top-1 accuracy (Wilson).
-    pub top1_interval: [f64; 2],
-    /// 95 % interval of the top-5 accuracy (Wilson).
-    pub top5_interval: [f64; 2],
-    /// Number of evaluated images.
-    pub images: usize,
-    /// Results of each class, by index.
-    pub classes: Vec<ClassScores>,
-    /// Prediction for each image, in order.
-    #[serde(skip)]
-    pub predictions: Vec<Predicted>,
-    /// Images that could not be read, with the reason. Empty unless the loader skips such images.
-    pub skipped: Vec<(String, String)>,
-}
-
-/// Prediction for an image.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Predicted {
-    /// Index of the sample in the source.
-    pub index: usize,
-    /// Label as a class index of the model.
-    pub label: usize,
-    /// Predicted class.
-    pub chosen: usize,
-    /// Softmax probability of the predicted class.
-    pub probability: f64,
-    /// Softmax probability of the label.
-    pub target_probability: f64,
-    /// Cross-entropy.
-    pub loss: f64,
-}
-
-/// Results of one class.
-#[derive(Clone, Debug, Serialize)]
-pub struct ClassScores {
-    /// Class name.
-    pub label: String,
-    /// Number of images of the class.
-    pub images: usize,
-    /// Top-1 accuracy of the class.
-    pub top1: f64,
-    /// Top-5 accuracy of the class.
-    pub top5: f64,
-}
 
 /// Errors of an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +127,7 @@ pub fn evaluate(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, EvaluateError> {
-    preprocess.takes_pictures()?;
+    preprocess.takes_pictures().map_err(DataError::from)?;
     let mut tallies = vec![Tally::default(); class_names.len()];
     let mut total = Tally::default();
     let mut predictions = Vec::with_capacity(data.loader.len());

@@ -3,7 +3,7 @@
 //! Read the modules in this order:
 //!
 //! 1. [`recipe`]: settings of a run, checked before it starts;
-//! 2. [`data`]: reading data sets into batches of pixels; [`batch`]: normalization on the device;
+//! 2. [`data`] (`mbconv-data`): reading data sets into batches of pixels; [`batch`]: normalization on the device;
 //!    [`precision`]: of feature maps;
 //! 3. [`engine`]: the training loop, with [`objective`], [`loss`], [`metrics`], [`optimizer`],
 //!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_folder`] and [`run_lock`];
@@ -12,38 +12,31 @@
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
 //! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: use of model files; [`onnx`] and
 //!    [`burnpack`]: export;
-//! 6. [`curate`]: inspection, checks and conversion of data sets;
-//! 7. [`scale`]: scaling of networks by formula, by budget or by search;
-//! 8. [`device`]: CPUs and GPUs; [`group`]: several processes; [`mod@bench`]: benchmarks.
+//! 6. [`scale`]: scaling of networks by formula, by budget or by search;
+//! 7. [`device`]: CPUs and GPUs; [`group`]: several processes; [`mod@bench`]: benchmarks.
 #![deny(missing_docs)]
 
 pub mod average;
 pub mod batch;
 pub mod bench;
-pub mod burnpack;
 pub mod checkpoint;
 pub mod compare;
-pub mod curate;
-pub mod data;
 pub mod device;
+mod device_augment;
 pub mod ema;
 pub mod engine;
 pub mod evaluate;
-pub mod files;
 pub mod find_lr;
 pub mod finetune;
 mod fingerprint;
 pub mod freeze;
 pub mod group;
-pub mod import;
 pub mod loss;
 pub mod memory;
 pub mod metrics;
 mod mix;
-pub mod model_file;
 pub mod objective;
 pub mod observe;
-pub mod onnx;
 pub mod optimizer;
 pub mod precision;
 pub mod predict;
@@ -55,11 +48,13 @@ pub mod run_lock;
 mod running;
 pub mod scale;
 pub mod schedule;
-pub mod shell;
 mod stepper;
 pub mod tensorboard;
-pub mod text;
-mod zip;
+
+pub use mbconv_data as data;
+pub use mbconv_files as files;
+pub use mbconv_files::{shell, text};
+pub use mbconv_interop::{burnpack, import, model_file, onnx};
 
 pub use engine::{Event, Outcome, Run, train};
 pub use group::Group;

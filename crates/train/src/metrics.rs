@@ -1,7 +1,9 @@
 //! Top-1 and top-5 accuracy.
 
 use burn::tensor::{Int, Tensor};
-use serde::Serialize;
+pub use mbconv_report::{Scores, shows_top5};
+
+use crate::model_file::Results;
 
 /// Returns the rank of each sample's target among its logits, counted from 0: the number of other
 /// classes whose logit is at least as high.
@@ -15,11 +17,6 @@ pub fn target_ranks(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1, Int
     below.neg().add_scalar(classes - 1)
 }
 
-/// Returns whether top-5 accuracy is meaningful. With up to five classes it is always 100 %.
-pub fn shows_top5(classes: usize) -> bool {
-    classes > 5
-}
-
 /// Sums of metrics over samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
@@ -30,17 +27,6 @@ pub struct Tally {
     /// Number of samples whose target is among the five highest logits.
     pub top5: usize,
     /// Sum of the losses.
-    pub loss: f64,
-}
-
-/// Means of metrics over samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Scores {
-    /// Top-1 accuracy.
-    pub top1: f64,
-    /// Top-5 accuracy; 1 with up to five classes.
-    pub top5: f64,
-    /// Mean loss.
     pub loss: f64,
 }
 
@@ -78,6 +64,12 @@ impl Tally {
         let n = self.images.max(1) as f64;
         Scores { top1: self.top1 as f64 / n, top5: self.top5 as f64 / n, loss: self.loss / n }
     }
+}
+
+/// Returns validation results as stored in a model file.
+pub fn results(epoch: usize, scores: Scores, images: usize) -> Results {
+    let Scores { top1, top5, loss } = scores;
+    Results { epoch, top1, top5, loss, images }
 }
 
 /// Returns Wilson's 95 % score interval of the proportion `hits / n`.

@@ -5,7 +5,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 use rand::Rng;
 use rand_distr::{Beta, Distribution};
 
-use crate::data::{Batch, mix_rng};
+use crate::data::Batch;
+use crate::data::seed::mix_rng;
 use crate::recipe::{MixConfig, MixMode};
 
 /// Mixing of one image.
@@ -214,7 +215,7 @@ mod tests {
     /// With timm's random values, images are bit-identical to timm's.
     #[test]
     fn mixed_images_and_targets_match_timm() {
-        let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/augment/mixes.json")).unwrap();
+        let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/mixes.json")).unwrap();
         assert_eq!(fixture.cases.len(), 6);
         for case in fixture.cases {
             let draws: Vec<Mix> = case

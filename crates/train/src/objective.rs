@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
 
 use crate::batch::{Normaliser, pixels, targets};
-use crate::data::{Batch, Source};
+use crate::data::{Batch, DataError, Source};
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
 use crate::import::{ImportError, ImportOptions, load_weights};
@@ -145,7 +145,7 @@ struct Teacher<'a> {
 impl<'a> Teacher<'a> {
     fn open(config: &'a DistillationConfig, classes: &[String], device: &Device) -> Result<Self, ObjectiveError> {
         let Model { card, network, .. } = load_weights(&config.teacher, &ImportOptions::default(), device)?.model;
-        card.preprocess.takes_pictures().map_err(EvaluateError::from)?;
+        card.preprocess.takes_pictures().map_err(DataError::from).map_err(EvaluateError::from)?;
         let find = |class: &String| {
             let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: card.classes.len() };
             card.classes.iter().position(|known| known == class).map(|index| index as i64).ok_or_else(unknown)

@@ -10,6 +10,7 @@ use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, Pa
 use crate::data::Position;
 use crate::files::read_weights;
 use crate::model_file::{BEST, LAST, LAST_EMA, ModelError, Results, read_card};
+use crate::recipe::RecipeFile;
 use crate::report::History;
 use crate::run_folder::{EpochRow, METRICS};
 
@@ -78,7 +79,7 @@ fn last_model(folder: &Path) -> Result<(State, Progress), ModelError> {
     let shown = || path.display().to_string();
     let bytes = read_weights(&path).map_err(|source| ModelError::Read { path: shown(), source })?;
     let missing = |what: &str| ModelError::Card { path: shown(), message: format!("it has no {what}") };
-    let recipe = card.recipe.as_ref().ok_or_else(|| missing("recipe"))?.to_toml();
+    let recipe = RecipeFile::of_model(&card).ok_or_else(|| missing("recipe"))?.to_toml();
     let rows = rows(&folder.join(METRICS), card.results);
     let epoch = card.results.map_or(rows.len(), |results| results.epoch);
     if epoch == 0 {

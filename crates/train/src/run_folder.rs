@@ -11,16 +11,17 @@ use mbconv_nets::{NetworkOptions, summary};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, PartialEpoch, Progress};
-use crate::data::{Loader, Position, Sampling, Source, enumerate};
+use crate::data::{Loader, Position, Sampling, Source};
 use crate::engine::{Event, Run, TrainError};
 use crate::files::{remove_left_overs, write_atomically};
 use crate::fingerprint::{Differences, Fingerprint};
 use crate::group::Group;
 use crate::metrics::shows_top5;
-use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, read_card};
+use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, Score, read_card};
 use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
 use crate::recovery::{Saved, State};
 use crate::run_lock::RunLock;
+use crate::text::enumerate;
 use crate::text::visible_name;
 
 /// The resolved recipe in a run's folder.
@@ -31,9 +32,6 @@ pub const METRICS: &str = "metrics.csv";
 pub const LOG: &str = "log.txt";
 /// Folder of the models of single epochs, where the recipe asks for them.
 pub const EPOCHS: &str = "epochs";
-
-/// What makes an epoch better than another, compared from left to right; higher is better.
-pub type Score = [f64; 2];
 
 /// Results of one epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

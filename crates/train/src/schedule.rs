@@ -4,8 +4,8 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model_file::Score;
 use crate::recipe::{RecipeError, ensure};
-use crate::run_folder::Score;
 
 /// `[schedule]`: the learning-rate schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -146,7 +146,7 @@ fn run(name: &str, target: fn(&[u8]) -> bool, bytes: &[u8]) -> bool {
 }
 
 fn fixtures(folder: &str, wanted: impl Fn(&Path) -> bool) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.is_file() && wanted(path));
     paths.sort();
@@ -158,7 +158,7 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 }
 
 fn images() -> Vec<Vec<u8>> {
-    fixtures("decode", |path| !path.to_string_lossy().ends_with(".rgb.png"))
+    fixtures("image/tests/fixtures/decode", |path| !path.to_string_lossy().ends_with(".rgb.png"))
 }
 
 /// A small model file, and its header.
@@ -194,7 +194,7 @@ fn images_of_every_format() {
 
 #[test]
 fn crops_of_jpeg_files() {
-    let seeds = fixtures("decode", |path| has_extension(path, &["jpg"]));
+    let seeds = fixtures("image/tests/fixtures/decode", |path| has_extension(path, &["jpg"]));
     replay("jpeg_crop", readers::jpeg_crop, &seeds, 1000);
 }
 
@@ -215,15 +215,20 @@ fn weights_of_other_projects() {
     nobodys[at..at + 9].copy_from_slice(b"\"nobody\":");
     assert!(at < header.len());
     replay("weights_file", readers::weights_file, &[nobodys], 40);
-    let seeds = fixtures("import", |path| has_extension(path, &["pth", "pt"]));
+    let seeds = fixtures("interop/tests/fixtures/import", |path| has_extension(path, &["pth", "pt"]));
     replay_only("weights_file", readers::weights_file, &seeds, 500);
 }
 
 #[test]
 fn parquet_files() {
-    let seeds = fixtures("forms/parquet/data", |path| has_extension(path, &["parquet"]));
+    let seeds = fixtures("data/tests/fixtures/forms/parquet/data", |path| has_extension(path, &["parquet"]));
     replay("parquet", readers::parquet, &seeds, 400);
-    replay_only("parquet", readers::parquet, &fixtures("labels", |path| has_extension(path, &["parquet"])), 400);
+    replay_only(
+        "parquet",
+        readers::parquet,
+        &fixtures("data/tests/fixtures/labels", |path| has_extension(path, &["parquet"])),
+        400,
+    );
 }
 
 #[test]
@@ -248,7 +253,7 @@ fn tar_archives() {
 
 #[test]
 fn zip_archives() {
-    let seeds = fixtures("forms", |path| has_extension(path, &["zip"]));
+    let seeds = fixtures("data/tests/fixtures/forms", |path| has_extension(path, &["zip"]));
     replay("zip", readers::zip, &seeds, 500);
 }
 

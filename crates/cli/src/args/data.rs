@@ -166,7 +166,7 @@ pub enum ShardFormat {
     Parquet,
 }
 
-impl From<ShardFormat> for mbconv_train::curate::pack::PackFormat {
+impl From<ShardFormat> for mbconv_train::data::tools::pack::PackFormat {
     fn from(format: ShardFormat) -> Self {
         match format {
             ShardFormat::Wds => Self::Wds,

@@ -9,8 +9,10 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
 
 pub(super) fn distance(text: &str) -> Result<u32, String> {
     match text.parse() {
-        Ok(bits @ 0..=mbconv_train::curate::perceptual::MAX_DISTANCE) => Ok(bits),
-        _ => Err(format!("expected a number of bits from 0 to {}", mbconv_train::curate::perceptual::MAX_DISTANCE)),
+        Ok(bits @ 0..=mbconv_train::data::tools::perceptual::MAX_DISTANCE) => Ok(bits),
+        _ => {
+            Err(format!("expected a number of bits from 0 to {}", mbconv_train::data::tools::perceptual::MAX_DISTANCE))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
 use mbconv_train::metrics::shows_top5;
 use mbconv_train::model_file::ModelCard;
 use mbconv_train::recipe::RecipeFile;
-use mbconv_train::report::{Evaluated, REPORT, Report};
+use mbconv_train::report::{self, Evaluated, REPORT, Report};
 use mbconv_train::run_folder::RECIPE;
 use mbconv_train::text::visible_name;
 
@@ -28,7 +28,7 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     let model = open_classifier(&args.model, &device)?;
     let card = &model.card;
     // Data without splits is divided as it was for training, so that `val` holds no training image.
-    let options = card.recipe.as_ref().map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
+    let options = RecipeFile::of_model(card).map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
     // Classes are matched by name, so that a split may have any of them.
     let data = data::open(&args.data, &OpenOptions { classes_may_differ: true, ..options })?;
     let selected = data.select(args.split.as_deref());
@@ -101,7 +101,7 @@ fn split_name(split: &str, data: &DataSet) -> String {
 
 /// Returns a note if the images contain some that the model was trained on.
 fn trained_on(card: &ModelCard, data: &DataSet, args: &Eval, split: &str) -> Option<String> {
-    let trained = card.recipe.as_ref()?.data.path.as_deref()?;
+    let trained = &RecipeFile::of_model(card)?.data.path?;
     let place = |path: &str| std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
     if split != "all" || data.train.is_none() || place(trained) != place(&args.data) {
         return None;
@@ -124,14 +124,16 @@ fn report(
 ) -> Result<(), Failure> {
     let run = model.path.parent().filter(|run| run.join(RECIPE).is_file());
     let report = match run {
-        Some(run) => Report::of_run(run)?,
-        None => Report { recipe: model.card.recipe.as_ref().map(RecipeFile::to_toml), ..Report::default() },
+        Some(run) => report::of_run(run)?,
+        None => {
+            Report { recipe: RecipeFile::of_model(&model.card).map(|recipe| recipe.to_toml()), ..Report::default() }
+        }
     };
     let title = given.file_name().unwrap_or(given.as_os_str()).to_string_lossy().into_owned();
-    let evaluated = Some(Evaluated { evaluation, source, name });
+    let evaluated = Some(Evaluated { evaluation, image: &|index| report::image_of(source, index), name });
     std::fs::create_dir_all(folder)?;
     let path = folder.join(REPORT);
-    Report { title, card: Some(&model.card), evaluated, ..report }.write(&path)?;
+    Report { title, model: Some(report::model_facts(&model.card)), evaluated, ..report }.write(&path)?;
     eprintln!("report: {}", path.display());
     Ok(())
 }

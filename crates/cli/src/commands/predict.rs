@@ -26,7 +26,7 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), Failure> {
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
     let model = open_classifier(&args.model, &device)?;
-    model.card.preprocess.takes_pictures()?;
+    model.card.preprocess.takes_pictures().map_err(mbconv_train::data::DataError::from)?;
     let network = precision.inference(&model.network);
     let options = PredictOptions {
         top_k: args.top_k.min(model.card.classes.len()),

@@ -108,7 +108,7 @@ pub fn predict(
     stop: &AtomicBool,
     each: &mut dyn FnMut(Vec<Result<Prediction, Unread>>) -> ControlFlow<()>,
 ) -> Result<(), DataError> {
-    card.preprocess.takes_pictures()?;
+    card.preprocess.takes_pictures().map_err(DataError::from)?;
     let decoders = Decoders::start(files, &card.preprocess, options.workers, BATCHES_AHEAD * BATCH)?;
     let classifier = Classifier { network, card, options, device };
     // A GPU computes a batch while the results of the previous one are read.

@@ -6,9 +6,7 @@ use super::{RecipeError, ensure, ensure_count};
 use crate::data::{
     Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
 };
-
-/// Largest image size in a recipe, in pixels.
-pub(crate) const MAX_SIDE: usize = 8192;
+use crate::model_file::MAX_RECIPE_SIDE;
 
 /// `[input]`: sizes in pixels of the square network input, cropping and normalization.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,9 +136,9 @@ impl InputConfig {
     }
 
     pub(super) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
-        ensure_count("input.size", self.size, MAX_SIDE)?;
-        ensure_count("input.eval_size", self.eval_size(), MAX_SIDE)?;
-        ensure_count("input.eval_resize", self.eval_resize(), MAX_SIDE)?;
+        ensure_count("input.size", self.size, MAX_RECIPE_SIDE)?;
+        ensure_count("input.eval_size", self.eval_size(), MAX_RECIPE_SIDE)?;
+        ensure_count("input.eval_resize", self.eval_resize(), MAX_RECIPE_SIDE)?;
         ensure(self.padding <= self.size, "input.padding", self.padding, "at most input.size")?;
         let flip = self.horizontal_flip;
         ensure((0.0..=1.0).contains(&flip), "input.horizontal_flip", flip, "in [0, 1]")?;

@@ -26,7 +26,6 @@ pub use self::data::DataConfig;
 pub use self::error::RecipeError;
 pub(crate) use self::error::{ensure, ensure_count};
 pub use self::finetune::{FinetuneConfig, Freeze};
-pub(crate) use self::input::MAX_SIDE;
 pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
 pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};
 pub use self::mix::{MixConfig, MixMode};
@@ -37,6 +36,7 @@ use crate::data::augment::{AugmentConfig, AugmentOn, Augmentation};
 use crate::data::{Preprocess, Sampling, TrainTransform};
 use crate::device::{Device, is_gpu, is_host};
 use crate::ema::EmaConfig;
+use crate::model_file::ModelCard;
 use crate::optimizer::OptimizerConfig;
 use crate::precision::MapPrecision;
 use crate::schedule::ScheduleConfig;
@@ -179,6 +179,18 @@ impl RecipeFile {
     /// Returns an error with the key if an override is invalid.
     pub fn with(&self, overrides: &[String]) -> Result<Self, RecipeError> {
         Self::parse(&self.to_toml(), "preset", overrides)
+    }
+
+    /// Returns the recipe that a model was trained with, if its file contains one.
+    pub fn of_model(card: &ModelCard) -> Option<Self> {
+        serde_json::from_value(card.recipe.clone()?).ok()
+    }
+
+    /// Returns the recipe as plain data, as stored in a model file.
+    pub fn to_json(&self) -> serde_json::Value {
+        // By way of text, because a conversion would widen f32 values to f64.
+        let text = serde_json::to_string(self).expect("a recipe is plain data");
+        serde_json::from_str(&text).expect("the text is valid JSON")
     }
 
     /// Returns the recipe as TOML, including all default values.

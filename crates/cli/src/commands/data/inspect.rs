@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
-use mbconv_train::curate::sheet::{SheetOptions, contact_sheet, png};
+use mbconv_train::data::tools::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
+use mbconv_train::data::tools::sheet::{SheetOptions, contact_sheet, png};
 use mbconv_train::files::write_atomically;
 use mbconv_train::text::visible_name;
 

@@ -7,7 +7,7 @@ mod verify;
 
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate::{self, Work};
+use mbconv_train::data::tools::{self, Work};
 use mbconv_train::data::{self, DataSet, OpenOptions};
 use mbconv_train::device;
 
@@ -45,7 +45,7 @@ where
     Failure: From<E>,
 {
     let mut progress = Progress::new();
-    let total = curate::images(data);
+    let total = tools::images(data);
     let mut advance = |images| progress.advance(doing, images, total, String::new());
     let result = work(&mut Work { stop, progress: &mut advance });
     progress.finish();

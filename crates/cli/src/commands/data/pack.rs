@@ -2,9 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate;
-use mbconv_train::curate::pack::{MANIFEST, Manifest, PackOptions, pack};
-use mbconv_train::curate::{CurateError, Work};
+use mbconv_train::data::tools;
+use mbconv_train::data::tools::pack::{MANIFEST, Manifest, PackOptions, pack};
+use mbconv_train::data::tools::{CurateError, Work};
 use mbconv_train::data::{Extent, OnBadImage, OpenOptions};
 
 use super::open_with;
@@ -27,7 +27,7 @@ pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
         inside: (!args.follow_links).then(|| Extent::of(&args.data.data)),
     };
     let mut progress = Progress::new();
-    let total = curate::images(&data);
+    let total = tools::images(&data);
     let mut kept = 0;
     let mut advance = |images| progress.advance("packing", images, total, String::new());
     let mut work = Work { stop, progress: &mut advance };
@@ -50,7 +50,7 @@ pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
 }
 
 fn table(manifest: &Manifest) -> String {
-    let row = |split: &curate::pack::SplitShards| {
+    let row = |split: &tools::pack::SplitShards| {
         let images: usize = split.shards.iter().map(|shard| shard.images).sum();
         let size = bytes(split.shards.iter().map(|shard| shard.bytes).sum());
         let shards = split.shards.len();

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate::split::{Divided, SplitOptions, Way, split};
 use mbconv_train::data::OnBadImage;
+use mbconv_train::data::tools::split::{Divided, SplitOptions, Way, split};
 use serde_json::json;
 
 use super::{open, with_progress};

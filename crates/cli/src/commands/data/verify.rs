@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::curate::aside::{self, Moved, Undone};
-use mbconv_train::curate::verify::{FileOf, Finding, Kind, Verification, VerifyOptions, verify};
+use mbconv_train::data::tools::quarantine::{self, Moved, Undone};
+use mbconv_train::data::tools::verify::{FileOf, Finding, Kind, Verification, VerifyOptions, verify};
 use mbconv_train::data::{Extent, path_of};
 use mbconv_train::files::write_atomically;
 use mbconv_train::shell::{quoted, quoted_path};
@@ -30,7 +30,7 @@ struct Fixed {
 
 pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
     let root = Path::new(path_of(&args.data.data));
-    let folder = |given: &Option<PathBuf>| given.clone().unwrap_or_else(|| aside::default_folder(root));
+    let folder = |given: &Option<PathBuf>| given.clone().unwrap_or_else(|| quarantine::default_folder(root));
     if let Some(given) = &args.undo {
         return undo(&Extent::of(&args.data.data), &folder(given), args.json.json);
     }
@@ -73,7 +73,7 @@ pub fn run(args: Verify, stop: &AtomicBool) -> Result<(), Failure> {
 }
 
 fn fix(data: &Extent, folder: PathBuf, found: &Verification) -> Result<Fixed, Failure> {
-    let (moved, settled) = aside::move_aside(data, &folder, &found.findings)?;
+    let (moved, settled) = quarantine::move_aside(data, &folder, &found.findings)?;
     let errors = settled.into_iter().filter(|&index| found.findings[index].kind.is_error()).count();
     Ok(Fixed { folder, moved, errors })
 }
@@ -83,7 +83,7 @@ fn tell(fixed: &Fixed, data: &str) -> String {
     match fixed.moved.len() {
         0 => "\nnothing was moved: there are no files of the data set that it can do without\n".into(),
         files => {
-            let undo = match fixed.folder == aside::default_folder(Path::new(data)) {
+            let undo = match fixed.folder == quarantine::default_folder(Path::new(data)) {
                 true => "--undo".to_string(),
                 false => format!("--undo={}", quoted(&fixed.folder.to_string_lossy())),
             };
@@ -112,7 +112,7 @@ fn undecided(found: &Verification) -> String {
 }
 
 fn undo(data: &Extent, folder: &Path, json: bool) -> Result<(), Failure> {
-    let undone = aside::undo(data, folder)?;
+    let undone = quarantine::undo(data, folder)?;
     let Undone { back, left, gone, outside, damaged } = &undone;
     if json {
         print_json(&json!({
@@ -132,7 +132,7 @@ fn undo(data: &Extent, folder: &Path, json: bool) -> Result<(), Failure> {
             let _ = writeln!(text, "refused: {to} to {from}: not from {folder} into the data set");
         }
         for line in damaged {
-            let _ = writeln!(text, "line {line} of {} cannot be read", shown(&folder.join(aside::LOG)));
+            let _ = writeln!(text, "line {line} of {} cannot be read", shown(&folder.join(quarantine::LOG)));
         }
         print_text(&text)?;
     }

@@ -1,0 +1,387 @@
+//! Packing a data set into shards: few large files instead of many small ones.
+
+mod manifest;
+mod parquet;
+mod tar;
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Cursor, Write};
+use std::path::Path;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use manifest::{MANIFEST, Manifest, Packing, Shard, Skipped, SplitShards};
+
+use mbconv_files::{remove_left_overs, write_atomically};
+use mbconv_image::preprocess::shorter_side;
+use mbconv_image::resize::resize;
+use mbconv_image::{DecodeError, decode_rgb};
+use mbconv_image::{Interpolation, RgbPixels};
+
+use mbconv_image::seed::order_rng;
+
+use crate::dataset::DataSet;
+use crate::error::DataError;
+use crate::extent::Extent;
+use crate::loader::OnBadImage;
+use crate::source::{Source, StoredImage};
+use crate::tools::header::{self, exif};
+use crate::tools::sheet::png;
+use crate::tools::{CurateError, Work, check_inside, splits};
+
+/// A list of the classes' names, one a line, beside the shards.
+pub const CLASSES: &str = "classes.txt";
+
+/// The form of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackFormat {
+    /// WebDataset: `train-000000.tar`, whose members are `000000.jpg` and `000000.cls`.
+    Wds,
+    /// Hugging Face: `train-00000-of-00004.parquet`, with the columns `image` (bytes, path) and
+    /// `label`.
+    Parquet,
+}
+
+/// How to pack.
+#[derive(Clone, Debug)]
+pub struct PackOptions {
+    /// The form of the shards.
+    pub format: PackFormat,
+    /// What the shorter side of larger images becomes, in pixels.
+    pub size: Option<usize>,
+    /// Quality of the JPEG images that are made for it, 1 to 100.
+    pub quality: u8,
+    /// The most images a shard.
+    pub shard_size: usize,
+    /// Decides the order of the training images.
+    pub seed: u64,
+    /// What to do about images that cannot be read.
+    pub on_bad_image: OnBadImage,
+    /// The folders that image files must lie in; none to take also those that links or tables lead
+    /// to elsewhere.
+    pub inside: Option<Extent>,
+}
+
+/// Packs `data` into the folder `out`; `shard` is told of each shard when it is there, and whether
+/// it was there already.
+///
+/// Training images come in an order drawn by the seed, as readers of shards mix only what lies
+/// near; other splits keep theirs. Images are stored as they are, byte by byte. With a size, those
+/// whose shorter side is longer are resized as Pillow's `resize(…, BILINEAR)` does and encoded as
+/// JPEG, grey ones as grey; EXIF's orientation is kept, all other metadata is not. Images that were
+/// never encoded are stored as PNG.
+///
+/// What is written depends on the data and the options alone, to the last byte. A shard gets its
+/// name when it is complete, and then its place in the manifest; shards that are in the manifest
+/// and have its checksum are kept when packing is repeated.
+///
+/// # Errors
+/// A folder that holds something else; image files outside of the data set; the first bad image, if
+/// that is to be an error; whatever the system says.
+pub fn pack(
+    data: &DataSet,
+    out: &Path,
+    options: &PackOptions,
+    work: &mut Work,
+    shard: &mut dyn FnMut(&Shard, bool),
+) -> Result<Manifest, CurateError> {
+    if let Some(extent) = &options.inside {
+        check_inside(data, extent, true)?;
+    }
+    // A process that was killed before it wrote the manifest leaves nothing else.
+    remove_left_overs(out);
+    let packing = Packing::new(data, options);
+    let old = Manifest::read(out)?;
+    if let Some(old) = &old {
+        packing.check(&old.packing, out)?;
+    } else if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(CurateError::Exists { path: out.into() });
+    }
+    fs::create_dir_all(out).map_err(CurateError::file("make", out))?;
+    let mut manifest = Manifest { packing, splits: Vec::new() };
+    let write = |manifest: &Manifest| {
+        let path = out.join(MANIFEST);
+        write_atomically(&path, manifest.to_json().as_bytes()).map_err(CurateError::file("write", &path))
+    };
+    write(old.as_ref().unwrap_or(&manifest))?;
+    let classes = out.join(CLASSES);
+    let names: String = data.classes.iter().map(|class| class.replace(['\r', '\n'], " ") + "\n").collect();
+    write_atomically(&classes, names.as_bytes()).map_err(CurateError::file("write", &classes))?;
+
+    let mut done = 0;
+    for (name, source) in splits(data) {
+        let split = SplitPacking::new(name, source.as_ref(), data, options);
+        manifest.splits.push(SplitShards::new(name, source.as_ref(), data.classes.len()));
+        for number in 0..split.shards {
+            let file = split.file(number);
+            let before = old.as_ref().and_then(|old| old.shard(&file)).filter(|shard| shard.is_whole(out));
+            let entry = match before {
+                Some(before) => before.clone(),
+                None => split.write(number, out, done, work)?,
+            };
+            done += split.range(number).len();
+            (work.progress)(done);
+            shard(&entry, before.is_some());
+            if let Some(last) = manifest.splits.last_mut() {
+                last.shards.push(entry);
+            }
+            // What an interrupted run had finished stays known until it is reached again.
+            if before.is_none() {
+                write(&old.as_ref().map_or_else(|| manifest.clone(), |old| manifest.with_later(old)))?;
+            }
+        }
+    }
+    write(&manifest)?;
+    Ok(manifest)
+}
+
+/// A split on its way into shards.
+struct SplitPacking<'a> {
+    name: &'static str,
+    source: &'a dyn Source,
+    data: &'a DataSet,
+    options: &'a PackOptions,
+    order: Vec<usize>,
+    shards: usize,
+}
+
+/// An image ready to be stored.
+pub(crate) struct Packed {
+    /// Its place in the split.
+    place: usize,
+    /// The bytes of an image file.
+    bytes: Vec<u8>,
+    /// The extension that fits them.
+    extension: &'static str,
+    /// The name that its file had, or what it was called.
+    name: String,
+    label: usize,
+}
+
+/// A shard that is being written.
+trait Writer {
+    fn add(&mut self, image: Packed) -> io::Result<()>;
+    fn finish(self: Box<Self>) -> io::Result<Hashed>;
+}
+
+impl<'a> SplitPacking<'a> {
+    fn new(name: &'static str, source: &'a dyn Source, data: &'a DataSet, options: &'a PackOptions) -> Self {
+        let mut order: Vec<usize> = (0..source.len()).collect();
+        if name == "train" {
+            order.shuffle(&mut order_rng(options.seed, 0));
+        }
+        let shards = order.len().div_ceil(options.shard_size.max(1));
+        Self { name, source, data, options, order, shards }
+    }
+
+    /// The places whose images a shard holds: equally many, as far as that goes.
+    fn range(&self, number: usize) -> std::ops::Range<usize> {
+        let start = |number: usize| (number as u128 * self.order.len() as u128 / self.shards as u128) as usize;
+        start(number)..start(number + 1)
+    }
+
+    fn file(&self, number: usize) -> String {
+        match self.options.format {
+            PackFormat::Wds => format!("{}-{number:06}.tar", self.name),
+            PackFormat::Parquet => {
+                // What `datasets` calls it.
+                let name = if self.name == "val" { "validation" } else { self.name };
+                format!("{name}-{number:05}-of-{:05}.parquet", self.shards)
+            }
+        }
+    }
+
+    fn write(&self, number: usize, out: &Path, done: usize, work: &mut Work) -> Result<Shard, CurateError> {
+        let file = self.file(number);
+        let partial = out.join(format!("{file}.partial"));
+        let failed = || CurateError::file("write", &partial);
+        let hashed = Hashed::create(&partial).map_err(failed())?;
+        let mut writer: Box<dyn Writer> = match self.options.format {
+            PackFormat::Wds => Box::new(tar::Tar::new(hashed, self.order.len())),
+            PackFormat::Parquet => Box::new(parquet::Parquet::new(hashed, &self.data.classes).map_err(failed())?),
+        };
+        let (mut images, mut skipped) = (0, Vec::new());
+        work.map(
+            self.range(number),
+            done,
+            |place| self.prepare(place),
+            |_, packed| {
+                match (packed, self.options.on_bad_image) {
+                    (Ok(packed), _) => {
+                        images += 1;
+                        writer.add(packed).map_err(failed())?;
+                    }
+                    (Err(DataError::Image { name, source }), OnBadImage::Skip) => {
+                        skipped.push(Skipped { name, why: source.to_string() });
+                    }
+                    (Err(error), _) => return Err(error.into()),
+                }
+                Ok(())
+            },
+        )?;
+        let (sha256, bytes) = writer.finish().and_then(Hashed::finish).map_err(failed())?;
+        let path = out.join(&file);
+        fs::rename(&partial, &path).map_err(CurateError::file("write", &path))?;
+        Ok(Shard { file, sha256, bytes, images, skipped })
+    }
+
+    fn prepare(&self, place: usize) -> Result<Packed, DataError> {
+        let index = self.order[place];
+        let name = self.source.name(index);
+        let sample = self.source.get(index)?;
+        let prepared = prepare(sample.image, self.options);
+        let (bytes, extension) = prepared.map_err(|source| DataError::Image { name: name.clone(), source })?;
+        let name = match self.source.path(index).as_deref().and_then(Path::file_name) {
+            Some(file) => file.to_string_lossy().into_owned(),
+            None => name,
+        };
+        Ok(Packed { place, bytes, extension, name, label: sample.label })
+    }
+}
+
+/// The bytes to store of an image, and the extension that fits them.
+fn prepare(image: StoredImage, options: &PackOptions) -> Result<(Vec<u8>, &'static str), DecodeError> {
+    let fits = |width: usize, height: usize| options.size.is_none_or(|size| width.min(height) <= size);
+    let (pixels, grey, orientation) = match image {
+        StoredImage::Pixels(pixels) if fits(pixels.width, pixels.height) => return Ok((lossless(&pixels)?, "png")),
+        StoredImage::Pixels(pixels) => (pixels, false, 1),
+        StoredImage::Encoded(bytes) => {
+            let header = header::read(&mut Cursor::new(&bytes))?;
+            if fits(header.width as usize, header.height as usize) {
+                let extension = extension(&bytes);
+                return Ok((bytes, extension));
+            }
+            (decode_rgb(&bytes)?, header.colour.starts_with("grey"), header.orientation)
+        }
+    };
+    let size = options.size.unwrap_or(usize::MAX);
+    let (width, height) = shorter_side(pixels.width, pixels.height, size);
+    let small = resize(&pixels, width, height, Interpolation::Bilinear);
+    Ok((jpeg(&small, grey, orientation, options.quality)?, "jpg"))
+}
+
+fn jpeg(pixels: &RgbPixels, grey: bool, orientation: u8, quality: u8) -> Result<Vec<u8>, DecodeError> {
+    let damaged = |error: image::ImageError| DecodeError::Damaged(error.to_string());
+    let mut bytes = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut bytes, quality);
+    if orientation != 1 {
+        encoder.set_exif_metadata(exif(orientation)).map_err(|error| DecodeError::Damaged(error.to_string()))?;
+    }
+    let (width, height) = (pixels.width as u32, pixels.height as u32);
+    if grey {
+        let values: Vec<u8> = pixels.data.iter().step_by(3).copied().collect();
+        encoder.encode(&values, width, height, ExtendedColorType::L8).map_err(damaged)?;
+    } else {
+        encoder.encode(&pixels.data, width, height, ExtendedColorType::Rgb8).map_err(damaged)?;
+    }
+    Ok(bytes)
+}
+
+/// Pixels as PNG.
+pub(crate) fn lossless(pixels: &RgbPixels) -> Result<Vec<u8>, DecodeError> {
+    png(pixels).map_err(DecodeError::Damaged)
+}
+
+/// The extension of a file of these bytes.
+pub(crate) fn extension(bytes: &[u8]) -> &'static str {
+    let format = mbconv_image::formats::recognize(bytes).ok();
+    format.and_then(|format| format.extensions_str().first().copied()).map_or("img", |extension| match extension {
+        // Of several for PNM, the first means bitmaps.
+        "pbm" => "pnm",
+        extension => extension,
+    })
+}
+
+/// A file that knows its checksum.
+struct Hashed {
+    file: BufWriter<File>,
+    sha: Sha256,
+    bytes: u64,
+}
+
+impl Hashed {
+    fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: BufWriter::with_capacity(1 << 20, File::create(path)?), sha: Sha256::new(), bytes: 0 })
+    }
+
+    /// Checksum and size.
+    fn finish(self) -> io::Result<(String, u64)> {
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        Ok((hex(&self.sha.finalize()), self.bytes))
+    }
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.sha.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::ImageFormat;
+
+    use super::*;
+
+    fn options(size: Option<usize>) -> PackOptions {
+        let (format, on_bad_image) = (PackFormat::Wds, OnBadImage::Fail);
+        PackOptions { format, size, quality: 95, shard_size: 7, seed: 0, on_bad_image, inside: None }
+    }
+
+    fn gradient(width: usize, height: usize) -> RgbPixels {
+        let data = (0..width * height).flat_map(|i| [(i % width * 255 / width) as u8, (i / width) as u8, 90]).collect();
+        RgbPixels { width, height, data }
+    }
+
+    #[test]
+    fn images_that_fit_keep_their_bytes() {
+        let bytes = jpeg(&gradient(40, 30), false, 1, 80).unwrap();
+        for size in [None, Some(30), Some(31), Some(500)] {
+            let packed = prepare(StoredImage::Encoded(bytes.clone()), &options(size)).unwrap();
+            assert_eq!(packed, (bytes.clone(), "jpg"));
+        }
+        let (packed, extension) = prepare(StoredImage::Pixels(gradient(40, 30)), &options(None)).unwrap();
+        assert_eq!((decode_rgb(&packed).unwrap(), extension), (gradient(40, 30), "png"));
+    }
+
+    #[test]
+    fn larger_ones_shrink_as_in_evaluation_and_stay_turned_and_grey() {
+        let (packed, extension) = prepare(StoredImage::Pixels(gradient(40, 30)), &options(Some(15))).unwrap();
+        let pixels = decode_rgb(&packed).unwrap();
+        assert_eq!((pixels.width, pixels.height, extension), (20, 15, "jpg"));
+        let expected = resize(&gradient(40, 30), 20, 15, Interpolation::Bilinear);
+        let furthest = pixels.data.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(furthest <= Some(8), "{furthest:?}");
+
+        let turned = jpeg(&gradient(40, 30), true, 6, 95).unwrap();
+        let (packed, _) = prepare(StoredImage::Encoded(turned), &options(Some(15))).unwrap();
+        let header = header::read(&mut Cursor::new(&packed)).unwrap();
+        assert_eq!((header.colour, header.orientation, header.width), ("grey", 6, 20));
+    }
+
+    #[test]
+    fn bytes_get_the_extension_of_their_format() {
+        assert_eq!(extension(b"\xFF\xD8\xFF\xE0"), "jpg");
+        assert_eq!(extension(b"P6 1 1 255 abc"), "pnm");
+        assert_eq!(extension(b"what"), "img");
+        for format in [ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Tiff, ImageFormat::Qoi] {
+            assert!(header::announced(format.extensions_str()[0]) == Some(format));
+        }
+    }
+}

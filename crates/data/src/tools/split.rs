@@ -1,0 +1,497 @@
+//! Dividing a data set into training, validation and test images.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rand::seq::SliceRandom;
+
+use mbconv_image::seed::split_rng;
+
+use crate::dataset::DataSet;
+use crate::error::DataError;
+use crate::extent::Extent;
+use crate::loader::OnBadImage;
+use crate::options::path_of;
+use crate::source::{Source, StoredImage};
+use crate::split_names::is_split_name;
+use crate::tools::pack::{Skipped, extension, lossless};
+use crate::tools::quarantine::{MoveLog, Moved};
+use crate::tools::{CurateError, WINDOW, Work, check_inside, quarantine, splits, verify};
+
+/// Names of the splits that are written, as [`open`](crate::formats::open) knows them.
+const NAMES: [&str; 3] = ["train", "val", "test"];
+
+/// How images come to their new place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A hard link, which takes no space.
+    Link,
+    /// A copy; the only way for images that are no files of their own, such as records and members
+    /// of archives.
+    Copy,
+    /// The file itself, with a log that [`quarantine::undo`] reads.
+    Move,
+    /// Not at all: `train.csv`, `val.csv` and `test.csv` list paths and labels.
+    List,
+}
+
+/// How to divide.
+#[derive(Clone, Copy, Debug)]
+pub struct SplitOptions {
+    /// Part of each class for validation.
+    pub val: f64,
+    /// Part of each class for testing.
+    pub test: f64,
+    /// Decides which images.
+    pub seed: u64,
+    /// How images come to their place; hard links, or copies where there are no files, unless said
+    /// otherwise.
+    pub way: Option<Way>,
+    /// Put all splits together first, instead of dividing the training split and keeping the
+    /// others.
+    pub pool: bool,
+    /// What to do about images that cannot be decoded.
+    pub on_bad_image: OnBadImage,
+    /// Also take images that links or tables lead to outside of the data set.
+    pub follow_links: bool,
+}
+
+/// What [`split`] made.
+#[derive(Clone, Debug)]
+pub struct Divided {
+    /// Images of each split.
+    pub images: BTreeMap<&'static str, usize>,
+    /// Images that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// An image: number of the split that it is in now, and index there.
+type Member = (usize, usize);
+
+/// Writes the divided data set to `out`: one folder per split with one folder per class, or lists.
+/// `name` is the name by which `data` was opened. Every image is decoded first.
+///
+/// Every class gives its parts, rounded, but at least one image to each split as long as one is
+/// left for training. With the same seed the validation images are those that training on the
+/// undivided set would hold out.
+///
+/// # Errors
+/// `out` is there and not empty; a split that exists already; class names that are no folder names;
+/// images outside of the data set or that cannot be decoded, unless they are to be taken or left
+/// out; whatever the system says.
+pub fn split(
+    data: &DataSet,
+    name: &str,
+    out: &Path,
+    options: &SplitOptions,
+    work: &mut Work,
+) -> Result<Divided, CurateError> {
+    let root = Path::new(path_of(name));
+    let mut parts = divide(data, options)?;
+    if out.symlink_metadata().is_ok() && !fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Err(CurateError::Exists { path: out.into() });
+    }
+    let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
+    if root.is_dir() && absolute(out)?.starts_with(absolute(root)?) {
+        return Err(CurateError::Request {
+            message: format!("{} is inside of the data set, which would hold its images twice", out.display()),
+            hint: "choose a folder outside of it".into(),
+        });
+    }
+    let sources: Vec<Arc<dyn Source>> = splits(data).into_iter().map(|(_, source)| source).collect();
+    let files = parts.iter().flatten().all(|&(split, index)| sources[split].path(index).is_some());
+    let way = options.way.unwrap_or(if files { Way::Link } else { Way::Copy });
+    if way != Way::Copy && !files {
+        return Err(CurateError::Request {
+            message: format!("the images of this data set ({}) are no files of their own", data.form),
+            hint: "--copy writes each to a file".into(),
+        });
+    }
+    let folders = if way == Way::List { Vec::new() } else { class_folders(&data.classes)? };
+    // A list copies nothing, and a file that is moved out of another folder could not be moved
+    // back.
+    if way == Way::Move || way != Way::List && !options.follow_links {
+        check_inside(data, &Extent::of(name), way != Way::Move)?;
+    }
+    let place = Place { root, classes: &data.classes, folders, sources, way };
+    let skipped = place.drop_bad(&mut parts, options.on_bad_image, work)?;
+    let counts = NAMES.into_iter().zip(&parts).map(|(name, part)| (name, part.len()));
+    let divided = Divided { images: counts.filter(|part| part.1 > 0).collect(), skipped };
+    if way == Way::Move {
+        // In place at once: what is moved is in the log.
+        place.fill(out, &parts, work)?;
+        return Ok(divided);
+    }
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".mbconv-split-");
+    // Temporary folders are private by default; a data set should get the permissions any new
+    // folder gets.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let unfinished = builder.tempdir_in(parent).map_err(CurateError::file("write", parent))?;
+    place.fill(unfinished.path(), &parts, work)?;
+    // An empty folder may be there; not every system replaces one.
+    let _ = fs::remove_dir(out);
+    fs::rename(unfinished.path(), out).map_err(CurateError::file("write", out))?;
+    // Gone already, under this name.
+    let _ = unfinished.keep();
+    Ok(divided)
+}
+
+/// The images of train, val and test.
+fn divide(data: &DataSet, options: &SplitOptions) -> Result<[Vec<Member>; 3], CurateError> {
+    let SplitOptions { val, test, seed, pool, .. } = *options;
+    let part = |part: f64| (0.0..1.0).contains(&part);
+    if !part(val) || !part(test) || val + test >= 1.0 || val + test == 0.0 {
+        return Err(CurateError::Request {
+            message: format!("parts of {val} and {test} cannot be taken for validation and testing"),
+            hint: "give parts above 0 that leave something for training, such as --val 0.1 --test 0.1".into(),
+        });
+    }
+    let present = splits(data);
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    let mut divided = Vec::new();
+    for (split, (name, source)) in present.iter().enumerate() {
+        let members = (0..source.len()).map(|index| (split, index));
+        if pool || *name == "train" || present.len() == 1 {
+            divided.extend(members);
+            continue;
+        }
+        let name = if *name == "val" && data.val_is_test { "test" } else { name };
+        let wanted = if name == "val" { val } else { test };
+        if wanted > 0.0 {
+            return Err(CurateError::Request {
+                message: format!("the data set has {name} images already"),
+                hint: format!("--{name} 0 keeps them and divides the others; --pool puts all together first"),
+            });
+        }
+        parts[if name == "val" { 1 } else { 2 }].extend(members);
+    }
+    let mut classes = vec![Vec::new(); data.classes.len()];
+    for member in divided {
+        classes[present[member.0].1.label(member.1)].push(member);
+    }
+    for (class, mut members) in classes.into_iter().enumerate() {
+        members.shuffle(&mut split_rng(seed, class));
+        let all = members.len();
+        let share = |part: f64, left: usize| match part {
+            0.0 => 0,
+            part => ((all as f64 * part).round() as usize).max(1).min(left.saturating_sub(1)),
+        };
+        let first = share(val, all);
+        let second = share(test, all - first);
+        parts[1].extend_from_slice(&members[..first]);
+        parts[2].extend_from_slice(&members[first..first + second]);
+        parts[0].extend_from_slice(&members[first + second..]);
+    }
+    parts.iter_mut().for_each(|part| part.sort_unstable());
+    Ok(parts)
+}
+
+/// A folder name for each class.
+fn class_folders(classes: &[String]) -> Result<Vec<String>, CurateError> {
+    let mut taken = HashSet::new();
+    classes
+        .iter()
+        .map(|class| {
+            let mut name = class.replace(['/', '\\', '\0'], "_");
+            if name.is_empty() || name.starts_with('.') {
+                name.insert(0, '_');
+            }
+            // Not every file system tells cases apart.
+            if taken.insert(name.to_lowercase()) {
+                return Ok(name);
+            }
+            Err(CurateError::Request {
+                message: format!("two classes would share the folder {name:?}"),
+                hint: "rename one of them, or use --list".into(),
+            })
+        })
+        .collect()
+}
+
+/// Where images come from and go to.
+struct Place<'a> {
+    root: &'a Path,
+    classes: &'a [String],
+    folders: Vec<String>,
+    sources: Vec<Arc<dyn Source>>,
+    way: Way,
+}
+
+impl Place<'_> {
+    /// Decodes every image, and drops those that cannot be decoded or returns the error of the
+    /// first.
+    fn drop_bad(
+        &self,
+        parts: &mut [Vec<Member>; 3],
+        on_bad_image: OnBadImage,
+        work: &mut Work,
+    ) -> Result<Vec<Skipped>, CurateError> {
+        let (mut skipped, mut done) = (Vec::new(), 0);
+        for part in parts {
+            let mut sound = Vec::with_capacity(part.len());
+            let check = |place: usize| {
+                let (split, index) = part[place];
+                verify::decodes(self.sources[split].as_ref(), index)
+            };
+            work.map(0..part.len(), done, check, |place, checked| {
+                let (split, index) = part[place];
+                match (checked, on_bad_image) {
+                    (Ok(()), _) => sound.push(part[place]),
+                    (Err(error), OnBadImage::Fail) => return Err(error.into()),
+                    (Err(error), OnBadImage::Skip) => {
+                        let why = match error {
+                            DataError::Image { source, .. } => source.to_string(),
+                            DataError::Io { source, .. } => source.to_string(),
+                            other => other.to_string(),
+                        };
+                        skipped.push(Skipped { name: self.sources[split].name(index), why });
+                    }
+                }
+                Ok(())
+            })?;
+            done += part.len();
+            *part = sound;
+        }
+        Ok(skipped)
+    }
+
+    fn fill(&self, out: &Path, parts: &[Vec<Member>; 3], work: &mut Work) -> Result<(), CurateError> {
+        fs::create_dir_all(out).map_err(CurateError::file("make", out))?;
+        let mut done = 0;
+        for (name, part) in NAMES.into_iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+            match self.way {
+                Way::List => self.list(&out.join(format!("{name}.csv")), part)?,
+                _ => self.place(out, name, part, done, work)?,
+            }
+            done += part.len();
+        }
+        Ok(())
+    }
+
+    fn list(&self, path: &Path, part: &[Member]) -> Result<(), CurateError> {
+        let failed = || CurateError::file("write", path);
+        let mut file = BufWriter::new(File::create_new(path).map_err(failed())?);
+        writeln!(file, "path,label").map_err(failed())?;
+        for &(split, index) in part {
+            let source = &self.sources[split];
+            let image = source.path(index).unwrap_or_default();
+            let image = std::path::absolute(&image).map_err(CurateError::file("find", &image))?;
+            let Some(image) = image.to_str() else {
+                return Err(CurateError::Request {
+                    message: format!("the name of {} is not valid UTF-8, so no list can hold it", image.display()),
+                    hint: "rename the file, or use --link or --copy".into(),
+                });
+            };
+            let label = &self.classes[source.label(index)];
+            writeln!(file, "{},{}", quoted(image), quoted(label)).map_err(failed())?;
+        }
+        file.into_inner().map_err(|error| failed()(error.into_error()))?.sync_all().map_err(failed())
+    }
+
+    fn place(&self, out: &Path, name: &str, part: &[Member], done: usize, work: &mut Work) -> Result<(), CurateError> {
+        if self.way == Way::Move {
+            return self.move_part(out, name, part, done, work);
+        }
+        let read = |place: usize| -> Result<Option<(Vec<u8>, &'static str)>, CurateError> {
+            let (split, index) = part[place];
+            let source = &self.sources[split];
+            if source.path(index).is_some() {
+                return Ok(None);
+            }
+            Ok(Some(match source.get(index)?.image {
+                StoredImage::Encoded(bytes) => {
+                    let extension = extension(&bytes);
+                    (bytes, extension)
+                }
+                StoredImage::Pixels(pixels) => {
+                    let image = |source| DataError::Image { name: self.sources[split].name(index), source };
+                    (lossless(&pixels).map_err(image)?, "png")
+                }
+            }))
+        };
+        work.map(0..part.len(), done, read, |place, read| {
+            let (split, index) = part[place];
+            let source = &self.sources[split];
+            let label = source.label(index);
+            let folder = out.join(name).join(&self.folders[label]);
+            let (from, content) = match read? {
+                Some((bytes, extension)) => (PathBuf::from(format!("{index:06}.{extension}")), Some(bytes)),
+                None => (source.path(index).unwrap_or_default(), None),
+            };
+            let wanted = match content {
+                Some(_) => folder.join(&from),
+                None => folder.join(below_class(&from, self.root, &self.classes[label])),
+            };
+            // Of files of one name, of different folders, the later ones get a number.
+            let to = quarantine::free(&wanted, &HashSet::new());
+            let parent = to.parent().unwrap_or(out);
+            fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
+            let failed = CurateError::file("write", &to);
+            match content {
+                Some(bytes) => fs::write(&to, bytes).map_err(failed),
+                None if self.way == Way::Copy => fs::copy(&from, &to).map(|_| ()).map_err(failed),
+                None => link(&from, &to).map_err(failed),
+            }
+        })
+    }
+
+    /// Moves the files of a part, some at a time, since the log must be on the disk before any is
+    /// moved.
+    fn move_part(
+        &self,
+        out: &Path,
+        name: &str,
+        part: &[Member],
+        done: usize,
+        work: &mut Work,
+    ) -> Result<(), CurateError> {
+        let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
+        let out = absolute(out)?;
+        let mut log = MoveLog::open(&out)?;
+        for (number, members) in part.chunks(WINDOW).enumerate() {
+            if work.stop.load(Ordering::Relaxed) {
+                return Err(CurateError::Interrupted);
+            }
+            let (mut moves, mut taken) = (Vec::new(), HashSet::new());
+            for &(split, index) in members {
+                let from = self.sources[split].path(index).unwrap_or_default();
+                if from.is_symlink() {
+                    return Err(CurateError::Request {
+                        message: format!("{} is a link, which might lead nowhere from another place", from.display()),
+                        hint: "use --link or --copy, which take the file itself; --undo moves back what was moved"
+                            .into(),
+                    });
+                }
+                let label = self.sources[split].label(index);
+                let below = below_class(&from, self.root, &self.classes[label]);
+                let to = quarantine::free(&out.join(name).join(&self.folders[label]).join(below), &taken);
+                taken.insert(to.clone());
+                moves.push(Moved { from: absolute(&from)?, to, why: "split".into() });
+            }
+            log.move_files(&moves)?;
+            (work.progress)(done + number * WINDOW + members.len());
+        }
+        Ok(())
+    }
+}
+
+/// A hard link to the file itself, where the path is a symbolic link.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(fs::canonicalize(from)?, to)
+}
+
+/// Returns the part of a path below the folder of its class, or of its split if no folder is named
+/// as the class.
+fn below_class(path: &Path, root: &Path, class: &str) -> PathBuf {
+    let name = || path.file_name().map(PathBuf::from).unwrap_or_default();
+    let Ok(below) = path.strip_prefix(root) else { return name() };
+    let parts: Vec<Component> = below.components().collect();
+    let folders = &parts[..parts.len().saturating_sub(1)];
+    let is_class = |folder: &Component| folder.as_os_str() == class;
+    let is_split = |folder: &Component| folder.as_os_str().to_str().is_some_and(is_split_name);
+    // A class may be called `train`, so the folder of a split is the one before it.
+    let first = match folders {
+        [split, rest @ ..] if is_split(split) && rest.iter().any(is_class) => 1,
+        _ => 0,
+    };
+    let class = folders[first..].iter().position(is_class).map(|at| first + at);
+    let above = class.or_else(|| folders.iter().position(is_split)).map_or(0, |at| at + 1);
+    let below: PathBuf = parts[above..].iter().collect();
+    // Never out of the class's folder.
+    if parts[above..].iter().all(|part| matches!(part, Component::Normal(_))) { below } else { name() }
+}
+
+/// A field of a CSV file.
+fn quoted(field: &str) -> String {
+    match field.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::open;
+    use crate::options::OpenOptions;
+
+    fn options(val: f64, test: f64) -> SplitOptions {
+        SplitOptions { val, test, seed: 0, way: None, pool: false, on_bad_image: OnBadImage::Fail, follow_links: false }
+    }
+
+    #[test]
+    fn every_class_gives_its_part_and_training_would_hold_out_the_same() {
+        let data = |val_fraction| open("digits", &OpenOptions { val_fraction, ..OpenOptions::default() }).unwrap();
+        let whole = data(0.0);
+        let parts = divide(&whole, &options(0.2, 0.0)).unwrap();
+        let held_out = data(0.2);
+        let source = whole.train.as_ref().unwrap();
+        let names = |part: &[Member]| part.iter().map(|&(_, index)| source.name(index)).collect::<Vec<_>>();
+        for (part, split) in parts.iter().zip([&held_out.train, &held_out.val]) {
+            let split = split.as_ref().unwrap();
+            assert_eq!(names(part), (0..split.len()).map(|index| split.name(index)).collect::<Vec<_>>());
+        }
+        let parts = divide(&whole, &options(0.2, 0.1)).unwrap();
+        let mut all: Vec<Member> = parts.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..source.len()).map(|index| (0, index)).collect::<Vec<_>>());
+        for class in 0..10 {
+            let count = |part: &[Member]| part.iter().filter(|(_, index)| source.label(*index) == class).count();
+            let total: usize = parts.iter().map(|part| count(part)).sum();
+            assert_eq!(count(&parts[1]), (total as f64 * 0.2).round() as usize);
+            assert_eq!(count(&parts[2]), (total as f64 * 0.1).round() as usize);
+        }
+    }
+
+    #[test]
+    fn impossible_parts_are_refused() {
+        let data = open("digits", &OpenOptions::default()).unwrap();
+        for (val, test) in [(0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (-0.1, 0.2), (f64::NAN, 0.1)] {
+            assert!(matches!(divide(&data, &options(val, test)), Err(CurateError::Request { .. })));
+        }
+        // Here validation images are held out already.
+        assert!(matches!(divide(&data, &options(0.1, 0.0)), Err(CurateError::Request { .. })));
+        assert!(divide(&data, &SplitOptions { pool: true, ..options(0.1, 0.0) }).is_ok());
+    }
+
+    #[test]
+    fn places_below_the_class() {
+        for (path, class, expected) in [
+            ("data/cat/1.jpg", "cat", "1.jpg"),
+            ("data/train/cat/x/1.jpg", "cat", "x/1.jpg"),
+            ("data/train/1.jpg", "train", "1.jpg"),
+            ("data/train/train/1.jpg", "train", "1.jpg"),
+            ("data/train/n01440764/1.jpg", "tench", "n01440764/1.jpg"),
+            ("data/pets/seg_train/cat/1.jpg", "cat", "1.jpg"),
+            ("data/pets/Training/n01440764/1.jpg", "tench", "n01440764/1.jpg"),
+            ("data/cat/cat/1.jpg", "cat", "cat/1.jpg"),
+            ("data/1.jpg", "cat", "1.jpg"),
+            ("elsewhere/cat/1.jpg", "cat", "1.jpg"),
+            ("data/cat/../../1.jpg", "cat", "1.jpg"),
+        ] {
+            assert_eq!(below_class(Path::new(path), Path::new("data"), class), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn class_folders_are_safe_and_never_shared() {
+        let folders = |names: &[&str]| class_folders(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(folders(&["a/b", "..", "c", ""]).unwrap(), ["a_b", "_..", "c", "_"]);
+        assert!(folders(&["crane", "crane"]).is_err());
+        assert!(folders(&["a/b", "a_b"]).is_err());
+    }
+
+    #[test]
+    fn fields_of_lists_are_quoted() {
+        assert_eq!(quoted("a b"), "a b");
+        assert_eq!(quoted("say \"a, b\""), "\"say \"\"a, b\"\"\"");
+    }
+}

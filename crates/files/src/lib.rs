@@ -1,0 +1,183 @@
+//! Files and text: atomic writing, bounded reading, zip archives, and escaping for terminals and
+//! shells.
+#![deny(missing_docs)]
+
+pub mod shell;
+pub mod text;
+pub mod zip;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Largest file of weights that is read, in bytes: twice a checkpoint of EfficientNet-L2 with averages and Adam's state.
+const MAX_WEIGHTS: u64 = 16 << 30;
+
+/// Beginning and end of a temporary file's name.
+const TEMPORARY: [&str; 2] = [".mbconv-", ".tmp"];
+
+/// The contents of a file of weights: of a regular file, at the end of whatever links, that a network can fill.
+///
+/// # Errors
+/// A folder, a device, a pipe; a larger file; whatever the system says.
+pub fn read_weights(path: &Path) -> std::io::Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > MAX_WEIGHTS {
+        return Err(std::io::Error::other(format!("it has {} bytes, more than any network's weights", metadata.len())));
+    }
+    std::fs::read(path)
+}
+
+/// Reads at an offset, from any thread.
+#[cfg(unix)]
+pub fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, out, offset)
+}
+
+/// Reads at an offset, from any thread.
+#[cfg(windows)]
+pub fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, out, offset)
+}
+
+/// Fills `out` with a file's bytes from `offset` on.
+pub fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !out.is_empty() {
+        match read_at(file, out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                out = &mut out[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes `bytes` to `path` through a temporary file beside it, which is renamed when it is
+/// complete and on the disk.
+///
+/// # Errors
+/// A path that is something other than a file, such as a folder or a device; whatever the system says. The old file, if
+/// any, is then still there.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace(path, bytes, None)
+}
+
+/// The same, but the file that was at `path` is kept as `previous`. At any moment one of the two is
+/// complete and on the disk.
+///
+/// # Errors
+/// See [`write_atomically`].
+pub fn write_keeping_previous(path: &Path, bytes: &[u8], previous: &Path) -> std::io::Result<()> {
+    replace(path, bytes, Some(previous))
+}
+
+fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> std::io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        // Renaming would replace a device.
+        return Err(std::io::Error::other("it is there already and not a regular file"));
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY[0]).suffix(TEMPORARY[1]);
+    // Temporary files are private by default; a model should get the permissions any new file gets.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    // So that `remove_left_overs` does not take it for a killed process's; where there are no
+    // locks, that removes nothing.
+    let _ = file.as_file().try_lock();
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    if let Some(previous) = previous.filter(|_| path.exists()) {
+        let _ = std::fs::remove_file(previous);
+        // A second name, since then there is a file at `path` all the time; not every file system
+        // has them.
+        std::fs::hard_link(path, previous).or_else(|_| std::fs::rename(path, previous))?;
+    }
+    file.persist(path)?;
+    sync_folder(folder);
+    Ok(())
+}
+
+/// Makes the names in `folder` durable, where the system can do that.
+fn sync_folder(folder: &Path) {
+    if cfg!(unix) {
+        // The file itself is complete and on the disk.
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+/// Removes temporary files from `folder` that killed processes left there.
+pub fn remove_left_overs(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let [prefix, suffix] = TEMPORARY;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_temporary = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix));
+        if !is_temporary || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let file = OpenOptions::new().write(true).open(entry.path());
+        // A process that still writes it holds its lock.
+        if file.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::*;
+
+    #[test]
+    fn replaces_whole_files_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomically(&path, b"first").unwrap();
+        write_atomically(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(write_atomically(&folder.path().join("missing/a"), b"x").is_err());
+        assert!(write_atomically(folder.path(), b"x").is_err());
+    }
+
+    #[test]
+    fn the_previous_file_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, previous] = ["a", "b"].map(|name| folder.path().join(name));
+        let contents = || [&path, &previous].map(|path| std::fs::read_to_string(path).ok());
+        write_keeping_previous(&path, b"first", &previous).unwrap();
+        assert_eq!(contents(), [Some("first".into()), None]);
+        write_keeping_previous(&path, b"second", &previous).unwrap();
+        write_keeping_previous(&path, b"third", &previous).unwrap();
+        assert_eq!(contents(), [Some("third".into()), Some("second".into())]);
+    }
+
+    #[test]
+    fn only_temporary_files_of_ended_processes_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [dead, alive, other] =
+            [".mbconv-a1b2c3.tmp", ".mbconv-d4e5f6.tmp", "mbconv-.tmp"].map(|name| folder.path().join(name));
+        for path in [&dead, &alive, &other] {
+            std::fs::write(path, "").unwrap();
+        }
+        std::fs::create_dir(folder.path().join(".mbconv-folder.tmp")).unwrap();
+        let open = File::open(&alive).unwrap();
+        open.lock().unwrap();
+        remove_left_overs(folder.path());
+        assert!(!dead.exists() && alive.exists() && other.exists());
+        drop(open);
+        remove_left_overs(folder.path());
+        assert!(!alive.exists());
+    }
+}

@@ -1,0 +1,181 @@
+//! Augmentation of training images: bytes in, bytes out, with all randomness from the given
+//! generator.
+//!
+//! [`Operation`]s give Pillow's pixels. A [`Policy`] chooses among them as timm or torchvision
+//! does; [`ColorJitter`] and [`RandomErasing`] are separate. [`Augmentation`] combines a recipe's
+//! `[augment]`. The choices for an image are a [`AugmentPlan`], which a worker thread applies to the image
+//! or a device to a whole batch.
+
+mod erasing;
+mod jitter;
+mod plan;
+mod policies;
+mod policy;
+mod settings;
+mod timm;
+mod torchvision;
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::{Interpolation, RgbPixels};
+
+pub use erasing::{EraseMode, RandomErasing};
+pub use jitter::ColorJitter;
+pub use mbconv_kernels::pictures::{Area, Operation, Sampling};
+pub use plan::{AugmentPlan, Chain, Mixture};
+pub use policy::Policy;
+pub use settings::PolicyError;
+
+/// `[augment]`: augmentation after cropping and horizontal flipping.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// Where augmentation runs.
+    #[serde(skip_serializing_if = "AugmentOn::is_auto")]
+    pub on: AugmentOn,
+    /// Name of a policy, such as `"rand-m9-mstd0.5-inc1"` or `"ta_wide"`: see [`Policy`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// Filter of the policy's rotations, shears and translations. timm's policies use `"random"`
+    /// (per operation) by default, torchvision's use `input.interpolation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interpolation: Option<AugmentInterpolation>,
+    /// Color of areas outside the image after rotations, shears and translations: by default
+    /// `input.mean` for timm's policies, black for torchvision's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fill: Option<[u8; 3]>,
+    /// Probability of a vertical flip.
+    pub vertical_flip: f64,
+    /// Random brightness, contrast, saturation and hue, after the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color_jitter: Option<ColorJitter>,
+    /// Random erasing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erasing: Option<RandomErasing>,
+}
+
+/// The place where training images are augmented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AugmentOn {
+    /// On the device if it is a GPU, else on worker threads.
+    #[default]
+    Auto,
+    /// On the loader's worker threads.
+    Workers,
+    /// On the network's device.
+    Device,
+}
+
+impl AugmentOn {
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+/// Resampling filters of a policy's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AugmentInterpolation {
+    /// 2×2 pixels.
+    Bilinear,
+    /// 4×4 pixels.
+    Bicubic,
+    /// A random choice per operation.
+    Random,
+}
+
+impl AugmentConfig {
+    /// Returns the first invalid setting as key, value and allowed values.
+    pub fn fault(&self) -> Option<(&'static str, String, &'static str)> {
+        let unit = 0.0..=1.0;
+        if !unit.contains(&self.vertical_flip) {
+            return Some(("augment.vertical_flip", self.vertical_flip.to_string(), "in [0, 1]"));
+        }
+        if let Some(ColorJitter { brightness, contrast, saturation, hue }) = self.color_jitter {
+            let holds = [brightness, contrast, saturation].iter().all(|x| (0.0..=100.0).contains(x));
+            if !holds || !(0.0..=0.5).contains(&hue) {
+                let shown = format!("[{brightness}, {contrast}, {saturation}, {hue}]");
+                return Some(("augment.color_jitter", shown, "at least 0, the hue in [0, 0.5]"));
+            }
+        }
+        let RandomErasing { probability, area, aspect, count, .. } = self.erasing.as_ref()?;
+        let range = |[low, high]: [f64; 2], most: f64| low > 0.0 && low <= high && high <= most;
+        if !unit.contains(probability) {
+            return Some(("augment.erasing.probability", probability.to_string(), "in [0, 1]"));
+        }
+        if !range(*area, 1.0) {
+            return Some(("augment.erasing.area", format!("{area:?}"), "[low, high] with 0 < low ≤ high ≤ 1"));
+        }
+        if !range(*aspect, 1e3) {
+            return Some(("augment.erasing.aspect", format!("{aspect:?}"), "[low, high] with 0 < low ≤ high ≤ 1000"));
+        }
+        if !(1..=100).contains(&count[0]) || !(count[0]..=100).contains(&count[1]) {
+            return Some(("augment.erasing.count", format!("{count:?}"), "[low, high] with 1 ≤ low ≤ high ≤ 100"));
+        }
+        None
+    }
+}
+
+/// [`AugmentConfig`] with the settings it uses from the recipe's `[input]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Augmentation {
+    config: AugmentConfig,
+    interpolation: Option<Interpolation>,
+    fill: [u8; 3],
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+impl Augmentation {
+    /// Creates the augmentation for images that were resized by `interpolation` and will be
+    /// normalized by `mean` and `std`.
+    pub fn new(config: AugmentConfig, interpolation: Interpolation, mean: [f32; 3], std: [f32; 3]) -> Self {
+        let timms = config.policy.as_ref().is_some_and(Policy::is_timms);
+        let by_default = if timms { None } else { Some(interpolation) };
+        let interpolation = match config.interpolation {
+            None => by_default,
+            Some(AugmentInterpolation::Random) => None,
+            Some(AugmentInterpolation::Bilinear) => Some(Interpolation::Bilinear),
+            Some(AugmentInterpolation::Bicubic) => Some(Interpolation::Bicubic),
+        };
+        let average = mean.map(|mean| (255.0 * f64::from(mean)).round_ties_even().min(255.0) as u8);
+        let fill = config.fill.unwrap_or(if timms { average } else { [0; 3] });
+        Self { config, interpolation, fill, mean, std }
+    }
+
+    /// Samples flip, policy, jitter and erasing, in this order, for an image of `size`, (width,
+    /// height), and adds them to its plan.
+    pub fn draw<R: Rng>(&self, plan: &mut AugmentPlan, size: (usize, usize), rng: &mut R) {
+        let AugmentConfig { policy, vertical_flip, color_jitter, erasing, .. } = &self.config;
+        if *vertical_flip > 0.0 && rng.random::<f64>() < *vertical_flip {
+            let upside_down = Operation::Window { left: 0, top: 0, mirrored: false, upside_down: true };
+            plan.push(upside_down, Sampling::default());
+        }
+        if let Some(policy) = policy {
+            let either = |rng: &mut R| if rng.random() { Interpolation::Bilinear } else { Interpolation::Bicubic };
+            let sampling = |rng: &mut R| Sampling {
+                interpolation: self.interpolation.unwrap_or_else(|| either(rng)),
+                fill: self.fill,
+            };
+            policy.draw(plan, size, &sampling, rng);
+        }
+        if let Some(jitter) = color_jitter {
+            jitter.draw(plan, rng);
+        }
+        if let Some(erasing) = erasing {
+            erasing.draw(plan, size, self.mean, self.std, rng);
+        }
+    }
+
+    /// Samples a plan and applies it.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> RgbPixels {
+        let mut plan = AugmentPlan::default();
+        self.draw(&mut plan, (image.width, image.height), rng);
+        plan.apply(image)
+    }
+}
+
+#[cfg(test)]
+mod tests;

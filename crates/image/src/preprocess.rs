@@ -1,0 +1,236 @@
+//! Preprocessing of images for evaluation.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::UnsupportedChannels;
+
+use mbconv_kernels::pictures::{Interpolation, RgbPixels};
+
+use crate::decoding::{Decoding, Gray16};
+use crate::imagenet::{IMAGENET_MEAN, IMAGENET_STD};
+use crate::resize::{Region, crop, resize_region};
+
+/// Evaluation preprocessing, as stored in a model file: resizes the image to `resize`, crops the
+/// central `crop`×`crop` pixels (black beyond the image), and computes `(x / 255 - mean) / std` on
+/// the device.
+///
+/// Sizes and positions are rounded as in torchvision's `Resize(int)` and `CenterCrop`. Pixels equal
+/// Pillow's `resize`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Preprocess {
+    /// The sides that are resized to `resize` pixels.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resize_mode: ResizeMode,
+    /// Length of the shorter side, or of both sides, after resizing, in pixels; positive.
+    pub resize: usize,
+    /// Side of the center crop in pixels; positive.
+    pub crop: usize,
+    /// Position of the center crop if the margins cannot be equal.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub crop_rounding: CropRounding,
+    /// Interpolation kernel.
+    pub interpolation: Interpolation,
+    /// Input channels of the network. 3: red, green and blue. 1: gray, weighted as in Pillow's
+    /// `convert("L")` and normalized with the first mean and standard deviation. Images support no
+    /// other number.
+    #[serde(default = "three", skip_serializing_if = "is_three")]
+    pub channels: usize,
+    /// Means of red, green and blue in 0..1, subtracted first.
+    pub mean: [f32; 3],
+    /// Standard deviations of red, green and blue; divisors after subtracting the mean.
+    pub std: [f32; 3],
+    /// Applies the EXIF orientation first; torchvision does not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exif_orientation: bool,
+    /// Conversion of gray images of more than 8 bits to 8 bits.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gray16: Gray16,
+}
+
+impl Preprocess {
+    /// Maximum side in pixels that a model or another program's configuration may request. The
+    /// largest of a published network is 800. Recipes are not limited.
+    pub const MAX_SIDE: usize = 2048;
+}
+
+/// The sides of an image that are resized to a given length.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeMode {
+    /// Resizes the shorter side and keeps the aspect ratio.
+    #[default]
+    Shorter,
+    /// Resizes both sides, squashing the image to a square.
+    Squash,
+}
+
+/// Rounding of half pixels in the position of a center crop.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CropRounding {
+    /// To even: torchvision, timm.
+    #[default]
+    Even,
+    /// Down, to the upper left: Hugging Face transformers.
+    Down,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn three() -> usize {
+    3
+}
+
+fn is_three(value: &usize) -> bool {
+    *value == 3
+}
+
+impl Default for Preprocess {
+    /// ImageNet defaults: resize to 256, crop 224, bilinear.
+    fn default() -> Self {
+        Self {
+            resize_mode: ResizeMode::default(),
+            resize: 256,
+            crop: 224,
+            crop_rounding: CropRounding::default(),
+            interpolation: Interpolation::Bilinear,
+            channels: three(),
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+            exif_orientation: false,
+            gray16: Gray16::default(),
+        }
+    }
+}
+
+impl Preprocess {
+    /// Returns the exact decoding with these EXIF and 16-bit settings.
+    pub fn decoding(&self) -> Decoding {
+        Decoding { exif_orientation: self.exif_orientation, gray16: self.gray16, ..Decoding::default() }
+    }
+
+    /// Resizes and crops to `crop`×`crop` pixels, without normalization.
+    pub fn apply(&self, image: RgbPixels) -> RgbPixels {
+        let side = self.resize.max(1);
+        let size = match self.resize_mode {
+            ResizeMode::Shorter => shorter_side(image.width, image.height, side),
+            ResizeMode::Squash => (side, side),
+        };
+        center_crop(&image, size, self.crop, self.interpolation, self.crop_rounding)
+    }
+
+    /// Sets the number of input channels. A single channel is normalized with the average of the
+    /// three means and of the three standard deviations.
+    pub fn with_channels(self, channels: usize) -> Self {
+        // Keep equal values bit-identical.
+        let average = |[red, green, blue]: [f32; 3]| {
+            if red == green && green == blue { [red; 3] } else { [(red + green + blue) / 3.0; 3] }
+        };
+        match channels {
+            1 => Self { channels, mean: average(self.mean), std: average(self.std), ..self },
+            _ => Self { channels, ..self },
+        }
+    }
+
+    /// Checks that the network's input channels fit images.
+    ///
+    /// # Errors
+    /// The number of channels is neither 1 nor 3.
+    pub fn takes_pictures(&self) -> Result<(), UnsupportedChannels> {
+        match self.channels {
+            1 | 3 => Ok(()),
+            channels => Err(UnsupportedChannels { channels }),
+        }
+    }
+}
+
+impl fmt::Display for Preprocess {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { resize_mode, resize, crop, interpolation, channels, mean, std, exif_orientation, gray16, .. } = self;
+        let mode = if *resize_mode == ResizeMode::Squash { "squash to" } else { "resize" };
+        let kernel = format!("{interpolation:?}").to_lowercase();
+        let grey = if *channels == 1 { "grey, " } else { "" };
+        let turned = if *exif_orientation { "turned by EXIF, " } else { "" };
+        let scaled = match gray16 {
+            Gray16::Clip => "",
+            Gray16::Image => "16-bit gray scaled by the image's range, ",
+            Gray16::Full => "16-bit gray scaled by its full range, ",
+        };
+        write!(f, "{turned}{scaled}{grey}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
+    }
+}
+
+/// Returns the size after resizing the shorter side to `size`. The longer side is rounded down, as
+/// in torchvision.
+pub fn shorter_side(width: usize, height: usize, size: usize) -> (usize, usize) {
+    let longer = |long: usize, short: usize| (size as u128 * long as u128 / short.max(1) as u128) as usize;
+    if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) }
+}
+
+/// Python's `round(x / 2)`: rounds half to even.
+fn half_to_even(x: usize) -> usize {
+    let half = x / 2;
+    if x % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+}
+
+/// Resizes to `width`×`height` and crops the center square.
+pub fn center_crop(
+    image: &RgbPixels,
+    (width, height): (usize, usize),
+    size: usize,
+    interpolation: Interpolation,
+    rounding: CropRounding,
+) -> RgbPixels {
+    let size = size.max(1);
+    // CenterCrop pads images that are too small; the smaller half of the border comes first.
+    let start = |length: usize| match (length.checked_sub(size), rounding) {
+        (None, _) => -(((size - length) / 2) as isize),
+        (Some(rest), CropRounding::Even) => half_to_even(rest) as isize,
+        (Some(rest), CropRounding::Down) => (rest / 2) as isize,
+    };
+    padded_crop(image, (width, height), (start(width), start(height)), size, interpolation)
+}
+
+/// Resizes to `width`×`height` and crops the square at `(left, top)`, black beyond the edges.
+pub fn padded_crop(
+    image: &RgbPixels,
+    (width, height): (usize, usize),
+    (left, top): (isize, isize),
+    size: usize,
+    interpolation: Interpolation,
+) -> RgbPixels {
+    let visible = |start: isize, length: usize| {
+        let from = start.max(0).min(length as isize) as usize;
+        let to = start.saturating_add_unsigned(size).max(0).min(length as isize) as usize;
+        (from, to.max(from) - from)
+    };
+    let (from_x, columns) = visible(left, width);
+    let (from_y, rows) = visible(top, height);
+    if columns == 0 || rows == 0 {
+        return RgbPixels { width: size, height: size, data: vec![0; size * size * 3] };
+    }
+    let region = Region { left: from_x, top: from_y, width: columns, height: rows };
+    let part = resize_region(image, width, height, region, interpolation);
+    if (columns, rows) == (size, size) {
+        return part;
+    }
+    crop(&part, left - from_x as isize, top - from_y as isize, size, size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_positions_are_rounded_as_in_torchvision() {
+        assert_eq!(shorter_side(500, 375, 256), (341, 256));
+        assert_eq!(shorter_side(375, 500, 256), (256, 341));
+        assert_eq!(shorter_side(1, 60_000, 256), (256, 15_360_000));
+        // Python: [round(x / 2) for x in range(8)]
+        assert_eq!((0..8).map(half_to_even).collect::<Vec<_>>(), [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,341 @@
+//! Image transforms for training and evaluation.
+
+use rand::Rng;
+
+use crate::jpeg_crop::{Jpeg, Scratch, square};
+use crate::preprocess::{center_crop, padded_crop, shorter_side};
+use crate::resize::{Region, crop, filter, resize};
+use crate::{CropRounding, Decoding, Interpolation, Preprocess, RgbPixels};
+
+use crate::augment::{AugmentPlan, Augmentation, Operation, Sampling};
+
+/// Cropping of training images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Crop {
+    /// A rectangle of random area and aspect ratio, resized to the square: torchvision's
+    /// `RandomResizedCrop`.
+    RandomResized {
+        /// Minimum and maximum fraction of the image's area.
+        scale: (f64, f64),
+        /// Minimum and maximum aspect ratio, width over height.
+        ratio: (f64, f64),
+    },
+    /// A random square of the image with a black border, after resizing the shorter side to the
+    /// square's: torchvision's `RandomCrop(size, padding)`.
+    PadAndCrop {
+        /// Width of the border, in pixels.
+        padding: usize,
+    },
+    /// The center square, after resizing the shorter side to it.
+    Centre,
+}
+
+/// The training transform. All randomness comes from the given generator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainTransform {
+    /// Side of the output square in pixels; positive.
+    pub size: usize,
+    /// Interpolation kernel.
+    pub interpolation: Interpolation,
+    /// Cropping.
+    pub crop: Crop,
+    /// Probability of a horizontal flip.
+    pub horizontal_flip: f64,
+    /// Smaller image sizes in the first epochs.
+    pub progressive: Option<Progressive>,
+    /// Augmentation after crop and flip.
+    pub augmentation: Augmentation,
+    /// Only crops, and returns the remaining operations as a plan.
+    pub deferred: bool,
+}
+
+impl Default for TrainTransform {
+    /// Center crop of 224×224 pixels without augmentation.
+    fn default() -> Self {
+        Self {
+            size: 224,
+            interpolation: Interpolation::Bilinear,
+            crop: Crop::Centre,
+            horizontal_flip: 0.0,
+            progressive: None,
+            augmentation: Augmentation::default(),
+            deferred: false,
+        }
+    }
+}
+
+/// Progressive resizing (Tan and Le 2021): the side grows from `start` to the full size in equal
+/// steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progressive {
+    /// Side in the first stage, in pixels.
+    pub start: usize,
+    /// Number of sizes, including the first and the full size; all stages are equally long.
+    pub stages: usize,
+    /// Total epochs of all stages; later epochs use the full size.
+    pub epochs: usize,
+}
+
+impl Progressive {
+    /// Returns the side in an epoch, counted from 0: a multiple of 8, or the full size in the last
+    /// stage.
+    pub fn size(&self, full: usize, epoch: usize) -> usize {
+        let stages = self.stages.max(1);
+        let stage = epoch * stages / self.epochs.max(1);
+        if stage + 1 >= stages {
+            return full;
+        }
+        let side = self.start as f64 + (full as f64 - self.start as f64) * stage as f64 / (stages - 1) as f64;
+        ((side / 8.0).round() as usize * 8).clamp(self.start.min(full), full.max(self.start))
+    }
+}
+
+impl TrainTransform {
+    /// Crops, flips at random, and augments. Returns `size`×`size` pixels and the remaining
+    /// operations.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> (RgbPixels, AugmentPlan) {
+        let size = self.size.max(1);
+        let mut window = [0, 0];
+        let out = match self.crop {
+            Crop::RandomResized { scale, ratio } => {
+                let region = random_region(image.width, image.height, scale, ratio, rng);
+                if (region.width, region.height) == (image.width, image.height) {
+                    resize(&image, size, size, self.interpolation)
+                } else {
+                    // Crop first, as torchvision does, so that no pixel outside the crop
+                    // contributes.
+                    let cut = crop(&image, region.left as isize, region.top as isize, region.width, region.height);
+                    resize(&cut, size, size, self.interpolation)
+                }
+            }
+            Crop::PadAndCrop { padding } => {
+                let (width, height) = shorter_side(image.width, image.height, size);
+                let left = below(width + 2 * padding - size + 1, rng) as isize - padding as isize;
+                let top = below(height + 2 * padding - size + 1, rng) as isize - padding as isize;
+                if self.deferred && (width, height) == (size, size) {
+                    window = [left, top];
+                    resize(&image, size, size, self.interpolation)
+                } else {
+                    padded_crop(&image, (width, height), (left, top), size, self.interpolation)
+                }
+            }
+            Crop::Centre => {
+                let resized = shorter_side(image.width, image.height, size);
+                center_crop(&image, resized, size, self.interpolation, CropRounding::Even)
+            }
+        };
+        let mirrored = self.draws_mirrored(rng);
+        self.finish(out, window, mirrored, rng)
+    }
+
+    /// Applies the transform to a JPEG file, decoding only the crop. The random crop equals that of
+    /// [`apply`](Self::apply); pixels differ by about 1 of 255. Returns `None` if the file needs
+    /// the full decoder; `rng` has then been advanced.
+    pub fn apply_jpeg(
+        &self,
+        bytes: &[u8],
+        decoding: &Decoding,
+        rng: &mut impl Rng,
+        scratch: &mut Scratch,
+    ) -> Option<(RgbPixels, AugmentPlan)> {
+        let (Crop::RandomResized { scale, ratio }, Some(filter)) = (self.crop, filter(self.interpolation)) else {
+            return None;
+        };
+        let jpeg = Jpeg::open(bytes)?;
+        if jpeg.width * jpeg.height > decoding.max_pixels || (decoding.exif_orientation && jpeg.has_exif) {
+            return None;
+        }
+        let region = random_region(jpeg.width, jpeg.height, scale, ratio, rng);
+        let mirrored = self.draws_mirrored(rng);
+        // Flipping while writing the output is free.
+        let out = square(&jpeg, region, self.size.max(1), filter, mirrored, scratch)?;
+        Some(self.finish(out, [0, 0], false, rng))
+    }
+
+    fn draws_mirrored(&self, rng: &mut impl Rng) -> bool {
+        // Sample even if the probability is 0 or 1, so that changing it does not change the crops.
+        rng.random::<f64>() < self.horizontal_flip
+    }
+
+    /// Applies or plans the operations after the crop: shift, flip and augmentation.
+    fn finish(
+        &self,
+        mut out: RgbPixels,
+        window: [isize; 2],
+        mirrored: bool,
+        rng: &mut impl Rng,
+    ) -> (RgbPixels, AugmentPlan) {
+        let mut plan = AugmentPlan::default();
+        if self.deferred && (mirrored || window != [0, 0]) {
+            let [left, top] = window;
+            plan.push(Operation::Window { left, top, mirrored, upside_down: false }, Sampling::default());
+        } else if mirrored {
+            mirror(&mut out);
+        }
+        self.augmentation.draw(&mut plan, (out.width, out.height), rng);
+        if self.deferred { (out, plan) } else { (plan.apply(out), AugmentPlan::default()) }
+    }
+}
+
+/// The transform that a [`Loader`](crate::loader::Loader) applies to each image.
+#[derive(Clone, Debug, PartialEq)]
+// There is one value per loader, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
+pub enum Transform {
+    /// Random training transform.
+    Train(TrainTransform),
+    /// Deterministic preprocessing for validation and prediction.
+    Eval(Preprocess),
+}
+
+impl Transform {
+    /// Applies the transform. Returns the pixels and the remaining operations. Only the training
+    /// transform uses `rng`.
+    pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> (RgbPixels, AugmentPlan) {
+        match self {
+            Transform::Train(train) => train.apply(image, rng),
+            Transform::Eval(preprocess) => (preprocess.apply(image), AugmentPlan::default()),
+        }
+    }
+
+    /// Returns the transform of an epoch, counted from 0, which resolves progressive resizing.
+    pub fn at_epoch(&self, epoch: usize) -> Self {
+        match self {
+            Transform::Train(train) => {
+                let size = train.progressive.map_or(train.size, |progressive| progressive.size(train.size, epoch));
+                Transform::Train(TrainTransform { size, progressive: None, ..train.clone() })
+            }
+            Transform::Eval(_) => self.clone(),
+        }
+    }
+
+    /// Returns whether results include plans of remaining operations.
+    pub fn is_deferred(&self) -> bool {
+        matches!(self, Transform::Train(train) if train.deferred)
+    }
+
+    /// Returns the side of the output square in pixels.
+    pub fn size(&self) -> usize {
+        match self {
+            Transform::Train(train) => train.size.max(1),
+            Transform::Eval(preprocess) => preprocess.crop.max(1),
+        }
+    }
+}
+
+/// Returns a uniform random number below `end`, or 0 for an empty range.
+fn below(end: usize, rng: &mut impl Rng) -> usize {
+    if end > 1 { rng.random_range(0..end) } else { 0 }
+}
+
+/// torchvision's `RandomResizedCrop.get_params`: ten attempts, then the largest center rectangle
+/// with an allowed aspect ratio.
+fn random_region(width: usize, height: usize, scale: (f64, f64), ratio: (f64, f64), rng: &mut impl Rng) -> Region {
+    let area = (width * height) as f64;
+    let log_ratio = (ratio.0.ln(), ratio.1.ln());
+    let uniform = |(low, high): (f64, f64), rng: &mut _| low + (high - low) * Rng::random::<f64>(rng);
+    for _ in 0..10 {
+        let target = area * uniform(scale, rng);
+        let aspect = uniform(log_ratio, rng).exp();
+        let w = (target * aspect).sqrt().round_ties_even() as usize;
+        let h = (target / aspect).sqrt().round_ties_even() as usize;
+        if 0 < w && w <= width && 0 < h && h <= height {
+            let top = below(height - h + 1, rng);
+            let left = below(width - w + 1, rng);
+            return Region { left, top, width: w, height: h };
+        }
+    }
+    let shape = width as f64 / height as f64;
+    let (w, h) = if shape < ratio.0.min(ratio.1) {
+        (width, (width as f64 / ratio.0.min(ratio.1)).round_ties_even() as usize)
+    } else if shape > ratio.0.max(ratio.1) {
+        ((height as f64 * ratio.0.max(ratio.1)).round_ties_even() as usize, height)
+    } else {
+        (width, height)
+    };
+    let (w, h) = (w.clamp(1, width), h.clamp(1, height));
+    Region { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
+}
+
+/// Flips horizontally.
+fn mirror(image: &mut RgbPixels) {
+    for row in image.data.chunks_exact_mut(image.width * 3) {
+        let (pixels, _) = row.as_chunks_mut::<3>();
+        pixels.reverse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::sample_rng;
+
+    #[test]
+    fn random_regions_have_requested_area_and_aspect_ratio() {
+        let (scale, ratio) = ((0.2, 0.6), (0.75, 4.0 / 3.0));
+        let mut areas = Vec::new();
+        for index in 0..500 {
+            let region = random_region(640, 480, scale, ratio, &mut sample_rng(1, 0, index));
+            assert!(region.left + region.width <= 640 && region.top + region.height <= 480);
+            let shape = region.width as f64 / region.height as f64;
+            assert!((0.74..1.35).contains(&shape), "{region:?}");
+            areas.push((region.width * region.height) as f64 / (640.0 * 480.0));
+        }
+        let mean = areas.iter().sum::<f64>() / 500.0;
+        assert!(areas.iter().all(|area| (0.195..0.605).contains(area)) && (0.36..0.44).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn random_region_falls_back_to_center_if_none_fits() {
+        let region =
+            |width, height| random_region(width, height, (1.0, 1.0), (0.75, 4.0 / 3.0), &mut sample_rng(0, 0, 0));
+        assert_eq!(region(1000, 10), Region { left: 493, top: 0, width: 13, height: 10 });
+        assert_eq!(region(10, 1000), Region { left: 0, top: 493, width: 10, height: 13 });
+        // Invalid ratios give some region instead of a panic.
+        for ratio in [(f64::NAN, 1.0), (0.0, 0.0), (-1.0, 2.0), (1e300, 1e300)] {
+            let region = random_region(7, 5, (0.1, f64::INFINITY), ratio, &mut sample_rng(0, 0, 0));
+            assert!(region.width > 0 && region.left + region.width <= 7 && region.top + region.height <= 5);
+        }
+    }
+
+    #[test]
+    fn padded_crops_use_every_position() {
+        let image = RgbPixels { width: 4, height: 4, data: (1..=48).collect() };
+        let transform = TrainTransform {
+            size: 4,
+            interpolation: Interpolation::Bilinear,
+            crop: Crop::PadAndCrop { padding: 1 },
+            ..TrainTransform::default()
+        };
+        let mut seen = [false; 9];
+        for index in 0..200 {
+            let (out, _) = transform.apply(image.clone(), &mut sample_rng(0, 0, index));
+            let place = (0..9).find(|place| out == crop(&image, place % 3 - 1, place / 3 - 1, 4, 4));
+            seen[place.expect("a crop of the padded image") as usize] = true;
+        }
+        assert_eq!(seen, [true; 9]);
+    }
+
+    #[test]
+    fn progressive_sizes_grow_in_equal_stages() {
+        let progressive = Progressive { start: 128, stages: 4, epochs: 100 };
+        let size = |epoch| progressive.size(224, epoch);
+        assert_eq!([0, 24, 25, 50, 74, 75, 99, 100, 1000].map(size), [128, 128, 160, 192, 192, 224, 224, 224, 224]);
+        let one = Progressive { start: 64, stages: 1, epochs: 10 };
+        assert_eq!(one.size(224, 0), 224);
+    }
+
+    #[test]
+    fn flip_frequency_matches_probability() {
+        let image = RgbPixels { width: 2, height: 2, data: [1, 2, 3, 4, 5, 6].repeat(2) };
+        let mirrored = |horizontal_flip| {
+            let (interpolation, crop) = (Interpolation::Bilinear, Crop::Centre);
+            let transform =
+                TrainTransform { size: 2, interpolation, crop, horizontal_flip, ..TrainTransform::default() };
+            let first = |index| transform.apply(image.clone(), &mut sample_rng(3, 0, index)).0.data[0];
+            (0..400).filter(|&index| first(index) == 4).count()
+        };
+        assert_eq!((mirrored(0.0), mirrored(1.0)), (0, 400));
+        assert!((150..250).contains(&mirrored(0.5)));
+    }
+}

@@ -1,0 +1,10 @@
+//! Models in and out: model files, import of other projects' weights, and export to ONNX and
+//! Burn's own format.
+#![deny(missing_docs)]
+
+pub mod burnpack;
+pub mod import;
+pub mod model_file;
+pub mod onnx;
+
+pub use model_file::{Model, ModelCard};

@@ -1,0 +1,185 @@
+//! Export to [ONNX](https://onnx.ai).
+//!
+//! | | name | type | shape |
+//! |---|---|---|---|
+//! | input | `input` | f32 | `[batch, 3, H, W]`: RGB, `(pixel / 255 − mean) / std`; or `[batch, 1, H, W]`, gray |
+//! | input, with preprocessing inside | `image` | u8 | `[batch, H, W, 3]`: RGB as decoded, resized and cropped; or `[batch, H, W, 1]` |
+//! | output | `logits` | f32 | `[batch, classes]` |
+//! | output, with softmax | `probabilities` | f32 | `[batch, classes]` |
+//!
+//! `batch` is any number; H and W are the crop size. Batch-norm is folded into the convolutions, as
+//! for prediction ([`mbconv_nets::inference`]). An f16 model computes in f16 but has f32 inputs and
+//! outputs, so that the same code runs either file.
+//!
+//! The metadata contain, as JSON, `class_names`, `preprocess` (as in the model file) and the whole
+//! model card under `mbconv`; and the name `architecture`.
+
+mod graph;
+pub mod proto;
+
+use mbconv_nets::Network;
+use mbconv_nets::inference::fold;
+use mbconv_nets::weights::Precision;
+use prost::Message;
+use serde::Serialize;
+
+use crate::model_file::ModelCard;
+use crate::onnx::graph::{Graph, Map, element};
+use crate::onnx::proto::{Attribute, FLOAT, UINT8};
+
+/// Operator set version, supported by runtimes since early 2022.
+pub const OPSET: i64 = 17;
+/// File format version that belongs to [`OPSET`].
+const IR_VERSION: i64 = 8;
+/// Maximum size of a protobuf message.
+const MAX_BYTES: usize = i32::MAX as usize;
+
+/// Export options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnnxOptions {
+    /// Precision of the weights and of the computation: f32 or f16.
+    pub precision: Precision,
+    /// Takes pixels as bytes and normalizes them in the graph.
+    pub preprocessing: bool,
+    /// Returns probabilities instead of logits.
+    pub softmax: bool,
+}
+
+/// The reason why a model cannot be exported to ONNX.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum OnnxError {
+    /// bfloat16, for which the runtimes have no convolutions.
+    #[error("ONNX files are written in f32 or f16, not bf16")]
+    Precision,
+    /// Byte input requires RGB or gray images.
+    #[error("preprocessing inside the graph needs a network of 3 input channels or of 1, not of {0}")]
+    Channels(usize),
+    /// A folded weight that is not finite, or too large for f16.
+    #[error("`{path}`, with its batch-norm folded in, has a value that is not finite in the precision asked for")]
+    Value {
+        /// Path of the tensor in the module.
+        path: String,
+    },
+    /// The model exceeds the maximum size of a protobuf message.
+    #[error("the model would take {0} bytes, but an ONNX file holds 2147483647 at most")]
+    TooLarge(usize),
+}
+
+impl OnnxError {
+    /// Returns how to fix the error.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Precision | Self::TooLarge(_) => Some("try --dtype f16".into()),
+            Self::Value { .. } => Some("try --dtype f32".into()),
+            Self::Channels(_) => Some("leave --with-preprocessing out, and normalise before".into()),
+        }
+    }
+}
+
+/// Returns an ONNX file that computes `network`.
+///
+/// # Errors
+/// See [`OnnxError`].
+pub fn to_onnx(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<Vec<u8>, OnnxError> {
+    let model = model(network, card, options)?;
+    match model.encoded_len() {
+        bytes if bytes > MAX_BYTES => Err(OnnxError::TooLarge(bytes)),
+        _ => Ok(model.encode_to_vec()),
+    }
+}
+
+fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<proto::Model, OnnxError> {
+    let architecture = network.architecture();
+    let element = element(options.precision).ok_or(OnnxError::Precision)?;
+    let side = card.preprocess.crop;
+    let mut graph = Graph::new(element);
+
+    let input = if options.preprocessing {
+        let channels = architecture.input_channels;
+        let colour = match channels {
+            3 => "RGB",
+            1 => "grey",
+            _ => return Err(OnnxError::Channels(channels)),
+        };
+        let document = format!("{colour} images of {side}×{side} pixels, as decoded, resized and cropped");
+        value("image", UINT8, &[side, side, channels], &document)
+    } else {
+        let document =
+            "channels-first images, (pixel / 255 - mean) / std with the mean and std of `preprocess` in the metadata";
+        value("input", FLOAT, &[architecture.input_channels, side, side], document)
+    };
+    let x =
+        if options.preprocessing { normalise(&mut graph, card, architecture.input_channels) } else { "input".into() };
+    let x = graph.cast("input.cast", x, FLOAT, element);
+    let x = graph.network(&fold(network), Map { name: x, sides: [side, side] })?;
+    let mut x = graph.cast("classifier.cast", x, element, FLOAT);
+    let (name, document) = if options.softmax {
+        x = graph.node("softmax", "Softmax", &[&x], vec![Attribute::int("axis", 1)]);
+        ("probabilities", "one probability a class, summing to 1")
+    } else {
+        ("logits", "one number a class, before softmax")
+    };
+    let output = value(name, FLOAT, &[architecture.num_classes], document);
+    // Renames the last operator's output to the documented name.
+    for value in graph.nodes.iter_mut().flat_map(|node| &mut node.output).filter(|value| **value == x) {
+        *value = name.into();
+    }
+
+    Ok(proto::Model {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some("mbconv".into()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+        doc_string: None,
+        graph: Some(proto::Graph {
+            node: graph.nodes,
+            name: Some(card.architecture.name.clone()),
+            initializer: graph.constants,
+            input: vec![input],
+            output: vec![output],
+        }),
+        opset_import: vec![proto::OperatorSet { domain: Some(String::new()), version: Some(OPSET) }],
+        metadata_props: vec![
+            entry("architecture", card.architecture.name.clone()),
+            entry("class_names", json(&card.classes)),
+            entry("preprocess", json(&card.preprocess)),
+            entry("mbconv", json(card)),
+        ],
+    })
+}
+
+fn entry(key: &str, value: String) -> proto::StringEntry {
+    proto::StringEntry { key: Some(key.into()), value: Some(value) }
+}
+
+/// Serializes directly to text: via a JSON value, an f32 would become an f64 with many digits.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
+}
+
+/// Adds the normalization of bytes `[N, H, W, C]`: `(byte − 255·mean) / (255·std)`, `[N, C, H, W]`;
+/// C is 3 or 1.
+fn normalise(graph: &mut Graph, card: &ModelCard, channels: usize) -> String {
+    let x = graph.cast("image.cast", "image".into(), UINT8, FLOAT);
+    let x = graph.node("image.transpose", "Transpose", &[&x], vec![Attribute::ints("perm", &[0, 3, 1, 2])]);
+    let mut constant = |name: &str, values: [f32; 3]| {
+        graph.push_constant(name, &[1, channels, 1, 1], &values.map(|value| value * 255.0)[..channels], FLOAT);
+    };
+    constant("preprocess.mean", card.preprocess.mean);
+    constant("preprocess.std", card.preprocess.std);
+    let x = graph.node("image.centred", "Sub", &[&x, "preprocess.mean"], vec![]);
+    graph.node("image.normalised", "Div", &[&x, "preprocess.std"], vec![])
+}
+
+/// Returns a graph input or output of any batch size.
+fn value(name: &str, element: i32, shape: &[usize], document: &str) -> proto::ValueInfo {
+    let sizes = shape.iter().map(|&size| proto::Size::Value(size as i64));
+    let sizes = std::iter::once(proto::Size::Named("batch".into())).chain(sizes);
+    let shape = proto::Shape { dim: sizes.map(|size| proto::Dimension { value: Some(size) }).collect() };
+    proto::ValueInfo {
+        name: Some(name.into()),
+        r#type: Some(proto::Type {
+            tensor_type: Some(proto::TensorType { elem_type: Some(element), shape: Some(shape) }),
+        }),
+        doc_string: Some(document.into()),
+    }
+}

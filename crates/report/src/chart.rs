@@ -1,0 +1,389 @@
+//! Line charts as SVG, styled by the enclosing page.
+
+use std::fmt::Write;
+
+use crate::html::escape;
+use crate::svg_file::svg_file;
+
+/// Width and height of a chart in SVG units.
+const SIZE: (f64, f64) = (520.0, 260.0);
+/// Margins for the labels: left, top, right, bottom.
+const MARGIN: (f64, f64, f64, f64) = (58.0, 34.0, 14.0, 34.0);
+/// Approximate width of a title letter, and line distance.
+const TITLE_LETTER: f64 = 7.8;
+const LINE: f64 = 17.0;
+/// Maximum number of points per curve; longer curves are thinned out.
+const MOST_POINTS: usize = 600;
+
+/// A curve of a [`Chart`].
+pub struct Series {
+    /// Name in the legend.
+    pub name: &'static str,
+    /// Points `(x, y)` in ascending x.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// The scale of an axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scale {
+    /// Linear.
+    Linear,
+    /// Logarithmic, base 10.
+    Log,
+}
+
+/// The unit of axis labels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unit {
+    /// Plain numbers.
+    Plain,
+    /// Percent; values are fractions.
+    Percent,
+}
+
+/// A line chart.
+pub struct Chart<'a> {
+    /// Title above the chart.
+    pub title: &'a str,
+    /// Label of the x axis.
+    pub x_label: &'a str,
+    /// Curves; empty ones are omitted.
+    pub series: Vec<Series>,
+    /// Scale of the x axis.
+    pub x_scale: Scale,
+    /// Labels the x axis at whole numbers only, for epochs.
+    pub whole_x: bool,
+    /// Scale of the y axis.
+    pub y_scale: Scale,
+    /// Unit of the y axis.
+    pub unit: Unit,
+    /// Upper limit of the y axis, if any.
+    pub y_most: Option<f64>,
+    /// A point `(x, y)` to mark, and its name.
+    pub mark: Option<((f64, f64), String)>,
+    /// Draws points without connecting lines.
+    pub scattered: bool,
+    /// Error bars `(x, low, high)`.
+    pub whiskers: Vec<(f64, f64, f64)>,
+    /// Text labels of points.
+    pub labels: Vec<Label>,
+    /// Width and height.
+    pub size: (f64, f64),
+}
+
+/// A text label of a point.
+pub struct Label {
+    /// Position `(x, y)` of the point.
+    pub at: (f64, f64),
+    /// Text.
+    pub text: String,
+    /// Places the text to the right and below the point instead of to the left and above, which
+    /// suits points on a rising curve.
+    pub below: bool,
+}
+
+impl Default for Chart<'_> {
+    fn default() -> Self {
+        Self {
+            title: "",
+            x_label: "epoch",
+            series: Vec::new(),
+            x_scale: Scale::Linear,
+            whole_x: true,
+            y_scale: Scale::Linear,
+            unit: Unit::Plain,
+            y_most: None,
+            mark: None,
+            scattered: false,
+            whiskers: Vec::new(),
+            labels: Vec::new(),
+            size: SIZE,
+        }
+    }
+}
+
+/// Maps the values of an axis to positions.
+struct Axis {
+    scale: Scale,
+    low: f64,
+    high: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    fn new(values: impl Iterator<Item = f64>, scale: Scale, (from, to): (f64, f64), whole: bool) -> Self {
+        let position = |value: f64| if scale == Scale::Log { value.log10() } else { value };
+        let values = values.filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0)).map(position);
+        let (mut low, mut high) =
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+        if low > high {
+            (low, high) = (0.0, 1.0);
+        }
+        if high - low < 1e-12 * high.abs().max(1e-9) {
+            let pad = if whole { 0.5 } else { (0.05 * high.abs()).max(1e-9) };
+            (low, high) = (low - pad, high + pad);
+        } else if !whole {
+            let pad = 0.04 * (high - low);
+            (low, high) = (low - pad, high + pad);
+        }
+        Self { scale, low, high, from, to }
+    }
+
+    fn at(&self, value: f64) -> f64 {
+        let value = if self.scale == Scale::Log { value.log10() } else { value };
+        self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+    }
+
+    /// Returns the tick values of the axis.
+    fn ticks(&self, wanted: f64, least_step: f64) -> Vec<f64> {
+        let step = nice((self.high - self.low) / wanted).max(least_step);
+        if self.scale == Scale::Log {
+            let step = step.max(1.0).ceil();
+            let first = (self.low / step).ceil() as i32;
+            let last = (self.high / step).floor() as i32;
+            if first < last {
+                return (first..=last).map(|exponent| 10f64.powf(f64::from(exponent) * step)).collect();
+            }
+            // Less than a decade: ticks at 1, 2 and 5 times a power of ten.
+            let decades = (self.low.floor() as i32 - 1)..=(self.high.ceil() as i32);
+            let all = decades.flat_map(|exponent| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(exponent)));
+            return all.filter(|v| (self.low..=self.high).contains(&v.log10())).collect();
+        }
+        let first = (self.low / step).ceil() as i64;
+        let last = (self.high / step).floor() as i64;
+        (first..=last).map(|i| i as f64 * step).collect()
+    }
+}
+
+/// Rounds `step` to 1, 2 or 5 times a power of ten.
+fn nice(step: f64) -> f64 {
+    let power = 10f64.powf(step.log10().floor());
+    let digit = step / power;
+    power
+        * if digit < 1.5 {
+            1.0
+        } else if digit < 3.5 {
+            2.0
+        } else if digit < 7.5 {
+            5.0
+        } else {
+            10.0
+        }
+}
+
+/// Formats a number with few digits.
+pub fn number(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 {
+        "0".into()
+    } else if !(1e-3..1e6).contains(&size) {
+        format!("{value:.1e}")
+    } else {
+        let decimals = (2 - size.log10().floor() as i32).clamp(0, 5) as usize;
+        let text = format!("{value:.decimals$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
+    }
+}
+
+impl Chart<'_> {
+    fn write_y(&self, value: f64) -> String {
+        match self.unit {
+            Unit::Plain => number(value),
+            Unit::Percent => format!("{} %", number(100.0 * value)),
+        }
+    }
+
+    /// Renders the chart as an `<svg>` element, or returns `None` if there is nothing to draw.
+    pub fn to_svg(&self) -> Option<String> {
+        let ((width, height), title) = (self.size, escape(self.title));
+        let opening = format!(r#"<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">"#);
+        Some(opening + &self.content()? + "</svg>")
+    }
+
+    /// Renders the chart as an SVG file.
+    pub fn to_svg_file(&self) -> Option<String> {
+        Some(svg_file(self.size, self.title, &self.content()?))
+    }
+
+    fn content(&self) -> Option<String> {
+        let series: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
+        if series.is_empty() {
+            return None;
+        }
+        let (width, height) = self.size;
+        let (left, mut top, right, bottom) = MARGIN;
+        let legend: f64 = series.iter().map(|series| legend_width(series.name)).sum();
+        let title = TITLE_LETTER * self.title.chars().count() as f64;
+        // A legend that does not fit beside the title goes below it.
+        let legend_y = if left + title + legend > width - right { 16.0 + LINE } else { 16.0 };
+        top += legend_y - 16.0;
+        let cut = |y: f64| self.y_most.map_or(y, |most| y.min(most));
+        let points = || series.iter().flat_map(|series| series.points.iter());
+        // Points without lines need a margin on both sides.
+        let x = Axis::new(points().map(|p| p.0), self.x_scale, (left, width - right), !self.scattered);
+        let ends = self.whiskers.iter().flat_map(|(_, low, high)| [*low, *high]);
+        let y = Axis::new(points().map(|p| p.1).chain(ends).map(cut), self.y_scale, (height - bottom, top), false);
+        let mut svg = String::new();
+        let _ = write!(svg, r#"<text class="title" x="{left}" y="16">{}</text>"#, escape(self.title));
+        for tick in y.ticks(5.0, 0.0) {
+            let at = y.at(tick);
+            let _ = write!(
+                svg,
+                r#"<line class="grid" x1="{left}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+                width - right,
+                left - 7.0,
+                at + 3.5,
+                self.write_y(tick)
+            );
+        }
+        for tick in x.ticks(7.0, if self.whole_x { 1.0 } else { 0.0 }) {
+            let _ = write!(
+                svg,
+                r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+                x.at(tick),
+                height - bottom + 15.0,
+                number(tick)
+            );
+        }
+        let _ = write!(
+            svg,
+            r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+            width - right,
+            height - 4.0,
+            escape(self.x_label)
+        );
+        let mut legend = width - right;
+        let named = series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
+        for (index, series) in named.rev() {
+            let name = series.name;
+            legend -= legend_width(name);
+            let _ = write!(
+                svg,
+                r#"<circle class="dot s{index}" cx="{:.1}" cy="{}" r="4"/><text class="legend" x="{:.1}" y="{legend_y}">{name}</text>"#,
+                legend + 14.0,
+                legend_y - 4.0,
+                legend + 22.0
+            );
+        }
+        for (at, low, high) in &self.whiskers {
+            let (at, low, high) = (x.at(*at), y.at(cut(*low)), y.at(cut(*high)));
+            let _ = write!(svg, r#"<line class="whisker" x1="{at:.1}" x2="{at:.1}" y1="{low:.1}" y2="{high:.1}"/>"#);
+        }
+        for (index, series) in series.iter().enumerate() {
+            let stride = series.points.len().div_ceil(MOST_POINTS);
+            let last = series.points.len() - 1;
+            let visible =
+                |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite() && (self.y_scale == Scale::Linear || p.1 > 0.0);
+            let chosen =
+                series.points.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| p);
+            let places: Vec<(f64, f64)> = chosen.filter(visible).map(|p| (x.at(p.0), y.at(cut(p.1)))).collect();
+            let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            if !self.scattered {
+                let _ = write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
+            }
+            if series.points.len() <= 60 {
+                for (place, point) in places.iter().zip(series.points.iter().filter(visible)) {
+                    let _ = write!(
+                        svg,
+                        r#"<circle class="point s{index}" cx="{:.1}" cy="{:.1}" r="2.6"><title>{} {}: {} {}</title></circle>"#,
+                        place.0,
+                        place.1,
+                        escape(self.x_label),
+                        number(point.0),
+                        series.name,
+                        self.write_y(point.1)
+                    );
+                }
+            }
+        }
+        if let Some(((mark_x, mark_y), name)) = &self.mark {
+            let (at_x, at_y) = (x.at(*mark_x), y.at(cut(*mark_y)));
+            let anchor = if at_x > width / 2.0 { ("end", -8.0) } else { ("start", 8.0) };
+            let _ = write!(
+                svg,
+                r#"<line class="mark" x1="{at_x:.1}" x2="{at_x:.1}" y1="{top}" y2="{:.1}"/><circle class="marked" cx="{at_x:.1}" cy="{at_y:.1}" r="4.5"/><text class="legend" x="{:.1}" y="{:.1}" text-anchor="{}">{}</text>"#,
+                height - bottom,
+                at_x + anchor.1,
+                top + 10.0,
+                anchor.0,
+                escape(name)
+            );
+        }
+        for Label { at: (label_x, label_y), text, below } in &self.labels {
+            /// Minimum width for a label beside its point.
+            const ROOM: f64 = 50.0;
+            let (at_x, at_y) = (x.at(*label_x), y.at(cut(*label_y)));
+            let to_the_right = if *below { at_x < width - right - ROOM } else { at_x < left + ROOM };
+            let (anchor, aside) = if to_the_right { ("start", 5.0) } else { ("end", -5.0) };
+            let _ = write!(
+                svg,
+                r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
+                at_x + aside,
+                at_y + if *below { 14.0 } else { -5.0 },
+                escape(text)
+            );
+        }
+        Some(svg)
+    }
+}
+
+/// Returns the width of a legend entry with its dot.
+fn legend_width(name: &str) -> f64 {
+    6.2 * name.chars().count() as f64 + 24.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let cases = [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.05, "0.05"),
+            (12.34, "12.3"),
+            (1234.5, "1234"),
+            (1e-5, "1.0e-5"),
+            (0.001, "0.001"),
+            (2e6, "2.0e6"),
+            (-2.5, "-2.5"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+    }
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        let axis = Axis::new([0.13, 0.98].into_iter(), Scale::Linear, (0.0, 1.0), false);
+        let ticks: Vec<String> = axis.ticks(5.0, 0.0).into_iter().map(number).collect();
+        assert_eq!(ticks, ["0.2", "0.4", "0.6", "0.8", "1"]);
+        let epochs = Axis::new([1.0, 3.0].into_iter(), Scale::Linear, (0.0, 1.0), true);
+        assert_eq!(epochs.ticks(7.0, 1.0), [1.0, 2.0, 3.0]);
+        let axis = Axis::new([1e-6, 5.0].into_iter(), Scale::Log, (0.0, 1.0), true);
+        assert!(axis.ticks(7.0, 0.0).len() >= 6);
+        let axis = Axis::new([0.011, 0.09].into_iter(), Scale::Log, (0.0, 1.0), true);
+        assert_eq!(axis.ticks(5.0, 0.0).len(), 2);
+    }
+
+    #[test]
+    fn odd_series_draw_without_nonsense() {
+        let odd: [Vec<(f64, f64)>; 4] = [
+            vec![(1.0, 2.0)],
+            vec![(1.0, 0.0), (2.0, f64::NAN), (3.0, f64::INFINITY)],
+            vec![(1.0, 5.0), (2.0, 5.0)],
+            (0..5000).map(|i| (f64::from(i), f64::from(i))).collect(),
+        ];
+        for points in odd {
+            for y_scale in [Scale::Linear, Scale::Log] {
+                let series = vec![Series { name: "a", points: points.clone() }, Series { name: "b", points: vec![] }];
+                let svg = Chart { title: "<t>", series, y_scale, ..Chart::default() }.to_svg().unwrap();
+                assert!(!svg.contains("NaN") && !svg.contains("inf") && svg.contains("&lt;t&gt;"), "{svg}");
+                assert!(svg.len() < 40_000);
+            }
+        }
+        assert!(Chart::default().to_svg().is_none());
+    }
+}

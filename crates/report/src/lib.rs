@@ -1,0 +1,22 @@
+//! Charts, HTML reports and TensorBoard events from plain data.
+//!
+//! A [`Report`] shows a run, an evaluation or both as a single HTML file: curves, confusion matrix,
+//! worst mistakes, recipe. A [`Chart`] is also available as an SVG file.
+#![deny(missing_docs)]
+
+mod chart;
+mod confusion;
+mod diagram;
+mod evaluation;
+mod history;
+mod html;
+mod page;
+mod pictures;
+mod svg_file;
+pub mod tensorboard;
+
+pub use chart::{Chart, Label, Scale, Series, Unit};
+pub use diagram::stage_diagram;
+pub use evaluation::{ClassScores, Evaluation, Predicted, Scores, shows_top5};
+pub use history::{Best, History};
+pub use page::{Evaluated, ModelFacts, Report};

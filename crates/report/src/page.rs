@@ -1,0 +1,285 @@
+//! The HTML page.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+
+use mbconv_files::write_atomically;
+use mbconv_image::RgbPixels;
+
+use crate::chart::{Chart, Series, Unit, number};
+use crate::confusion;
+use crate::evaluation::{ClassScores, Evaluation, Predicted, shows_top5};
+use crate::history::{Best, History};
+use crate::html::{STYLE, escape, percent};
+use crate::pictures::picture;
+
+/// Number of mistakes shown.
+const MISTAKES: usize = 24;
+/// Number of classes shown before the rest is collapsed.
+const CLASSES: usize = 20;
+
+/// The contents of a report.
+#[derive(Default)]
+pub struct Report<'a> {
+    /// Title: the name of a run or model.
+    pub title: String,
+    /// Epochs of the run.
+    pub history: History,
+    /// Recipe as TOML.
+    pub recipe: Option<String>,
+    /// The model.
+    pub model: Option<ModelFacts>,
+    /// Evaluation results and their data.
+    pub evaluated: Option<Evaluated<'a>>,
+}
+
+/// An evaluation and its images.
+#[derive(Clone, Copy)]
+pub struct Evaluated<'a> {
+    /// Results.
+    pub evaluation: &'a Evaluation,
+    /// Returns the name of the image with this index and, if it can be read, its pixels.
+    pub image: &'a dyn Fn(usize) -> (String, Option<RgbPixels>),
+    /// Name of the data, such as `split val of photos`.
+    pub name: &'a str,
+}
+
+/// Properties of a model.
+#[derive(Clone, Debug)]
+pub struct ModelFacts {
+    /// Name of the architecture.
+    pub architecture: String,
+    /// Number of classes.
+    pub classes: usize,
+    /// Side of the input in pixels.
+    pub input_size: usize,
+    /// Description of the preprocessing.
+    pub preprocessing: String,
+    /// The program that wrote the model.
+    pub program: String,
+}
+
+impl Report<'_> {
+    /// Renders the page.
+    pub fn to_html(&self) -> String {
+        html(self)
+    }
+
+    /// Writes the page.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        write_atomically(path, self.to_html().as_bytes())
+    }
+}
+
+fn html(report: &Report) -> String {
+    let mut body = String::new();
+    let _ = write!(body, "<header><h1>{}</h1>", escape(&report.title));
+    let mut facts = Vec::new();
+    if let Some(model) = &report.model {
+        facts.push(model.architecture.clone());
+        facts.push(format!("{} classes", model.classes));
+        facts.push(format!("input {0}×{0} px", model.input_size));
+    }
+    if let Some(evaluated) = &report.evaluated {
+        facts.push(evaluated.name.into());
+    }
+    let _ = write!(body, "<p>{}</p></header>", escape(&facts.join(" · ")));
+    body += &tiles(report);
+    if !report.history.is_empty() {
+        section(&mut body, "Training", &curves(&report.history));
+    }
+    if let Some(Evaluated { evaluation, image, .. }) = &report.evaluated {
+        let matrix = confusion::svg(evaluation).unwrap_or_default();
+        let pairs =
+            confusion::pairs(evaluation).map_or(String::new(), |table| format!("<h3>Most often confused</h3>{table}"));
+        section(&mut body, "Confusion", &format!("<div class=pair><div>{matrix}</div><div>{pairs}</div></div>"));
+        section(&mut body, "Classes", &classes(evaluation));
+        section(&mut body, "Worst mistakes", &mistakes(evaluation, *image));
+        section(&mut body, "Confidence", &confidence(evaluation));
+    }
+    if let Some(recipe) = &report.recipe {
+        section(&mut body, "Recipe", &format!("<pre>{}</pre>", escape(recipe)));
+    }
+    if let Some(facts) = &report.model {
+        section(&mut body, "Model", &model(facts));
+    }
+    format!(
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
+         <title>{}</title><style>{STYLE}</style></head><body><main>{body}</main>\
+         <footer>written by mbconv {}</footer></body></html>\n",
+        escape(&report.title),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn section(body: &mut String, title: &str, content: &str) {
+    if !content.is_empty() {
+        let _ = write!(body, "<section><h2>{title}</h2>{content}</section>");
+    }
+}
+
+/// Renders the main figures.
+fn tiles(report: &Report) -> String {
+    let mut tiles: Vec<(String, &str, String)> = Vec::new();
+    let history = &report.history;
+    let best = history.best();
+    if let Some(Evaluated { evaluation, .. }) = &report.evaluated {
+        let interval = |[low, high]: [f64; 2]| format!("95 % interval {:.2}–{:.2}", 100.0 * low, 100.0 * high);
+        tiles.push((percent(evaluation.scores.top1), "top-1", interval(evaluation.top1_interval)));
+        if shows_top5(evaluation.classes.len()) {
+            tiles.push((percent(evaluation.scores.top5), "top-5", interval(evaluation.top5_interval)));
+        }
+        tiles.push((number(evaluation.scores.loss), "loss", format!("{} images", evaluation.images)));
+    } else if let Some(Best { epoch, top1, .. }) = best {
+        tiles.push((percent(top1), "best top-1", format!("validation, epoch {epoch}")));
+    }
+    if !history.is_empty() {
+        let time: f64 = history.column("seconds").iter().map(|point| point.1).sum();
+        let note = best.map_or(String::new(), |best| format!("best: {}", best.epoch));
+        tiles.push((history.len().to_string(), "epochs", note));
+        tiles.push((duration(time), "training time", "validation excluded".into()));
+        let mut speeds: Vec<f64> = history.column("images_per_second").into_iter().map(|point| point.1).collect();
+        speeds.sort_by(f64::total_cmp);
+        if let Some(median) = speeds.get(speeds.len() / 2) {
+            tiles.push((number(*median), "images per second", "median of the epochs".into()));
+        }
+    }
+    let tile = |(value, name, note): (String, &str, String)| {
+        format!("<div class=tile><b>{value}</b><span>{name}</span><small>{note}</small></div>")
+    };
+    format!("<div class=tiles>{}</div>", tiles.into_iter().map(tile).collect::<String>())
+}
+
+fn duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).floor();
+    if seconds < 60.0 {
+        format!("{seconds:.0} s")
+    } else if minutes < 60.0 {
+        format!("{minutes:.0} min {:.0} s", (seconds - 60.0 * minutes).floor())
+    } else {
+        format!("{:.0} h {:.0} min", (minutes / 60.0).floor(), minutes % 60.0)
+    }
+}
+
+fn curves(history: &History) -> String {
+    let series = |rows: &[(&'static str, &str)]| -> Vec<Series> {
+        rows.iter().map(|&(name, column)| Series { name, points: history.column(column) }).collect()
+    };
+    let charts = [
+        Chart {
+            title: "Loss",
+            series: series(&[("training", "train_loss"), ("validation", "val_loss"), ("average", "ema_loss")]),
+            ..Chart::default()
+        },
+        Chart {
+            title: "Top-1",
+            series: series(&[("training", "train_top1"), ("validation", "val_top1"), ("average", "ema_top1")]),
+            unit: Unit::Percent,
+            ..Chart::default()
+        },
+        Chart { title: "Learning rate", series: series(&[("", "learning_rate")]), ..Chart::default() },
+        Chart { title: "Images per second", series: series(&[("", "images_per_second")]), ..Chart::default() },
+    ];
+    let charts: String = charts.iter().filter_map(Chart::to_svg).collect();
+    format!("<div class=charts>{charts}</div>")
+}
+
+/// Renders the accuracy of each class, worst first.
+fn classes(evaluation: &Evaluation) -> String {
+    let mut present: Vec<_> = evaluation.classes.iter().filter(|class| class.images > 0).collect();
+    present.sort_by(|a, b| a.top1.total_cmp(&b.top1).then(a.label.cmp(&b.label)));
+    let row = |class: &&ClassScores| {
+        format!(
+            "<tr><td>{}</td><td class=n>{}</td><td class=bar><i style=\"width:{:.1}%\"></i></td><td class=n>{}</td></tr>",
+            escape(&class.label),
+            class.images,
+            100.0 * class.top1,
+            percent(class.top1)
+        )
+    };
+    let head = "<thead><tr><th>class</th><th class=n>images</th><th></th><th class=n>top-1</th></tr></thead>";
+    let table = |rows: &[&ClassScores]| {
+        format!("<table class=classes>{head}<tbody>{}</tbody></table>", rows.iter().map(row).collect::<String>())
+    };
+    let shown = present.len().min(CLASSES);
+    let rest = match present.len() - shown {
+        0 => String::new(),
+        count => format!("<details><summary>{count} better classes</summary>{}</details>", table(&present[shown..])),
+    };
+    table(&present[..shown]) + &rest
+}
+
+/// Renders the mistakes with the highest confidence.
+fn mistakes(evaluation: &Evaluation, image: &dyn Fn(usize) -> (String, Option<RgbPixels>)) -> String {
+    let mut wrong: Vec<&Predicted> = evaluation.predictions.iter().filter(|p| p.chosen != p.label).collect();
+    if wrong.is_empty() {
+        return "<p>There are none.</p>".into();
+    }
+    wrong.sort_by(|a, b| b.loss.total_cmp(&a.loss).then(a.index.cmp(&b.index)));
+    let name = |class: usize| escape(&evaluation.classes[class].label);
+    let card = |p: &&Predicted| {
+        let (file, pixels) = image(p.index);
+        let picture = pixels.and_then(|pixels| picture(pixels, &file));
+        let picture = picture.unwrap_or_else(|| "<div class=missing>?</div>".into());
+        format!(
+            "<figure title=\"{}\">{picture}<figcaption><b>{}</b> {:.0} %<br><span>is {} {:.1} %</span></figcaption></figure>",
+            escape(&file),
+            name(p.chosen),
+            100.0 * p.probability,
+            name(p.label),
+            100.0 * p.target_probability
+        )
+    };
+    let figures: String = wrong.iter().take(MISTAKES).map(card).collect();
+    let lead = format!(
+        "{} of {} images are taken for something else; these are the furthest off.",
+        wrong.len(),
+        evaluation.images
+    );
+    format!("<p>{lead}</p><div class=mistakes>{figures}</div>")
+}
+
+/// Renders accuracy against confidence.
+fn confidence(evaluation: &Evaluation) -> String {
+    const BINS: usize = 10;
+    let mut bins = [(0usize, 0usize, 0.0f64); BINS];
+    for p in &evaluation.predictions {
+        let bin = &mut bins[((p.probability * BINS as f64) as usize).min(BINS - 1)];
+        *bin = (bin.0 + 1, bin.1 + usize::from(p.chosen == p.label), bin.2 + p.probability);
+    }
+    let total = evaluation.predictions.len();
+    if total == 0 {
+        return String::new();
+    }
+    let filled = || bins.iter().filter(|bin| bin.0 > 0);
+    let points = filled().map(|&(count, hits, sure)| (sure / count as f64, hits as f64 / count as f64)).collect();
+    let error: f64 = filled().map(|&(_, hits, sure)| (sure - hits as f64).abs()).sum::<f64>() / total as f64;
+    let chart = Chart {
+        title: "How often it is right when it is so sure",
+        x_label: "probability of the chosen class",
+        whole_x: false,
+        series: vec![
+            Series { name: "network", points },
+            Series { name: "ideal", points: vec![(0.0, 0.0), (1.0, 1.0)] },
+        ],
+        unit: Unit::Percent,
+        ..Chart::default()
+    };
+    let lead = format!("Expected calibration error {} (10 bins).", percent(error));
+    format!("<p>{lead}</p><div class=charts>{}</div>", chart.to_svg().unwrap_or_default())
+}
+
+fn model(facts: &ModelFacts) -> String {
+    let rows = [
+        ("architecture", facts.architecture.clone()),
+        ("classes", facts.classes.to_string()),
+        ("preprocessing", facts.preprocessing.clone()),
+        ("written by", facts.program.clone()),
+    ];
+    let row = |(name, value): &(&str, String)| format!("<tr><td>{name}</td><td>{}</td></tr>", escape(value));
+    format!("<table><tbody>{}</tbody></table>", rows.iter().map(row).collect::<String>())
+}
