@@ -23,9 +23,7 @@ use mbconv_train::text::visible_name;
 
 use crate::args::{Arguments, Command};
 use crate::failure::Failure;
-
-/// Exit status of an interrupted command, as shells have it for Ctrl-C.
-const INTERRUPTED: u8 = 130;
+use crate::terminal::INTERRUPTED;
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
 #[global_allocator]

@@ -11,6 +11,9 @@ use mbconv_train::text::visible_name;
 
 use crate::signals::keep_ignored;
 
+/// Exit status of an interrupted command, as in shells after Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+
 /// How often a plain log mentions an unfinished epoch.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -32,7 +35,7 @@ pub fn stop_on_interrupt() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     let handler = || {
         if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(crate::INTERRUPTED.into());
+            std::process::exit(INTERRUPTED.into());
         }
         // The terminal shows `^C` in the line before.
         print_line("");

@@ -15,7 +15,8 @@ use mbconv_files::shell::quoted_path;
 use mbconv_files::{read_weights, write_atomically};
 use mbconv_image::Preprocess;
 
-use crate::import::{NAMELESS, folder_of_another_program, is_pytorch};
+use crate::import::foreign::folder_of_another_program;
+use crate::import::signature::{NAMELESS, is_pytorch};
 
 /// Key of the card in the file's metadata.
 pub(crate) const METADATA_KEY: &str = "mbconv";

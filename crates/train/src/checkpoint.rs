@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Position;
 use crate::files::{write_atomically, write_keeping_previous};
+use crate::history::{EpochRow, RECIPE};
 use crate::model_file::{BEST, Results};
 use crate::optimizer::NetworkOptimizer;
-use crate::run_folder::{EpochRow, RECIPE};
 use crate::shell::quoted_path;
 
 /// Name of the file in a run's folder.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::history::{METRICS, RECIPE};
 use crate::report::History;
-use crate::run_folder::{METRICS, RECIPE};
 
 /// Summary of a run folder.
 #[derive(Clone, Debug, Serialize)]

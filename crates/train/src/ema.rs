@@ -10,7 +10,7 @@ use mbconv_kernels::descent::{Numbers, blend};
 use mbconv_nets::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::{RecipeError, ensure};
+use crate::recipe::error::{RecipeError, ensure};
 
 /// `[ema]`: exponential moving average of the weights. The section enables it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -31,6 +31,7 @@ pub mod finetune;
 mod fingerprint;
 pub mod freeze;
 pub mod group;
+pub mod history;
 pub mod loss;
 pub mod memory;
 pub mod metrics;

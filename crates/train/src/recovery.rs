@@ -9,10 +9,10 @@ use mbconv_nets::weights::{self, WeightsError};
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, PartialEpoch, Progress};
 use crate::data::Position;
 use crate::files::read_weights;
+use crate::history::{EpochRow, METRICS};
 use crate::model_file::{BEST, LAST, LAST_EMA, ModelError, Results, read_card};
 use crate::recipe::RecipeFile;
 use crate::report::History;
-use crate::run_folder::{EpochRow, METRICS};
 
 /// What was saved of a run.
 pub(crate) struct Saved {

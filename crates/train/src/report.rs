@@ -13,10 +13,10 @@ pub use mbconv_report::{
 use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, RgbPixels, Source, Transform};
 use crate::engine::Event;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
+use crate::history::{METRICS, RECIPE};
 use crate::model_file::{Model, ModelCard, ModelError};
 use crate::observe::Observer;
 use crate::recipe::Recipe;
-use crate::run_folder::{METRICS, RECIPE};
 
 /// File name of the report in a run's folder.
 pub const REPORT: &str = "report.html";

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use mbconv_nets::weights::Precision;
 use mbconv_nets::{NetworkOptions, summary};
-use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, PartialEpoch, Progress};
 use crate::data::{Loader, Position, Sampling, Source};
@@ -16,76 +15,13 @@ use crate::engine::{Event, Run, TrainError};
 use crate::files::{remove_left_overs, write_atomically};
 use crate::fingerprint::{Differences, Fingerprint};
 use crate::group::Group;
-use crate::metrics::shows_top5;
-use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, Score, read_card};
+pub use crate::history::{EPOCHS, EpochRow, LOG, METRICS, RECIPE};
+use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, read_card};
 use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
 use crate::recovery::{Saved, State};
 use crate::run_lock::RunLock;
 use crate::text::enumerate;
 use crate::text::visible_name;
-
-/// The resolved recipe in a run's folder.
-pub const RECIPE: &str = "recipe.toml";
-/// One row an epoch.
-pub const METRICS: &str = "metrics.csv";
-/// What was said, in lines.
-pub const LOG: &str = "log.txt";
-/// Folder of the models of single epochs, where the recipe asks for them.
-pub const EPOCHS: &str = "epochs";
-
-/// Results of one epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EpochRow {
-    /// From 1.
-    pub epoch: usize,
-    /// Learning rate at the epoch's last step.
-    pub learning_rate: f64,
-    /// Mean training loss, label smoothing included.
-    pub train_loss: f64,
-    /// Top-1 on the augmented training images, as the network changed.
-    pub train_top1: f64,
-    /// Top-5 on the same.
-    pub train_top5: f64,
-    /// Validation after the epoch; nothing where the data has no such split.
-    pub val: Option<Results>,
-    /// The same of the weights' moving average, where one is kept.
-    #[serde(default)]
-    pub ema: Option<Results>,
-    /// Training images per second.
-    pub images_per_second: f64,
-    /// Seconds of training, validation excluded.
-    pub seconds: f64,
-}
-
-impl EpochRow {
-    /// The better of the two validations, and whether it is the moving average's.
-    pub fn better(&self) -> (Option<Results>, bool) {
-        let score = |results: Option<Results>| results.map(|results| results.score());
-        let averaged = score(self.ema) > score(self.val);
-        (if averaged { self.ema } else { self.val }, averaged)
-    }
-
-    /// Of the better validation; of the training loss where there is none.
-    pub fn score(&self) -> Score {
-        self.better().0.map_or([0.0, -self.train_loss], |results| results.score())
-    }
-
-    /// Returns the epoch as one line for people, with top-5 if there are enough `classes` for it.
-    pub fn line(&self, classes: usize) -> String {
-        let Self { epoch, learning_rate, train_loss, train_top1, images_per_second, seconds, .. } = self;
-        let mut line = format!("epoch {epoch:>3}  train loss {train_loss:.4} top-1 {:6.2} %", 100.0 * train_top1);
-        if let Some(Results { top1, top5, loss, .. }) = self.val {
-            line += &format!("  val loss {loss:.4} top-1 {:6.2} %", 100.0 * top1);
-            if shows_top5(classes) {
-                line += &format!(" top-5 {:6.2} %", 100.0 * top5);
-            }
-        }
-        if let Some(Results { top1, loss, .. }) = self.ema {
-            line += &format!("  average loss {loss:.4} top-1 {:6.2} %", 100.0 * top1);
-        }
-        line + &format!("  lr {learning_rate:.2e}  {images_per_second:.0} img/s  {seconds:.1} s")
-    }
-}
 
 /// Whether `folder` contains what a run has saved, so that no other may begin there.
 pub fn holds_run(folder: &Path) -> bool {

@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 
 use crate::model_file::Score;
-use crate::recipe::{RecipeError, ensure};
+use crate::recipe::error::{RecipeError, ensure};
 
 /// `[schedule]`: the learning-rate schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::device::{DeviceArgs, DtypeArgs};
+use super::json::JsonArgs;
 use super::values::positive;
-use super::{DeviceArgs, DtypeArgs, JsonArgs};
 
 #[derive(Args)]
 pub struct Eval {

@@ -3,17 +3,19 @@
 mod data;
 mod device;
 mod inference;
+mod json;
 mod models;
 mod networks;
 mod scale;
 mod train;
 mod values;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 pub use self::data::{Data, DataArgs, Inspect, Pack, Split, Verify};
 pub use self::device::{DeviceArgs, DtypeArgs};
 pub use self::inference::{Eval, Predict};
+pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};
 pub use self::networks::{Bench, BenchMode, Draw, Info, List};
 pub use self::scale::{Only, Scale};
@@ -64,13 +66,6 @@ pub enum Command {
     Bench(Bench),
     /// Show the devices this build can use
     Devices(JsonArgs),
-}
-
-#[derive(Args)]
-pub struct JsonArgs {
-    /// Print one JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::device::DeviceArgs;
+use super::json::JsonArgs;
 use super::values::{bytes, coefficient, milliseconds, positive, quantity, share};
-use super::{DeviceArgs, JsonArgs};
 
 #[derive(Args)]
 pub struct Scale {

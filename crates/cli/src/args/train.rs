@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::device::DeviceArgs;
+use super::json::JsonArgs;
 use super::values::positive;
-use super::{DeviceArgs, JsonArgs};
 
 #[derive(Args)]
 pub struct Train {

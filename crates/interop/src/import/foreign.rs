@@ -183,6 +183,12 @@ pub fn folder(path: &Path) -> Option<Foreign> {
     }
 }
 
+/// Returns the kind of another program's model in a folder without supported weights, and advice.
+pub(crate) fn folder_of_another_program(path: &Path) -> Option<(&'static str, String)> {
+    let foreign = folder(path)?;
+    Some((foreign.what, foreign.remedy.replace("FILE", &path.display().to_string())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,9 +8,9 @@
 //! use std::path::Path;
 //!
 //! use burn::tensor::Device;
-//! use mbconv_train::import::{ImportOptions, load_weights};
+//! use mbconv_interop::import::{ImportOptions, load_weights};
 //!
-//! # fn main() -> Result<(), mbconv_train::import::ImportError> {
+//! # fn main() -> Result<(), mbconv_interop::import::ImportError> {
 //! let loaded = load_weights(
 //!     Path::new("mobilenet_v2-7ebf99e0.pth"),
 //!     &ImportOptions::default(),
@@ -24,18 +24,20 @@
 //! # }
 //! ```
 
-mod foreign;
+mod error;
+pub(crate) mod foreign;
 mod hints;
 mod keys;
 mod pickle;
 mod presets;
+pub(crate) mod signature;
 mod state;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
-use mbconv_nets::detect::{DetectError, Detected, Shapes, detect};
+use mbconv_nets::detect::{Detected, Shapes, detect};
 use mbconv_nets::layout::TensorInfo;
 use mbconv_nets::weights::{WeightsError, adapt, load_state_dict, state_dict};
 use mbconv_nets::{Architecture, Layout, Network, NetworkOptions};
@@ -44,19 +46,14 @@ use mbconv_image::{IMAGENET_CLASSES, Preprocess};
 
 use crate::model_file::{Model, ModelCard, ModelError, resolve};
 
+pub use error::ImportError;
+use error::LISTED;
 use keys::Classifier;
 pub use keys::NotFound;
 pub use presets::{PRESETS, canonical_name, preprocess};
+use signature::{NAMELESS, is_safetensors};
 use state::StateFile;
-pub(crate) use state::is_pytorch;
 
-/// Sources of supported weights.
-const HOMES: &str =
-    "torchvision, timm, lukemelas/EfficientNet-PyTorch, Hugging Face transformers and d-li14/mobilenetv2.pytorch";
-/// File names shared by the weights of all repositories.
-pub(crate) const NAMELESS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-/// Maximum number of keys or prefixes listed in a line.
-const LISTED: usize = 6;
 /// Class 0 of weights with 1001 classes.
 const BACKGROUND: &str = "background";
 
@@ -86,210 +83,6 @@ pub struct Loaded {
     pub without_classifier: bool,
 }
 
-/// An error of importing a file.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// The file does not exist or cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// Path of the file.
-        path: String,
-        /// The I/O error.
-        source: std::io::Error,
-    },
-    /// A file in another format, or without weights.
-    #[error("{path} is {what}")]
-    Foreign {
-        /// Path of the file.
-        path: String,
-        /// Kind of the file, with an article.
-        what: String,
-        /// Advice for the user.
-        remedy: String,
-    },
-    /// No network was located in the keys.
-    #[error("{path} {}", no_network(why))]
-    NoNetwork {
-        /// Path of the file.
-        path: String,
-        /// The reason.
-        why: NotFound,
-    },
-    /// The weights have no classifier.
-    #[error("the weights in {path} have no classifier{}", several(layers))]
-    NoClassifier {
-        /// Path of the file.
-        path: String,
-        /// Weights of several layers in place of a single linear classifier.
-        layers: Vec<String>,
-    },
-    /// A configuration with an unsupported setting.
-    #[error("the configuration {path} asks for {asked}, which is not supported")]
-    Configuration {
-        /// Path of the configuration.
-        path: String,
-        /// Key and value.
-        asked: String,
-    },
-    /// A folder, device or pipe.
-    #[error("{path} is not a file")]
-    NotAFile {
-        /// Path.
-        path: String,
-    },
-    /// A file that is damaged or does not contain weights.
-    #[error("{path} is not a usable weights file: {wrong}")]
-    Format {
-        /// Path of the file.
-        path: String,
-        /// The reason.
-        wrong: String,
-    },
-    /// Valid weights of an unknown network.
-    #[error("the weights in {path} are no known network's: {source}")]
-    Unknown {
-        /// Path of the file.
-        path: String,
-        /// The differences from known networks.
-        source: Box<DetectError>,
-        /// True if the user specified the network.
-        named: bool,
-    },
-    /// Two networks have these shapes.
-    #[error(
-        "the weights in {path} may be {name}'s or tf_{name}'s, which differ in padding and batch-norm's epsilon only"
-    )]
-    Ambiguous {
-        /// Path of the file.
-        path: String,
-        /// Name of the one without prefix.
-        name: String,
-    },
-    /// A tensor of another type than floats, or of floats with too few bits for weights.
-    #[error("`{key}` in {path} holds {holds} where weights are expected")]
-    Type {
-        /// Path of the file.
-        path: String,
-        /// Key of the tensor.
-        key: String,
-        /// Description of its type.
-        holds: &'static str,
-    },
-    /// A tensor with infinite or NaN values.
-    #[error("`{key}` in {path} has a value that is not finite")]
-    NotFinite {
-        /// Path of the file.
-        path: String,
-        /// Key of the tensor.
-        key: String,
-    },
-    /// An unknown preset.
-    #[error("there is no preprocessing preset `{name}`")]
-    UnknownPreset {
-        /// The name.
-        name: String,
-    },
-    /// Loading the weights into the network failed.
-    #[error("{path}: {source}")]
-    Weights {
-        /// Path of the file.
-        path: String,
-        /// The error.
-        source: WeightsError,
-    },
-    /// A model file of this program is unusable.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
-
-fn no_network(why: &NotFound) -> String {
-    let listed = |prefixes: &[String]| -> String {
-        let named: Vec<String> = prefixes.iter().take(LISTED).map(|prefix| named(prefix)).collect();
-        named.join(", ")
-    };
-    match why {
-        NotFound::Nothing => "holds no known network".into(),
-        NotFound::NoSuchPrefix(found) if found.is_empty() => "has no tensors below that prefix".into(),
-        NotFound::NoSuchPrefix(found) => format!("has no tensors below that prefix, only below {}", listed(found)),
-        NotFound::Several(prefixes) => format!("holds several networks, below {}", listed(prefixes)),
-        NotFound::Beside(prefix, keys) => {
-            let below = if prefix.is_empty() { String::new() } else { format!(" below {}", named(prefix)) };
-            format!("holds tensors beside the network{below} that may be part of what it computes: {}", keys.join(", "))
-        }
-    }
-}
-
-/// Quotes a prefix for messages.
-fn named(prefix: &str) -> String {
-    if prefix.is_empty() { "no prefix".into() } else { format!("`{prefix}`") }
-}
-
-fn several(layers: &[String]) -> String {
-    if layers.is_empty() {
-        String::new()
-    } else {
-        format!(" of one linear layer on the pooled features, but {}", layers.join(", "))
-    }
-}
-
-impl ImportError {
-    fn foreign(path: &Path, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let path = path.display().to_string();
-        Self::Foreign { remedy: remedy.into().replace("FILE", &path), what: what.into(), path }
-    }
-
-    /// Returns advice on how to fix the error.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Foreign { remedy, .. } => Some(remedy.clone()),
-            Self::NoNetwork { why, .. } => match why {
-                NotFound::Nothing => Some(format!("MobileNetV2 and EfficientNet are read as {HOMES} write them")),
-                NotFound::NoSuchPrefix(_) => Some("leave --prefix away to have it found".into()),
-                NotFound::Several(prefixes) => {
-                    let example = prefixes.iter().find(|prefix| !prefix.is_empty())?;
-                    Some(format!("name one of them: --prefix {example}"))
-                }
-                NotFound::Beside(prefix, _) if prefix.is_empty() => Some("save the network's own `state_dict()`".into()),
-                NotFound::Beside(prefix, _) => Some(format!("--prefix {prefix} takes the network alone")),
-            },
-            Self::NoClassifier { .. } => Some(
-                "`mbconv import --classes FILE` gives them a new classifier, as `mbconv finetune` does by itself: \
-                 train it before use"
-                    .into(),
-            ),
-            Self::Configuration { .. } => {
-                Some("if the weights do not need it, remove the file, and name the network with --arch".into())
-            }
-            Self::Ambiguous { name, .. } => {
-                Some(format!("`--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"))
-            }
-            Self::Unknown { named: true, .. } => {
-                Some("leave --arch away to have the network found; `mbconv list` shows the names".into())
-            }
-            Self::Unknown { .. } => Some(format!(
-                "the networks of `mbconv list` are read as {HOMES} write them; other networks cannot be imported"
-            )),
-            Self::Format { .. } => Some(
-                "is the file whole? Read are .safetensors files and what `torch.save(model.state_dict(), \"FILE.pth\")` writes"
-                    .into(),
-            ),
-            Self::Type { .. } => {
-                Some("weights are floats of 16, 32 or 64 bits: convert them where they come from, as with `.float()`".into())
-            }
-            Self::NotFinite { .. } => {
-                Some("the file is damaged, or its training had diverged: fetch it again, or take another checkpoint".into())
-            }
-            Self::UnknownPreset { .. } => Some(format!("there are {}", PRESETS.join(", "))),
-            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("give a .pth or .safetensors file, a folder that `save_pretrained` wrote, or a model of this program".into())
-            }
-            Self::NotAFile { .. } => Some("give the file of weights itself".into()),
-            Self::Model(error) => error.hint(),
-            _ => None,
-        }
-    }
-}
-
 /// Loads the model in `path`: a model file or run folder of this program, or published weights in
 /// any [`Layout`].
 ///
@@ -317,7 +110,7 @@ pub fn from_bytes(
     device: &Device,
 ) -> Result<Loaded, ImportError> {
     let shown = || path.display().to_string();
-    if state::is_safetensors(&bytes) {
+    if is_safetensors(&bytes) {
         match Model::from_bytes(&bytes, path, device) {
             Ok(model) => return Ok(Loaded { model, origin: String::new(), without_classifier: false }),
             // Not a model file of this program, or damaged.
@@ -398,12 +191,6 @@ pub fn from_bytes(
         );
     }
     Ok(Loaded { model, origin: lines.join("\n"), without_classifier })
-}
-
-/// Returns the kind of another program's model in a folder without supported weights, and advice.
-pub(crate) fn folder_of_another_program(path: &Path) -> Option<(&'static str, String)> {
-    let foreign = foreign::folder(path)?;
-    Some((foreign.what, foreign.remedy.replace("FILE", &path.display().to_string())))
 }
 
 /// Returns the shapes of a file's tensors, and whether a placeholder classifier of one class was

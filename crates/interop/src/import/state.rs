@@ -13,9 +13,11 @@ use safetensors::{Dtype, SafeTensors};
 
 use mbconv_files::{read_weights, zip};
 
+use crate::import::error::ImportError;
+use crate::import::foreign;
 use crate::import::keys::{self, Found, NotFound};
 use crate::import::pickle::{self, COMPLEX, Element, Id, Node, Pickle, SMALL, TensorRef, WHOLE, Wrong};
-use crate::import::{ImportError, foreign};
+use crate::import::signature::{Form, form};
 
 /// Keys under which training programs keep weights, the first that is there: averaged ones first,
 /// as timm does.
@@ -45,8 +47,6 @@ const MAX_DEPTH: usize = 3;
 const MAX_VALUES: usize = 1 << 20;
 /// Most bytes in the names of its tensors, with the keys above them.
 const MAX_NAMES: usize = 16 << 20;
-/// `pickle.dumps(0x1950a86a20f9469cfc6c, 2)`: the first of the pickles in PyTorch's old form.
-const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
 /// A tensor's place in the file.
 #[derive(Clone, Debug)]
@@ -84,26 +84,6 @@ fn neither(path: &Path, head: &[u8]) -> ImportError {
     }
 }
 
-/// The forms of weights files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Zip,
-    Legacy,
-    Safetensors,
-}
-
-/// What the beginning of a file says of its form.
-fn form(bytes: &[u8]) -> Option<Form> {
-    let legacy = bytes.starts_with(LEGACY).then_some(Form::Legacy);
-    let tensors = is_safetensors(bytes).then_some(Form::Safetensors);
-    bytes.starts_with(zip::LOCAL_HEADER).then_some(Form::Zip).or(legacy).or(tensors)
-}
-
-/// Is it PyTorch's, by its beginning?
-pub fn is_pytorch(bytes: &[u8]) -> bool {
-    matches!(form(bytes), Some(Form::Zip | Form::Legacy))
-}
-
 /// What a safetensors file's type holds that is no weights.
 fn kind(dtype: Dtype) -> &'static str {
     match dtype {
@@ -111,11 +91,6 @@ fn kind(dtype: Dtype) -> &'static str {
         Dtype::C64 => COMPLEX,
         _ => WHOLE,
     }
-}
-
-/// Could it be a safetensors file?
-pub fn is_safetensors(bytes: &[u8]) -> bool {
-    bytes.get(8) == Some(&b'{')
 }
 
 /// A weights file.
@@ -487,6 +462,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::import::signature::LEGACY;
 
     fn fixture(name: &str) -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import").join(name)

@@ -5,7 +5,7 @@ use mbconv_nets::Activation;
 use mbconv_nets::inference::{Block, Gate, Kind, Layer, Stage};
 use mbconv_nets::weights::Precision;
 
-use crate::onnx::OnnxError;
+use crate::onnx::error::OnnxError;
 use crate::onnx::proto::{self, Attribute, FLOAT, FLOAT16, Node};
 
 /// Operators and constants in data-flow order.

@@ -25,7 +25,7 @@ pub use self::ids::{fresh_network, with_stable_ids};
 pub use self::rule::{Rule, RuleKind};
 pub use self::together::NetworkOptimizer;
 use self::together::{Notes, Noting};
-use crate::recipe::{RecipeError, ensure};
+use crate::recipe::error::{RecipeError, ensure};
 
 /// `[optimizer]`: the optimizer and gradient clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

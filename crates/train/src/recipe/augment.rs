@@ -1,6 +1,6 @@
 //! `[augment]`: see [`AugmentConfig`].
 
-use super::{RecipeError, ensure};
+use super::error::{RecipeError, ensure};
 use crate::data::augment::AugmentConfig;
 
 pub(super) fn check(augment: &AugmentConfig) -> Result<(), RecipeError> {

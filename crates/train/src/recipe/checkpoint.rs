@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecipeError, ensure};
+use super::error::{RecipeError, ensure};
 
 /// `[checkpoint]`: frequency of checkpoints and models to keep. A resumed run may change all of
 /// these settings.

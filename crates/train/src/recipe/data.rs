@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecipeError, ensure, ensure_count};
+use super::error::{RecipeError, ensure, ensure_count};
 use crate::data::{Cache, Decoding, Gray16, LabelSource, MAX_PIXELS, OpenOptions, TableOptions};
 
 /// `[data]`: the data set and how to read it.

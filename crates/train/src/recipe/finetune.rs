@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecipeError, ensure};
+use super::error::{RecipeError, ensure};
 
 /// `[finetune]`: initial weights and frozen layers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecipeError, ensure, ensure_count};
+use super::error::{RecipeError, ensure, ensure_count};
 use crate::data::{
     Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
 };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecipeError, ensure};
+use super::error::{RecipeError, ensure};
 
 /// `[loss]`: the training loss. Label smoothing is set by `label_smoothing`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecipeError, ensure};
+use super::error::{RecipeError, ensure};
 
 /// `[mix]`: mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), as in timm's `Mixup`.
 ///

@@ -7,7 +7,7 @@
 mod augment;
 mod checkpoint;
 mod data;
-mod error;
+pub(crate) mod error;
 mod finetune;
 mod input;
 mod loss;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::checkpoint::CheckpointConfig;
 pub use self::data::DataConfig;
 pub use self::error::RecipeError;
-pub(crate) use self::error::{ensure, ensure_count};
+use self::error::{ensure, ensure_count};
 pub use self::finetune::{FinetuneConfig, Freeze};
 pub use self::input::{CropKind, InputConfig, ProgressiveConfig};
 pub use self::loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, LossName};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mbconv_nets::{NetworkOptions, StageTable, TableSource};
 
-use super::RecipeError;
+use super::error::RecipeError;
 
 /// Replaces the path of a stage table by the table, so that recipes and model files are self-contained.
 pub(super) fn load_table(model: &mut NetworkOptions, folder: &Path) -> Result<(), RecipeError> {

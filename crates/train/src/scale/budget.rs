@@ -3,7 +3,7 @@
 use mbconv_nets::Summary;
 use serde::Serialize;
 
-use super::{Base, Coefficients, Dimension, Factors, ScaleError, Scaled};
+use super::formula::{Base, Coefficients, Dimension, Factors, ScaleError, Scaled};
 
 /// Limits of a network's cost; all given limits apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Scaled;
+use super::formula::Scaled;
 use crate::optimizer::OptimizerName;
 use crate::recipe::RecipeFile;
 

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::config::with_network;
-use super::{Coefficients, Scaled};
+use super::formula::{Coefficients, Scaled};
 use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, DataSet, Dataset, Sample, Source};
 use crate::engine::{Event, Outcome, Run, TrainError, train};
