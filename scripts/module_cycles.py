@@ -3,10 +3,8 @@
 
     python scripts/module_cycles.py [--edges CRATE]
 
-A file imports another if its code, without tests and comments, names the module of that file with a
-path that starts with `crate::`, `self::` or `super::`. `mod` lines are not imports. Re-exports
-(`pub use`) in a parent count, so a file may not use a name that its parent re-exports from a sibling
-which needs that file.
+A file imports another if its code, without tests, comments and strings, contains a path to that
+file's module. `mod` lines are not imports, re-exports are.
 """
 import argparse
 import pathlib
@@ -31,7 +29,7 @@ def modules(source):
 
 def code(file):
     """The text of a file without comments, strings and its test module."""
-    text = re.split(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*mod tests", file.read_text())[0]
+    text = re.split(r"#\[cfg\((?:all\()?test\b[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*mod tests", file.read_text())[0]
     text = re.sub(r'//[^\n]*|"(?:\\.|[^"\\])*"', "", text)
     return text
 
@@ -53,11 +51,13 @@ def use_trees(text, prefix=()):
             yield path
 
 
-def paths(text):
-    for tree in re.findall(r"\buse\s+((?:crate|self|super)\b[^;]*);", text):
+def paths(text, children):
+    """Paths in the code that start with `crate`, `self`, `super` or a child module."""
+    start = "|".join(["crate", "self", "super", *map(re.escape, children)])
+    for tree in re.findall(rf"\buse\s+((?:{start})\b[^;]*);", text):
         yield from use_trees(tree)
     body = re.sub(r"\buse\s+[^;]*;", "", text)
-    for path in re.findall(r"\b((?:crate|self|super)(?:::\w+)+)", body):
+    for path in re.findall(rf"(?<![\w:])((?:{start})(?:::\w+)+)", body):
         yield tuple(path.split("::"))
 
 
@@ -66,19 +66,20 @@ def imports(source):
     known = modules(source)
     edges = {module: set() for module in known}
     for module, file in known.items():
-        for path in paths(code(file)):
+        children = {other[-1] for other in known if other and other[:-1] == module}
+        for path in paths(code(file), children):
+            ups = sum(part == "super" for part in path)
             if path[0] == "crate":
                 target = path[1:]
             elif path[0] == "self":
                 target = module + path[1:]
-            else:
-                ups = len([p for p in path if p == "super"])
+            elif ups:
                 target = module[: len(module) - ups] + path[ups:]
+            else:
+                target = module + path
             while target not in known:
                 target = target[:-1]
-            if target != module and not (path[0] == "self" and target[: len(module)] == module):
-                edges[module].add(target)
-            elif target != module:
+            if target != module:
                 edges[module].add(target)
     return edges
 

@@ -105,7 +105,7 @@ fn pictures_have_one_channel_or_three() {
         ],
     ] {
         let message = error(command);
-        assert!(message.contains('7') && message.contains("3 ") && message.contains("grey"), "{message}");
+        assert!(message.contains('7') && message.contains("3 ") && message.contains("gray"), "{message}");
     }
     // Programs that have such images can have the network.
     let onnx = folder.path().join("seven.onnx");
@@ -387,7 +387,7 @@ fn zip(name: &str, content: &[u8], method: u16, size: u32) -> Vec<u8> {
 fn hostile_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let fixture = |name: &str| {
-        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../train/tests/fixtures/import").join(name)).unwrap()
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop/tests/fixtures/import").join(name)).unwrap()
     };
     let whole = weights("mobilenet_v2_0.1", 2);
     let replaced = |from: &str, to: &str| {

@@ -3,9 +3,12 @@
 use rand::Rng;
 
 use crate::jpeg_crop::{Jpeg, Scratch, square};
+use mbconv_kernels::pictures::{Interpolation, RgbPixels};
+
+use crate::decoding::Decoding;
+use crate::preprocess::{CropRounding, Preprocess};
 use crate::preprocess::{center_crop, padded_crop, shorter_side};
 use crate::resize::{Region, crop, filter, resize};
-use crate::{CropRounding, Decoding, Interpolation, Preprocess, RgbPixels};
 
 use crate::augment::{AugmentPlan, Augmentation, Operation, Sampling};
 
@@ -177,7 +180,7 @@ impl TrainTransform {
     }
 }
 
-/// The transform that a [`Loader`](crate::loader::Loader) applies to each image.
+/// The transform that a `Loader` of mbconv-data applies to each image.
 #[derive(Clone, Debug, PartialEq)]
 // There is one value per loader, so its size does not matter.
 #[allow(clippy::large_enum_variant)]

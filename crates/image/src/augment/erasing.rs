@@ -4,7 +4,9 @@ use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-use crate::augment::{Area, AugmentPlan, Operation, Sampling};
+use mbconv_kernels::pictures::{Area, Operation, Sampling};
+
+use crate::augment::plan::AugmentPlan;
 
 /// `[augment.erasing]`: overwrites random rectangles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,9 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::augment::{AugmentPlan, Operation, Sampling};
+use mbconv_kernels::pictures::{Operation, Sampling};
+
+use crate::augment::plan::AugmentPlan;
 
 /// `augment.color_jitter`: maximum changes of brightness, contrast, saturation and hue, applied in
 /// random order.

@@ -18,7 +18,7 @@ mod torchvision;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::{Interpolation, RgbPixels};
+use mbconv_kernels::pictures::{Interpolation, RgbPixels};
 
 pub use erasing::{EraseMode, RandomErasing};
 pub use jitter::ColorJitter;

@@ -16,7 +16,9 @@ use crate::augment::policies::{
 use crate::augment::settings::{PolicyError, Settings};
 use crate::augment::timm::{self, Magnitude, Step};
 use crate::augment::torchvision::{self, Space};
-use crate::augment::{AugmentPlan, Operation, Sampling};
+use mbconv_kernels::pictures::{Operation, Sampling};
+
+use crate::augment::plan::AugmentPlan;
 
 /// An augmentation policy, selected by name and sampled anew for each image.
 ///

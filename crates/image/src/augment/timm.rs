@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
 
-use crate::augment::Operation;
+use mbconv_kernels::pictures::Operation;
 
 /// Magnitude of full strength.
 const FULL: f64 = 10.0;

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::augment::Operation;
+use mbconv_kernels::pictures::Operation;
 
 /// torchvision's operation names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

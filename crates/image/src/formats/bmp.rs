@@ -5,8 +5,9 @@ use image::ImageFormat;
 use mbconv_kernels::pictures::RgbPixels;
 
 use crate::decoding::Gray16;
+use crate::decoding::check_size;
 use crate::error::DecodeError;
-use crate::formats::{check_size, decode_other, from_555};
+use crate::formats::convert::{decode_other, from_555};
 
 /// Bit masks of red, green and blue.
 const MASKS_555: [u32; 3] = [0x7C00, 0x3E0, 0x1F];

@@ -6,8 +6,9 @@ use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError};
 
 use mbconv_kernels::pictures::RgbPixels;
 
+use crate::decoding::check_size;
 use crate::error::DecodeError;
-use crate::formats::{Described, Palette, check_size};
+use crate::formats::convert::{Described, Palette};
 
 fn damaged(error: DecodingError) -> DecodeError {
     match error {

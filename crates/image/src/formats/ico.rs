@@ -8,7 +8,9 @@ use mbconv_kernels::pictures::RgbPixels;
 
 use crate::decoding::Gray16;
 use crate::error::DecodeError;
-use crate::formats::{Described, bmp, png};
+use crate::formats::bmp;
+use crate::formats::convert::{Described, describe_other};
+use crate::formats::png;
 
 const ENTRY: usize = 16;
 
@@ -55,7 +57,7 @@ fn unwrapped(image: &[u8]) -> Result<(ImageFormat, Vec<u8>), DecodeError> {
 
 pub(crate) fn describe(bytes: &[u8]) -> Result<Described, DecodeError> {
     let (format, file) = unwrapped(chosen(bytes)?)?;
-    crate::formats::describe(&mut Cursor::new(file), format)
+    describe_other(Cursor::new(file), format)
 }
 
 pub(crate) fn decode(bytes: &[u8], max_pixels: usize) -> Result<RgbPixels, DecodeError> {

@@ -6,7 +6,7 @@ use image::ImageFormat;
 
 use crate::decoding::Gray16;
 use crate::error::DecodeError;
-use crate::formats::{Decoded, decode_other};
+use crate::formats::convert::{Decoded, decode_other};
 
 const SIGNATURE: usize = 8;
 const END: &[u8] = b"\0\0\0\0IEND\xAE\x42\x60\x82";

@@ -5,8 +5,9 @@ use image::ImageFormat;
 use mbconv_kernels::pictures::RgbPixels;
 
 use crate::decoding::Gray16;
+use crate::decoding::check_size;
 use crate::error::DecodeError;
-use crate::formats::{check_size, decode_other, repeat};
+use crate::formats::convert::{decode_other, repeat};
 
 fn damaged<T>(why: &str) -> Result<T, DecodeError> {
     Err(DecodeError::Damaged(why.into()))

@@ -2,8 +2,9 @@
 
 use mbconv_kernels::pictures::RgbPixels;
 
+use crate::decoding::check_size;
 use crate::error::DecodeError;
-use crate::formats::{Described, Palette, check_size, from_555};
+use crate::formats::convert::{Described, Palette, from_555};
 
 const HEADER: usize = 18;
 

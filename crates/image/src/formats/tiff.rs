@@ -10,9 +10,11 @@ use weezl::BitOrder;
 
 use mbconv_kernels::pictures::RgbPixels;
 
+use crate::decoding::check_size;
 use crate::decoding::{Gray16, turn};
 use crate::error::DecodeError;
-use crate::formats::{Described, Palette, check_size, decode_other, jpeg, repeat};
+use crate::formats::convert::{Described, Palette, decode_other, repeat};
+use crate::jpeg;
 
 /// Tag numbers.
 mod tag {

@@ -1,7 +1,7 @@
 //! Huffman-coded blocks, sequential and progressive, as read by libjpeg's `jdhuff.c` and
 //! `jdphuff.c`.
 
-use crate::jpeg::ZIGZAG;
+use crate::jpeg::huffman::ZIGZAG;
 use crate::jpeg::stream::{Codes, Stream};
 
 /// Decoder for the blocks of a scan.

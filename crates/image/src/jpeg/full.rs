@@ -17,10 +17,11 @@ use crate::jpeg::arithmetic::Arithmetic;
 use crate::jpeg::color::{Plane, Space, to_rgb};
 use crate::jpeg::entropy::{Band, Entropy, Progressive, Sequential};
 use crate::jpeg::header::{Component, Frame, Member, Reader, Scan, Table};
+use crate::jpeg::huffman::{Bits, Huffman, unstuff};
 use crate::jpeg::smooth::{self, Accuracy};
+use crate::jpeg::standard;
 use crate::jpeg::stream::{Codes, Stream};
 use crate::jpeg::transform::inverse;
-use crate::jpeg::{Bits, Huffman, standard, unstuff};
 
 /// Maximum number of scans per file; progressive files have about ten.
 const MAX_SCANS: usize = 1000;
@@ -182,7 +183,7 @@ impl Work for Quick<'_> {
         let (mut x, mut y) = (0, 0);
         for (number, unit) in (0..units).step_by(interval).enumerate() {
             let end = *ends.get(number)?;
-            let mut bits = Bits { data: &data, at: begin, bits: 0, count: 0, sound: true };
+            let mut bits = Bits::new(&data, begin);
             let mut means = [0; 4];
             for _ in unit..(unit + interval).min(units) {
                 for ((member, (dc, ac)), mean) in scan.members.iter().zip(&tables).zip(&mut means) {

@@ -3,10 +3,10 @@
 use image::metadata::Orientation;
 
 use crate::error::DecodeError;
-use crate::jpeg::ZIGZAG;
 use crate::jpeg::arithmetic::Conditioning;
 use crate::jpeg::color::Space;
 use crate::jpeg::entropy::Band;
+use crate::jpeg::huffman::ZIGZAG;
 use crate::jpeg::stream::{END_OF_IMAGE, Stream};
 
 /// A component of the frame.

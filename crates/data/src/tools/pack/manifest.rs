@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::DataSet;
 use crate::source::Source;
-use crate::tools::pack::{PackFormat, PackOptions, hex};
+use crate::tools::pack::options::{PackFormat, PackOptions};
+use crate::tools::pack::writer::hex;
 use crate::tools::{CurateError, splits};
 
 /// The manifest's file name.

@@ -1,20 +1,22 @@
 //! Packing a data set into shards: few large files instead of many small ones.
 
 mod manifest;
+mod options;
 mod parquet;
 mod tar;
+mod writer;
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Cursor, Write};
+use std::fs;
+use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use manifest::{MANIFEST, Manifest, Packing, Shard, Skipped, SplitShards};
+pub use options::{PackFormat, PackOptions};
+use writer::{Hashed, Packed, Writer};
 
 use mbconv_files::{remove_left_overs, write_atomically};
 use mbconv_image::preprocess::shorter_side;
@@ -26,7 +28,6 @@ use mbconv_image::seed::order_rng;
 
 use crate::dataset::DataSet;
 use crate::error::DataError;
-use crate::extent::Extent;
 use crate::loader::OnBadImage;
 use crate::source::{Source, StoredImage};
 use crate::tools::header::{self, exif};
@@ -35,37 +36,6 @@ use crate::tools::{CurateError, Work, check_inside, splits};
 
 /// A list of the classes' names, one a line, beside the shards.
 pub const CLASSES: &str = "classes.txt";
-
-/// The form of shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PackFormat {
-    /// WebDataset: `train-000000.tar`, whose members are `000000.jpg` and `000000.cls`.
-    Wds,
-    /// Hugging Face: `train-00000-of-00004.parquet`, with the columns `image` (bytes, path) and
-    /// `label`.
-    Parquet,
-}
-
-/// How to pack.
-#[derive(Clone, Debug)]
-pub struct PackOptions {
-    /// The form of the shards.
-    pub format: PackFormat,
-    /// What the shorter side of larger images becomes, in pixels.
-    pub size: Option<usize>,
-    /// Quality of the JPEG images that are made for it, 1 to 100.
-    pub quality: u8,
-    /// The most images a shard.
-    pub shard_size: usize,
-    /// Decides the order of the training images.
-    pub seed: u64,
-    /// What to do about images that cannot be read.
-    pub on_bad_image: OnBadImage,
-    /// The folders that image files must lie in; none to take also those that links or tables lead
-    /// to elsewhere.
-    pub inside: Option<Extent>,
-}
 
 /// Packs `data` into the folder `out`; `shard` is told of each shard when it is there, and whether
 /// it was there already.
@@ -148,25 +118,6 @@ struct SplitPacking<'a> {
     options: &'a PackOptions,
     order: Vec<usize>,
     shards: usize,
-}
-
-/// An image ready to be stored.
-pub(crate) struct Packed {
-    /// Its place in the split.
-    place: usize,
-    /// The bytes of an image file.
-    bytes: Vec<u8>,
-    /// The extension that fits them.
-    extension: &'static str,
-    /// The name that its file had, or what it was called.
-    name: String,
-    label: usize,
-}
-
-/// A shard that is being written.
-trait Writer {
-    fn add(&mut self, image: Packed) -> io::Result<()>;
-    fn finish(self: Box<Self>) -> io::Result<Hashed>;
 }
 
 impl<'a> SplitPacking<'a> {
@@ -295,42 +246,6 @@ pub(crate) fn extension(bytes: &[u8]) -> &'static str {
         "pbm" => "pnm",
         extension => extension,
     })
-}
-
-/// A file that knows its checksum.
-struct Hashed {
-    file: BufWriter<File>,
-    sha: Sha256,
-    bytes: u64,
-}
-
-impl Hashed {
-    fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, File::create(path)?), sha: Sha256::new(), bytes: 0 })
-    }
-
-    /// Checksum and size.
-    fn finish(self) -> io::Result<(String, u64)> {
-        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        Ok((hex(&self.sha.finalize()), self.bytes))
-    }
-}
-
-impl Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.sha.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

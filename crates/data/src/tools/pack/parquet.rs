@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use crate::formats::parquet::thrift::{Fields, string, unsigned, zigzag};
-use crate::tools::pack::{Hashed, Packed, Writer};
+use crate::tools::pack::writer::{Hashed, Packed, Writer};
 
 /// Rows a group: `datasets`' number for images, so that a reader need not take in more to reach one.
 const GROUP: usize = 100;

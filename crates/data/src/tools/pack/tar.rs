@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::tools::pack::{Hashed, Packed, Writer};
+use crate::tools::pack::writer::{Hashed, Packed, Writer};
 
 /// Bytes of a block; everything in a tar file is a whole number of them.
 const BLOCK: usize = 512;
