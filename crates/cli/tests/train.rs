@@ -156,7 +156,7 @@ fn a_benchmark_ends_when_asked_to() {
 fn an_interrupted_run_continues_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
-    let set = ["--set", "epochs=6", "--set", "model.dropout=0.2", "--set", "model.drop_path=0.1"];
+    let set = ["--set", "epochs=24", "--set", "model.dropout=0.2", "--set", "model.drop_path=0.1"];
     let train = |out: &Path, more: &[&str]| {
         [&["train", path(&recipe), "--out", path(out)], &set[..], more]
             .concat()

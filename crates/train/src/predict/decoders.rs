@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Unread;
+use super::result::Unread;
 use crate::data::{DataError, DecodeError, Preprocess, RgbPixels, decode, read_image};
 
 /// A file with its preprocessed pixels.

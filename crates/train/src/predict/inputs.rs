@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use super::Unread;
+use super::result::Unread;
 use crate::data::{DataError, Walk, is_wild};
 
 /// The argument for a list of paths on standard input.

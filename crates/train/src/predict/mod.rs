@@ -2,11 +2,11 @@
 
 mod decoders;
 mod inputs;
+mod result;
 mod table;
 
-use std::fmt::{self, Display};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use std::time::Duration;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use mbconv_nets::Inference;
-use serde::Serialize;
 
 pub use inputs::Inputs;
+pub use result::{Candidate, Prediction, Unread};
 pub use table::{Table, TableError, TableFormat};
 
 use crate::batch::images;
@@ -34,50 +34,6 @@ const BATCHES_AHEAD: usize = 2;
 /// Maximum wait for the next path before an incomplete batch is run. Only lists on standard input
 /// are that slow.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// The network's result for one image.
-#[derive(Clone, Debug, Serialize)]
-pub struct Prediction {
-    /// Path of the image file.
-    pub path: String,
-    /// The most probable classes, best first.
-    pub predictions: Vec<Candidate>,
-    /// Logits of all classes, if requested.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub logits: Option<Vec<f32>>,
-}
-
-/// A class with its probability.
-#[derive(Clone, Debug, Serialize)]
-pub struct Candidate {
-    /// Name of the class.
-    pub label: String,
-    /// Index of the class.
-    pub index: usize,
-    /// Softmax probability.
-    pub probability: f32,
-}
-
-/// A file, folder or pattern that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
-    /// The path or pattern.
-    pub path: String,
-    /// Reason.
-    pub why: String,
-}
-
-impl Unread {
-    fn new(path: &Path, why: impl Display) -> Self {
-        Self { path: path.display().to_string(), why: why.to_string() }
-    }
-}
-
-impl Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.why)
-    }
-}
 
 /// Options of [`predict`].
 #[derive(Clone, Copy, Debug)]

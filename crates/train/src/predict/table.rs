@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::Prediction;
+use super::result::Prediction;
 use crate::text::cell;
 
 /// Format of a [`Table`].
@@ -157,7 +157,7 @@ fn row(prediction: &Prediction) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Candidate;
+    use super::super::result::Candidate;
     use super::*;
 
     fn prediction() -> Prediction {
