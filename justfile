@@ -16,7 +16,7 @@ test-all:
 
 # Compare a device with the CPU: wgpu, vulkan:1, cuda …
 test-device DEVICE:
-    MBCONV_TEST_DEVICE={{DEVICE}} BURN_DEVICE={{DEVICE}} cargo test --release --workspace --features "mbconv/$(echo {{DEVICE}} | cut -d: -f1)" --test device --test pictures -- --test-threads 1 --nocapture
+    MBCONV_TEST_DEVICE={{DEVICE}} BURN_DEVICE={{DEVICE}} cargo test --release --workspace --features "mbconv/$(echo {{DEVICE}} | cut -d: -f1)" --test device --test image_ops -- --test-threads 1 --nocapture
 
 # Run the kernels' unsafe loops under AddressSanitizer
 sanitize:

@@ -103,7 +103,7 @@ impl Walk {
             Some(Part::Below) if !is_last => {
                 let listing = Listing::read(here(&folder.path))?;
                 let next = Folder { path: folder.path.clone(), part: folder.part + 1, way: folder.way.clone() };
-                self.descend(&folder, folder.part, listing.folders, listing.links)?;
+                self.optimizer_step(&folder, folder.part, listing.folders, listing.links)?;
                 self.folders.push(next);
                 Ok(())
             }
@@ -116,7 +116,7 @@ impl Walk {
                 }
                 // After `**`, every folder is gone into anyway.
                 if !is_last || !self.parts.iter().any(|part| matches!(part, Part::Below)) {
-                    self.descend(&folder, folder.part + 1, folders, links)?;
+                    self.optimizer_step(&folder, folder.part + 1, folders, links)?;
                 }
                 if is_last {
                     self.images = (folder.path, images.into_iter());
@@ -125,7 +125,7 @@ impl Walk {
             }
             Some(Part::Below) | None => {
                 let Listing { folders, links, images, broken, .. } = Listing::read(here(&folder.path))?;
-                self.descend(&folder, folder.part, folders, links)?;
+                self.optimizer_step(&folder, folder.part, folders, links)?;
                 self.images = (folder.path, with_broken(images, broken).into_iter());
                 Ok(())
             }
@@ -141,7 +141,7 @@ impl Walk {
 
     /// Notes folders in `folder` to be listed next; a link that leads back to a folder above is
     /// left out.
-    fn descend(
+    fn optimizer_step(
         &mut self,
         folder: &Folder,
         part: usize,

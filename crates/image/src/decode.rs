@@ -1,6 +1,6 @@
 //! Decoding of image files to 8-bit RGB, as Pillow's `Image.open(file).convert("RGB")`.
 
-use mbconv_kernels::pictures::RgbPixels;
+use mbconv_kernels::image_ops::RgbPixels;
 
 use crate::decoding::{Decoding, turn};
 use crate::error::DecodeError;

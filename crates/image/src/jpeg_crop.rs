@@ -1,7 +1,7 @@
 //! Direct path from a JPEG file to a training crop, without decoding the whole image.
 
-use mbconv_kernels::pictures::RgbPixels;
-use mbconv_kernels::vectors::{Work, run};
+use mbconv_kernels::image_ops::RgbPixels;
+use mbconv_kernels::multiversion::{Work, run};
 
 pub use crate::jpeg::Jpeg;
 use crate::resize::{Filter, Region};
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::decode::decode_rgb;
     use crate::resize::{crop, filter as filter_of, resize};
-    use mbconv_kernels::pictures::Interpolation;
+    use mbconv_kernels::image_ops::Interpolation;
 
     /// Returns a smooth colorful image as a 4:4:4 JPEG file.
     fn picture(width: u32, height: u32) -> Vec<u8> {

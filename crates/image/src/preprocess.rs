@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::UnsupportedChannels;
 
-use mbconv_kernels::pictures::{Interpolation, RgbPixels};
+use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 use crate::decoding::{Decoding, Gray16};
 use crate::imagenet::{IMAGENET_MEAN, IMAGENET_STD};

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use mbconv_kernels::pictures::{Interpolation, RgbPixels};
+use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 /// A filter and its support: the distance in pixels from which on it is 0.
 pub type Filter = (fn(f64) -> f64, f64);

@@ -41,7 +41,7 @@ impl Row {
             "Rotate" => Operation::Rotate(argument),
             "Brightness" => Operation::Brightness(argument),
             "Contrast" => Operation::Contrast(argument),
-            "Colour" => Operation::Colour(argument),
+            "Colour" => Operation::Color(argument),
             "Sharpness" => Operation::Sharpness(argument),
             "Hue" => Operation::Hue(argument),
             "Posterize" => Operation::Posterize(argument as u32),

@@ -52,7 +52,7 @@ fn stem(batch: usize, side: usize) -> Case {
     }
 }
 
-fn normalisation(batch: usize, side: usize, channels: usize, statistics: Statistics, activation: Activation) -> Case {
+fn normalization(batch: usize, side: usize, channels: usize, statistics: Statistics, activation: Activation) -> Case {
     let split =
         move |w: Tensor<4>| (w.clone().narrow(0, 0, 1).reshape([channels]), w.narrow(0, 1, 1).reshape([channels]));
     Case {
@@ -130,11 +130,11 @@ fn main() {
         pointwise(128, 8, 32, 192),
         pointwise(128, 4, 96, 576),
         pointwise(1, 7, 320, 1280),
-        normalisation(8, 112, 96, Batch, Relu6),
-        normalisation(8, 56, 144, Batch, Silu),
-        normalisation(8, 56, 24, Batch, Identity),
-        normalisation(8, 56, 144, Fixed, Relu6),
-        normalisation(128, 8, 192, Batch, Relu6),
+        normalization(8, 112, 96, Batch, Relu6),
+        normalization(8, 56, 144, Batch, Silu),
+        normalization(8, 56, 24, Batch, Identity),
+        normalization(8, 56, 144, Fixed, Relu6),
+        normalization(128, 8, 192, Batch, Relu6),
     ];
     println!("{:45} {:>9} {:>9}   {:>9} {:>9}", "", "forward", "plain", "both", "plain");
     for case in cases.iter().filter(|case| case.name.contains(&wanted)) {

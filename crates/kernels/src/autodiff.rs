@@ -20,9 +20,12 @@ use burn::backend::{
 };
 
 use crate::{
-    Convolution, Normalisation, composed,
-    extension::Kernels,
-    pictures::{Operation, Sampling},
+    backend::Kernels,
+    fallback,
+    types::{
+        Convolution, Normalization,
+        image::{Operation, Sampling},
+    },
 };
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
@@ -49,12 +52,12 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         B::unpack(words, size)
     }
 
-    fn channels(pictures: IntTensor<Self>) -> FloatTensor<Self> {
-        Self::from_inner(B::channels(pictures))
+    fn channels(images: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::channels(images))
     }
 
-    fn perform(pictures: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
-        B::perform(pictures, operations)
+    fn perform(images: IntTensor<Self>, operations: Arc<[(Operation, Sampling)]>) -> IntTensor<Self> {
+        B::perform(images, operations)
     }
 
     fn channel_statistics(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -70,32 +73,32 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         }
     }
 
-    fn excite(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn scale_channels(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
         let learns = gate.is_tracked();
-        match ExciteBackward.prepare::<C>([x.node(), gate.node()]).compute_bound().stateful() {
+        match ScaleChannelsBackward.prepare::<C>([x.node(), gate.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut node) => {
                 let state = (learns.then(|| node.checkpoint(&x)), node.checkpoint(&gate));
-                node.finish(state, B::excite(x.into_primitive(), gate.into_primitive()))
+                node.finish(state, B::scale_channels(x.into_primitive(), gate.into_primitive()))
             }
-            OpsKind::UnTracked(node) => node.finish(B::excite(x.into_primitive(), gate.into_primitive())),
+            OpsKind::UnTracked(node) => node.finish(B::scale_channels(x.into_primitive(), gate.into_primitive())),
         }
     }
 
-    fn normalise(
+    fn normalize(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         variance: FloatTensor<Self>,
-        normalisation: Normalisation,
+        normalization: Normalization,
     ) -> FloatTensor<Self> {
-        let again = NormaliseAgain::<B> {
+        let again = RecomputeNormalize::<B> {
             inputs: [x.node().id(), gamma.node().id(), beta.node().id()],
             mean: mean.primitive().clone(),
             variance: variance.primitive().clone(),
-            normalisation,
+            normalization,
         };
-        let node = NormaliseBackward
+        let node = NormalizeBackward
             .prepare::<C>([x.node(), gamma.node(), beta.node()])
             .memory_bound()
             .retro_forward(again.clone())
@@ -105,13 +108,13 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         match node {
             OpsKind::Tracked(mut node) => {
                 let inputs = [node.checkpoint(&x), node.checkpoint(&gamma), node.checkpoint(&beta)];
-                let state = NormaliseAgain { inputs, ..again };
+                let state = RecomputeNormalize { inputs, ..again };
                 let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
-                node.finish(state, B::normalise(x, gamma, beta, mean, variance, normalisation))
+                node.finish(state, B::normalize(x, gamma, beta, mean, variance, normalization))
             }
             OpsKind::UnTracked(node) => {
                 let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
-                node.finish(B::normalise(x, gamma, beta, mean, variance, normalisation))
+                node.finish(B::normalize(x, gamma, beta, mean, variance, normalization))
             }
         }
     }
@@ -127,15 +130,15 @@ impl<B: Kernels> Backward<B, 1> for AverageBackward {
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let ([node], gradient) = (ops.parents, gradients.consume::<B>(&ops.node));
         if let Some(node) = node {
-            gradients.register::<B>(node.id, composed::average_gradient::<B>(gradient, ops.state));
+            gradients.register::<B>(node.id, fallback::average_gradient::<B>(gradient, ops.state));
         }
     }
 }
 
 #[derive(Debug)]
-struct ExciteBackward;
+struct ScaleChannelsBackward;
 
-impl<B: Kernels> Backward<B, 2> for ExciteBackward {
+impl<B: Kernels> Backward<B, 2> for ScaleChannelsBackward {
     /// The feature map, if the gate needs a gradient (that of stochastic depth does not), and the
     /// gate.
     type State = (Option<NodeId>, NodeId);
@@ -146,10 +149,10 @@ impl<B: Kernels> Backward<B, 2> for ExciteBackward {
         let gradient = gradients.consume::<B>(&ops.node);
         let (x, gate) = match x {
             Some(x) => {
-                let (x, gate) = B::excite_gradients(checkpointer.retrieve_node_output(x), gate, gradient);
+                let (x, gate) = B::scale_channels_gradients(checkpointer.retrieve_node_output(x), gate, gradient);
                 (x, Some(gate))
             }
-            None => (B::excite(gradient, gate), None),
+            None => (B::scale_channels(gradient, gate), None),
         };
         for (node, gradient) in ops.parents.into_iter().zip([Some(x), gate]) {
             if let (Some(node), Some(gradient)) = (node, gradient) {
@@ -192,40 +195,40 @@ impl<B: Kernels> Backward<B, 2> for ConvolveBackward {
 }
 
 #[derive(Debug)]
-struct NormaliseBackward;
+struct NormalizeBackward;
 
 /// State of the backward pass, and of the forward pass in case it is repeated.
 #[derive(Clone, Debug)]
-struct NormaliseAgain<B: Kernels> {
+struct RecomputeNormalize<B: Kernels> {
     /// Feature map, gamma and beta.
     inputs: [NodeId; 3],
     mean: FloatTensor<B>,
     variance: FloatTensor<B>,
-    normalisation: Normalisation,
+    normalization: Normalization,
 }
 
-impl<B: Kernels> RetroForward for NormaliseAgain<B> {
+impl<B: Kernels> RetroForward for RecomputeNormalize<B> {
     fn forward(&self, states: &mut BackwardStates, out: NodeId) {
-        let Self { inputs, mean, variance, normalisation } = self.clone();
+        let Self { inputs, mean, variance, normalization } = self.clone();
         let [x, gamma, beta] = inputs.map(|input| states.get_state::<FloatTensor<B>>(&input));
-        states.save(out, B::normalise(x, gamma, beta, mean, variance, normalisation));
+        states.save(out, B::normalize(x, gamma, beta, mean, variance, normalization));
     }
 }
 
-impl<B: Kernels> Backward<B, 3> for NormaliseBackward {
-    type State = NormaliseAgain<B>;
+impl<B: Kernels> Backward<B, 3> for NormalizeBackward {
+    type State = RecomputeNormalize<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let state = ops.state;
         let [x, gamma, beta] = state.inputs.map(|input| checkpointer.retrieve_node_output(input));
-        let (x, gamma, beta) = B::normalise_gradients(
+        let (x, gamma, beta) = B::normalize_gradients(
             x,
             gamma,
             beta,
             state.mean,
             state.variance,
             gradients.consume::<B>(&ops.node),
-            state.normalisation,
+            state.normalization,
         );
         for (node, gradient) in ops.parents.into_iter().zip([x, gamma, beta]) {
             if let Some(node) = node {

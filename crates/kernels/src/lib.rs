@@ -5,48 +5,44 @@
 //! sequentially. Weights keep PyTorch's layout.
 //!
 //! In reading order:
-//! - [`convolution`], [`normalisation`] and [`excitation`]: the layers of a network; [`window`] and
-//!   [`activation`]: their parameters; [`folded`]: layers for evaluation with folded batch-norms;
-//! - [`pictures`]: image augmentation on bytes; [`descent`]: optimizer steps; [`chance`]: dropout
-//!   masks; [`recording`]: training steps recorded and replayed on a GPU;
-//! - [`inference`]: whole networks on the CPU;
+//! - `types`: the parameters of the operations; `ops`: the operations as functions on tensors, such as
+//!   [`conv2d`], [`batch_norm_activation`] and [`image_ops`];
 //! - [`reference`](mod@reference): the layers in plain tensor operations, as definition and test
 //!   oracle;
-//! - [`extension`]: the trait that backends implement; [`composed`]: its default implementation,
-//!   for any backend; `autodiff`: the backward passes; `flex`: fast kernels for the CPU; `cube`:
-//!   fast kernels for GPUs;
-//! - [`memory`]: allocator settings for large feature maps; [`synchronise`](mod@synchronise):
-//!   batch-norm over several processes; [`vectors`]: loops compiled for the CPU's vector
+//! - `backend`: the trait that backends implement; `fallback`: its default implementation, for any
+//!   backend; `autodiff`: the backward passes; `cpu`: fast kernels for the CPU; `gpu`: fast kernels for
+//!   GPUs;
+//! - [`inference`]: whole networks on the CPU;
+//! - [`malloc`]: allocator settings for large feature maps; [`synchronize`](mod@synchronize):
+//!   batch-norm over several processes; [`multiversion`]: loops compiled for the CPU's vector
 //!   instructions.
 #![deny(missing_docs)]
 
-pub mod activation;
 mod autodiff;
-pub mod chance;
-pub mod composed;
-pub mod convolution;
+mod backend;
+mod cpu;
+mod fallback;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-mod cube;
-pub mod descent;
-pub mod excitation;
-pub mod extension;
-mod flex;
-pub mod folded;
+mod gpu;
+#[doc(hidden)]
+pub mod graph_capture;
 pub mod inference;
-pub mod memory;
-pub mod normalisation;
-pub mod pictures;
-pub mod recording;
+pub mod malloc;
+pub mod multiversion;
+mod ops;
 pub mod reference;
-pub mod synchronise;
-pub mod vectors;
-pub mod window;
+pub mod synchronize;
+mod types;
 
-pub use activation::Activation;
-pub use convolution::{Convolution, conv2d, depthwise_conv2d, pointwise_conv2d};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub use cube::{allocator::Allocator, settings::set_up_gpus};
-pub use excitation::{excite, global_average};
-pub use folded::{depthwise_between_activations, shift_activation};
-pub use normalisation::{Normalisation, Statistics, batch_norm_activation, channel_statistics};
-pub use window::Window;
+pub use gpu::{allocator::Allocator, settings::set_up_gpus};
+pub use ops::{
+    convolution::{conv2d, depthwise_conv2d, pointwise_conv2d},
+    folded::{depthwise_between_activations, shift_activation},
+    image_ops,
+    normalization::{batch_norm_activation, channel_statistics},
+    squeeze_excitation::{global_average, scale_channels},
+};
+#[doc(hidden)]
+pub use ops::{dropout, optimizer_step};
+pub use types::{Activation, Conv2dGeometry, Convolution, Normalization, Statistics};

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Tensor, module, ops::ConvOptions};
 
-use crate::{Activation, Statistics};
+use crate::types::{Activation, Statistics};
 
 /// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` `[Co]` → [N, H, W, Co].
 pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
@@ -40,7 +40,7 @@ pub fn global_average(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// Scales every channel of an image in `x` [N, H, W, C] by `gate` [N, 1, 1, C].
-pub fn excite(x: Tensor<4>, gate: Tensor<4>) -> Tensor<4> {
+pub fn scale_channels(x: Tensor<4>, gate: Tensor<4>) -> Tensor<4> {
     x * gate
 }
 
@@ -54,8 +54,8 @@ fn differentiable_statistics(x: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     let [batch, height, width, channels] = x.dims();
     let x = x.reshape([batch * height * width, channels]);
     let mean = x.clone().mean_dim(0);
-    let centred = x - mean.clone();
-    let variance = centred.clone().mul(centred).mean_dim(0);
+    let centered = x - mean.clone();
+    let variance = centered.clone().mul(centered).mean_dim(0);
     (mean.reshape([channels]), variance.reshape([channels]))
 }
 
@@ -80,6 +80,6 @@ pub fn batch_norm_activation(
         Statistics::Fixed => (mean.detach(), var.detach()),
     };
     let inverse = (var + epsilon).sqrt().recip();
-    let normalised = (x - mean.unsqueeze()) * inverse.unsqueeze();
-    activation.apply(normalised * gamma.unsqueeze() + beta.unsqueeze())
+    let normalized = (x - mean.unsqueeze()) * inverse.unsqueeze();
+    activation.apply(normalized * gamma.unsqueeze() + beta.unsqueeze())
 }

@@ -13,9 +13,9 @@ use burn::{
 use common::{Layout, Place, assert_close, differentiate, values};
 use mbconv_kernels::{
     Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_between_activations,
-    depthwise_conv2d,
-    descent::{Descending, Descent, Numbers, blend, descend, overwrite},
-    excite, global_average, pointwise_conv2d, reference, shift_activation,
+    depthwise_conv2d, global_average,
+    optimizer_step::{OptimizerStep, OptimizerTensors, StepScalars, lerp, optimizer_step, overwrite},
+    pointwise_conv2d, reference, scale_channels, shift_activation,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn normalisation(
+    fn normalization(
         (dtype, tolerance) in precision(),
         [batch, height, width, channels] in [1usize..4, 1usize..7, 1usize..7, 1usize..300],
         layouts in [layout(), layout()],
@@ -216,17 +216,17 @@ proptest! {
         ];
         // The gate depends on the feature map as in a network, and the feature map is used twice.
         let found = differentiate(&maps, &[], |m, _| {
-            excite(m[0].clone(), global_average(m[0].clone()) * m[1].clone()) + excite(m[0].clone(), m[1].clone())
+            scale_channels(m[0].clone(), global_average(m[0].clone()) * m[1].clone()) + scale_channels(m[0].clone(), m[1].clone())
         });
         let expected = define(&maps, &[], |m, _| {
             let average = reference::global_average(m[0].clone());
-            reference::excite(m[0].clone(), average * m[1].clone()) + reference::excite(m[0].clone(), m[1].clone())
+            reference::scale_channels(m[0].clone(), average * m[1].clone()) + reference::scale_channels(m[0].clone(), m[1].clone())
         });
         assert_close(&found, &expected, 2.0 * tolerance);
         // A gate without a gradient.
         let constant = maps[1].clone();
-        let found = differentiate(&maps[..1], &[], |m, _| excite(m[0].clone(), constant.clone().detach()));
-        let expected = define(&maps[..1], &[], |m, _| reference::excite(m[0].clone(), at(&m[0].device(), &constant)));
+        let found = differentiate(&maps[..1], &[], |m, _| scale_channels(m[0].clone(), constant.clone().detach()));
+        let expected = define(&maps[..1], &[], |m, _| reference::scale_channels(m[0].clone(), at(&m[0].device(), &constant)));
         assert_close(&found, &expected, 2.0 * tolerance);
     }
 
@@ -322,11 +322,11 @@ fn shared_operands_keep_their_values() {
     let y = batch_norm_activation(x.clone(), vector(), vector(), vector(), vector(), 1e-5, fixed, silu);
     assert_ne!(values(y), before);
     let gate = || place.tensor([1, 1, 1, 8], Layout::Plain, 3);
-    let excited = values(excite(x.clone(), gate()));
+    let excited = values(scale_channels(x.clone(), gate()));
     assert_ne!(excited, before);
     assert_eq!(values(x.clone()), before);
     // The last use may compute in place.
-    assert_eq!(values(excite(x, gate())), excited);
+    assert_eq!(values(scale_channels(x, gate())), excited);
 }
 
 #[test]
@@ -359,11 +359,11 @@ fn relu_and_relu6_have_no_gradient_at_their_kinks() {
 fn optimizer_steps_of_many_tensors_match_single_steps() {
     let device = Device::default();
     let rules = [
-        Descent::Sgd { decay: 0.1, momentum: 0.0, nesterov: false, lr: 0.3 },
-        Descent::Sgd { decay: 0.1, momentum: 0.9, nesterov: false, lr: 0.3 },
-        Descent::Sgd { decay: 0.1, momentum: 0.9, nesterov: true, lr: 0.3 },
-        Descent::RmsPropTf { decay: 0.1, rise: 0.1, momentum: 0.9, epsilon: 1e-3, lr: 0.3 },
-        Descent::AdamW { keep: 0.9, beta: 0.99, rises: [0.1, 0.01], rate: 0.3, root: 3.0, epsilon: 1e-3 },
+        OptimizerStep::Sgd { decay: 0.1, momentum: 0.0, nesterov: false, lr: 0.3 },
+        OptimizerStep::Sgd { decay: 0.1, momentum: 0.9, nesterov: false, lr: 0.3 },
+        OptimizerStep::Sgd { decay: 0.1, momentum: 0.9, nesterov: true, lr: 0.3 },
+        OptimizerStep::RmsPropTf { decay: 0.1, rise: 0.1, momentum: 0.9, epsilon: 1e-3, lr: 0.3 },
+        OptimizerStep::AdamW { keep: 0.9, beta: 0.99, rises: [0.1, 0.01], rate: 0.3, root: 3.0, epsilon: 1e-3 },
     ];
     let sizes: Vec<usize> = (0..75).map(|index| [1, 3, 64, 257, 40_000][index % 5] + index).collect();
     let numbers = |seed: usize| -> Vec<Vec<f32>> {
@@ -389,9 +389,9 @@ fn optimizer_steps_of_many_tensors_match_single_steps() {
     for ((rule, moments), later) in cases {
         let what = format!("{rule:?}, {later}");
         let (given, later) = if later {
-            let all = [&[7.0; 3], &rule.numbers()[..]].concat();
+            let all = [&[7.0; 3], &rule.scalars()[..]].concat();
             let all = Tensor::<1>::from_floats(all.as_slice(), &device).into_dispatch();
-            (changed(rule), Some(Numbers { all, start: 3 }))
+            (changed(rule), Some(StepScalars { all, start: 3 }))
         } else {
             (rule, None)
         };
@@ -402,16 +402,16 @@ fn optimizer_steps_of_many_tensors_match_single_steps() {
         kept[moments..].iter_mut().for_each(|list| list.iter_mut().for_each(Vec::clear));
         let parameters = upload(&p);
         let held = parameters[..20].to_vec();
-        let lists = Descending {
+        let lists = OptimizerTensors {
             parameters: lower(parameters),
             gradients: lower(upload(&g)),
             moments: [0, 1].map(|index| if index < moments { lower(upload(&kept[index])) } else { Vec::new() }),
         };
-        let (moved, found) = descend(lists, given, later);
+        let (moved, found) = optimizer_step(lists, given, later);
         let before = p.clone();
         let [first, second] = &mut kept;
         for (((p, g), first), second) in p.iter_mut().zip(&g).zip(first.iter_mut()).zip(second.iter_mut()) {
-            rule.step(p, g, first, second);
+            rule.apply(p, g, first, second);
         }
         close(&read(moved), &p, &what);
         for (index, found) in found.into_iter().enumerate() {
@@ -424,8 +424,9 @@ fn optimizer_steps_of_many_tensors_match_single_steps() {
     }
     // Tensors in other precisions keep their precision.
     let double = || Tensor::<1>::ones([3], &Device::flex()).cast(DType::F64).into_dispatch();
-    let lists = Descending { parameters: vec![double()], gradients: vec![double()], moments: Default::default() };
-    let (moved, _) = descend(lists, Descent::Sgd { decay: 0.0, momentum: 0.0, nesterov: false, lr: 0.25 }, None);
+    let lists = OptimizerTensors { parameters: vec![double()], gradients: vec![double()], moments: Default::default() };
+    let (moved, _) =
+        optimizer_step(lists, OptimizerStep::Sgd { decay: 0.0, momentum: 0.0, nesterov: false, lr: 0.25 }, None);
     let moved = Tensor::<1>::from_dispatch(moved.into_iter().next().unwrap());
     assert_eq!((moved.dtype(), moved.into_data().try_to_vec::<f64>().unwrap()), (DType::F64, vec![0.75; 3]));
     for (held, later) in [(0, false), (1, false), (0, true), (1, true)] {
@@ -433,8 +434,8 @@ fn optimizer_steps_of_many_tensors_match_single_steps() {
         let others = averages[..held].to_vec();
         let shares = (0..sizes.len()).map(|index| [0.9, index as f64]);
         let all = Tensor::<1>::from_floats([7.0, 0.9, 3.0], &device).into_dispatch();
-        let common = later.then_some(Numbers { all, start: 1 });
-        let found = read(blend(lower(averages), lower(upload(&numbers(2))), shares, common));
+        let common = later.then_some(StepScalars { all, start: 1 });
+        let found = read(lerp(lower(averages), lower(upload(&numbers(2))), shares, common));
         let pairs = numbers(1).into_iter().zip(numbers(2)).enumerate();
         let take = |index: usize| if later { 3.0 } else { index as f32 };
         let expected: Vec<Vec<f32>> =
@@ -452,12 +453,14 @@ fn optimizer_steps_of_many_tensors_match_single_steps() {
 }
 
 /// Returns a rule of the same kind with other numbers.
-fn changed(rule: Descent) -> Descent {
+fn changed(rule: OptimizerStep) -> OptimizerStep {
     match rule {
-        Descent::Sgd { momentum, nesterov, .. } => Descent::Sgd { decay: 9.0, momentum, nesterov, lr: 9.0 },
-        Descent::RmsPropTf { .. } => Descent::RmsPropTf { decay: 9.0, rise: 9.0, momentum: 9.0, epsilon: 9.0, lr: 9.0 },
-        Descent::AdamW { .. } => {
-            Descent::AdamW { keep: 9.0, beta: 9.0, rises: [9.0; 2], rate: 9.0, root: 9.0, epsilon: 9.0 }
+        OptimizerStep::Sgd { momentum, nesterov, .. } => OptimizerStep::Sgd { decay: 9.0, momentum, nesterov, lr: 9.0 },
+        OptimizerStep::RmsPropTf { .. } => {
+            OptimizerStep::RmsPropTf { decay: 9.0, rise: 9.0, momentum: 9.0, epsilon: 9.0, lr: 9.0 }
+        }
+        OptimizerStep::AdamW { .. } => {
+            OptimizerStep::AdamW { keep: 9.0, beta: 9.0, rises: [9.0; 2], rate: 9.0, root: 9.0, epsilon: 9.0 }
         }
     }
 }

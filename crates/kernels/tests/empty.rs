@@ -6,11 +6,11 @@ mod common;
 use burn::tensor::{DType, Device, Tensor};
 use common::{Layout, Place, differentiate, values};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation,
-    chance::{draw_from, kept, seed_numbers},
-    channel_statistics, conv2d, depthwise_conv2d,
-    descent::{Descending, Descent, descend},
-    excite, global_average, pointwise_conv2d,
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d,
+    dropout::{dropout_mask, encode_seed, use_seed},
+    global_average,
+    optimizer_step::{OptimizerStep, OptimizerTensors, optimizer_step},
+    pointwise_conv2d, scale_channels,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -118,7 +118,7 @@ proptest! {
     #[test]
     fn excitation([batch, height, width, channels] in sides::<4>()) {
         let (x, gate) = (map([batch, height, width, channels], 1), map([batch, 1, 1, channels], 2));
-        assert_zeros([batch, height, width, channels], &[x, gate], &[], |m, _| excite(m[0].clone(), m[1].clone()));
+        assert_zeros([batch, height, width, channels], &[x, gate], &[], |m, _| scale_channels(m[0].clone(), m[1].clone()));
     }
 
     #[test]
@@ -132,9 +132,9 @@ proptest! {
 fn optimizer_steps_skip_empty_parameters() {
     let place = Place::new(Device::flex(), DType::F32);
     let rules = [
-        Descent::Sgd { decay: 0.1, momentum: 0.9, nesterov: true, lr: 0.5 },
-        Descent::RmsPropTf { decay: 0.1, rise: 0.1, momentum: 0.9, epsilon: 1e-3, lr: 0.5 },
-        Descent::AdamW { keep: 0.9, beta: 0.9, rises: [0.1, 0.1], rate: 0.5, root: 1.0, epsilon: 1e-8 },
+        OptimizerStep::Sgd { decay: 0.1, momentum: 0.9, nesterov: true, lr: 0.5 },
+        OptimizerStep::RmsPropTf { decay: 0.1, rise: 0.1, momentum: 0.9, epsilon: 1e-3, lr: 0.5 },
+        OptimizerStep::AdamW { keep: 0.9, beta: 0.9, rises: [0.1, 0.1], rate: 0.5, root: 1.0, epsilon: 1e-8 },
     ];
     for rule in rules {
         let step = |lengths: &[usize]| {
@@ -142,9 +142,9 @@ fn optimizer_steps_skip_empty_parameters() {
                 let tensors = lengths.iter().map(|length| place.tensor([*length], Layout::Plain, seed).abs());
                 tensors.map(Tensor::into_dispatch).collect::<Vec<_>>()
             };
-            let second = if matches!(rule, Descent::Sgd { .. }) { Vec::new() } else { list(4) };
-            let tensors = Descending { parameters: list(1), gradients: list(2), moments: [list(3), second] };
-            let (parameters, _) = descend(tensors, rule, None);
+            let second = if matches!(rule, OptimizerStep::Sgd { .. }) { Vec::new() } else { list(4) };
+            let tensors = OptimizerTensors { parameters: list(1), gradients: list(2), moments: [list(3), second] };
+            let (parameters, _) = optimizer_step(tensors, rule, None);
             parameters.into_iter().map(|parameter| values(Tensor::<1>::from_dispatch(parameter))).collect::<Vec<_>>()
         };
         let (alone, among) = (step(&[3]), step(&[0, 3, 0]));
@@ -154,8 +154,8 @@ fn optimizer_steps_skip_empty_parameters() {
 
 #[test]
 fn dropout_masks_may_be_empty() {
-    let numbers = Tensor::<1>::from_floats(seed_numbers(7), &Device::flex());
-    let _drawing = draw_from(numbers.into_dispatch());
-    assert_eq!(kept(0, 0.5).unwrap().dims(), [0]);
-    assert_eq!(kept(4, 0.5).unwrap().dims(), [4]);
+    let numbers = Tensor::<1>::from_floats(encode_seed(7), &Device::flex());
+    let _drawing = use_seed(numbers.into_dispatch());
+    assert_eq!(dropout_mask(0, 0.5).unwrap().dims(), [0]);
+    assert_eq!(dropout_mask(4, 0.5).unwrap().dims(), [4]);
 }

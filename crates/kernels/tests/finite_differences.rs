@@ -8,8 +8,8 @@ mod common;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::{Layout, Place, differentiate, values};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, excite,
-    global_average, pointwise_conv2d,
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, global_average,
+    pointwise_conv2d, scale_channels,
 };
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn normalisation(
+    fn normalization(
         [batch, height, width, channels] in [1usize..4, 1usize..4, 1usize..4, 1usize..5],
         statistics in prop_oneof![Just(Statistics::Batch), Just(Statistics::Fixed)],
         // The other activations have kinks without a derivative.
@@ -131,6 +131,6 @@ proptest! {
         let place = place();
         let x = place.tensor([batch, height, width, channels], Layout::Plain, seed);
         let gate = place.tensor([batch, 1, 1, channels], Layout::Plain, seed + 1);
-        check(&[x, gate], &[], |m, _| excite(m[0].clone(), global_average(m[0].clone()) * m[1].clone()))?;
+        check(&[x, gate], &[], |m, _| scale_channels(m[0].clone(), global_average(m[0].clone()) * m[1].clone()))?;
     }
 }

@@ -5,8 +5,8 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::{Layout, Place, differentiate};
 use mbconv_kernels::{
-    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, excite,
-    global_average, pointwise_conv2d,
+    Activation, Statistics, batch_norm_activation, channel_statistics, conv2d, depthwise_conv2d, global_average,
+    pointwise_conv2d, scale_channels,
 };
 
 #[test]
@@ -30,7 +30,7 @@ fn results_are_bit_identical_for_any_number_of_threads() {
                 let (gamma, beta) = (v[0].clone(), v[1].clone());
                 let (batch, silu) = (Statistics::Batch, Activation::Silu);
                 let x = batch_norm_activation(x, gamma, beta, mean, variance, 1e-5, batch, silu);
-                excite(x.clone(), global_average(x))
+                scale_channels(x.clone(), global_average(x))
             })
         })
     };

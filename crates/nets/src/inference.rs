@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use mbconv_kernels::inference::{Block, Gate, Kind, Layer, Padding, Precision, Stage};
 use mbconv_kernels::inference::{Chain, has_bf16};
-use mbconv_kernels::{Activation, Window};
+use mbconv_kernels::{Activation, Conv2dGeometry};
 
 use crate::Network;
 use crate::inference_gpu::FoldedNetwork;
@@ -132,7 +132,7 @@ fn layer(layer: &ConvNormActivation) -> Layer {
     };
     let weight = values(layer.weight.val());
     let fan_in = weight.len() / outputs;
-    let Window { stride, padding, .. } = layer.window();
+    let Conv2dGeometry { stride, padding, .. } = layer.geometry();
     Layer {
         kind,
         inputs,

@@ -6,7 +6,7 @@
 //!   expansions that read it: `W (x + s) = W x + W s`.
 
 use burn::tensor::Tensor;
-use mbconv_kernels::{Activation, Window, depthwise_between_activations, global_average, shift_activation};
+use mbconv_kernels::{Activation, Conv2dGeometry, depthwise_between_activations, global_average, shift_activation};
 
 use crate::Network;
 use crate::inverted_residual::InvertedResidual;
@@ -143,9 +143,9 @@ impl Folded {
 
     /// Applies a depthwise convolution, together with the pending shift and activation of its input.
     fn slide(&self, x: Map) -> Tensor<4> {
-        let Window { stride, padding, .. } = self.layer.window();
+        let Conv2dGeometry { stride, padding, .. } = self.layer.geometry();
         let [_, height, width, _] = x.x.dims();
-        let pads = uneven([height, width], self.layer.window(), self.layer.padding()).is_some();
+        let pads = uneven([height, width], self.layer.geometry(), self.layer.padding()).is_some();
         match x.by {
             Some(by) if !pads && by.layer.activation() == self.layer.activation() => depthwise_between_activations(
                 x.x,

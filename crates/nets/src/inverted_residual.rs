@@ -3,7 +3,7 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use mbconv_kernels::{Activation, excite};
+use mbconv_kernels::{Activation, scale_channels};
 
 use crate::architecture::Block;
 use crate::layers::{
@@ -171,7 +171,7 @@ fn drop_path(x: Tensor<4>, probability: f64) -> Tensor<4> {
         }
     };
     let mask = mask.cast(x.dtype()).expand([n, 1, 1, channels]);
-    excite(x, mask)
+    scale_channels(x, mask)
 }
 
 #[cfg(test)]

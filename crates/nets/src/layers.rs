@@ -5,7 +5,9 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Distribution, Tensor};
-use mbconv_kernels::{Activation, Window, chance, conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
+use mbconv_kernels::{
+    Activation, Conv2dGeometry, conv2d, depthwise_conv2d, dropout, global_average, pointwise_conv2d, scale_channels,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::norm::{BatchNorm, BatchNormConfig};
@@ -131,7 +133,7 @@ impl ConvNormActivation {
     /// Applies the convolution without batch-norm and activation.
     pub(crate) fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
-        let (x, Window { stride, padding, .. }) = pad(x, self.window(), self.padding);
+        let (x, Conv2dGeometry { stride, padding, .. }) = pad(x, self.geometry(), self.padding);
         match self.kind {
             Convolution::Dense => conv2d(x, weight, stride, padding),
             Convolution::Depthwise => depthwise_conv2d(x, weight, stride, padding),
@@ -147,9 +149,9 @@ impl ConvNormActivation {
         self.activation
     }
 
-    pub(crate) fn window(&self) -> Window {
+    pub(crate) fn geometry(&self) -> Conv2dGeometry {
         let [.., kernel] = self.weight.dims();
-        Window { kernel, stride: self.stride, padding: kernel / 2 }
+        Conv2dGeometry { kernel, stride: self.stride, padding: kernel / 2 }
     }
 
     pub(crate) fn padding(&self) -> Padding {
@@ -218,7 +220,7 @@ impl SqueezeExcitation {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let squeezed = global_average(x.clone());
         let gate = self.expand.forward(self.activation.apply(self.reduce.forward(squeezed)));
-        excite(x, sigmoid(gate))
+        scale_channels(x, sigmoid(gate))
     }
 }
 
@@ -272,7 +274,7 @@ impl Linear {
 /// Returns the dropout mask for a layer that trains on `x`: `count` values, each `1 / (1 -
 /// probability)` or 0. `None` if Burn's own random numbers are to be used.
 pub(crate) fn dropout_mask<const D: usize>(x: &Tensor<D>, count: usize, probability: f64) -> Option<Tensor<1>> {
-    let mask = Tensor::from_inner(chance::kept(count, probability)?);
+    let mask = Tensor::from_inner(dropout::dropout_mask(count, probability)?);
     Some(match x.gradient_checkpointing_strategy() {
         Some(strategy) => mask.with_gradient_checkpointing_strategy(strategy),
         None => mask,

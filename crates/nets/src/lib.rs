@@ -45,7 +45,7 @@ pub use efficientnet::EfficientNetConfig;
 pub use inference::{Inference, cast_images};
 pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use layout::Layout;
-pub use mbconv_kernels::{Activation, inference::instructions, memory::keep_freed_memory, synchronise, vectors};
+pub use mbconv_kernels::{Activation, inference::instructions, malloc::keep_freed_memory, multiversion, synchronize};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub use mbconv_kernels::{Allocator, set_up_gpus};
 pub use mobilenet_v2::MobileNetV2Config;

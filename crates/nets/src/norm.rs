@@ -6,8 +6,8 @@ use burn::backend::DispatchTensor;
 use burn::config::Config;
 use burn::module::{Flag, Module, ModuleMapper, Param, RunningState};
 use burn::tensor::{Device, Tensor};
-use mbconv_kernels::descent::blend;
-use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics, synchronise};
+use mbconv_kernels::optimizer_step::lerp;
+use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics, synchronize};
 
 /// The statistics that a batch-norm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl BatchNorm {
     /// Updates the running statistics with the `mean` and the biased `var` of `x`.
     fn update(&self, mean: &Tensor<1>, var: &Tensor<1>, x: &Tensor<4>) {
         let [n, h, w, _] = x.dims();
-        let count = synchronise::total(n * h * w);
+        let count = synchronize::total(n * h * w);
         // A single value has no unbiased variance. PyTorch refuses it; this keeps the biased one.
         let unbiased = count / (count - 1.0).max(1.0);
         let (keep, take) = (1.0 - self.momentum, self.momentum);
@@ -136,7 +136,7 @@ impl BatchNorm {
         // Swapped with the batch's, so that their memory has one owner and is updated in place.
         let mut swap = |(state, value)| exchange(state, value);
         let running = states.into_iter().zip(values.clone()).map(&mut swap).collect();
-        let moved = blend(running, values.into(), [[keep, take], [keep, take * unbiased]], None);
+        let moved = lerp(running, values.into(), [[keep, take], [keep, take * unbiased]], None);
         states.into_iter().zip(moved).for_each(|pair| drop(swap(pair)));
     }
 }

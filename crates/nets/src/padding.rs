@@ -1,28 +1,28 @@
 //! Zeros around a map where there must be more at its end than at its beginning.
 
 use burn::tensor::Tensor;
-use mbconv_kernels::{Window, inference};
+use mbconv_kernels::{Conv2dGeometry, inference};
 
 use crate::Padding;
 
 /// Pads `x`, of shape `[N, H, W, C]`, as `padding` says; what is left to the convolution stands in the window that comes back.
-pub(crate) fn pad(x: Tensor<4>, window: Window, padding: Padding) -> (Tensor<4>, Window) {
+pub(crate) fn pad(x: Tensor<4>, geometry: Conv2dGeometry, padding: Padding) -> (Tensor<4>, Conv2dGeometry) {
     let [images, height, width, channels] = x.dims();
-    let Some([rows, columns]) = uneven([height, width], window, padding) else { return (x, window) };
+    let Some([rows, columns]) = uneven([height, width], geometry, padding) else { return (x, geometry) };
     let sides = [height + rows.0 + rows.1, width + columns.0 + columns.1];
     // Burn's `pad` would send the zeros of a device with autodiff there one by one.
     let zeros = Tensor::zeros([images, sides[0], sides[1], channels], (&x.device(), x.dtype()));
     let inside = [0..images, rows.0..rows.0 + height, columns.0..columns.0 + width, 0..channels];
-    (zeros.slice_assign(inside, x), Window { padding: 0, ..window })
+    (zeros.slice_assign(inside, x), Conv2dGeometry { padding: 0, ..geometry })
 }
 
 /// Zeros before and after the rows and the columns of a map, if they are others than the window's own.
-pub(crate) fn uneven(size: [usize; 2], window: Window, padding: Padding) -> Option<[(usize, usize); 2]> {
+pub(crate) fn uneven(size: [usize; 2], geometry: Conv2dGeometry, padding: Padding) -> Option<[(usize, usize); 2]> {
     if padding == Padding::Symmetric {
         return None;
     }
-    let zeros = size.map(|side| inference::Padding::Same.along(side, window.kernel, window.stride).1);
-    (zeros != [[window.padding; 2]; 2]).then(|| zeros.map(|[before, after]| (before, after)))
+    let zeros = size.map(|side| inference::Padding::Same.along(side, geometry.kernel, geometry.stride).1);
+    (zeros != [[geometry.padding; 2]; 2]).then(|| zeros.map(|[before, after]| (before, after)))
 }
 
 #[cfg(test)]
@@ -46,12 +46,12 @@ mod tests {
         ] {
             assert_eq!(inference::Padding::Same.along(side, kernel, stride).1, zeros, "{side} {kernel} {stride}");
             let x = Tensor::<4>::ones([1, side, 2, 3], &Device::default());
-            let window = Window { kernel, stride, padding: kernel / 2 };
-            let (padded, left) = pad(x.clone(), window, Padding::Same);
+            let geometry = Conv2dGeometry { kernel, stride, padding: kernel / 2 };
+            let (padded, left) = pad(x.clone(), geometry, Padding::Same);
             let total = padded.dims()[1] + 2 * left.padding;
             assert_eq!((total - kernel) / stride + 1, side.div_ceil(stride));
             assert_eq!(padded.sum().into_scalar::<f32>(), (side * 6) as f32);
-            assert_eq!(pad(x, window, Padding::Symmetric).1, window);
+            assert_eq!(pad(x, geometry, Padding::Symmetric).1, geometry);
         }
     }
 }

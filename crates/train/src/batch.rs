@@ -1,7 +1,7 @@
 //! Conversion of decoded batches to network inputs.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use mbconv_kernels::pictures::{channels, packed};
+use mbconv_kernels::image_ops::{channels, packed};
 
 use crate::data::{Batch, Preprocess};
 use crate::device::is_host;

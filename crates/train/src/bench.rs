@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use burn::backend::ExecutionError;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use mbconv_kernels::descent::Numbers;
-use mbconv_kernels::recording::{Recording, Window};
+use mbconv_kernels::graph_capture::{CapturedGraph, GraphCapture};
+use mbconv_kernels::optimizer_step::StepScalars;
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
@@ -225,7 +225,7 @@ struct TrainingStep {
     optimizer: NetworkOptimizer,
     images: Tensor<4>,
     targets: Tensor<1, Int>,
-    recording: Option<Recording>,
+    recording: Option<CapturedGraph>,
 }
 
 impl TrainingStep {
@@ -254,12 +254,12 @@ impl TrainingStep {
         let device = self.images.device();
         let numbers = self.optimizer.numbers(RATE);
         let numbers = Tensor::<1>::from_floats(numbers.as_slice(), &device.clone().inner()).into_dispatch();
-        let numbers = || Some(Numbers { all: numbers.clone(), start: 0 });
-        let window = Window::prepare(&device)?;
+        let numbers = || Some(StepScalars { all: numbers.clone(), start: 0 });
+        let capture = GraphCapture::prepare(&device)?;
         self.step(numbers());
-        window.open()?;
+        capture.start()?;
         self.step(numbers());
-        self.recording = Some(window.close()?);
+        self.recording = Some(capture.finish()?);
         Ok(())
     }
 
@@ -275,7 +275,7 @@ impl TrainingStep {
         }
     }
 
-    fn step(&mut self, numbers: Option<Numbers>) {
+    fn step(&mut self, numbers: Option<StepScalars>) {
         let Some(network) = self.network.take() else { return };
         let loss = self.loss(network.forward_channels_last(self.images.clone()));
         let gradients = GradientsParams::from_grads(loss.backward(), &network);

@@ -1,7 +1,7 @@
 //! Augmentation of batches on their device.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use mbconv_kernels::pictures::{Operation, Sampling, channels, from_channels, perform};
+use mbconv_kernels::image_ops::{Operation, Sampling, channels, from_channels, perform};
 
 use crate::data::augment::{AugmentPlan, Mixture};
 

@@ -6,7 +6,7 @@ use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use mbconv_kernels::descent::{Numbers, blend};
+use mbconv_kernels::optimizer_step::{StepScalars, lerp};
 use mbconv_nets::Network;
 use serde::{Deserialize, Serialize};
 
@@ -49,14 +49,14 @@ pub fn update(average: Network, network: &Network, decay: f64) -> Network {
 
 /// Updates an average like [`update`], but reads `decay` and `1 - decay` from `numbers`, so that
 /// the update can be replayed with other values.
-pub(crate) fn update_by(average: Network, network: &Network, decay: f64, numbers: Option<Numbers>) -> Network {
+pub(crate) fn update_by(average: Network, network: &Network, decay: f64, numbers: Option<StepScalars>) -> Network {
     // Used as a container of tensors by parameter id.
     let mut current = GradientsParams::new();
     network.visit(&mut Collect(&mut current));
     let mut taken = Take { current, ids: Vec::new(), averages: Vec::new(), values: Vec::new() };
     let average = average.map(&mut taken);
     let shares = taken.ids.iter().map(|_| [decay, 1.0 - decay]);
-    let blended = blend(taken.averages, taken.values, shares, numbers);
+    let blended = lerp(taken.averages, taken.values, shares, numbers);
     average.map(&mut Replace(taken.ids.into_iter().zip(blended).collect()))
 }
 

@@ -465,7 +465,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
                     let seed = step_seed(recipe.seed.wrapping_add(group.rank() as u64), epoch * steps + step);
                     autodiff.seed(seed);
                     let drawing = is_on_gpus(run.device).then(|| draw(seed, run.device));
-                    let synchronisation = synchronised.then(|| group.synchronise());
+                    let synchronisation = synchronised.then(|| group.synchronize());
                     let images = recipe.precision.of(normalised(pixels, &preprocess));
                     let logits = learner.network.forward_channels_last(images);
                     drop(drawing);

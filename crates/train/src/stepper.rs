@@ -9,9 +9,9 @@ use std::path::Path;
 use burn::backend::DispatchTensor;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use mbconv_kernels::chance::{Drawing, SEED, draw_from, seed_numbers};
-use mbconv_kernels::descent::{self, Numbers, overwrite};
-use mbconv_kernels::recording::{Recording, Window};
+use mbconv_kernels::dropout::{SEED_LEN, SeedGuard, encode_seed, use_seed};
+use mbconv_kernels::graph_capture::{CapturedGraph, GraphCapture};
+use mbconv_kernels::optimizer_step::{self, StepScalars, overwrite};
 
 use crate::batch::Normaliser;
 use crate::checkpoint::{self, Learner, Progress};
@@ -31,7 +31,7 @@ use crate::running::counted;
 const FIRST: usize = 4;
 /// Positions in the constants of a step: those of the moving average follow the seed and are
 /// followed by those of the optimizer.
-const AVERAGE: usize = SEED;
+const AVERAGE: usize = SEED_LEN;
 const RULES: usize = AVERAGE + 2;
 
 /// Settings that change from step to step.
@@ -83,7 +83,7 @@ struct Kind {
 
 /// A recorded step with its input and output memory.
 struct Recorded {
-    recording: Recording,
+    recording: CapturedGraph,
     inputs: Inputs,
     /// Result of [`counted`] in the recorded step.
     counted: Tensor<1>,
@@ -179,23 +179,23 @@ impl<'a> Stepper<'a> {
             let (pixels, prepared) = self.objective.prepared(pixels, targets);
             self.update(learner, pixels, &prepared, pace, numbers, true)
         };
-        let window = Window::prepare(&self.device);
+        let capture = GraphCapture::prepare(&self.device);
         let (learner, counted) = step(learner);
         // If recording fails, memory that the recorded step would have changed cannot be read, so
         // the state is saved first.
         let place = Path::new("the memory");
         let saved = checkpoint::to_bytes(place, &learner, progress);
-        let copies = descent::copies();
-        let window = window.and_then(|window| window.open().map(|()| window));
-        let (window, saved) = match (window, saved) {
-            (Ok(window), Ok(saved)) => (window, saved),
+        let copies = optimizer_step::copies();
+        let capture = capture.and_then(|capture| capture.start().map(|()| capture));
+        let (capture, saved) = match (capture, saved) {
+            (Ok(capture), Ok(saved)) => (capture, saved),
             // Saving fails if weights are not finite, which the training loop reports.
             (_, Err(_)) => return Ok(Step { learner, counted, line: None }),
             (Err(error), _) => return Ok(self.without(learner, counted, &error)),
         };
         let (learner, next_counted) = step(learner);
-        let recording = window.close().map_err(|error| error.to_string()).and_then(|recording| {
-            let moved = descent::copies() > copies;
+        let recording = capture.finish().map_err(|error| error.to_string()).and_then(|recording| {
+            let moved = optimizer_step::copies() > copies;
             if moved { Err("the learner's memory is shared".into()) } else { Ok(recording) }
         });
         match recording {
@@ -236,8 +236,8 @@ impl<'a> Stepper<'a> {
     ) -> (Learner, Tensor<1>) {
         let Learner { mut network, mut optimizer, mut average } = learner;
         let numbers = numbers.into_dispatch();
-        let from = |start| reads.then(|| Numbers { all: numbers.clone(), start });
-        let drawing = draw_from(numbers.clone());
+        let from = |start| reads.then(|| StepScalars { all: numbers.clone(), start });
+        let drawing = use_seed(numbers.clone());
         let images = self.recipe.precision.of(self.normaliser.apply(pixels));
         let logits = network.forward_channels_last(images);
         drop(drawing);
@@ -281,12 +281,12 @@ impl Inputs {
 
 /// Uses `seed` for the random values of a network in training on the device, until the result is
 /// dropped.
-pub(crate) fn draw(seed: u64, device: &Device) -> Drawing {
-    draw_from(seed_row(seed, device).into_dispatch())
+pub(crate) fn draw(seed: u64, device: &Device) -> SeedGuard {
+    use_seed(seed_row(seed, device).into_dispatch())
 }
 
 fn seed_row(seed: u64, device: &Device) -> Tensor<1> {
-    Tensor::from_floats(seed_numbers(seed), &device.clone().inner())
+    Tensor::from_floats(encode_seed(seed), &device.clone().inner())
 }
 
 /// Returns the inputs of a step as vectors.
@@ -303,6 +303,6 @@ fn rows(pixels: Tensor<4>, targets: &Targets, numbers: Tensor<1>) -> Vec<Dispatc
 fn numbers(learner: &Learner, pace: Pace, device: &Device) -> Tensor<1> {
     let shares = [pace.decay, 1.0 - pace.decay].map(|share| share as f32);
     let rules = learner.optimizer.numbers(pace.rate);
-    let all = [&seed_numbers(pace.seed)[..], &shares, &rules].concat();
+    let all = [&encode_seed(pace.seed)[..], &shares, &rules].concat();
     Tensor::from_floats(all.as_slice(), &device.clone().inner())
 }

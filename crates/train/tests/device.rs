@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
-use mbconv_kernels::chance::{draw_from, kept, seed_numbers};
+use mbconv_kernels::dropout::{dropout_mask, encode_seed, use_seed};
 use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics};
-use mbconv_kernels::{conv2d, depthwise_conv2d, excite, global_average, pointwise_conv2d};
+use mbconv_kernels::{conv2d, depthwise_conv2d, global_average, pointwise_conv2d, scale_channels};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 use mbconv_nets::{Architecture, Inference, Network, NetworkOptions};
 use mbconv_train::batch::{images, targets};
@@ -162,7 +162,7 @@ fn operations_and_gradients_match_the_cpu() {
     for [height, width, channels] in [[7, 5, 12], [1, 1, 7], [40, 30, 65]] {
         let what = format!("excitation, {height}×{width}");
         let maps = [[3, height, width, channels], [3, 1, 1, channels]];
-        same(&what, &device, maps, [], |[x, gate], []| excite(x.clone(), global_average(x) * gate));
+        same(&what, &device, maps, [], |[x, gate], []| scale_channels(x.clone(), global_average(x) * gate));
     }
     for (kernel, stride, padding, side, channels) in
         [(3, 2, 1, 9, 3), (3, 2, 1, 64, 3), (3, 1, 1, 6, 4), (5, 2, 2, 8, 1), (3, 1, 1, 6, 12), (3, 2, 1, 65, 16)]
@@ -452,10 +452,10 @@ fn seed_initializes_the_same_weights_on_every_device() {
 fn seed_gives_the_same_dropout_mask_on_every_device() {
     let Some(device) = device() else { return };
     let drawn = |device: &Device, seed: u64| {
-        let numbers = Tensor::<1>::from_floats(seed_numbers(seed), device);
-        let _drawing = draw_from(numbers.into_dispatch());
+        let numbers = Tensor::<1>::from_floats(encode_seed(seed), device);
+        let _drawing = use_seed(numbers.into_dispatch());
         [(1, 0.5), (77, 0.2), (10_007, 0.1)]
-            .map(|(count, probability)| values(kept(count, probability).unwrap()))
+            .map(|(count, probability)| values(dropout_mask(count, probability).unwrap()))
             .concat()
     };
     for seed in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {

@@ -258,7 +258,7 @@ fn batch_norm_statistics_cover_all_processes() {
     let gradient = network.stem.weight.val().grad(&whole.clone().square().sum().backward()).unwrap();
     let (whole, gradient) = (values(whole), gradient.into_data().iter::<f32>().collect::<Vec<_>>());
     let parts = in_threads(2, |group| {
-        let _synchronised = group.synchronise();
+        let _synchronised = group.synchronize();
         let part = images.clone().narrow(0, 4 * group.rank(), 4);
         let logits = network.clone().forward(part);
         let gradients = logits.clone().square().sum().backward();

@@ -57,7 +57,7 @@ impl ColorJitter {
         let makers: [(f64, Maker); 3] = [
             (self.brightness, Operation::Brightness),
             (self.contrast, Operation::Contrast),
-            (self.saturation, Operation::Colour),
+            (self.saturation, Operation::Color),
         ];
         let mut operations = Vec::with_capacity(4);
         for (strength, operation) in makers {

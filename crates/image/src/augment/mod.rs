@@ -22,7 +22,7 @@ use mbconv_kernels::pictures::{Interpolation, RgbPixels};
 
 pub use erasing::{EraseMode, RandomErasing};
 pub use jitter::ColorJitter;
-pub use mbconv_kernels::pictures::{Area, Operation, Sampling};
+pub use mbconv_kernels::image_ops::{Area, Operation, Sampling};
 pub use plan::{AugmentPlan, Chain, Mixture};
 pub use policy::Policy;
 pub use settings::PolicyError;

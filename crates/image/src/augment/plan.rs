@@ -1,7 +1,7 @@
 //! The operations chosen for an image, to be applied now or later, on the
 //! CPU or on a device.
 
-use mbconv_kernels::pictures::{Operation, RgbPixels, Sampling};
+use mbconv_kernels::image_ops::{Operation, RgbPixels, Sampling};
 
 /// Consecutive operations.
 pub type Chain = Vec<(Operation, Sampling)>;

@@ -42,7 +42,7 @@ fn argument(operation: Operation) -> Option<f64> {
         O::ShearX(x) | O::ShearY(x) | O::TranslateX(x) | O::TranslateY(x) | O::Rotate(x) | O::Hue(x) | O::Blur(x) => {
             Some(x)
         }
-        O::Brightness(x) | O::Contrast(x) | O::Colour(x) | O::Sharpness(x) | O::Solarize(x) => Some(x),
+        O::Brightness(x) | O::Contrast(x) | O::Color(x) | O::Sharpness(x) | O::Solarize(x) => Some(x),
         O::Posterize(bits) => Some(f64::from(bits)),
         O::SolarizeAdd(add) => Some(f64::from(add)),
         O::Identity | O::AutoContrast | O::Equalize | O::Invert => None,

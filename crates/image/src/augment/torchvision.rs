@@ -113,7 +113,7 @@ impl Space {
             Kind::TranslateY => Operation::TranslateY(-signed(far(height)).trunc()),
             Kind::Rotate => Operation::Rotate(signed(self.rotation)),
             Kind::Brightness => Operation::Brightness(1.0 + signed(self.factor)),
-            Kind::Color => Operation::Colour(1.0 + signed(self.factor)),
+            Kind::Color => Operation::Color(1.0 + signed(self.factor)),
             Kind::Contrast => Operation::Contrast(1.0 + signed(self.factor)),
             Kind::Sharpness => Operation::Sharpness(1.0 + signed(self.factor)),
             Kind::Posterize => {

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError};
 
-use mbconv_kernels::pictures::RgbPixels;
+use mbconv_kernels::image_ops::RgbPixels;
 
 use crate::decoding::check_size;
 use crate::error::DecodeError;

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::ImageFormat;
 
-use mbconv_kernels::pictures::RgbPixels;
+use mbconv_kernels::image_ops::RgbPixels;
 
 use crate::decoding::Gray16;
 use crate::error::DecodeError;

@@ -2,7 +2,7 @@
 
 use image::ImageFormat;
 
-use mbconv_kernels::pictures::RgbPixels;
+use mbconv_kernels::image_ops::RgbPixels;
 
 use crate::decoding::Gray16;
 use crate::decoding::check_size;

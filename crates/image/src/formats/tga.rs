@@ -1,6 +1,6 @@
 //! Truevision TGA, as read by Pillow's `TgaImagePlugin`.
 
-use mbconv_kernels::pictures::RgbPixels;
+use mbconv_kernels::image_ops::RgbPixels;
 
 use crate::decoding::check_size;
 use crate::error::DecodeError;

@@ -8,7 +8,7 @@ use image::ImageFormat;
 use image::metadata::Orientation;
 use weezl::BitOrder;
 
-use mbconv_kernels::pictures::RgbPixels;
+use mbconv_kernels::image_ops::RgbPixels;
 
 use crate::decoding::check_size;
 use crate::decoding::{Gray16, turn};

@@ -7,9 +7,9 @@
 //! by libjpeg.
 
 use image::metadata::Orientation;
-use mbconv_kernels::vectors::{Work, run};
+use mbconv_kernels::multiversion::{Work, run};
 
-use mbconv_kernels::pictures::RgbPixels;
+use mbconv_kernels::image_ops::RgbPixels;
 
 use crate::decoding::check_size;
 use crate::error::DecodeError;

@@ -1,82 +1,17 @@
 //! Runs every loop over odd shapes, in memory that is exactly as long as it must be.
 #![allow(dead_code, unused_imports)]
 
-/// As in the crate, less what needs Burn.
-mod activation {
-    pub const RELU6_MAX: f64 = 6.0;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Activation {
-        Identity,
-        Relu,
-        Relu6,
-        Silu,
-    }
-}
-mod normalisation {
-    use super::Activation;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Statistics {
-        Batch,
-        Fixed,
-    }
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Normalisation {
-        pub epsilon: f64,
-        pub statistics: Statistics,
-        pub activation: Activation,
-    }
-}
-#[path = "../../src/synchronise.rs"]
-mod synchronise;
-#[path = "../../src/window.rs"]
-mod window;
-#[path = "../../src"]
-mod flex {
-    #[path = "flex/batch_norm.rs"]
-    pub mod batch_norm;
-    #[path = "flex/buffer.rs"]
-    pub mod buffer;
-    #[path = "flex/curve.rs"]
-    pub mod curve;
-    #[path = "flex/dense.rs"]
-    pub mod dense;
-    #[path = "flex/depthwise.rs"]
-    pub mod depthwise;
-    #[path = "flex/depthwise_rows.rs"]
-    pub mod depthwise_rows;
-    #[path = "flex/gemm.rs"]
-    pub mod gemm;
-    #[path = "flex/outer.rs"]
-    pub mod outer;
-    #[path = "flex/pixels.rs"]
-    pub mod pixels;
-    #[path = "flex/pointwise.rs"]
-    pub mod pointwise;
-    #[path = "flex/simd.rs"]
-    pub mod simd;
-    #[path = "flex/team.rs"]
-    pub mod team;
-    #[cfg(test)]
-    #[path = "flex/tests.rs"]
-    mod tests;
-}
-#[path = "../../src/inference/mod.rs"]
-mod inference;
-
-use activation::Activation;
-use flex::{
+/// Types of the crate, without those that need Burn.
+mod types {
+    pub use cpu::{
+    activation::Silu,
     batch_norm::{self, Place, Vectors},
-    curve::Silu,
     dense, depthwise,
     depthwise_rows::DepthwiseRows,
-    outer, pixels, pointwise, simd,
+    pixels, pointwise, simd, weight_gradient,
 };
 use inference::{Block, Chain, Gate, Kind, Layer, Padding, Precision, Stage};
-use normalisation::{Normalisation, Statistics};
-use window::Window;
+use types::{Activation, Conv2dGeometry, Normalization, Statistics};
 
 /// Numbers in (-1, 1), in a block of exactly their size.
 fn numbers(count: usize) -> Box<[f32]> {
@@ -131,37 +66,37 @@ fn products() {
                     pointwise::input_gradient(&gradient, &weight, inputs, outputs).len(),
                     known(outputs) * inputs
                 );
-                assert_eq!(outer::outer_products(&gradient, &x, outputs, inputs).len(), outputs * inputs);
+                assert_eq!(weight_gradient::outer_products(&gradient, &x, outputs, inputs).len(), outputs * inputs);
             }
         }
     }
 }
 
 fn windows() {
-    let sides = |window: Window, size: [usize; 4]| [window.output(size[1]), window.output(size[2])];
+    let sides = |geometry: Conv2dGeometry, size: [usize; 4]| [geometry.output(size[1]), geometry.output(size[2])];
     for (kernel, stride, padding) in
         [(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (7, 3, 3), (3, 1, 5), (2, 4, 1)]
     {
-        let window = Window { kernel, stride, padding };
+        let geometry = Conv2dGeometry { kernel, stride, padding };
         for input in
             [[1, 2, 2, 3], [0, 4, 4, 3], [2, 7, 5, 8], [1, 13, 9, 16], [3, 4, 6, 17], [1, 5, 11, 41], [2, 3, 3, 0]]
         {
             if input[1] + 2 * padding < kernel {
                 continue;
             }
-            let [height, width] = sides(window, input);
+            let [height, width] = sides(geometry, input);
             let x = numbers(input.iter().product());
             let output = [input[0], height, width, input[3]];
             let (weight, gradient) = (numbers(kernel * kernel * input[3]), numbers(output.iter().product()));
-            assert_eq!(depthwise::forward(&x, &weight, window, input, output).len(), gradient.len());
-            assert_eq!(depthwise::input_gradient(&gradient, &weight, window, input, output).len(), x.len());
-            assert_eq!(depthwise::weight_gradient(&x, &gradient, window, input, output).len(), weight.len());
+            assert_eq!(depthwise::forward(&x, &weight, geometry, input, output).len(), gradient.len());
+            assert_eq!(depthwise::input_gradient(&gradient, &weight, geometry, input, output).len(), x.len());
+            assert_eq!(depthwise::weight_gradient(&x, &gradient, geometry, input, output).len(), weight.len());
             for outputs in [0, 1, 5, 24] {
                 let output = [input[0], height, width, outputs];
                 let weight = numbers(kernel * kernel * input[3] * outputs);
                 let gradient = numbers(output.iter().product());
-                assert_eq!(dense::forward(&x, &weight, window, input, output).len(), gradient.len());
-                assert_eq!(dense::weight_gradient(&x, &gradient, window, input, output).len(), weight.len());
+                assert_eq!(dense::forward(&x, &weight, geometry, input, output).len(), gradient.len());
+                assert_eq!(dense::weight_gradient(&x, &gradient, geometry, input, output).len(), weight.len());
             }
         }
     }
@@ -175,21 +110,21 @@ fn passes_over_maps() {
         let (x, gate) = (numbers(length), numbers(images * channels));
         assert_eq!(pixels::average(&x, images, width * channels, channels).len(), images * channels);
         let mut out = x.clone();
-        pixels::excite(&mut out, &gate, images);
-        assert_eq!(pixels::excited(&x, &gate, images), *out);
-        assert_eq!(pixels::excite_gradients(&x, &gate, &mut out, images, width * channels).len(), gate.len());
+        pixels::scale_channels(&mut out, &gate, images);
+        assert_eq!(pixels::scaled_channels(&x, &gate, images), *out);
+        assert_eq!(pixels::scale_channels_gradients(&x, &gate, &mut out, images, width * channels).len(), gate.len());
 
         let (mean, variance) = batch_norm::statistics(&x, channels);
         let (gamma, beta) = (&numbers(channels), &numbers(channels));
         let vectors = Vectors { gamma, beta, mean: &mean, variance: &variance };
         for statistics in [Statistics::Batch, Statistics::Fixed] {
-            let normalisation = Normalisation { epsilon: 1e-5, statistics, activation: Activation::Silu };
-            let made = batch_norm::forward(Place::New(&x), vectors, normalisation).unwrap();
+            let normalization = Normalization { epsilon: 1e-5, statistics, activation: Activation::Silu };
+            let made = batch_norm::forward(Place::New(&x), vectors, normalization).unwrap();
             let mut over = x.clone();
-            assert!(batch_norm::forward(Place::Over(&mut over), vectors, normalisation).is_none());
+            assert!(batch_norm::forward(Place::Over(&mut over), vectors, normalization).is_none());
             assert_eq!(made, *over);
             assert!(made.iter().all(|value| value.is_finite()));
-            let gradients = batch_norm::gradients(&x, Place::Over(&mut over), vectors, normalisation);
+            let gradients = batch_norm::gradients(&x, Place::Over(&mut over), vectors, normalization);
             assert_eq!((gradients.gamma.len(), gradients.beta.len()), (channels, channels));
         }
     }

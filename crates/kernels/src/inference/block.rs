@@ -12,30 +12,30 @@ use super::{
     scratch::Scratch,
 };
 use crate::{
-    Activation,
-    flex::{
+    cpu::{
+        activation::{self, ActivationFn, Identity, Sigmoid, WithActivation},
         buffer::Aligned,
-        curve::{self, Curve, Identity, Sigmoid, WithCurve},
         depthwise_rows::DepthwiseRows,
         gemm::{self, Rows},
         pixels::{AddPixels, ScalePixels},
         simd,
-        team::Team,
+        thread_pool::ThreadPool,
     },
+    types::Activation,
 };
 
 /// Runs a block on one image.
-pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team, scratch: &mut Scratch) {
+pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], pool: ThreadPool, scratch: &mut Scratch) {
     let hidden = block.hidden(map);
-    let shared = if team.threads() > 1 { expand_together(block, x, map, team, scratch) } else { None };
+    let shared = if pool.threads() > 1 { expand_together(block, x, map, pool, scratch) } else { None };
     let expanded = shared.as_deref();
     // With few pixels, the weight is larger than the feature map: the threads split the weight,
     // instead of each reading all of it.
-    let few = team.threads() > 1 && hidden.pixels() < block.project.outputs;
+    let few = pool.threads() > 1 && hidden.pixels() < block.project.outputs;
     if few && block.gate.is_none() {
         let mut memory = std::mem::take(&mut scratch.hidden);
         let values = memory.room(hidden.len());
-        share_rows(hidden.height, values, team, |rows, values| {
+        share_rows(hidden.height, values, pool, |rows, values| {
             Scratch::with(|scratch| {
                 let mut lines = std::mem::take(&mut scratch.lines);
                 let mut source = Source::new(block, x, map, expanded, &mut lines);
@@ -46,10 +46,10 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
                 scratch.lines = lines;
             });
         });
-        project(block, x, map, values, 0, out, team);
+        project(block, x, map, values, 0, out, pool);
         scratch.hidden = memory;
     } else if block.gate.is_none() {
-        share_rows(hidden.height, out, team, |rows, out| {
+        share_rows(hidden.height, out, pool, |rows, out| {
             Scratch::with(|scratch| {
                 let mut memory = std::mem::take(&mut scratch.hidden);
                 let mut lines = std::mem::take(&mut scratch.lines);
@@ -61,7 +61,7 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
                     let rows = start..rows.end.min(start + band);
                     let values = memory.room(rows.len() * hidden.line());
                     source.rows(rows.clone(), values, None);
-                    project(block, x, map, values, rows.start * hidden.width, out, Team::Alone);
+                    project(block, x, map, values, rows.start * hidden.width, out, ThreadPool::Single);
                 }
                 (scratch.hidden, scratch.lines) = (memory, lines);
             });
@@ -70,7 +70,7 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
         let mut memory = std::mem::take(&mut scratch.hidden);
         let mut vectors = std::mem::take(&mut scratch.vectors);
         let values = memory.room(hidden.len());
-        gated(block, x, map, expanded, values, &mut vectors, out, team);
+        gated(block, x, map, expanded, values, &mut vectors, out, pool);
         (scratch.hidden, scratch.vectors) = (memory, vectors);
     }
     if let Some(memory) = shared {
@@ -80,12 +80,12 @@ pub fn run_block(block: &Block, x: &[f32], map: Map, out: &mut [f32], team: Team
 
 /// Computes the padded expanded feature map by all threads together, if bands of rows would overlap
 /// too much.
-fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut Scratch) -> Option<Aligned> {
+fn expand_together(block: &Block, x: &[f32], map: Map, pool: ThreadPool, scratch: &mut Scratch) -> Option<Aligned> {
     let (expand, depthwise) = (block.expand.as_ref()?, block.depthwise.as_ref()?);
     let expanded = Map { channels: expand.outputs, ..map };
     let geometry = Geometry::of_depthwise(depthwise, expanded);
     let overlap = geometry.kernel.saturating_sub(geometry.stride);
-    if map.height.div_ceil(team.threads()) >= 16 * overlap {
+    if map.height.div_ceil(pool.threads()) >= 16 * overlap {
         return None;
     }
     let mut memory = std::mem::take(&mut scratch.lines);
@@ -100,7 +100,7 @@ fn expand_together(block: &Block, x: &[f32], map: Map, team: Team, scratch: &mut
     let inner = &mut inner[geometry.sides[0] * expanded.channels..];
     let rows = Rows { width: map.width, line, step: expanded.channels };
     let to = Pixels { out: inner, rows: Some(rows) };
-    product(expand, x, Rows::dense(map.channels), (1, 0), map.pixels(), to, team);
+    product(expand, x, Rows::dense(map.channels), (1, 0), map.pixels(), to, pool);
     Some(memory)
 }
 
@@ -124,7 +124,7 @@ fn gated(
     values: &mut [f32],
     [sums, means, gate]: &mut [Aligned; 3],
     out: &mut [f32],
-    team: Team,
+    pool: ThreadPool,
 ) {
     let Some([reduce, expand]) = &block.gate else { return };
     let hidden = block.hidden(map);
@@ -132,9 +132,9 @@ fn gated(
     // among threads.
     let sums = &mut *sums.room(hidden.height * hidden.channels);
     sums.fill(0.0);
-    let lines = hidden.height.div_ceil(team.pieces());
+    let lines = hidden.height.div_ceil(pool.pieces());
     let (values_of, sums_of) = ((&mut *values, lines * hidden.line()), (&mut *sums, lines * hidden.channels));
-    team.chunk_pairs(values_of, sums_of, |index, values, sums| {
+    pool.chunk_pairs(values_of, sums_of, |index, values, sums| {
         let rows = index * lines..hidden.height.min((index + 1) * lines);
         Scratch::with(|scratch| {
             let mut lines = std::mem::take(&mut scratch.lines);
@@ -157,7 +157,7 @@ fn gated(
     mean.iter_mut().for_each(|sum| *sum *= share);
     let squeezed = gate.room(reduce.outputs + expand.outputs);
     let (squeezed, gate) = squeezed.split_at_mut(reduce.outputs);
-    product(reduce, mean, Rows::dense(hidden.channels), (1, 0), 1, Pixels::dense(squeezed), Team::Alone);
+    product(reduce, mean, Rows::dense(hidden.channels), (1, 0), 1, Pixels::dense(squeezed), ThreadPool::Single);
     gemm::Product {
         a: squeezed,
         a_rows: Rows::dense(reduce.outputs),
@@ -168,28 +168,28 @@ fn gated(
         finish: Activated(Sigmoid),
         out_rows: Rows::dense(expand.outputs),
     }
-    .compute(gate, Team::Alone);
+    .compute(gate, ThreadPool::Single);
 
     // Few enough pixels to stay in the L1 cache until they are projected.
     let pixels = (4096 / hidden.channels.max(1)).max(1).next_multiple_of(12);
     let outputs = block.project.outputs;
-    let pieces = hidden.pixels().div_ceil(team.pieces()).next_multiple_of(pixels);
+    let pieces = hidden.pixels().div_ceil(pool.pieces()).next_multiple_of(pixels);
     let gate = &*gate;
-    if team.threads() > 1 && hidden.pixels() < outputs {
+    if pool.threads() > 1 && hidden.pixels() < outputs {
         simd::run(ScalePixels { pixels: values, gate });
-        return project(block, x, map, values, 0, out, team);
+        return project(block, x, map, values, 0, out, pool);
     }
-    team.chunk_pairs((values, pieces * hidden.channels), (out, pieces * outputs), |index, values, out| {
+    pool.chunk_pairs((values, pieces * hidden.channels), (out, pieces * outputs), |index, values, out| {
         let parts = values.chunks_mut(pixels * hidden.channels).zip(out.chunks_mut(pixels * outputs));
         for (part, (values, out)) in parts.enumerate() {
             simd::run(ScalePixels { pixels: values, gate });
-            project(block, x, map, values, index * pieces + part * pixels, out, Team::Alone);
+            project(block, x, map, values, index * pieces + part * pixels, out, ThreadPool::Single);
         }
     });
 }
 
 /// Projects the pixels from `first` on, and adds the input if the block has a residual connection.
-fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out: &mut [f32], team: Team) {
+fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out: &mut [f32], pool: ThreadPool) {
     let layer = &block.project;
     let product = gemm::Product {
         a: values,
@@ -203,10 +203,10 @@ fn project(block: &Block, x: &[f32], map: Map, values: &[f32], first: usize, out
     };
     if block.residual {
         let added = Added { residual: &x[first * map.channels..], channels: map.channels };
-        product.finishing(added).compute(out, team);
+        product.finishing(added).compute(out, pool);
     } else {
         debug_assert_eq!(layer.activation, Activation::Identity);
-        product.finishing(Activated(Identity)).compute(out, team);
+        product.finishing(Activated(Identity)).compute(out, pool);
     }
 }
 
@@ -262,7 +262,7 @@ impl<'a> Source<'a> {
         match &self.block.depthwise {
             None => {
                 if let Some(expand) = &self.block.expand {
-                    layer_rows(expand, self.x, self.map, rows, out, Team::Alone);
+                    layer_rows(expand, self.x, self.map, rows, out, ThreadPool::Single);
                 }
             }
             Some(depthwise) => {
@@ -270,9 +270,9 @@ impl<'a> Source<'a> {
                     self.fill(rows.clone());
                 }
                 struct Body<'a>(&'a mut [f32], &'a [&'a [f32]], usize, &'a Depthwise);
-                impl WithCurve for Body<'_> {
+                impl WithActivation for Body<'_> {
                     type Output = ();
-                    fn with<A: Curve>(self, activation: A) {
+                    fn with<A: ActivationFn>(self, activation: A) {
                         let Self(out, sources, width, Depthwise { weight, bias, kernel, stride, .. }) = self;
                         let (kernel, stride) = (*kernel, *stride);
                         simd::run(DepthwiseRows { out, sources, weight, bias, kernel, stride, width, activation });
@@ -285,7 +285,7 @@ impl<'a> Source<'a> {
                 for (line, source) in sources[..lines].iter_mut().enumerate() {
                     *source = self.source(first + line);
                 }
-                curve::with(depthwise.activation, Body(out, &sources[..lines], hidden.width, depthwise));
+                activation::with(depthwise.activation, Body(out, &sources[..lines], hidden.width, depthwise));
             }
         }
         if let Some(sums) = &mut sums {
@@ -324,7 +324,7 @@ impl<'a> Source<'a> {
                     let rows = Rows { width: self.map.width, line: self.line, step: expand.outputs };
                     let to = Pixels { out: &mut to[sides[0] * expand.outputs..], rows: Some(rows) };
                     let pixels = count * self.map.width;
-                    product(expand, x, Rows::dense(self.map.channels), (1, 0), pixels, to, Team::Alone);
+                    product(expand, x, Rows::dense(self.map.channels), (1, 0), pixels, to, ThreadPool::Single);
                 }
                 None => {
                     for (x, to) in x.chunks_exact(self.map.line()).zip(to.chunks_exact_mut(self.line)) {

@@ -18,7 +18,7 @@ use super::{
     plan::Stage,
     scratch::Scratch,
 };
-use crate::flex::{pixels::AddPixels, simd, team::Team};
+use crate::cpu::{pixels::AddPixels, simd, thread_pool::ThreadPool};
 
 /// Implements [`super::Chain::run`]. If `times` is not empty, adds each stage's nanoseconds to its
 /// element.
@@ -47,19 +47,19 @@ pub fn run(
     if each * last.len() > 0 {
         features[..each * last.len()].par_chunks_mut(last.len()).zip(own.par_chunks(map.len())).for_each(
             |(out, image)| {
-                run_image(spatial, image, map, out, Team::Alone, times);
+                run_image(spatial, image, map, out, ThreadPool::Single, times);
             },
         );
     }
     let tail_times = &times[pooled.min(times.len())..];
     if rest * last.len() == 0 {
-        return run_tail(tail, features, count, last, Team::Pool, tail_times);
+        return run_tail(tail, features, count, last, ThreadPool::Rayon, tail_times);
     }
-    Team::gathered(|team| {
+    ThreadPool::spinning(|pool| {
         for (out, image) in features[each * last.len()..].chunks_mut(last.len()).zip(shared.chunks(map.len())) {
-            run_image(spatial, image, map, out, team, times);
+            run_image(spatial, image, map, out, pool, times);
         }
-        run_tail(tail, features, count, last, team, tail_times)
+        run_tail(tail, features, count, last, pool, tail_times)
     })
 }
 
@@ -69,7 +69,7 @@ fn run_tail(
     mut features: Vec<f32>,
     count: usize,
     mut map: Map,
-    team: Team,
+    pool: ThreadPool,
     times: &[AtomicU64],
 ) -> (Vec<f32>, [usize; 4]) {
     for (index, stage) in stages.iter().enumerate() {
@@ -77,22 +77,22 @@ fn run_tail(
         let started = Instant::now();
         let all = Map { height: count, ..map };
         let mut out = vec![0.0; count * layer.outputs];
-        layer_rows(layer, &features, all, 0..count, &mut out, team);
-        count_time(times, index, started, team);
+        layer_rows(layer, &features, all, 0..count, &mut out, pool);
+        count_time(times, index, started, pool);
         (features, map) = (out, Map { channels: layer.outputs, ..map });
     }
     (features, [count, map.height, map.width, map.channels])
 }
 
 /// Adds the time since `started`, multiplied by the number of threads, to the stage's time.
-fn count_time(times: &[AtomicU64], stage: usize, started: Instant, team: Team) {
+fn count_time(times: &[AtomicU64], stage: usize, started: Instant, pool: ThreadPool) {
     if let Some(time) = times.get(stage) {
-        time.fetch_add(started.elapsed().as_nanos() as u64 * team.threads() as u64, Ordering::Relaxed);
+        time.fetch_add(started.elapsed().as_nanos() as u64 * pool.threads() as u64, Ordering::Relaxed);
     }
 }
 
 /// Runs one image through all stages.
-fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], team: Team, times: &[AtomicU64]) {
+fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], pool: ThreadPool, times: &[AtomicU64]) {
     Scratch::with(|scratch| {
         let [mut from, mut to] = std::mem::take(&mut scratch.maps);
         for (index, stage) in stages.iter().enumerate() {
@@ -101,8 +101,8 @@ fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], tea
             let target = if index + 1 == stages.len() { &mut *out } else { to.room(next.len()) };
             let started = Instant::now();
             match stage {
-                Stage::Layer(layer) => run_layer(layer, x, map, target, team),
-                Stage::Block(block) => run_block(block, x, map, target, team, scratch),
+                Stage::Layer(layer) => run_layer(layer, x, map, target, pool),
+                Stage::Block(block) => run_block(block, x, map, target, pool, scratch),
                 Stage::Pool => {
                     target.fill(0.0);
                     simd::run(AddPixels { sums: target, pixels: x });
@@ -110,7 +110,7 @@ fn run_image(stages: &[Stage], image: &[f32], mut map: Map, out: &mut [f32], tea
                     target.iter_mut().for_each(|sum| *sum *= share);
                 }
             }
-            count_time(times, index, started, team);
+            count_time(times, index, started, pool);
             std::mem::swap(&mut from, &mut to);
             map = next;
         }

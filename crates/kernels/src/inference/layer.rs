@@ -8,11 +8,11 @@ use super::{
     plan::Product,
     scratch::Scratch,
 };
-use crate::flex::{
-    curve::{self, Curve, WithCurve},
+use crate::cpu::{
+    activation::{self, ActivationFn, WithActivation},
     gemm::{self, Finish, Rows},
     simd::{Machine, Vector},
-    team::Team,
+    thread_pool::ThreadPool,
 };
 
 /// Number of elements in a band of a feature map that is to stay in the L2 cache together with its
@@ -21,28 +21,28 @@ pub const BAND: usize = 96 << 10;
 
 /// Calls `body` with a range of `rows` and the corresponding part of `out`: once for all rows, or
 /// in parallel for several ranges.
-pub fn share_rows(rows: usize, out: &mut [f32], team: Team, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
-    let height = rows.div_ceil(team.pieces());
+pub fn share_rows(rows: usize, out: &mut [f32], pool: ThreadPool, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    let height = rows.div_ceil(pool.pieces());
     let line = out.len() / rows.max(1);
-    team.chunks(out, (height * line).max(1), |index, out| {
+    pool.chunks(out, (height * line).max(1), |index, out| {
         body(index * height..rows.min((index + 1) * height), out);
     });
 }
 
-pub fn run_layer(layer: &Product, x: &[f32], map: Map, out: &mut [f32], team: Team) {
+pub fn run_layer(layer: &Product, x: &[f32], map: Map, out: &mut [f32], pool: ThreadPool) {
     let rows = Geometry::of(layer, map).out.height;
     if layer.is_pointwise() {
-        return layer_rows(layer, x, map, 0..rows, out, team);
+        return layer_rows(layer, x, map, 0..rows, out, pool);
     }
-    share_rows(rows, out, team, |rows, out| layer_rows(layer, x, map, rows, out, Team::Alone));
+    share_rows(rows, out, pool, |rows, out| layer_rows(layer, x, map, rows, out, ThreadPool::Single));
 }
 
 /// Computes some rows of a layer's output.
-pub fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out: &mut [f32], team: Team) {
+pub fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out: &mut [f32], pool: ThreadPool) {
     let geometry = Geometry::of(layer, map);
     if layer.is_pointwise() {
         let x = &x[rows.start * map.line()..rows.end * map.line()];
-        return product(layer, x, Rows::dense(map.channels), (1, 0), rows.len() * map.width, Pixels::dense(out), team);
+        return product(layer, x, Rows::dense(map.channels), (1, 0), rows.len() * map.width, Pixels::dense(out), pool);
     }
     Scratch::with(|scratch| {
         let mut lines = std::mem::take(&mut scratch.lines);
@@ -58,7 +58,7 @@ pub fn layer_rows(layer: &Product, x: &[f32], map: Map, rows: Range<usize>, out:
             }
             let step = geometry.stride * map.channels;
             let from = Rows { width: geometry.out.width, line: geometry.stride * line, step };
-            product(layer, padded, from, (layer.kernel, line), count * geometry.out.width, Pixels::dense(out), team);
+            product(layer, padded, from, (layer.kernel, line), count * geometry.out.width, Pixels::dense(out), pool);
         }
         scratch.lines = lines;
     });
@@ -87,24 +87,32 @@ impl<'a> Pixels<'a> {
 }
 
 /// Computes a layer's matrix multiplication with its activation.
-pub fn product(layer: &Product, a: &[f32], a_rows: Rows, runs: (usize, usize), rows: usize, to: Pixels, team: Team) {
-    struct Body<'a>(gemm::Product<'a, ()>, &'a mut [f32], Team<'a>);
-    impl WithCurve for Body<'_> {
+pub fn product(
+    layer: &Product,
+    a: &[f32],
+    a_rows: Rows,
+    runs: (usize, usize),
+    rows: usize,
+    to: Pixels,
+    pool: ThreadPool,
+) {
+    struct Body<'a>(gemm::Product<'a, ()>, &'a mut [f32], ThreadPool<'a>);
+    impl WithActivation for Body<'_> {
         type Output = ();
-        fn with<A: Curve>(self, curve: A) {
-            self.0.finishing(Activated(curve)).compute(self.1, self.2);
+        fn with<A: ActivationFn>(self, activation: A) {
+            self.0.finishing(Activated(activation)).compute(self.1, self.2);
         }
     }
     let out_rows = to.rows.unwrap_or(Rows::dense(layer.outputs));
     let product = gemm::Product { a, a_rows, runs, rows, b: &layer.weight, bias: &layer.bias, finish: (), out_rows };
-    curve::with(layer.activation, Body(product, to.out, team));
+    activation::with(layer.activation, Body(product, to.out, pool));
 }
 
 /// Applies an activation to the results of a matrix multiplication.
 #[derive(Clone, Copy)]
 pub struct Activated<A>(pub A);
 
-impl<A: Curve> Finish for Activated<A> {
+impl<A: ActivationFn> Finish for Activated<A> {
     #[inline(always)]
     fn finish<M: Machine>(self, sums: M::Vector, _: usize, _: usize, _: usize) -> M::Vector {
         sums.map(|sum| self.0.value::<M>(sum))

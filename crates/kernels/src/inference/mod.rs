@@ -14,7 +14,7 @@ mod scratch;
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use crate::Activation;
+use crate::types::{Activation, Conv2dGeometry};
 
 /// The three convolutions of MBConv networks; weights have PyTorch's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ impl Padding {
     pub fn along(self, input: usize, kernel: usize, stride: usize) -> (usize, [usize; 2]) {
         match self {
             Self::Even(padding) => {
-                let window = crate::Window { kernel, stride, padding };
-                (window.output(input), [padding; 2])
+                let geometry = Conv2dGeometry { kernel, stride, padding };
+                (geometry.output(input), [padding; 2])
             }
             Self::Same => {
                 let output = input.div_ceil(stride);
@@ -170,11 +170,11 @@ impl Chain {
 /// smaller one if the environment variable `MBCONV_CPU` is `avx512` (without bf16), `avx2` or
 /// `portable`.
 pub fn instructions() -> &'static str {
-    crate::flex::simd::name()
+    crate::cpu::simd::name()
 }
 
 /// Returns whether this machine has instructions for bf16 multiplication (AVX512-BF16). Without
 /// them, bf16 is slower than single precision.
 pub fn has_bf16() -> bool {
-    crate::flex::simd::has_bf16()
+    crate::cpu::simd::has_bf16()
 }

@@ -2,8 +2,8 @@
 
 use super::{Block as BlockSpec, Kind, Layer as LayerSpec, Padding, Precision, Stage as StageSpec};
 use crate::{
-    Activation,
-    flex::{buffer::Aligned, gemm::Packed},
+    cpu::{buffer::Aligned, gemm::Packed},
+    types::Activation,
 };
 
 /// Minimum number of values in a line of a window for which rounding to bf16 pays off.

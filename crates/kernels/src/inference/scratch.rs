@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::flex::buffer::Aligned;
+use crate::cpu::buffer::Aligned;
 
 /// Working memory that a thread keeps between calls.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mbconv_nets::synchronise::{Synchronised, synchronise};
+use mbconv_nets::synchronize::{SynchronizeGuard, synchronize};
 use sha2::{Digest, Sha256};
 
 use crate::data::DataSet;
@@ -356,9 +356,9 @@ impl Group {
 
     /// While the result is alive, training batch-norms of this thread use the statistics of all
     /// processes.
-    pub fn synchronise(&self) -> Synchronised {
+    pub fn synchronize(&self) -> SynchronizeGuard {
         let group = self.clone();
-        synchronise(move |sums| group.sum_f64(sums))
+        synchronize(move |sums| group.sum_f64(sums))
     }
 }
 

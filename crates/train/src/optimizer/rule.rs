@@ -1,6 +1,6 @@
 //! Update rules of SGD, RMSProp and AdamW, equal to the reference implementations.
 
-use mbconv_kernels::descent::Descent;
+use mbconv_kernels::optimizer_step::OptimizerStep;
 
 /// The update rule of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,13 +55,13 @@ impl Rule {
     }
 
     /// Returns the constants of step number `steps` of a parameter, counted from 1.
-    pub fn descent(&self, lr: f64, steps: usize) -> Descent {
+    pub fn optimizer_step(&self, lr: f64, steps: usize) -> OptimizerStep {
         let (lr, decay) = (lr * self.factor, self.weight_decay as f32);
         match self.kind {
             RuleKind::Sgd { momentum, nesterov } => {
-                Descent::Sgd { decay, momentum: momentum as f32, nesterov, lr: lr as f32 }
+                OptimizerStep::Sgd { decay, momentum: momentum as f32, nesterov, lr: lr as f32 }
             }
-            RuleKind::RmsPropTf { alpha, momentum, epsilon } => Descent::RmsPropTf {
+            RuleKind::RmsPropTf { alpha, momentum, epsilon } => OptimizerStep::RmsPropTf {
                 decay,
                 rise: (1.0 - alpha) as f32,
                 momentum: momentum as f32,
@@ -70,7 +70,7 @@ impl Rule {
             },
             RuleKind::AdamW { betas, epsilon } => {
                 let [first, second] = betas.map(|beta| 1.0 - beta.powf(steps as f64));
-                Descent::AdamW {
+                OptimizerStep::AdamW {
                     keep: (1.0 - lr * self.weight_decay) as f32,
                     beta: betas[1] as f32,
                     rises: betas.map(|beta| (1.0 - beta) as f32),
@@ -113,7 +113,7 @@ mod tests {
             let [mut first, mut second] = rule.start().map(|start| start.map_or(Vec::new(), |value| vec![value; 3]));
             let steps = [([0.1, 0.2, -0.3], 0.1), ([-0.2, 0.1, 0.4], 0.05), ([0.05, 0.0, -0.1], 0.02)];
             for (step, (g, lr)) in (1..).zip(steps) {
-                rule.descent(lr, step).step(&mut p, &g, &mut first, &mut second);
+                rule.optimizer_step(lr, step).apply(&mut p, &g, &mut first, &mut second);
             }
             for (a, b) in p.iter().zip(golden) {
                 assert!((a - b).abs() < 2e-6, "{kind:?}: {p:?}, not {golden:?}");
@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn factor_scales_the_learning_rate() {
         let rule = |factor| Rule { kind: RULES[1], weight_decay: 0.0, factor };
-        assert_eq!(rule(0.5).descent(0.5, 1), rule(1.0).descent(0.25, 1));
+        assert_eq!(rule(0.5).optimizer_step(0.5, 1), rule(1.0).optimizer_step(0.25, 1));
     }
 }

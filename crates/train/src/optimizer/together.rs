@@ -12,7 +12,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource};
 use burn::store::RecordError;
 use burn::tensor::{Bytes, Device, Tensor};
-use mbconv_kernels::descent::{Descending, NUMBERS, Numbers, descend};
+use mbconv_kernels::optimizer_step::{OptimizerTensors, SCALARS, StepScalars, optimizer_step};
 use mbconv_nets::Network;
 
 use super::rule::Rule;
@@ -51,7 +51,7 @@ impl NetworkOptimizer {
         lr: f64,
         network: Network,
         gradients: GradientsParams,
-        numbers: Option<Numbers>,
+        numbers: Option<StepScalars>,
     ) -> Network {
         let network = self.optimizer.step(lr, network, gradients);
         let notes = mem::take(&mut *self.notes.open());
@@ -65,7 +65,7 @@ impl NetworkOptimizer {
 
     /// Returns the constants of a step like the last one, with the learning rate `lr`.
     pub(crate) fn numbers(&self, lr: f64) -> Vec<f32> {
-        self.moved.iter().flat_map(|moved| moved.rule.descent(lr, moved.taken() + 1).numbers()).collect()
+        self.moved.iter().flat_map(|moved| moved.rule.optimizer_step(lr, moved.taken() + 1).scalars()).collect()
     }
 
     /// Counts a replay of the last step.
@@ -257,13 +257,15 @@ fn alike(notes: Vec<Note>) -> Vec<Vec<Note>> {
 
 /// Runs the steps of each group and returns the updated parameters. `numbers` contains the
 /// constants of the groups one after the other.
-fn taken(lr: f64, alike: Vec<Vec<Note>>, numbers: Option<Numbers>) -> HashMap<ParamId, DispatchTensor> {
+fn taken(lr: f64, alike: Vec<Vec<Note>>, numbers: Option<StepScalars>) -> HashMap<ParamId, DispatchTensor> {
     let mut parameters = HashMap::new();
     for (index, notes) in alike.into_iter().enumerate() {
         let Some(first) = notes.first() else { continue };
-        let descent = first.rule.descent(lr, first.steps.load(Ordering::Relaxed));
-        let numbers = numbers.clone().map(|Numbers { all, start }| Numbers { all, start: start + NUMBERS * index });
-        let mut tensors = Descending { parameters: Vec::new(), gradients: Vec::new(), moments: Default::default() };
+        let step = first.rule.optimizer_step(lr, first.steps.load(Ordering::Relaxed));
+        let numbers =
+            numbers.clone().map(|StepScalars { all, start }| StepScalars { all, start: start + SCALARS * index });
+        let mut tensors =
+            OptimizerTensors { parameters: Vec::new(), gradients: Vec::new(), moments: Default::default() };
         let mut keepers = Vec::new();
         for Note { id, parameter, gradient, moments, keep, .. } in notes {
             tensors.parameters.push(parameter);
@@ -273,7 +275,7 @@ fn taken(lr: f64, alike: Vec<Vec<Note>>, numbers: Option<Numbers>) -> HashMap<Pa
             }
             keepers.push((id, keep));
         }
-        let (moved, moments) = descend(tensors, descent, numbers);
+        let (moved, moments) = optimizer_step(tensors, step, numbers);
         let mut moments = moments.map(Vec::into_iter);
         for ((id, keep), parameter) in keepers.into_iter().zip(moved) {
             keep(moments.each_mut().map(Iterator::next));

@@ -1,0 +1,17 @@
+//! Images of bytes and the operations of augmentation, with the pixels that Pillow computes.
+
+mod blur;
+mod enhance;
+mod geometry;
+mod interpolation;
+mod operation;
+mod pixels;
+mod tone;
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(crate) use blur::{BoxBlur, PASSES};
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(crate) use enhance::hue_steps;
+pub use interpolation::Interpolation;
+pub use operation::{Area, Operation, Sampling};
+pub use pixels::RgbPixels;
