@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::spec::COMPANIONS;
+use crate::files::COMPANIONS;
 
 /// An error of resolving a name to a file.
 #[derive(Debug, thiserror::Error)]

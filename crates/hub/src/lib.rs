@@ -22,6 +22,7 @@
 pub mod cache;
 pub mod error;
 pub mod fetch;
+pub mod files;
 pub mod pretrained;
 pub mod resolve;
 pub mod spec;

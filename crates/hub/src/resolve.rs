@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use crate::cache::Cache;
 use crate::error::HubError;
 use crate::fetch::{BRIEF, Client, OnProgress, PATIENT, Patience, Wanted, check};
-use crate::spec::{COMPANIONS, REPOSITORY_FILES, Spec, file_name};
+use crate::files::{COMPANIONS, REPOSITORY_FILES};
+use crate::spec::{Spec, file_name};
 
 /// Maximum number of redirects followed within a server when requesting headers.
 const REDIRECTIONS: usize = 5;

@@ -5,12 +5,6 @@ use std::path::{Path, PathBuf};
 use crate::error::HubError;
 use crate::pretrained::{PRETRAINED, Place};
 
-/// Weights files of a Hugging Face repository, in order of preference.
-pub const REPOSITORY_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-
-/// Files beside weights in a repository that describe their use.
-pub const COMPANIONS: [&str; 2] = ["config.json", "preprocessor_config.json"];
-
 /// Source of weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
@@ -29,7 +23,8 @@ pub enum Spec {
         repository: String,
         /// Branch, tag or commit.
         revision: String,
-        /// File in the repository; by default the first existing one of [`REPOSITORY_FILES`].
+        /// File in the repository; by default the first existing one of
+        /// [`crate::files::REPOSITORY_FILES`].
         file: Option<String>,
     },
 }

@@ -455,7 +455,8 @@ fn what_says_how_weights_are_used_comes_along() {
     assert_eq!(resolve(&hub, "timm/net.tag").unwrap(), path);
     assert_eq!(server.seen().len(), asked, "nothing is asked for again");
 
-    // Weights from before this was so, and weights that another tool has fetched: what is missing comes, of their commit.
+    // Weights from before this was so, and weights that another tool has fetched: what is missing
+    // comes, of their commit.
     std::fs::remove_file(path.with_file_name("config.json")).unwrap();
     assert!(hub.resolve("timm/net.tag", &mut |_| ControlFlow::Continue(())).unwrap().alone.is_none());
     assert!(path.with_file_name("config.json").is_file());

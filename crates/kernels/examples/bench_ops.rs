@@ -1,4 +1,5 @@
-//! Milliseconds of typical layers, forward and backward: the kernels beside their definitions in plain operations.
+//! Milliseconds of typical layers, forward and backward: the kernels beside their definitions in
+//! plain operations.
 //!
 //! `cargo run --release --example bench_ops [part of a layer's name]`
 
@@ -75,7 +76,8 @@ fn normalization(batch: usize, side: usize, channels: usize, statistics: Statist
     }
 }
 
-/// Best of several runs: milliseconds of the forward pass alone (without a graph), and of forward and backward.
+/// Best of several runs: milliseconds of the forward pass alone (without a graph), and of forward
+/// and backward.
 fn time(case: &Case, layer: &Layer, map_gradient: bool) -> [f64; 2] {
     let random =
         |shape: [usize; 4], device: &Device| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device);

@@ -167,8 +167,8 @@ pub trait Kernels: Backend {
     }
 
     /// Returns parameters, first and second moments after an optimizer step; see
-    /// [`crate::ops::optimizer_step`]. If `scalars` has a tensor, its values from `start` on replace those of
-    /// `step`.
+    /// [`crate::ops::optimizer_step`]. If `scalars` has a tensor, its values from `start` on
+    /// replace those of `step`.
     #[fusion(meta = |parameters, _, first, second, _, _, _| (parameters.clone(), first.clone(), second.clone()))]
     fn optimizer_step(
         #[extension_type] parameters: Tensors<Self>,

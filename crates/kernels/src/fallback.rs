@@ -61,8 +61,8 @@ pub fn perform<B: Backend>(images: IntTensor<B>, operations: &[(Operation, Sampl
     B::int_from_data(TensorData::new(pixels, shape).convert_dtype(dtype), &device)
 }
 
-/// Implements [`crate::backend::Kernels::optimizer_step`] on the CPU, in place if the backend's memory
-/// is that of the CPU.
+/// Implements [`crate::backend::Kernels::optimizer_step`] on the CPU, in place if the backend's
+/// memory is that of the CPU.
 pub fn optimizer_step<B: Backend>(
     tensors: [Tensors<B>; 4],
     scalars: Tensors<B>,

@@ -18,9 +18,9 @@ use burn::{
 type Graph = burn::backend::BackendGraph<Dispatch>;
 
 /// A step that is being captured. After [`GraphCapture::prepare`] run the step once; after
-/// [`GraphCapture::start`] queue the same operations once more, which captures them without running them. The
-/// device may be read from after `prepare`; after `start` it may be neither read from nor written
-/// to.
+/// [`GraphCapture::start`] queue the same operations once more, which captures them without running
+/// them. The device may be read from after `prepare`; after `start` it may be neither read from nor
+/// written to.
 pub struct GraphCapture {
     device: DispatchDevice,
     finished: bool,

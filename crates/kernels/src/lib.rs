@@ -5,13 +5,13 @@
 //! sequentially. Weights keep PyTorch's layout.
 //!
 //! In reading order:
-//! - `types`: the parameters of the operations; `ops`: the operations as functions on tensors, such as
-//!   [`conv2d`], [`batch_norm_activation`] and [`image_ops`];
+//! - `types`: the parameters of the operations; `ops`: the operations as functions on tensors, such
+//!   as [`conv2d`], [`batch_norm_activation`] and [`image_ops`];
 //! - [`reference`](mod@reference): the layers in plain tensor operations, as definition and test
 //!   oracle;
 //! - `backend`: the trait that backends implement; `fallback`: its default implementation, for any
-//!   backend; `autodiff`: the backward passes; `cpu`: fast kernels for the CPU; `gpu`: fast kernels for
-//!   GPUs;
+//!   backend; `autodiff`: the backward passes; `cpu`: fast kernels for the CPU; `gpu`: fast kernels
+//!   for GPUs;
 //! - [`inference`]: whole networks on the CPU;
 //! - [`malloc`]: allocator settings for large feature maps; [`synchronize`](mod@synchronize):
 //!   batch-norm over several processes; [`multiversion`]: loops compiled for the CPU's vector

@@ -1,10 +1,10 @@
 //! A network as data: its constants, and one row per block with all widths resolved.
 
 use mbconv_kernels::Activation;
-use serde::{Deserialize, Serialize};
 
+use crate::error::{ArchitectureError, check};
 use crate::stage_table::{Stage, StageTable};
-use crate::{Network, layers::LayerOptions};
+use crate::types::{Family, LayerOptions, Strides};
 
 /// Largest number of classes.
 const MAX_CLASSES: usize = 1 << 20;
@@ -14,76 +14,6 @@ const MAX_WIDTH: usize = 1 << 20;
 const MAX_BLOCKS: usize = 8192;
 /// Largest number of channels of an input image.
 const MAX_INPUT_CHANNELS: usize = 1024;
-
-/// Zero padding of convolutions with stride 2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Padding {
-    /// The same number of zeros on every side, as in PyTorch.
-    #[default]
-    Symmetric,
-    /// TensorFlow's `SAME`: the fewest zeros that give ⌈side / stride⌉ positions, the odd one at
-    /// the end.
-    Same,
-}
-
-/// The network family, which decides the key layout and the weight initialization.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Family {
-    /// Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>.
-    #[serde(rename = "mobilenet_v2")]
-    MobileNetV2,
-    /// Tan and Le 2019, <https://arxiv.org/abs/1905.11946>.
-    #[serde(rename = "efficientnet")]
-    #[default]
-    EfficientNet,
-}
-
-impl Family {
-    /// Returns the family's published initialization of convolutions.
-    pub fn initialization(self) -> Initialization {
-        match self {
-            Self::MobileNetV2 => Initialization::FanOut,
-            Self::EfficientNet => Initialization::FanOutPerGroup,
-        }
-    }
-}
-
-impl std::fmt::Display for Family {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::MobileNetV2 => "MobileNetV2",
-            Self::EfficientNet => "EfficientNet",
-        })
-    }
-}
-
-/// Initialization of convolutions: normal with standard deviation √(2 / fan-out).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Initialization {
-    /// fan-out = k²·C_out, also for depthwise convolutions (torchvision).
-    #[default]
-    FanOut,
-    /// fan-out = k²·C_out / groups, so k² for a depthwise convolution (EfficientNet's code, timm).
-    FanOutPerGroup,
-}
-
-/// Strides of the stem and of each stage.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strides {
-    /// As published, for photographs: total stride 32.
-    #[default]
-    Imagenet,
-    /// For 32-pixel images: the stem and the first stage with stride 2 keep the resolution, so the
-    /// total stride is 8 (kuangliu/pytorch-cifar).
-    Cifar,
-    /// One stride for the stem, then one per stage.
-    #[serde(untagged)]
-    Custom(Vec<usize>),
-}
 
 /// One inverted residual block with resolved widths.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -155,74 +85,6 @@ pub struct Architecture {
     pub width: f64,
     /// Depth multiplier.
     pub depth: f64,
-}
-
-/// An invalid description of a network.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum ArchitectureError {
-    /// No network of that name.
-    #[error("unknown architecture `{name}`")]
-    UnknownName {
-        /// The name as given.
-        name: String,
-    },
-    /// A value outside its range.
-    #[error("`{key}` is {value}, but must be {expected}")]
-    OutOfRange {
-        /// Option.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// Valid values.
-        expected: &'static str,
-    },
-    /// A list of strides of the wrong length.
-    #[error("`strides` has {found} entries, but this network has a stem and {stages} stages: give {} numbers", stages + 1)]
-    StrideCount {
-        /// Entries given.
-        found: usize,
-        /// Stages of the network.
-        stages: usize,
-    },
-    /// An invalid row of a stage table.
-    #[error("stage {stage} of the table: `{key}` is {value}, but must be {expected}")]
-    Stage {
-        /// Number of the row, from 1.
-        stage: usize,
-        /// Key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// Valid values.
-        expected: String,
-    },
-    /// A layer with a stride whose input is already 1×1 pixels.
-    #[error(
-        "{place} has stride {stride}, but its input is 1×1 pixels: a total stride of {strides} is too large for images of {side}×{side}"
-    )]
-    VanishedMap {
-        /// The stem or a stage.
-        place: String,
-        /// Its stride.
-        stride: usize,
-        /// Total stride of the network.
-        strides: usize,
-        /// Side of the image.
-        side: usize,
-    },
-}
-
-impl ArchitectureError {
-    /// Returns a fix, if the message does not already name it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::UnknownName { .. } => Some("`mbconv list` shows the known architectures".into()),
-            Self::VanishedMap { .. } => {
-                Some("use larger images, or smaller strides: strides = \"cifar\", or a list".into())
-            }
-            _ => None,
-        }
-    }
 }
 
 impl Architecture {
@@ -300,11 +162,6 @@ impl Architecture {
         })
     }
 
-    /// Builds the network on `device` with random weights.
-    pub fn init(&self, device: &burn::tensor::Device) -> Network {
-        Network::new(self, device)
-    }
-
     /// Returns the product of all strides, by which the image side is divided before pooling.
     pub fn total_stride(&self) -> usize {
         self.stem_stride * self.blocks.iter().map(|block| block.stride).product::<usize>()
@@ -343,23 +200,6 @@ impl Architecture {
     }
 }
 
-/// Rounds channels to a multiple of 8, and never below 0.9 times `channels`
-/// (`_make_divisible` in the MobileNet authors' code and in every peer).
-pub fn round_channels(channels: f64) -> usize {
-    round_channels_to(channels, 8)
-}
-
-/// Rounds channels to a multiple of `divisor`, which must be positive, as [`round_channels`] does.
-pub fn round_channels_to(channels: f64, divisor: usize) -> usize {
-    let rounded = ((channels + divisor as f64 / 2.0) as usize / divisor * divisor).max(divisor);
-    if (rounded as f64) < 0.9 * channels { rounded + divisor } else { rounded }
-}
-
-/// Scales the repeats of a stage by a depth multiplier: ⌈depth · repeats⌉.
-pub fn round_repeats(repeats: usize, depth: f64) -> usize {
-    (depth * repeats as f64).ceil() as usize
-}
-
 fn resolve_strides(strides: &Strides, stem: usize, stages: &[Stage]) -> Result<Vec<usize>, ArchitectureError> {
     let published = || std::iter::once(stem).chain(stages.iter().map(|stage| stage.stride));
     match strides {
@@ -387,19 +227,8 @@ fn resolve_strides(strides: &Strides, stem: usize, stages: &[Stage]) -> Result<V
     }
 }
 
-pub(crate) fn check(
-    holds: bool,
-    key: &'static str,
-    value: impl ToString,
-    expected: &'static str,
-) -> Result<(), ArchitectureError> {
-    if holds { Ok(()) } else { Err(ArchitectureError::OutOfRange { key, value: value.to_string(), expected }) }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::{EfficientNetConfig, MobileNetV2Config};
 
@@ -439,15 +268,5 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Strides>(text).unwrap();
         assert_eq!(read("\"cifar\""), Strides::Cifar);
         assert_eq!(read("[1, 2]"), Strides::Custom(vec![1, 2]));
-    }
-
-    proptest! {
-        #[test]
-        fn rounded_channels_are_multiples_of_8_and_not_much_less(channels in 0.1f64..5000.0) {
-            let rounded = round_channels(channels);
-            prop_assert_eq!(rounded % 8, 0);
-            prop_assert!(rounded as f64 >= 0.9 * channels);
-            prop_assert!(rounded as f64 <= channels + 8.0);
-        }
     }
 }

@@ -21,8 +21,8 @@ const SHOWN: usize = 8;
 pub struct Detected {
     /// Layout of the keys.
     pub layout: Layout,
-    /// The network, with the file's number of classes and input channels. Its name has no prefix `tf_`
-    /// unless the name was given, since shapes do not show the padding.
+    /// The network, with the file's number of classes and input channels. Its name has no prefix
+    /// `tf_` unless the name was given, since shapes do not show the padding.
     pub options: NetworkOptions,
 }
 
@@ -91,7 +91,8 @@ pub enum DetectError {
     Architecture(#[from] ArchitectureError),
 }
 
-/// Finds the network whose tensors are exactly those of `shapes`, or checks the network called `name`.
+/// Finds the network whose tensors are exactly those of `shapes`, or checks the network called
+/// `name`.
 ///
 /// # Errors
 /// No layout or no network fits. The error lists the differences to the nearest network.

@@ -22,7 +22,8 @@ pub(crate) struct FoldedNetwork {
     classifier: Linear,
 }
 
-/// An inverted residual without batch-norms. Its output bias is folded into the next layers' biases.
+/// An inverted residual without batch-norms. Its output bias is folded into the next layers'
+/// biases.
 #[derive(Debug)]
 struct FoldedBlock {
     /// Shift to add to the input, if a padded convolution reads it.
@@ -141,7 +142,8 @@ impl Folded {
         Map { x: self.layer.convolve(x), by: Some(self) }
     }
 
-    /// Applies a depthwise convolution, together with the pending shift and activation of its input.
+    /// Applies a depthwise convolution, together with the pending shift and activation of its
+    /// input.
     fn slide(&self, x: Map) -> Tensor<4> {
         let Conv2dGeometry { stride, padding, .. } = self.layer.geometry();
         let [_, height, width, _] = x.x.dims();

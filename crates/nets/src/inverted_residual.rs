@@ -155,8 +155,8 @@ impl InvertedResidual {
     }
 }
 
-/// Stochastic depth per sample, <https://arxiv.org/abs/1603.09382>: in training, zeroes a sample's branch
-/// with `probability` and scales the others so that the expectation stays the same.
+/// Stochastic depth per sample, <https://arxiv.org/abs/1603.09382>: in training, zeroes a sample's
+/// branch with `probability` and scales the others so that the expectation stays the same.
 fn drop_path(x: Tensor<4>, probability: f64) -> Tensor<4> {
     let device = x.device();
     if probability == 0.0 || !device.is_autodiff() {

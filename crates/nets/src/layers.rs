@@ -12,31 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::norm::{BatchNorm, BatchNormConfig};
 use crate::padding::pad;
-use crate::{Initialization, Padding};
-
-/// Options that all layers of a network share. The default is PyTorch's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerOptions {
-    /// Zero padding.
-    pub padding: Padding,
-    /// Epsilon of batch-norm.
-    pub norm_epsilon: f64,
-    /// Momentum of batch-norm, as PyTorch defines it: the weight of the new value.
-    pub norm_momentum: f64,
-    /// Initialization of convolutions.
-    pub initialization: Initialization,
-}
-
-impl Default for LayerOptions {
-    fn default() -> Self {
-        Self {
-            padding: Padding::Symmetric,
-            norm_epsilon: 1e-5,
-            norm_momentum: 0.1,
-            initialization: Initialization::FanOut,
-        }
-    }
-}
+pub use crate::types::LayerOptions;
+use crate::types::{Initialization, Padding};
 
 /// The three kinds of convolution in these networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

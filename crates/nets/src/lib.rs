@@ -1,12 +1,15 @@
 //! MobileNetV2 and EfficientNet for [Burn](https://burn.dev).
 //!
-//! Both networks are a table of stages of one block, the inverted residual (MBConv). In reading order:
+//! Both networks are a table of stages of one block, the inverted residual (MBConv). In reading
+//! order:
 //!
-//! 1. [`stage_table`]: a network as its paper describes it; [`mobilenet_v2`] and [`efficientnet`]: the
-//!    two papers' tables; [`architecture`]: the table scaled and unrolled into blocks;
+//! 1. [`stage_table`]: a network as its paper describes it; [`mobilenet_v2`] and [`efficientnet`]:
+//!    the two papers' tables; `custom_network`: checks of user-written tables; [`architecture`]:
+//!    the table scaled ([`scaling`]) and unrolled into blocks;
 //! 2. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
 //! 3. [`inference`]: the network for evaluation; `inference_gpu`: its form on GPUs;
-//! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without allocation;
+//! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without
+//!    allocation;
 //! 5. [`weights`]: state dictionaries in the layouts of torchvision and others;
 //! 6. [`options`]: a network's options in recipes and model files; [`registry`]: networks by name;
 //!    [`detect`]: networks by the shapes of their weights.
@@ -23,8 +26,10 @@
 #![deny(missing_docs)]
 
 pub mod architecture;
+mod custom_network;
 pub mod detect;
 pub mod efficientnet;
+mod error;
 pub mod inference;
 mod inference_gpu;
 pub mod inverted_residual;
@@ -36,12 +41,15 @@ pub mod norm;
 pub mod options;
 mod padding;
 pub mod registry;
+pub mod scaling;
 pub mod stage_table;
 pub mod summary;
+mod types;
 pub mod weights;
 
-pub use architecture::{Architecture, ArchitectureError, Family, Initialization, Padding, Strides};
+pub use architecture::Architecture;
 pub use efficientnet::EfficientNetConfig;
+pub use error::ArchitectureError;
 pub use inference::{Inference, cast_images};
 pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use layout::Layout;
@@ -53,3 +61,4 @@ pub use network::Network;
 pub use options::{NetworkOptions, TableSource};
 pub use stage_table::{Stage, StageTable};
 pub use summary::Summary;
+pub use types::{Family, Initialization, Padding, Strides};

@@ -5,9 +5,10 @@ use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::global_average;
 
+use crate::architecture::Architecture;
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, ConvNormActivationConfig, Convolution, Linear, dropout_mask};
-use crate::{Architecture, Family};
+use crate::types::Family;
 
 /// The network that an [`Architecture`] describes: MobileNetV2, EfficientNet, or a custom one.
 ///
@@ -16,7 +17,8 @@ use crate::{Architecture, Family};
 ///
 /// Feature maps have the precision of the input images, up to the pooled features. In 16 bits,
 /// convolutions round their f32 weights, which are trained in f32 (mixed precision,
-/// <https://arxiv.org/abs/1710.03740>); statistics, normalization, classifier and logits are in f32.
+/// <https://arxiv.org/abs/1710.03740>); statistics, normalization, classifier and logits are in
+/// f32.
 #[derive(Module, Debug)]
 pub struct Network {
     /// 3×3 convolution of the image.
@@ -30,6 +32,13 @@ pub struct Network {
     pub classifier: Linear,
     #[module(skip)]
     architecture: Architecture,
+}
+
+impl Architecture {
+    /// Builds the network on `device` with random weights.
+    pub fn init(&self, device: &Device) -> Network {
+        Network::new(self, device)
+    }
 }
 
 impl Network {
@@ -160,8 +169,9 @@ mod tests {
         let efficientnet = EfficientNetConfig::b0(1000).init(&device);
         let last =
             |network: &Network| network.blocks.last().and_then(|block| block.depthwise.as_ref()).unwrap().weight.val();
-        // Normal with variance 2 / fan-out; a depthwise kernel's fan-out counts all its channels in torchvision, one in the
-        // EfficientNet authors' code. The classifiers: normal(0, 0.01), uniform within 1/√1000.
+        // Normal with variance 2 / fan-out; a depthwise kernel's fan-out counts all its channels in
+        // torchvision, one in the EfficientNet authors' code. The classifiers: normal(0, 0.01),
+        // uniform within 1/√1000.
         for (found, expected) in [
             (mean_square(mobilenet.head.weight.val()), 2.0 / 1280.0),
             (mean_square(last(&mobilenet)), 2.0 / (9.0 * 960.0)),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::de::{Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::architecture::check;
+use crate::error::check;
 use crate::registry::stage_table;
 use crate::summary::trainable_parameters;
 use crate::{Architecture, ArchitectureError, StageTable, Strides};

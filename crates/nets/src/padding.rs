@@ -1,22 +1,24 @@
-//! Zeros around a map where there must be more at its end than at its beginning.
+//! TensorFlow's `SAME` padding, which can have more zeros at the end of a feature map than at its
+//! start.
 
 use burn::tensor::Tensor;
 use mbconv_kernels::{Conv2dGeometry, inference};
 
-use crate::Padding;
+use crate::types::Padding;
 
-/// Pads `x`, of shape `[N, H, W, C]`, as `padding` says; what is left to the convolution stands in the window that comes back.
+/// Pads `x` `[N, H, W, C]` if the convolution cannot, and returns the geometry for the convolution
+/// of the result.
 pub(crate) fn pad(x: Tensor<4>, geometry: Conv2dGeometry, padding: Padding) -> (Tensor<4>, Conv2dGeometry) {
     let [images, height, width, channels] = x.dims();
     let Some([rows, columns]) = uneven([height, width], geometry, padding) else { return (x, geometry) };
     let sides = [height + rows.0 + rows.1, width + columns.0 + columns.1];
-    // Burn's `pad` would send the zeros of a device with autodiff there one by one.
+    // On a device with autodiff, Burn's `pad` would transfer the zeros one by one.
     let zeros = Tensor::zeros([images, sides[0], sides[1], channels], (&x.device(), x.dtype()));
     let inside = [0..images, rows.0..rows.0 + height, columns.0..columns.0 + width, 0..channels];
     (zeros.slice_assign(inside, x), Conv2dGeometry { padding: 0, ..geometry })
 }
 
-/// Zeros before and after the rows and the columns of a map, if they are others than the window's own.
+/// Returns the zeros before and after rows and columns, if they differ from the geometry's padding.
 pub(crate) fn uneven(size: [usize; 2], geometry: Conv2dGeometry, padding: Padding) -> Option<[(usize, usize); 2]> {
     if padding == Padding::Symmetric {
         return None;
@@ -33,7 +35,8 @@ mod tests {
 
     #[test]
     fn sides_are_padded_as_tensorflow_does() {
-        // Side, kernel, stride → zeros before and after: `tf.nn.conv2d(padding="SAME")`'s documented formula.
+        // Side, kernel, stride → zeros before and after, by the documented formula of
+        // `tf.nn.conv2d(padding="SAME")`.
         for (side, kernel, stride, zeros) in [
             (224, 3, 2, [0, 1]),
             (15, 3, 2, [1, 1]),

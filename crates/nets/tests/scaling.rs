@@ -1,8 +1,8 @@
 //! Scaling by width and depth: published rounding rules, and properties that hold for every
 //! multiplier.
 
-use mbconv_nets::architecture::{round_channels, round_repeats};
 use mbconv_nets::registry::NAMES;
+use mbconv_nets::scaling::{round_channels, round_repeats};
 use mbconv_nets::{Architecture, NetworkOptions, Summary};
 use proptest::prelude::*;
 

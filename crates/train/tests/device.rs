@@ -14,6 +14,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
 use mbconv_kernels::dropout::{dropout_mask, encode_seed, use_seed};
+use mbconv_kernels::optimizer_step::overwrite;
 use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_statistics};
 use mbconv_kernels::{conv2d, depthwise_conv2d, global_average, pointwise_conv2d, scale_channels};
 use mbconv_nets::weights::{load_state_dict, state_dict};
@@ -172,6 +173,26 @@ fn operations_and_gradients_match_the_cpu() {
             conv2d(x, weight, stride, padding)
         });
     }
+}
+
+#[test]
+fn pointwise_convolutions_of_empty_feature_maps_are_empty() {
+    let Some(device) = device() else { return };
+    for [images, height, width] in [[2, 0, 3], [2, 3, 0], [0, 3, 3]] {
+        let (x, weight) = (tensor([images, height, width, 4], 1, &device), tensor([5, 4, 1, 1], 2, &device));
+        let y = pointwise_conv2d(x, weight, None);
+        assert_eq!(y.dims(), [images, height, width, 5]);
+        assert!(values(y).is_empty());
+    }
+}
+
+#[test]
+fn overwriting_a_tensor_copies_infinities() {
+    let Some(device) = device() else { return };
+    let written = [f32::INFINITY, -1.5, f32::NEG_INFINITY];
+    let [target, value] = [[0.0; 3], written].map(|values| Tensor::<1>::from_floats(values, &device).into_dispatch());
+    let found = overwrite(vec![target], vec![value]).into_iter().next().unwrap();
+    assert_eq!(values(Tensor::<1>::from_dispatch(found)), written.map(f64::from));
 }
 
 /// Small networks with all features of the published ones. They are small because a device tunes

@@ -39,8 +39,8 @@ fn check_weight(weight: &[f32], Conv2dGeometry { kernel, .. }: Conv2dGeometry, [
     assert_eq!(weight.len(), elements([1, kernel, kernel, channels]), "the weight of a depthwise convolution");
 }
 
-/// For each position along one side of the result, the list of (tap of the geometry, position in the
-/// source) that it sums.
+/// For each position along one side of the result, the list of (tap of the geometry, position in
+/// the source) that it sums.
 struct Taps {
     taps: Vec<(usize, usize)>,
     starts: Vec<usize>,

@@ -5,8 +5,8 @@
 //!   [`thread_pool`]: threads;
 //! - [`gemm`], [`weight_gradient`]: matrix multiplications, and [`pointwise`] convolutions based on
 //!   them;
-//! - [`depthwise`], [`depthwise_rows`], [`dense`]: the other convolutions; [`activation`]: activations
-//!   and their derivatives;
+//! - [`depthwise`], [`depthwise_rows`], [`dense`]: the other convolutions; [`activation`]:
+//!   activations and their derivatives;
 //! - [`batch_norm`]: batch-norm with activation; [`pixels`]: the passes of squeeze-and-excitation
 //!   over feature maps.
 //!
@@ -48,12 +48,7 @@ impl Kernels for Flex {
             return fallback::convolve::<Self>(x, weight, convolution);
         };
         let (input, [outputs, ..]) = (size(&x), size(&weight));
-        let geometry = convolution.geometry();
-        let [height, width] = match convolution {
-            // A matrix multiplication, which may have no pixels.
-            Convolution::Pointwise => [input[1], input[2]],
-            _ => [geometry.output(input[1]), geometry.output(input[2])],
-        };
+        let [height, width] = convolution.output_size([input[1], input[2]]);
         let output = [input[0], height, width, outputs];
         let (x, weight) = (x.storage(), weight.storage());
         let y = match convolution {

@@ -1,10 +1,10 @@
 //! Threads that process many short pieces of work together.
 //!
 //! For one image, a stage of a network takes tens of microseconds, which is as long as it takes to
-//! put a thread to sleep and to wake it. The helpers of a [`ThreadPool::spinning`] therefore stay awake
-//! from the first stage to the last. Any free thread takes the next piece, and the leader never
-//! waits for a helper that has not started, so that a thread that is busy elsewhere only costs
-//! speed.
+//! put a thread to sleep and to wake it. The helpers of a [`ThreadPool::spinning`] therefore stay
+//! awake from the first stage to the last. Any free thread takes the next piece, and the leader
+//! never waits for a helper that has not started, so that a thread that is busy elsewhere only
+//! costs speed.
 
 use std::{
     cell::UnsafeCell,

@@ -6,8 +6,8 @@
 
 use burn_cubecl::{
     CubeTuneId,
-    cubecl::autotune::{LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner},
     cubecl::ir::{ElemType, FloatKind},
+    cubecl::tune::{LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner},
     kernel::cast,
     tensor::CubeTensor,
 };
@@ -32,7 +32,7 @@ use cubek::{
     std::InputBinding,
 };
 
-use super::{element, sums, tall};
+use super::{element, skinny_matmul, weight_gradient};
 
 /// Minimum number of terms in each partial sum of a sum that is split into slices.
 pub const MANY_TERMS: usize = 512;
@@ -162,7 +162,10 @@ type Product = fn(&CubeTensor, &CubeTensor, &CubeTensor) -> bool;
 
 /// Kernels of this crate, with the kinds of multiplications for which they are tried.
 fn own_kernels() -> [(&'static str, Product, &'static [Kind]); 2] {
-    [("tall", skinny_matmul::product, &[Kind::Narrow, Kind::Wide]), ("sums", weight_gradient::product, &[Kind::Long])]
+    [
+        ("skinny_matmul", skinny_matmul::product, &[Kind::Narrow, Kind::Wide]),
+        ("weight_gradient", weight_gradient::product, &[Kind::Long]),
+    ]
 }
 
 /// Wraps a candidate for tuning. Multiplications with the same key share a tuning result; if the

@@ -11,8 +11,8 @@ use crate::types::{Convolution, precision::parameter_dtype};
 /// k].
 pub fn output_shape(x: &Shape, weight: &Shape, convolution: Convolution) -> Shape {
     let ([batch, height, width, _], [outputs, ..]) = (x.dims(), weight.dims::<4>());
-    let geometry = convolution.geometry();
-    Shape::new([batch, geometry.output(height), geometry.output(width), outputs])
+    let [height, width] = convolution.output_size([height, width]);
+    Shape::new([batch, height, width, outputs])
 }
 
 /// Returns the shape of a convolution's input, with the given height and width.

@@ -41,62 +41,62 @@ pub fn are_words(numbers: &CubeTensor) -> bool {
 }
 
 /// Returns whether the kernels support this number and size of images.
-pub fn takes(pictures: &CubeTensor) -> bool {
-    let [images, height, width] = pictures.shape().dims();
-    are_words(pictures) && images <= MOST[0] && height * width <= MOST[1]
+pub fn takes(batch: &CubeTensor) -> bool {
+    let [images, height, width] = batch.shape().dims();
+    are_words(batch) && images <= MOST[0] && height * width <= MOST[1]
 }
 
-/// Returns the cubes, and their units, that process `items` items of each of `pictures` images.
-fn cubes(client: &Client, items: usize, pictures: usize) -> (CubeCount, CubeDim) {
+/// Returns the cubes, and their units, that process `items` items of each of `batch` images.
+fn cubes(client: &Client, items: usize, batch: usize) -> (CubeCount, CubeDim) {
     let units = UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1);
     let cubes = items.div_ceil(units * PIXELS).min(MOST[0]);
-    (CubeCount::Static(cubes as u32, pictures as u32, 1), CubeDim::new_1d(units as u32))
+    (CubeCount::Static(cubes as u32, batch as u32, 1), CubeDim::new_1d(units as u32))
 }
 
 /// Unpacks bytes into one integer per pixel.
 pub fn unpack(words: CubeTensor, size: [usize; 3]) -> CubeTensor {
     let words = into_contiguous(words);
-    let pictures = empty(&words, Shape::new(size));
+    let batch = empty(&words, Shape::new(size));
     let pixels: usize = size.iter().product();
     let (count, dim) = cubes(&words.client, pixels.div_ceil(4), 1);
     unpack_kernel::launch(
         &words.client.clone(),
         count,
         dim,
-        address(&[&words, &pictures]),
+        address(&[&words, &batch]),
         words.into_buffer_arg(),
-        pictures.clone().into_buffer_arg(),
+        batch.clone().into_buffer_arg(),
         pixels,
     );
-    pictures
+    batch
 }
 
 /// Returns the bytes of all pixels as f32, [N, H, W, 3].
-pub fn channels(pictures: CubeTensor) -> CubeTensor {
-    let pictures = into_contiguous(pictures);
-    let [images, height, width] = pictures.shape().dims();
-    let channels = empty_single(&pictures, Shape::new([images, height, width, 3]));
+pub fn channels(batch: CubeTensor) -> CubeTensor {
+    let batch = into_contiguous(batch);
+    let [images, height, width] = batch.shape().dims();
+    let channels = empty_single(&batch, Shape::new([images, height, width, 3]));
     let pixels = images * height * width;
-    let (count, dim) = cubes(&pictures.client, pixels, 1);
+    let (count, dim) = cubes(&batch.client, pixels, 1);
     channels_kernel::launch(
-        &pictures.client.clone(),
+        &batch.client.clone(),
         count,
         dim,
-        address(&[&pictures, &channels]),
-        pictures.into_buffer_arg(),
+        address(&[&batch, &channels]),
+        batch.into_buffer_arg(),
         channels.clone().into_buffer_arg(),
         pixels,
     );
     channels
 }
 
-/// Applies each image's operation to `pictures`, `[N, H, W]`.
-pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> CubeTensor {
-    let pictures = into_contiguous(pictures);
-    let [images, height, width] = pictures.shape().dims();
-    let (client, address_type) = (pictures.client.clone(), address(&[&pictures]));
+/// Applies each image's operation to `batch`, `[N, H, W]`.
+pub fn perform(batch: CubeTensor, operations: &[(Operation, Sampling)]) -> CubeTensor {
+    let batch = into_contiguous(batch);
+    let [images, height, width] = batch.shape().dims();
+    let (client, address_type) = (batch.client.clone(), address(&[&batch]));
     let program = ImageProgram::new(operations, width, height);
-    let device = pictures.device.clone();
+    let device = batch.device.clone();
     // Buffers may not be empty.
     let upload = |mut numbers: Vec<u32>| {
         numbers.resize(numbers.len().max(1), 0);
@@ -113,7 +113,7 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
             count.clone(),
             dim,
             address_type,
-            pictures.clone().into_buffer_arg(),
+            batch.clone().into_buffer_arg(),
             codes.clone().into_buffer_arg(),
             counts.clone().into_buffer_arg(),
             height * width,
@@ -130,13 +130,13 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
             (height * width) as u32,
         );
     }
-    let done = empty(&pictures, pictures.shape());
+    let done = empty(&batch, batch.shape());
     perform_kernel::launch(
         &client,
         count,
         dim,
         address_type,
-        pictures.clone().into_buffer_arg(),
+        batch.clone().into_buffer_arg(),
         codes.into_buffer_arg(),
         numbers.into_buffer_arg(),
         tables.into_buffer_arg(),
@@ -172,7 +172,7 @@ pub fn perform(pictures: CubeTensor, operations: &[(Operation, Sampling)]) -> Cu
 
 /// Unpacks four pixels from every three words.
 #[cube(launch, address_type = "dynamic")]
-fn unpack_kernel(words: &[u32], pictures: &mut [u32], pixels: usize) {
+fn unpack_kernel(words: &[u32], batch: &mut [u32], pixels: usize) {
     let mut first = 4 * ABSOLUTE_POS_X as usize;
     while first < pixels {
         let word = first / 4 * 3;
@@ -186,7 +186,7 @@ fn unpack_kernel(words: &[u32], pictures: &mut [u32], pixels: usize) {
                 if comptime!(shift > 8) {
                     pixel |= words[word + at + 1] << comptime!(32 - shift);
                 }
-                pictures[first + index] = pixel & 0xff_ffff;
+                batch[first + index] = pixel & 0xff_ffff;
             }
         }
         first += 4 * (CUBE_COUNT_X * CUBE_DIM_X) as usize;
@@ -194,10 +194,10 @@ fn unpack_kernel(words: &[u32], pictures: &mut [u32], pixels: usize) {
 }
 
 #[cube(launch, address_type = "dynamic")]
-fn channels_kernel(pictures: &[u32], channels: &mut [f32], pixels: usize) {
+fn channels_kernel(batch: &[u32], channels: &mut [f32], pixels: usize) {
     let mut at = ABSOLUTE_POS_X as usize;
     while at < pixels {
-        let pixel = pictures[at];
+        let pixel = batch[at];
         #[unroll]
         for channel in 0..3usize {
             channels[3 * at + channel] = value(pixel, channel) as f32;
@@ -208,14 +208,14 @@ fn channels_kernel(pictures: &[u32], channels: &mut [f32], pixels: usize) {
 
 /// Computes histograms, `[N, COUNTED, VALUES]`, of the images whose table depends on them.
 #[cube(launch, address_type = "dynamic")]
-fn count_kernel(pictures: &[u32], codes: &[u32], counts: &mut [Atomic<u32>], pixels: usize) {
-    let picture = CUBE_POS_Y as usize;
-    let measure = codes[picture * CODES + 1];
+fn count_kernel(batch: &[u32], codes: &[u32], counts: &mut [Atomic<u32>], pixels: usize) {
+    let image = CUBE_POS_Y as usize;
+    let measure = codes[image * CODES + 1];
     if measure != 0 {
-        let first = picture * comptime!(COUNTED * VALUES);
+        let first = image * comptime!(COUNTED * VALUES);
         let mut at = ABSOLUTE_POS_X as usize;
         while at < pixels {
-            let pixel = pictures[picture * pixels + at];
+            let pixel = batch[image * pixels + at];
             if measure == CONTRAST {
                 counts[first + comptime!(3 * VALUES) + gray(pixel) as usize].fetch_add(1);
             } else {
@@ -232,15 +232,15 @@ fn count_kernel(pictures: &[u32], codes: &[u32], counts: &mut [Atomic<u32>], pix
 /// Computes the tables that depend on histograms, one value per unit at a time.
 #[cube(launch, address_type = "dynamic")]
 fn table_kernel(counts: &[u32], codes: &[u32], numbers: &[u32], tables: &mut [u32], pixels: u32) {
-    let picture = CUBE_POS_Y as usize;
-    let measure = codes[picture * CODES + 1];
-    let first = picture * comptime!(COUNTED * VALUES);
+    let image = CUBE_POS_Y as usize;
+    let measure = codes[image * CODES + 1];
+    let first = image * comptime!(COUNTED * VALUES);
     if measure != 0 {
         let mut own = UNIT_POS_X as usize;
         while own < VALUES {
             let mut entry = 0u32;
             if measure == CONTRAST {
-                let factor = f32::reinterpret(numbers[picture * NUMBERS]);
+                let factor = f32::reinterpret(numbers[image * NUMBERS]);
                 let mean = mean_gray(counts, first + comptime!(3 * VALUES), pixels);
                 entry = blended(mean, own as u32, factor) * 0x01_0101;
             } else {
@@ -255,7 +255,7 @@ fn table_kernel(counts: &[u32], codes: &[u32], numbers: &[u32], tables: &mut [u3
                     entry |= new << comptime!(8 * channel as u32);
                 }
             }
-            tables[picture * VALUES + own] = entry;
+            tables[image * VALUES + own] = entry;
             own += CUBE_DIM_X as usize;
         }
     }
@@ -307,7 +307,7 @@ fn equalized(counts: &[u32], first: usize, own: u32, pixels: u32) -> u32 {
 
 #[cube(launch, address_type = "dynamic")]
 fn perform_kernel(
-    pictures: &[u32],
+    batch: &[u32],
     codes: &[u32],
     numbers: &[u32],
     tables: &[u32],
@@ -316,23 +316,23 @@ fn perform_kernel(
     width: u32,
     height: u32,
 ) {
-    let picture = CUBE_POS_Y as usize;
+    let image = CUBE_POS_Y as usize;
     let pixels = (width * height) as usize;
-    let first = picture * pixels;
-    let own = picture * CODES;
+    let first = image * pixels;
+    let own = image * CODES;
     let (kind, left, top) = (codes[own], codes[own + 2], codes[own + 3]);
     let (area_width, area_height, color) = (codes[own + 4], codes[own + 5], codes[own + 6]);
     let mut matrix = Array::<f32>::new(NUMBERS);
     #[unroll]
     for index in 0..NUMBERS {
-        matrix[index] = f32::reinterpret(numbers[picture * NUMBERS + index]);
+        matrix[index] = f32::reinterpret(numbers[image * NUMBERS + index]);
     }
     let factor = matrix[0];
 
     let mut at = ABSOLUTE_POS_X as usize;
     while at < pixels {
         let (x, y) = (at as u32 % width, at as u32 / width);
-        let old = pictures[first + at];
+        let old = batch[first + at];
         let mut new = old;
         if kind != 0 && kind < TABLE {
             let from_x = matrix[0] * x as f32 + matrix[1] * y as f32 + matrix[2];
@@ -341,15 +341,15 @@ fn perform_kernel(
             new = color;
             if inside {
                 if kind == NEAREST {
-                    new = between(pictures, first, from_x, from_y, width, height, 1usize);
+                    new = between(batch, first, from_x, from_y, width, height, 1usize);
                 } else if kind == BILINEAR {
-                    new = between(pictures, first, from_x, from_y, width, height, 2usize);
+                    new = between(batch, first, from_x, from_y, width, height, 2usize);
                 } else {
-                    new = between(pictures, first, from_x, from_y, width, height, 4usize);
+                    new = between(batch, first, from_x, from_y, width, height, 4usize);
                 }
             }
         } else if kind == TABLE {
-            let table = picture * VALUES;
+            let table = image * VALUES;
             let red = tables[table + value(old, 0usize) as usize] & 0xff;
             let green = tables[table + value(old, 1usize) as usize] & 0xff00;
             let blue = tables[table + value(old, 2usize) as usize] & 0xff_0000;
@@ -364,7 +364,7 @@ fn perform_kernel(
         } else if kind == SHARPNESS {
             // The outermost pixels stay unchanged.
             if x > 0 && y > 0 && x + 1 < width && y + 1 < height {
-                new = sharpened(pictures, first + at, width as usize, factor);
+                new = sharpened(batch, first + at, width as usize, factor);
             }
         } else if kind == HUE {
             new = turned(old, left);
@@ -409,7 +409,7 @@ fn gray(pixel: u32) -> u32 {
 /// Interpolates the pixel at `(x, y)` from `taps`×`taps` neighbors; edge pixels are repeated
 /// outside of the image.
 #[cube]
-fn between(pictures: &[u32], first: usize, x: f32, y: f32, width: u32, height: u32, #[comptime] taps: usize) -> u32 {
+fn between(batch: &[u32], first: usize, x: f32, y: f32, width: u32, height: u32, #[comptime] taps: usize) -> u32 {
     let half = comptime!(if taps == 1 { 0.0f32 } else { 0.5 });
     let before = comptime!(if taps == 4 { 1i32 } else { 0 });
     let (left, top) = ((x - half).floor(), (y - half).floor());
@@ -422,7 +422,7 @@ fn between(pictures: &[u32], first: usize, x: f32, y: f32, width: u32, height: u
         #[unroll]
         for column in 0..taps {
             let x = min(max(left + comptime!(column as i32), 0), width as i32 - 1) as usize;
-            pixels[row * taps + column] = pictures[first + y * width as usize + x];
+            pixels[row * taps + column] = batch[first + y * width as usize + x];
         }
     }
     let mut new = 0u32;
@@ -461,17 +461,17 @@ fn interpolated(values: &Array<f32>, at: f32, #[comptime] taps: usize) -> f32 {
 
 /// Blends the pixel with the mean of its neighborhood, weighted by 1 1 1, 1 5 1, 1 1 1.
 #[cube]
-fn sharpened(pictures: &[u32], at: usize, width: usize, factor: f32) -> u32 {
+fn sharpened(batch: &[u32], at: usize, width: usize, factor: f32) -> u32 {
     let mut new = 0u32;
     #[unroll]
     for channel in 0..3usize {
-        let own = value(pictures[at], channel);
+        let own = value(batch[at], channel);
         let mut sum = 4 * own;
         #[unroll]
         for row in 0..3usize {
             #[unroll]
             for column in 0..3usize {
-                sum += value(pictures[at + row * width + column - width - 1], channel);
+                sum += value(batch[at + row * width + column - width - 1], channel);
             }
         }
         // sum / 13, rounded; 13 is odd, so a tie cannot occur.

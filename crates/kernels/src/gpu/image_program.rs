@@ -47,8 +47,8 @@ pub struct ImageProgram {
 impl ImageProgram {
     pub fn new(operations: &[(Operation, Sampling)], width: usize, height: usize) -> Self {
         let mut program = Self::default();
-        for (picture, (operation, sampling)) in operations.iter().enumerate() {
-            let (codes, numbers) = program.encode(picture, operation, *sampling, width, height);
+        for (image, (operation, sampling)) in operations.iter().enumerate() {
+            let (codes, numbers) = program.encode(image, operation, *sampling, width, height);
             program.codes.extend(codes);
             program.numbers.extend(numbers);
         }
@@ -60,7 +60,7 @@ impl ImageProgram {
 
     fn encode(
         &mut self,
-        picture: usize,
+        image: usize,
         operation: &Operation,
         Sampling { interpolation, fill }: Sampling,
         width: usize,
@@ -103,7 +103,7 @@ impl ImageProgram {
             | Operation::Invert => {
                 if let Some(table) = operation.table() {
                     codes[0] = TABLE;
-                    self.tables.resize(picture * VALUES, 0);
+                    self.tables.resize(image * VALUES, 0);
                     self.tables.extend(table.map(|value| pixel([value; 3])));
                 }
             }
@@ -118,7 +118,7 @@ impl ImageProgram {
             Operation::Hue(turn) => codes[..3].copy_from_slice(&[HUE, 0, u32::from(hue_steps(turn))]),
             Operation::Blur(deviation) => {
                 if let Some(BoxBlur { whole, weight, edge_weight }) = BoxBlur::of_gaussian(deviation) {
-                    self.blurs.extend([picture as u32, whole, weight, edge_weight]);
+                    self.blurs.extend([image as u32, whole, weight, edge_weight]);
                 }
             }
             Operation::Paint(area, color) => {
@@ -133,7 +133,7 @@ impl ImageProgram {
         }
         if codes[1] != 0 {
             self.measured = true;
-            self.tables.resize((picture + 1) * VALUES, 0);
+            self.tables.resize((image + 1) * VALUES, 0);
         }
         (codes, numbers)
     }

@@ -16,7 +16,7 @@ use burn_cubecl::{
 };
 
 use super::launch::{single, sum_slices, vector_size};
-use super::{address, element, empty, empty_of, pixels_and_channels, tune};
+use super::{address, autotune, element, empty, empty_of, pixels_and_channels};
 use crate::types::Conv2dGeometry;
 
 /// A feature map with fewer channels, such as an image, is cheap to unfold.

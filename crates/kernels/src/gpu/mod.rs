@@ -33,7 +33,7 @@ mod weight_gradient;
 use std::sync::Arc;
 
 use burn::{
-    backend::TensorMetadata,
+    backend::{TensorMetadata, ops::FloatTensorOps},
     tensor::{DType, Shape},
 };
 use burn_cubecl::{
@@ -55,8 +55,15 @@ use crate::{
     },
 };
 
+use fusion_shapes::output_shape;
+
 impl Kernels for CubeBackend {
     fn convolve(x: CubeTensor, weight: CubeTensor, convolution: Convolution) -> CubeTensor {
+        if convolution == Convolution::Pointwise && x.shape().num_elements() == 0 {
+            // Burn does not multiply matrices without elements on a GPU.
+            let shape = output_shape(&x.shape(), &weight.shape(), convolution);
+            return Self::float_zeros(shape, &x.device, x.dtype.into());
+        }
         if !are_maps(&[&x]) || !are_parameters(&[&weight]) {
             return fallback::convolve::<Self>(x, weight, convolution);
         }

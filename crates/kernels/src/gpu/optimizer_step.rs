@@ -168,8 +168,18 @@ pub fn lerp(
 /// Writes `values` into the memory of `targets` and returns `targets`.
 pub fn overwrite(targets: Vec<CubeTensor>, values: Vec<CubeTensor>) -> Vec<CubeTensor> {
     let values: Vec<CubeTensor> = values.into_iter().map(into_contiguous).collect();
-    // `1 · value + 0 · value` copies finite values.
-    mix(&values, &values, &targets, None, &vec![[1.0, 0.0]; targets.len()]);
+    let Some(some) = values.first() else { return targets };
+    let count = at_once(some, 2);
+    for (targets, values) in targets.chunks(count).zip(values.chunks(count)) {
+        copy_kernel::launch(
+            &some.client,
+            cubes(values),
+            CubeDim::new_1d(UNITS as u32),
+            address(&values.iter().collect::<Vec<_>>()),
+            buffers(targets),
+            buffers(values),
+        );
+    }
     targets
 }
 
@@ -294,6 +304,20 @@ fn lerp_kernel(
             } else {
                 fresh.index_mut(index)[place] = value;
             }
+            place += units;
+        }
+    }
+}
+
+#[cube(launch, address_type = "dynamic")]
+fn copy_kernel(targets: &mut Sequence<Box<[f32]>>, values: &Sequence<Box<[f32]>>) {
+    let units = CUBE_COUNT * CUBE_DIM as usize;
+    #[unroll]
+    for index in 0..targets.len() {
+        let length = targets.index(index).len();
+        let mut place = ABSOLUTE_POS;
+        while place < length {
+            targets.index_mut(index)[place] = values.index(index)[place];
             place += units;
         }
     }

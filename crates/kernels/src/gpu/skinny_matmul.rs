@@ -159,6 +159,8 @@ pub fn widest_of(length: usize) -> Option<usize> {
     [8, 4].into_iter().find(|width| length.is_multiple_of(*width))
 }
 
+/// One function of more than 100 lines, because its parts share the slices of shared memory and the
+/// compile-time layout, which CubeCL passes to another function only one by one.
 #[cube(launch, address_type = "dynamic")]
 fn skinny_matmul_kernel<E: Float, F: Float, R: Size, W: Size>(
     x: &[Vector<E, R>],

@@ -30,8 +30,8 @@ impl Drop for SeedGuard {
     }
 }
 
-/// Makes [`dropout_mask`] in this thread draw from the first [`SEED_LEN`] values of `seed`, a vector
-/// in single precision without autodiff, as encoded by [`encode_seed`].
+/// Makes [`dropout_mask`] in this thread draw from the first [`SEED_LEN`] values of `seed`, a
+/// vector in single precision without autodiff, as encoded by [`encode_seed`].
 pub fn use_seed(seed: DispatchTensor) -> SeedGuard {
     SOURCE.set(Some(Source { seed, layers: 0 }));
     SeedGuard(())

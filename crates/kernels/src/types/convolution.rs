@@ -23,6 +23,18 @@ impl Convolution {
         }
     }
 
+    /// Returns the height and width of the output for those of the input, which may be zero for
+    /// [`Convolution::Pointwise`].
+    ///
+    /// # Panics
+    /// As [`Conv2dGeometry::output`].
+    pub fn output_size(self, input: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Pointwise => input,
+            Self::Depthwise(geometry) | Self::Dense(geometry) => input.map(|side| geometry.output(side)),
+        }
+    }
+
     /// Returns the number of groups over `channels` input channels.
     pub fn groups(self, channels: usize) -> usize {
         match self {

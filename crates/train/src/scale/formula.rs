@@ -210,7 +210,7 @@ impl Base {
 
     /// Returns the network scaled by these multipliers.
     ///
-    /// Channels and repeats round as published ([`mbconv_nets::architecture`]), multipliers to six
+    /// Channels and repeats round as published ([`mbconv_nets::scaling`]), multipliers to six
     /// decimals. Dropout grows linearly with the doublings of the cost, as in the paper from 0.2
     /// (B0) to 0.5 (B7), unless the base has none. Stochastic depth stays, as from B0 to B7.
     ///

@@ -3,15 +3,15 @@
 mod blur;
 mod enhance;
 mod geometry;
-mod interpolation;
 mod operation;
 mod pixels;
+mod sampling;
 mod tone;
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub(crate) use blur::{BoxBlur, PASSES};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub(crate) use enhance::hue_steps;
-pub use interpolation::Interpolation;
-pub use operation::{Area, Operation, Sampling};
+pub use operation::{Area, Operation};
 pub use pixels::RgbPixels;
+pub use sampling::{Interpolation, Sampling};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Interpolation, RgbPixels, blur, enhance, geometry, tone};
+use super::{RgbPixels, Sampling, blur, enhance, geometry, tone};
 
 /// An operation with its argument.
 ///
@@ -76,22 +76,6 @@ pub struct Area {
     pub width: usize,
     /// Number of rows.
     pub height: usize,
-}
-
-/// Interpolation, and the color outside of the image.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Filter of shears, translations and rotations, without antialiasing.
-    pub interpolation: Interpolation,
-    /// Color of pixels from outside of the image.
-    pub fill: [u8; 3],
-}
-
-impl Default for Sampling {
-    /// Returns the sampling for operations that neither interpolate nor read outside of the image.
-    fn default() -> Self {
-        Self { interpolation: Interpolation::Nearest, fill: [0; 3] }
-    }
 }
 
 impl Operation {
