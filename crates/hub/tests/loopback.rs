@@ -1,4 +1,4 @@
-//! Fetching, against a server on this machine that misbehaves in every way that servers do.
+//! Downloads from a local server that fails in every way that servers do.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use mbconv_hub::{Cache, Hub, HubError};
 use sha2::{Digest, Sha256};
 
-/// One request as the server saw it.
+/// A request as the server received it.
 #[derive(Clone, Debug)]
 struct Request {
     method: String,
@@ -19,7 +19,8 @@ struct Request {
     headers: HashMap<String, String>,
 }
 
-/// Status, headers, body, and how much of the body is sent before the connection breaks off.
+/// Status, headers, body, and the number of bytes of the body that are sent before the connection
+/// is closed.
 struct Answer(u16, Vec<(&'static str, String)>, Vec<u8>, usize);
 
 impl Answer {
@@ -39,7 +40,7 @@ struct Server {
 }
 
 impl Server {
-    /// Answers every request with `answer(request, how many came before)`.
+    /// Answers every request with `answer(request, number of earlier requests)`.
     fn start(answer: impl Fn(&Request, usize) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -48,7 +49,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };
-                // A client that goes away is none of the test's business.
+                // The client may close the connection.
                 let _ = serve(stream, &answer, &seen);
             }
         });
@@ -115,7 +116,7 @@ fn resolve(hub: &Hub, spec: &str) -> Result<std::path::PathBuf, HubError> {
     Ok(hub.resolve(spec, &mut |_| ControlFlow::Continue(()))?.path)
 }
 
-/// Gives the part of `body` that a request's `Range` asks for.
+/// Returns the part of `body` that the request's `Range` header selects.
 fn part(request: &Request, body: &[u8]) -> Answer {
     match request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()) {
         None => Answer::new(200, &[], body),
@@ -130,7 +131,7 @@ fn part(request: &Request, body: &[u8]) -> Answer {
 }
 
 #[test]
-fn a_file_is_fetched_once_and_then_found() {
+fn a_file_is_downloaded_once_and_then_found_in_the_cache() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, _| part(request, &contents()));
     let hub = hub(folder.path(), &server);
@@ -151,7 +152,7 @@ fn a_file_is_fetched_once_and_then_found() {
     assert!(steps.is_sorted());
     assert_eq!(resolve(&hub, &spec).unwrap(), path);
     assert_eq!(server.seen().len(), 1);
-    // Nothing else is left beside it.
+    // No temporary file is left.
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 }
 
@@ -166,9 +167,9 @@ fn urls_without_a_hash_in_their_name_do_not_collide() {
 }
 
 #[test]
-fn what_breaks_off_is_resumed() {
+fn an_interrupted_download_resumes() {
     let folder = tempfile::tempdir().unwrap();
-    // Each answer breaks off after 100 000 bytes.
+    // Each answer ends after 100,000 bytes.
     let server = Server::start(|request, _| part(request, &contents()).breaking_off_after(100_000));
     let path = resolve(&hub(folder.path(), &server), &format!("{}/model.pth", server.address)).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), contents());
@@ -177,7 +178,7 @@ fn what_breaks_off_is_resumed() {
 }
 
 #[test]
-fn a_server_that_knows_no_ranges_begins_anew() {
+fn without_range_support_a_download_starts_again() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|_, before| {
         Answer::new(200, &[], &contents()).breaking_off_after(if before == 0 { 100_000 } else { usize::MAX })
@@ -188,9 +189,9 @@ fn a_server_that_knows_no_ranges_begins_anew() {
 }
 
 #[test]
-fn a_fetch_that_gets_no_further_ends() {
+fn a_download_without_progress_fails() {
     let folder = tempfile::tempdir().unwrap();
-    // Without ranges, every answer begins anew, and each breaks off.
+    // Without range support every answer starts at the beginning, and each ends early.
     let server = Server::start(|_, _| Answer::new(200, &[], &contents()).breaking_off_after(100_000));
     let mut notes = Vec::new();
     let error = hub(folder.path(), &server)
@@ -208,7 +209,7 @@ fn a_fetch_that_gets_no_further_ends() {
 }
 
 #[test]
-fn an_interrupted_fetch_goes_on_where_it_stopped() {
+fn a_canceled_download_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, _| part(request, &contents()));
     let hub = hub(folder.path(), &server);
@@ -225,7 +226,7 @@ fn an_interrupted_fetch_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_broken_off_file_that_changed_meanwhile_is_fetched_again() {
+fn a_partial_file_that_changed_on_the_server_is_downloaded_again() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, _| part(request, &contents()));
     let hub = hub(folder.path(), &server);
@@ -241,10 +242,10 @@ fn a_broken_off_file_that_changed_meanwhile_is_fetched_again() {
 }
 
 #[test]
-fn without_a_hash_only_the_same_file_goes_on() {
+fn without_a_hash_only_the_same_file_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let old = vec![9u8; 300_000];
-    // Another file at the same address every time; it has a tag after the first.
+    // Another file at the same address every time; all but the first have an entity tag.
     let server = Server::start(move |request, before| {
         let (body, tag) = match before {
             0 => (old.clone(), None),
@@ -267,15 +268,15 @@ fn without_a_hash_only_the_same_file_goes_on() {
         assert!(matches!(hub.resolve(&spec, &mut stop), Err(HubError::Interrupted)));
     };
     let partial = |name: &str| walk(folder.path()).into_iter().find(|path| path.ends_with(name));
-    // Without a tag nothing says that the beginning is of the same file: begun anew.
+    // Without a tag the partial file may be of another file, so the download starts again.
     interrupt();
     assert!(partial(".incomplete").is_some() && partial(".etag").is_none());
     interrupt();
     assert!(partial(".etag").is_some());
-    // With one the rest is asked for, of that file alone.
+    // With a tag the rest of that file is requested.
     let path = resolve(&hub, &spec).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), contents());
-    // Interrupted once more, and another file is there the next time.
+    // After another interruption the server has another file.
     std::fs::remove_file(path).unwrap();
     interrupt();
     let path = resolve(&hub, &spec).unwrap();
@@ -299,7 +300,7 @@ fn walk(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_wrong_hash_is_refused_and_nothing_kept() {
+fn a_file_with_a_wrong_hash_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|_, _| Answer::new(200, &[], b"<html>Please log in</html>"));
     let hub = hub(folder.path(), &server);
@@ -309,7 +310,7 @@ fn a_wrong_hash_is_refused_and_nothing_kept() {
     assert!(error.to_string().contains("net-0123abcd.pth"), "{error}");
     assert!(walk(folder.path()).iter().all(|path| path.ends_with(".lock")), "{:?}", walk(folder.path()));
 
-    // A file put there by hand is checked as well.
+    // A file that a user put there is checked, too.
     let place = folder.path().join("torch/hub/checkpoints/net-0123abcd.pth");
     std::fs::write(&place, "half a file").unwrap();
     let error = resolve(&hub, &format!("{}/net-0123abcd.pth", server.address)).unwrap_err();
@@ -318,7 +319,7 @@ fn a_wrong_hash_is_refused_and_nothing_kept() {
 }
 
 #[test]
-fn refusals_are_final_and_failures_are_not() {
+fn client_errors_are_final_and_server_errors_are_retried() {
     for (status, requests) in [(404, 1), (403, 1), (500, 5), (429, 5)] {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(move |_, _| Answer::new(status, &[], b"no"));
@@ -336,9 +337,9 @@ fn refusals_are_final_and_failures_are_not() {
 }
 
 #[test]
-fn without_a_network_the_place_is_named() {
+fn without_a_network_the_error_names_the_cache_path() {
     let folder = tempfile::tempdir().unwrap();
-    // A port on which nobody listens.
+    // A port without a server.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let cache = Cache { endpoint: format!("http://127.0.0.1:{port}"), ..Cache::at(folder.path()) };
     let hub = Hub::new(cache).unwrap().retry_after(Duration::from_millis(1));
@@ -351,7 +352,7 @@ fn without_a_network_the_place_is_named() {
 }
 
 #[test]
-fn offline_asks_nobody() {
+fn offline_mode_sends_no_request() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, _| part(request, &contents()));
     let cache = Cache { endpoint: server.address.clone(), offline: true, ..Cache::at(folder.path()) };
@@ -360,7 +361,7 @@ fn offline_asks_nobody() {
         let error = resolve(&hub, &spec).unwrap_err();
         let HubError::Offline { place, .. } = &error else { panic!("{error:?}") };
         assert!(error.to_string().contains("HF_HUB_OFFLINE"));
-        // Where the hint says, the file is found.
+        // A file at the path in the hint is found.
         if spec != "torchvision/mobilenet_v2" {
             std::fs::create_dir_all(place.parent().unwrap()).unwrap();
             std::fs::write(place, "weights").unwrap();
@@ -372,7 +373,7 @@ fn offline_asks_nobody() {
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A hub with one repository: its files are at another path, behind a redirection.
+/// A hub with one repository whose files are behind a redirect.
 fn repository(files: &'static [(&'static str, &'static [u8])]) -> Server {
     Server::start(move |request, _| {
         let path = request.path.as_str();
@@ -399,7 +400,7 @@ fn repository(files: &'static [(&'static str, &'static [u8])]) -> Server {
 }
 
 #[test]
-fn repositories_are_cached_where_hugging_face_looks() {
+fn repositories_are_cached_in_the_layout_of_huggingface_hub() {
     let folder = tempfile::tempdir().unwrap();
     let server = repository(&[("model.safetensors", b"tensors")]);
     let hub = hub(folder.path(), &server);
@@ -421,7 +422,7 @@ fn repositories_are_cached_where_hugging_face_looks() {
     assert_eq!(server.seen().len(), asked, "what is there is not asked for again");
 }
 
-/// A repository of timm's form, whose files are given as they are.
+/// A repository in timm's layout, without redirects.
 fn with_config() -> Server {
     Server::start(|request, _| {
         let file = request.path.strip_prefix("/timm/net.tag/resolve/").and_then(|rest| rest.split_once('/'));
@@ -430,7 +431,7 @@ fn with_config() -> Server {
             Some((COMMIT, "config.json")) => b"{}",
             _ => return Answer::new(404, &[("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", COMMIT)], b""),
         };
-        // Small files are named by git's hash, which is none of theirs.
+        // The entity tag of a small file is its git hash, not its SHA-256.
         let etag = if body == b"{}" { "44136fa355b3678a1146ad16f7e8649e94fb4fc2".into() } else { sha256(body) };
         let answer = if request.method == "HEAD" { Answer::new(200, &[], b"") } else { part(request, body) };
         let Answer(status, mut headers, body, sent) = answer;
@@ -440,7 +441,7 @@ fn with_config() -> Server {
 }
 
 #[test]
-fn what_says_how_weights_are_used_comes_along() {
+fn configuration_files_are_downloaded_with_the_weights() {
     let folder = tempfile::tempdir().unwrap();
     let server = with_config();
     let hub = hub(folder.path(), &server);
@@ -448,33 +449,32 @@ fn what_says_how_weights_are_used_comes_along() {
     let home = folder.path().join("huggingface/hub/models--timm--net.tag");
     assert_eq!(path, home.join("snapshots").join(COMMIT).join("model.safetensors"));
     assert_eq!(std::fs::read(path.with_file_name("config.json")).unwrap(), b"{}");
-    // What the repository has not is remembered, where huggingface_hub remembers it.
+    // Missing files are recorded where huggingface_hub records them.
     assert!(!path.with_file_name("preprocessor_config.json").exists());
     assert!(home.join(".no_exist").join(COMMIT).join("preprocessor_config.json").is_file());
     let asked = server.seen().len();
     assert_eq!(resolve(&hub, "timm/net.tag").unwrap(), path);
     assert_eq!(server.seen().len(), asked, "nothing is asked for again");
 
-    // Weights from before this was so, and weights that another tool has fetched: what is missing
-    // comes, of their commit.
+    // Missing configuration files of cached weights are downloaded from the same commit.
     std::fs::remove_file(path.with_file_name("config.json")).unwrap();
     assert!(hub.resolve("timm/net.tag", &mut |_| ControlFlow::Continue(())).unwrap().alone.is_none());
     assert!(path.with_file_name("config.json").is_file());
-    // A file that was named is fetched alone.
+    // A file given by name is downloaded alone.
     let count = server.seen().len();
     assert!(resolve(&hub, "hf:timm/net.tag@main/config.json").is_ok());
     assert_eq!(server.seen().len(), count);
 }
 
 #[test]
-fn weights_that_are_here_need_no_network() {
+fn cached_weights_need_no_network() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = folder.path().join("huggingface/hub/models--timm--net.tag/snapshots/main");
     std::fs::create_dir_all(&snapshot).unwrap();
     std::fs::write(snapshot.join("model.safetensors"), b"tensors").unwrap();
     let go_on = &mut |_: mbconv_hub::Progress| ControlFlow::Continue(());
 
-    // A port on which nobody listens; then a hub that fails, which is asked once.
+    // A port without a server; then a hub that fails, which receives one request.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let failing = Server::start(|_, _| Answer::new(503, &[], b""));
     for endpoint in [format!("http://127.0.0.1:{port}"), failing.address.clone()] {
@@ -484,11 +484,11 @@ fn weights_that_are_here_need_no_network() {
         assert!(found.alone.unwrap().to_string().contains("config.json"));
     }
     assert_eq!(failing.seen().len(), 1);
-    // Where it may not be asked it is not, and nothing is said of it.
+    // In offline mode there is no request, and no error.
     let cache = Cache { endpoint: failing.address.clone(), offline: true, ..Cache::at(folder.path()) };
     assert!(Hub::new(cache).unwrap().resolve("timm/net.tag", go_on).unwrap().alone.is_none());
     assert_eq!(failing.seen().len(), 1);
-    // A mirror that does not know the repository says nothing of its files.
+    // A mirror without the repository returns no information on its files.
     let empty = Server::start(|_, _| Answer::new(404, &[], b""));
     let cache = Cache { endpoint: empty.address.clone(), ..Cache::at(folder.path()) };
     assert!(Hub::new(cache).unwrap().resolve("timm/net.tag", go_on).unwrap().alone.is_none());
@@ -496,7 +496,7 @@ fn weights_that_are_here_need_no_network() {
 }
 
 #[test]
-fn a_hub_that_is_busy_is_asked_again() {
+fn a_busy_hub_is_retried() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, before| match (before, request.method.as_str()) {
         (0 | 1, _) => Answer::new(503, &[], b""),
@@ -510,7 +510,7 @@ fn a_hub_that_is_busy_is_asked_again() {
 }
 
 #[test]
-fn old_repositories_have_a_pickle_instead() {
+fn old_repositories_have_a_pickle_file() {
     let folder = tempfile::tempdir().unwrap();
     let server = repository(&[("pytorch_model.bin", b"pickle")]);
     let hub = hub(folder.path(), &server);
@@ -521,7 +521,7 @@ fn old_repositories_have_a_pickle_instead() {
 }
 
 #[test]
-fn contents_that_are_not_the_published_ones_are_refused() {
+fn contents_that_differ_from_the_published_hash_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, _| match request.method.as_str() {
         "HEAD" => Answer::new(200, &[("ETag", &format!("\"{}\"", sha256(b"tensors"))), ("X-Repo-Commit", COMMIT)], b""),
@@ -533,12 +533,12 @@ fn contents_that_are_not_the_published_ones_are_refused() {
 }
 
 #[test]
-fn a_token_goes_to_the_hub_and_nowhere_else() {
+fn the_token_is_sent_to_the_hub_only() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Server::start(|request, _| part(request, b"tensors"));
     let place = format!("{}/contents", storage.address);
     let server = Server::start(move |request, _| match request.path.as_str() {
-        // Renamed, as the hub says it: by a path.
+        // The repository was renamed: the hub redirects to a relative path.
         path if path.starts_with("/org/old/") => {
             Answer::new(307, &[("Location", &path.replace("/org/old/", "/org/new/"))], b"")
         }
@@ -562,7 +562,7 @@ fn a_token_goes_to_the_hub_and_nowhere_else() {
 }
 
 #[test]
-fn two_at_once_fetch_one_file() {
+fn concurrent_threads_download_a_file_once() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|request, _| part(request, &contents()));
     let hub = hub(folder.path(), &server);

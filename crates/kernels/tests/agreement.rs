@@ -203,7 +203,7 @@ proptest! {
     }
 
     #[test]
-    fn excitation(
+    fn squeeze_excitation(
         (dtype, tolerance) in precision(),
         [batch, height, width, channels] in [1usize..4, 1usize..9, 1usize..9, 1usize..100],
         layouts in [layout(), layout()],

@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn excitation([batch, height, width, channels] in sides::<4>()) {
+    fn squeeze_excitation([batch, height, width, channels] in sides::<4>()) {
         let (x, gate) = (map([batch, height, width, channels], 1), map([batch, 1, 1, channels], 2));
         assert_zeros([batch, height, width, channels], &[x, gate], &[], |m, _| scale_channels(m[0].clone(), m[1].clone()));
     }

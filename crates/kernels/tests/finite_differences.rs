@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn excitation([batch, height, width, channels] in [1usize..4, 1usize..5, 1usize..5, 1usize..5], seed in 0u64..1000) {
+    fn squeeze_excitation([batch, height, width, channels] in [1usize..4, 1usize..5, 1usize..5, 1usize..5], seed in 0u64..1000) {
         let place = place();
         let x = place.tensor([batch, height, width, channels], Layout::Plain, seed);
         let gate = place.tensor([batch, 1, 1, channels], Layout::Plain, seed + 1);

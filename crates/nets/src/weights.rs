@@ -465,23 +465,23 @@ mod tests {
         let original = small(1);
         let mut options = NetworkOptions::new("mobilenet_v2_0.1", 5);
         options.input_channels = 1;
-        let grey = adapt(&original, &options.architecture().unwrap()).unwrap();
+        let gray = adapt(&original, &options.architecture().unwrap()).unwrap();
         options.input_channels = 7;
         options.num_classes = 3;
         let seven = adapt(&original, &options.architecture().unwrap()).unwrap();
         let features = |network: &Network, channels: usize| -> Vec<f32> {
-            let grey = Tensor::<4>::full([1, channels, 32, 32], 0.5, &Device::default());
-            network.features(grey).into_data().try_to_vec().unwrap()
+            let gray = Tensor::<4>::full([1, channels, 32, 32], 0.5, &Device::default());
+            network.features(gray).into_data().try_to_vec().unwrap()
         };
         // A gray image gives the same features in one channel as in three, up to rounding.
-        for (a, b) in features(&grey, 1).iter().zip(features(&original, 3)) {
+        for (a, b) in features(&gray, 1).iter().zip(features(&original, 3)) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }
         assert_eq!(seven.stem.weight.dims()[1], 7);
         let stem = |network: &Network| network.stem.weight.val();
         let difference = stem(&seven).narrow(1, 3, 3) - stem(&original).mul_scalar(3.0 / 7.0);
         assert!(difference.abs().max().into_scalar::<f32>() < 1e-7);
-        assert_eq!(grey.classifier.weight.dims(), [5, 1280]);
+        assert_eq!(gray.classifier.weight.dims(), [5, 1280]);
         assert_eq!(seven.classifier.weight.val().into_data(), original.classifier.weight.val().into_data());
     }
 

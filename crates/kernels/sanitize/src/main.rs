@@ -2,8 +2,64 @@
 #![allow(dead_code, unused_imports)]
 
 /// Types of the crate, without those that need Burn.
+#[path = "../../src"]
 mod types {
-    pub use cpu::{
+    pub use activation::Activation;
+    pub use conv2d_geometry::Conv2dGeometry;
+    pub use normalization::{Normalization, Statistics};
+
+    pub mod activation {
+        pub const RELU6_MAX: f64 = 6.0;
+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Activation {
+            Identity,
+            Relu,
+            Relu6,
+            Silu,
+        }
+    }
+    #[path = "types/conv2d_geometry.rs"]
+    mod conv2d_geometry;
+    #[path = "types/normalization.rs"]
+    mod normalization;
+}
+#[path = "../../src/synchronize.rs"]
+mod synchronize;
+#[path = "../../src"]
+mod cpu {
+    #[path = "cpu/activation.rs"]
+    pub mod activation;
+    #[path = "cpu/batch_norm.rs"]
+    pub mod batch_norm;
+    #[path = "cpu/buffer.rs"]
+    pub mod buffer;
+    #[path = "cpu/dense.rs"]
+    pub mod dense;
+    #[path = "cpu/depthwise.rs"]
+    pub mod depthwise;
+    #[path = "cpu/depthwise_rows.rs"]
+    pub mod depthwise_rows;
+    #[path = "cpu/gemm.rs"]
+    pub mod gemm;
+    #[path = "cpu/pixels.rs"]
+    pub mod pixels;
+    #[path = "cpu/pointwise.rs"]
+    pub mod pointwise;
+    #[path = "cpu/simd.rs"]
+    pub mod simd;
+    #[cfg(test)]
+    #[path = "cpu/tests.rs"]
+    mod tests;
+    #[path = "cpu/thread_pool.rs"]
+    pub mod thread_pool;
+    #[path = "cpu/weight_gradient.rs"]
+    pub mod weight_gradient;
+}
+#[path = "../../src/inference/mod.rs"]
+mod inference;
+
+use cpu::{
     activation::Silu,
     batch_norm::{self, Place, Vectors},
     dense, depthwise,

@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_exact_for_all_shapes_and_teams() {
+    fn products_are_exact_for_all_shapes_and_thread_counts() {
         for (rows, columns, depth) in [
             (1, 1, 1),
             (3, 5, 7),

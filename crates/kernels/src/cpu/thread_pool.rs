@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn concurrent_teams_do_not_wait_for_each_other() {
+    fn concurrent_pools_do_not_wait_for_each_other() {
         let pool = pool(3);
         let sum = AtomicUsize::new(0);
         pool.install(|| {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn leading_a_team_twice_at_once_panics() {
+    fn leading_a_pool_twice_at_once_panics() {
         let lead_twice = |twice: fn(ThreadPool, &(dyn Fn() + Sync))| {
             std::panic::catch_unwind(|| {
                 pool(3).install(|| {

@@ -35,7 +35,7 @@ const CUBES: usize = 16;
 /// Maximum number of elements of the small matrix.
 const SMALL: usize = 1 << 15;
 /// Minimum number of rows of the tall matrix.
-const TALL: usize = 1 << 12;
+const MIN_ROWS: usize = 1 << 12;
 
 /// Compile-time parameters of a multiplication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,7 +133,7 @@ fn layout(x: &CubeTensor, weight: &CubeTensor, y: &CubeTensor) -> Option<(Layout
     let layout = PLANES.map(|planes| Layout { terms, columns, tile, tiles, plane, planes }).into_iter().find(fits)?;
     let [read, written] = [widest_of(terms)?, widest_of(columns)?];
     let made_for =
-        rows >= TALL && layout.depth() * layout.width() <= SMALL && in_order(x, terms) && in_order(y, columns);
+        rows >= MIN_ROWS && layout.depth() * layout.width() <= SMALL && in_order(x, terms) && in_order(y, columns);
     // Every unit of a plane handles the same number of vectors.
     let even = [tiles * tile * layout.depth() / read, tile * tile / written].iter().all(|n| n.is_multiple_of(plane));
     (made_for && even).then_some((layout, [read, written]))
@@ -320,7 +320,7 @@ pub(super) mod tests {
 
     /// Skipped if the kernel does not support the device's tensor cores.
     #[test]
-    fn tall_products_match_a_direct_computation() {
+    fn skinny_products_match_a_direct_computation() {
         for (rows, terms, columns, transposed) in [
             (4096, 16, 96, false),
             (4100, 24, 40, true),

@@ -1,7 +1,7 @@
 //! The gradient of a weight for a 16-bit feature map, on tensor cores: small matrices, each a sum
 //! over very many pixels, of which every cube computes a slice.
 //!
-//! As for [`tall`](super::tall) multiplications, memory bandwidth limits the speed. A cube reads
+//! As in [`skinny_matmul`](super::skinny_matmul), memory bandwidth limits the speed. A cube reads
 //! strips of pixels from both feature maps, as whole rows and with overlapping reads. Its planes
 //! share the matrix's tiles and keep their sums in registers.
 
