@@ -45,4 +45,4 @@ pub use ops::{
 };
 #[doc(hidden)]
 pub use ops::{dropout, optimizer_step};
-pub use types::{Activation, Conv2dGeometry, Convolution, Normalization, Statistics};
+pub use types::{Activation, Conv2dGeometry, Statistics};
