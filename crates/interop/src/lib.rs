@@ -6,5 +6,7 @@ pub mod burnpack;
 pub mod import;
 pub mod model_file;
 pub mod onnx;
+pub mod pretrained;
 
 pub use model_file::{Model, ModelCard};
+pub use pretrained::{PretrainedError, pretrained, pretrained_from};
