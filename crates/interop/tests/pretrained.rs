@@ -18,8 +18,7 @@ fn pretrained_loads_a_network_by_name_from_the_cache() {
     let hub = Hub::new(Cache { offline: true, ..Cache::at(folder.path()) }).unwrap();
     let model = pretrained_from(&hub, "timm/mobilenetv2_050", &device).unwrap().model;
     let image = Tensor::<4>::ones([1, 3, 64, 64], &device);
-    let difference: f32 =
-        (model.network.forward(image.clone()) - network.forward(image)).abs().max().into_scalar();
+    let difference: f32 = (model.network.forward(image.clone()) - network.forward(image)).abs().max().into_scalar();
     assert_eq!(difference, 0.0);
     assert_eq!(model.card.classes.len(), 1000);
 
