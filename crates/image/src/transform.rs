@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use crate::jpeg_crop::{Jpeg, Scratch, square};
-use mbconv_kernels::pictures::{Interpolation, RgbPixels};
+use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 use crate::decoding::Decoding;
 use crate::preprocess::{CropRounding, Preprocess};

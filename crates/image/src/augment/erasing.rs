@@ -4,7 +4,7 @@ use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-use mbconv_kernels::pictures::{Area, Operation, Sampling};
+use mbconv_kernels::image_ops::{Area, Operation, Sampling};
 
 use crate::augment::plan::AugmentPlan;
 

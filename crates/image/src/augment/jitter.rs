@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use mbconv_kernels::pictures::{Operation, Sampling};
+use mbconv_kernels::image_ops::{Operation, Sampling};
 
 use crate::augment::plan::AugmentPlan;
 

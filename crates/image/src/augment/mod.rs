@@ -18,7 +18,7 @@ mod torchvision;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use mbconv_kernels::pictures::{Interpolation, RgbPixels};
+use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 pub use erasing::{EraseMode, RandomErasing};
 pub use jitter::ColorJitter;

@@ -16,7 +16,7 @@ use crate::augment::policies::{
 use crate::augment::settings::{PolicyError, Settings};
 use crate::augment::timm::{self, Magnitude, Step};
 use crate::augment::torchvision::{self, Space};
-use mbconv_kernels::pictures::{Operation, Sampling};
+use mbconv_kernels::image_ops::{Operation, Sampling};
 
 use crate::augment::plan::AugmentPlan;
 

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
 
-use mbconv_kernels::pictures::Operation;
+use mbconv_kernels::image_ops::Operation;
 
 /// Magnitude of full strength.
 const FULL: f64 = 10.0;

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use mbconv_kernels::pictures::Operation;
+use mbconv_kernels::image_ops::Operation;
 
 /// torchvision's operation names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
