@@ -13,7 +13,6 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub use self::data::{Data, DataArgs, Inspect, Pack, Split, Verify};
-pub use self::device::{DeviceArgs, DtypeArgs};
 pub use self::inference::{Eval, Predict};
 pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};
