@@ -29,7 +29,7 @@ def modules(source):
 
 def code(file):
     """The text of a file without comments, strings and its test module."""
-    text = re.split(r"#\[cfg\((?:all\()?test\b[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*mod tests", file.read_text())[0]
+    text = re.split(r"#\[cfg\((?:all\()?test\b[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:pub\([^)]*\) )?mod tests", file.read_text())[0]
     text = re.sub(r'//[^\n]*|"(?:\\.|[^"\\])*"', "", text)
     return text
 

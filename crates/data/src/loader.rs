@@ -19,8 +19,7 @@ use mbconv_image::augment::AugmentPlan;
 use crate::error::DataError;
 use crate::sampler::{Draw, Sampling, epoch_order};
 use crate::source::{Sample, Source, StoredImage};
-use mbconv_image::Transform;
-use mbconv_image::seed;
+use mbconv_image::{Transform, seed};
 
 /// Samples that a worker thread takes at a time. Large enough to keep synchronization cheap, small
 /// enough to spread a batch over the worker threads.

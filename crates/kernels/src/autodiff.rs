@@ -19,14 +19,12 @@ use burn::backend::{
     tensor::{FloatTensor, IntTensor},
 };
 
-use crate::{
-    backend::Kernels,
-    fallback,
-    types::{
-        Convolution, Normalization,
-        image::{Operation, Sampling},
-    },
-};
+use crate::backend::Kernels;
+use crate::fallback;
+use crate::types::convolution::Convolution;
+use crate::types::image::operation::Operation;
+use crate::types::image::sampling::Sampling;
+use crate::types::normalization::Normalization;
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, convolution: Convolution) -> FloatTensor<Self> {

@@ -20,20 +20,20 @@ use burn::backend::{
     tensor::{FloatTensor, IntTensor},
 };
 
+use crate::fallback;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use crate::gpu::fusion_shapes::{
     average_shape, channels_of, images_of, map_shape, mask_of, output_shape, vector_of, weight_of,
 };
-use crate::{
-    fallback,
-    types::{
-        Activation, Conv2dGeometry, Convolution, Normalization,
-        dropout::DropoutConfig,
-        image::{Operation, Sampling},
-        optimizer_step::OptimizerStep,
-        tensors::Tensors,
-    },
-};
+use crate::types::activation::Activation;
+use crate::types::conv2d_geometry::Conv2dGeometry;
+use crate::types::convolution::Convolution;
+use crate::types::dropout::DropoutConfig;
+use crate::types::image::operation::Operation;
+use crate::types::image::sampling::Sampling;
+use crate::types::normalization::Normalization;
+use crate::types::optimizer_step::OptimizerStep;
+use crate::types::tensors::Tensors;
 
 /// Operations on channels-last feature maps [N, H, W, C], on images of bytes, and on all parameters
 /// of a network.

@@ -16,15 +16,17 @@ use burn::{
     },
 };
 
-use crate::types::{
-    Activation, Conv2dGeometry, Convolution, Normalization, Statistics,
-    activation::RELU6_MAX,
-    dropout::DropoutConfig,
-    image::{Operation, RgbPixels, Sampling},
-    optimizer_step::OptimizerStep,
-    precision::parameter_dtype,
-    tensors::Tensors,
-};
+use crate::types::activation::{Activation, RELU6_MAX};
+use crate::types::conv2d_geometry::Conv2dGeometry;
+use crate::types::convolution::Convolution;
+use crate::types::dropout::DropoutConfig;
+use crate::types::image::operation::Operation;
+use crate::types::image::pixels::RgbPixels;
+use crate::types::image::sampling::Sampling;
+use crate::types::normalization::{Normalization, Statistics};
+use crate::types::optimizer_step::OptimizerStep;
+use crate::types::precision::parameter_dtype;
+use crate::types::tensors::Tensors;
 
 const TO_NCHW: [usize; 4] = [0, 3, 1, 2];
 const TO_NHWC: [usize; 4] = [0, 2, 3, 1];

@@ -3,7 +3,8 @@
 
 use burn::tensor::{Tensor, module, ops::ConvOptions};
 
-use crate::types::{Activation, Statistics};
+use crate::types::activation::Activation;
+use crate::types::normalization::Statistics;
 
 /// 1x1 convolution: `x` [N, H, W, Ci], `weight` [Co, Ci, 1, 1], `bias` `[Co]` → [N, H, W, Co].
 pub fn pointwise_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {

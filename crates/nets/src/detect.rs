@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::error::ArchitectureError;
 use crate::layout::{Layout, TensorInfo};
+use crate::options::NetworkOptions;
 use crate::registry::{NAMES, TENSORFLOW};
 use crate::weights::shown;
-use crate::{ArchitectureError, NetworkOptions};
 
 /// Shapes of a state dictionary's tensors, by key.
 pub type Shapes = BTreeMap<String, Vec<usize>>;

@@ -6,7 +6,11 @@ use burn::tensor::Device;
 use mbconv_kernels::Activation;
 use serde::{Deserialize, Serialize};
 
-use crate::{Architecture, ArchitectureError, Network, Padding, Stage, StageTable, Strides};
+use crate::architecture::Architecture;
+use crate::error::ArchitectureError;
+use crate::network::Network;
+use crate::stage_table::{Stage, StageTable};
+use crate::types::{Padding, Strides};
 
 /// Table 1 of the paper, found by architecture search: `(expansion, kernel, stride, channels,
 /// repeats)`.

@@ -8,10 +8,10 @@ pub use mbconv_kernels::inference::{Block, Gate, Kind, Layer, Padding, Precision
 use mbconv_kernels::inference::{Chain, has_bf16};
 use mbconv_kernels::{Activation, Conv2dGeometry};
 
-use crate::Network;
 use crate::inference_gpu::FoldedNetwork;
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, Convolution, Pointwise};
+use crate::network::Network;
 
 /// A network for evaluation only, in the fastest form for its device.
 ///
@@ -140,8 +140,8 @@ fn layer(layer: &ConvNormActivation) -> Layer {
         kernel,
         stride,
         padding: match layer.padding() {
-            crate::Padding::Symmetric => Padding::Even(padding),
-            crate::Padding::Same => Padding::Same,
+            crate::types::Padding::Symmetric => Padding::Even(padding),
+            crate::types::Padding::Same => Padding::Same,
         },
         weight: weight.iter().enumerate().map(|(i, w)| (f64::from(*w) * scale[i / fan_in]) as f32).collect(),
         bias: shift.into_iter().map(|shift| shift as f32).collect(),

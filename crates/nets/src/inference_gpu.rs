@@ -8,9 +8,9 @@
 use burn::tensor::Tensor;
 use mbconv_kernels::{Activation, Conv2dGeometry, depthwise_between_activations, global_average, shift_activation};
 
-use crate::Network;
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, Convolution, Linear, SqueezeExcitation};
+use crate::network::Network;
 use crate::padding::uneven;
 
 /// A network without batch-norms.

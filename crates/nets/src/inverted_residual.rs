@@ -7,10 +7,10 @@ use mbconv_kernels::{Activation, scale_channels};
 
 use crate::architecture::Block;
 use crate::layers::{
-    ConvNormActivation, ConvNormActivationConfig, Convolution, LayerOptions, SqueezeExcitation,
-    SqueezeExcitationConfig, dropout_mask,
+    ConvNormActivation, ConvNormActivationConfig, Convolution, SqueezeExcitation, SqueezeExcitationConfig, dropout_mask,
 };
 use crate::norm::BatchNorm;
+use crate::types::LayerOptions;
 
 /// Options of an [`InvertedResidual`]. The defaults are MobileNetV2's.
 ///

@@ -4,8 +4,11 @@ use burn::config::Config;
 use burn::tensor::Device;
 use mbconv_kernels::Activation;
 
-use crate::stage_table::HeadWidth;
-use crate::{Architecture, ArchitectureError, Family, Network, Padding, Stage, StageTable, Strides};
+use crate::architecture::Architecture;
+use crate::error::ArchitectureError;
+use crate::network::Network;
+use crate::stage_table::{HeadWidth, Stage, StageTable};
+use crate::types::{Family, Padding, Strides};
 
 /// Table 2 of the paper: `(t, c, n, s)`, every kernel 3×3.
 const STAGES: [Stage; 7] = [

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use serde::de::{Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::check;
+use crate::architecture::Architecture;
+use crate::error::{ArchitectureError, check};
 use crate::registry::stage_table;
+use crate::stage_table::StageTable;
 use crate::summary::trainable_parameters;
-use crate::{Architecture, ArchitectureError, StageTable, Strides};
+use crate::types::Strides;
 
 /// Largest number of parameters of a custom network.
 const MAX_PARAMETERS: usize = 100_000_000_000;

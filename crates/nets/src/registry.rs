@@ -1,6 +1,9 @@
 //! Networks by name.
 
-use crate::{EfficientNetConfig, MobileNetV2Config, Padding, StageTable};
+use crate::efficientnet::EfficientNetConfig;
+use crate::mobilenet_v2::MobileNetV2Config;
+use crate::stage_table::StageTable;
+use crate::types::Padding;
 
 /// Names of the architectures with published weights.
 pub const NAMES: [&str; 53] = [

@@ -3,8 +3,9 @@
 
 use serde::Serialize;
 
+use crate::architecture::Architecture;
+use crate::error::ArchitectureError;
 use crate::layout::{Role, tensors};
-use crate::{Architecture, ArchitectureError};
 
 /// A layer and its cost for one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]

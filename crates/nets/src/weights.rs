@@ -12,8 +12,9 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
+use crate::architecture::Architecture;
 use crate::layout::{Layout, TensorInfo, tensors};
-use crate::{Architecture, Network};
+use crate::network::Network;
 
 /// Suffix of PyTorch's batch counter, which a strict `load_state_dict` requires but nothing uses.
 const BATCH_COUNTER: &str = "num_batches_tracked";

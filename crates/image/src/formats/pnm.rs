@@ -4,8 +4,7 @@ use image::ImageFormat;
 
 use mbconv_kernels::image_ops::RgbPixels;
 
-use crate::decoding::Gray16;
-use crate::decoding::check_size;
+use crate::decoding::{Gray16, check_size};
 use crate::error::DecodeError;
 use crate::formats::convert::{decode_other, repeat};
 

@@ -1,7 +1,7 @@
 //! Activations and their derivatives for one element, to be compiled into loops.
 
 use super::simd::{Machine, exp, multiply_add, sigmoid};
-use crate::types::{Activation, activation::RELU6_MAX};
+use crate::types::activation::{Activation, RELU6_MAX};
 
 /// An activation as a type, so that each loop is compiled for each activation.
 pub trait ActivationFn: Copy + Send + Sync {

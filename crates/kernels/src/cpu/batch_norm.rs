@@ -15,10 +15,8 @@ use super::{
     buffer::filled,
     simd::{self, Loop, Machine, multiply_add},
 };
-use crate::{
-    synchronize,
-    types::{Normalization, Statistics},
-};
+use crate::synchronize;
+use crate::types::normalization::{Normalization, Statistics};
 
 /// Minimum number of elements in a period.
 const PERIOD: usize = 128;

@@ -11,7 +11,7 @@ use super::{
     thread_pool::ThreadPool,
     weight_gradient::outer_products,
 };
-use crate::types::Conv2dGeometry;
+use crate::types::conv2d_geometry::Conv2dGeometry;
 
 /// Number of elements of the patch matrix that are unfolded at a time.
 const CHUNK: usize = 1 << 16;

@@ -12,7 +12,7 @@ use super::{
     buffer::{filled, sum_in_order},
     simd::{self, Loop, Machine, multiply_add},
 };
-use crate::types::Conv2dGeometry;
+use crate::types::conv2d_geometry::Conv2dGeometry;
 
 /// Size of a feature map: images, rows, columns, channels.
 pub type Size = [usize; 4];

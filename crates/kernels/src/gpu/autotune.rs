@@ -32,7 +32,8 @@ use cubek::{
     std::InputBinding,
 };
 
-use super::{element, skinny_matmul, weight_gradient};
+use super::tensors::element;
+use super::{skinny_matmul, weight_gradient};
 
 /// Minimum number of terms in each partial sum of a sum that is split into slices.
 pub const MANY_TERMS: usize = 512;

@@ -11,8 +11,9 @@ use burn_cubecl::{
 
 use super::launch::{Launch, first_item, item_step, own_channel, single, sum_rows, sum_slices_turned, vector_size};
 use super::normalization::{activate, activated};
-use super::{address, element, empty, empty_single};
-use crate::types::{Activation, Conv2dGeometry};
+use super::tensors::{address, element, empty, empty_single};
+use crate::types::activation::Activation;
+use crate::types::conv2d_geometry::Conv2dGeometry;
 
 /// Number of values that a unit may keep in registers for the sums of a weight gradient.
 const SUMS: usize = 64;

@@ -7,7 +7,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::{address, empty};
+use super::tensors::{address, empty};
 use crate::types::dropout::{DropoutConfig, GOLDEN, SEED_LEN};
 
 const _: () = assert!(SEED_LEN == 3, "as many as the kernel reads");

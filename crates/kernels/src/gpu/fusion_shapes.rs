@@ -5,7 +5,8 @@ use burn::{
     tensor::{DType, Shape},
 };
 
-use crate::types::{Convolution, precision::parameter_dtype};
+use crate::types::convolution::Convolution;
+use crate::types::precision::parameter_dtype;
 
 /// Returns the shape of a convolution's output, for an input [N, H, W, Ci] and a weight [Co, .., k,
 /// k].

@@ -21,8 +21,10 @@ use super::image_program::{
     AUTO_CONTRAST, BILINEAR, CODES, COLOR, CONTRAST, HUE, ImageProgram, NEAREST, NOISE, NUMBERS, PAINT, SHARPNESS,
     TABLE, VALUES,
 };
-use super::{address, empty, empty_single};
-use crate::types::image::{Operation, PASSES, Sampling};
+use super::tensors::{address, empty, empty_single};
+use crate::types::image::blur::PASSES;
+use crate::types::image::operation::Operation;
+use crate::types::image::sampling::Sampling;
 
 /// Units in a cube.
 const UNITS: usize = 256;

@@ -1,6 +1,9 @@
 //! Encoding of a batch's image operations as numbers, which the kernels read.
 
-use crate::types::image::{Area, BoxBlur, Interpolation, Operation, Sampling, hue_steps};
+use crate::types::image::blur::BoxBlur;
+use crate::types::image::enhance::hue_steps;
+use crate::types::image::operation::{Area, Operation};
+use crate::types::image::sampling::{Interpolation, Sampling};
 
 /// Numbers per image in `codes`: the kind of operation, the kind of histogram table, a rectangle
 /// (4), a color, and the start of its noise. Hue operations store their shift in place of the

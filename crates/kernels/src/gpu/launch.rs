@@ -8,7 +8,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::empty_single;
+use super::tensors::empty_single;
 
 /// Maximum number of units in a cube: enough to hide memory latency, and few enough to leave each
 /// unit many registers.

@@ -15,9 +15,10 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
+use super::autotune;
 use super::launch::{single, sum_slices, vector_size};
-use super::{address, autotune, element, empty, empty_of, pixels_and_channels};
-use crate::types::Conv2dGeometry;
+use super::tensors::{address, element, empty, empty_of, pixels_and_channels};
+use crate::types::conv2d_geometry::Conv2dGeometry;
 
 /// A feature map with fewer channels, such as an image, is cheap to unfold.
 const FEW_CHANNELS: usize = 8;

@@ -11,6 +11,7 @@
 //!   [`skinny_matmul`] and [`weight_gradient`]: kernels of this crate for them;
 //! - [`optimizer_step`]: optimizer steps; [`dropout`]: dropout masks;
 //! - [`image_ops`]: image augmentation, with its [`image_program`];
+//! - [`tensors`]: properties and allocation of tensors;
 //! - [`fusion_shapes`]: shapes of results for Burn's fusion; [`settings`] and [`allocator`]:
 //!   process-wide setup.
 
@@ -28,32 +29,28 @@ mod optimizer_step;
 pub mod settings;
 mod skinny_matmul;
 mod squeeze_excitation;
+mod tensors;
 mod weight_gradient;
 
 use std::sync::Arc;
 
 use burn::{
     backend::{TensorMetadata, ops::FloatTensorOps},
-    tensor::{DType, Shape},
+    tensor::DType,
 };
-use burn_cubecl::{
-    CubeBackend,
-    cubecl::ir::{AddressType, ElemType, FloatKind},
-    ops::numeric::empty_device_contiguous_dtype,
-    tensor::CubeTensor,
-};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
-use crate::{
-    backend::Kernels,
-    fallback,
-    types::{
-        Activation, Conv2dGeometry, Convolution, Normalization,
-        dropout::DropoutConfig,
-        image::{Operation, Sampling},
-        optimizer_step::OptimizerStep,
-        tensors::Tensors,
-    },
-};
+use crate::backend::Kernels;
+use crate::fallback;
+use crate::types::activation::Activation;
+use crate::types::conv2d_geometry::Conv2dGeometry;
+use crate::types::convolution::Convolution;
+use crate::types::dropout::DropoutConfig;
+use crate::types::image::operation::Operation;
+use crate::types::image::sampling::Sampling;
+use crate::types::normalization::Normalization;
+use crate::types::optimizer_step::OptimizerStep;
+use crate::types::tensors::Tensors;
 
 use fusion_shapes::output_shape;
 
@@ -266,39 +263,4 @@ fn are_maps(tensors: &[&CubeTensor]) -> bool {
 /// Returns whether the tensors are nonempty and in single precision.
 fn are_parameters(tensors: &[&CubeTensor]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype == DType::F32 && tensor.shape().num_elements() > 0)
-}
-
-/// Returns the element type of a feature map in a kernel.
-fn element(map: &CubeTensor) -> ElemType {
-    ElemType::Float(match map.dtype {
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        _ => FloatKind::F32,
-    })
-}
-
-/// Allocates contiguous memory on the device of `tensor`.
-fn empty_of(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
-}
-
-/// Allocates contiguous memory on the device of `tensor`, in its precision.
-fn empty(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_of(tensor, shape, tensor.dtype)
-}
-
-/// Allocates contiguous memory on the device of `tensor`, in single precision.
-fn empty_single(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_of(tensor, shape, DType::F32)
-}
-
-/// Returns an address type that can index every element of every tensor.
-fn address(tensors: &[&CubeTensor]) -> AddressType {
-    tensors.iter().map(|tensor| tensor.required_address_type()).max().unwrap_or_default()
-}
-
-/// Returns the feature map's dimensions as a matrix: pixels of all images, and channels.
-fn pixels_and_channels(x: &CubeTensor) -> [usize; 2] {
-    let [batch, height, width, channels] = x.shape().dims();
-    [batch * height * width, channels]
 }

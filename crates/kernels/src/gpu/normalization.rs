@@ -11,8 +11,9 @@ use super::launch::{
     AT_ONCE, Launch, first_item, if_ahead, item_ahead, item_step, own_channel, single, sum_rows, sum_slices,
     widest_vector,
 };
-use super::{address, element, empty, empty_single, pixels_and_channels};
-use crate::types::{Activation, Normalization, Statistics, activation::RELU6_MAX};
+use super::tensors::{address, element, empty, empty_single, pixels_and_channels};
+use crate::types::activation::{Activation, RELU6_MAX};
+use crate::types::normalization::{Normalization, Statistics};
 
 /// Number of pixels that a unit reads from each of two feature maps before it uses the first.
 const PAIRS: usize = AT_ONCE / 2;

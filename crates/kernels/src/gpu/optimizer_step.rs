@@ -14,7 +14,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::{address, empty_single};
+use super::tensors::{address, empty_single};
 use crate::{ops::optimizer_step::count_copy, types::optimizer_step::OptimizerStep};
 
 /// Units in a cube.

@@ -17,7 +17,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::{address, element};
+use super::tensors::{address, element};
 
 /// Side lengths of a tile that tensor cores support: those of NVIDIA, and of Mesa's CPU driver.
 const TILES: [usize; 2] = [16, 8];
@@ -294,7 +294,7 @@ pub(super) mod tests {
     };
     use burn_cubecl::{CubeBackend, CubeDevice, cubecl::future::block_on, ops::permute};
 
-    use super::super::{empty, empty_of};
+    use super::super::tensors::{empty, empty_of};
     use super::*;
 
     /// Returns small multiples of 1/8. They are exact in 16 bits, and so are the sums of their

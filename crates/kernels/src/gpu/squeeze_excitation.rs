@@ -9,7 +9,7 @@ use burn_cubecl::{
 };
 
 use super::launch::{Launch, own_channel, single, sum_rows, widest_vector};
-use super::{address, element, empty};
+use super::tensors::{address, element, empty};
 
 /// The pixels of an image, and the cubes that process them.
 struct Images {

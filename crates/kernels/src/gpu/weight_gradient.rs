@@ -17,7 +17,7 @@ use burn_cubecl::{
 };
 
 use super::skinny_matmul::{GAP, tile_of, widest_of};
-use super::{address, element};
+use super::tensors::{address, element};
 
 /// Approximate number of elements in a strip of both feature maps.
 const STRIP: usize = 12 << 10;
@@ -251,8 +251,8 @@ mod tests {
     use burn::tensor::Shape;
     use burn_cubecl::ops::permute;
 
-    use super::super::empty_single;
     use super::super::skinny_matmul::tests::{map, numbers, read};
+    use super::super::tensors::empty_single;
     use super::*;
 
     /// Runs on CubeCL's default device; skipped if the kernel does not support its tensor cores.

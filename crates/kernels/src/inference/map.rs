@@ -1,9 +1,7 @@
 //! Feature maps and the windows over them.
 
-use super::{
-    Padding,
-    plan::{Block, Depthwise, Product, Stage},
-};
+use super::description::Padding;
+use super::plan::{Block, Depthwise, Product, Stage};
 
 /// The height, width and channels of one image's feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

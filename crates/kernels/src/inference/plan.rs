@@ -1,6 +1,6 @@
 //! The description of a network with packed weights.
 
-use super::{Block as BlockSpec, Kind, Layer as LayerSpec, Padding, Precision, Stage as StageSpec};
+use super::description::{Block as BlockSpec, Kind, Layer as LayerSpec, Padding, Precision, Stage as StageSpec};
 use crate::{
     cpu::{buffer::Aligned, gemm::Packed},
     types::Activation,

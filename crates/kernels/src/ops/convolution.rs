@@ -8,10 +8,10 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use crate::{
-    backend::Kernels,
-    types::{Conv2dGeometry, Convolution, precision::parameter_dtype},
-};
+use crate::backend::Kernels;
+use crate::types::conv2d_geometry::Conv2dGeometry;
+use crate::types::convolution::Convolution;
+use crate::types::precision::parameter_dtype;
 
 fn convolve(convolution: Convolution, x: Tensor<4>, weight: Tensor<4>) -> Tensor<4> {
     let ([.., channels], [outputs, depth, rows, columns]) = (x.dims(), weight.dims());

@@ -3,10 +3,9 @@
 
 use burn::{backend::Dispatch, tensor::Tensor};
 
-use crate::{
-    backend::Kernels,
-    types::{Activation, Conv2dGeometry},
-};
+use crate::backend::Kernels;
+use crate::types::activation::Activation;
+use crate::types::conv2d_geometry::Conv2dGeometry;
 
 /// Returns `activation(x + shift)` for `x` [N, H, W, C] and `shift` `[C]`, which is in single
 /// precision if `x` is in 16 bits.

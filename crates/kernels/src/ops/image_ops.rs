@@ -11,7 +11,9 @@ use burn::{
 };
 
 use crate::backend::Kernels;
-pub use crate::types::image::{Area, Interpolation, Operation, RgbPixels, Sampling};
+pub use crate::types::image::operation::{Area, Operation};
+pub use crate::types::image::pixels::RgbPixels;
+pub use crate::types::image::sampling::{Interpolation, Sampling};
 
 /// Creates images on a device from bytes `[N, H, W, 3]`, red first. Only three bytes per pixel are
 /// transferred.

@@ -2,10 +2,9 @@
 
 use burn::{backend::Dispatch, tensor::Tensor};
 
-use crate::{
-    backend::Kernels,
-    types::{Activation, Normalization, Statistics},
-};
+use crate::backend::Kernels;
+use crate::types::activation::Activation;
+use crate::types::normalization::{Normalization, Statistics};
 
 /// Returns the mean `[C]` and the biased variance `[C]` per channel of `x` [N, H, W, C], detached
 /// from the graph and in single precision if `x` is in 16 bits.

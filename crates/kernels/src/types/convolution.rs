@@ -1,6 +1,6 @@
 //! The three convolutions of MBConv networks.
 
-use super::Conv2dGeometry;
+use crate::types::conv2d_geometry::Conv2dGeometry;
 
 /// Kind of convolution. All are linear in the feature map and in the weight, so that one pair of
 /// gradients serves all three.

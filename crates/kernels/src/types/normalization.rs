@@ -1,6 +1,6 @@
 //! The parameters of a normalization.
 
-use super::Activation;
+use crate::types::activation::Activation;
 
 /// Source of the mean and variance of a normalization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,11 @@
 //! other padding, epsilon or strides than the network whose weights are exported.
 
 use super::Layout;
+use crate::architecture::Architecture;
+use crate::error::ArchitectureError;
+use crate::options::NetworkOptions;
 use crate::registry::TENSORFLOW;
-use crate::{Architecture, ArchitectureError, Family, NetworkOptions, Padding};
+use crate::types::{Family, Padding};
 
 /// Epsilon of batch-norm in PyTorch, and in the original networks.
 const PYTORCH_EPSILON: f64 = 1e-5;

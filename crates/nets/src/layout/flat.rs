@@ -1,6 +1,6 @@
 //! Keys of d-li14/mobilenetv2.pytorch, as in its `models/imagenet/mobilenetv2.py`.
 
-use super::{Keys, Layer, Part};
+use super::layer::{Keys, Layer, Part};
 
 /// Returns a layer's keys. A block is one sequence of convolution, norm and activation, so each
 /// layer takes three indices. The head is outside of `features`.

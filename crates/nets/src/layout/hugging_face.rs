@@ -1,8 +1,9 @@
 //! Keys of Hugging Face transformers, as in its `modeling_mobilenet_v2.py` and
 //! `modeling_efficientnet.py`.
 
-use super::{Keys, Layer, Part};
-use crate::{Architecture, Family};
+use super::layer::{Keys, Layer, Part};
+use crate::architecture::Architecture;
+use crate::types::Family;
 
 /// Returns a layer's keys. Both families number the blocks across all stages.
 pub(super) fn keys(architecture: &Architecture, layer: Layer) -> Keys {

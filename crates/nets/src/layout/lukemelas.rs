@@ -1,6 +1,6 @@
 //! Keys of lukemelas/EfficientNet-PyTorch, as in its `model.py`.
 
-use super::{Keys, Layer, Part};
+use super::layer::{Keys, Layer, Part};
 
 /// Returns a layer's keys. Blocks are numbered across all stages, and every name begins with an
 /// underscore.

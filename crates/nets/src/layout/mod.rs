@@ -8,12 +8,15 @@
 mod conventions;
 mod flat;
 mod hugging_face;
+mod layer;
 mod lukemelas;
 mod timm;
 mod torchvision;
 
-use crate::architecture::Block;
-use crate::{Architecture, Family};
+use crate::architecture::{Architecture, Block};
+use crate::types::Family;
+
+use layer::{Keys, Layer, Part};
 
 /// The project whose keys a state dictionary has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,38 +65,6 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 }
-
-/// A layer with tensors.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Layer<'a> {
-    /// 3×3 convolution from the image, with batch-norm.
-    Stem,
-    /// A layer of the block with this index.
-    Block(usize, &'a Block, Part),
-    /// 1×1 convolution to the features, with batch-norm.
-    Head,
-    /// Linear layer with bias.
-    Classifier,
-}
-
-/// A layer of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// Expansion with batch-norm, 1×1 or fused k×k; only if [`Block::expands`].
-    Expand,
-    /// k×k depthwise convolution with batch-norm; not in fused blocks.
-    Depthwise,
-    /// Squeeze-excitation's 1×1 convolution to the bottleneck, with bias.
-    SqueezeReduce,
-    /// Squeeze-excitation's 1×1 convolution back, with bias.
-    SqueezeExpand,
-    /// 1×1 projection with batch-norm.
-    Project,
-}
-
-/// Prefixes of `.weight` in the keys of a layer and of its batch-norm; the second is unused for
-/// layers without one.
-type Keys = [String; 2];
 
 impl Layout {
     /// Every layout.

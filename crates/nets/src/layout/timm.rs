@@ -1,6 +1,6 @@
 //! Keys of timm, as in its `_efficientnet_blocks.py`, the same for both families.
 
-use super::{Keys, Layer, Part};
+use super::layer::{Keys, Layer, Part};
 
 /// Returns a layer's keys. timm uses other classes for fused blocks and for blocks without
 /// expansion; the second batch-norm of these follows the last convolution.

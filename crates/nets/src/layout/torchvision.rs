@@ -1,7 +1,8 @@
 //! Keys of torchvision, as in its `models/mobilenetv2.py` and `models/efficientnet.py`.
 
-use super::{Keys, Layer, Part};
-use crate::{Architecture, Family};
+use super::layer::{Keys, Layer, Part};
+use crate::architecture::Architecture;
+use crate::types::Family;
 
 /// Returns a layer's keys. Torchvision numbers everything:
 /// `features.{stem, blocks or stages, head}`, and the layers within a block.

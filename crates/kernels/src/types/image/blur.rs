@@ -1,6 +1,6 @@
 //! Gaussian blur as in Pillow: three box blurs of fractional radius (Gwosdek et al. 2011).
 
-use super::RgbPixels;
+use crate::types::image::pixels::RgbPixels;
 
 pub(crate) const PASSES: i32 = 3;
 

@@ -1,7 +1,8 @@
 //! Brightness, contrast, saturation, sharpness and hue, as in Pillow's `ImageEnhance` and its HSV
 //! conversion.
 
-use super::{RgbPixels, tone};
+use crate::types::image::pixels::RgbPixels;
+use crate::types::image::tone;
 
 /// Pillow's `Image.blend`: interpolates from `a` (`factor` 0) to `b` (`factor` 1) or extrapolates
 /// beyond; truncated and saturated.

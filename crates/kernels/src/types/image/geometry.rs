@@ -1,6 +1,7 @@
 //! Shears, translations and rotations, as in Pillow's `Image.transform(AFFINE)`.
 
-use super::{Interpolation, RgbPixels, Sampling};
+use crate::types::image::pixels::RgbPixels;
+use crate::types::image::sampling::{Interpolation, Sampling};
 
 /// Takes the pixel at `(x, y)` from `(a·x + b·y + c, d·x + e·y + f)` of the source; pixel centers
 /// are at half-integer coordinates.

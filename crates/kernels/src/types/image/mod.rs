@@ -3,15 +3,12 @@
 mod blur;
 mod enhance;
 mod geometry;
-mod operation;
-mod pixels;
-mod sampling;
+pub(crate) mod operation;
+pub(crate) mod pixels;
+pub(crate) mod sampling;
 mod tone;
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub(crate) use blur::{BoxBlur, PASSES};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub(crate) use enhance::hue_steps;
-pub use operation::{Area, Operation};
-pub use pixels::RgbPixels;
-pub use sampling::{Interpolation, Sampling};

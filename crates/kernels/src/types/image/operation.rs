@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{RgbPixels, Sampling, blur, enhance, geometry, tone};
+use crate::types::image::pixels::RgbPixels;
+use crate::types::image::sampling::Sampling;
+use crate::types::image::{blur, enhance, geometry, tone};
 
 /// An operation with its argument.
 ///

@@ -1,6 +1,6 @@
 //! Operations that map each value by a table, as in Pillow's `ImageOps`.
 
-use super::RgbPixels;
+use crate::types::image::pixels::RgbPixels;
 
 /// Maps the values of each channel by its table.
 fn map_channels(image: &mut RgbPixels, tables: &[[u8; 256]; 3]) {
