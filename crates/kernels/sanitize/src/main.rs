@@ -20,9 +20,9 @@ mod types {
         }
     }
     #[path = "types/conv2d_geometry.rs"]
-    mod conv2d_geometry;
+    pub mod conv2d_geometry;
     #[path = "types/normalization.rs"]
-    mod normalization;
+    pub mod normalization;
 }
 #[path = "../../src/synchronize.rs"]
 mod synchronize;
