@@ -4,15 +4,14 @@ use std::fmt;
 
 use mbconv_hub::HubError;
 use mbconv_nets::ArchitectureError;
-use mbconv_train::average::AverageError;
 use mbconv_train::burnpack::BurnpackError;
 use mbconv_train::compare::CompareError;
 use mbconv_train::data::DataError;
 use mbconv_train::data::tools::CurateError;
 use mbconv_train::device::DeviceError;
+use mbconv_train::distributed::{Group, GroupError};
 use mbconv_train::engine::TrainError;
 use mbconv_train::evaluate::EvaluateError;
-use mbconv_train::group::{Group, GroupError};
 use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
@@ -23,6 +22,7 @@ use mbconv_train::report::ReportError;
 use mbconv_train::scale::ScaleError;
 use mbconv_train::scale::search::SearchError;
 use mbconv_train::text::visible_name;
+use mbconv_train::weight_average::AverageError;
 
 /// Why a command did not succeed.
 pub enum Failure {
@@ -58,13 +58,13 @@ impl Failure {
     /// exits, since `mpirun` kills every process when one exits.
     pub fn among(self, group: &Group) -> Self {
         let Self::Failed { message, hint } = self else { return self };
-        group.give_way();
-        if group.tells() {
-            let who = if group.leads() { String::new() } else { format!("{}: ", group.who()) };
+        group.wait_before_report();
+        if group.must_report() {
+            let who = if group.is_leader() { String::new() } else { format!("{}: ", group.who()) };
             Self::Failed { message: format!("{who}{message}"), hint }.tell();
         }
         if group.fails_alone() {
-            group.abandon();
+            group.abort();
         } else {
             group.wait();
         }

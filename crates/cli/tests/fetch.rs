@@ -167,7 +167,7 @@ fn recipes_name_published_weights() {
         assert!(output.status.success(), "{command:?}: {stderr}");
     }
     let log = std::fs::read_to_string(out.join("log.txt")).unwrap();
-    assert!(log.contains(&format!("begins with {}", path(&model))), "{log}");
+    assert!(log.contains(&format!("starts from {}", path(&model))), "{log}");
     // Where it is not, it is said by its name.
     let output = with_cache(&folder.path().join("empty"), true)
         .args(["train", path(&recipe), "--out", path(&folder.path().join("other"))])

@@ -68,7 +68,7 @@ fn grey_networks_see_grey() {
     let log = fs::read_to_string(out.join("log.txt")).unwrap();
     for text in [&stderr, &log] {
         for line in [
-            &*format!("begins with {}", path(&file)),
+            &*format!("starts from {}", path(&file)),
             "mobilenet_v2_0.1 with 4 classes in timm's layout",
             "the stem's weights are summed, for 1 input channel instead of 3",
             "the classifier is new, for the data's 2 classes instead of the model's 4",
@@ -152,7 +152,7 @@ fn training_says_what_becomes_of_the_weights_it_begins_with() {
     let log = fs::read_to_string(out.join("log.txt")).unwrap();
     for text in [stderr, log] {
         let model = trained().join("best.safetensors");
-        assert!(text.contains(&format!("begins with {}", path(&model))), "{text}");
+        assert!(text.contains(&format!("starts from {}", path(&model))), "{text}");
         assert!(text.contains("the classifier is the model's"), "{text}");
     }
 }

@@ -54,7 +54,7 @@ fn a_finished_run_goes_on_for_more_epochs() {
     assert_eq!(log(&out).matches("changed since it was begun").count(), 1);
 
     let fewer = error(&[&resume[..], &["--set", "epochs=2"]].concat());
-    assert!(fewer.contains("3 epochs behind it") && fewer.contains("--set epochs=4"), "{fewer}");
+    assert!(fewer.contains("completed 3 epochs") && fewer.contains("--set epochs=4"), "{fewer}");
     let other = error(&[&resume[..], &["--set", "model.dropout=0.5"]].concat());
     assert!(other.contains("`model.dropout` = not set, and the recipe has 0.5"), "{other}");
     assert!(other.contains("recipe.toml"), "{other}");

@@ -2,18 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use burn::backend::ExecutionError;
+use burn::backend::{DispatchTensor, ExecutionError};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use mbconv_kernels::graph_capture::{CapturedGraph, GraphCapture};
-use mbconv_kernels::optimizer_step::StepScalars;
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
 use crate::device::{describe, is_host, is_on_gpus};
+use crate::engine::learner::Learner;
+use crate::engine::step::{StepInputs, apply_update, forward_backward};
 use crate::loss::cross_entropy;
 use crate::memory;
-use crate::optimizer::{NetworkOptimizer, OptimizerConfig};
+use crate::optimizer::{Clipping, OptimizerConfig, with_stable_ids};
 use crate::precision::MapPrecision;
 
 /// Measured operation.
@@ -99,8 +100,8 @@ pub struct Part {
     pub ms: f64,
 }
 
-/// Learning rate of training steps.
-const RATE: f64 = 1e-3;
+/// Inputs of all training steps.
+const INPUTS: StepInputs = StepInputs { learning_rate: 1e-3, ema_decay: 0.0, seed: 0 };
 
 /// Number of first repetitions that are not counted, because they allocate memory and compile and
 /// tune kernels.
@@ -108,52 +109,20 @@ const WARM_UP: usize = 3;
 
 /// Number of training steps between synchronizations with a GPU. Their time is divided evenly among
 /// them.
-const UNWAITED: u32 = 8;
+const STEPS_PER_SYNC: u32 = 8;
 
 /// Benchmarks `network`, which must be on `device` without autodiff.
 pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchReport {
     let BenchConfig { mode, batch_size, input_size, precision, .. } = *config;
-    let architecture = network.architecture().clone();
-    let shape = [batch_size, input_size, input_size, architecture.input_channels];
+    let shape = [batch_size, input_size, input_size, network.architecture().input_channels];
     device.seed(0);
     // Created as a vector, because CUDA would align each pixel separately.
     let images = Tensor::<1>::random([shape.iter().product::<usize>()], Distribution::Normal(0.0, 1.0), device);
     let images = images.reshape(shape);
-    let (mut recorded, mut not_recorded) = (false, None);
-    let (times, profile) = match mode {
-        Mode::Infer => {
-            let inference = precision.inference(&network);
-            let times = repeat(config.time, || {
-                wait_for(inference.forward_channels_last(images.clone()));
-            });
-            let profile = config.profile.then(|| profile_inference(&network, &inference, &images)).flatten();
-            (times, profile)
-        }
-        Mode::Train => {
-            let images = precision.of(images);
-            let mut step = TrainingStep::new(&network, images.clone(), device, config.gradient_checkpointing);
-            if config.record_steps && is_on_gpus(device) {
-                match step.record() {
-                    Ok(()) => recorded = true,
-                    Err(error) => {
-                        not_recorded = Some(error.to_string());
-                        // Failed recording leaves the step's memory unreadable.
-                        step = TrainingStep::new(&network, images, device, config.gradient_checkpointing);
-                    }
-                }
-            }
-            // As in training, which rarely synchronizes with a GPU.
-            let together = if is_host(device) { 1 } else { UNWAITED };
-            let (times, peak) = repeat(config.time, || {
-                (0..together).for_each(|_| step.queue());
-                step.wait();
-            });
-            let times = (times.into_iter().map(|time| time / together).collect(), peak);
-            let profile = config.profile.then(|| step.profile());
-            (times, profile)
-        }
+    let Measured { times, peak_memory_bytes, profile, recorded } = match mode {
+        Mode::Infer => measure_inference(&network, images, config),
+        Mode::Train => measure_training(&network, images, device, config),
     };
-    let (times, peak_memory_bytes) = times;
     let milliseconds = |share: f64| {
         let rank = (share * times.len() as f64).ceil() as usize;
         times[rank.clamp(1, times.len()) - 1].as_secs_f64() * 1e3
@@ -168,8 +137,8 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
         precision,
         instructions: mbconv_nets::instructions(),
         repetitions: times.len(),
-        recorded,
-        not_recorded,
+        recorded: recorded == Some(Ok(())),
+        not_recorded: recorded.and_then(Result::err),
         images_per_second: batch_size as f64 / median_ms * 1e3,
         median_ms,
         p95_ms: milliseconds(0.95),
@@ -178,6 +147,49 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
         peak_memory_bytes,
         profile,
     }
+}
+
+/// Results of the repetitions.
+struct Measured {
+    /// Sorted times.
+    times: Vec<Duration>,
+    peak_memory_bytes: Option<u64>,
+    profile: Option<Vec<Part>>,
+    /// Result of recording a step, if it was tried.
+    recorded: Option<Result<(), String>>,
+}
+
+fn measure_inference(network: &Network, images: Tensor<4>, config: &BenchConfig) -> Measured {
+    let inference = config.precision.inference(network);
+    let (times, peak_memory_bytes) = repeat(config.time, || {
+        wait_for(inference.forward_channels_last(images.clone()));
+    });
+    let profile = config.profile.then(|| profile_inference(network, &inference, &images)).flatten();
+    Measured { times, peak_memory_bytes, profile, recorded: None }
+}
+
+fn measure_training(network: &Network, images: Tensor<4>, device: &Device, config: &BenchConfig) -> Measured {
+    let images = config.precision.of(images);
+    let new_step = || TrainingStep::new(network, images.clone(), device, config.gradient_checkpointing);
+    let mut step = new_step();
+    let mut recorded = None;
+    if config.record_steps && is_on_gpus(device) {
+        let result = step.record();
+        if result.is_err() {
+            // Failed recording leaves the step's memory unreadable.
+            step = new_step();
+        }
+        recorded = Some(result.map_err(|error| error.to_string()));
+    }
+    // As in training, which rarely synchronizes with a GPU.
+    let steps = if is_host(device) { 1 } else { STEPS_PER_SYNC };
+    let (times, peak_memory_bytes) = repeat(config.time, || {
+        (0..steps).for_each(|_| step.queue());
+        step.wait();
+    });
+    let times = times.into_iter().map(|time| time / steps).collect();
+    let profile = config.profile.then(|| step.profile());
+    Measured { times, peak_memory_bytes, profile, recorded }
 }
 
 /// Returns the sorted times of the repetitions and the peak memory during them.
@@ -221,8 +233,7 @@ fn wait_for<const D: usize>(tensor: Tensor<D>) {
 
 /// A network in training with the same batch in each step.
 struct TrainingStep {
-    network: Option<Network>,
-    optimizer: NetworkOptimizer,
+    learner: Option<Learner>,
     images: Tensor<4>,
     targets: Tensor<1, Int>,
     recording: Option<CapturedGraph>,
@@ -237,11 +248,11 @@ impl TrainingStep {
         let architecture = network.architecture();
         let [batch, ..] = images.dims();
         let targets: Vec<i32> = (0..batch).map(|index| (index % architecture.num_classes) as i32).collect();
-        let trained = crate::optimizer::with_stable_ids(Network::new(architecture, &device));
-        let config = OptimizerConfig { learning_rate: RATE, weight_decay: 1e-4, ..OptimizerConfig::default() };
+        let network = with_stable_ids(Network::new(architecture, &device));
+        let config =
+            OptimizerConfig { learning_rate: INPUTS.learning_rate, weight_decay: 1e-4, ..OptimizerConfig::default() };
         Self {
-            network: Some(trained),
-            optimizer: config.init(architecture),
+            learner: Some(Learner { network, optimizer: config.init(architecture), average: None }),
             images: images.to_device(&device),
             targets: Tensor::from_ints(targets.as_slice(), &device),
             recording: None,
@@ -252,19 +263,18 @@ impl TrainingStep {
     fn record(&mut self) -> Result<(), ExecutionError> {
         (0..WARM_UP).for_each(|_| self.queue());
         let device = self.images.device();
-        let numbers = self.optimizer.numbers(RATE);
-        let numbers = Tensor::<1>::from_floats(numbers.as_slice(), &device.clone().inner()).into_dispatch();
-        let numbers = || Some(StepScalars { all: numbers.clone(), start: 0 });
+        let Some(learner) = &self.learner else { return Ok(()) };
+        let scalars = INPUTS.scalars(&learner.optimizer, &device).into_dispatch();
         let capture = GraphCapture::prepare(&device)?;
-        self.step(numbers());
+        self.step(Some(&scalars));
         capture.start()?;
-        self.step(numbers());
+        self.step(Some(&scalars));
         self.recording = Some(capture.finish()?);
         Ok(())
     }
 
-    fn loss(&self, logits: Tensor<2>) -> Tensor<1> {
-        cross_entropy(logits, self.targets.clone(), 0.0).mean()
+    fn losses(&self, logits: Tensor<2>) -> Tensor<1> {
+        cross_entropy(logits, self.targets.clone(), 0.0)
     }
 
     /// Runs a step without waiting for a GPU.
@@ -275,17 +285,17 @@ impl TrainingStep {
         }
     }
 
-    fn step(&mut self, numbers: Option<StepScalars>) {
-        let Some(network) = self.network.take() else { return };
-        let loss = self.loss(network.forward_channels_last(self.images.clone()));
-        let gradients = GradientsParams::from_grads(loss.backward(), &network);
-        self.network = Some(self.optimizer.step_by(RATE, network, gradients, numbers));
+    fn step(&mut self, scalars: Option<&DispatchTensor>) {
+        let Some(learner) = self.learner.take() else { return };
+        let losses = |logits| self.losses(logits);
+        let (_, gradients) = forward_backward(&learner.network, self.images.clone(), None, 1.0, losses);
+        self.learner = Some(apply_update(learner, gradients, Clipping::default(), INPUTS, scalars));
     }
 
     /// Synchronizes with the device.
     fn wait(&self) {
-        if let Some(network) = &self.network {
-            wait_for(network.classifier.bias.val());
+        if let Some(learner) = &self.learner {
+            wait_for(learner.network.classifier.bias.val());
         }
     }
 
@@ -293,13 +303,14 @@ impl TrainingStep {
     /// and the optimizer step.
     fn profile(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
-        let Some(network) = self.network.take() else { return parts };
+        let Some(learner) = self.learner.take() else { return parts };
+        let network = &learner.network;
         let mut began = Instant::now();
         let mut lap = |name: String| {
             parts.push(Part { name, ms: began.elapsed().as_secs_f64() * 1e3 });
             began = Instant::now();
         };
-        let mut names = part_names(&network);
+        let mut names = part_names(network);
         let mut name = || format!("forward, {}", names.next().unwrap_or_default());
         let mut x = network.stem.forward(self.images.clone());
         lap(name());
@@ -313,14 +324,13 @@ impl TrainingStep {
         let features = x.reshape([count, height * width, channels]).mean_dim(1).reshape([count, channels]);
         let features = features.cast(network.classifier.weight.dtype());
         lap(name());
-        let loss = self.loss(network.classifier.forward(features));
+        let loss = self.losses(network.classifier.forward(features)).mean();
         lap("forward, classifier and loss".into());
-        let gradients = GradientsParams::from_grads(loss.backward(), &network);
+        let gradients = GradientsParams::from_grads(loss.backward(), network);
         lap("backward".into());
-        let network = self.optimizer.step(RATE, network, gradients);
-        wait_for(network.classifier.bias.val());
+        self.learner = Some(apply_update(learner, gradients, Clipping::default(), INPUTS, None));
+        self.wait();
         lap("update".into());
-        self.network = Some(network);
         parts
     }
 }

@@ -1,25 +1,24 @@
-//! Checkpoints: one file from which a run continues as if it had never stopped.
+//! Checkpoints: files from which a run continues exactly where it stopped.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::Bytes;
-use mbconv_nets::Network;
 use mbconv_nets::weights::{self, Precision, WeightsError};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Position;
+use crate::engine::learner::Learner;
 use crate::files::{write_atomically, write_keeping_previous};
 use crate::history::{EpochRow, RECIPE};
 use crate::model_file::{BEST, Results};
-use crate::optimizer::NetworkOptimizer;
 use crate::shell::quoted_path;
 
-/// Name of the file in a run's folder.
+/// File name of the newest checkpoint in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
-/// Name of the checkpoint before that one, which is kept in case the other is damaged or lost.
+/// File name of the previous checkpoint, which is used if the newest is damaged or lost.
 pub const PREVIOUS: &str = "checkpoint-previous.safetensors";
 const METADATA_KEY: &str = "mbconv_checkpoint";
 const WEIGHTS: &str = "weights";
@@ -27,15 +26,15 @@ const OPTIMIZER: &str = "optimizer";
 const AVERAGE: &str = "average";
 const DATA: &str = "data";
 
-/// Where a run stands, besides its weights and its optimizer's state.
+/// The state of a run without weights and optimizer state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// The recipe as TOML.
     pub recipe: String,
-    /// Recipe keys set on the command line, as `key=value`; a resumed run sets them again.
+    /// Recipe keys set on the command line, as `key=value`. A resumed run sets them again.
     #[serde(default)]
     pub settings: Vec<String>,
-    /// Fingerprint of the data; empty if it is not known.
+    /// Fingerprint of the data. Empty if unknown.
     #[serde(skip)]
     pub data: Vec<u8>,
     /// Class names of the data.
@@ -45,18 +44,18 @@ pub struct Progress {
     /// Number of processes that train together.
     #[serde(default = "one")]
     pub processes: usize,
-    /// Epochs completed.
+    /// Number of completed epochs.
     pub epoch: usize,
-    /// Updates made, those left out for want of a number not counted.
+    /// Number of updates, without skipped ones.
     #[serde(default)]
     pub updates: usize,
-    /// How far the loader came in the epoch after those.
+    /// Position of the loader in the unfinished epoch.
     pub position: Position,
-    /// Tally of those steps.
+    /// Metrics of the unfinished epoch.
     pub partial: PartialEpoch,
-    /// The best validation so far.
+    /// Best validation results.
     pub best: Option<Results>,
-    /// One row an epoch.
+    /// One row per completed epoch.
     pub rows: Vec<EpochRow>,
 }
 
@@ -64,22 +63,22 @@ fn one() -> usize {
     1
 }
 
-/// Sums over the steps of an unfinished epoch.
+/// Sums of metrics over the steps of an unfinished epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PartialEpoch {
-    /// Images seen.
+    /// Number of images.
     pub images: usize,
-    /// Of them, ranked first.
+    /// Number of images whose target has the highest logit.
     pub top1: usize,
-    /// Of them, among the first five.
+    /// Number of images whose target is among the five highest logits.
     pub top5: usize,
-    /// Sum of losses.
+    /// Sum of the losses.
     pub loss: f64,
     /// Seconds of training.
     pub seconds: f64,
 }
 
-/// Why a run cannot be continued.
+/// Errors of reading, writing or continuing from a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The file could not be read.
@@ -87,7 +86,7 @@ pub enum CheckpointError {
     Read {
         /// Path of the file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file could not be written.
@@ -95,32 +94,32 @@ pub enum CheckpointError {
     Write {
         /// Path of the file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The contents are not a checkpoint's.
+    /// The file is not a valid checkpoint.
     #[error("the checkpoint {path} is damaged: {message}")]
     Damaged {
         /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// Description of the damage.
         message: String,
     },
-    /// Neither checkpoints nor the last model can be used, and epochs are complete.
+    /// Neither the checkpoints nor the last model can be used, and the run has completed epochs.
     #[error("the run in {path} cannot continue: {lost}")]
     Lost {
         /// Folder of the run.
         path: String,
-        /// What is missing or damaged.
+        /// Missing or damaged files.
         lost: String,
     },
-    /// A weight is no longer a number, and nothing was written.
-    #[error("`{key}` is no longer a number")]
+    /// A weight is not finite. Nothing was written.
+    #[error("`{key}` is not finite")]
     NotFinite {
         /// Key of the tensor.
         key: String,
     },
-    /// The recipe changed since in a way that a run cannot continue with.
+    /// The recipe has changed in a way that a run cannot continue with.
     #[error("the run in {path} cannot continue: {message}")]
     Changed {
         /// Folder of the run.
@@ -128,7 +127,7 @@ pub enum CheckpointError {
         /// The differences.
         message: String,
     },
-    /// The data changed since.
+    /// The data has changed.
     #[error("the data of the run in {path} changed since its last checkpoint: {changes}")]
     DataChanged {
         /// Folder of the run.
@@ -136,51 +135,43 @@ pub enum CheckpointError {
         /// The differences.
         changes: String,
     },
-    /// More epochs are done than are asked for.
-    #[error("the run in {path} has {done} epochs behind it, and `epochs` is {epochs}")]
+    /// The run has completed more epochs than the recipe requests.
+    #[error("the run in {path} has completed {done} epochs, more than `epochs` = {epochs}")]
     FewerEpochs {
         /// Folder of the run.
         path: String,
-        /// Epochs completed.
+        /// Number of completed epochs.
         done: usize,
-        /// The recipe's.
+        /// Number of epochs in the recipe.
         epochs: usize,
     },
 }
 
 impl CheckpointError {
-    /// Returns what would mend it.
+    /// Returns a hint for fixing the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Changed { path, .. } => Some(format!(
-                "continue with the recipe it was begun with, {}, or begin another run with --out",
+                "continue with the recipe of the run, {}, or start another run with --out",
                 quoted_path(Path::new(path).join(RECIPE))
             )),
             Self::DataChanged { .. } => {
-                Some("restore the data, or add --set data.may_change=true to continue with them as they are now".into())
+                Some("restore the data, or add --set data.may_change=true to continue with the changed data".into())
             }
             Self::Lost { path, .. } => {
                 let model = quoted_path(Path::new(path).join(BEST));
                 Some(format!(
-                    "begin another run with --out; `mbconv finetune --weights {model}` begins with the best model"
+                    "start another run with --out; `mbconv finetune --weights {model}` starts from the best model"
                 ))
             }
-            Self::FewerEpochs { done, .. } => Some(format!("--set epochs={} or more goes on", done + 1)),
+            Self::FewerEpochs { done, .. } => Some(format!("continue with --set epochs={} or more", done + 1)),
             _ => None,
         }
     }
 }
 
-/// All that learns, to be saved or put back.
-pub(crate) struct Learner {
-    pub(crate) network: Network,
-    pub(crate) optimizer: NetworkOptimizer,
-    /// Moving average of the network, on a device without autodiff.
-    pub(crate) average: Option<Network>,
-}
-
-/// Writes everything into a run's `folder`, whole or not at all. The checkpoint before becomes
-/// [`PREVIOUS`], unless it is not `good`.
+/// Writes a checkpoint to a run's `folder` atomically. If the existing checkpoint is `good`, it
+/// becomes [`PREVIOUS`].
 pub(crate) fn save(folder: &Path, learner: &Learner, progress: &Progress, good: bool) -> Result<(), CheckpointError> {
     let path = folder.join(CHECKPOINT);
     let bytes = to_bytes(&path, learner, progress)?;
@@ -191,7 +182,7 @@ pub(crate) fn save(folder: &Path, learner: &Learner, progress: &Progress, good: 
     written.map_err(|source| CheckpointError::Write { path: path.display().to_string(), source })
 }
 
-/// What stands in the checkpoint at `path`, which only messages name.
+/// Returns the bytes of a checkpoint. `path` is used in error messages only.
 pub(crate) fn to_bytes(path: &Path, learner: &Learner, progress: &Progress) -> Result<Vec<u8>, CheckpointError> {
     let damaged = |message: String| CheckpointError::Damaged { path: path.display().to_string(), message };
     let weights = |network| match weights::to_safetensors(network, Precision::F32, None) {
@@ -218,7 +209,7 @@ pub(crate) fn to_bytes(path: &Path, learner: &Learner, progress: &Progress) -> R
         .map_err(|error| damaged(error.to_string()))
 }
 
-/// Puts what stands in the checkpoint at `path`, which only messages name, into `learner`.
+/// Loads the bytes of a checkpoint into `learner`. `path` is used in error messages only.
 pub(crate) fn from_bytes(path: &Path, bytes: &[u8], learner: Learner) -> Result<(Learner, Progress), CheckpointError> {
     let damaged = |message: String| CheckpointError::Damaged { path: path.display().to_string(), message };
     let progress = progress_of(bytes, path)?;
@@ -239,7 +230,7 @@ pub(crate) fn from_bytes(path: &Path, bytes: &[u8], learner: Learner) -> Result<
     Ok((learner, progress))
 }
 
-/// Reads a checkpoint, and checks that it is whole.
+/// Reads a checkpoint and verifies its checksum.
 pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Progress), CheckpointError> {
     let shown = || path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| CheckpointError::Read { path: shown(), source })?;
@@ -253,18 +244,18 @@ pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Progress), CheckpointError> 
     Ok((bytes, progress))
 }
 
-/// Returns weights, optimizer state and, if there is one, the moving average.
+/// Returns weights, optimizer state and, if `averaged`, the moving average.
 fn parts<'a>(file: &SafeTensors<'a>, averaged: bool) -> Result<Vec<&'a [u8]>, SafeTensorError> {
     let names = [Some(WEIGHTS), Some(OPTIMIZER), averaged.then_some(AVERAGE)];
     names.into_iter().flatten().map(|name| file.tensor(name).map(|view| view.data())).collect()
 }
 
-/// Compares the checksum of a checkpoint's bytes with its parts: Burn trusts what it reads of an
-/// optimizer, so nothing damaged may reach it.
+/// Verifies the checksum of a checkpoint's parts. Burn does not check the optimizer states that it
+/// reads, so damaged states must be rejected before.
 fn check(bytes: &[u8], parts: &[&[u8]]) -> Result<(), Box<dyn std::error::Error>> {
     match metadata(bytes)?["checksum"].as_str() == Some(checksum(parts.iter().copied()).as_str()) {
         true => Ok(()),
-        false => Err("its checksum does not fit its contents".into()),
+        false => Err("its checksum does not match its contents".into()),
     }
 }
 
@@ -280,10 +271,10 @@ fn progress_of(bytes: &[u8], path: &Path) -> Result<Progress, CheckpointError> {
 fn metadata(bytes: &[u8]) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
     let (_, header) = SafeTensors::read_metadata(bytes)?;
     let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
-    Ok(serde_json::from_str(json.ok_or("it holds no training state")?)?)
+    Ok(serde_json::from_str(json.ok_or("it contains no training state")?)?)
 }
 
-/// FNV-1a over all parts, in hexadecimal.
+/// Returns the FNV-1a hash of all parts, in hexadecimal.
 fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     let hash = parts
         .flat_map(|part| part.iter())

@@ -1,7 +1,5 @@
 //! Exponential moving average (EMA) of a network's weights and running statistics.
 
-use std::collections::HashMap;
-
 use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -10,6 +8,7 @@ use mbconv_kernels::optimizer_step::{StepScalars, lerp};
 use mbconv_nets::Network;
 use serde::{Deserialize, Serialize};
 
+use crate::params::replace;
 use crate::recipe::error::{RecipeError, ensure};
 
 /// `[ema]`: exponential moving average of the weights. The section enables it.
@@ -44,20 +43,20 @@ impl EmaConfig {
 /// Updates an average of weights and running statistics: `decay · average + (1 - decay) · network`.
 /// Both networks must have the same parameter ids.
 pub fn update(average: Network, network: &Network, decay: f64) -> Network {
-    update_by(average, network, decay, None)
+    update_from(average, network, decay, None)
 }
 
-/// Updates an average like [`update`], but reads `decay` and `1 - decay` from `numbers`, so that
+/// Updates an average like [`update`], but reads `decay` and `1 - decay` from `scalars`, so that
 /// the update can be replayed with other values.
-pub(crate) fn update_by(average: Network, network: &Network, decay: f64, numbers: Option<StepScalars>) -> Network {
+pub(crate) fn update_from(average: Network, network: &Network, decay: f64, scalars: Option<StepScalars>) -> Network {
     // Used as a container of tensors by parameter id.
     let mut current = GradientsParams::new();
     network.visit(&mut Collect(&mut current));
     let mut taken = Take { current, ids: Vec::new(), averages: Vec::new(), values: Vec::new() };
     let average = average.map(&mut taken);
     let shares = taken.ids.iter().map(|_| [decay, 1.0 - decay]);
-    let blended = lerp(taken.averages, taken.values, shares, numbers);
-    average.map(&mut Replace(taken.ids.into_iter().zip(blended).collect()))
+    let averaged = lerp(taken.averages, taken.values, shares, scalars);
+    replace(average, taken.ids.into_iter().zip(averaged).collect())
 }
 
 struct Collect<'a>(&'a mut GradientsParams);
@@ -86,16 +85,6 @@ impl ModuleMapper for Take {
             self.values.push(current.clone().into_dispatch());
             current
         })
-    }
-}
-
-/// Replaces the placeholders by the averages.
-struct Replace(HashMap<ParamId, DispatchTensor>);
-
-impl ModuleMapper for Replace {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(average) = self.0.remove(&param.id) else { return param };
-        param.map(|_| Tensor::from_dispatch(average))
     }
 }
 

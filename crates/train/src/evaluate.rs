@@ -7,13 +7,13 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Inference;
 
-use crate::batch::{images, targets};
 use crate::data::{Batch, DataError, DataSet, Loader, Preprocess};
 use crate::device::is_host;
 use crate::loss::cross_entropy;
 pub use mbconv_report::{ClassScores, Evaluation, Predicted};
 
 use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};
+use crate::normalize::{images, targets};
 
 /// Errors of an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ impl EvaluateError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Data(DataError::Image { .. }) => {
-                Some("remove or replace the file, or pass over such images with --skip-bad-images".into())
+                Some("remove or replace the file, or skip such images with --skip-bad-images".into())
             }
             Self::Data(error) => error.hint(),
             Self::UnknownClass { .. } => {
@@ -76,7 +76,7 @@ impl<'a> Labelled<'a> {
 }
 
 /// The network's results for a batch, on the device.
-struct Said {
+struct BatchOutput {
     batch: Batch,
     ranks: Tensor<1, Int>,
     losses: Tensor<1>,
@@ -84,10 +84,10 @@ struct Said {
     chosen: Tensor<2, Int>,
 }
 
-impl Said {
+impl BatchOutput {
     /// Evaluates a batch, padded to `size` with black images. A GPU would compile and tune kernels
     /// again for another batch size.
-    fn of(network: &Inference, mut batch: Batch, size: usize, preprocess: &Preprocess, device: &Device) -> Self {
+    fn new(network: &Inference, mut batch: Batch, size: usize, preprocess: &Preprocess, device: &Device) -> Self {
         let count = batch.labels.len();
         batch.images.resize(size * batch.height * batch.width * 3, 0);
         batch.labels.resize(size, 0);
@@ -131,8 +131,8 @@ pub fn evaluate(
     let mut tallies = vec![Tally::default(); class_names.len()];
     let mut total = Tally::default();
     let mut predictions = Vec::with_capacity(data.loader.len());
-    let mut count = |said: Said| {
-        let (batch, ranks, losses, certain) = said.read();
+    let mut count = |output: BatchOutput| {
+        let (batch, ranks, losses, certain) = output.read();
         let samples = batch.indices.iter().zip(&batch.labels).zip(ranks).zip(losses).zip(certain);
         for ((((&index, &label), rank), loss), (chosen, probability)) in samples {
             total.add(&[rank], loss);
@@ -153,8 +153,8 @@ pub fn evaluate(
         batch.labels.iter_mut().for_each(|label| *label = data.labels[*label]);
         largest = largest.max(batch.labels.len());
         let size = if is_host(device) { batch.labels.len() } else { largest };
-        let said = Said::of(network, batch, size, preprocess, device);
-        last.replace(said).map(&mut count);
+        let output = BatchOutput::new(network, batch, size, preprocess, device);
+        last.replace(output).map(&mut count);
     }
     last.map(&mut count);
     let classes = class_names.iter().zip(&tallies).map(|(name, tally)| {

@@ -1,4 +1,4 @@
-//! Fine-tuning: a network that begins with another model's weights, and a recipe that suits it.
+//! Fine-tuning: loading the weights of another model, and recipes for training from them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::data::augment::AugmentConfig;
 use crate::ema::EmaConfig;
 use crate::import::{ImportError, ImportOptions, Loaded, load_weights};
 use crate::model_file::ModelCard;
-use crate::optimizer::{OptimizerConfig, OptimizerName};
+use crate::optimizer::config::{OptimizerConfig, OptimizerName};
 use crate::precision::MapPrecision;
 use crate::recipe::{
     CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, LossConfig, MixConfig, OnNan,
@@ -20,31 +20,31 @@ use crate::recipe::{
 };
 use crate::schedule::ScheduleConfig;
 
-/// Beginnings of the keys of the classifier's tensors.
+/// Prefix of the keys of the classifier's tensors.
 const CLASSIFIER: &str = "classifier.";
 
-/// Why a network cannot begin with a model's weights.
+/// Errors of loading the initial weights.
 #[derive(Debug, thiserror::Error)]
 pub enum FinetuneError {
     /// The weights could not be read.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// It is of another architecture.
-    #[error("the weights of {path} are {found}'s and do not fit the recipe's {expected}: {source}")]
+    /// The weights have a different architecture.
+    #[error("{path} contains the weights of {found}, which do not fit the recipe's {expected}: {source}")]
     Unfit {
         /// Path of the model.
         path: String,
-        /// The model's architecture.
+        /// Architecture of the weights.
         found: String,
-        /// The recipe's.
+        /// Architecture in the recipe.
         expected: String,
-        /// The first difference.
+        /// First difference.
         source: Box<WeightsError>,
     },
 }
 
 impl FinetuneError {
-    /// What would mend it.
+    /// Returns a hint for fixing the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Import(error) => error.hint(),
@@ -53,13 +53,15 @@ impl FinetuneError {
     }
 }
 
-/// Puts the weights and running statistics of the model at `path` into `network`, whose classes are `classes` and which
-/// the recipe calls `name`. The classifier stays as it is, freshly drawn, unless the model's classes are the same; the stem is
-/// adapted where the network takes another number of channels. The weights' keys begin with
-/// `prefix`, if it is given. What was done is told in lines for people.
+/// Loads the weights and running statistics of the model at `path` into `network`, which has the
+/// classes `classes` and the architecture `name`. Returns the network and lines for the user.
+///
+/// The classifier is loaded only if the model has the same classes. The stem is adapted if the
+/// network has a different number of input channels. `prefix` is the prefix of the network's keys
+/// in the file.
 ///
 /// # Errors
-/// A model that cannot be read or has another architecture.
+/// Returns an error if the model cannot be read or has a different architecture.
 pub fn load_body(
     network: Network,
     name: &str,
@@ -72,20 +74,20 @@ pub fn load_body(
         let options = ImportOptions { arch, prefix, without_classifier: true, ..ImportOptions::default() };
         load_weights(path, &options, &Device::flex())
     };
-    // What the file leaves open the recipe decides.
+    // If the file does not determine the architecture, the recipe does.
     let loaded = match load(None) {
         Err(ImportError::Ambiguous { .. }) => load(Some(name.into())),
         loaded => loaded,
     };
     let Loaded { model, origin, without_classifier } = loaded?;
-    let mut lines = vec![format!("begins with {}", model.path.display())];
+    let mut lines = vec![format!("starts from {}", model.path.display())];
     lines.extend(Some(origin).filter(|origin| !origin.is_empty()));
     let channels = network.architecture().input_channels;
     let (model, stem) = model.with_input_channels(channels).map_err(ImportError::from)?;
     lines.extend(stem);
     lines.extend(
-        otherwise(&model.network, &network)
-            .map(|how| format!("note: {how}: --set model.name={}", model.card.architecture.name)),
+        difference(&model.network, &network)
+            .map(|text| format!("note: {text}: --set model.name={}", model.card.architecture.name)),
     );
     let same_classes = model.card.classes == classes && !without_classifier;
     let by_key = |network: &Network| -> HashMap<String, TensorData> {
@@ -112,31 +114,33 @@ pub fn load_body(
     Ok((network, lines))
 }
 
-/// What `network` computes otherwise than the one that the weights were learnt in, where shapes do not tell.
-fn otherwise(learnt: &Network, network: &Network) -> Option<String> {
-    let (learnt, ours) = (learnt.architecture(), network.architecture());
+/// Describes how `network` differs from the network of the weights, `trained`, in settings that do
+/// not change the shapes of the weights.
+fn difference(trained: &Network, network: &Network) -> Option<String> {
+    let (trained, ours) = (trained.architecture(), network.architecture());
     let differences = [
         (
-            learnt.layer_options.padding != ours.layer_options.padding,
-            format!("padding {:?} instead of {:?}", ours.layer_options.padding, learnt.layer_options.padding),
+            trained.layer_options.padding != ours.layer_options.padding,
+            format!("padding {:?} instead of {:?}", ours.layer_options.padding, trained.layer_options.padding),
         ),
         (
-            learnt.layer_options.norm_epsilon != ours.layer_options.norm_epsilon,
+            trained.layer_options.norm_epsilon != ours.layer_options.norm_epsilon,
             format!(
                 "batch-norm's epsilon {} instead of {}",
-                ours.layer_options.norm_epsilon, learnt.layer_options.norm_epsilon
+                ours.layer_options.norm_epsilon, trained.layer_options.norm_epsilon
             ),
         ),
     ];
-    let told: Vec<String> = differences.into_iter().filter(|(differs, _)| *differs).map(|(_, how)| how).collect();
-    (!told.is_empty()).then(|| format!("the recipe's network is not quite the weights': {}", told.join(", ")))
+    let texts: Vec<String> = differences.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text).collect();
+    (!texts.is_empty()).then(|| format!("the recipe's network differs from that of the weights: {}", texts.join(", ")))
 }
 
-/// A recipe for fine-tuning the model that `card` describes, at `weights`, on `images` training images, with `overrides` set.
-/// What depends on the number of epochs follows the one that is set.
+/// Returns the recipe for fine-tuning the model with the card `card` and the file `weights` on
+/// `images` training images, with `overrides` of its keys. Settings that depend on the number of
+/// epochs follow an override of that number.
 ///
 /// # Errors
-/// Anything wrong with an override, by key.
+/// Returns an error if an override is invalid.
 pub fn recipe(
     card: &ModelCard,
     weights: &Path,
@@ -149,12 +153,13 @@ pub fn recipe(
 
 /// Returns the recipe for fine-tuning on `images` training images.
 ///
-/// The classifier learns alone for a tenth of the epochs; then all layers do, the body at a fiftieth of the
-/// classifier's learning rate. Batch-norm keeps the statistics of the pretraining: those of small batches are noisy,
-/// and running averages of few updates lag behind the weights. Input and preprocessing are the model's own.
+/// Only the classifier is trained for a tenth of the epochs, and then all layers, the body with a
+/// fiftieth of the classifier's learning rate. Batch-norm keeps the statistics of the pretraining,
+/// because those of small batches are noisy, and running averages over few updates lag behind the
+/// weights. Input and preprocessing are those of the model.
 fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>) -> RecipeFile {
     const BATCH: usize = 32;
-    /// Enough for a new classifier and a little change of the body.
+    /// Enough for a new classifier and small changes of the body.
     const UPDATES: usize = 160;
     let batch_size = BATCH.min((images / 4).max(2)).min(images.max(1));
     let epochs = epochs.unwrap_or((UPDATES * batch_size / images.max(1)).clamp(6, 30));
@@ -180,7 +185,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
             ..DataConfig::default()
         },
         input: InputConfig {
-            // Milder than ImageNet's 0.08: small sets need what is in the picture.
+            // Milder than ImageNet's 0.08, because small data sets need the whole object.
             scale: [0.35, 1.0],
             crop: CropKind::RandomResized,
             interpolation: card.preprocess.interpolation,
@@ -240,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_taken_and_the_classifier_is_new_unless_the_classes_are_the_same() {
+    fn classifier_is_replaced_if_classes_differ() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let name = "mobilenet_v2_0.1";
@@ -253,22 +258,22 @@ mod tests {
         let classes = |names: &[&str]| -> Vec<String> { names.iter().map(|name| name.to_string()).collect() };
         let fresh = network(name, 3, 2);
         let drawn = weights(&fresh);
-        let (tuned, told) = load_body(fresh, name, &classes(&["a", "b", "c"]), &path, None).unwrap();
-        let begins = format!("begins with {}", path.display());
-        assert_eq!(told, [&*begins, "the classifier is new, for the data's 3 classes instead of the model's 2"]);
+        let (tuned, lines) = load_body(fresh, name, &classes(&["a", "b", "c"]), &path, None).unwrap();
+        let source = format!("starts from {}", path.display());
+        assert_eq!(lines, [&*source, "the classifier is new, for the data's 3 classes instead of the model's 2"]);
         let tuned = weights(&tuned);
         assert!(tuned[0] == weights(&original)[0] && tuned[0] != drawn[0]);
         assert_eq!(tuned[1], [0.0; 3 * 1280]);
-        let (same, told) = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path, None).unwrap();
-        assert_eq!(told, [&*begins, "the classifier is the model's"]);
+        let (same, lines) = load_body(network(name, 2, 2), name, &classes(&["a", "b"]), &path, None).unwrap();
+        assert_eq!(lines, [&*source, "the classifier is the model's"]);
         assert!(weights(&same) == weights(&original));
-        let (_, told) = load_body(network(name, 2, 2), name, &classes(&["a", "c"]), &path, None).unwrap();
-        assert_eq!(told[1], "the classifier is new: the data's 2 classes are not the model's");
+        let (_, lines) = load_body(network(name, 2, 2), name, &classes(&["a", "c"]), &path, None).unwrap();
+        assert_eq!(lines[1], "the classifier is new: the data's 2 classes are not the model's");
         let twin = "tf_mobilenet_v2_0.1";
-        let (_, told) = load_body(network(twin, 2, 2), twin, &classes(&["a", "b"]), &path, None).unwrap();
+        let (_, lines) = load_body(network(twin, 2, 2), twin, &classes(&["a", "b"]), &path, None).unwrap();
         assert_eq!(
-            told[1],
-            "note: the recipe's network is not quite the weights': padding Same instead of Symmetric, batch-norm's epsilon \
+            lines[1],
+            "note: the recipe's network differs from that of the weights: padding Same instead of Symmetric, batch-norm's epsilon \
              0.001 instead of 0.00001: --set model.name=mobilenet_v2_0.1"
         );
         let other = load_body(network("mobilenet_v2_0.5", 3, 2), "mobilenet_v2_0.5", &classes(&["a"; 3]), &path, None);
@@ -277,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_are_possible_recipes_for_any_number_of_images() {
+    fn preset_is_a_valid_recipe_for_any_number_of_images() {
         let card = card("mobilenet_v2_0.5", &["a", "b"]);
         for images in [1, 2, 30, 480, 5000, 1_000_000] {
             let recipe = Recipe::try_from(preset(&card, Path::new("m.safetensors"), images, None)).unwrap();

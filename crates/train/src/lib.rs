@@ -3,42 +3,42 @@
 //! Read the modules in this order:
 //!
 //! 1. [`recipe`]: settings of a run, checked before it starts;
-//! 2. [`data`] (`mbconv-data`): reading data sets into batches of pixels; [`batch`]: normalization on the device;
-//!    [`precision`]: of feature maps;
-//! 3. [`engine`]: the training loop, with [`objective`], [`loss`], [`metrics`], [`optimizer`],
+//! 2. [`data`] (`mbconv-data`): reading data sets into batches of pixels; [`normalize`]:
+//!    normalization on the device; [`precision`]: of feature maps;
+//! 3. [`engine`]: the training loop, with [`criterion`], [`loss`], [`metrics`], [`optimizer`],
 //!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_folder`] and [`run_lock`];
 //!    [`observe`]: events of a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison
-//!    of runs; [`find_lr`]: the learning-rate range test;
+//!    of runs; [`lr_finder`]: the learning-rate range test;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
-//! 5. [`evaluate`], [`predict`], [`finetune`] and [`average`]: use of model files; [`onnx`] and
-//!    [`burnpack`]: export;
+//! 5. [`evaluate`], [`predict`], [`finetune`] and [`weight_average`]: use of model files; [`onnx`]
+//!    and [`burnpack`]: export;
 //! 6. [`scale`]: scaling of networks by formula, by budget or by search;
-//! 7. [`device`]: CPUs and GPUs; [`group`]: several processes; [`mod@bench`]: benchmarks.
+//! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.
 #![deny(missing_docs)]
 
-pub mod average;
-pub mod batch;
 pub mod bench;
 pub mod checkpoint;
 pub mod compare;
+pub mod criterion;
 pub mod device;
 mod device_augment;
+pub mod distributed;
 pub mod ema;
 pub mod engine;
 pub mod evaluate;
-pub mod find_lr;
 pub mod finetune;
 mod fingerprint;
 pub mod freeze;
-pub mod group;
 pub mod history;
 pub mod loss;
+pub mod lr_finder;
 pub mod memory;
 pub mod metrics;
-mod mix;
-pub mod objective;
+mod mixup;
+pub mod normalize;
 pub mod observe;
 pub mod optimizer;
+mod params;
 pub mod precision;
 pub mod predict;
 pub mod recipe;
@@ -46,18 +46,18 @@ mod recovery;
 pub mod report;
 pub mod run_folder;
 pub mod run_lock;
-mod running;
+mod running_metrics;
 pub mod scale;
 pub mod schedule;
-mod stepper;
 pub mod tensorboard;
+pub mod weight_average;
 
 pub use mbconv_data as data;
 pub use mbconv_files as files;
 pub use mbconv_files::{shell, text};
 pub use mbconv_interop::{burnpack, import, model_file, onnx};
 
+pub use distributed::Group;
 pub use engine::{Event, Outcome, Run, train};
-pub use group::Group;
 pub use model_file::{Model, ModelCard};
 pub use recipe::Recipe;

@@ -1,4 +1,4 @@
-//! The process's own memory and what is left for it, where the system tells.
+//! Memory of the process and available memory, if the operating system provides them.
 
 use std::fs;
 use std::path::Path;
@@ -9,51 +9,51 @@ use crate::precision::MapPrecision;
 use crate::recipe::{Freeze, RecipeFile};
 use crate::scale::optimizer_state;
 
-/// Part of the estimate that a training step certainly needs. Measured steps needed 0.86 to 0.94 of
-/// it.
-const SURE: f64 = 0.75;
+/// Fraction of the estimate that a training step certainly needs. Measured steps needed 0.86 to
+/// 0.94 of the estimate.
+const CERTAIN: f64 = 0.75;
 
-/// A training step takes more memory than there is.
+/// A training step needs more memory than is available.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "training on batches of {batch_size} images of {size}×{size} pixels takes about {needed:.1} GB of memory, of which \
+    "training on batches of {batch_size} images of {size}×{size} pixels needs about {needed:.1} GB of memory, but only \
      {available:.1} GB are available"
 )]
 pub struct OutOfMemory {
-    /// Images of a batch.
+    /// Number of images per batch.
     pub batch_size: usize,
-    /// Side of the images in pixels.
+    /// Image size in pixels.
     pub size: usize,
-    /// Estimate of what all processes need, in GB.
+    /// Estimated memory of a process, in GB.
     pub needed: f64,
-    /// What can still be had, in GB.
+    /// Available memory, in GB.
     pub available: f64,
-    /// A smaller batch that fits, if any.
+    /// Largest power-of-two fraction of the batch size that fits, if any.
     pub fits: Option<usize>,
 }
 
 impl OutOfMemory {
-    /// What would mend it.
+    /// Returns a hint for fixing the error.
     pub fn hint(&self) -> String {
         match self.fits {
             Some(fits) => format!(
-                "--set batch_size={fits} fits; a smaller input.size or gradient_checkpointing = true take less memory, too"
+                "--set batch_size={fits} fits; a smaller input.size or gradient_checkpointing = true also need less memory"
             ),
             None => "choose a smaller input.size, such as --set input.size=224".into(),
         }
     }
 }
 
-/// Refuses a run on the CPU whose training step surely takes more than the `available` bytes,
-/// instead of being killed in it. All `processes` run on this machine or fewer: only what one of
-/// them needs is compared.
+/// Returns an error if a training step on the CPU certainly needs more than the `available` bytes,
+/// in which case the system would kill the process. Compares the needs of one of the `processes`,
+/// because the others may run on other machines.
 pub(crate) fn check_training(
     recipe: &RecipeFile,
     architecture: &Architecture,
     processes: usize,
     available: Option<u64>,
 ) -> Result<(), OutOfMemory> {
-    // A network that is frozen in part keeps fewer maps, and bf16 smaller ones.
+    // A partly frozen network stores fewer feature maps, and bf16 smaller ones.
     let is_frozen = recipe.finetune.as_ref().is_some_and(|finetune| finetune.freeze != Freeze::None);
     if is_frozen || recipe.precision == MapPrecision::Bf16 {
         return Ok(());
@@ -64,7 +64,7 @@ pub(crate) fn check_training(
         let part = batch.div_ceil(processes.max(1));
         summary.training_bytes(part, optimizer_state(recipe), recipe.gradient_checkpointing)
     };
-    if needed(recipe.batch_size) as f64 * SURE <= available as f64 {
+    if needed(recipe.batch_size) as f64 * CERTAIN <= available as f64 {
         return Ok(());
     }
     let halves = std::iter::successors(Some(recipe.batch_size / 2), |batch| Some(batch / 2));
@@ -73,8 +73,8 @@ pub(crate) fn check_training(
     Err(OutOfMemory { batch_size: recipe.batch_size, size, needed, available, fits })
 }
 
-/// The most memory that the process has held, in bytes, since its start or since [`forget_peak`]:
-/// Linux only.
+/// Returns the peak memory of the process in bytes since its start or since [`forget_peak`]. Linux
+/// only.
 pub fn peak() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -82,14 +82,14 @@ pub fn peak() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Begins to watch the peak anew.
+/// Resets the peak memory.
 pub fn forget_peak() {
-    // Where the system does not have it, the peak is that since the start.
+    // If this fails, the peak remains that since the start.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Returns the bytes that the process can still allocate, swap included: those of the machine, or
-/// those left below the limit of a control group such as a container's, whichever is less. Linux
+/// Returns the number of bytes that the process can still allocate, including swap: the available
+/// memory of the machine or of its control group, such as a container, whichever is less. Linux
 /// only.
 pub fn available() -> Option<u64> {
     available_below(Path::new("/"))
@@ -107,8 +107,8 @@ fn available_below(root: &Path) -> Option<u64> {
     Some(left.saturating_add(swap))
 }
 
-/// Bytes that are left in a control group, by its line in `/proc/self/cgroup`: `0::/path`, or
-/// `4:memory:/path` of version 1.
+/// Returns the number of bytes left in a control group, given its line in `/proc/self/cgroup`:
+/// `0::/path`, or `4:memory:/path` in version 1.
 fn left_in_group(root: &Path, line: &str) -> Option<u64> {
     let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
     let (mount, limit, usage, prefix) = match controllers {
@@ -119,18 +119,18 @@ fn left_in_group(root: &Path, line: &str) -> Option<u64> {
         _ => return None,
     };
     let top = root.join(mount);
-    // The limits of the groups around it hold too. Within a container, its own group is at the top.
+    // The limits of the parent groups apply too. Within a container, its own group is at the top.
     let groups = top.join(path.trim_start_matches('/'));
     let left = groups.ancestors().take_while(|folder| folder.starts_with(&top)).filter_map(|folder| {
         let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
-        // No number but `max` where there is no limit.
+        // A group without a limit has `max` instead of a number.
         let (limit, used) = (number(limit)?, number(usage)?);
         let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
         let cached = |name: &str| {
             let line = stat.lines().find_map(|line| line.strip_prefix(prefix)?.strip_prefix(name));
             line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
         };
-        // Files in the cache make room.
+        // Cached files can be evicted.
         let held = used.saturating_sub(cached("inactive_file ")).saturating_sub(cached("active_file "));
         Some(limit.saturating_sub(held))
     });
@@ -147,7 +147,7 @@ mod tests {
     use super::{available_below, check_training};
     use crate::scale::default_recipe;
 
-    /// A root directory with these files.
+    /// Creates a root directory with these files.
     fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -159,12 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn training_that_cannot_fit_is_refused_with_what_would() {
+    fn training_that_exceeds_memory_is_refused_with_a_hint() {
         let mut recipe = default_recipe();
         (recipe.batch_size, recipe.input.size) = (64, 224);
         let architecture = MobileNetV2Config::new(1000).architecture().unwrap();
         let check = |recipe: &_, processes, available| check_training(recipe, &architecture, processes, available);
-        // 3.53 GB were measured for this batch, with another optimizer.
+        // 3.53 GB were measured for this batch with another optimizer.
         assert!(check(&recipe, 1, Some(3_600_000_000)).is_ok());
         assert!(check(&recipe, 1, None).is_ok());
         let error = check(&recipe, 1, Some(2_500_000_000)).unwrap_err();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn available_memory_is_the_machines_or_what_a_container_has_left() {
+    fn available_memory_respects_container_limits() {
         const MACHINE: (&str, &str) =
             ("proc/meminfo", "MemTotal: 64 kB\nMemAvailable:   32 kB\nSwapFree:        1 kB\n");
         assert!(super::available().unwrap() > 0);
@@ -213,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn the_peak_counts_what_is_held() {
+    fn peak_includes_allocated_memory() {
         let held = std::hint::black_box(vec![1u8; 64 << 20]);
-        // Other tests may hold more at the same time, and begin to watch anew.
+        // Other tests may allocate memory at the same time, and reset the peak.
         assert!(super::peak().unwrap() >= 64 << 20);
         drop(held);
     }

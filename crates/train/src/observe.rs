@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::engine::Event;
+use crate::engine::event::Event;
 
 /// Receives the events of a run. An observer that fails is removed; the run continues.
 pub trait Observer {

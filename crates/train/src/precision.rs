@@ -23,7 +23,7 @@ pub enum MapPrecision {
 
 /// The device does not support bf16.
 #[derive(Debug, Error)]
-#[error("{device} does not compute in bf16")]
+#[error("{device} does not support bf16")]
 pub struct NoBf16 {
     /// Name of the device.
     pub device: String,

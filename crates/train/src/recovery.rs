@@ -1,4 +1,4 @@
-//! The state that a run continues from: its newest whole checkpoint, or else its last model.
+//! The state that a run continues from: its newest valid checkpoint, or otherwise its last model.
 
 use std::io;
 use std::path::Path;
@@ -6,34 +6,35 @@ use std::path::Path;
 use mbconv_nets::Network;
 use mbconv_nets::weights::{self, WeightsError};
 
-use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, PartialEpoch, Progress};
+use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoch, Progress};
 use crate::data::Position;
+use crate::engine::learner::Learner;
 use crate::files::read_weights;
 use crate::history::{EpochRow, METRICS};
 use crate::model_file::{BEST, LAST, LAST_EMA, ModelError, Results, read_card};
 use crate::recipe::RecipeFile;
 use crate::report::History;
 
-/// What was saved of a run.
+/// The saved state of a run.
 pub(crate) struct Saved {
     pub(crate) state: State,
-    /// Nothing if nothing was saved.
+    /// `None` if nothing was saved.
     pub(crate) progress: Option<Progress>,
     /// Files newer than the state that are missing or damaged.
     pub(crate) lost: Vec<String>,
 }
 
-/// The bytes that a run continues from.
+/// Contents of the files that a run continues from.
 pub(crate) enum State {
     Nothing,
-    /// The bytes of a checkpoint.
+    /// A checkpoint.
     Checkpoint(Vec<u8>),
-    /// The bytes of the last model and of its moving average, if there is one.
+    /// The last model and its moving average, if there is one.
     LastModel(Vec<u8>, Option<Vec<u8>>),
 }
 
 impl Saved {
-    /// Finds what was saved in a run's `folder`.
+    /// Finds the saved state in a run's `folder`.
     pub(crate) fn find(folder: &Path) -> Result<Self, CheckpointError> {
         let mut lost = Vec::new();
         for name in [CHECKPOINT, PREVIOUS] {
@@ -60,7 +61,7 @@ impl Saved {
 }
 
 impl State {
-    /// Puts the weights of the last model into `learner`; its optimizer state stays as it is.
+    /// Loads the weights of the last model into `learner`. The optimizer state does not change.
     pub(crate) fn last_model_into(&self, learner: Learner) -> Result<Learner, WeightsError> {
         let Self::LastModel(network, average) = self else { return Ok(learner) };
         let average = match (learner.average, average) {
@@ -72,7 +73,7 @@ impl State {
     }
 }
 
-/// Reads the last model, and what its card and `metrics.csv` contain of the run's progress.
+/// Reads the last model, and the progress of the run from the model card and `metrics.csv`.
 fn last_model(folder: &Path) -> Result<(State, Progress), ModelError> {
     let path = folder.join(LAST);
     let card = read_card(&path)?;

@@ -11,7 +11,7 @@ pub use mbconv_report::{
 };
 
 use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, RgbPixels, Source, Transform};
-use crate::engine::Event;
+use crate::engine::event::Event;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::history::{METRICS, RECIPE};
 use crate::model_file::{Model, ModelCard, ModelError};

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use mbconv_nets::weights::Precision;
 use mbconv_nets::{NetworkOptions, summary};
 
-use crate::checkpoint::{self, CHECKPOINT, CheckpointError, Learner, PREVIOUS, PartialEpoch, Progress};
+use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoch, Progress};
 use crate::data::{Loader, Position, Sampling, Source};
-use crate::engine::{Event, Run, TrainError};
+use crate::distributed::Group;
+use crate::engine::error::TrainError;
+use crate::engine::event::{Event, Run};
+use crate::engine::learner::Learner;
 use crate::files::{remove_left_overs, write_atomically};
 use crate::fingerprint::{Differences, Fingerprint};
-use crate::group::Group;
 pub use crate::history::{EPOCHS, EpochRow, LOG, METRICS, RECIPE};
 use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, read_card};
 use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
@@ -91,7 +93,7 @@ impl RunFolder {
             best_is_lost: false,
             changes: Vec::new(),
             again: false,
-            leads: run.group.leads(),
+            leads: run.group.is_leader(),
             before: 0,
             skipped: HashSet::new(),
             lock: None,
@@ -299,7 +301,7 @@ impl RunFolder {
         let last = self.path(LAST).display().to_string();
         let learner =
             state.last_model_into(learner).map_err(|source| ModelError::Weights { path: last, source }.into());
-        let learner = group.agree::<_, TrainError>(learner)?;
+        let learner = group.all_ok::<_, TrainError>(learner)?;
         let bytes = match state {
             State::Checkpoint(bytes) => Ok(bytes),
             _ if self.leads && (self.begun || group.size() > 1) => {
@@ -307,7 +309,7 @@ impl RunFolder {
             }
             _ => Ok(Vec::new()),
         };
-        let bytes = group.broadcast(group.agree(bytes.map_err(TrainError::from))?);
+        let bytes = group.broadcast(group.all_ok(bytes.map_err(TrainError::from))?);
         if bytes.is_empty() {
             return Ok(learner);
         }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::group::host;
+use crate::distributed::host;
 
 /// Name of the lock file in a run's folder. It contains the process that trains there, and is
 /// removed when the run ends.

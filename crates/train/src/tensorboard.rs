@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mbconv_report::tensorboard::EventFile;
 
-use crate::engine::Event;
+use crate::engine::event::Event;
 use crate::observe::Observer;
 
 /// Writes a run's curves for TensorBoard into its folder.

@@ -1,7 +1,7 @@
 //! `mbconv average`
 
 use mbconv_nets::weights::Precision;
-use mbconv_train::{Model, average, device};
+use mbconv_train::{Model, device, weight_average};
 
 use super::check_extension;
 use crate::args::Average;
@@ -16,7 +16,7 @@ pub fn run(args: Average) -> Result<(), Failure> {
         ));
     }
     check_extension(out, "a model file", &["safetensors"])?;
-    let mean = average::average(models, &device::parse("cpu")?)?;
+    let mean = weight_average::average(models, &device::parse("cpu")?)?;
     Model::save(&mean.network, &mean.card, Precision::F32, out)?;
     eprintln!("{}: the mean of {} models", out.display(), models.len());
     eprintln!("the batch-norms' statistics are means too; `mbconv eval` tells what it is worth");

@@ -6,7 +6,7 @@ use mbconv_train::Recipe;
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::files::write_atomically;
-use mbconv_train::find_lr::{Sweep, find_lr};
+use mbconv_train::lr_finder::{Sweep, find_lr};
 use mbconv_train::recipe::RecipeFile;
 use serde_json::json;
 

@@ -23,8 +23,8 @@ pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
 }
 
 fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
-    let watch = group.agree(Watch::new(args.tui, group))?;
-    let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
+    let watch = group.all_ok(Watch::new(args.tui, group))?;
+    let device = group.all_ok(args.device.open_in(group).map_err(Failure::from))?;
     let settings = args.settings();
     let begun = if args.resume { recipe_of(&args.out, group) } else { None };
     let prepare = || match &begun {
@@ -35,7 +35,7 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
             start.recipe(&device, stop)
         }
     };
-    let (recipe, data) = group.agree(prepare())?;
+    let (recipe, data) = group.all_ok(prepare())?;
 
     let mut progress = Progress::new();
     let lock = lock(&args.out, group)?;
@@ -96,7 +96,7 @@ fn resolve_utf8(weights: &Path, stop: &AtomicBool) -> Result<std::path::PathBuf,
 /// Returns the recipe of the run in `out`, as far as that can be read.
 fn recipe_of(out: &Path, group: &Group) -> Option<String> {
     let read = || saved_progress(out).map_or(String::new(), |progress| progress.recipe);
-    let text = group.broadcast(if group.leads() { read().into_bytes() } else { Vec::new() });
+    let text = group.broadcast(if group.is_leader() { read().into_bytes() } else { Vec::new() });
     String::from_utf8(text).ok().filter(|text| !text.is_empty())
 }
 

@@ -35,8 +35,8 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
     // What earlier commands set holds unless this one sets it otherwise.
     let remembered = resumed.as_ref().map_or(Vec::new(), |out| remembered_settings(out, group));
     let settings = merged(remembered, args.settings());
-    let watch = group.agree(Watch::new(args.tui, group))?;
-    let device = group.agree(args.device.open_in(group).map_err(Failure::from))?;
+    let watch = group.all_ok(Watch::new(args.tui, group))?;
+    let device = group.all_ok(args.device.open_in(group).map_err(Failure::from))?;
     let prepare = || -> Result<_, Failure> {
         let mut file = RecipeFile::read(&args.recipe, &settings)?;
         resolve_in(&mut file, stop)?;
@@ -45,7 +45,7 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
         let data = data::open(&path, &recipe.data.open_options(recipe.seed))?;
         Ok((recipe, path, data))
     };
-    let (recipe, path, data) = group.agree(prepare())?;
+    let (recipe, path, data) = group.all_ok(prepare())?;
 
     let mut progress = Progress::new();
     let (out, lock) = match resumed.or(args.out) {
@@ -73,7 +73,7 @@ pub fn no_data() -> Failure {
 /// Returns what the commands that began and resumed the run in `out` set of its recipe.
 fn remembered_settings(out: &Path, group: &Group) -> Vec<String> {
     let read = || saved_progress(out).map_or(Vec::new(), |progress| progress.settings);
-    let json = if group.leads() { serde_json::json!(read()).to_string() } else { String::new() };
+    let json = if group.is_leader() { serde_json::json!(read()).to_string() } else { String::new() };
     serde_json::from_slice(&group.broadcast(json.into_bytes())).unwrap_or_default()
 }
 
@@ -95,8 +95,8 @@ pub fn finish(
 ) -> Result<(), Failure> {
     let program = quoted(&std::env::args().next().unwrap_or_else(|| "mbconv".into()));
     match outcome {
-        Outcome::Interrupted if !group.leads() => Err(Failure::Interrupted),
-        Outcome::Finished { .. } if !group.leads() => Ok(()),
+        Outcome::Interrupted if !group.is_leader() => Err(Failure::Interrupted),
+        Outcome::Finished { .. } if !group.is_leader() => Ok(()),
         Outcome::Interrupted => {
             eprintln!("everything is kept in {}; continue with", out.display());
             eprintln!("  {program} {repeat}");
@@ -137,7 +137,7 @@ impl Watch {
     /// The dashboard if `tui`, where there is one and a terminal for it.
     pub fn new(tui: bool, group: &Group) -> Result<Self, Failure> {
         match tui {
-            _ if !group.leads() => Ok(Self::Nothing),
+            _ if !group.is_leader() => Ok(Self::Nothing),
             false => Ok(Self::Line),
             #[cfg(feature = "tui")]
             true if std::io::stdout().is_terminal() => Ok(Self::Dashboard),
@@ -194,8 +194,8 @@ fn finish_report(run: &Run, progress: &mut Progress) -> Result<(), Failure> {
 
 /// Locks the folder of a run, in the first process.
 pub fn lock(out: &Path, group: &Group) -> Result<Option<RunLock>, Failure> {
-    let lock = group.leads().then(|| RunLock::acquire(out).map_err(|error| TrainError::from(error).into()));
-    group.agree(lock.transpose())
+    let lock = group.is_leader().then(|| RunLock::acquire(out).map_err(|error| TrainError::from(error).into()));
+    group.all_ok(lock.transpose())
 }
 
 /// Returns default folder `number`: `runs/NAME` after the recipe's name, then `runs/NAME-2`, …
@@ -227,7 +227,7 @@ fn new_default_folder(
         unreachable!("there is a folder for every number")
     };
     // The other processes write nothing.
-    group.agree(if group.leads() { first_free() } else { Ok((default_folder(recipe, 1), None)) })
+    group.all_ok(if group.is_leader() { first_free() } else { Ok((default_folder(recipe, 1), None)) })
 }
 
 /// Returns the last default folder with a run in it.

@@ -4,8 +4,8 @@ use burn::module::ParamId;
 use mbconv_nets::Architecture;
 use mbconv_nets::layout::{Role, TensorInfo, tensors};
 
-use super::OptimizerConfig;
-use super::ids::stable_id;
+use super::config::OptimizerConfig;
+use super::param_ids::stable_id;
 
 /// Parameters that share the settings of an optimizer.
 pub(super) struct Group {

@@ -19,10 +19,10 @@ pub use inputs::Inputs;
 pub use result::{Candidate, Prediction, Unread};
 pub use table::{Table, TableError, TableFormat};
 
-use crate::batch::images;
 use crate::data::{Batch, DataError};
 use crate::device::is_host;
 use crate::model_file::ModelCard;
+use crate::normalize::images;
 use decoders::{Decoded, Decoders};
 
 /// Number of images per batch.

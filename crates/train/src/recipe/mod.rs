@@ -37,7 +37,7 @@ use crate::data::{Preprocess, Sampling, TrainTransform};
 use crate::device::{Device, is_gpu, is_host};
 use crate::ema::EmaConfig;
 use crate::model_file::ModelCard;
-use crate::optimizer::OptimizerConfig;
+use crate::optimizer::config::OptimizerConfig;
 use crate::precision::MapPrecision;
 use crate::schedule::ScheduleConfig;
 
@@ -239,7 +239,7 @@ impl TryFrom<RecipeFile> for Recipe {
         ensure(resolution.is_none(), "model.resolution", format!("{resolution:?}"), "left out: set input.size")?;
         // The number of classes does not affect whether the network can be built.
         let channels = file.model.input_channels;
-        ensure(matches!(channels, 1 | 3), "model.input_channels", channels, "3 for colour or 1 for grey")?;
+        ensure(matches!(channels, 1 | 3), "model.input_channels", channels, "3 for color or 1 for gray")?;
         let architecture = file.model.with_classes(2).architecture()?;
         if file.model.table.is_some() {
             architecture.check_side(input.size)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::formula::Scaled;
-use crate::optimizer::OptimizerName;
+use crate::optimizer::config::OptimizerName;
 use crate::recipe::RecipeFile;
 
 /// Returns the default template: the ImageNet recipe of EfficientNet's authors.

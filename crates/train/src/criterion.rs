@@ -1,21 +1,21 @@
-//! The training objective: mixed targets, the loss and distillation.
+//! The training criterion: mixed targets, the loss and distillation.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
 
-use crate::batch::{Normaliser, pixels, targets};
 use crate::data::{Batch, DataError, Source};
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
 use crate::import::{ImportError, ImportOptions, load_weights};
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
-use crate::mix::Mixes;
+use crate::mixup::Mixes;
 use crate::model_file::Model;
+use crate::normalize::{Normalizer, pixels, targets};
 use crate::recipe::{DistillationConfig, DistillationKind, LossName, Recipe, RecipeError};
 
-/// Errors of creating the objective of a run.
+/// Errors of creating the criterion of a run.
 #[derive(Debug, thiserror::Error)]
-pub enum ObjectiveError {
+pub enum CriterionError {
     /// The class weights do not match the data.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
@@ -27,13 +27,13 @@ pub enum ObjectiveError {
     Classes(#[from] EvaluateError),
 }
 
-impl ObjectiveError {
+impl CriterionError {
     /// Returns a hint for fixing the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Teacher(error) => error.hint(),
             Self::Classes(EvaluateError::UnknownClass { .. }) => {
-                Some("a teacher must know every class of the data, by name".into())
+                Some("a teacher must have every class of the data, by name".into())
             }
             Self::Classes(error) => error.hint(),
             Self::Recipe(_) => None,
@@ -41,8 +41,8 @@ impl ObjectiveError {
     }
 }
 
-/// The objective of a training step.
-pub(crate) struct Objective<'a> {
+/// Computes the training loss of a batch.
+pub(crate) struct Criterion<'a> {
     recipe: &'a Recipe,
     classes: usize,
     loss: Loss,
@@ -51,15 +51,15 @@ pub(crate) struct Objective<'a> {
     device: Device,
 }
 
-impl<'a> Objective<'a> {
-    /// Creates the recipe's objective for training on `source`. `device` must have autodiff
+impl<'a> Criterion<'a> {
+    /// Creates the recipe's criterion for training on `source`. `device` must have autodiff
     /// enabled.
     pub(crate) fn new(
         recipe: &'a Recipe,
         classes: &[String],
         source: &dyn Source,
         device: &Device,
-    ) -> Result<Self, ObjectiveError> {
+    ) -> Result<Self, CriterionError> {
         let mut counts = vec![0; classes.len()];
         (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
         let loss = Loss::new(&recipe.loss, recipe.label_smoothing, &counts, device)?;
@@ -77,8 +77,8 @@ impl<'a> Objective<'a> {
         let comparable = recipe.loss.name == LossName::CrossEntropy && recipe.distillation.is_none();
         (comparable && loss > 2.0 * uniform + 0.5).then(|| {
             format!(
-                "warning: the first loss is {loss:.2}, far above ln({}) = {uniform:.2}, that of an untrained classifier: its \
-                 first outputs are large or wrong. Check labels, input.mean and input.std, and the weights it starts from",
+                "warning: the first loss is {loss:.2}, far above ln({}) = {uniform:.2}, that of an untrained classifier: the \
+                 first outputs are too large or wrong. Check labels, input.mean and input.std, and the weights it starts from",
                 self.classes
             )
         })
@@ -98,19 +98,19 @@ impl<'a> Objective<'a> {
         let shares = TensorData::new(shares, [batch.labels.len(), self.classes]);
         let targets = Targets { labels, shares: Some(Tensor::from_data(shares, &self.device)) };
         let pixels = if is_host(&self.device.clone().inner()) && batch.plans.is_empty() {
-            mixes.blend(&mut batch);
+            mixes.mix_in_place(&mut batch);
             pixels(&mut batch, &self.device)
         } else {
-            mixes.blend_there(pixels(&mut batch, &self.device))
+            mixes.mix_on_device(pixels(&mut batch, &self.device))
         };
         self.prepared(pixels, targets)
     }
 
     /// Returns pixels on the device, `[N, H, W, 3]`, and the training targets.
     pub(crate) fn prepared(&self, pixels: Tensor<4>, targets: Targets) -> (Tensor<4>, Prepared) {
-        let kept = self.teacher.is_some().then(|| pixels.clone());
+        let teacher_input = self.teacher.is_some().then(|| pixels.clone());
         let images = pixels.dims()[0];
-        (pixels, Prepared { images, targets, pixels: kept })
+        (pixels, Prepared { images, targets, pixels: teacher_input })
     }
 
     /// Returns the loss of each image of a prepared batch, `[N]`, for the network's `logits`
@@ -137,13 +137,13 @@ pub(crate) struct Prepared {
 struct Teacher<'a> {
     config: &'a DistillationConfig,
     network: Network,
-    normaliser: Normaliser,
+    normalizer: Normalizer,
     /// Indices of the data's classes among the teacher's, `[C]`.
     columns: Tensor<1, Int>,
 }
 
 impl<'a> Teacher<'a> {
-    fn open(config: &'a DistillationConfig, classes: &[String], device: &Device) -> Result<Self, ObjectiveError> {
+    fn open(config: &'a DistillationConfig, classes: &[String], device: &Device) -> Result<Self, CriterionError> {
         let Model { card, network, .. } = load_weights(&config.teacher, &ImportOptions::default(), device)?.model;
         card.preprocess.takes_pictures().map_err(DataError::from).map_err(EvaluateError::from)?;
         let find = |class: &String| {
@@ -152,13 +152,13 @@ impl<'a> Teacher<'a> {
         };
         let columns: Vec<i64> = classes.iter().map(find).collect::<Result<_, _>>()?;
         let columns = Tensor::from_data(columns.as_slice(), device);
-        Ok(Self { config, network, normaliser: Normaliser::new(&card.preprocess, device), columns })
+        Ok(Self { config, network, normalizer: Normalizer::new(&card.preprocess, device), columns })
     }
 
     /// Returns the distillation loss of each image, `[N]`. The teacher receives the same pixels as
     /// the student, in the student's size, but with its own normalization.
     fn losses(&self, student: Tensor<2>, pixels: Tensor<4>) -> Tensor<1> {
-        let logits = self.network.forward_channels_last(self.normaliser.apply(pixels));
+        let logits = self.network.forward_channels_last(self.normalizer.apply(pixels));
         let logits = logits.select(1, self.columns.clone());
         match self.config.kind {
             DistillationKind::Soft => {
@@ -187,8 +187,8 @@ mod tests {
                         [optimizer]\nname = \"sgd\"\nlearning_rate = 0.1\n";
             let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
             let recipe = Recipe::parse(text, &settings).unwrap();
-            let objective = Objective::new(&recipe, &data.classes, &*train, &Device::default().autodiff()).unwrap();
-            objective.doubt_first_loss(loss)
+            let criterion = Criterion::new(&recipe, &data.classes, &*train, &Device::default().autodiff()).unwrap();
+            criterion.doubt_first_loss(loss)
         };
         // ln(10) = 2.30
         assert_eq!(doubt(&[], 4.0), None);

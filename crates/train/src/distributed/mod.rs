@@ -79,7 +79,7 @@ pub enum GroupError {
         first: String,
     },
     /// Fewer images per batch than processes.
-    #[error("a batch of {batch_size} images cannot be dealt out to {processes} processes")]
+    #[error("a batch of {batch_size} images cannot be divided among {processes} processes")]
     SmallBatch {
         /// Batch size of the recipe.
         batch_size: usize,
@@ -120,7 +120,7 @@ pub struct Group {
     link: Option<Rc<dyn Link>>,
     traffic: Rc<Cell<Traffic>>,
     /// Whether every process has been notified of the failure that ends the run.
-    told: Rc<Cell<bool>>,
+    notified: Rc<Cell<bool>>,
 }
 
 impl fmt::Debug for Group {
@@ -172,7 +172,7 @@ impl Group {
     }
 
     /// Returns whether this process writes files and prints.
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.rank() == 0
     }
 
@@ -262,12 +262,12 @@ impl Group {
     ///
     /// # Errors
     /// This process's error, or [`GroupError::Elsewhere`].
-    pub fn agree<T, E: fmt::Display + From<GroupError>>(&self, result: Result<T, E>) -> Result<T, E> {
+    pub fn all_ok<T, E: fmt::Display + From<GroupError>>(&self, result: Result<T, E>) -> Result<T, E> {
         let Some(link) = &self.link else { return result };
         let account = result.as_ref().err().map(|error| [self.who(), error.to_string()].join("\n"));
         let accounts = link.gather(account.unwrap_or_default().as_bytes());
         let Some(first) = accounts.iter().find(|account| !account.is_empty()) else { return result };
-        self.told.set(true);
+        self.notified.set(true);
         let first = String::from_utf8_lossy(first);
         let (who, message) = first.split_once('\n').unwrap_or((&first, ""));
         Err(result.err().unwrap_or_else(|| GroupError::Elsewhere { who: who.into(), message: message.into() }.into()))
@@ -275,14 +275,14 @@ impl Group {
 
     /// Returns whether this process must report the error that ends the run. It must if no other
     /// process was notified.
-    pub fn tells(&self) -> bool {
-        self.leads() || !self.told.get()
+    pub fn must_report(&self) -> bool {
+        self.is_leader() || !self.notified.get()
     }
 
     /// Returns whether the other processes were not notified of this one's failure and would wait
     /// forever.
     pub fn fails_alone(&self) -> bool {
-        self.size() > 1 && !self.told.get()
+        self.size() > 1 && !self.notified.get()
     }
 
     /// Waits for all processes.
@@ -293,7 +293,7 @@ impl Group {
     }
 
     /// Ends all processes.
-    pub fn abandon(&self) {
+    pub fn abort(&self) {
         if let Some(link) = &self.link {
             link.abort();
         }
@@ -301,8 +301,8 @@ impl Group {
 
     /// Waits briefly before a failure is reported that all processes may have: the first process
     /// reports it and ends the others meanwhile.
-    pub fn give_way(&self) {
-        if !self.leads() && self.fails_alone() {
+    pub fn wait_before_report(&self) {
+        if !self.is_leader() && self.fails_alone() {
             std::thread::sleep(Duration::from_millis(300 + 20 * self.rank().min(50) as u64));
         }
     }
@@ -316,7 +316,7 @@ impl Group {
         let Some(link) = &self.link else { return Ok(()) };
         let (size, batch_size) = (self.size(), recipe.batch_size);
         if batch_size < size {
-            self.told.set(true);
+            self.notified.set(true);
             return Err(GroupError::SmallBatch { batch_size, processes: size });
         }
         let mut listing = Sha256::new();
@@ -346,7 +346,7 @@ impl Group {
         const WHAT: [&str; 4] = ["program version", "recipe", "set of classes", "listing of the data"];
         for (rank, of) in all.iter().enumerate() {
             if let Some(index) = (1..mine.len()).find(|&index| of.get(index) != all[0].get(index)) {
-                self.told.set(true);
+                self.notified.set(true);
                 let who = format!("rank {rank} on {}", of[0]);
                 return Err(GroupError::Differs { what: WHAT[index - 1], who, first: all[0][0].clone() });
             }
@@ -381,14 +381,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_dealt_out_whole() {
+    fn parts_of_the_processes_cover_a_batch() {
         let parts = in_threads(3, |group| group.part(64));
         assert_eq!(parts, [0..21, 21..42, 42..64]);
         assert_eq!(Group::alone().part(64), 0..64);
     }
 
     #[test]
-    fn everyone_has_the_sums() {
+    fn all_processes_receive_the_sums() {
         let sums = in_threads(4, |group| {
             let mut values = [1.0, group.rank() as f32];
             group.sum(&mut values);
@@ -398,20 +398,20 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_one_is_a_failure_of_all() {
+    fn all_processes_fail_if_one_fails() {
         let results = in_threads(3, |group| {
             let mine = if group.rank() == 1 { Err(GroupError::NotBuilt { processes: 3 }) } else { Ok(()) };
-            (group.agree(mine).unwrap_err(), group.tells())
+            (group.all_ok(mine).unwrap_err(), group.must_report())
         });
         assert!(matches!(&results[1], (GroupError::NotBuilt { .. }, false)));
-        let (elsewhere, tells) = &results[0];
+        let (elsewhere, must_report) = &results[0];
         assert!(elsewhere.to_string().starts_with("rank 1 on "), "{elsewhere}");
-        assert!(elsewhere.to_string().contains("built without MPI") && *tells);
-        assert!(in_threads(2, |group| group.agree::<_, GroupError>(Ok(7)).unwrap()).iter().all(|value| *value == 7));
+        assert!(elsewhere.to_string().contains("built without MPI") && *must_report);
+        assert!(in_threads(2, |group| group.all_ok::<_, GroupError>(Ok(7)).unwrap()).iter().all(|value| *value == 7));
     }
 
     #[test]
-    fn the_first_ones_bytes_reach_everyone() {
+    fn broadcast_sends_the_bytes_of_the_first_process() {
         let all = in_threads(3, |group| group.broadcast(vec![group.rank() as u8; group.rank() + 1]));
         assert!(all.iter().all(|bytes| *bytes == [0]));
     }

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Device;
 use mbconv_train::data::{self, DataSet, OpenOptions};
+use mbconv_train::distributed::{GroupError, in_threads};
 use mbconv_train::engine::{Outcome, TrainError};
-use mbconv_train::group::{GroupError, in_threads};
 use mbconv_train::model_file::LAST;
 use mbconv_train::{Event, Group, Model, Recipe, Run, train};
 
@@ -93,7 +93,7 @@ fn run(
         };
         train(run, &mut |event| {
             if let Event::Train { scores, step, .. } = event
-                && group.leads()
+                && group.is_leader()
             {
                 losses.lock().unwrap().push(scores.loss);
                 // Requests only one of them to stop.
@@ -201,7 +201,7 @@ fn fine_tuning_is_resumed_by_several_processes() {
     beginning(&begun, &settings);
     go_on(&begun, &whole, 2, &settings);
     let log = std::fs::read_to_string(whole.join("log.txt")).unwrap();
-    assert!(log.contains("resumed after 0 epochs") && !log.contains("begins with"), "{log}");
+    assert!(log.contains("resumed after 0 epochs") && !log.contains("starts from"), "{log}");
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn process_with_a_different_recipe_is_named() {
             lock: None,
             stop: &stop,
         };
-        (train(run, &mut |_| ()).unwrap_err(), group.tells())
+        (train(run, &mut |_| ()).unwrap_err(), group.must_report())
     });
     for (rank, (error, tells)) in errors.iter().enumerate() {
         let TrainError::Group(GroupError::Differs { what: "recipe", who, .. }) = error else { panic!("{error}") };
@@ -240,7 +240,7 @@ fn batch_smaller_than_the_group_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     for outcome in run(folder.path(), 3, &["batch_size=2"], false, &Mutex::default(), usize::MAX) {
         let error = outcome.unwrap_err();
-        assert_eq!(error.to_string(), "a batch of 2 images cannot be dealt out to 3 processes");
+        assert_eq!(error.to_string(), "a batch of 2 images cannot be divided among 3 processes");
         assert!(error.hint().is_some());
     }
 }
@@ -258,7 +258,7 @@ fn batch_norm_statistics_cover_all_processes() {
     let gradient = network.stem.weight.val().grad(&whole.clone().square().sum().backward()).unwrap();
     let (whole, gradient) = (values(whole), gradient.into_data().iter::<f32>().collect::<Vec<_>>());
     let parts = in_threads(2, |group| {
-        let _synchronised = group.synchronize();
+        let _synchronized = group.synchronize();
         let part = images.clone().narrow(0, 4 * group.rank(), 4);
         let logits = network.clone().forward(part);
         let gradients = logits.clone().square().sum().backward();

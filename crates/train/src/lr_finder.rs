@@ -3,20 +3,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use mbconv_nets::Network;
 use serde::Serialize;
 
-use crate::batch::normalised;
+use crate::criterion::Criterion;
 use crate::data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform, keep};
 use crate::device::is_host;
-use crate::engine::TrainError;
+use crate::engine::error::TrainError;
+use crate::engine::learner::Learner;
+use crate::engine::step::{StepInputs, apply_update, forward_backward};
 use crate::finetune::load_body;
 use crate::freeze;
 use crate::memory;
-use crate::objective::Objective;
-use crate::optimizer::{NetworkOptimizer, fresh_network};
+use crate::normalize::Normalizer;
+use crate::optimizer::fresh_network;
 use crate::recipe::Recipe;
 use crate::report::{Chart, Scale, Series};
 
@@ -102,7 +102,7 @@ pub fn find_lr(
     data.check_trainable()?;
     let source = data.split("train")?;
     let autodiff = recipe.autodiff(device);
-    let objective = Objective::new(recipe, &data.classes, &*source, &autodiff)?;
+    let criterion = Criterion::new(recipe, &data.classes, &*source, &autodiff)?;
     if source.len() < recipe.batch_size {
         return Err(TrainError::TooFewImages { images: source.len(), batch_size: recipe.batch_size });
     }
@@ -131,19 +131,14 @@ pub fn find_lr(
         };
         let transform = Transform::Train(recipe.train_transform_for(device));
         let loader = Loader::new(source.clone(), transform, config).with_decoding(decoding);
-        let learner = beginning(recipe, data, seed, &autodiff)?;
-        curves.push(run_sweep(recipe, &objective, &loader, learner, sweep, stop, progress)?);
+        let learner = new_learner(recipe, data, seed, &autodiff)?;
+        curves.push(run_sweep(recipe, &criterion, &loader, learner, sweep, stop, progress)?);
     }
     Ok(RateCurve::of(&curves, sweep))
 }
 
 /// Creates the network and the optimizer for a sweep.
-fn beginning(
-    recipe: &Recipe,
-    data: &DataSet,
-    seed: u64,
-    device: &Device,
-) -> Result<(Network, NetworkOptimizer), TrainError> {
+fn new_learner(recipe: &Recipe, data: &DataSet, seed: u64, device: &Device) -> Result<Learner, TrainError> {
     let architecture = recipe.architecture(data.classes.len())?;
     let finetune = recipe.finetune.clone().unwrap_or_default();
     let mut network = fresh_network(&architecture, seed, device);
@@ -152,35 +147,37 @@ fn beginning(
     }
     // The state after the epochs that train only the classifier.
     network = freeze::apply(network, &finetune, finetune.head_epochs);
-    Ok((network, recipe.optimizer.init(&architecture)))
+    Ok(Learner { network, optimizer: recipe.optimizer.init(&architecture), average: None })
 }
 
 /// Returns the losses of the batches, each before its optimizer step.
 fn run_sweep(
     recipe: &Recipe,
-    objective: &Objective,
+    criterion: &Criterion,
     loader: &Loader,
-    (mut network, mut optimizer): (Network, NetworkOptimizer),
+    mut learner: Learner,
     sweep: Sweep,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(Point),
 ) -> Result<Vec<f64>, TrainError> {
-    let preprocess = recipe.preprocess();
+    let normalizer = Normalizer::new(&recipe.preprocess(), &learner.network.classifier.weight.val().device());
     let clipping = recipe.optimizer.clipping();
-    let written = recipe.optimizer.learning_rate_for(recipe.batch_size) / recipe.optimizer.learning_rate;
+    // Ratio of the scaled learning rate to that in the recipe.
+    let scaling = recipe.optimizer.learning_rate_for(recipe.batch_size) / recipe.optimizer.learning_rate;
     let mut losses: Vec<f64> = Vec::with_capacity(sweep.steps);
     let mut average = Average::default();
-    let mut watch = Watch::new(sweep.steps);
+    let mut detector = DivergenceDetector::new(sweep.steps);
     let batches =
         (0..).flat_map(|epoch| loader.epoch(epoch).enumerate().map(move |(step, batch)| (epoch, step, batch)));
     for (index, (epoch, step, batch)) in batches.take(sweep.steps).enumerate() {
-        let (pixels, prepared) = objective.prepare(batch?, epoch, step);
+        let (pixels, prepared) = criterion.prepare(batch?, epoch, step);
         let learning_rate = sweep.rate(index);
-        let logits = network.forward_channels_last(recipe.precision.of(normalised(pixels, &preprocess)));
-        let mean = objective.losses(logits, &prepared).mean();
-        let loss: f64 = mean.clone().into_data().iter().next().unwrap_or(f64::NAN);
+        let images = recipe.precision.of(normalizer.apply(pixels));
+        let loss_of = |logits| criterion.losses(logits, &prepared);
+        let (forward, gradients) = forward_backward(&learner.network, images, None, 1.0, loss_of);
+        let loss: f64 = forward.losses.mean().into_data().iter().next().unwrap_or(f64::NAN);
         let smoothed = average.add(loss);
-        if !loss.is_finite() || watch.diverged(loss, smoothed) {
+        if !loss.is_finite() || detector.diverged(loss, smoothed) {
             break;
         }
         progress(Point { learning_rate, loss, smoothed });
@@ -188,9 +185,8 @@ fn run_sweep(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let mut gradients = GradientsParams::from_grads(mean.backward(), &network);
-        clipping.apply(&network, &mut gradients);
-        network = optimizer.step(learning_rate * written, network, gradients);
+        let inputs = StepInputs { learning_rate: learning_rate * scaling, ..StepInputs::default() };
+        learner = apply_update(learner, gradients, clipping, inputs, None);
     }
     Ok(losses)
 }
@@ -219,7 +215,7 @@ impl Average {
 }
 
 /// Detects the divergence of a sweep.
-struct Watch {
+struct DivergenceDetector {
     /// Number of steps that give the initial loss.
     first: usize,
     seen: usize,
@@ -227,7 +223,7 @@ struct Watch {
     least: f64,
 }
 
-impl Watch {
+impl DivergenceDetector {
     fn new(steps: usize) -> Self {
         Self { first: first(steps), seen: 0, start: 0.0, least: f64::INFINITY }
     }
@@ -368,8 +364,8 @@ mod tests {
             _ => 2.3 - 1.5 * fall + 6.0 * (exponent + 1.5),
         };
         let mut losses: Vec<f64> = (0..SWEEP.steps).map(|i| loss(SWEEP.rate(i).log10()) + noise * random()).collect();
-        let (mut average, mut watch) = (Average::default(), Watch::new(SWEEP.steps));
-        let end = losses.iter().position(|&loss| watch.diverged(loss, average.add(loss)));
+        let (mut average, mut detector) = (Average::default(), DivergenceDetector::new(SWEEP.steps));
+        let end = losses.iter().position(|&loss| detector.diverged(loss, average.add(loss)));
         losses.truncate(end.unwrap_or(losses.len()));
         losses
     }

@@ -22,7 +22,7 @@ pub enum AverageError {
     #[error("there are no models to average")]
     None,
     /// Two models have different architectures, classes or preprocessing.
-    #[error("{first} and {other} differ in their {what}, so there is no mean of them")]
+    #[error("{first} and {other} differ in their {what}, so they cannot be averaged")]
     Differ {
         /// Path of the first model.
         first: String,

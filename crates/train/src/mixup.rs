@@ -40,7 +40,7 @@ impl Mixes {
     }
 
     /// Mixes the images of a batch in place.
-    pub(crate) fn blend(&self, batch: &mut Batch) {
+    pub(crate) fn mix_in_place(&self, batch: &mut Batch) {
         let Self(mixes) = self;
         let length = batch.width * batch.height * 3;
         let n = mixes.len();
@@ -54,7 +54,7 @@ impl Mixes {
     }
 
     /// Mixes images on the device: `x` `[N, H, W, C]` and the result contain byte values.
-    pub(crate) fn blend_there(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn mix_on_device(&self, x: Tensor<4>) -> Tensor<4> {
         let Self(mixes) = self;
         let ([n, height, width, _], device) = (x.dims(), x.device());
         let each = |number: fn(&Mix) -> f32| {
@@ -242,12 +242,12 @@ mod tests {
                 plans: vec![],
             };
             let (mixes, device) = (Mixes(mixes), Device::default());
-            let there =
+            let on_device =
                 Tensor::from_data(TensorData::new(batch.images.clone(), [4, 6, 5, 3]).convert::<f32>(), &device);
-            let there: Vec<u8> = mixes.blend_there(there).into_data().convert::<u8>().try_to_vec().unwrap();
-            mixes.blend(&mut batch);
+            let on_device: Vec<u8> = mixes.mix_on_device(on_device).into_data().convert::<u8>().try_to_vec().unwrap();
+            mixes.mix_in_place(&mut batch);
             assert_eq!(batch.images, case.images, "{} {}", case.mode, case.cut);
-            assert_eq!(there, case.images, "{} {} there", case.mode, case.cut);
+            assert_eq!(on_device, case.images, "{} {} on the device", case.mode, case.cut);
             for (ours, theirs) in mixes.targets(&batch, 3, 0.1).iter().zip(&case.targets) {
                 assert!((f64::from(*ours) - theirs).abs() < 1e-6, "{} {}", case.mode, case.cut);
             }
@@ -293,7 +293,7 @@ mod tests {
             let mixes = Mixes::draw(&batch, &config, [seed, 1, 2]);
             let run = || {
                 let (mut batch, mixes) = (batch.clone(), Mixes::draw(&batch, &config, [seed, 1, 2]));
-                mixes.blend(&mut batch);
+                mixes.mix_in_place(&mut batch);
                 let targets = mixes.targets(&batch, 4, 0.1);
                 (batch, targets)
             };
@@ -307,10 +307,10 @@ mod tests {
                 prop_assert_eq!(&mixed.images[middle.clone()], &batch.images[middle]);
             }
             if n > 0 {
-                let there = TensorData::new(batch.images.clone(), [n, side, side, 3]).convert::<f32>();
-                let there = mixes.blend_there(Tensor::from_data(there, &Device::default()));
-                let there: Vec<u8> = there.into_data().convert::<u8>().try_to_vec().unwrap();
-                prop_assert_eq!(&there, &mixed.images);
+                let on_device = TensorData::new(batch.images.clone(), [n, side, side, 3]).convert::<f32>();
+                let on_device = mixes.mix_on_device(Tensor::from_data(on_device, &Device::default()));
+                let on_device: Vec<u8> = on_device.into_data().convert::<u8>().try_to_vec().unwrap();
+                prop_assert_eq!(&on_device, &mixed.images);
             }
             let again = run();
             prop_assert_eq!((mixed, targets), again);

@@ -1,11 +1,12 @@
 //! Reduction of gradients and running statistics over all processes.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use mbconv_nets::Network;
 
 use super::Group;
+use crate::params::{untrained, with_untrained};
 
 /// Values per message: large enough to hide latency, small enough to save memory. PyTorch's buckets
 /// have the same size.
@@ -29,13 +30,14 @@ impl Group {
         if self.size() == 1 {
             return network;
         }
-        let mut gathered = Statistics { values: Vec::new() };
-        network.visit(&mut gathered);
-        let mut values = gathered.values;
+        let statistics = untrained(&network);
+        let mut values: Vec<f32> =
+            statistics.iter().flat_map(|tensor| tensor.to_data().iter::<f32>().collect::<Vec<_>>()).collect();
         values.chunks_mut(BUCKET).for_each(|bucket| self.sum(bucket));
         let share = 1.0 / self.size() as f32;
         values.iter_mut().for_each(|value| *value *= share);
-        network.map(&mut Averaged { values: values.as_slice() })
+        let mut values = values.as_slice();
+        with_untrained(network, statistics.iter().map(|tensor| take(&mut values, tensor)))
     }
 }
 
@@ -65,33 +67,6 @@ impl ModuleVisitor for Spread<'_> {
             let values = take(&mut self.values, &gradient);
             self.gradients.register(param.id, values);
         }
-    }
-}
-
-/// Collects the running statistics.
-struct Statistics {
-    values: Vec<f32>,
-}
-
-impl ModuleVisitor for Statistics {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if !param.is_require_grad() {
-            self.values.extend(param.val().into_data().iter::<f32>());
-        }
-    }
-}
-
-/// Writes the averaged statistics back.
-struct Averaged<'a> {
-    values: &'a [f32],
-}
-
-impl ModuleMapper for Averaged<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if param.is_require_grad() {
-            return param;
-        }
-        param.map(|before| take(&mut self.values, &before))
     }
 }
 

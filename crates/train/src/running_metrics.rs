@@ -1,34 +1,33 @@
-//! Metrics counted during an epoch, and state restored after a bad step.
+//! Metrics of the training batches of an epoch.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
-use mbconv_nets::Network;
 
 use crate::checkpoint::PartialEpoch;
-use crate::group::Group;
+use crate::distributed::Group;
+use crate::engine::error::TrainError;
 use crate::metrics::{Tally, target_ranks};
 
 /// Ranks and losses of batches. They stay on the device until needed, so that training steps do not
 /// synchronize.
 #[derive(Default)]
-pub(crate) struct Running {
-    batches: Vec<Counted>,
+pub(crate) struct RunningMetrics {
+    batches: Vec<BatchMetrics>,
 }
 
-struct Counted {
+struct BatchMetrics {
     /// Step in the epoch, counted from 1.
     step: usize,
     /// Losses followed by ranks, before they are fetched.
-    there: Option<Tensor<1>>,
+    on_device: Option<Tensor<1>>,
     /// Losses followed by ranks, after they are fetched.
-    here: Vec<f64>,
+    fetched: Vec<f64>,
 }
 
-impl Running {
-    /// Adds the result of [`counted`] for the batch of step `step` of the epoch, counted from 1.
-    pub(crate) fn add(&mut self, step: usize, counted: Tensor<1>) {
-        self.batches.push(Counted { step, there: Some(counted), here: Vec::new() });
+impl RunningMetrics {
+    /// Adds the result of [`batch_metrics`] for the batch of step `step` of the epoch, counted from
+    /// 1.
+    pub(crate) fn add(&mut self, step: usize, metrics: Tensor<1>) {
+        self.batches.push(BatchMetrics { step, on_device: Some(metrics), fetched: Vec::new() });
     }
 
     /// Returns the number of batches since the last [`take`](Self::take).
@@ -38,15 +37,16 @@ impl Running {
 
     /// Copies all values from the device in one transfer. Synchronizes with the device.
     fn fetch(&mut self) {
-        let mut unread: Vec<&mut Counted> = self.batches.iter_mut().filter(|batch| batch.there.is_some()).collect();
-        let tensors: Vec<Tensor<1>> = unread.iter_mut().filter_map(|batch| batch.there.take()).collect();
+        let mut unread: Vec<&mut BatchMetrics> =
+            self.batches.iter_mut().filter(|batch| batch.on_device.is_some()).collect();
+        let tensors: Vec<Tensor<1>> = unread.iter_mut().filter_map(|batch| batch.on_device.take()).collect();
         if tensors.is_empty() {
             return;
         }
         let lengths: Vec<usize> = tensors.iter().map(|tensor| tensor.dims()[0]).collect();
         let mut values = Tensor::cat(tensors, 0).into_data().iter::<f64>().collect::<Vec<_>>().into_iter();
         for (batch, length) in unread.into_iter().zip(lengths) {
-            batch.here = values.by_ref().take(length).collect();
+            batch.fetched = values.by_ref().take(length).collect();
         }
     }
 
@@ -54,7 +54,7 @@ impl Running {
     fn read(&mut self) -> impl Iterator<Item = (usize, &[f64], &[f64])> {
         self.fetch();
         self.batches.iter().map(|batch| {
-            let (losses, ranks) = batch.here.split_at(batch.here.len() / 2);
+            let (losses, ranks) = batch.fetched.split_at(batch.fetched.len() / 2);
             (batch.step, losses, ranks)
         })
     }
@@ -64,6 +64,15 @@ impl Running {
     pub(crate) fn first_bad(&mut self) -> Option<(usize, f64)> {
         let bad = |losses: &[f64]| losses.iter().copied().find(|loss| !loss.is_finite());
         self.read().find_map(|(step, losses, _)| Some((step, bad(losses)?)))
+    }
+
+    /// Returns an error if a loss is not finite. `epoch` is counted from 0. Synchronizes with the
+    /// device.
+    pub(crate) fn check(&mut self, epoch: usize) -> Result<(), TrainError> {
+        match self.first_bad() {
+            Some((step, loss)) => Err(TrainError::Diverged { loss, epoch: epoch + 1, step }),
+            None => Ok(()),
+        }
     }
 
     /// Returns the mean loss of the first batch since the last [`take`](Self::take). Synchronizes
@@ -90,13 +99,13 @@ impl Running {
 
 impl PartialEpoch {
     /// Adds the batches of all processes.
-    pub(crate) fn count(&mut self, running: &mut Running, group: &Group) {
+    pub(crate) fn count(&mut self, metrics: &mut RunningMetrics, group: &Group) {
         // A single process adds batch by batch, independently of how often this is called, so that
         // a resumed run is bit-identical.
         let before = self.tally();
         let Tally { images, top1, top5, loss } = match group.size() {
-            1 => running.take(before),
-            _ => before + group.sum_tally(running.take(Tally::default())),
+            1 => metrics.take(before),
+            _ => before + group.sum_tally(metrics.take(Tally::default())),
         };
         *self = Self { images, top1, top5, loss, seconds: self.seconds };
     }
@@ -107,7 +116,7 @@ impl PartialEpoch {
 }
 
 /// Returns the losses of a batch followed by the ranks of its targets among the logits, `[2N]`.
-pub(crate) fn counted(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) -> Tensor<1> {
+pub(crate) fn batch_metrics(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) -> Tensor<1> {
     let device = logits.device().inner();
     let ranks = target_ranks(logits.clone().detach().inner(), targets.clone().to_device(&device));
     let losses = losses.clone().detach().inner();
@@ -115,75 +124,25 @@ pub(crate) fn counted(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Ten
     Tensor::cat(vec![losses, ranks], 0)
 }
 
-/// The running statistics of a network, the only state that a forward pass changes.
-pub(crate) struct Statistics(GradientsParams);
-
-impl Statistics {
-    /// Copies the statistics of a network.
-    pub(crate) fn of(network: &Network) -> Self {
-        // Used as a container of tensors by parameter id.
-        let mut statistics = Self(GradientsParams::new());
-        network.visit(&mut statistics);
-        statistics
-    }
-
-    /// Restores the statistics in a network.
-    pub(crate) fn restore(mut self, network: Network) -> Network {
-        network.map(&mut self)
-    }
-}
-
-impl ModuleVisitor for Statistics {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if !param.is_require_grad() {
-            self.0.register(param.id, param.val());
-        }
-    }
-}
-
-impl ModuleMapper for Statistics {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.0.remove::<D>(param.id) {
-            Some(before) => param.map(|_| before),
-            None => param,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use mbconv_nets::MobileNetV2Config;
 
     use super::*;
 
     #[test]
-    fn running_statistics_can_be_restored() {
-        let device = Device::default().autodiff();
-        let network = MobileNetV2Config::new(2).with_width(0.1).init(&device);
-        let means = |network: &Network| network.head.norm.running_mean.value().into_data();
-        let before = means(&network);
-        let statistics = Statistics::of(&network);
-        network.forward(Tensor::full([2, 3, 32, 32], f32::NAN, &device));
-        assert_ne!(means(&network), before);
-        let network = statistics.restore(network);
-        assert_eq!(means(&network), before);
-        assert!(network.classifier.weight.is_require_grad());
-    }
-
-    #[test]
     fn first_non_finite_loss_is_reported_with_its_step() {
         let device = Device::default();
-        let mut running = Running::default();
+        let mut metrics = RunningMetrics::default();
         let logits = Tensor::<2>::zeros([2, 3], &device);
         let targets = Tensor::<1, Int>::zeros([2], &device);
         for (step, loss) in [(7, 1.0), (8, 2.0), (9, f32::INFINITY), (10, f32::NAN)] {
-            running.add(step, counted(&logits, &targets, &Tensor::from_floats([1.0, loss], &device)));
+            metrics.add(step, batch_metrics(&logits, &targets, &Tensor::from_floats([1.0, loss], &device)));
         }
-        assert_eq!(running.first_bad(), Some((9, f64::INFINITY)));
-        running.truncate(2);
-        assert_eq!(running.first_bad(), None);
-        let tally = running.take(Tally::default());
-        assert_eq!((tally.images, tally.loss, running.len()), (4, 5.0, 0));
+        assert_eq!(metrics.first_bad(), Some((9, f64::INFINITY)));
+        metrics.truncate(2);
+        assert_eq!(metrics.first_bad(), None);
+        let tally = metrics.take(Tally::default());
+        assert_eq!((tally.images, tally.loss, metrics.len()), (4, 5.0, 0));
     }
 }

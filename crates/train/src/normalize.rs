@@ -1,4 +1,4 @@
-//! Conversion of decoded batches to network inputs.
+//! Conversion of decoded batches to normalized network inputs.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mbconv_kernels::image_ops::{channels, packed};
@@ -20,25 +20,25 @@ pub fn pixels(batch: &mut Batch, device: &Device) -> Tensor<4> {
 }
 
 /// Normalizes pixels on a device.
-pub struct Normaliser {
+pub struct Normalizer {
     /// Weights of red, green and blue for the conversion to gray.
     luma: Option<Tensor<4>>,
     mean: Tensor<4>,
     std: Tensor<4>,
 }
 
-impl Normaliser {
+impl Normalizer {
     /// Creates a normalizer with the settings in `preprocess`. One channel means gray; any other
     /// number means color. [`Preprocess::takes_pictures`] checks whether the network accepts
     /// images.
     pub fn new(preprocess: &Preprocess, device: &Device) -> Self {
-        let grey = preprocess.channels == 1;
-        let count = if grey { 1 } else { 3 };
+        let gray = preprocess.channels == 1;
+        let count = if gray { 1 } else { 3 };
         let constants = |values: [f32; 3]| {
             Tensor::<1>::from_floats(&values.map(|v| v * 255.0)[..count], device).reshape([1, 1, 1, count])
         };
         Self {
-            luma: grey.then(|| Tensor::<1>::from_floats(LUMA, device).reshape([1, 1, 1, 3])),
+            luma: gray.then(|| Tensor::<1>::from_floats(LUMA, device).reshape([1, 1, 1, 3])),
             mean: constants(preprocess.mean),
             std: constants(preprocess.std),
         }
@@ -48,21 +48,21 @@ impl Normaliser {
     /// `(byte / 255 - mean) / std`.
     pub fn apply(&self, pixels: Tensor<4>) -> Tensor<4> {
         let pixels = match &self.luma {
-            Some(luma) => grey(pixels, luma.clone()),
+            Some(luma) => gray(pixels, luma.clone()),
             None => pixels,
         };
         (pixels - self.mean.clone()) / self.std.clone()
     }
 }
 
-/// Normalizes pixels with a new [`Normaliser`].
-pub fn normalised(pixels: Tensor<4>, preprocess: &Preprocess) -> Tensor<4> {
-    Normaliser::new(preprocess, &pixels.device()).apply(pixels)
+/// Normalizes pixels with a new [`Normalizer`].
+pub fn normalize(pixels: Tensor<4>, preprocess: &Preprocess) -> Tensor<4> {
+    Normalizer::new(preprocess, &pixels.device()).apply(pixels)
 }
 
 /// Takes the images out of a batch, copies them to the device and normalizes them.
 pub fn images(batch: &mut Batch, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
-    normalised(pixels(batch, device), preprocess)
+    normalize(pixels(batch, device), preprocess)
 }
 
 /// Weights of ITU-R 601-2 in 16-bit fixed point.
@@ -70,7 +70,7 @@ const LUMA: [f32; 3] = [19595.0, 38470.0, 7471.0];
 
 /// Converts RGB to gray with the weights `luma`, as Pillow's `convert("L")`. The weighted sums are
 /// below 2²⁴, so that f32 represents them exactly.
-fn grey(rgb: Tensor<4>, luma: Tensor<4>) -> Tensor<4> {
+fn gray(rgb: Tensor<4>, luma: Tensor<4>) -> Tensor<4> {
     ((rgb * luma).sum_dim(3) + (1 << 15) as f32).div_scalar((1 << 16) as f32).floor()
 }
 
@@ -106,7 +106,7 @@ mod tests {
         let device = Device::default();
         let luma = Tensor::<1>::from_floats(LUMA, &device).reshape([1, 1, 1, 3]);
         let rgb = Tensor::<2>::from_floats(pixels.map(|pixel| pixel.map(f32::from)), &device);
-        let found = grey(rgb.reshape([1, 1, -1, 3]), luma);
+        let found = gray(rgb.reshape([1, 1, -1, 3]), luma);
         assert_eq!(found.into_data().try_to_vec::<f32>().unwrap(), [82.0, 0.0, 255.0, 2.0, 119.0, 7.0, 104.0]);
         let preprocess = Preprocess { mean: [0.5; 3], std: [0.5; 3], ..Preprocess::default() }.with_channels(1);
         let mut batch =
