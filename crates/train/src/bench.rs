@@ -14,7 +14,9 @@ use crate::engine::learner::Learner;
 use crate::engine::step::{StepInputs, apply_update, forward_backward};
 use crate::loss::cross_entropy;
 use crate::memory;
-use crate::optimizer::{Clipping, OptimizerConfig, with_stable_ids};
+use crate::optimizer::clip::Clipping;
+use crate::optimizer::config::OptimizerConfig;
+use crate::optimizer::param_ids::with_stable_ids;
 use crate::precision::MapPrecision;
 
 /// Measured operation.

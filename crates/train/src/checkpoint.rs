@@ -9,12 +9,13 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::data::Position;
+use mbconv_data::Position;
+
 use crate::engine::learner::Learner;
-use crate::files::{write_atomically, write_keeping_previous};
 use crate::history::{EpochRow, RECIPE};
-use crate::model_file::{BEST, Results};
-use crate::shell::quoted_path;
+use mbconv_files::shell::quoted_path;
+use mbconv_files::{write_atomically, write_keeping_previous};
+use mbconv_interop::model_file::{BEST, Results};
 
 /// File name of the newest checkpoint in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";

@@ -3,15 +3,18 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
 
-use crate::data::{Batch, DataError, Source};
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
-use crate::import::{ImportError, ImportOptions, load_weights};
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
+use mbconv_data::{Batch, DataError, Source};
+use mbconv_interop::import::{ImportError, ImportOptions, load_weights};
+use mbconv_interop::model_file::Model;
+
 use crate::mixup::Mixes;
-use crate::model_file::Model;
 use crate::normalize::{Normalizer, pixels, targets};
-use crate::recipe::{DistillationConfig, DistillationKind, LossName, Recipe, RecipeError};
+use crate::recipe::Recipe;
+use crate::recipe::error::RecipeError;
+use crate::recipe::loss::{DistillationConfig, DistillationKind, LossName};
 
 /// Errors of creating the criterion of a run.
 #[derive(Debug, thiserror::Error)]
@@ -176,11 +179,11 @@ impl<'a> Teacher<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{self, OpenOptions};
+    use mbconv_data::OpenOptions;
 
     #[test]
     fn high_first_loss_gives_a_warning() {
-        let data = data::open("digits", &OpenOptions::default()).unwrap();
+        let data = mbconv_data::open("digits", &OpenOptions::default()).unwrap();
         let train = data.split("train").unwrap();
         let doubt = |settings: &[&str], loss| {
             let text = "epochs = 1\nbatch_size = 8\n[model]\nname = \"mobilenet_v2_0.1\"\n[input]\nsize = 32\n\

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use mbconv_kernels::image_ops::{Operation, Sampling, channels, from_channels, perform};
 
-use crate::data::augment::{AugmentPlan, Mixture};
+use mbconv_data::augment::{AugmentPlan, Mixture};
 
 /// Applies each image's plan on the images' device, if there are plans.
 pub fn apply(plans: &[AugmentPlan], pictures: Tensor<3, Int>) -> Tensor<3, Int> {

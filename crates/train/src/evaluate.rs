@@ -7,9 +7,9 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Inference;
 
-use crate::data::{Batch, DataError, DataSet, Loader, Preprocess};
 use crate::device::is_host;
 use crate::loss::cross_entropy;
+use mbconv_data::{Batch, DataError, DataSet, Loader, Preprocess};
 pub use mbconv_report::{ClassScores, Evaluation, Predicted};
 
 use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};

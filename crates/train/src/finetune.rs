@@ -7,18 +7,23 @@ use burn::tensor::{Device, TensorData};
 use mbconv_nets::Network;
 use mbconv_nets::weights::{WeightsError, load_state_dict, new_classifier, state_dict};
 
-use crate::data::Sampling;
-use crate::data::augment::AugmentConfig;
+use mbconv_data::Sampling;
+use mbconv_data::augment::AugmentConfig;
+
 use crate::ema::EmaConfig;
-use crate::import::{ImportError, ImportOptions, Loaded, load_weights};
-use crate::model_file::ModelCard;
 use crate::optimizer::config::{OptimizerConfig, OptimizerName};
 use crate::precision::MapPrecision;
-use crate::recipe::{
-    CheckpointConfig, CropKind, DataConfig, FinetuneConfig, Freeze, InputConfig, LossConfig, MixConfig, OnNan,
-    RecipeError, RecipeFile,
-};
+use crate::recipe::checkpoint::CheckpointConfig;
+use crate::recipe::data::DataConfig;
+use crate::recipe::error::RecipeError;
+use crate::recipe::finetune::{FinetuneConfig, Freeze};
+use crate::recipe::input::{CropKind, InputConfig};
+use crate::recipe::loss::LossConfig;
+use crate::recipe::mix::MixConfig;
+use crate::recipe::{OnNan, RecipeFile};
 use crate::schedule::ScheduleConfig;
+use mbconv_interop::import::{ImportError, ImportOptions, Loaded, load_weights};
+use mbconv_interop::model_file::ModelCard;
 
 /// Prefix of the keys of the classifier's tensors.
 const CLASSIFIER: &str = "classifier.";
@@ -227,9 +232,9 @@ mod tests {
     use mbconv_nets::weights::Precision;
 
     use super::*;
-    use crate::data::Preprocess;
-    use crate::model_file::Model;
     use crate::recipe::Recipe;
+    use mbconv_data::Preprocess;
+    use mbconv_interop::model_file::Model;
 
     fn network(name: &str, classes: usize, seed: u64) -> Network {
         let device = Device::default();

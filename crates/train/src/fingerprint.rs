@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use rayon::prelude::*;
 
-use crate::data::{DataSet, Source};
+use mbconv_data::{DataSet, Source};
 
 /// Up to this number of samples, each sample has a row; with more samples, each class of a split
 /// has one.
@@ -216,7 +216,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::data::{OpenOptions, open};
+    use mbconv_data::{OpenOptions, open};
 
     fn look(folder: &Path, rows: usize) -> Fingerprint {
         let data = open(folder.to_str().unwrap(), &OpenOptions::default()).unwrap();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::shows_top5;
-use crate::model_file::{Results, Score};
+use mbconv_interop::model_file::{Results, Score};
 
 /// File name of the resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";

@@ -52,10 +52,9 @@ pub mod schedule;
 pub mod tensorboard;
 pub mod weight_average;
 
-pub use mbconv_data as data;
-pub use mbconv_files as files;
 pub use mbconv_files::{shell, text};
 pub use mbconv_interop::{burnpack, import, model_file, onnx};
+pub use {mbconv_data as data, mbconv_files as files};
 
 pub use distributed::Group;
 pub use engine::{Event, Outcome, Run, train};

@@ -3,7 +3,8 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::recipe::{LossConfig, LossName, RecipeError};
+use crate::recipe::error::RecipeError;
+use crate::recipe::loss::{LossConfig, LossName};
 
 /// Training targets of a batch.
 #[derive(Clone, Debug)]

@@ -7,18 +7,17 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::criterion::Criterion;
-use crate::data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform, keep};
 use crate::device::is_host;
 use crate::engine::error::TrainError;
 use crate::engine::learner::Learner;
 use crate::engine::step::{StepInputs, apply_update, forward_backward};
 use crate::finetune::load_body;
-use crate::freeze;
-use crate::memory;
 use crate::normalize::Normalizer;
-use crate::optimizer::fresh_network;
+use crate::optimizer::param_ids::fresh_network;
 use crate::recipe::Recipe;
 use crate::report::{Chart, Scale, Series};
+use crate::{freeze, memory};
+use mbconv_data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform, keep};
 
 /// A sweep ends when the smoothed loss exceeds its minimum by this factor, as in fastai,
 const DIVERGED: f64 = 4.0;

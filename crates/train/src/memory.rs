@@ -6,8 +6,9 @@ use std::path::Path;
 use mbconv_nets::{Architecture, Summary};
 
 use crate::precision::MapPrecision;
-use crate::recipe::{Freeze, RecipeFile};
-use crate::scale::optimizer_state;
+use crate::recipe::RecipeFile;
+use crate::recipe::finetune::Freeze;
+use crate::scale::config::optimizer_state;
 
 /// Fraction of the estimate that a training step certainly needs. Measured steps needed 0.86 to
 /// 0.94 of the estimate.

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor};
 pub use mbconv_report::{Scores, shows_top5};
 
-use crate::model_file::Results;
+use mbconv_interop::model_file::Results;
 
 /// Returns the rank of each sample's target among its logits, counted from 0: the number of other
 /// classes whose logit is at least as high.

@@ -5,9 +5,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 use rand::Rng;
 use rand_distr::{Beta, Distribution};
 
-use crate::data::Batch;
-use crate::data::seed::mix_rng;
-use crate::recipe::{MixConfig, MixMode};
+use mbconv_data::Batch;
+use mbconv_data::seed::mix_rng;
+
+use crate::recipe::mix::{MixConfig, MixMode};
 
 /// Mixing of one image.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,9 +3,9 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mbconv_kernels::image_ops::{channels, packed};
 
-use crate::data::{Batch, Preprocess};
 use crate::device::is_host;
 use crate::device_augment;
+use mbconv_data::{Batch, Preprocess};
 
 /// Takes the pixels out of a batch and copies them to the device: `[N, H, W, 3]`, with byte values.
 /// Copies bytes and applies deferred augmentation on the device.

@@ -7,13 +7,14 @@ use mbconv_nets::Network;
 use mbconv_nets::weights::{self, WeightsError};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoch, Progress};
-use crate::data::Position;
+use mbconv_data::Position;
+use mbconv_files::read_weights;
+
 use crate::engine::learner::Learner;
-use crate::files::read_weights;
 use crate::history::{EpochRow, METRICS};
-use crate::model_file::{BEST, LAST, LAST_EMA, ModelError, Results, read_card};
 use crate::recipe::RecipeFile;
 use crate::report::History;
+use mbconv_interop::model_file::{BEST, LAST, LAST_EMA, ModelError, Results, read_card};
 
 /// The saved state of a run.
 pub(crate) struct Saved {

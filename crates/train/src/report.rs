@@ -10,13 +10,13 @@ pub use mbconv_report::{
     Best, Chart, Evaluated, History, Label, ModelFacts, Report, Scale, Series, Unit, stage_diagram,
 };
 
-use crate::data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, RgbPixels, Source, Transform};
 use crate::engine::event::Event;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::history::{METRICS, RECIPE};
-use crate::model_file::{Model, ModelCard, ModelError};
 use crate::observe::Observer;
 use crate::recipe::Recipe;
+use mbconv_data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, RgbPixels, Source, Transform};
+use mbconv_interop::model_file::{Model, ModelCard, ModelError};
 
 /// File name of the report in a run's folder.
 pub const REPORT: &str = "report.html";

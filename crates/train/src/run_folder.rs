@@ -10,20 +10,23 @@ use mbconv_nets::weights::Precision;
 use mbconv_nets::{NetworkOptions, summary};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoch, Progress};
-use crate::data::{Loader, Position, Sampling, Source};
 use crate::distributed::Group;
 use crate::engine::error::TrainError;
 use crate::engine::event::{Event, Run};
 use crate::engine::learner::Learner;
-use crate::files::{remove_left_overs, write_atomically};
 use crate::fingerprint::{Differences, Fingerprint};
 pub use crate::history::{EPOCHS, EpochRow, LOG, METRICS, RECIPE};
-use crate::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, read_card};
-use crate::recipe::{Change, CheckpointConfig, ClassWeights, RecipeFile, changes};
+use crate::recipe::RecipeFile;
+use crate::recipe::checkpoint::CheckpointConfig;
+use crate::recipe::loss::ClassWeights;
+use crate::recipe::resume::{Change, changes};
 use crate::recovery::{Saved, State};
+use mbconv_data::{Loader, Position, Sampling, Source};
+use mbconv_files::text::{enumerate, visible_name};
+use mbconv_files::{remove_left_overs, write_atomically};
+use mbconv_interop::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, read_card};
+
 use crate::run_lock::RunLock;
-use crate::text::enumerate;
-use crate::text::visible_name;
 
 /// Whether `folder` contains what a run has saved, so that no other may begin there.
 pub fn holds_run(folder: &Path) -> bool {

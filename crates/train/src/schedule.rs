@@ -4,8 +4,8 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model_file::Score;
 use crate::recipe::error::{RecipeError, ensure};
+use mbconv_interop::model_file::Score;
 
 /// `[schedule]`: the learning-rate schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use burn::tensor::{Device, TensorData};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 
-use crate::import::{ImportError, ImportOptions, load_weights};
-use crate::model_file::{Model, ModelError};
+use mbconv_interop::import::{ImportError, ImportOptions, load_weights};
+use mbconv_interop::model_file::{Model, ModelError};
 
 /// Errors of averaging models.
 #[derive(Debug, thiserror::Error)]

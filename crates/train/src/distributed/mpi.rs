@@ -6,7 +6,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 use mpi::{Count, Threading};
 
-use super::{GroupError, Link};
+use super::link::{GroupError, Link};
 
 /// Maximum number of elements per message.
 const MOST: usize = 1 << 28;

@@ -5,7 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use mbconv_nets::Network;
 
-use super::Group;
+use super::group::Group;
 use crate::params::{untrained, with_untrained};
 
 /// Values per message: large enough to hide latency, small enough to save memory. PyTorch's buckets

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
-use super::{Group, Link};
+use super::group::Group;
+use super::link::Link;
 
 /// Memory through which the threads exchange bytes.
 struct Table {

@@ -13,13 +13,13 @@ use super::step::{
     forward_backward, step_seed,
 };
 use crate::criterion::Criterion;
-use crate::data::{Batch, DataError, Preprocess};
 use crate::device::{is_host, is_on_gpus};
 use crate::normalize::Normalizer;
-use crate::optimizer::{Clipping, global_norm, scale};
+use crate::optimizer::clip::{Clipping, global_norm, scale};
 use crate::params::{untrained, with_untrained};
 use crate::recipe::OnNan;
 use crate::running_metrics::{RunningMetrics, batch_metrics};
+use mbconv_data::{Batch, DataError, Preprocess};
 
 /// Runs optimizer steps operation by operation.
 pub(super) struct EagerStep<'a> {

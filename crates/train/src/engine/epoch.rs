@@ -10,13 +10,14 @@ use super::learner::Learner;
 use super::setup::Setup;
 use super::step::{Requests, StepInputs, StepOutcome, StepRequest, StepResult, TrainStep, step_seed};
 use crate::checkpoint::{PartialEpoch, Progress};
-use crate::data::Position;
+use mbconv_data::Position;
+use mbconv_interop::model_file::Results;
+
 use crate::device::is_host;
 use crate::distributed::Traffic;
 use crate::freeze;
 use crate::history::EpochRow;
 use crate::metrics::Scores;
-use crate::model_file::Results;
 use crate::run_folder::RunFolder;
 use crate::running_metrics::RunningMetrics;
 

@@ -3,15 +3,16 @@
 use burn::backend::ExecutionError;
 use mbconv_nets::weights::WeightsError;
 
+use mbconv_data::DataError;
+use mbconv_interop::model_file::ModelError;
+
 use crate::checkpoint::CheckpointError;
 use crate::criterion::CriterionError;
-use crate::data::DataError;
 use crate::distributed::GroupError;
 use crate::finetune::FinetuneError;
 use crate::memory::OutOfMemory;
-use crate::model_file::ModelError;
 use crate::precision::NoBf16;
-use crate::recipe::RecipeError;
+use crate::recipe::error::RecipeError;
 use crate::run_lock::RunLockError;
 
 /// Hint for a run that diverged.

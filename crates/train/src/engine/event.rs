@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 
-use crate::data::DataSet;
+use mbconv_data::DataSet;
+use mbconv_interop::model_file::Results;
+
 use crate::distributed::Group;
 use crate::history::EpochRow;
 use crate::metrics::Scores;
-use crate::model_file::Results;
 use crate::recipe::Recipe;
 use crate::run_lock::RunLock;
 

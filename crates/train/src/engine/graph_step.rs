@@ -19,13 +19,14 @@ use super::step::{
 };
 use crate::checkpoint;
 use crate::criterion::{Criterion, Prepared};
-use crate::data::{Batch, DataError, Preprocess};
 use crate::device::is_on_gpus;
 use crate::loss::Targets;
 use crate::normalize::Normalizer;
-use crate::optimizer::{Clipping, OptimizerName};
+use crate::optimizer::clip::Clipping;
+use crate::optimizer::config::OptimizerName;
 use crate::recipe::{OnNan, Recipe};
 use crate::running_metrics::{RunningMetrics, batch_metrics};
+use mbconv_data::{Batch, DataError, Preprocess};
 
 /// Number of steps of the same kind before one is recorded. They tune kernels, and end shared
 /// references to the learner's memory.

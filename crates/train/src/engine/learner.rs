@@ -3,7 +3,7 @@
 use mbconv_nets::Network;
 
 use crate::distributed::Group;
-use crate::optimizer::NetworkOptimizer;
+use crate::optimizer::multi_tensor::NetworkOptimizer;
 
 /// The network in training, its optimizer and its moving average.
 pub(crate) struct Learner {

@@ -13,17 +13,18 @@ use super::graph_step::GraphStep;
 use super::learner::Learner;
 use super::step::TrainStep;
 use crate::criterion::Criterion;
-use crate::data::image_formats::{is_wide_gray, wide_gray_warning};
-use crate::data::{
+use mbconv_data::image_formats::{is_wide_gray, wide_gray_warning};
+use mbconv_data::{
     Gray16, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Source, StoredImage, Transform, keep,
 };
+use mbconv_interop::model_file::ModelCard;
+
 use crate::device::is_host;
 use crate::finetune::load_body;
 use crate::memory;
-use crate::model_file::ModelCard;
-use crate::optimizer::fresh_network;
+use crate::optimizer::param_ids::fresh_network;
 use crate::precision::MapPrecision;
-use crate::recipe::FinetuneConfig;
+use crate::recipe::finetune::FinetuneConfig;
 use crate::run_folder::RunFolder;
 
 /// The parts of a run that do not change.

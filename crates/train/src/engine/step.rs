@@ -10,10 +10,11 @@ use mbconv_nets::Network;
 use super::error::TrainError;
 use super::learner::Learner;
 use crate::checkpoint::Progress;
-use crate::data::{Batch, DataError};
 use crate::ema;
-use crate::optimizer::{Clipping, NetworkOptimizer};
+use crate::optimizer::clip::Clipping;
+use crate::optimizer::multi_tensor::NetworkOptimizer;
 use crate::running_metrics::RunningMetrics;
+use mbconv_data::{Batch, DataError};
 
 /// Positions in the scalars of a step: those of the moving average follow the seed, and those of
 /// the optimizer come last.

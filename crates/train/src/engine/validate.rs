@@ -7,11 +7,11 @@ use super::error::TrainError;
 use super::event::{Event, Run};
 use super::learner::Learner;
 use super::setup::Setup;
-use crate::data::{DataError, Loader, MOST_UNREADABLE};
 use crate::distributed::Group;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::metrics::{self, Tally};
-use crate::model_file::Results;
+use mbconv_data::{DataError, Loader, MOST_UNREADABLE};
+use mbconv_interop::model_file::Results;
 
 /// Validation of the network and of its moving average. Both are absent without a validation split.
 pub(super) struct Validation {

@@ -5,11 +5,11 @@
 //! Burn's [`ModuleOptimizer`] runs parameter by parameter.
 
 mod burn_optimizers;
-mod clip;
+pub(crate) mod clip;
 pub(crate) mod config;
-mod groups;
-mod multi_tensor;
-mod param_ids;
+pub(crate) mod groups;
+pub(crate) mod multi_tensor;
+pub(crate) mod param_ids;
 mod record;
 mod rule;
 

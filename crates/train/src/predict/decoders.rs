@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::result::Unread;
-use crate::data::{DataError, DecodeError, Preprocess, RgbPixels, decode, read_image};
+use mbconv_data::{DataError, DecodeError, Preprocess, RgbPixels, decode, read_image};
 
 /// A file with its preprocessed pixels.
 pub struct Decoded {

@@ -6,7 +6,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 
 use super::result::Unread;
-use crate::data::{DataError, Walk, is_wild};
+use mbconv_data::{DataError, Walk, is_wild};
 
 /// The argument for a list of paths on standard input.
 const STDIN: &str = "-";

@@ -19,9 +19,10 @@ pub use inputs::Inputs;
 pub use result::{Candidate, Prediction, Unread};
 pub use table::{Table, TableError, TableFormat};
 
-use crate::data::{Batch, DataError};
+use mbconv_data::{Batch, DataError};
+use mbconv_interop::model_file::ModelCard;
+
 use crate::device::is_host;
-use crate::model_file::ModelCard;
 use crate::normalize::images;
 use decoders::{Decoded, Decoders};
 

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use mbconv_files::text::cell;
+
 use super::result::Prediction;
-use crate::text::cell;
 
 /// Format of a [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

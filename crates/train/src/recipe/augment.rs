@@ -1,7 +1,7 @@
 //! `[augment]`: see [`AugmentConfig`].
 
 use super::error::{RecipeError, ensure};
-use crate::data::augment::AugmentConfig;
+use mbconv_data::augment::AugmentConfig;
 
 pub(super) fn check(augment: &AugmentConfig) -> Result<(), RecipeError> {
     match augment.fault() {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{RecipeError, ensure, ensure_count};
-use crate::data::{Cache, Decoding, Gray16, LabelSource, MAX_PIXELS, OpenOptions, TableOptions};
+use mbconv_data::{Cache, Decoding, Gray16, LabelSource, MAX_PIXELS, OpenOptions, TableOptions};
 
 /// `[data]`: the data set and how to read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{RecipeError, ensure, ensure_count};
-use crate::data::{
+use mbconv_data::{
     Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
 };
-use crate::model_file::MAX_RECIPE_SIDE;
+use mbconv_interop::model_file::MAX_RECIPE_SIDE;
 
 /// `[input]`: sizes in pixels of the square network input, cropping and normalization.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Recipe keys that may change when a run is resumed.
 
-use super::RecipeFile;
+use super::file::RecipeFile;
 
 /// Keys that a resumed run may change, including all keys below them. They affect the length and
 /// speed of a run, but not the meaning of its weights, optimizer state and position in the data. A

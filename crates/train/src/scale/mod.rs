@@ -9,10 +9,9 @@
 //! 4. [`search`]: training of candidates with a proxy recipe, and their ranking.
 
 pub mod budget;
-mod config;
+pub(crate) mod config;
 mod formula;
 pub mod search;
 
-pub(crate) use config::optimizer_state;
 pub use config::{default_recipe, recipe_file, recipe_text, suggested_batch, training_bytes};
 pub use formula::{Base, Coefficients, Dimension, Factors, SIDE_STEP, ScaleError, Scaled, grid};

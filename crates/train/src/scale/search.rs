@@ -12,13 +12,14 @@ use serde::Serialize;
 use super::config::with_network;
 use super::formula::{Coefficients, Scaled};
 use crate::checkpoint::CheckpointError;
-use crate::data::{DataError, DataSet, Dataset, Sample, Source};
 use crate::distributed::Group;
 use crate::engine::error::TrainError;
 use crate::engine::event::{Event, Outcome, Run};
+use mbconv_data::{DataError, DataSet, Dataset, Sample, Source};
+use mbconv_files::write_atomically;
+use mbconv_interop::model_file::Results;
+
 use crate::engine::train;
-use crate::files::write_atomically;
-use crate::model_file::Results;
 use crate::recipe::{Recipe, RecipeFile};
 use crate::report::{Chart, Label, Scale, Series, Unit};
 use crate::run_folder::holds_run;
@@ -392,8 +393,8 @@ mod tests {
     use mbconv_nets::NetworkOptions;
 
     use super::*;
-    use crate::data::{OpenOptions, open};
     use crate::scale::{Base, grid};
+    use mbconv_data::{OpenOptions, open};
 
     const PROXY: &str = r#"
         epochs = 1
