@@ -15,9 +15,9 @@ use crate::engine::step::{StepInputs, apply_update, forward_backward};
 use crate::loss::cross_entropy;
 use crate::memory;
 use crate::optimizer::clip::Clipping;
-use crate::optimizer::config::OptimizerConfig;
 use crate::optimizer::param_ids::with_stable_ids;
 use crate::precision::MapPrecision;
+use crate::recipe::optimizer::OptimizerConfig;
 
 /// Measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

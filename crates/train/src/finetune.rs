@@ -10,18 +10,18 @@ use mbconv_nets::weights::{WeightsError, load_state_dict, new_classifier, state_
 use mbconv_data::Sampling;
 use mbconv_data::augment::AugmentConfig;
 
-use crate::ema::EmaConfig;
-use crate::optimizer::config::{OptimizerConfig, OptimizerName};
 use crate::precision::MapPrecision;
 use crate::recipe::checkpoint::CheckpointConfig;
 use crate::recipe::data::DataConfig;
+use crate::recipe::ema::EmaConfig;
 use crate::recipe::error::RecipeError;
 use crate::recipe::finetune::{FinetuneConfig, Freeze};
 use crate::recipe::input::{CropKind, InputConfig};
 use crate::recipe::loss::LossConfig;
 use crate::recipe::mix::MixConfig;
+use crate::recipe::optimizer::{OptimizerConfig, OptimizerName};
+use crate::recipe::schedule::ScheduleConfig;
 use crate::recipe::{OnNan, RecipeFile};
-use crate::schedule::ScheduleConfig;
 use mbconv_interop::import::{ImportError, ImportOptions, Loaded, load_weights};
 use mbconv_interop::model_file::ModelCard;
 

@@ -25,7 +25,8 @@ use mbconv_train::evaluate::{Labelled, evaluate};
 use mbconv_train::loss::cross_entropy;
 use mbconv_train::model_file::{LAST, LAST_EMA};
 use mbconv_train::normalize::{images, targets};
-use mbconv_train::optimizer::{Clipping, OptimizerConfig, OptimizerName, fresh_network, with_stable_ids};
+use mbconv_train::optimizer::{Clipping, fresh_network, with_stable_ids};
+use mbconv_train::recipe::{OptimizerConfig, OptimizerName};
 use mbconv_train::{Event, Group, Model, Outcome, Recipe, Run, ema, train};
 
 /// Returns the device under test.

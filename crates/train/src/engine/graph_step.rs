@@ -23,7 +23,7 @@ use crate::device::is_on_gpus;
 use crate::loss::Targets;
 use crate::normalize::Normalizer;
 use crate::optimizer::clip::Clipping;
-use crate::optimizer::config::OptimizerName;
+use crate::recipe::optimizer::OptimizerName;
 use crate::recipe::{OnNan, Recipe};
 use crate::running_metrics::{RunningMetrics, batch_metrics};
 use mbconv_data::{Batch, DataError, Preprocess};

@@ -4,8 +4,8 @@ use burn::module::ParamId;
 use mbconv_nets::Architecture;
 use mbconv_nets::layout::{Role, TensorInfo, tensors};
 
-use super::config::OptimizerConfig;
 use super::param_ids::stable_id;
+use crate::recipe::optimizer::OptimizerConfig;
 
 /// Parameters that share the settings of an optimizer.
 pub(super) struct Group {

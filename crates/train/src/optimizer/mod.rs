@@ -6,7 +6,6 @@
 
 mod burn_optimizers;
 pub(crate) mod clip;
-pub(crate) mod config;
 pub(crate) mod groups;
 pub(crate) mod multi_tensor;
 pub(crate) mod param_ids;
@@ -23,11 +22,11 @@ use mbconv_nets::Architecture;
 
 use self::burn_optimizers::{MuonOnConvolutions, Scaled};
 pub use self::clip::{Clipping, global_norm, scale};
-pub use self::config::{OptimizerConfig, OptimizerName};
 use self::groups::{Group, Kind, groups};
 pub use self::multi_tensor::NetworkOptimizer;
 pub use self::param_ids::{fresh_network, with_stable_ids};
 pub use self::rule::{Rule, RuleKind};
+use crate::recipe::optimizer::{OptimizerConfig, OptimizerName};
 
 impl OptimizerConfig {
     /// Returns the gradient-clipping settings.

@@ -1,8 +1,8 @@
-//! Settings of the optimizers.
+//! `[optimizer]`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::error::{RecipeError, ensure};
+use super::error::{RecipeError, ensure};
 
 /// `[optimizer]`: the optimizer and gradient clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
