@@ -1,4 +1,6 @@
 //! Signals that the program was started to ignore.
+// The standard library has no interface for signal handlers.
+#![allow(unsafe_code)]
 
 /// Calls `install`, which sets handlers for SIGINT, SIGTERM and SIGHUP, and then ignores those of
 /// them again that were ignored before: `nohup` ignores SIGHUP, and a shell SIGINT for a command in

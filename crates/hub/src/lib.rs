@@ -17,7 +17,6 @@
 //! let file = hub.resolve("torchvision/mobilenet_v2", &mut |_| ControlFlow::Continue(()))?.path;
 //! # Ok::<(), mbconv_hub::HubError>(())
 //! ```
-#![deny(missing_docs)]
 
 pub mod cache;
 pub mod error;

@@ -1,6 +1,5 @@
 //! Models in and out: model files, import of other projects' weights, and export to ONNX and
 //! Burn's own format.
-#![deny(missing_docs)]
 
 pub mod burnpack;
 pub mod import;

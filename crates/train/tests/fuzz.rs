@@ -1,5 +1,7 @@
 //! Runs the readers of the fuzz targets on seeds and on a fixed number of seeded mutations. See
 //! `fuzz/README.md`.
+// A global allocator is an unsafe trait.
+#![allow(unsafe_code)]
 
 #[path = "../../../fuzz/src/readers.rs"]
 mod readers;
