@@ -188,6 +188,7 @@ macro_rules! vector {
         // SAFETY: the callers of the unsafe functions promise the instructions and the memory. The
         // other functions take a vector, which only those functions create. An array of values has
         // the size of a vector, and any bits are a valid value.
+        #[allow(clippy::undocumented_unsafe_blocks)]
         impl super::Vector for $name {
             const WIDTH: usize = $width;
 
