@@ -448,8 +448,8 @@ pub fn run<L: Loop>(body: L) -> L::Output {
     let _flushed = FlushDenormals::new();
     #[cfg(target_arch = "x86_64")]
     match instructions() {
-        // SAFETY: `machine` proves that the CPU has the features.
         Instructions::Avx512(machine) | Instructions::Avx512Bf16(machine, _) => {
+            // SAFETY: `machine` proves that the CPU has the features.
             return unsafe { run_avx512(body, machine) };
         }
         // SAFETY: as above.
