@@ -1,4 +1,5 @@
-//! Every mistake gets an error that names what is wrong, and destroys nothing.
+//! User errors give messages that name the file, key or value at fault, and change no existing
+//! file.
 
 mod common;
 
@@ -7,7 +8,7 @@ use std::fs;
 use common::{error, image_folder, path, run, tiny_recipe, trained};
 
 #[test]
-fn data_that_is_not_there_or_not_data() {
+fn missing_and_malformed_data_sets_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");
@@ -41,7 +42,7 @@ fn data_that_is_not_there_or_not_data() {
 }
 
 #[test]
-fn recipes() {
+fn invalid_recipes_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = folder.path().join("recipe.toml");
     let text = common::TINY.replace("learning_rate", "learning_rat");
@@ -63,7 +64,7 @@ fn recipes() {
 }
 
 #[test]
-fn models() {
+fn invalid_model_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.safetensors");
     let whole = fs::read(trained().join("best.safetensors")).unwrap();
@@ -89,7 +90,7 @@ fn models() {
 }
 
 #[test]
-fn images_to_predict() {
+fn missing_and_invalid_images_are_errors_in_predict() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("text.png");
     fs::write(&image, "this is text").unwrap();
@@ -100,10 +101,10 @@ fn images_to_predict() {
 }
 
 #[test]
-fn places_that_cannot_be_written() {
+fn unwritable_outputs_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
-    // A file where a folder should be: fails for any user, the administrator too.
+    // A file in place of a folder: fails for any user, including root.
     let file = folder.path().join("file");
     fs::write(&file, "precious").unwrap();
     let message = error(&["train", path(&recipe), "--out", path(&file.join("run"))]);
@@ -114,14 +115,14 @@ fn places_that_cannot_be_written() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     #[cfg(unix)]
     assert!(error(&["export", path(trained()), "/dev/null", "--format", "safetensors"]).contains("not a regular file"));
-    // What can be written replaces what was there, whole.
+    // A writable file is replaced completely.
     run(0, &["export", path(trained()), path(&file), "--format", "safetensors"]);
     run(0, &["info", path(&file)]);
 }
 
 #[cfg(not(feature = "mpi"))]
 #[test]
-fn a_program_without_mpi_says_so_when_it_is_started_several_times() {
+fn program_without_mpi_rejects_several_processes() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = common::tiny_recipe(folder.path());
     let output =
@@ -132,7 +133,7 @@ fn a_program_without_mpi_says_so_when_it_is_started_several_times() {
 }
 
 #[test]
-fn training_that_needs_more_memory_than_there_is_is_refused() {
+fn training_beyond_the_available_memory_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");
@@ -145,7 +146,7 @@ fn training_that_needs_more_memory_than_there_is_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn control_characters_in_names_are_escaped_wherever_they_are_printed() {
+fn control_characters_in_names_are_escaped_in_all_output() {
     let folder = tempfile::tempdir().unwrap();
     let class = "cat\u{1b}[31m\nerror: fake\u{202e}";
     let data = folder.path().join("data");

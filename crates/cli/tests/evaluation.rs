@@ -1,4 +1,4 @@
-//! The split that `eval` measures, and training with images that cannot be read.
+//! Tests of the split that `eval` uses, and of training with unreadable images.
 
 mod common;
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 const CLASSES: [&str; 3] = ["blue", "red", "teal"];
 
-/// A run on a flat folder of 3 × 10 images, in `data`.
+/// Returns the folder of a run trained on a flat folder of 3 × 10 images, in `data`.
 fn flat_run() -> &'static Path {
     static RUN: OnceLock<TempDir> = OnceLock::new();
     RUN.get_or_init(|| {
@@ -24,7 +24,7 @@ fn flat_run() -> &'static Path {
     .path()
 }
 
-/// Trains on `data` in `folder`.
+/// Trains on `data`, with the run in `folder`.
 fn train(folder: &Path, data: &Path, status: i32) -> (String, String) {
     let recipe = tiny_recipe(folder);
     let out = folder.join("run");
@@ -33,7 +33,7 @@ fn train(folder: &Path, data: &Path, status: i32) -> (String, String) {
 }
 
 #[test]
-fn data_without_splits_is_measured_whole() {
+fn data_without_splits_is_evaluated_as_a_whole() {
     let model = flat_run().join("run");
     let data = flat_run().join("data");
     let eval = |split: &[&str]| json(&[&["eval", path(&model), "--data", path(&data), "--json"], split].concat());
@@ -41,7 +41,7 @@ fn data_without_splits_is_measured_whole() {
     assert_eq!((&whole["images"], &whole["split"]), (&30.into(), &"all".into()));
     assert!(whole["seconds"].as_f64().unwrap() > 0.0 && whole["images_per_second"].as_f64().unwrap() > 0.0);
     assert_eq!(eval(&["--split", "all"])["images"], 30);
-    // The part that the run held out, with its results.
+    // The images held out by the run, with the stored results.
     let held_out = eval(&["--split", "val"]);
     assert_eq!((&held_out["images"], &held_out["split"]), (&6.into(), &"val".into()));
     let info = json(&["info", path(&model), "--json"]);
@@ -65,7 +65,7 @@ fn data_without_splits_is_measured_whole() {
 }
 
 #[test]
-fn a_split_that_the_data_lacks_is_an_error_that_lists_those_it_has() {
+fn missing_split_is_an_error_that_lists_the_existing_splits() {
     let model = flat_run().join("run");
     let data = tempfile::tempdir().unwrap();
     image_folder(&data.path().join("train"), &CLASSES, 2);
@@ -86,7 +86,7 @@ fn a_split_that_the_data_lacks_is_an_error_that_lists_those_it_has() {
 }
 
 #[test]
-fn skipped_images_are_counted_and_named() {
+fn skipped_images_are_counted_and_listed() {
     let model = flat_run().join("run");
     let data = tempfile::tempdir().unwrap();
     image_folder(data.path(), &CLASSES, 2);
@@ -96,7 +96,7 @@ fn skipped_images_are_counted_and_named() {
     assert!(notes.contains("bad.png") && notes.contains("warning: 1 of 7 images cannot be read"), "{notes}");
 }
 
-/// A folder with splits of which `unreadable` of 30 validation images are no images.
+/// Writes a folder with splits in which `unreadable` of 30 validation images are not images.
 fn partly_unreadable(folder: &Path, unreadable: usize) -> PathBuf {
     let data = folder.join("data");
     for split in ["train", "val"] {
@@ -110,14 +110,14 @@ fn partly_unreadable(folder: &Path, unreadable: usize) -> PathBuf {
 }
 
 #[test]
-fn a_validation_set_that_cannot_be_read_chooses_no_model() {
+fn unreadable_validation_set_selects_no_model() {
     let folder = tempfile::tempdir().unwrap();
     let data = partly_unreadable(folder.path(), 15);
     let (_, log) = train(folder.path(), &data, 1);
     assert!(log.contains("15 of 30 validation images cannot be read, more than 10 %"), "{log}");
     assert!(log.contains("data verify") && log.contains("skipped "), "{log}");
     assert!(!folder.path().join("run/best.safetensors").exists());
-    // The epoch is not lost: what remains is its validation.
+    // The epoch is not lost: resuming only repeats its validation.
     std::fs::remove_dir_all(data.join("val")).unwrap();
     image_folder(&data.join("val"), &CLASSES, 10);
     let recipe = tiny_recipe(folder.path());
@@ -128,7 +128,7 @@ fn a_validation_set_that_cannot_be_read_chooses_no_model() {
 }
 
 #[test]
-fn few_unreadable_validation_images_are_a_warning() {
+fn few_unreadable_validation_images_give_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let data = partly_unreadable(folder.path(), 3);
     let (_, log) = train(folder.path(), &data, 0);
@@ -138,32 +138,32 @@ fn few_unreadable_validation_images_are_a_warning() {
 }
 
 #[test]
-fn one_class_is_an_error_in_training_and_a_note_elsewhere() {
+fn single_class_is_an_error_in_training_and_a_note_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     image_folder(&data, &["cat"], 8);
     let (_, message) = train(folder.path(), &data, 1);
-    assert!(message.contains("one class, \"cat\"") && message.contains("hint: "), "{message}");
+    assert!(message.contains("the same class, \"cat\"") && message.contains("hint: "), "{message}");
     assert!(!folder.path().join("run").exists());
     let recipe = tiny_recipe(folder.path());
     let svg = folder.path().join("curve.svg");
     let message = error(&["find-lr", path(&recipe), "--data", path(&data), "--out", path(&svg), "--device", "cpu"]);
-    assert!(message.contains("one class"), "{message}");
+    assert!(message.contains("the same class"), "{message}");
     let weights = flat_run().join("run");
     let out = folder.path().join("tuned");
     let message = error(&["finetune", "--weights", path(&weights), "--data", path(&data), "--out", path(&out)]);
-    assert!(message.contains("one class"), "{message}");
+    assert!(message.contains("the same class"), "{message}");
     let (text, _) = run(0, &["data", "inspect", path(&data)]);
     assert!(text.contains("single class"), "{text}");
 
-    // It can be measured.
+    // It can be evaluated.
     let measured = folder.path().join("measured");
     image_folder(&measured, &["red"], 4);
     assert_eq!(json(&["eval", path(&weights), "--data", path(&measured), "--json"])["images"], 4);
 }
 
 #[test]
-fn folders_around_the_data_set_are_looked_through() {
+fn wrapping_folders_of_a_data_set_are_searched() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("download/PetImages");
     for split in ["Training", "Testing"] {

@@ -121,11 +121,11 @@ fn a_fetch_is_resumed_checked_and_unpacked_whole() {
 }
 
 #[test]
-fn training_on_a_missing_public_set_says_what_fetches_it() {
+fn missing_public_data_set_hints_at_its_download_command() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = common::tiny_recipe(folder.path());
     let message = error(&["train", path(&recipe), "--data", "data/cifar-100-binary"]);
-    assert!(message.contains("hint: `scripts/fetch_data.sh cifar100` fetches it"), "{message}");
+    assert!(message.contains("hint: download it with `scripts/fetch_data.sh cifar100`"), "{message}");
     let message = error(&["train", path(&recipe), "--data", "/no/imagenette2-160"]);
     assert!(message.contains("scripts/fetch_data.sh imagenette-160 --to /no"), "{message}");
 }

@@ -31,7 +31,7 @@ fn grey_networks_see_grey() {
     let (_, stderr) = run(0, &["import", path(&file), path(&model), "--input-channels", "1"]);
     assert!(stderr.contains("the stem's weights are summed, for 1 input channel instead of 3"), "{stderr}");
     let info = run(0, &["info", path(&model)]).0;
-    assert!(info.contains("preprocessing grey, resize 256 (bicubic)"), "{info}");
+    assert!(info.contains("preprocessing gray, resize 256 (bicubic)"), "{info}");
 
     // Colour that weighs as much as a grey is that grey.
     let pictures = folder.path().join("pictures");
@@ -78,7 +78,7 @@ fn grey_networks_see_grey() {
     }
     assert_eq!(json(&["eval", path(&out), "--data", path(&data), "--json"])["images"], 16);
     let info = run(0, &["info", path(&out)]).0;
-    assert!(info.contains("preprocessing grey, resize 32"), "{info}");
+    assert!(info.contains("preprocessing gray, resize 32"), "{info}");
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn hostile_files_are_errors() {
                 let bytes = fixture("zip.pth");
                 bytes[..bytes.len() * 2 / 3].to_vec()
             },
-            "cut short",
+            "truncated",
         ),
         (
             "cut_legacy.pth",

@@ -26,12 +26,15 @@ fn every_command_takes_options_after_the_path() {
     let file = table(root.path());
     let refused = error(&["data", "inspect", &file]);
     assert!(
-        refused.contains("known to hold labels: id, animal, age, fold") && refused.contains("label=COLUMN"),
+        refused.contains("recognized as labels; columns: id, animal, age, fold") && refused.contains("label=COLUMN"),
         "{refused}"
     );
     let refused = error(&["data", "inspect", &format!("{file}?label=animal")]);
-    assert!(refused.contains("may be those in") && refused.contains("images=FOLDER"), "{refused}");
-    assert!(error(&["data", "inspect", &format!("{file}?animal=label")]).contains("\"animal=label\" is no option"));
+    assert!(refused.contains("image folder may be") && refused.contains("images=FOLDER"), "{refused}");
+    assert!(
+        error(&["data", "inspect", &format!("{file}?animal=label")])
+            .contains("\"animal=label\" is not a data-set option")
+    );
 
     let data = format!("{file}?label=animal&images=left");
     let found = json(&["data", "inspect", &data, "--json"]);
@@ -56,7 +59,7 @@ fn recipes_name_columns_and_eval_uses_them() {
         train.extend(["--set", set]);
     }
     let (_, log) = run(0, &train);
-    assert!(log.contains("fold 2 of its column \"fold\" is for validation"), "{log}");
+    assert!(log.contains("fold 2 of column \"fold\" is used for validation"), "{log}");
     let of_run = json(&["eval", path(&out), "--data", &file, "--json"]);
     assert_eq!((&of_run["images"], &of_run["split"]), (&4.into(), &"val".into()));
     let other = json(&["eval", path(&out), "--data", &format!("{file}?images=right&fold=0"), "--json"]);
@@ -74,7 +77,7 @@ fn lists_of_class_names_are_decoded_or_refused() {
     fs::write(&names, b"\xea\xee\xf2\n\xef\xb8\xf1\n").unwrap();
     let import = ["import", path(&file), path(&out), "--classes", path(&names)];
     let refused = error(&import);
-    assert!(refused.contains("line 1 seems to be in WINDOWS-1251") && refused.contains("iconv"), "{refused}");
+    assert!(refused.contains("line 1 looks like WINDOWS-1251") && refused.contains("iconv"), "{refused}");
     let utf16: Vec<u8> = "\u{feff}кот\r\nпёс\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     fs::write(&names, utf16).unwrap();
     run(0, &import);

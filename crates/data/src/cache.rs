@@ -1,5 +1,5 @@
-//! Cache of folder and archive listings, stored beside the data, so that large data sets are listed
-//! once.
+//! Cache of folder and archive listings, stored next to the data, so that large data sets are
+//! listed only once.
 //!
 //! The files are in a folder `.mbconv`, which may be deleted at any time. Each starts with a stamp
 //! of its source. A file that is damaged or has another stamp is replaced. Without write

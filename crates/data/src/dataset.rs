@@ -36,7 +36,7 @@ pub struct DataSet {
 
 impl DataSet {
     /// Returns a split by name, in any usual spelling; `all` returns the images of all splits.
-    /// `test` returns the validation split only if the data name it test.
+    /// `test` returns the validation split only if it is named `test` in the data.
     ///
     /// # Errors
     /// [`DataError::NoSplit`].

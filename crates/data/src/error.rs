@@ -15,25 +15,25 @@ pub const MOST_UNREADABLE: f64 = 0.1;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The path does not exist.
-    #[error("there is no data set at {}", path.display())]
+    #[error("no data set found at {}", path.display())]
     NotFound {
         /// The path as given.
         path: PathBuf,
     },
     /// The file is not of a supported form.
-    #[error("{} is a file of no known form", path.display())]
+    #[error("{} is not a supported data-set file", path.display())]
     NotAFolder {
         /// The path as given.
         path: PathBuf,
     },
     /// A compressed archive, which has no random access to images.
-    #[error("{} is a compressed file, in which no image can be read without all those before it", path.display())]
+    #[error("{} is a compressed file, which does not allow random access to images", path.display())]
     Compressed {
         /// The file.
         path: PathBuf,
     },
     /// A pattern of paths cannot be expanded.
-    #[error("the pattern {pattern}: {why}")]
+    #[error("invalid pattern {pattern}: {why}")]
     Pattern {
         /// The pattern as given.
         pattern: String,
@@ -41,13 +41,13 @@ pub enum DataError {
         why: String,
     },
     /// An unknown option after a data set's path.
-    #[error("{option:?} is no option of a data set")]
+    #[error("{option:?} is not a data-set option")]
     Option {
         /// Key and value.
         option: String,
     },
     /// A text file in an unsupported encoding.
-    #[error("{} is not valid UTF-8: line {line} seems to be in {likely}", path.display())]
+    #[error("{} is not valid UTF-8: line {line} looks like {likely}", path.display())]
     Encoding {
         /// The file.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum DataError {
         why: String,
     },
     /// A folder has class folders and a table with different labels.
-    #[error("in {}, the labels may be the names of the folders or those in {}, which differ", path.display(), table.display())]
+    #[error("in {}, the folder names and the table {} give different labels", path.display(), table.display())]
     TableOrFolders {
         /// The folder.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum DataError {
         what: String,
     },
     /// Shards contain images but no labels.
-    #[error("the shards in {} hold {images} image(s), but no labels for them{}", path.display(), if found.is_empty() { String::new() } else { format!(": beside the images are only .{}", found.join(", .")) })]
+    #[error("the shards in {} contain {images} image(s) but no labels{}", path.display(), if found.is_empty() { String::new() } else { format!("; other files: .{}", found.join(", .")) })]
     NoLabelsIn {
         /// The folder of the shards.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum DataError {
         why: String,
     },
     /// There is no label file for ImageNet's validation images, which are in a single folder.
-    #[error("nothing tells the classes of the validation images in {}", path.display())]
+    #[error("no labels found for the validation images in {}", path.display())]
     NoTruth {
         /// The folder of the images.
         path: PathBuf,
@@ -138,7 +138,7 @@ pub enum DataError {
     #[error(transparent)]
     Channels(#[from] UnsupportedChannels),
     /// The folder has no supported layout.
-    #[error("{} holds no data set of a known form: {found}", path.display())]
+    #[error("{} does not contain a supported data set: {found}", path.display())]
     UnknownForm {
         /// The folder.
         path: PathBuf,
@@ -146,7 +146,7 @@ pub enum DataError {
         found: String,
     },
     /// Images are directly in the folder, so their classes are unknown.
-    #[error("{} holds {images} image(s) directly but no class folders", path.display())]
+    #[error("{} contains {images} image(s) but no class folders", path.display())]
     NoClassFolders {
         /// The folder.
         path: PathBuf,
@@ -154,7 +154,7 @@ pub enum DataError {
         images: usize,
     },
     /// The folder of a split has images but no class folders.
-    #[error("{} is named as a split but holds no class folders", path.display())]
+    #[error("{} is named like a split but contains no class folders", path.display())]
     NoClasses {
         /// The folder.
         path: PathBuf,
@@ -170,7 +170,7 @@ pub enum DataError {
         folders: Vec<String>,
     },
     /// Several sibling folders have the same class folders.
-    #[error("{} holds {}, which are no splits by their names but hold the same class folders: {}", path.display(), listed(folders), listed(classes))]
+    #[error("{} contains {}, which are not named like splits but contain the same class folders: {}", path.display(), listed(folders), listed(classes))]
     SeveralSets {
         /// Their parent folder.
         path: PathBuf,
@@ -180,7 +180,7 @@ pub enum DataError {
         classes: Vec<String>,
     },
     /// One of several sibling folders is a data set with splits.
-    #[error("{} holds a data set with splits ({}) in {folder}, and other folders beside it", path.display(), listed(splits))]
+    #[error("{} contains a data set with splits ({}) in {folder}, and other folders", path.display(), listed(splits))]
     Nested {
         /// Its parent folder.
         path: PathBuf,
@@ -190,7 +190,7 @@ pub enum DataError {
         splits: Vec<String>,
     },
     /// All training images have the same class.
-    #[error("all {images} training image(s) are of one class, {class:?}: there is nothing to learn")]
+    #[error("all {images} training image(s) have the same class, {class:?}")]
     SingleClass {
         /// The class.
         class: String,
@@ -212,21 +212,21 @@ pub enum DataError {
         first: String,
     },
     /// A class folder without images.
-    #[error("class folder {} holds no images{}", path.display(), if *passed_over > 0 { format!(" ({passed_over} other files)") } else { String::new() })]
+    #[error("class folder {} contains no images{}", path.display(), if *other_files > 0 { format!(" ({other_files} other files)") } else { String::new() })]
     EmptyClass {
         /// The class folder.
         path: PathBuf,
         /// Number of other files in it.
-        passed_over: usize,
+        other_files: usize,
     },
     /// A folder without images.
-    #[error("{} holds no images", path.display())]
+    #[error("{} contains no images", path.display())]
     NoImagesIn {
         /// The folder.
         path: PathBuf,
     },
     /// The validation split has a class that the training split lacks.
-    #[error("validation folder {} is of class {class:?}, which the training split does not have", path.display())]
+    #[error("validation folder {} has class {class:?}, which is missing from the training split", path.display())]
     UnknownClass {
         /// The class folder in the validation split.
         path: PathBuf,
@@ -260,7 +260,7 @@ pub enum DataError {
         records: usize,
     },
     /// A record's label is out of range.
-    #[error("record {record} of {} has label {label}, but labels go from 0 to {}", path.display(), classes.saturating_sub(1))]
+    #[error("record {record} of {} has label {label}, but labels must be from 0 to {}", path.display(), classes.saturating_sub(1))]
     LabelRange {
         /// The file.
         path: PathBuf,
@@ -272,7 +272,7 @@ pub enum DataError {
         classes: usize,
     },
     /// A file of class names has the wrong number of names.
-    #[error("{} names {found} classes, but the data set has {expected}", path.display())]
+    #[error("{} lists {found} class names, but the data set has {expected} classes", path.display())]
     ClassNames {
         /// The file.
         path: PathBuf,
@@ -301,7 +301,7 @@ pub enum DataError {
         available: Vec<String>,
     },
     /// No image of a split could be read, or the split is empty.
-    #[error("none of the {samples} image(s) of the split could be read{}", first.as_ref().map(|why| format!("; the first: {why}")).unwrap_or_default())]
+    #[error("none of the {samples} image(s) of the split could be read{}", first.as_ref().map(|why| format!("; first error: {why}")).unwrap_or_default())]
     NoImages {
         /// Number of images tried.
         samples: usize,
@@ -313,6 +313,7 @@ pub enum DataError {
     Thread(io::Error),
 }
 
+/// Joins names for a message.
 fn listed(names: &[String]) -> String {
     mbconv_files::text::enumerate(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
@@ -342,29 +343,29 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             DataError::NotFound { path } if fetched_by(path).is_some() => {
-                format!("`{}` fetches it", fetched_by(path).unwrap_or_default())
+                format!("download it with `{}`", fetched_by(path).unwrap_or_default())
             }
-            DataError::NotFound { .. } => "check the spelling and the working directory; `digits` names the embedded data set".into(),
+            DataError::NotFound { .. } => "check the path and the working directory; `digits` is the embedded data set".into(),
             DataError::NotAFolder { .. } => {
-                "give a folder, a .csv, .tsv or .txt list, .tar or .parquet shards, or a .zip or .tar archive".into()
+                "use a folder, a .csv, .tsv, .jsonl or .txt table, .tar or .parquet shards, or a .zip or .tar archive".into()
             }
             DataError::Compressed { path } => {
                 let name = path.to_string_lossy();
                 if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
                     let name = quoted_path(path);
-                    format!("unpack it and give the folder it holds, or `gunzip {name}` and give the .tar")
+                    format!("unpack it and use the folder, or run `gunzip {name}` and use the .tar file")
                 } else {
-                    "unpack it and give the folder it holds".into()
+                    "unpack it and use the folder".into()
                 }
             }
             DataError::Pattern { .. } => {
-                "such as 'shards/train-{000..146}.tar', 'shards/*.tar', or 'train.tar::val.tar'; in quotes, so that the shell leaves it".into()
+                "examples: 'shards/train-{000..146}.tar', 'shards/*.tar', 'train.tar::val.tar'; use quotes, so that the shell does not expand the pattern".into()
             }
             DataError::Label { .. } => {
-                "labels are class names, or numbers from 0; names of numbered classes can stand in classes.txt beside the data, one a line; numbers that are names, such as ids of species, are taken if the column is given: `--data 'TABLE?label=COLUMN'`".into()
+                "labels are class names, or numbers from 0, for which a file classes.txt next to the data may list the names, one per line; to use numbers such as species IDs as names, specify the column: `--data 'TABLE?label=COLUMN'`".into()
             }
             DataError::Option { .. } => {
-                "options are image, label, split (columns by name or number), fold, images (a folder) and form (auto, folders or table), as in 'table.csv?label=species&images=photos'".into()
+                "the options are image, label and split (columns, by name or number), fold, images (a folder) and form (auto, folders or table); example: 'table.csv?label=species&images=photos'".into()
             }
             DataError::Encoding { path, likely, .. } => {
                 let name = path.to_string_lossy();
@@ -372,64 +373,64 @@ impl DataError {
                 format!("save it as UTF-8 (in Excel: \"CSV UTF-8\"), or convert it: iconv -f {likely} -t UTF-8 {from} > {to}")
             }
             DataError::Columns { .. } => {
-                "name columns and the folder of images, as in `--data 'table.csv?image=COLUMN&label=COLUMN&images=FOLDER'`, or by data.image_column, data.label_column and data.image_folder in a recipe".into()
+                "specify the columns and the image folder with `--data 'table.csv?image=COLUMN&label=COLUMN&images=FOLDER'`, or with data.image_column, data.label_column and data.image_folder in a recipe".into()
             }
             DataError::TableOrFolders { path, .. } => {
                 let path = path.display();
-                format!("choose by `--data '{path}?form=table'` or `--data '{path}?form=folders'`, or by data.form in a recipe")
+                format!("choose with `--data '{path}?form=table'` or `--data '{path}?form=folders'`, or with data.form in a recipe")
             }
             DataError::MultiLabel { .. } => {
-                "keep one label an image, or name another column of labels: `--data 'DATA?label=COLUMN'`".into()
+                "keep one label per image, or specify another label column: `--data 'DATA?label=COLUMN'`".into()
             }
             DataError::NoLabelsIn { .. } => {
-                "labels are read from files beside each image: 000.jpg with 000.cls, 000.txt, 000.index or 000.json".into()
+                "labels are read from a file with the same name as the image: 000.cls, 000.txt, 000.index or 000.json for 000.jpg".into()
             }
             DataError::NoTruth { .. } => {
-                "make class folders in it, as in the training split; for ImageNet, place its devkit (ILSVRC2012_devkit_t12.tar.gz or its data/ folder), Kaggle's LOC_val_solution.csv or a val.txt of lines `ILSVRC2012_val_00000001.JPEG 65` beside them".into()
+                "sort the images into class folders, as in the training split; for ImageNet, put its devkit (ILSVRC2012_devkit_t12.tar.gz or its data/ folder), Kaggle's LOC_val_solution.csv or a val.txt with lines `ILSVRC2012_val_00000001.JPEG 65` next to the images".into()
             }
             DataError::ClassesDiffer { .. } => {
-                "check that nothing is missing; if it is meant so, set data.classes_may_differ = true".into()
+                "check that no files are missing; if the difference is intended, set data.classes_may_differ = true".into()
             }
             DataError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "the file or folder exists but may not be read: check its owner and mode".into()
+                "you do not have permission to read it: check its owner and mode".into()
             }
             DataError::UnknownForm { .. } => {
                 "expected train/ and val/ folders of class folders, one folder of class folders, .tar or .parquet shards, a table of paths and labels, ImageNet's archives, or CIFAR's binary files (the archive named \"binary version\", not \"python version\")".into()
             }
-            DataError::NoClassFolders { .. } => "make one folder a class and move its images there, as in DATA/cat/1.jpg".into(),
+            DataError::NoClassFolders { .. } => "create one folder per class and move its images there, as in DATA/cat/1.jpg".into(),
             DataError::NoClasses { .. } => {
-                "make one folder a class in it, as in train/cat/1.jpg; if the classes are in a table, give the table".into()
+                "create one folder per class in it, as in train/cat/1.jpg; if the classes are in a table, use the table as --data".into()
             }
-            DataError::SeveralForSplit { .. } => "rename the folder that is not the split, or move it elsewhere".into(),
+            DataError::SeveralForSplit { .. } => "rename or move the folder that is not the split".into(),
             DataError::SeveralSets { path, folders, .. } => format!(
-                "{}; rename them train and val if they are splits",
+                "{}; if they are splits, rename them to train and val",
                 give(path, folders.first().map_or("", String::as_str))
             ),
             DataError::Nested { path, folder, .. } => give(path, folder),
             DataError::SingleClass { form, .. } => single_class_hint(*form).into(),
-            DataError::NoImages { .. } => "`mbconv data verify DATA` names what is wrong with each".into(),
+            DataError::NoImages { .. } => "run `mbconv data verify DATA` to see the error of each image".into(),
             DataError::TooManyUnreadable { .. } => {
-                "`mbconv data verify DATA` names them all, and with --fix moves them aside; --resume then continues the run".into()
+                "run `mbconv data verify DATA` to list them all, or with --fix to move them to another folder; then continue the run with --resume".into()
             }
-            DataError::EmptyClass { .. } => "remove the folder if the class is not wanted, or put its images there".into(),
+            DataError::EmptyClass { .. } => "delete the folder, or add images of the class".into(),
             DataError::UnknownClass { .. } => {
-                "class folders must have the same names in both splits: rename or remove it, or add the class to train/".into()
+                "class folders must have the same names in both splits: rename or delete it, or add the class to train/".into()
             }
             DataError::ClassName { .. } => "rename the folder".into(),
             DataError::MissingFile { .. } => {
-                "check the name; if it came in an archive, unpack that again: the download may be incomplete".into()
+                "check the file name; if it comes from an archive, unpack it again: the download may be incomplete".into()
             }
-            DataError::RecordSize { .. } => "the file is damaged or of another data set: unpack the archive again".into(),
+            DataError::RecordSize { .. } => "the file is damaged or from another data set: unpack the archive again".into(),
             DataError::LabelRange { .. } => {
                 "the file is damaged, or CIFAR-10 and CIFAR-100 files are mixed up: unpack the archive again".into()
             }
-            DataError::ClassNames { .. } => "restore the file from the archive, or remove it to use the official names".into(),
+            DataError::ClassNames { .. } => "restore the file from the archive, or delete it to use the official names".into(),
             DataError::Image { .. } => "remove or replace the file".into(),
-            DataError::ValFraction(_) => "0.2 holds out a fifth of each class".into(),
+            DataError::ValFraction(_) => "for example, 0.2 holds out a fifth of each class".into(),
             DataError::NoSplit { name, .. } if name == "train" => {
-                "name the folder, table or shards of training images `train`, or give images without splits".into()
+                "name the folder, table or shards of the training images `train`, or use images without splits".into()
             }
-            DataError::NoSplit { .. } => "name one of these; `all` is the images of all splits together".into(),
+            DataError::NoSplit { .. } => "use one of these, or `all` for the images of all splits".into(),
             _ => return None,
         };
         Some(hint)
@@ -442,9 +443,9 @@ fn give(path: &Path, folder: &str) -> String {
     match path.ancestors().find(|above| above.is_file()) {
         Some(archive) => {
             let inner = folder.strip_prefix(archive).unwrap_or(&folder);
-            format!("unpack {} and give the folder {} in it as --data", archive.display(), inner.display())
+            format!("unpack {} and use its folder {} as --data", archive.display(), inner.display())
         }
-        None => format!("give one data set, as in --data {}", folder.display()),
+        None => format!("choose one data set, for example --data {}", folder.display()),
     }
 }
 
@@ -452,10 +453,10 @@ fn give(path: &Path, folder: &str) -> String {
 fn single_class_hint(form: Form) -> &'static str {
     match form {
         Form::SplitFolders | Form::FlatFolder | Form::Archive => {
-            "the folder given may be that of a class, or one above the data set: give the folder that holds one folder a class, at least two"
+            "this may be the folder of a single class, or a parent of the data set: use the folder that contains the class folders"
         }
-        Form::Table => "another column may hold the labels, or the table lists a part of the data only",
-        _ => "check that all files of the data set are there, and where its labels are",
+        Form::Table => "the labels may be in another column, or the table may list only part of the data",
+        _ => "check that no files are missing and that the labels are correct",
     }
 }
 

@@ -26,8 +26,8 @@ impl Extent {
         };
         let options = TableOptions::default().with_options_of(data);
         if let Some(images) = options.ok().and_then(|(_, options)| options.images) {
-            let beside = folders.iter().map(|folder| folder.join(&images)).find(|folder| folder.is_dir());
-            folders.push(beside.unwrap_or_else(|| images.into()));
+            let existing = folders.iter().map(|folder| folder.join(&images)).find(|folder| folder.is_dir());
+            folders.push(existing.unwrap_or_else(|| images.into()));
         }
         Self::folders(&folders)
     }
@@ -40,21 +40,21 @@ impl Extent {
         Self(real)
     }
 
-    /// Returns whether a file is in the folders after resolving all links.
-    pub fn holds(&self, path: &Path) -> bool {
+    /// Returns whether a file is inside the folders after resolving all links.
+    pub fn contains_file(&self, path: &Path) -> bool {
         fs::canonicalize(path).is_ok_and(|real| self.below(&real).is_some())
     }
 
     /// Resolves the folder of a path that may not exist yet. Returns the resolved path and its part
     /// below one of the folders, or `None` if it is elsewhere.
-    pub fn place(&self, path: &Path) -> Option<(PathBuf, PathBuf)> {
+    pub fn locate(&self, path: &Path) -> Option<(PathBuf, PathBuf)> {
         let place = resolved(path.parent()?)?.join(path.file_name()?);
         let below = self.below(&place)?.to_path_buf();
         Some((place, below))
     }
 
     /// Returns whether a folder, which may not exist yet, is one of the folders or inside one.
-    pub fn contains(&self, folder: &Path) -> bool {
+    pub fn contains_folder(&self, folder: &Path) -> bool {
         resolved(folder).is_some_and(|real| self.below(&real).is_some())
     }
 
@@ -116,7 +116,7 @@ mod tests {
         symlink(root.join("out/none"), root.join("set/broken")).unwrap();
         symlink(root.join("set"), root.join("alias")).unwrap();
         let extent = Extent::folders(&[root.join("alias")]);
-        for (path, held) in [
+        for (path, inside) in [
             ("set/a/1.jpg", true),
             ("alias/b/1.jpg", true),
             ("set/a/2.jpg", false),
@@ -124,7 +124,7 @@ mod tests {
             ("set/../out/2.jpg", false),
             ("set/none", false),
         ] {
-            assert_eq!(extent.holds(&root.join(path)), held, "{path}");
+            assert_eq!(extent.contains_file(&root.join(path)), inside, "{path}");
         }
         for (path, below) in [
             ("set/new/9.jpg", Some("new/9.jpg")),
@@ -135,7 +135,7 @@ mod tests {
             ("set/broken/1.jpg", None),
             ("out/2.jpg", None),
         ] {
-            let place = extent.place(&root.join(path));
+            let place = extent.locate(&root.join(path));
             assert_eq!(place.map(|(_, below)| below), below.map(PathBuf::from), "{path}");
         }
     }

@@ -41,7 +41,7 @@ mod tests {
         // A sparse file, which takes no space.
         fs::File::options().write(true).open(&path).unwrap().set_len(MAX_IMAGE_BYTES + 1).unwrap();
         let error = read_image(&path).unwrap_err().to_string();
-        assert!(error.contains("1.jpg: the file has 2147483649 bytes, more than the 2147483648"), "{error}");
+        assert!(error.contains("1.jpg: the file has 2147483649 bytes, more than the maximum of 2147483648"), "{error}");
         assert!(matches!(read_image(folder.path()), Err(DataError::Image { source: DecodeError::NotAFile, .. })));
         assert!(matches!(read_image(&folder.path().join("2.jpg")), Err(DataError::Io { .. })));
     }

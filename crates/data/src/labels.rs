@@ -26,7 +26,7 @@ const NAME_FILES: [&str; 8] = [
 pub(crate) struct Vocabulary {
     texts: Vec<Box<str>>,
     codes: HashMap<Box<str>, u32>,
-    /// Class names given beside numbers, by code.
+    /// Class names given in addition to numbers, by code.
     names: HashMap<u32, Box<str>>,
     /// True if a number has different names, so that the names are not class names.
     ambiguous: bool,
@@ -69,13 +69,14 @@ impl Vocabulary {
         Some(code)
     }
 
-    /// Returns the distinct labels by code.
+    /// Returns the distinct labels, indexed by code.
     pub fn texts(&self) -> &[Box<str>] {
         &self.texts
     }
 
-    /// Returns a label that is composed of other labels, such as `cat|dog` beside `cat` and `dog`.
-    pub fn of_several(&self) -> Option<&str> {
+    /// Returns a label that is composed of other labels, such as `cat|dog` if `cat` and `dog`
+    /// exist.
+    pub fn composed(&self) -> Option<&str> {
         let is_label = |part: &str| self.codes.contains_key(part.trim());
         let consists = |text: &&str| {
             ['|', ';', ','].iter().any(|&separator| text.contains(separator) && text.split(separator).all(is_label))
@@ -89,17 +90,18 @@ impl Vocabulary {
         self.texts.iter().find_map(|text| seen.insert(text.to_lowercase(), text).map(|other| [other, &**text]))
     }
 
-    /// Records the class name given beside a number.
+    /// Records the class name given for a number.
     pub fn name(&mut self, code: u32, name: &str) {
         let name = name.trim();
         self.ambiguous |= **self.names.entry(code).or_insert_with(|| name.into()) != *name;
     }
 
     /// Returns the class names, and the label of every code.
+    /// Returns the class names, and the label of every code.
     ///
     /// Numbers are used as labels. Their names come from `listed` (a list and the file that
-    /// contains it), from the names beside them, or are the numbers themselves. Other texts are
-    /// class names, ordered as in `listed` or by bytes. `path` is shown in errors.
+    /// contains it), from the names recorded for them, or are the numbers themselves. Other texts
+    /// are class names, ordered as in `listed` or by bytes. `path` is shown in errors.
     ///
     /// # Errors
     /// [`DataError::Label`] for a number or name that the list lacks, and for numbers that cannot
@@ -120,10 +122,11 @@ impl Vocabulary {
             let find = |(code, text): (usize, &str)| {
                 if let Some(numbers) = &numbers {
                     let number = numbers[code];
-                    let why = || format!("{} lists {} classes, numbered from 0", file.display(), names.len());
+                    let why =
+                        || format!("{} lists {} classes, so labels must be below that", file.display(), names.len());
                     return if (number as usize) < names.len() { Ok(number) } else { Err(wrong(text, why())) };
                 }
-                place.get(text).copied().ok_or_else(|| wrong(text, format!("{} does not list it", file.display())))
+                place.get(text).copied().ok_or_else(|| wrong(text, format!("it is not listed in {}", file.display())))
             };
             let labels = self.texts.iter().map(|text| &**text).enumerate().map(find).collect::<Result<_, _>>()?;
             return Ok((names.clone(), labels));
@@ -147,7 +150,10 @@ impl Vocabulary {
                 return Ok((sorted.iter().map(u32::to_string).collect(), labels.collect()));
             }
             let most = (classes - 1).to_string();
-            let why = format!("numbers count the classes from 0, but only {} different ones occur", numbers.len());
+            let why = format!(
+                "label numbers must count the classes from 0, but only {} distinct numbers occur",
+                numbers.len()
+            );
             return Err(wrong(&most, why));
         }
         let mut names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
@@ -175,7 +181,7 @@ pub(crate) fn listed_names(folders: &[&Path]) -> Result<Option<(PathBuf, Vec<Str
     sorted.sort_unstable();
     let twice: Vec<&str> = sorted.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].as_str()).collect();
     if !twice.is_empty() {
-        let why = format!("it names twice {}", enumerate(&twice));
+        let why = format!("it lists these names twice: {}", enumerate(&twice));
         return Err(DataError::Malformed { path, why });
     }
     Ok(Some((path, names)))
@@ -214,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn names_beside_numbers_are_used_unless_ambiguous() {
+    fn names_given_with_numbers_are_used_unless_ambiguous() {
         let (mut vocabulary, _) = vocabulary(&["1", "0"]);
         vocabulary.name(0, "dog");
         vocabulary.name(0, " dog");
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn composed_labels_and_case_variants_are_detected() {
-        let several = |texts: &[&str]| vocabulary(texts).0.of_several().map(String::from);
+        let several = |texts: &[&str]| vocabulary(texts).0.composed().map(String::from);
         assert_eq!(several(&["cat", "dog", "cat|dog"]), Some("cat|dog".into()));
         assert_eq!(several(&["cat", "cat; dog", "dog"]), Some("cat; dog".into()));
         assert_eq!(several(&["cat", "lion, sea", "dog"]), None);

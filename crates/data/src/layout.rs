@@ -63,7 +63,7 @@ impl Layout {
             notes.push(format!("the data set is in the folder {}", finder.shown(&base)));
         }
         for (_, part) in &parts {
-            finder.question(part, &mut notes)?;
+            finder.check_nested_folders(part, &mut notes)?;
         }
         Ok(Layout { base, parts, notes })
     }
@@ -80,6 +80,7 @@ pub(crate) fn below(root: &Path, at: &Path) -> PathBuf {
 }
 
 impl Finder<'_> {
+    /// Returns the path of a folder for messages.
     fn shown(&self, at: &Path) -> String {
         below(self.path, at).display().to_string()
     }
@@ -100,7 +101,7 @@ impl Finder<'_> {
             list.push((*role, folder));
         }
         let others: Vec<&OsString> = folders.iter().filter(|name| !named.iter().any(|(_, n)| n == name)).collect();
-        // A single folder with such a name may be a class beside others.
+        // A single folder with such a name may be one of several classes.
         let trains = deep.iter().any(|(role, _)| *role == Role::Train);
         let single = named.iter().all(|(role, _)| *role == named[0].0);
         let classes = named.is_empty() || (!trains && single && !others.is_empty());
@@ -114,7 +115,7 @@ impl Finder<'_> {
         for (_, folder) in &flat {
             if self.tree.has_images(folder)? {
                 notes.push(format!(
-                    "passed over {}: its images are not in class folders, so they have no labels",
+                    "ignored {}: its images have no labels, because they are not in class folders",
                     self.shown(folder)
                 ));
             }
@@ -125,7 +126,7 @@ impl Finder<'_> {
         }
         if !others.is_empty() {
             let others: Vec<String> = others.iter().map(|name| shown(Some(name))).collect();
-            notes.push(format!("passed over folders beside the splits: {}", listed(&others)));
+            notes.push(format!("ignored folders that are not splits: {}", listed(&others)));
         }
         Ok(Some(deep))
     }
@@ -166,7 +167,7 @@ impl Finder<'_> {
         }
         let (mut full, mut empty) = (Vec::new(), Vec::new());
         for name in folders {
-            let list = if self.holds_images(&at.join(name), DEPTH)? { &mut full } else { &mut empty };
+            let list = if self.has_images_below(&at.join(name), DEPTH)? { &mut full } else { &mut empty };
             list.push(name);
             if full.len() > 1 {
                 return Ok(None);
@@ -174,26 +175,26 @@ impl Finder<'_> {
         }
         let [wrapper] = full[..] else { return Ok(None) };
         let wrapper = at.join(wrapper);
-        if self.tree.has_images(&wrapper)? && (folders.len() > 1 || !self.holds_classes(&wrapper)?) {
+        if self.tree.has_images(&wrapper)? && (folders.len() > 1 || !self.has_class_folders(&wrapper)?) {
             return Ok(None);
         }
         if self.tree.has_images(at)? {
-            notes.push(format!("passed over images directly in {}", self.shown(at)));
+            notes.push(format!("ignored images directly in {}", self.shown(at)));
         }
         if !empty.is_empty() {
             let names: Vec<String> = empty.iter().map(|name| shown(Some(name))).collect();
-            notes.push(format!("passed over folders without images: {}", listed(&names)));
+            notes.push(format!("ignored folders without images: {}", listed(&names)));
         }
         Ok(Some(wrapper))
     }
 
     /// Returns whether a folder with images of its own also seems to contain class folders: several
     /// of them, or a further folder around them.
-    fn holds_classes(&self, at: &Path) -> Result<bool, DataError> {
+    fn has_class_folders(&self, at: &Path) -> Result<bool, DataError> {
         let mut full = 0;
         for name in self.tree.folders(at)?.iter().take(EXAMINED) {
             let folder = at.join(name);
-            if self.holds_images(&folder, DEPTH)? {
+            if self.has_images_below(&folder, DEPTH)? {
                 full += 1;
                 if full > 1 || !self.tree.has_images(&folder)? {
                     return Ok(true);
@@ -204,7 +205,7 @@ impl Finder<'_> {
     }
 
     /// Returns whether a folder or its subfolders contain images.
-    fn holds_images(&self, at: &Path, depth: usize) -> Result<bool, DataError> {
+    fn has_images_below(&self, at: &Path, depth: usize) -> Result<bool, DataError> {
         let mut next = vec![(at.to_path_buf(), depth)];
         // Folders that link to each other have endless subfolders.
         for _ in 0..SEARCHED {
@@ -220,9 +221,9 @@ impl Finder<'_> {
         Ok(false)
     }
 
-    /// Checks class folders that contain folders themselves: they may be several data sets, or not
-    /// part of the data set.
-    fn question(&self, at: &Path, notes: &mut Vec<String>) -> Result<(), DataError> {
+    /// Checks class folders that contain folders themselves. They may be several data sets, or not
+    /// belong to the data set.
+    fn check_nested_folders(&self, at: &Path, notes: &mut Vec<String>) -> Result<(), DataError> {
         let folders = self.tree.folders(at)?;
         if !(2..=EXAMINED).contains(&folders.len()) {
             return Ok(());
@@ -247,28 +248,28 @@ impl Finder<'_> {
                 deep.push((shown(Some(name)), inner.into_iter().collect()));
             }
         }
-        let twins = twins(&deep);
-        if twins.len() > 1 {
-            let folders: Vec<String> = twins.iter().map(|&index| deep[index].0.clone()).collect();
-            let shared: Vec<String> = deep[twins[0]].1.iter().map(|name| shown(Some(name))).collect();
+        let same = with_same_subfolders(&deep);
+        if same.len() > 1 {
+            let folders: Vec<String> = same.iter().map(|&index| deep[index].0.clone()).collect();
+            let shared: Vec<String> = deep[same[0]].1.iter().map(|name| shown(Some(name))).collect();
             if folders.iter().any(|name| is_container(name)) {
                 return Err(DataError::SeveralSets { path: below(self.path, at), folders, classes: shared });
             }
             let (names, inner) = (listed(&folders), listed(&shared));
             notes.push(match shared.iter().all(|name| Role::of_name(name).is_some()) {
                 true => format!(
-                    "{names} are taken for classes; the folders {inner} in them are no splits: these must lie above the \
-                     classes, as in train/{}",
+                    "{names} are used as classes; the folders {inner} inside them are not used as splits, which must be above \
+                     the classes, as in train/{}",
                     folders[0]
                 ),
                 false => format!(
-                    "{names} are taken for classes, but all hold the folders {inner}: if these are the classes, give {}",
+                    "{names} are used as classes, but all contain the folders {inner}: if these are the classes, use {}",
                     self.shown(&at.join(&folders[0]))
                 ),
             });
         } else if let Some((name, inner)) = deep.first() {
             let inner: Vec<String> = inner.iter().map(|name| shown(Some(name))).collect();
-            notes.push(format!("images of {name} are those in its folders {}", listed(&inner)));
+            notes.push(format!("the images of class {name} are in its folders {}", listed(&inner)));
         }
         Ok(())
     }
@@ -293,9 +294,9 @@ fn named_splits(folders: &[OsString]) -> Vec<(Role, &OsString)> {
     by_rest.into_values().find(whole).unwrap_or_default()
 }
 
-/// Returns the first group of folders that share at least two subfolders and at least half of the
-/// smaller one's.
-fn twins(deep: &[(String, BTreeSet<OsString>)]) -> Vec<usize> {
+/// Returns the first group of folders with the same subfolders: at least two in common, and at
+/// least half of those of the smaller folder.
+fn with_same_subfolders(deep: &[(String, BTreeSet<OsString>)]) -> Vec<usize> {
     let alike = |a: &BTreeSet<OsString>, b: &BTreeSet<OsString>| {
         let shared = a.intersection(b).count();
         shared >= 2 && 2 * shared >= a.len().min(b.len())
@@ -306,10 +307,12 @@ fn twins(deep: &[(String, BTreeSet<OsString>)]) -> Vec<usize> {
     (0..deep.len()).map(group).find(|group| group.len() > 1).unwrap_or_default()
 }
 
+/// Returns a folder name for messages.
 fn shown(name: Option<&OsStr>) -> String {
     name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Joins names for a message.
 fn listed(names: &[String]) -> String {
     enumerate(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -54,4 +54,4 @@ pub use source::{Runs, Sample, Source, StoredImage};
 pub use splits::NO_SPLITS;
 pub use subset::{Joined, Subset};
 pub use text::read_text;
-pub use walk::{Walk, is_wild, list_images};
+pub use walk::{Walk, has_wildcards, list_images};

@@ -1,4 +1,4 @@
-//! Folder listings, cached beside the data and reused for unchanged folders.
+//! Folder listings, cached next to the data and reused for unchanged folders.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ pub(crate) struct Listing {
     /// Broken links, and links to each other.
     pub broken: Vec<OsString>,
     /// Number of clutter entries and of files that are not images.
-    pub passed_over: usize,
+    pub ignored: usize,
 }
 
 impl Listing {
@@ -40,7 +40,7 @@ impl Listing {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             if is_clutter(&name.to_string_lossy()) {
-                listing.passed_over += 1;
+                listing.ignored += 1;
                 continue;
             }
             let kind = entry.file_type().map_err(failed)?;
@@ -49,14 +49,14 @@ impl Listing {
                     Ok(target) if target.is_dir() => listing.links.push(name),
                     Ok(target) if target.is_file() && is_image(Path::new(&name)) => listing.images.push(name),
                     Err(_) => listing.broken.push(name),
-                    Ok(_) => listing.passed_over += 1,
+                    Ok(_) => listing.ignored += 1,
                 }
             } else if kind.is_dir() {
                 listing.folders.push(name);
             } else if kind.is_file() && is_image(Path::new(&name)) {
                 listing.images.push(name);
             } else {
-                listing.passed_over += 1;
+                listing.ignored += 1;
             }
         }
         for names in [&mut listing.folders, &mut listing.links, &mut listing.images, &mut listing.broken] {
@@ -67,7 +67,7 @@ impl Listing {
 
     /// Returns the folders and the links to folders, except links to a parent folder.
     pub fn all_folders(&self, path: &Path) -> Vec<OsString> {
-        let links = self.links.iter().filter(|link| !leads_back(&path.join(link), &[]));
+        let links = self.links.iter().filter(|link| !is_link_to_parent(&path.join(link), &[]));
         let mut folders: Vec<OsString> = self.folders.iter().chain(links).cloned().collect();
         folders.sort_unstable();
         folders
@@ -75,7 +75,7 @@ impl Listing {
 
     /// Encodes the listing; returns `None` if a name is not valid Unicode.
     fn encode(&self, out: &mut Writer) -> Option<()> {
-        out.number(self.passed_over as u64);
+        out.number(self.ignored as u64);
         for names in [&self.folders, &self.links, &self.images, &self.broken] {
             out.number(names.len() as u64);
             for name in names {
@@ -86,14 +86,14 @@ impl Listing {
     }
 
     fn decode(from: &mut Reader) -> Option<Listing> {
-        let passed_over = usize::try_from(from.number()?).ok()?;
+        let ignored = usize::try_from(from.number()?).ok()?;
         let mut names = || (0..from.count(4)?).map(|_| from.text().map(OsString::from)).collect::<Option<Vec<_>>>();
         let (folders, links, images) = (names()?, names()?, names()?);
-        Some(Listing { folders, links, images, broken: names()?, passed_over })
+        Some(Listing { folders, links, images, broken: names()?, ignored })
     }
 }
 
-/// Names of files and folders that operating systems create beside images, in lower case; most
+/// Names of files and folders that operating systems create in image folders, in lower case; most
 /// contain thumbnails.
 const CLUTTER: [&str; 16] = [
     // macOS, in archives.
@@ -125,12 +125,13 @@ pub(crate) fn is_clutter(name: &str) -> bool {
 }
 
 /// Returns whether any component of a path in an archive is clutter.
-pub(crate) fn lies_in_clutter(path: &str) -> bool {
+pub(crate) fn is_in_clutter(path: &str) -> bool {
     path.split('/').any(|part| part != "." && part != ".." && is_clutter(part))
 }
 
-/// Returns whether a link points to a folder that contains it, or that contains a folder of `way`.
-pub(crate) fn leads_back(link: &Path, way: &[PathBuf]) -> bool {
+/// Returns whether a link points to a folder that contains it, or to one that contains a folder of
+/// `way`.
+pub(crate) fn is_link_to_parent(link: &Path, way: &[PathBuf]) -> bool {
     match (fs::canonicalize(link), link.parent().map(fs::canonicalize)) {
         (Ok(target), Some(Ok(parent))) => way.iter().chain([&parent]).any(|above| above.starts_with(&target)),
         _ => true,
@@ -171,6 +172,7 @@ impl Tree {
         }
     }
 
+    /// Returns the range of each folder's listing in the cache.
     fn places(kept: &[u8]) -> Option<HashMap<String, Range<usize>>> {
         let mut from = Reader(kept);
         let mut places = HashMap::new();
@@ -257,7 +259,7 @@ impl Tree {
         });
         let mut branches: Vec<Branch> = branches.collect::<Result<_, DataError>>()?;
         if branches.iter().any(|branch| !branch.links.is_empty()) {
-            self.follow(folders, &mut branches)?;
+            self.follow_links(folders, &mut branches)?;
         }
         Ok(branches.into_iter().map(|branch| branch.found).collect())
     }
@@ -275,7 +277,7 @@ impl Tree {
             let listing = self.read(&under(root, &below))?;
             branch.found.images.extend(listing.images.into_iter().map(|name| below.join(name)));
             branch.found.broken.extend(listing.broken.iter().map(|name| root.join(&below).join(name)));
-            branch.found.passed_over += listing.passed_over;
+            branch.found.ignored += listing.ignored;
             branch.links.extend(listing.links.iter().map(|name| below.join(name)));
             let folders = listing.folders.iter().rev().map(|name| below.join(name));
             next.extend(folders.filter(|folder| enter(folder)));
@@ -284,7 +286,9 @@ impl Tree {
         Ok(())
     }
 
-    fn follow(&self, roots: &[PathBuf], branches: &mut [Branch]) -> Result<(), DataError> {
+    /// Follows the links found in `roots`. Each target folder is read once, except folders that
+    /// contain one of the roots.
+    fn follow_links(&self, roots: &[PathBuf], branches: &mut [Branch]) -> Result<(), DataError> {
         let real: Vec<PathBuf> = roots.iter().filter_map(|root| fs::canonicalize(root).ok()).collect();
         let mut seen: HashSet<PathBuf> = HashSet::new();
         for (root, branch) in roots.iter().zip(branches.iter()) {
@@ -323,25 +327,25 @@ pub(crate) struct Images {
     /// Links to folders that are not followed, because they are read anyway.
     pub repeated: Vec<PathBuf>,
     /// Number of clutter entries and of files that are not images.
-    pub passed_over: usize,
+    pub ignored: usize,
 }
 
 impl Images {
     /// Adds notes about entries of the folders at `path` that are not images.
     pub fn note(found: &[Images], path: &Path, notes: &mut Vec<String>) {
         let path = path.display();
-        let passed_over: usize = found.iter().map(|images| images.passed_over).sum();
-        if passed_over > 0 {
-            notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {path}"));
+        let ignored: usize = found.iter().map(|images| images.ignored).sum();
+        if ignored > 0 {
+            notes.push(format!("ignored {ignored} hidden or non-image file(s) in {path}"));
         }
         let mut links = |of: fn(&Images) -> &Vec<PathBuf>, what: &str| {
             let links: Vec<&PathBuf> = found.iter().flat_map(of).collect();
             if let Some(first) = links.first() {
-                notes.push(format!("{} {what} in {path}, the first {}", links.len(), first.display()));
+                notes.push(format!("{} {what} in {path}, the first is {}", links.len(), first.display()));
             }
         };
-        links(|images| &images.broken, "link(s) that lead nowhere");
-        links(|images| &images.repeated, "link(s) to folders that are read without them, not followed,");
+        links(|images| &images.broken, "broken link(s)");
+        links(|images| &images.repeated, "unused link(s) to folders that are already included");
     }
 }
 
@@ -435,9 +439,9 @@ mod tests {
         symlink("gone.jpg", root.join("set/a/2.jpg")).unwrap();
         symlink("loop", root.join("set/a/loop")).unwrap();
         let found = Tree::open(&root).images(&[root.join("set/a")]).unwrap();
-        assert_eq!((images(&found[0]), found[0].broken.len(), found[0].passed_over), (vec!["1.jpg"], 2, 0));
+        assert_eq!((images(&found[0]), found[0].broken.len(), found[0].ignored), (vec!["1.jpg"], 2, 0));
         let mut notes = Vec::new();
         Images::note(&found, Path::new("set"), &mut notes);
-        assert!(notes[0].starts_with("2 link(s) that lead nowhere in set, the first /"), "{notes:?}");
+        assert!(notes[0].starts_with("2 broken link(s) in set, the first is /"), "{notes:?}");
     }
 }

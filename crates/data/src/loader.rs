@@ -201,7 +201,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Returns whether an error is a possibly temporary read failure: any I/O error other than a
 /// missing file or missing permission.
-fn passing(error: &DataError) -> bool {
+fn is_temporary(error: &DataError) -> bool {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     matches!(error, DataError::Io { source, .. } if !matches!(source.kind(), NotFound | PermissionDenied))
 }
@@ -315,7 +315,7 @@ impl Shared {
     fn read(&self, index: usize) -> Result<Sample, DataError> {
         for pause in PAUSES {
             match self.source.get(index) {
-                Err(error) if passing(&error) => {
+                Err(error) if is_temporary(&error) => {
                     let end = Instant::now() + pause;
                     while Instant::now() < end && !self.stop.load(Ordering::Relaxed) {
                         std::thread::sleep(Duration::from_millis(10));
@@ -403,7 +403,7 @@ impl Iterator for Epoch {
             return Some(Err(error));
         }
         let ended = |_| Delivery {
-            batch: Err(DataError::Thread(std::io::Error::other("the one that puts batches together ended early"))),
+            batch: Err(DataError::Thread(std::io::Error::other("the batch-assembly thread ended early"))),
             position: self.position,
             skipped: Vec::new(),
         };
@@ -437,9 +437,9 @@ struct Assembly {
     waiting: std::vec::IntoIter<Ready>,
     /// First position of the next chunk.
     chunk: usize,
-    /// Images skipped, each once; `told` of them have been delivered.
+    /// Images skipped, each once; the first `reported` of them have been delivered.
     skipped: Vec<(String, String)>,
-    told: usize,
+    reported: usize,
     all_skipped: Arc<Mutex<Skipped>>,
     /// Number of consecutive failed samples. The epoch ends with an error when it reaches the
     /// number of samples.
@@ -497,7 +497,7 @@ impl Assembly {
             waiting: Vec::new().into_iter(),
             chunk: start,
             skipped: Vec::new(),
-            told: 0,
+            reported: 0,
             all_skipped: loader.skipped.clone(),
             failures: 0,
             dealt,
@@ -524,8 +524,8 @@ impl Assembly {
         loop {
             let batch = self.batch();
             let last = !matches!(batch, Ok(Some(_)));
-            let skipped = self.skipped[self.told..].to_vec();
-            self.told = self.skipped.len();
+            let skipped = self.skipped[self.reported..].to_vec();
+            self.reported = self.skipped.len();
             if to.send(Delivery { batch, position: self.position(), skipped }).is_err() || last {
                 return;
             }
@@ -568,7 +568,7 @@ impl Assembly {
                     return Ok(None);
                 }
                 if self.workers.iter().any(JoinHandle::is_finished) {
-                    return Err(DataError::Thread(std::io::Error::other("one of them ended early")));
+                    return Err(DataError::Thread(std::io::Error::other("a worker thread ended early")));
                 }
                 let pause = std::time::Duration::from_secs(1);
                 queue = self.shared.finished.wait_timeout(queue, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -583,7 +583,7 @@ impl Assembly {
     fn skip(&mut self, index: usize, error: DataError) -> Result<(), DataError> {
         let of_one_image = match &error {
             DataError::Image { .. } | DataError::NotFound { .. } => true,
-            DataError::Io { .. } => !passing(&error) || self.failures < LOST,
+            DataError::Io { .. } => !is_temporary(&error) || self.failures < LOST,
             _ => false,
         };
         if self.config.on_bad_image == OnBadImage::Fail || !of_one_image {
@@ -612,6 +612,7 @@ impl Assembly {
         Ok(())
     }
 
+    /// Assembles the next batch; returns `None` at the end of the epoch.
     fn batch(&mut self) -> Result<Option<Batch>, DataError> {
         if let Some(error) = self.failed.take() {
             return Err(error);

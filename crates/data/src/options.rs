@@ -1,5 +1,5 @@
-//! Options for opening data sets, and names of data sets as users give them: a path or pattern, with
-//! options after a question mark.
+//! Options for opening data sets, and names of data sets as users give them: a path or pattern,
+//! with options after a question mark.
 
 use std::path::Path;
 

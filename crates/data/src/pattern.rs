@@ -34,7 +34,7 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
             let before = files.len();
             files.extend(found.filter_map(Result::ok).filter(|path| path.is_file()));
             if files.len() == before {
-                return Err(refused("no file matches"));
+                return Err(refused("no file matches it"));
             }
         }
     }
@@ -44,7 +44,7 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
 /// Expands braces: lists `{a,b}`, zero-padded ranges `{08..11}`, and nested combinations.
 fn braces(text: &str) -> Result<Vec<String>, &'static str> {
     let Some(open) = text.find('{') else {
-        return if text.contains('}') { Err("a } without its {") } else { Ok(vec![text.into()]) };
+        return if text.contains('}') { Err("a } without a matching {") } else { Ok(vec![text.into()]) };
     };
     let mut depth = 0;
     let mut commas = vec![open];
@@ -57,7 +57,7 @@ fn braces(text: &str) -> Result<Vec<String>, &'static str> {
         }
         (depth == 0).then_some(at)
     });
-    let close = close.ok_or("a { without its }")?;
+    let close = close.ok_or("a { without a matching }")?;
     commas.push(close);
     let inner: Vec<String> = match range(&text[open + 1..close])? {
         Some(numbers) => numbers,
@@ -71,7 +71,7 @@ fn braces(text: &str) -> Result<Vec<String>, &'static str> {
     };
     let rest = braces(&text[close + 1..])?;
     if inner.len().saturating_mul(rest.len()) > MOST {
-        return Err("it stands for too many paths");
+        return Err("it expands to too many paths");
     }
     let before = &text[..open];
     Ok(inner.iter().flat_map(|inner| rest.iter().map(move |rest| format!("{before}{inner}{rest}"))).collect())
@@ -81,14 +81,14 @@ fn braces(text: &str) -> Result<Vec<String>, &'static str> {
 fn range(text: &str) -> Result<Option<Vec<String>>, &'static str> {
     let Some((first, last)) = text.split_once("..").filter(|_| !text.contains(['{', ','])) else { return Ok(None) };
     let number = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
-        true => text.parse::<usize>().map_err(|_| "a range needs two numbers, as in {000..146}"),
-        false => Err("a range needs two numbers, as in {000..146}"),
+        true => text.parse::<usize>().map_err(|_| "a range must have two numbers, as in {000..146}"),
+        false => Err("a range must have two numbers, as in {000..146}"),
     };
     let (from, to) = (number(first)?, number(last)?);
     let padded = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
     let width = if padded { first.len().max(last.len()) } else { 0 };
     if from.abs_diff(to) >= MOST {
-        return Err("it stands for too many paths");
+        return Err("it expands to too many paths");
     }
     let write = |n: usize| format!("{n:0width$}");
     Ok(Some(if from <= to { (from..=to).map(write).collect() } else { (to..=from).rev().map(write).collect() }))

@@ -13,7 +13,7 @@ use crate::error::DataError;
 pub struct Sample {
     /// The image.
     pub image: StoredImage,
-    /// Label, an index into [`DataSet::classes`].
+    /// Label, an index into [`DataSet::classes`](crate::DataSet::classes).
     pub label: usize,
 }
 
@@ -27,18 +27,18 @@ pub enum StoredImage {
 }
 
 impl StoredImage {
-    /// Returns the pixels, decoded by [`decode_rgb`] if necessary.
+    /// Returns the pixels, decoded by [`decode_rgb`](mbconv_image::decode_rgb) if necessary.
     ///
     /// # Errors
-    /// Those of [`decode_rgb`].
+    /// Those of [`decode_rgb`](mbconv_image::decode_rgb).
     pub fn into_pixels(self) -> Result<RgbPixels, DecodeError> {
         self.into_pixels_as(&Decoding::default())
     }
 
-    /// Returns the pixels, decoded by [`decode()`] if necessary.
+    /// Returns the pixels, decoded by [`decode`](mbconv_image::decode()) if necessary.
     ///
     /// # Errors
-    /// Those of [`decode()`].
+    /// Those of [`decode`](mbconv_image::decode()).
     pub fn into_pixels_as(self, decoding: &Decoding) -> Result<RgbPixels, DecodeError> {
         match self {
             StoredImage::Encoded(bytes) => decode(&bytes, decoding),

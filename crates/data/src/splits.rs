@@ -16,8 +16,8 @@ use crate::source::Source;
 use crate::split_names::Role;
 use crate::subset::Subset;
 
-/// The beginning of the note about held-out images of data without splits.
-pub const NO_SPLITS: &str = "it comes without splits";
+/// Beginning of the note about held-out images of data without splits.
+pub const NO_SPLITS: &str = "the data set has no splits";
 
 /// The parts of a data set.
 pub(crate) struct Assembly {
@@ -54,21 +54,21 @@ impl Assembly {
                 (train, val) = divide(whole, classes.len(), options, &mut notes);
             }
             Some(whole) if train.is_none() => train = Some(whole),
-            Some(whole) => notes.push(format!("passed over {} image(s) of no split", whole.len())),
+            Some(whole) => notes.push(format!("ignored {} image(s) that belong to no split", whole.len())),
             None if divided => return Err(DataError::NoImagesIn { path: path.into() }),
             None => {}
         }
         let val_is_test = val.is_none() && test.is_some();
         if val_is_test {
             val = test.take();
-            notes.push("test is the validation split".into());
+            notes.push("the test split is used for validation".into());
         }
         if val.is_none() && !divided {
-            notes.push(format!("no validation split in {}: it has neither val nor test", path.display()));
+            notes.push(format!("no validation split in {}: neither val nor test exists", path.display()));
         }
         if train.is_none() {
             let of = if val_is_test { "test" } else { "val" };
-            notes.push(format!("no training split in {}: classes are those of {of}", path.display()));
+            notes.push(format!("no training split in {}: the classes are those of {of}", path.display()));
         }
         for (name, split) in [("val", &val), ("test", &test)] {
             if let (Some(train), Some(split), false) = (&train, split, divided) {
@@ -83,10 +83,10 @@ impl Assembly {
             classes.iter().zip(seen).filter(|(_, seen)| !seen).map(|(class, _)| class.as_str()).collect()
         };
         if !nowhere.is_empty() {
-            notes.push(format!("no images at all of {}", enumerate(&nowhere)));
+            notes.push(format!("no split has images of {}", enumerate(&nowhere)));
         }
         if let [class] = &classes[..] {
-            notes.push(format!("it has a single class, {class}, so nothing can be trained on it"));
+            notes.push(format!("the data set has a single class, {class}, so it cannot be used for training"));
         }
         Ok(DataSet { form, classes, aliases, divided, val_is_test, train, val, test, notes })
     }
@@ -94,12 +94,13 @@ impl Assembly {
 
 type Part = Option<Arc<dyn Source>>;
 
+/// Holds out validation images from data without splits.
 fn divide(whole: Arc<dyn Source>, classes: usize, options: &OpenOptions, notes: &mut Vec<String>) -> (Part, Part) {
     let labels: Vec<usize> = (0..whole.len()).map(|index| whole.label(index)).collect();
     let (train, val) = stratified(&labels, classes, options);
     if options.val_fraction > 0.0 {
         notes.push(format!(
-            "{NO_SPLITS}: training holds out {} of {} images for validation, chosen in each class by seed {}",
+            "{NO_SPLITS}: training holds out {} of {} images for validation, selected in each class by seed {}",
             val.len(),
             labels.len(),
             options.seed

@@ -80,7 +80,7 @@ pub(crate) fn named(folders: Vec<String>, near: &[&Path]) -> Result<(Vec<String>
         let text = read_text(&path)?;
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let Some(synsets) = parse_synsets(&lines) else {
-            let why = "its lines are not numbers of WordNet with their words, such as `n01440764 tench`".into();
+            let why = "its lines must be WordNet IDs with their words, such as `n01440764 tench`".into();
             return Err(DataError::Malformed { path, why });
         };
         words.extend(synsets.into_iter().filter(|(_, words)| !words.is_empty()));

@@ -1,4 +1,5 @@
-//! Image files in folders and of patterns, one after another: only the folder at hand is listed.
+//! Iterators over the image files in folders or matching a pattern. Folders are listed one at a
+//! time.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -11,11 +12,11 @@ use glob::{MatchOptions, Pattern};
 use mbconv_image::formats::is_image;
 
 use crate::error::DataError;
-use crate::listing::{Listing, leads_back};
+use crate::listing::{Listing, is_link_to_parent};
 
 /// A component of a pattern of paths.
 enum Part {
-    /// A name as it is, `..` and the root included.
+    /// A literal name, including `..` and the root.
     Literal(OsString),
     /// A name with `*`, `?` or `[…]`.
     Wild(Pattern),
@@ -26,45 +27,47 @@ enum Part {
 /// A folder to list.
 struct Folder {
     path: PathBuf,
-    /// The part of the pattern that its entries are matched with; beyond the last, all images below
-    /// are taken.
+    /// Index of the pattern component to match its entries with. Past the last component, all
+    /// images below are included.
     part: usize,
-    /// The real folders whose links led here.
+    /// Resolved folders whose links led here.
     way: Vec<PathBuf>,
 }
 
-/// The image files in a folder and the folders below it, or of a pattern such as
-/// `photos/*/[0-9]*.jpg` or `photos/**/*.jpg`, by their extensions. In each folder the images come
-/// first, then the folders, both in byte order; hidden entries are left out. Folders that links
-/// lead to come last, and no folder is listed twice. A folder that cannot be listed is an error
-/// among the paths, after which the others follow.
+/// Iterates over image files, detected by extension, in a folder and its subfolders, or matching a
+/// pattern such as `photos/*/[0-9]*.jpg` or `photos/**/*.jpg`.
 ///
-/// In memory are the names of the images in one folder, and the paths of all folders.
+/// In each folder, images come before subfolders, both in byte order; hidden entries are skipped.
+/// Targets of links to folders come last, and no folder is listed twice. A folder that cannot be
+/// listed gives an error, after which iteration continues.
+///
+/// Keeps in memory the image names of one folder and the paths of the remaining folders.
 pub struct Walk {
     parts: Vec<Part>,
     folders: Vec<Folder>,
-    /// Folders that links lead to, to list after those.
+    /// Links to folders, listed after the folders.
     links: VecDeque<Folder>,
-    /// The real folders that were listed, with the part of the pattern.
+    /// Resolved folders already listed, with the index of the pattern component.
     seen: HashSet<(usize, PathBuf)>,
-    /// Images of the folder that was listed last.
+    /// Images of the folder listed last.
     images: (PathBuf, IntoIter<OsString>),
 }
 
 impl Walk {
-    /// The images in a folder and the folders below.
+    /// Creates an iterator over the images in a folder and its subfolders.
     pub fn folder(path: &Path) -> Self {
         Self::new(path.to_path_buf(), Vec::new())
     }
 
-    /// The images of a pattern. A folder that matches stands for all images in it and below.
+    /// Creates an iterator over the images that match a pattern. A matching folder stands for all
+    /// images below it.
     ///
     /// # Errors
-    /// [`DataError::Pattern`].
+    /// [`DataError::Pattern`] for an invalid pattern.
     pub fn pattern(pattern: &str) -> Result<Self, DataError> {
         let part = |component: Component| match component.as_os_str().to_str() {
             Some("**") => Ok(Part::Below),
-            Some(name) if is_wild(name) => Pattern::new(name).map(Part::Wild),
+            Some(name) if has_wildcards(name) => Pattern::new(name).map(Part::Wild),
             _ => Ok(Part::Literal(component.as_os_str().into())),
         };
         let parts = Path::new(pattern).components().map(part).collect::<Result<_, _>>();
@@ -83,7 +86,7 @@ impl Walk {
         }
     }
 
-    /// Takes the next step into `folder`.
+    /// Processes one folder of the queue.
     fn enter(&mut self, folder: Folder) -> Result<(), DataError> {
         let is_last = folder.part + 1 >= self.parts.len();
         let is_literal = matches!(self.parts.get(folder.part), Some(Part::Literal(_)));
@@ -103,7 +106,7 @@ impl Walk {
             Some(Part::Below) if !is_last => {
                 let listing = Listing::read(here(&folder.path))?;
                 let next = Folder { path: folder.path.clone(), part: folder.part + 1, way: folder.way.clone() };
-                self.optimizer_step(&folder, folder.part, listing.folders, listing.links)?;
+                self.descend(&folder, folder.part, listing.folders, listing.links)?;
                 self.folders.push(next);
                 Ok(())
             }
@@ -114,9 +117,9 @@ impl Walk {
                 for names in [&mut folders, &mut links, &mut images] {
                     names.retain(|name| matches(name));
                 }
-                // After `**`, every folder is gone into anyway.
+                // After `**`, all subfolders are entered anyway.
                 if !is_last || !self.parts.iter().any(|part| matches!(part, Part::Below)) {
-                    self.optimizer_step(&folder, folder.part + 1, folders, links)?;
+                    self.descend(&folder, folder.part + 1, folders, links)?;
                 }
                 if is_last {
                     self.images = (folder.path, images.into_iter());
@@ -125,23 +128,22 @@ impl Walk {
             }
             Some(Part::Below) | None => {
                 let Listing { folders, links, images, broken, .. } = Listing::read(here(&folder.path))?;
-                self.optimizer_step(&folder, folder.part, folders, links)?;
+                self.descend(&folder, folder.part, folders, links)?;
                 self.images = (folder.path, with_broken(images, broken).into_iter());
                 Ok(())
             }
         }
     }
 
-    /// Returns whether the real folder has not been listed yet. One that cannot be found is:
-    /// listing it gives the error.
+    /// Returns whether the resolved folder has not been listed yet. A folder that cannot be
+    /// resolved counts as new, so that listing it gives the error.
     fn is_new(&mut self, folder: &Folder) -> bool {
         fs::canonicalize(here(&folder.path)).is_ok_and(|real| self.seen.insert((folder.part, real)))
             || !here(&folder.path).exists()
     }
 
-    /// Notes folders in `folder` to be listed next; a link that leads back to a folder above is
-    /// left out.
-    fn optimizer_step(
+    /// Queues subfolders of `folder`. Links to a parent folder are skipped.
+    fn descend(
         &mut self,
         folder: &Folder,
         part: usize,
@@ -149,7 +151,7 @@ impl Walk {
         links: Vec<OsString>,
     ) -> Result<(), DataError> {
         let links = links.into_iter().map(|name| folder.path.join(name));
-        let links: Vec<PathBuf> = links.filter(|link| !leads_back(link, &folder.way)).collect();
+        let links: Vec<PathBuf> = links.filter(|link| !is_link_to_parent(link, &folder.way)).collect();
         if !links.is_empty() {
             let real = fs::canonicalize(here(&folder.path)).map_err(|source| DataError::io(&folder.path, source))?;
             let way: Vec<PathBuf> = folder.way.iter().cloned().chain([real]).collect();
@@ -182,20 +184,19 @@ impl Iterator for Walk {
 const MATCHING: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
-/// Whether a path is a pattern: [`Walk::pattern`] expands it.
-pub fn is_wild(path: &str) -> bool {
+/// Returns whether a path contains wildcards, which [`Walk::pattern`] expands.
+pub fn has_wildcards(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
-/// Adds links that lead nowhere but are named as images: they are missing from the results
-/// otherwise.
+/// Adds broken links with image names, so that they give an error instead of being ignored.
 fn with_broken(mut images: Vec<OsString>, broken: Vec<OsString>) -> Vec<OsString> {
     images.extend(broken.into_iter().filter(|name| is_image(Path::new(name))));
     images.sort_unstable();
     images
 }
 
-/// The path of the working folder, where the path is empty.
+/// Returns the path, or `.` if it is empty.
 fn here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
@@ -212,7 +213,7 @@ pub fn list_images(path: &Path) -> Result<Vec<PathBuf>, DataError> {
 mod tests {
     use super::*;
 
-    /// Makes empty files and returns what the walk finds, relative to their folder.
+    /// Returns the files found by the iterator, relative to `root`.
     fn found(root: &Path, walk: Walk) -> Vec<String> {
         walk.map(|path| path.unwrap().strip_prefix(root).unwrap().to_str().unwrap().to_string()).collect()
     }
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_walked_in_order_of_name() {
+    fn folders_are_walked_in_name_order() {
         let root = tree();
         let all = ["a.PNG", "b.jpg", "sub/c.jpg", "sub/deep/d.jpg", "sub[1]/e.png"];
         assert_eq!(found(root.path(), Walk::folder(root.path())), all);
@@ -239,7 +240,7 @@ mod tests {
             symlink(root.path(), at("sub/deep/back")).unwrap();
             symlink(at("sub/deep"), at("link")).unwrap();
             assert_eq!(found(root.path(), Walk::folder(root.path())), all);
-            // Folders elsewhere, which lead to each other.
+            // Folders elsewhere that link to each other.
             let other = tree();
             symlink(other.path(), at("b-link")).unwrap();
             symlink(other.path().join("sub"), at("a-link")).unwrap();

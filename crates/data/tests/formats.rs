@@ -180,7 +180,7 @@ fn malformed_parquet_files_give_errors() {
         fs::write(&path, &whole[..length]).unwrap();
         assert!(matches!(open_at(&path), Err(DataError::Malformed { .. })), "{length}");
     }
-    refused(&path, "breaks off");
+    refused(&path, "truncated");
     // A damaged byte gives an error or a possibly damaged image, but no panic.
     for at in (0..whole.len()).step_by(7) {
         let mut damaged = whole.clone();
@@ -232,7 +232,7 @@ fn webdataset_shards_are_read() {
         write(nested.join("classes.txt"), &listed);
         let set = open_at(&nested).unwrap();
         assert_eq!(contents(&set), expected(), "{number}");
-        assert!(noted(&set, "test is the validation split"));
+        assert!(noted(&set, "the test split is used for validation"));
     }
 }
 
@@ -245,14 +245,14 @@ fn truncated_shard_gives_its_complete_samples() {
     write(root.path().join("train-1.tar"), shard(&of_split("val"), cls));
     let set = open_at(root.path()).unwrap();
     assert_eq!(set.split("train").unwrap().len(), 5);
-    assert!(noted(&set, "train-0.tar is cut short"), "{:?}", set.notes);
-    assert!(noted(&set, "after 4 whole file(s)"), "{:?}", set.notes);
+    assert!(noted(&set, "train-0.tar is truncated"), "{:?}", set.notes);
+    assert!(noted(&set, "after 4 complete file(s)"), "{:?}", set.notes);
 
     // An image without its label is not a complete sample.
     write(root.path().join("train-0.tar"), &whole[..512 * 13]);
     let set = open_at(root.path()).unwrap();
     assert_eq!(set.split("train").unwrap().len(), 5);
-    assert!(noted(&set, "passed over 1 sample(s) without an image or a label"), "{:?}", set.notes);
+    assert!(noted(&set, "ignored 1 sample(s) without an image or a label"), "{:?}", set.notes);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn samples_without_labels_are_skipped() {
     assert!(set.test.is_none());
     assert!(noted(&set, "test of"), "{:?}", set.notes);
     write(root.path().join("test.tar"), shard(&of_split("val"), |_| ("json", "{\"caption\": \"?\"}".into())));
-    refused(root.path(), "none of its keys tells a class: caption");
+    refused(root.path(), "it has no key for a class, only caption");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn ilsvrc_is_read_as_downloaded() {
         } else {
             write_ilsvrc_val(root.path(), val);
         }
-        let error = refused(root.path(), "nothing tells the classes");
+        let error = refused(root.path(), "no labels found");
         assert!(error.hint().unwrap().contains("devkit"));
 
         let kit = root.path().join("ILSVRC2012_devkit_t12/data");
@@ -372,9 +372,9 @@ fn missing_ilsvrc_class_is_an_error() {
     let lines: String = of_split("val").iter().map(|photo| format!("{}.JPEG {}\n", photo.name, photo.label)).collect();
     write(root.path().join("val.txt"), lines);
     fs::remove_dir_all(root.path().join("train").join(IDS[1])).unwrap();
-    refused(root.path(), "numbers 3 classes, but the data set has 2");
+    refused(root.path(), "labels for 3 classes, but the data set has 2");
     write(root.path().join("val.txt"), "ILSVRC2012_val_00000001.JPEG n01494475\n");
-    refused(root.path(), "does not tell the class of ILSVRC2012_val_00000002.JPEG, ILSVRC2012_val_00000003.JPEG");
+    refused(root.path(), "has no label for ILSVRC2012_val_00000002.JPEG, ILSVRC2012_val_00000003.JPEG");
 }
 
 #[test]
@@ -452,15 +452,15 @@ fn malformed_tables_give_errors() {
     write(root.path().join("a.jpg"), b"");
     let file = root.path().join("t.csv");
     for (text, part) in [
-        ("", "it is empty"),
-        ("path,label\n", "names no images"),
-        ("path,label\na.jpg\n", "row 2 has 1 column(s) only"),
+        ("", "the file is empty"),
+        ("path,label\n", "lists no images"),
+        ("path,label\na.jpg\n", "line 2 has only 1 column(s)"),
         ("path,label\nmissing.jpg,3\n", "missing.jpg is missing"),
-        ("path,label,split\na.jpg,0,holdout\n", "split \"holdout\""),
+        ("path,label,split\na.jpg,0,holdout\n", "unknown split \"holdout\""),
         ("path,x,y\na.jpg,0,1\n", "not labels"),
-        ("path,one,two\na.jpg,0,1\n", "none of its columns is known to hold labels: path, one, two"),
-        ("path,label\na.jpg,-1\n", "no image in it has a label"),
-        ("path,label\na.jpg,70000\n", "only 1 different ones occur"),
+        ("path,one,two\na.jpg,0,1\n", "no column is recognized as labels; columns: path, one, two"),
+        ("path,label\na.jpg,-1\n", "none of its images has a label"),
+        ("path,label\na.jpg,70000\n", "only 1 distinct numbers occur"),
         ("path,label,split\na.jpg,cat,train\nb.jpg,dog,train\na.jpg,cat,val\n", "val has no images of dog"),
     ] {
         if part == "not labels" {
@@ -493,9 +493,9 @@ fn archive_of_class_folders_is_read() {
         write(path.clone(), tar(&all));
         let set = open_at(&path).unwrap();
         assert_eq!((set.form, contents(&set)), (Form::Archive, expected.clone()), "{prefix}");
-        assert!(noted(&set, "passed over 2"), "{:?}", set.notes);
+        assert!(noted(&set, "ignored 2"), "{:?}", set.notes);
     }
-    // The same without splits.
+    // All images without splits.
     let flat: Vec<(String, Vec<u8>)> =
         photos().into_iter().map(|p| (format!("{}/{}{}.jpg", CLASSES[p.label], p.split, p.name), p.bytes)).collect();
     write(path.clone(), tar(&flat));
@@ -505,15 +505,15 @@ fn archive_of_class_folders_is_read() {
     write(path.clone(), tar(&[("1.jpg".into(), vec![1])]));
     refused(&path, "no class folders");
     write(path.clone(), tar(&[("1.txt".into(), vec![1])]));
-    refused(&path, "holds no images");
+    refused(&path, "contains no images");
     write(path.clone(), b"nothing like an archive, though long enough to be one".repeat(20));
-    refused(&path, "no tar archive");
+    refused(&path, "not a tar archive");
 
     let zip = fs::read(fixture("sample.zip")).unwrap();
     let path = root.path().join("sample.zip");
     for length in [0, 10, zip.len() / 2, zip.len() - 30] {
         write(path.clone(), &zip[..length]);
-        refused(&path, "cut short");
+        refused(&path, "truncated");
     }
     for at in (0..zip.len()).step_by(5) {
         let mut damaged = zip.clone();
@@ -601,7 +601,7 @@ fn system_files_and_hidden_folders_are_ignored() {
     for path in folders_and_archive(root.path(), &files) {
         let set = open_at(&path).unwrap();
         assert_eq!(contents(&set), expected, "{}", path.display());
-        assert!(noted(&set, "passed over"), "{:?}", set.notes);
+        assert!(noted(&set, "ignored"), "{:?}", set.notes);
     }
 }
 

@@ -405,7 +405,7 @@ fn evaluation_uses_the_exif_setting_of_training() {
         let batches = collect(&Loader::new(set.split("train").unwrap(), Transform::Eval(preprocess), config(2)), 0);
         batches[0].images[..16 * 16 * 3].to_vec()
     });
-    let pixel = |image: &[u8], x: usize, y: usize| [0, 1, 2].map(|colour| i32::from(image[(y * 16 + x) * 3 + colour]));
+    let pixel = |image: &[u8], x: usize, y: usize| [0, 1, 2].map(|color| i32::from(image[(y * 16 + x) * 3 + color]));
     for (x, y) in [(0, 0), (15, 0), (3, 9), (15, 15)] {
         // Resizing the rotated image may round differently.
         let (a, b) = (pixel(&turned, x, y), pixel(&plain, y, 15 - x));

@@ -81,8 +81,8 @@ fn split_folders_are_read() {
     // Zebra is missing in val; the labels of the other classes are unchanged.
     assert_eq!(labels(&*set.split("valid").unwrap()), [1, 2]);
     assert!(noted(&set, "val has no images of Zebra"), "{:?}", set.notes);
-    assert!(noted(&set, "passed over 2"), "{:?}", set.notes);
-    // With a validation folder beside it, test/ is a separate split.
+    assert!(noted(&set, "ignored 2"), "{:?}", set.notes);
+    // If there is a validation folder too, test/ is a separate split.
     assert_eq!(names(&*set.split("test").unwrap(), root.path()), ["test/dog/2.jpg"]);
     assert_eq!(set.split("all").unwrap().len(), 8);
     assert_eq!(set.select(None).unwrap().0, "val");
@@ -104,7 +104,7 @@ fn validation_split_has_the_name_of_its_folder() {
         assert_eq!(set.split("test").is_ok(), test, "{folder}");
         assert_eq!(set.select(None).unwrap().0, if test { "test" } else { "val" });
         assert_eq!(set.select(Some("val")).unwrap().0, if test { "test" } else { "val" });
-        assert_eq!(noted(&set, "test is the validation split"), test);
+        assert_eq!(noted(&set, "the test split is used for validation"), test);
     }
 }
 
@@ -138,7 +138,7 @@ fn single_class_cannot_be_trained_on() {
     assert!(noted(&set, "a single class"), "{:?}", set.notes);
     let error = set.check_trainable().unwrap_err();
     assert!(matches!(&error, DataError::SingleClass { class, .. } if class == "cat"));
-    assert!(error.hint().unwrap().contains("one folder a class"));
+    assert!(error.hint().unwrap().contains("the class folders"));
     assert!(open_at(&root.path().join("two")).unwrap().check_trainable().is_ok());
 }
 
@@ -210,7 +210,10 @@ fn malformed_folders_give_errors() {
     let file = root.path().join("cifar-10-binary.tar.gz");
     assert!(refused(&file, "is a compressed file").hint().unwrap().contains("gunzip"));
     touch(root.path(), &["notes.pdf"]);
-    assert!(matches!(refused(&root.path().join("notes.pdf"), "no known form"), DataError::NotAFolder { .. }));
+    assert!(matches!(
+        refused(&root.path().join("notes.pdf"), "not a supported data-set file"),
+        DataError::NotAFolder { .. }
+    ));
 
     let empty = root.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -220,7 +223,7 @@ fn malformed_folders_give_errors() {
     assert!(matches!(refused(&root.path().join("loose"), "loose"), DataError::NoClassFolders { images: 2, .. }));
 
     touch(root.path(), &["hollow/a/1.jpg", "hollow/b/readme.txt"]);
-    assert!(matches!(refused(&root.path().join("hollow"), "hollow/b"), DataError::EmptyClass { passed_over: 1, .. }));
+    assert!(matches!(refused(&root.path().join("hollow"), "hollow/b"), DataError::EmptyClass { other_files: 1, .. }));
 }
 
 #[cfg(unix)]
@@ -252,7 +255,7 @@ fn links_are_followed_once() {
     let train = set.split("train").unwrap();
     let expected = ["a/1.jpg", "b/1.jpg", "b/2.jpg", "c/1.jpg", "c/more/1.JPG"];
     assert_eq!(names(&*train, &data), expected);
-    for note in ["1 link(s) that lead nowhere", "2 link(s) to folders that are read without them"] {
+    for note in ["1 broken link(s)", "2 unused link(s) to folders that are already included"] {
         assert!(noted(&set, note), "{:?}", set.notes);
     }
 }
@@ -319,7 +322,7 @@ fn cifar10_is_read() {
         assert_eq!((image.width, image.height, image.data.len()), (32, 32, 3072));
         assert!(image.data.chunks(3).all(|pixel| pixel == [11, 21, 31]));
         assert_eq!(labels(&*set.split("test").unwrap()), [3]);
-        assert!(noted(&set, "official file holds 10000"));
+        assert!(noted(&set, "official file contains 10000"));
     }
     fs::write(folder.join("batches.meta.txt"), "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n").unwrap();
     assert_eq!(open_at(&folder).unwrap().classes[9], "j");
@@ -357,5 +360,5 @@ fn malformed_cifar_files_give_errors() {
 
     fs::write(&batch, good).unwrap();
     fs::write(root.path().join("batches.meta.txt"), "cat\ndog\n").unwrap();
-    assert!(matches!(refused(root.path(), "names 2 classes"), DataError::ClassNames { expected: 10, .. }));
+    assert!(matches!(refused(root.path(), "lists 2 class names"), DataError::ClassNames { expected: 10, .. }));
 }

@@ -36,23 +36,23 @@ fn open_at(path: impl AsRef<Path>) -> Result<DataSet, DataError> {
 }
 
 /// Returns all images below `root` by path, with split and class.
-fn held(root: &Path, set: &DataSet) -> BTreeMap<String, (&'static str, String)> {
-    let mut held = BTreeMap::new();
+fn samples(root: &Path, set: &DataSet) -> BTreeMap<String, (&'static str, String)> {
+    let mut samples = BTreeMap::new();
     for (name, split) in [("train", &set.train), ("val", &set.val), ("test", &set.test)] {
         let Some(split) = split else { continue };
         for index in 0..split.len() {
             let path = split.path(index).unwrap();
             let path = path.canonicalize().unwrap_or(path);
             let path = path.strip_prefix(root.canonicalize().unwrap()).unwrap().to_str().unwrap().to_string();
-            held.insert(path, (name, set.classes[split.label(index)].clone()));
+            samples.insert(path, (name, set.classes[split.label(index)].clone()));
         }
     }
-    held
+    samples
 }
 
 /// Returns all images as text: `path split class`.
 fn listed(root: &Path, set: &DataSet) -> Vec<String> {
-    held(root, set).into_iter().map(|(path, (split, class))| format!("{path} {split} {class}")).collect()
+    samples(root, set).into_iter().map(|(path, (split, class))| format!("{path} {split} {class}")).collect()
 }
 
 fn noted(set: &DataSet, part: &str) -> bool {
@@ -89,7 +89,7 @@ fn kaggle_competition_layouts_are_read() {
     images(aptos.path(), &["train_images/7.png", "train_images/8.png", "test_images/9.png"]);
     let set = open_at(aptos.path()).unwrap();
     assert_eq!(listed(aptos.path(), &set), ["train_images/7.png train 2", "train_images/8.png train 0"]);
-    assert!(noted(&set, "test.csv is not used"), "{:?}", set.notes);
+    assert!(noted(&set, "test.csv is ignored"), "{:?}", set.notes);
 }
 
 #[test]
@@ -154,18 +154,18 @@ fn common_column_names_are_recognized() {
         let set = open_at(&file).unwrap();
         assert!(noted(&set, part), "{text}: {:?}", set.notes);
     };
-    with_notes("image,cat,dog\nimg/0,1,0\nimg/1,0,1\n", "the classes are 2 one-hot columns: cat, dog");
+    with_notes("image,cat,dog\nimg/0,1,0\nimg/1,0,1\n", "the labels are 2 one-hot columns: cat, dog");
     with_notes(
         "path,label,fold\nimg/0.jpg,cat,0\nimg/1.jpg,dog,1\n",
-        "fold 0 of its column \"fold\" is for validation",
+        "fold 0 of column \"fold\" is used for validation",
     );
-    with_notes("path,label,set\nimg/0.jpg,cat,A\nimg/1.jpg,dog,B\n", "\"set\" is not used: A, B are no splits");
-    with_notes("path,label,xmin\nimg/0.jpg,cat,1\nimg/1.jpg,dog,2\n", "bounding boxes are not used");
-    with_notes("path,label\nimg/0.jpg,cat\nimg/0.jpg,cat\nimg/1.jpg,dog\n", "passed over 1 row(s) that repeat");
-    with_notes("path,label\nimg/0.jpg,cat\nimg/1.jpg,dog\nimg/9.jpg,dog\n", "1 of its 3 images are missing, the first");
-    with_notes("path,label\nimg/0.jpg,Cat\nimg/1.jpg,cat\n", "\"Cat\" and \"cat\" differ only by upper and lower case");
-    with_notes("path,label\nimg/0.jpg,cat\nimg/1.jpg,\n", "passed over 1 image(s) without a label");
-    with_notes("path,label\n/home/me/img/0.jpg,cat\n/home/me/img/1.jpg,dog\n", "without their beginning /home/me/");
+    with_notes("path,label,set\nimg/0.jpg,cat,A\nimg/1.jpg,dog,B\n", "\"set\" is ignored: A, B are not split names");
+    with_notes("path,label,xmin\nimg/0.jpg,cat,1\nimg/1.jpg,dog,2\n", "bounding boxes are ignored");
+    with_notes("path,label\nimg/0.jpg,cat\nimg/0.jpg,cat\nimg/1.jpg,dog\n", "ignored 1 row(s) that repeat");
+    with_notes("path,label\nimg/0.jpg,cat\nimg/1.jpg,dog\nimg/9.jpg,dog\n", "1 of 3 images are missing, the first");
+    with_notes("path,label\nimg/0.jpg,Cat\nimg/1.jpg,cat\n", "\"Cat\" and \"cat\" in");
+    with_notes("path,label\nimg/0.jpg,cat\nimg/1.jpg,\n", "ignored 1 image(s) without a label");
+    with_notes("path,label\n/home/me/img/0.jpg,cat\n/home/me/img/1.jpg,dog\n", "the prefix /home/me/ is removed");
 }
 
 #[test]
@@ -175,17 +175,17 @@ fn multiple_labels_are_rejected() {
     let file = root.path().join("t.csv");
     for (text, part) in [
         ("path,label\nimg/0.jpg,cat\nimg/1.jpg,dog\nimg/0.jpg,dog\n", "img/0.jpg the label \"dog\", but line 2 of"),
-        ("path,class,xmin,ymin\nimg/0.jpg,cat,1,2\nimg/0.jpg,dog,3,4\n", "it is a table of bounding boxes"),
-        ("path,label\nhttps://x.org/0.jpg,cat\n", "line 2 has the URL https://x.org/0.jpg"),
+        ("path,class,xmin,ymin\nimg/0.jpg,cat,1,2\nimg/0.jpg,dog,3,4\n", "the table contains bounding boxes"),
+        ("path,label\nhttps://x.org/0.jpg,cat\n", "line 2 contains the URL https://x.org/0.jpg"),
         ("path,label\nimg/0.jpg,cat\nimg/1.jpg,dog\nimg/2.jpg,cat|dog\n", "the label \"cat|dog\": multi-label"),
         ("path,cat,dog\nimg/0.jpg,1,1\nimg/1.jpg,0,1\n", "multi-label"),
         ("path,label,target\nimg/0.jpg,0,1\nimg/1.jpg,0,2\n", "both \"label\" and \"target\""),
         ("path,label\nimg/0.jpg,sea lion, eared\n", "line 2 has 3 columns, but the first row has 2"),
-        ("path,label\nimg/0.jpg,\"cat\nimg/1.jpg,dog\n", "its quote is not closed"),
-        ("path,label\n,cat\n", "line 2 names no image"),
+        ("path,label\nimg/0.jpg,\"cat\nimg/1.jpg,dog\n", "a closing quote is missing"),
+        ("path,label\n,cat\n", "line 2 has no image"),
         ("id,label\nx,cat\ny,dog\n", "x is missing"),
-        ("path,label\nimg/0.jpg,cat\nimg/8.jpg,dog\nimg/9.jpg,dog\n", "2 of its 3 images are missing"),
-        ("path\n0.jpg\n1.jpg\n", "no column of labels"),
+        ("path,label\nimg/0.jpg,cat\nimg/8.jpg,dog\nimg/9.jpg,dog\n", "2 of 3 images are missing"),
+        ("path\n0.jpg\n1.jpg\n", "no label column"),
     ] {
         write(file.clone(), text);
         refused(&file, part);
@@ -197,7 +197,7 @@ fn options_select_columns_folders_and_folds() {
     let root = folder(&[("t.csv", "id,species,other,part\n0,7000000,b,0\n1,9000000,a,1\n")]);
     images(root.path(), &["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"]);
     let file = root.path().join("t.csv");
-    let hint = refused(&file, "may be those in").hint().unwrap();
+    let hint = refused(&file, "image folder may be").hint().unwrap();
     assert!(hint.contains("images=FOLDER") && hint.contains("data.image_folder"), "{hint}");
     let given = |options: &str| {
         let set = open(&format!("{}?{options}", file.display()), &self::options());
@@ -208,7 +208,7 @@ fn options_select_columns_folders_and_folds() {
     // Numeric ids are class names if the column is named explicitly.
     assert_eq!(given("images=a&label=species").unwrap(), "a/0.jpg train 7000000, a/1.jpg train 9000000");
     assert!(given("images=a").unwrap_err().to_string().contains("label \"9000000\""));
-    assert!(given("images=c").unwrap_err().to_string().contains("no data set at"));
+    assert!(given("images=c").unwrap_err().to_string().contains("no data set found at"));
     assert!(
         given("label=none&images=a").unwrap_err().to_string().contains("no column \"none\", only id, species, other")
     );
@@ -238,7 +238,7 @@ fn tables_are_read_by_pattern_and_relative_to_the_working_directory() {
 }
 
 #[test]
-fn table_beside_storage_folders_is_used() {
+fn table_next_to_storage_folders_is_used() {
     let storage = |table: &str, text: &str| {
         let root = folder(&[(table, text)]);
         images(root.path(), &["part_1/0.jpg", "part_2/1.jpg", "part_1/2.jpg", "part_2/3.jpg"]);
@@ -250,7 +250,7 @@ fn table_beside_storage_folders_is_used() {
     let root = storage("metadata.csv", &format!("file_name,label\n{rows}"));
     let set = open_at(root.path()).unwrap();
     assert_eq!((set.form, listed(root.path(), &set)), (Form::Table, expected.map(String::from).to_vec()));
-    assert!(noted(&set, "metadata.csv, not the folders part_1, part_2"), "{:?}", set.notes);
+    assert!(noted(&set, "metadata.csv, not from the folder names part_1, part_2"), "{:?}", set.notes);
     let set = open(&format!("{}?form=folders", root.path().display()), &options()).unwrap();
     assert_eq!((set.form, set.classes), (Form::FlatFolder, vec!["part_1".to_string(), "part_2".into()]));
 
@@ -262,7 +262,7 @@ fn table_beside_storage_folders_is_used() {
     // Folders may be genera and labels species.
     let fine = "part_1/0.jpg,a\npart_2/1.jpg,b\npart_1/2.jpg,c\npart_2/3.jpg,d\n";
     let root = storage("labels.csv", &format!("file_name,label\n{fine}"));
-    let hint = refused(root.path(), "which differ").hint().unwrap();
+    let hint = refused(root.path(), "give different labels").hint().unwrap();
     assert!(hint.contains("?form=table'") && hint.contains("?form=folders'") && hint.contains("data.form"), "{hint}");
     for (form, classes) in [("table", "a b c d"), ("folders", "part_1 part_2")] {
         let set = open(&format!("{}?form={form}", root.path().display()), &options()).unwrap();
@@ -274,7 +274,7 @@ fn table_beside_storage_folders_is_used() {
     // A table with the folders as labels, one without labels, and one of other data.
     let same = "file_name,label\npart_1/0.jpg,part_1\npart_2/1.jpg,part_2\n";
     for (text, note) in
-        [(same, ""), ("file_name,text,author\npart_1/0.jpg,a cat,me\n", "is not used"), ("a,b\nx,y\n", "is not used")]
+        [(same, ""), ("file_name,text,author\npart_1/0.jpg,a cat,me\n", "is ignored"), ("a,b\nx,y\n", "is ignored")]
     {
         let root = storage("metadata.csv", text);
         let set = open_at(root.path()).unwrap();
@@ -296,12 +296,12 @@ fn tables_and_class_names_in_other_encodings_are_read() {
         assert_eq!(open_at(&file).unwrap().classes, ["кот", "пёс"]);
     }
     write(file.clone(), b"path,label\n0.jpg,\xea\xee\xf2\n1.jpg,\xef\xb8\xf1\n");
-    let hint = refused(&file, "t.csv is not valid UTF-8: line 2 seems to be in WINDOWS-1251").hint().unwrap();
+    let hint = refused(&file, "t.csv is not valid UTF-8: line 2 looks like WINDOWS-1251").hint().unwrap();
     assert!(hint.contains("iconv -f WINDOWS-1251 -t UTF-8"), "{hint}");
     // The list of class names for numeric labels.
     write(file.clone(), "path,label\n0.jpg,0\n1.jpg,1\n");
     write(root.path().join("classes.txt"), b"caf\xe9\nth\xe9\n");
-    refused(&file, "classes.txt is not valid UTF-8: line 1 seems to be in WINDOWS-1252");
+    refused(&file, "classes.txt is not valid UTF-8: line 1 looks like WINDOWS-1252");
 }
 
 fn tar(files: &[(&str, &str)]) -> Vec<u8> {
@@ -327,7 +327,7 @@ fn archives_with_class_folders_in_other_encodings_are_rejected() {
         archive[at + 148..at + 155].copy_from_slice(format!("{sum:07o}").as_bytes());
     }
     write(root.path().join("a.tar"), archive);
-    refused(root.path().join("a.tar"), "is not valid UTF-8: unpack it");
+    refused(root.path().join("a.tar"), "is not valid UTF-8: unpack the archive");
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -370,7 +370,7 @@ fn shards_are_read_as_by_the_webdataset_library() {
         (&[("0.jpg", "A"), ("0.index", "1"), ("1.jpg", "B"), ("1.index", "000")], "A 1, B 0"),
         (&[("a/0.JPG", "A"), ("a/0.CLS", "1"), ("b/0.jpg", "B"), ("b/0.cls", "0")], "A 1, B 0"),
         (&[("a.b/0.jpg", "A"), ("a.b/0.cls", "1"), ("a.b/1.jpg", "B"), ("a.b/1.cls", "0")], "A 1, B 0"),
-        // A caption beside the label, and metadata without a class beside the text label.
+        // A caption and a label; metadata without a class and a text label.
         (&[("0.jpg", "A"), ("0.txt", "a long story"), ("0.cls", "0")], "A 0"),
         (&[("0.jpg", "A"), ("0.json", "{\"width\": 3}"), ("0.txt", "cat")], "A cat"),
         (&[("__meta__/0.json", "{}"), ("0.jpg", "A"), ("0.cls", "0")], "A 0"),
@@ -391,7 +391,7 @@ fn shards_are_read_as_by_the_webdataset_library() {
     write(root.path().join("train-1.tar.gz"), &packed[..packed.len() - 20]);
     let set = open_at(root.path()).unwrap();
     assert!(
-        noted(&set, "2 compressed shard(s) are unpacked") && noted(&set, "train-1.tar.gz is cut short"),
+        noted(&set, "2 compressed shard(s) are unpacked") && noted(&set, "train-1.tar.gz is truncated"),
         "{:?}",
         set.notes
     );
@@ -404,20 +404,20 @@ fn shards_without_labels_give_errors() {
     let file = root.path().join("train-0.tar");
     write(root.path().join("train-1.tar"), tar(&[("0.jpg", "A"), ("0.mask.npy", "0")]));
     write(file.clone(), tar(&[("0.jpg", "A"), ("0.pyd", "x"), ("1.jpg", "B"), ("1.pyd", "x")]));
-    refused(root.path(), "hold 3 image(s), but no labels for them: beside the images are only .mask.npy, .pyd");
+    refused(root.path(), "contain 3 image(s) but no labels; other files: .mask.npy, .pyd");
     write(file.clone(), tar(&[("0.jpg", "A"), ("0.cls", "0"), ("0.JPG", "B")]));
-    refused(&file, "its sample 0 has two files like 0.JPG");
+    refused(&file, "sample 0 has two files like 0.JPG");
     let names: Vec<[String; 2]> = (0..12).map(|n| [format!("{n}.jpg"), format!("{n}.txt")]).collect();
     let files: Vec<(&str, &str)> =
         names.iter().flat_map(|[i, t]| [(i.as_str(), "A"), (t.as_str(), t.as_str())]).collect();
     write(file.clone(), tar(&files));
-    refused(&file, "its .txt files are captions, not labels: 12 different ones of 12 images");
+    refused(&file, ".txt files contain captions instead of labels: 12 distinct texts in 12 images");
     // A label in another encoding.
     let mut damaged = tar(&[("0.jpg", "A"), ("0.txt", "cafe")]);
     let at = damaged.windows(4).position(|window| window == b"cafe").unwrap() + 3;
     damaged[at] = 0xe9;
     write(file.clone(), damaged);
-    refused(&file, "0.txt is not valid UTF-8: line 1 seems to be in WINDOWS-1252");
+    refused(&file, "0.txt is not valid UTF-8: line 1 looks like WINDOWS-1252");
 }
 
 /// Returns a fixture written by `scripts/make_label_fixtures.py`.
@@ -451,21 +451,21 @@ fn parquet_labels_of_all_types_are_read() {
     }
     let set = open_at(parquet("absent")).unwrap();
     assert_eq!(set.split("train").unwrap().len(), 3);
-    assert!(noted(&set, "passed over 3 image(s) without a label"), "{:?}", set.notes);
+    assert!(noted(&set, "ignored 3 image(s) without a label"), "{:?}", set.notes);
 }
 
 #[test]
 fn unsupported_parquet_labels_are_rejected() {
     for (name, part) in [
-        ("list", "its column \"label\" holds lists of several labels: multi-label data is not supported yet"),
+        ("list", "column \"label\" contains lists of several labels: multi-label data is not supported yet"),
         ("list_v2", "multi-label data is not supported yet"),
         ("fractions", "label \"0.5\""),
-        ("timestamp", "its column \"label\" is of the type timestamp, but labels are"),
-        ("decimal", "its column \"label\" is of the type decimal"),
-        ("struct", "its column \"label\" is of the type struct"),
-        ("nested", "its column \"label\" is of the type list of list of int64"),
-        ("two_columns", "none of its columns is known to hold labels: image, species, age"),
-        ("no_image", "its column \"image\" is of the type int64, but images are binary"),
+        ("timestamp", "column \"label\" has type timestamp, but labels must be"),
+        ("decimal", "column \"label\" has type decimal"),
+        ("struct", "column \"label\" has type struct"),
+        ("nested", "column \"label\" has type list of list of int64"),
+        ("two_columns", "no column is recognized as labels; columns: image, species, age"),
+        ("no_image", "column \"image\" has type int64, but images must be binary"),
     ] {
         refused(parquet(name), part);
     }

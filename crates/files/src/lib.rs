@@ -1,5 +1,5 @@
-//! Files and text: atomic writing, bounded reading, zip archives, and escaping for terminals and
-//! shells.
+//! File and text helpers: atomic writing, bounded reading, zip archives, and escaping for terminals
+//! and shells.
 
 pub mod shell;
 pub mod text;
@@ -9,40 +9,44 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Largest file of weights that is read, in bytes: twice a checkpoint of EfficientNet-L2 with averages and Adam's state.
+/// Maximum size of a weights file in bytes: twice a checkpoint of EfficientNet-L2 with averaged
+/// weights and Adam state.
 const MAX_WEIGHTS: u64 = 16 << 30;
 
-/// Beginning and end of a temporary file's name.
+/// Prefix and suffix of temporary file names.
 const TEMPORARY: [&str; 2] = [".mbconv-", ".tmp"];
 
-/// The contents of a file of weights: of a regular file, at the end of whatever links, that a network can fill.
+/// Reads a weights file. It must be a regular file, after resolving links, of at most 16 GiB.
 ///
 /// # Errors
-/// A folder, a device, a pipe; a larger file; whatever the system says.
+/// A folder, a device or a pipe; a larger file; I/O errors.
 pub fn read_weights(path: &Path) -> std::io::Result<Vec<u8>> {
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
     }
     if metadata.len() > MAX_WEIGHTS {
-        return Err(std::io::Error::other(format!("it has {} bytes, more than any network's weights", metadata.len())));
+        return Err(std::io::Error::other(format!(
+            "it has {} bytes, which is too large for network weights",
+            metadata.len()
+        )));
     }
     std::fs::read(path)
 }
 
-/// Reads at an offset, from any thread.
+/// Reads at an offset without moving the file position, so that threads can share the file.
 #[cfg(unix)]
 pub fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, out, offset)
 }
 
-/// Reads at an offset, from any thread.
+/// Reads at an offset without using the file position, so that threads can share the file.
 #[cfg(windows)]
 pub fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, out, offset)
 }
 
-/// Fills `out` with a file's bytes from `offset` on.
+/// Fills `out` with the bytes of a file from `offset` on.
 pub fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !out.is_empty() {
         match read_at(file, out, offset) {
@@ -58,18 +62,18 @@ pub fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Re
     Ok(())
 }
 
-/// Writes `bytes` to `path` through a temporary file beside it, which is renamed when it is
-/// complete and on the disk.
+/// Writes `bytes` to `path` atomically: writes a temporary file in the same folder, flushes it to
+/// disk and renames it.
 ///
 /// # Errors
-/// A path that is something other than a file, such as a folder or a device; whatever the system says. The old file, if
-/// any, is then still there.
+/// A path that exists but is not a regular file, such as a folder or a device; I/O errors. After an
+/// error, the old file is unchanged.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     replace(path, bytes, None)
 }
 
-/// The same, but the file that was at `path` is kept as `previous`. At any moment one of the two is
-/// complete and on the disk.
+/// Writes atomically like [`write_atomically`], but keeps the old file at `path` as `previous`. At
+/// any time, at least one of the two files is complete and on disk.
 ///
 /// # Errors
 /// See [`write_atomically`].
@@ -77,10 +81,11 @@ pub fn write_keeping_previous(path: &Path, bytes: &[u8], previous: &Path) -> std
     replace(path, bytes, Some(previous))
 }
 
+/// Writes a temporary file and renames it to `path`.
 fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> std::io::Result<()> {
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         // Renaming would replace a device.
-        return Err(std::io::Error::other("it is there already and not a regular file"));
+        return Err(std::io::Error::other("it exists and is not a regular file"));
     }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -88,19 +93,18 @@ fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> std::io::Resul
     };
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY[0]).suffix(TEMPORARY[1]);
-    // Temporary files are private by default; a model should get the permissions any new file gets.
+    // Temporary files are private by default; the output should have the default permissions.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    // So that `remove_left_overs` does not take it for a killed process's; where there are no
-    // locks, that removes nothing.
+    // Lock the file, so that `remove_left_overs` does not delete it. Without lock support, nothing
+    // is deleted there.
     let _ = file.as_file().try_lock();
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     if let Some(previous) = previous.filter(|_| path.exists()) {
         let _ = std::fs::remove_file(previous);
-        // A second name, since then there is a file at `path` all the time; not every file system
-        // has them.
+        // With a hard link, `path` exists at all times. Some file systems do not support it.
         std::fs::hard_link(path, previous).or_else(|_| std::fs::rename(path, previous))?;
     }
     file.persist(path)?;
@@ -108,15 +112,15 @@ fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> std::io::Resul
     Ok(())
 }
 
-/// Makes the names in `folder` durable, where the system can do that.
+/// Flushes a folder's directory entries to disk, if the system supports it.
 fn sync_folder(folder: &Path) {
     if cfg!(unix) {
-        // The file itself is complete and on the disk.
+        // Ignore errors: the file itself is complete and on disk.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
     }
 }
 
-/// Removes temporary files from `folder` that killed processes left there.
+/// Removes temporary files of killed processes from `folder`.
 pub fn remove_left_overs(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let [prefix, suffix] = TEMPORARY;
@@ -127,7 +131,7 @@ pub fn remove_left_overs(folder: &Path) {
             continue;
         }
         let file = OpenOptions::new().write(true).open(entry.path());
-        // A process that still writes it holds its lock.
+        // A running process that writes the file holds its lock.
         if file.is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = std::fs::remove_file(entry.path());
         }
@@ -139,7 +143,7 @@ mod tests {
     use crate::*;
 
     #[test]
-    fn replaces_whole_files_and_leaves_nothing_else() {
+    fn files_are_replaced_without_leftovers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         write_atomically(&path, b"first").unwrap();
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_file_is_kept() {
+    fn previous_file_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let [path, previous] = ["a", "b"].map(|name| folder.path().join(name));
         let contents = || [&path, &previous].map(|path| std::fs::read_to_string(path).ok());

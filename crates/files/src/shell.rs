@@ -1,10 +1,10 @@
-//! Arguments of commands that hints suggest, quoted for the shell.
+//! Shell quoting of arguments in suggested commands.
 
 use std::path::Path;
 
-/// Returns `argument` as a POSIX shell reads it back: unchanged if it is plain, otherwise in quotes.
+/// Quotes `argument` for a POSIX shell; returns it unchanged if no quotes are needed.
 pub fn quoted(argument: &str) -> String {
-    // A backslash separates folders on Windows, and escapes the next character elsewhere.
+    // The backslash is a path separator on Windows and an escape character elsewhere.
     let plain = |c: char| c.is_alphanumeric() || "/._-+:=,@%".contains(c) || (cfg!(windows) && c == '\\');
     if argument.chars().any(char::is_control) {
         return format!("$'{}'", argument.chars().map(escaped).collect::<String>());
@@ -15,13 +15,14 @@ pub fn quoted(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', r"'\''"))
 }
 
-/// Returns a path as a command takes it: [`quoted`], and with `./` before a leading dash, which would begin an option.
+/// Quotes a path for a shell. Adds `./` before a leading dash, so that it is not parsed as an
+/// option.
 pub fn quoted_path(path: impl AsRef<Path>) -> String {
     let path = path.as_ref().to_string_lossy();
     if path.starts_with('-') { quoted(&format!("./{path}")) } else { quoted(&path) }
 }
 
-/// Returns a character as it stands within `$'…'`.
+/// Escapes a character for `$'…'`.
 fn escaped(c: char) -> String {
     match c {
         '\n' => r"\n".into(),
@@ -51,10 +52,10 @@ mod tests {
         assert_eq!(quoted_path("Größe/x"), "Größe/x");
     }
 
-    /// The shell gives back every argument.
+    /// A shell parses the quoted arguments back to the originals.
     #[cfg(unix)]
     #[test]
-    fn a_shell_reads_arguments_back() {
+    fn shell_parses_quoted_arguments_back() {
         for argument in ["r s", "it's", "$HOME", "`x`", "a\"b", "a*", "~", "#x", "a;b", "(x)", "!x", r"a\b", ""] {
             let output = std::process::Command::new("sh")
                 .args(["-c", &format!("printf %s {}", quoted(argument))])

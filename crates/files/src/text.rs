@@ -1,22 +1,20 @@
-//! Text from files, as it may be printed: without control characters, which would move a terminal's
-//! cursor or worse, and without those that change the order in which text is shown.
+//! Escaping of text from files for terminals, CSV and messages: control characters could control
+//! the terminal, and direction marks change the order of displayed text.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// `text` with its control characters escaped, except line breaks and tabs.
+/// Escapes control characters in a text, except line breaks and tabs.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_hidden(c) && c != '\n' && c != '\t')
 }
 
-/// A name such as a class name, or a single line of text: `name` with all its control characters
-/// escaped.
+/// Escapes all control characters in a name, such as a class name, or in a single line of text.
 pub fn visible_name(name: &str) -> Cow<'_, str> {
     escaped(name, is_hidden)
 }
 
-/// Text for a cell of a CSV file that spreadsheets open: preceded by `'` if they would run it as a
-/// formula.
+/// Escapes a text for a CSV cell: prepends `'` if a spreadsheet would evaluate it as a formula.
 pub fn cell(text: &str) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}").into() } else { text.into() }
 }
@@ -28,6 +26,7 @@ fn is_hidden(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Replaces the characters for which `hidden` returns true by escape sequences.
 fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&hidden) {
         return text.into();
@@ -35,7 +34,7 @@ fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if hidden(c) {
-            // As in JSON, so that a document remains one.
+            // JSON escapes, so that JSON text stays valid.
             let _ = write!(shown, "\\u{:04x}", u32::from(c));
         } else {
             shown.push(c);
@@ -63,12 +62,12 @@ mod tests {
         );
         assert_eq!(visible_name("a\nb\tc"), "a\\u000ab\\u0009c");
         assert_eq!(visible_name("кот é 猫 👩‍🔬"), "кот é 猫 👩‍🔬");
-        // Shown as "cat.exe" followed by "gpj." otherwise.
+        // Without escaping, this is displayed as "cat.exe" followed by "gpj.".
         assert_eq!(visible("cat\u{202e}gpj.\u{2069}\u{2028}"), "cat\\u202egpj.\\u2069\\u2028");
     }
 
     #[test]
-    fn formulas_become_text_in_cells() {
+    fn formulas_are_escaped_in_cells() {
         for text in ["=1+1", "+1", "-2", "@a", "\t=1", "\r"] {
             assert_eq!(cell(text), format!("'{text}"));
         }
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn json_remains_json() {
+    fn escaped_json_is_valid_json() {
         let json = serde_json::json!(["\u{9b}1m\x1b"]).to_string();
         assert_eq!(serde_json::from_str::<Vec<String>>(&visible(&json)).unwrap(), ["\u{9b}1m\x1b"]);
     }

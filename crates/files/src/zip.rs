@@ -1,17 +1,15 @@
-//! The directory of a zip archive: the names of its files and where they lie, read from the
-//! archive's end.
+//! Reader of the central directory of a zip archive: names and locations of its files.
 //!
-//! APPNOTE.TXT 6.3.10, sections 4.3.12 to 4.3.16, with zip64. Nothing is decompressed here, and
-//! nothing is allocated that is larger than the archive. Version 9.8.2 of the crate `zip` refuses
-//! some of PyTorch's archives when it searches for their start, keeps one of several entries of a
-//! name, and takes longer to build than this crate's readers of archives.
+//! Implements APPNOTE.TXT 6.3.10, sections 4.3.12 to 4.3.16, with zip64. Nothing is decompressed,
+//! and no allocation is larger than the archive. The crate `zip` 9.8.2 is not used: it rejects some
+//! PyTorch archives, keeps only one of several entries with the same name, and takes long to build.
 
 use std::fs::File;
 use std::io;
 
-/// What a zip archive is read from: a file, or bytes in memory.
+/// A seekable source of an archive: a file, or bytes in memory.
 pub trait Source {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn length(&self) -> io::Result<u64>;
     /// Fills `out` with the bytes from `offset` on.
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<()>;
@@ -40,7 +38,7 @@ impl Source for [u8] {
     }
 }
 
-/// A file in an archive. Names that end in `/` are folders.
+/// A file in an archive. Names of folders end in `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Path in the archive.
@@ -55,7 +53,7 @@ pub struct Entry {
     pub crc: u32,
     /// Compression method: 0 for none, 8 for deflate.
     pub method: u16,
-    /// Whether the file is encrypted.
+    /// True if the file is encrypted.
     pub encrypted: bool,
 }
 
@@ -70,26 +68,26 @@ pub enum ZipError {
     Malformed(&'static str),
 }
 
-/// The first bytes of an archive that is not empty.
+/// Signature of a local header, with which a non-empty archive starts.
 pub const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
 const ENTRY: &[u8] = b"PK\x01\x02";
 const END: &[u8] = b"PK\x05\x06";
 const END_64: &[u8] = b"PK\x06\x06";
 const END_64_LOCATOR: &[u8] = b"PK\x06\x07";
 
-const NO_DIRECTORY: ZipError = ZipError::Malformed("it is not a zip archive, or it is cut short: it has no directory");
-const BEYOND: ZipError = ZipError::Malformed("it is cut short: its directory lies beyond its end");
+const NO_DIRECTORY: ZipError = ZipError::Malformed("it is not a zip archive, or it is truncated: it has no directory");
+const BEYOND: ZipError = ZipError::Malformed("it is truncated: its directory is beyond its end");
 const DAMAGED: ZipError = ZipError::Malformed("its directory is damaged");
 
-/// Lists an archive's files, in the directory's order.
+/// Lists the files of an archive in directory order.
 ///
 /// # Errors
-/// What the system reports; an archive without a directory, or with a damaged one.
+/// I/O errors; an archive without a directory or with a damaged one.
 pub fn directory(archive: &(impl Source + ?Sized)) -> Result<Vec<Entry>, ZipError> {
     let End { count, size, offset } = End::read(archive)?;
     let bytes = read(archive, offset, size)?;
     let mut rest = &bytes[..];
-    // Every entry takes 46 bytes or more, so that the loop ends with the directory.
+    // Every entry has at least 46 bytes, so the loop is bounded by the directory's size.
     let mut entries = Vec::new();
     for _ in 0..count {
         entries.push(Entry::read(&mut rest).ok_or(DAMAGED)?);
@@ -97,24 +95,24 @@ pub fn directory(archive: &(impl Source + ?Sized)) -> Result<Vec<Entry>, ZipErro
     Ok(entries)
 }
 
-/// Returns where the bytes of the file begin whose local header is at `offset`. Local headers
-/// repeat the name, and have other extra fields than the directory.
+/// Returns the offset of a file's data, given the offset of its local header. Local headers repeat
+/// the name and have their own extra fields.
 ///
 /// # Errors
-/// What the system reports; `InvalidData` if there is no local header.
+/// I/O errors; `InvalidData` if there is no local header.
 pub fn data_start(archive: &(impl Source + ?Sized), offset: u64) -> io::Result<u64> {
     const HEADER: usize = 30;
     let mut header = [0; HEADER];
     archive.read_at(&mut header, offset)?;
     if !header.starts_with(LOCAL_HEADER) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's directory points to no file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's directory has an invalid file offset"));
     }
     let beyond = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let [name, extra] = [26, 28].map(|at| u16_at(&header, at).map_or(0, u64::from));
     offset.checked_add(HEADER as u64 + name + extra).ok_or_else(beyond)
 }
 
-/// The record at an archive's end.
+/// The end-of-central-directory record.
 struct End {
     /// Number of files.
     count: u64,
@@ -125,6 +123,7 @@ struct End {
 }
 
 impl End {
+    /// Finds and reads the record, which may be followed by a comment.
     fn read(archive: &(impl Source + ?Sized)) -> Result<End, ZipError> {
         const LENGTH: usize = 22;
         const LONGEST_COMMENT: u64 = 65_535;
@@ -138,6 +137,7 @@ impl End {
         }
     }
 
+    /// Parses the 32-bit record; returns `None` if it is too short.
     fn parse(record: &[u8]) -> Option<End> {
         Some(End {
             count: u16_at(record, 10)?.into(),
@@ -146,7 +146,7 @@ impl End {
         })
     }
 
-    /// The record of 64-bit numbers, if its locator stands before the record at `end`.
+    /// Returns the zip64 record, if its locator precedes the record at `end`.
     fn read_64(archive: &(impl Source + ?Sized), end: u64) -> Result<Option<End>, ZipError> {
         const LOCATOR: u64 = 20;
         const LENGTH: u64 = 56;
@@ -165,7 +165,7 @@ impl End {
 }
 
 impl Entry {
-    /// Takes an entry off the rest of a directory; none if it is damaged.
+    /// Reads and removes the first entry of a directory; returns `None` if it is damaged.
     fn read(rest: &mut &[u8]) -> Option<Entry> {
         const HEADER: usize = 46;
         let header = rest.get(..HEADER).filter(|header| header.starts_with(ENTRY))?;
@@ -176,7 +176,7 @@ impl Entry {
         let (name, after) = rest[HEADER..].split_at_checked(name)?;
         let (extra, after) = after.split_at_checked(extra)?;
         *rest = after.get(comment..)?;
-        // Numbers that do not fit into 32 bits stand in an extra field, in this order.
+        // Numbers that need more than 32 bits are in an extra field, in this order.
         let mut wide = wide_numbers(extra);
         for number in [&mut size, &mut stored, &mut offset] {
             if *number == u64::from(u32::MAX)
@@ -191,7 +191,7 @@ impl Entry {
     }
 }
 
-/// The contents of the extra field that holds 64-bit numbers.
+/// Returns the contents of the zip64 extra field.
 fn wide_numbers(mut extras: &[u8]) -> &[u8] {
     while let (Some(kind), Some(length)) = (u16_at(extras, 0), u16_at(extras, 2)) {
         let (field, rest) = extras[4..].split_at(usize::from(length).min(extras.len() - 4));
@@ -203,7 +203,7 @@ fn wide_numbers(mut extras: &[u8]) -> &[u8] {
     &[]
 }
 
-/// The bytes of an archive from `offset` on.
+/// Reads `count` bytes of an archive from `offset` on.
 fn read(archive: &(impl Source + ?Sized), offset: u64, count: u64) -> Result<Vec<u8>, ZipError> {
     if offset.checked_add(count).is_none_or(|end| archive.length().is_ok_and(|length| end > length)) {
         return Err(BEYOND);
@@ -231,7 +231,7 @@ mod tests {
 
     use crate::zip::*;
 
-    /// An archive of uncompressed files, with 64-bit numbers where `wide`.
+    /// Returns an archive of uncompressed files, in zip64 format if `wide`.
     fn archive(files: &[(&str, &[u8])], wide: bool) -> Vec<u8> {
         let (mut bytes, mut directory) = (Vec::new(), Vec::new());
         for (name, data) in files {
@@ -264,7 +264,7 @@ mod tests {
     const FILES: [(&str, &[u8]); 3] = [("a/", b""), ("a/one.jpg", b"first"), ("two.png", b"second one")];
 
     #[test]
-    fn archives_with_and_without_64_bit_numbers_are_listed() {
+    fn zip_and_zip64_archives_are_listed() {
         for wide in [false, true] {
             let bytes = archive(&FILES, wide);
             let entries = directory(&bytes[..]).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_claim_more_than_there_is_are_errors() {
+    fn inconsistent_directories_are_errors() {
         let whole = archive(&FILES, true);
         let record = whole.len() - 22 - 20 - 56;
         // Number of files, length and offset of the directory.
@@ -294,7 +294,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changed_archives_list_no_more_than_they_hold(
+        fn modified_archives_list_bounded_contents(
             wide: bool,
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         ) {

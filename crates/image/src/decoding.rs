@@ -21,9 +21,9 @@ pub struct Decoding {
     pub gray16: Gray16,
     /// Maximum number of pixels of an image. Larger images are rejected before memory is allocated.
     pub max_pixels: usize,
-    /// Allows decoding a training crop without the whole image; it differs from the exact
-    /// one by about 1 of 255. Only affects baseline JPEG files under
-    /// [`Crop::RandomResized`](mbconv_data::transform::Crop::RandomResized) in a [`Loader`](mbconv_data::loader::Loader).
+    /// Allows decoding a training crop without the whole image; it differs from the exact one by
+    /// about 1 of 255. Only affects baseline JPEG files under
+    /// [`Crop::RandomResized`](crate::Crop::RandomResized) in a loader of the `mbconv-data` crate.
     pub fast: bool,
 }
 

@@ -22,8 +22,8 @@ pub enum DecodeError {
         /// Maximum number of pixels.
         limit: usize,
     },
-    /// The file is larger than [`MAX_IMAGE_BYTES`](mbconv_data::image_file::MAX_IMAGE_BYTES).
-    #[error("the file has {bytes} bytes, more than the {limit} that an image file may have")]
+    /// The file is larger than the maximum of the `mbconv-data` crate, `MAX_IMAGE_BYTES`.
+    #[error("the file has {bytes} bytes, more than the maximum of {limit}")]
     TooManyBytes {
         /// The file size in bytes.
         bytes: u64,

@@ -31,11 +31,11 @@ impl Weights {
         let mut all = Weights { spans: Vec::with_capacity(count), weights: Vec::new() };
         let mut exact = Vec::new();
         for out in 0..count {
-            let centre = window.start + (out as f64 + 0.5) * scale;
-            let first = ((centre - reach + 0.5) as usize).clamp(window.from, window.to - 1);
-            let last = ((centre + reach + 0.5) as usize).clamp(first + 1, window.to);
+            let center = window.start + (out as f64 + 0.5) * scale;
+            let first = ((center - reach + 0.5) as usize).clamp(window.from, window.to - 1);
+            let last = ((center + reach + 0.5) as usize).clamp(first + 1, window.to);
             exact.clear();
-            exact.extend((first..last).map(|x| filter((x as f64 - centre + 0.5) / widening)));
+            exact.extend((first..last).map(|x| filter((x as f64 - center + 0.5) / widening)));
             let sum: f64 = exact.iter().sum();
             let begin = all.weights.len();
             // Carry each rounding error to the next weight, so that the sum is exactly 1.
@@ -150,15 +150,15 @@ pub(crate) fn to_square(
         vertical.apply(turned, stride, done);
     }
     let mut out = vec![0; size * size * 3];
-    let mut colours = [const { Vec::new() }; 3];
-    colours.iter_mut().for_each(|line: &mut Vec<u8>| line.resize(size, 0));
+    let mut line_buffers = [const { Vec::new() }; 3];
+    line_buffers.iter_mut().for_each(|line: &mut Vec<u8>| line.resize(size, 0));
     for (y, row) in out.chunks_exact_mut((size * 3).max(1)).enumerate() {
         let line = |plane: usize| &done[plane][y * stride..][..size];
         let (row, _) = row.as_chunks_mut::<3>();
         if planes.len() == 1 {
             row.iter_mut().zip(line(0)).for_each(|(pixel, &value)| *pixel = [value; 3]);
         } else {
-            let [red, green, blue] = &mut colours;
+            let [red, green, blue] = &mut line_buffers;
             let (luma, cb, cr) = (line(0), line(1), line(2));
             let (red, green, blue) = (&mut red[..size], &mut green[..size], &mut blue[..size]);
             for i in 0..size {

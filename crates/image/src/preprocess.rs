@@ -153,14 +153,14 @@ impl fmt::Display for Preprocess {
         let Self { resize_mode, resize, crop, interpolation, channels, mean, std, exif_orientation, gray16, .. } = self;
         let mode = if *resize_mode == ResizeMode::Squash { "squash to" } else { "resize" };
         let kernel = format!("{interpolation:?}").to_lowercase();
-        let grey = if *channels == 1 { "grey, " } else { "" };
-        let turned = if *exif_orientation { "turned by EXIF, " } else { "" };
+        let gray = if *channels == 1 { "gray, " } else { "" };
+        let turned = if *exif_orientation { "EXIF orientation applied, " } else { "" };
         let scaled = match gray16 {
             Gray16::Clip => "",
             Gray16::Image => "16-bit gray scaled by the image's range, ",
             Gray16::Full => "16-bit gray scaled by its full range, ",
         };
-        write!(f, "{turned}{scaled}{grey}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
+        write!(f, "{turned}{scaled}{gray}{mode} {resize} ({kernel}), crop {crop}, mean {mean:?}, std {std:?}")
     }
 }
 

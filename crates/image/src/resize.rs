@@ -103,8 +103,8 @@ fn is_vertical_first(image: &RgbPixels, width: usize, height: usize) -> bool {
 /// including its rounding.
 fn under(from: usize, to: usize, start: usize, count: usize) -> Vec<usize> {
     let step = from as f64 / to as f64;
-    let centres = std::iter::successors(Some(0.5 * step), |centre| Some(centre + step));
-    centres.skip(start).take(count).map(|centre| (centre as usize).min(from - 1)).collect()
+    let centers = std::iter::successors(Some(0.5 * step), |center| Some(center + step));
+    centers.skip(start).take(count).map(|center| (center as usize).min(from - 1)).collect()
 }
 
 fn nearest(image: &RgbPixels, width: usize, height: usize, region: Region) -> RgbPixels {
@@ -144,12 +144,12 @@ impl Weights {
         let mut line = Weights { spans: Vec::with_capacity(count), weights: Vec::new() };
         let mut exact = Vec::new();
         for out in start..start + count {
-            let centre = (out as f64 + 0.5) * scale;
+            let center = (out as f64 + 0.5) * scale;
             // Casts to an integer truncate, and negative numbers become 0.
-            let first = ((centre - reach + 0.5) as usize).min(from - 1);
-            let last = ((centre + reach + 0.5) as usize).clamp(first + 1, from);
+            let first = ((center - reach + 0.5) as usize).min(from - 1);
+            let last = ((center + reach + 0.5) as usize).clamp(first + 1, from);
             exact.clear();
-            exact.extend((first..last).map(|x| filter((x as f64 - centre + 0.5) * narrowing)));
+            exact.extend((first..last).map(|x| filter((x as f64 - center + 0.5) * narrowing)));
             let sum: f64 = exact.iter().sum();
             let begin = line.weights.len();
             line.weights.extend(exact.iter().map(|&weight| {

@@ -30,7 +30,7 @@ pub enum Crop {
         padding: usize,
     },
     /// The center square, after resizing the shorter side to it.
-    Centre,
+    Center,
 }
 
 /// The training transform. All randomness comes from the given generator.
@@ -58,7 +58,7 @@ impl Default for TrainTransform {
         Self {
             size: 224,
             interpolation: Interpolation::Bilinear,
-            crop: Crop::Centre,
+            crop: Crop::Center,
             horizontal_flip: 0.0,
             progressive: None,
             augmentation: Augmentation::default(),
@@ -122,7 +122,7 @@ impl TrainTransform {
                     padded_crop(&image, (width, height), (left, top), size, self.interpolation)
                 }
             }
-            Crop::Centre => {
+            Crop::Center => {
                 let resized = shorter_side(image.width, image.height, size);
                 center_crop(&image, resized, size, self.interpolation, CropRounding::Even)
             }
@@ -332,7 +332,7 @@ mod tests {
     fn flip_frequency_matches_probability() {
         let image = RgbPixels { width: 2, height: 2, data: [1, 2, 3, 4, 5, 6].repeat(2) };
         let mirrored = |horizontal_flip| {
-            let (interpolation, crop) = (Interpolation::Bilinear, Crop::Centre);
+            let (interpolation, crop) = (Interpolation::Bilinear, Crop::Center);
             let transform =
                 TrainTransform { size: 2, interpolation, crop, horizontal_flip, ..TrainTransform::default() };
             let first = |index| transform.apply(image.clone(), &mut sample_rng(3, 0, index)).0.data[0];

@@ -287,7 +287,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Damaged files give pixels of the announced size, or an error.
+    /// Damaged files give pixels of the declared size, or an error.
     #[test]
     fn damaged_files_never_panic(
         file in prop::sample::select(vec![

@@ -39,7 +39,7 @@ proptest! {
         let image = RgbPixels { width, height, data: vec![200; width * height * 3] };
         let interpolation = Interpolation::Bicubic;
         for crop in [
-            Crop::Centre, Crop::PadAndCrop { padding }, Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) },
+            Crop::Center, Crop::PadAndCrop { padding }, Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) },
         ] {
             let transform = TrainTransform { size, interpolation, crop, horizontal_flip: 0.5, ..TrainTransform::default() };
             let (out, _) = transform.apply(image.clone(), &mut sample_rng(seed, 0, 0));

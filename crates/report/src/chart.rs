@@ -13,7 +13,7 @@ const MARGIN: (f64, f64, f64, f64) = (58.0, 34.0, 14.0, 34.0);
 const TITLE_LETTER: f64 = 7.8;
 const LINE: f64 = 17.0;
 /// Maximum number of points per curve; longer curves are thinned out.
-const MOST_POINTS: usize = 600;
+const MAX_POINTS: usize = 600;
 
 /// A curve of a [`Chart`].
 pub struct Series {
@@ -112,6 +112,7 @@ struct Axis {
 }
 
 impl Axis {
+    /// Creates an axis that contains all finite values; with `whole`, without margins.
     fn new(values: impl Iterator<Item = f64>, scale: Scale, (from, to): (f64, f64), whole: bool) -> Self {
         let position = |value: f64| if scale == Scale::Log { value.log10() } else { value };
         let values = values.filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0)).map(position);
@@ -130,6 +131,7 @@ impl Axis {
         Self { scale, low, high, from, to }
     }
 
+    /// Returns the position of a value.
     fn at(&self, value: f64) -> f64 {
         let value = if self.scale == Scale::Log { value.log10() } else { value };
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
@@ -187,6 +189,12 @@ pub fn number(value: f64) -> String {
 }
 
 impl Chart<'_> {
+    /// Limits a value to the upper limit of the y axis.
+    fn clipped(&self, y: f64) -> f64 {
+        self.y_most.map_or(y, |most| y.min(most))
+    }
+
+    /// Formats a value of the y axis.
     fn write_y(&self, value: f64) -> String {
         match self.unit {
             Unit::Plain => number(value),
@@ -206,80 +214,136 @@ impl Chart<'_> {
         Some(svg_file(self.size, self.title, &self.content()?))
     }
 
+    /// Renders the contents of the `<svg>` element.
     fn content(&self) -> Option<String> {
-        let series: Vec<&Series> = self.series.iter().filter(|series| !series.points.is_empty()).collect();
+        let mut plot = Plot::new(self)?;
+        plot.draw_axes();
+        plot.draw_legend();
+        plot.draw_whiskers();
+        plot.draw_series();
+        plot.draw_mark();
+        plot.draw_labels();
+        Some(plot.svg)
+    }
+}
+
+/// A chart that is being drawn: its visible series, axes and SVG code.
+struct Plot<'a> {
+    chart: &'a Chart<'a>,
+    series: Vec<&'a Series>,
+    x: Axis,
+    y: Axis,
+    /// Edges of the plot area.
+    left: f64,
+    top: f64,
+    right: f64,
+    bottom: f64,
+    /// Baseline of the legend.
+    legend_y: f64,
+    svg: String,
+}
+
+impl<'a> Plot<'a> {
+    /// Lays out the chart and draws its title. Returns `None` if all series are empty.
+    fn new(chart: &'a Chart<'a>) -> Option<Self> {
+        let series: Vec<&Series> = chart.series.iter().filter(|series| !series.points.is_empty()).collect();
         if series.is_empty() {
             return None;
         }
-        let (width, height) = self.size;
-        let (left, mut top, right, bottom) = MARGIN;
+        let (width, height) = chart.size;
+        let (left, mut top, right_margin, bottom_margin) = MARGIN;
+        let (right, bottom) = (width - right_margin, height - bottom_margin);
         let legend: f64 = series.iter().map(|series| legend_width(series.name)).sum();
-        let title = TITLE_LETTER * self.title.chars().count() as f64;
+        let title = TITLE_LETTER * chart.title.chars().count() as f64;
         // A legend that does not fit beside the title goes below it.
-        let legend_y = if left + title + legend > width - right { 16.0 + LINE } else { 16.0 };
+        let legend_y = if left + title + legend > right { 16.0 + LINE } else { 16.0 };
         top += legend_y - 16.0;
-        let cut = |y: f64| self.y_most.map_or(y, |most| y.min(most));
         let points = || series.iter().flat_map(|series| series.points.iter());
         // Points without lines need a margin on both sides.
-        let x = Axis::new(points().map(|p| p.0), self.x_scale, (left, width - right), !self.scattered);
-        let ends = self.whiskers.iter().flat_map(|(_, low, high)| [*low, *high]);
-        let y = Axis::new(points().map(|p| p.1).chain(ends).map(cut), self.y_scale, (height - bottom, top), false);
-        let mut svg = String::new();
-        let _ = write!(svg, r#"<text class="title" x="{left}" y="16">{}</text>"#, escape(self.title));
-        for tick in y.ticks(5.0, 0.0) {
-            let at = y.at(tick);
+        let x = Axis::new(points().map(|p| p.0), chart.x_scale, (left, right), !chart.scattered);
+        let ends = chart.whiskers.iter().flat_map(|(_, low, high)| [*low, *high]);
+        let values = points().map(|p| p.1).chain(ends).map(|y| chart.clipped(y));
+        let y = Axis::new(values, chart.y_scale, (bottom, top), false);
+        let svg = format!(r#"<text class="title" x="{left}" y="16">{}</text>"#, escape(chart.title));
+        Some(Self { chart, series, x, y, left, top, right, bottom, legend_y, svg })
+    }
+
+    /// Returns the vertical position of a value, clipped to the upper limit.
+    fn y_at(&self, value: f64) -> f64 {
+        self.y.at(self.chart.clipped(value))
+    }
+
+    /// Draws the grid lines, the tick labels and the label of the x axis.
+    fn draw_axes(&mut self) {
+        let (left, right, bottom) = (self.left, self.right, self.bottom);
+        for tick in self.y.ticks(5.0, 0.0) {
+            let at = self.y.at(tick);
             let _ = write!(
-                svg,
-                r#"<line class="grid" x1="{left}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
-                width - right,
+                self.svg,
+                r#"<line class="grid" x1="{left}" x2="{right:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
                 left - 7.0,
                 at + 3.5,
-                self.write_y(tick)
+                self.chart.write_y(tick)
             );
         }
-        for tick in x.ticks(7.0, if self.whole_x { 1.0 } else { 0.0 }) {
+        for tick in self.x.ticks(7.0, if self.chart.whole_x { 1.0 } else { 0.0 }) {
             let _ = write!(
-                svg,
+                self.svg,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-                x.at(tick),
-                height - bottom + 15.0,
+                self.x.at(tick),
+                bottom + 15.0,
                 number(tick)
             );
         }
         let _ = write!(
-            svg,
-            r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
-            width - right,
-            height - 4.0,
-            escape(self.x_label)
+            self.svg,
+            r#"<text class="tick" x="{right:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+            self.chart.size.1 - 4.0,
+            escape(self.chart.x_label)
         );
-        let mut legend = width - right;
-        let named = series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
+    }
+
+    /// Draws the names of the series, right-aligned.
+    fn draw_legend(&mut self) {
+        let mut at = self.right;
+        let legend_y = self.legend_y;
+        let named = self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
         for (index, series) in named.rev() {
             let name = series.name;
-            legend -= legend_width(name);
+            at -= legend_width(name);
             let _ = write!(
-                svg,
+                self.svg,
                 r#"<circle class="dot s{index}" cx="{:.1}" cy="{}" r="4"/><text class="legend" x="{:.1}" y="{legend_y}">{name}</text>"#,
-                legend + 14.0,
+                at + 14.0,
                 legend_y - 4.0,
-                legend + 22.0
+                at + 22.0
             );
         }
-        for (at, low, high) in &self.whiskers {
-            let (at, low, high) = (x.at(*at), y.at(cut(*low)), y.at(cut(*high)));
-            let _ = write!(svg, r#"<line class="whisker" x1="{at:.1}" x2="{at:.1}" y1="{low:.1}" y2="{high:.1}"/>"#);
+    }
+
+    /// Draws the error bars.
+    fn draw_whiskers(&mut self) {
+        for (at, low, high) in &self.chart.whiskers {
+            let (at, low, high) = (self.x.at(*at), self.y_at(*low), self.y_at(*high));
+            let _ =
+                write!(self.svg, r#"<line class="whisker" x1="{at:.1}" x2="{at:.1}" y1="{low:.1}" y2="{high:.1}"/>"#);
         }
-        for (index, series) in series.iter().enumerate() {
-            let stride = series.points.len().div_ceil(MOST_POINTS);
+    }
+
+    /// Draws each series as a line, and as points with tooltips if there are few.
+    fn draw_series(&mut self) {
+        let Self { chart, x, y, svg, .. } = self;
+        for (index, series) in self.series.iter().enumerate() {
+            let stride = series.points.len().div_ceil(MAX_POINTS);
             let last = series.points.len() - 1;
             let visible =
-                |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite() && (self.y_scale == Scale::Linear || p.1 > 0.0);
+                |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite() && (chart.y_scale == Scale::Linear || p.1 > 0.0);
             let chosen =
                 series.points.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| p);
-            let places: Vec<(f64, f64)> = chosen.filter(visible).map(|p| (x.at(p.0), y.at(cut(p.1)))).collect();
+            let places: Vec<(f64, f64)> =
+                chosen.filter(visible).map(|p| (x.at(p.0), y.at(chart.clipped(p.1)))).collect();
             let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            if !self.scattered {
+            if !chart.scattered {
                 let _ = write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
             }
             if series.points.len() <= 60 {
@@ -289,42 +353,47 @@ impl Chart<'_> {
                         r#"<circle class="point s{index}" cx="{:.1}" cy="{:.1}" r="2.6"><title>{} {}: {} {}</title></circle>"#,
                         place.0,
                         place.1,
-                        escape(self.x_label),
+                        escape(chart.x_label),
                         number(point.0),
                         series.name,
-                        self.write_y(point.1)
+                        chart.write_y(point.1)
                     );
                 }
             }
         }
-        if let Some(((mark_x, mark_y), name)) = &self.mark {
-            let (at_x, at_y) = (x.at(*mark_x), y.at(cut(*mark_y)));
-            let anchor = if at_x > width / 2.0 { ("end", -8.0) } else { ("start", 8.0) };
+    }
+
+    /// Draws the marked point with a vertical line and its name.
+    fn draw_mark(&mut self) {
+        let Some(((mark_x, mark_y), name)) = &self.chart.mark else { return };
+        let (x, y, top) = (self.x.at(*mark_x), self.y_at(*mark_y), self.top);
+        let (anchor, offset) = if x > self.chart.size.0 / 2.0 { ("end", -8.0) } else { ("start", 8.0) };
+        let _ = write!(
+            self.svg,
+            r#"<line class="mark" x1="{x:.1}" x2="{x:.1}" y1="{top}" y2="{:.1}"/><circle class="marked" cx="{x:.1}" cy="{y:.1}" r="4.5"/><text class="legend" x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
+            self.bottom,
+            x + offset,
+            top + 10.0,
+            escape(name)
+        );
+    }
+
+    /// Draws the text labels of points.
+    fn draw_labels(&mut self) {
+        /// Minimum width for a label beside its point.
+        const ROOM: f64 = 50.0;
+        for Label { at: (label_x, label_y), text, below } in &self.chart.labels {
+            let (x, y) = (self.x.at(*label_x), self.y_at(*label_y));
+            let to_the_right = if *below { x < self.right - ROOM } else { x < self.left + ROOM };
+            let (anchor, offset) = if to_the_right { ("start", 5.0) } else { ("end", -5.0) };
             let _ = write!(
-                svg,
-                r#"<line class="mark" x1="{at_x:.1}" x2="{at_x:.1}" y1="{top}" y2="{:.1}"/><circle class="marked" cx="{at_x:.1}" cy="{at_y:.1}" r="4.5"/><text class="legend" x="{:.1}" y="{:.1}" text-anchor="{}">{}</text>"#,
-                height - bottom,
-                at_x + anchor.1,
-                top + 10.0,
-                anchor.0,
-                escape(name)
-            );
-        }
-        for Label { at: (label_x, label_y), text, below } in &self.labels {
-            /// Minimum width for a label beside its point.
-            const ROOM: f64 = 50.0;
-            let (at_x, at_y) = (x.at(*label_x), y.at(cut(*label_y)));
-            let to_the_right = if *below { at_x < width - right - ROOM } else { at_x < left + ROOM };
-            let (anchor, aside) = if to_the_right { ("start", 5.0) } else { ("end", -5.0) };
-            let _ = write!(
-                svg,
+                self.svg,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
-                at_x + aside,
-                at_y + if *below { 14.0 } else { -5.0 },
+                x + offset,
+                y + if *below { 14.0 } else { -5.0 },
                 escape(text)
             );
         }
-        Some(svg)
     }
 }
 
@@ -369,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_series_draw_without_nonsense() {
+    fn unusual_series_give_valid_svg() {
         let odd: [Vec<(f64, f64)>; 4] = [
             vec![(1.0, 2.0)],
             vec![(1.0, 0.0), (2.0, f64::NAN), (3.0, f64::INFINITY)],

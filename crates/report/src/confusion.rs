@@ -6,7 +6,7 @@ use crate::evaluation::Evaluation;
 use crate::html::{escape, percent};
 
 /// Maximum number of classes for which the matrix is drawn.
-const MOST_CLASSES: usize = 40;
+const MAX_CLASSES: usize = 40;
 /// Number of listed pairs.
 const PAIRS: usize = 12;
 
@@ -24,7 +24,7 @@ pub(crate) fn matrix(evaluation: &Evaluation) -> Vec<Vec<usize>> {
 pub(crate) fn svg(evaluation: &Evaluation) -> Option<String> {
     let counts = matrix(evaluation);
     let n = counts.len();
-    if !(2..=MOST_CLASSES).contains(&n) {
+    if !(2..=MAX_CLASSES).contains(&n) {
         return None;
     }
     let names: Vec<String> = evaluation.classes.iter().map(|class| shortened(&class.label, 18)).collect();
@@ -73,7 +73,7 @@ pub(crate) fn svg(evaluation: &Evaluation) -> Option<String> {
             let (from, to) = (&evaluation.classes[row].label, &evaluation.classes[column].label);
             let _ = write!(
                 svg,
-                "<title>{} taken for {}: {count} ({})</title></g>",
+                "<title>{} predicted as {}: {count} ({})</title></g>",
                 escape(from),
                 escape(to),
                 percent(share)
@@ -91,7 +91,7 @@ pub(crate) fn svg(evaluation: &Evaluation) -> Option<String> {
     }
     let _ = write!(
         svg,
-        r#"<text class="legend" x="{label:.1}" y="12">rows: true class; columns: chosen class</text></svg>"#
+        r#"<text class="legend" x="{label:.1}" y="12">rows: true class; columns: predicted class</text></svg>"#
     );
     Some(svg)
 }
@@ -109,7 +109,7 @@ pub(crate) fn pairs(evaluation: &Evaluation) -> Option<String> {
     }
     pairs.sort_by(|a, b| b.2.cmp(&a.2).then(b.3.total_cmp(&a.3)));
     let mut html = String::from(
-        "<table><thead><tr><th>true class</th><th>taken for</th><th class=n>images</th><th class=n>of the class</th></tr></thead><tbody>",
+        "<table><thead><tr><th>true class</th><th>predicted class</th><th class=n>images</th><th class=n>share of class</th></tr></thead><tbody>",
     );
     for &(label, chosen, count, share) in pairs.iter().take(PAIRS) {
         let name = |class: usize| escape(&evaluation.classes[class].label);

@@ -18,7 +18,7 @@ const GAP: f64 = 4.0;
 const STAGE_GAP: f64 = 16.0;
 /// Approximate width of a heading letter.
 const TITLE_LETTER: f64 = 8.0;
-/// Minimum width of a stage, for its text.
+/// Minimum width of a stage that fits its text.
 const STAGE_ROOM: f64 = 84.0;
 
 /// A stage, the stem or the head.
@@ -28,7 +28,7 @@ struct Column {
     /// Widths of the boxes.
     boxes: Vec<f64>,
     side: usize,
-    colour: usize,
+    color: usize,
     parameters: usize,
     macs: u64,
 }
@@ -50,17 +50,17 @@ pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary
             let _ = write!(
                 body,
                 r#"<rect class="block s{}" x="{at:.1}" y="{:.1}" width="{width:.1}" height="{height:.1}" rx="2.5"/>"#,
-                column.colour,
+                column.color,
                 MIDDLE - height / 2.0
             );
             at += width + GAP;
         }
         x = start + room.max(STAGE_ROOM);
-        let centre = (start + x) / 2.0;
+        let center = (start + x) / 2.0;
         let mut line = |y: f64, class: &str, text: &str| {
             let _ = write!(
                 body,
-                r#"<text class="{class}" x="{centre:.1}" y="{y:.1}" text-anchor="middle">{}</text>"#,
+                r#"<text class="{class}" x="{center:.1}" y="{y:.1}" text-anchor="middle">{}</text>"#,
                 escape(text)
             );
         };
@@ -80,7 +80,7 @@ pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary
     );
     let width = (x + 78.0).max(2.0 * LEFT + TITLE_LETTER * heading.chars().count() as f64);
     let mut content = format!(
-        r#"<text class="title" x="{LEFT}" y="26">{}</text><text class="tick" x="{LEFT}" y="44">a box a block; height: side of its map, width: channels; colour: kernel</text>{body}"#,
+        r#"<text class="title" x="{LEFT}" y="26">{}</text><text class="tick" x="{LEFT}" y="44">one box per block; height: side of the feature map; width: channels; color: kernel size</text>{body}"#,
         escape(&heading)
     );
     for (y, text) in [(326.0, "parameters"), (342.0, "MACs")] {
@@ -94,6 +94,7 @@ fn wide(channels: usize) -> f64 {
     (1.1 * (channels as f64).sqrt()).clamp(3.0, 60.0)
 }
 
+/// Returns the stem, the stages, the head and the classifier.
 fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
     // Returns parameters and multiply-accumulates of the layers whose names match.
     let cost = |of: &dyn Fn(&str) -> bool| {
@@ -102,12 +103,12 @@ fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
     };
     let sides = architecture.sides(summary.input_size);
     let last = sides.last().copied().unwrap_or(summary.input_size);
-    let column = |title: &str, lines: Vec<String>, boxes, side, colour, (parameters, macs)| Column {
+    let column = |title: &str, lines: Vec<String>, boxes, side, color, (parameters, macs)| Column {
         title: title.into(),
         lines,
         boxes,
         side,
-        colour,
+        color,
         parameters,
         macs,
     };
@@ -162,6 +163,7 @@ fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
     columns
 }
 
+/// Formats a stride other than 1.
 fn stride(stride: usize) -> String {
     if stride == 1 { String::new() } else { format!(", stride {stride}") }
 }
@@ -174,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_block_has_a_box_and_every_share_is_counted() {
+    fn diagram_has_a_box_per_block_and_shares_sum_to_one() {
         for name in NAMES {
             let architecture = NetworkOptions::new(name, 10).architecture().unwrap();
             let summary = Summary::new(&architecture, architecture.resolution).unwrap();

@@ -20,7 +20,7 @@ pub struct Best {
     pub top5: Option<f64>,
     /// Loss.
     pub loss: Option<f64>,
-    /// Whether the moving average of the weights gave this result.
+    /// True if the result is that of the averaged weights.
     pub averaged: bool,
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_found_by_name_and_gaps_left_out() {
+    fn columns_are_read_by_name_without_empty_cells() {
         let history = History::parse("epoch,train_loss,val_top1\n1,2.5,\n2,nan,0.5\n3,1.5,0.75\n");
         assert_eq!(history.len(), 3);
         assert_eq!(history.column("train_loss"), [(1.0, 2.5), (3.0, 1.5)]);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_may_be_the_averages() {
+    fn best_result_may_be_of_averaged_weights() {
         let head = "epoch,val_loss,val_top1,val_top5,ema_loss,ema_top1,ema_top5\n";
         let best = |rows: &str| History::parse(&format!("{head}{rows}")).best().unwrap();
         let of = |rows| (best(rows).epoch, best(rows).top1, best(rows).averaged);

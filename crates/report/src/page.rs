@@ -94,8 +94,8 @@ fn html(report: &Report) -> String {
     }
     if let Some(Evaluated { evaluation, image, .. }) = &report.evaluated {
         let matrix = confusion::svg(evaluation).unwrap_or_default();
-        let pairs =
-            confusion::pairs(evaluation).map_or(String::new(), |table| format!("<h3>Most often confused</h3>{table}"));
+        let pairs = confusion::pairs(evaluation)
+            .map_or(String::new(), |table| format!("<h3>Most frequent confusions</h3>{table}"));
         section(&mut body, "Confusion", &format!("<div class=pair><div>{matrix}</div><div>{pairs}</div></div>"));
         section(&mut body, "Classes", &classes(evaluation));
         section(&mut body, "Worst mistakes", &mistakes(evaluation, *image));
@@ -116,6 +116,7 @@ fn html(report: &Report) -> String {
     )
 }
 
+/// Appends a section, unless it is empty.
 fn section(body: &mut String, title: &str, content: &str) {
     if !content.is_empty() {
         let _ = write!(body, "<section><h2>{title}</h2>{content}</section>");
@@ -165,6 +166,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
+/// Renders the curves of a run.
 fn curves(history: &History) -> String {
     let series = |rows: &[(&'static str, &str)]| -> Vec<Series> {
         rows.iter().map(|&(name, column)| Series { name, points: history.column(column) }).collect()
@@ -217,7 +219,7 @@ fn classes(evaluation: &Evaluation) -> String {
 fn mistakes(evaluation: &Evaluation, image: &dyn Fn(usize) -> (String, Option<RgbPixels>)) -> String {
     let mut wrong: Vec<&Predicted> = evaluation.predictions.iter().filter(|p| p.chosen != p.label).collect();
     if wrong.is_empty() {
-        return "<p>There are none.</p>".into();
+        return "<p>No mistakes.</p>".into();
     }
     wrong.sort_by(|a, b| b.loss.total_cmp(&a.loss).then(a.index.cmp(&b.index)));
     let name = |class: usize| escape(&evaluation.classes[class].label);
@@ -235,11 +237,8 @@ fn mistakes(evaluation: &Evaluation, image: &dyn Fn(usize) -> (String, Option<Rg
         )
     };
     let figures: String = wrong.iter().take(MISTAKES).map(card).collect();
-    let lead = format!(
-        "{} of {} images are taken for something else; these are the furthest off.",
-        wrong.len(),
-        evaluation.images
-    );
+    let lead =
+        format!("{} of {} images are misclassified. The worst mistakes by loss:", wrong.len(), evaluation.images);
     format!("<p>{lead}</p><div class=mistakes>{figures}</div>")
 }
 
@@ -259,8 +258,8 @@ fn confidence(evaluation: &Evaluation) -> String {
     let points = filled().map(|&(count, hits, sure)| (sure / count as f64, hits as f64 / count as f64)).collect();
     let error: f64 = filled().map(|&(_, hits, sure)| (sure - hits as f64).abs()).sum::<f64>() / total as f64;
     let chart = Chart {
-        title: "How often it is right when it is so sure",
-        x_label: "probability of the chosen class",
+        title: "Accuracy by confidence",
+        x_label: "probability of the predicted class",
         whole_x: false,
         series: vec![
             Series { name: "network", points },
@@ -273,6 +272,7 @@ fn confidence(evaluation: &Evaluation) -> String {
     format!("<p>{lead}</p><div class=charts>{}</div>", chart.to_svg().unwrap_or_default())
 }
 
+/// Renders the model's properties as a table.
 fn model(facts: &ModelFacts) -> String {
     let rows = [
         ("architecture", facts.architecture.clone()),

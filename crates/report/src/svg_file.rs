@@ -9,7 +9,7 @@ use crate::html::{STYLE, escape};
 /// CSS variables and dark mode.
 pub fn svg_file((width, height): (f64, f64), label: &str, content: &str) -> String {
     let label = escape(label);
-    let (light, dark) = (rules(colours(0)), rules(colours(1)));
+    let (light, dark) = (rules(colors(0)), rules(colors(1)));
     let opening = r#"<svg xmlns="http://www.w3.org/2000/svg""#;
     let paper = format!(r#"<path class="paper" d="M0 0H{width}V{height}H0Z"/>"#);
     format!(
@@ -17,17 +17,17 @@ pub fn svg_file((width, height): (f64, f64), label: &str, content: &str) -> Stri
     )
 }
 
-/// Returns the variables and values of the style's first (light) or second (dark) list.
-fn colours(list: usize) -> impl Iterator<Item = (&'static str, &'static str)> {
+/// Returns the CSS variables and values of the style's first (light) or second (dark) list.
+fn colors(list: usize) -> impl Iterator<Item = (&'static str, &'static str)> {
     let list = STYLE.split(":root{").nth(list + 1).and_then(|rest| rest.split('}').next()).unwrap_or_default();
     list.split(';').filter_map(|variable| variable.split_once(':'))
 }
 
-/// Returns the style's rules for charts with the variables replaced by `colours`.
-fn rules(colours: impl Iterator<Item = (&'static str, &'static str)>) -> String {
+/// Returns the style's rules for charts with the variables replaced by the values in `colors`.
+fn rules(colors: impl Iterator<Item = (&'static str, &'static str)>) -> String {
     let of_pictures = STYLE.lines().filter(|line| line.starts_with("svg ") || line.starts_with(".s0{"));
     let rules: String = of_pictures.collect();
-    colours.fold(rules, |rules, (name, value)| rules.replace(&format!("var({name})"), value))
+    colors.fold(rules, |rules, (name, value)| rules.replace(&format!("var({name})"), value))
 }
 
 #[cfg(test)]
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_need_no_page() {
+    fn svg_files_are_self_contained() {
         let svg = svg_file((10.0, 20.0), "a < b", "<circle class=\"s3\"/>");
         assert!(svg.starts_with("<svg xmlns=") && svg.contains("aria-label=\"a &lt; b\""), "{svg}");
         assert!(!svg.contains("var(") && !svg.contains("body{"), "{svg}");

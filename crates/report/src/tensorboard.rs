@@ -35,7 +35,7 @@ impl EventFile {
         self.write(0, &message(5, &text(tag, content)))
     }
 
-    /// Lets TensorBoard discard the events of earlier files from `step` on, because a run resumes
+    /// Lets TensorBoard discard the events of earlier files from `step` on. Used when a run resumes
     /// there.
     ///
     /// # Errors
@@ -101,9 +101,8 @@ fn message(number: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Encodes
-/// `Summary { value { tag, metadata { plugin_data { plugin_name: "text" } }, tensor { DT_STRING } } }`,
-/// displayed as code.
+/// Encodes a text summary, displayed as code: `Summary { value { tag, metadata { plugin_data {
+/// plugin_name: "text" } }, tensor { DT_STRING } } }`.
 fn text(tag: &str, text: &str) -> Vec<u8> {
     let markdown: String = text.lines().map(|line| format!("    {line}\n")).collect();
     let plugin = message(1, &message(1, b"text"));
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checksums_are_rfc_3720s() {
+    fn checksums_match_rfc_3720() {
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
         assert_eq!(crc32c(&(0..32).collect::<Vec<u8>>()), 0x46dd_794e);
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_whole_and_hold_what_was_written() {
+    fn records_are_complete_and_contain_the_values() {
         let folder = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(folder.path()).unwrap();
         file.text("recipe", "epochs = 3").unwrap();

@@ -165,10 +165,12 @@ impl Layout {
         if form == Form::Cifar100 { CIFAR100 } else { CIFAR10 }
     }
 
+    /// Returns the size of a record in bytes.
     fn record(&self) -> usize {
         self.labels + 3 * PIXELS
     }
 
+    /// Returns the names of all data files.
     fn files(&self) -> impl Iterator<Item = &'static str> {
         self.train.iter().copied().chain([self.test])
     }
@@ -177,6 +179,7 @@ impl Layout {
 /// The folder of the binary files of CIFAR-10 or CIFAR-100.
 struct Binary(Form, PathBuf);
 
+/// Detects the binary files by name.
 pub(crate) fn detect(location: &Location) -> Detected {
     let found = location.is_folder().then(|| find(&location.path)).flatten();
     Ok(found.map(|(form, folder)| Box::new(Binary(form, folder)) as Box<dyn DatasetFormat>))
@@ -190,11 +193,11 @@ impl DatasetFormat for Binary {
 
 /// Finds the binary files in a folder, or in the folder that the original archive unpacks to.
 fn find(path: &Path) -> Option<(Form, PathBuf)> {
-    let holds = |folder: &Path, layout: Layout| layout.files().any(|file| folder.join(file).is_file());
+    let has_files = |folder: &Path, layout: Layout| layout.files().any(|file| folder.join(file).is_file());
     let candidates = [(Form::Cifar10, CIFAR10, "cifar-10-batches-bin"), (Form::Cifar100, CIFAR100, "cifar-100-binary")];
     for (form, layout, unpacked) in candidates {
         for folder in [path.to_path_buf(), path.join(unpacked)] {
-            if holds(&folder, layout) {
+            if has_files(&folder, layout) {
                 return Some((form, folder));
             }
         }
@@ -228,16 +231,17 @@ fn open(form: Form, folder: &Path) -> Result<DataSet, DataError> {
         None
     };
     let val = if exists(layout.test) {
-        notes.push(format!("{} is the validation split", layout.test));
+        notes.push(format!("{} is used for validation", layout.test));
         Some(read(layout, folder, &[layout.test], layout.records.1, &mut notes)?)
     } else {
-        notes.push(format!("no {} in {}, so no validation split", layout.test, folder.display()));
+        notes.push(format!("no validation split in {1}: {0} is missing", layout.test, folder.display()));
         None
     };
     let aliases = Vec::new();
     Ok(DataSet { form, classes, aliases, divided: false, val_is_test: true, train, val, test: None, notes })
 }
 
+/// Reads the class names from their file, or returns the official ones if it is missing.
 fn class_names(layout: &Layout, folder: &Path) -> Result<Vec<String>, DataError> {
     let path = folder.join(layout.names);
     let text = match fs::read(&path) {
@@ -287,7 +291,7 @@ fn read(
         }
         let count = bytes.len() / record;
         if count != official {
-            notes.push(format!("{name} holds {count} images; the official file holds {official}"));
+            notes.push(format!("{name} contains {count} images; the official file contains {official}"));
         }
         for (number, content) in bytes.chunks_exact(record).enumerate() {
             let label = usize::from(content[layout.label]);
@@ -302,6 +306,7 @@ fn read(
 }
 
 impl Cifar {
+    /// Returns the file and the bytes of a record.
     fn record(&self, index: usize) -> (&File, &[u8]) {
         let (file, offset) = self.records[index];
         let file = &self.files[file as usize];

@@ -28,8 +28,8 @@ struct Digits {
 pub(crate) fn open(options: &OpenOptions) -> Result<DataSet, DataError> {
     let image = decode_rgb(PNG).map_err(|source| DataError::Image { name: "digits".into(), source })?;
     let (pixels, _) = image.data.as_chunks::<3>();
-    let grey: Vec<u8> = pixels.iter().map(|pixel| pixel[0]).collect();
-    let (rows, _) = grey.as_chunks::<COLUMNS>();
+    let gray: Vec<u8> = pixels.iter().map(|pixel| pixel[0]).collect();
+    let (rows, _) = gray.as_chunks::<COLUMNS>();
     let labels: Vec<usize> = rows.iter().map(|row| usize::from(row[0])).collect();
     let (train, val) = stratified(&labels, 10, options);
     let rows = Arc::new(rows.to_vec());

@@ -22,6 +22,7 @@ use crate::synsets;
 /// A folder of class folders, or of splits that contain class folders.
 struct Folders(PathBuf);
 
+/// Accepts any folder.
 pub(crate) fn detect(location: &Location) -> Detected {
     Ok(location.is_folder().then(|| Box::new(Folders(location.path.clone())) as Box<dyn DatasetFormat>))
 }
@@ -51,6 +52,7 @@ impl layout::Folders for OnDisk<'_> {
     }
 }
 
+/// Opens a data set with one folder per split.
 fn open_split(
     root: &Path,
     base: &Path,
@@ -85,6 +87,7 @@ fn near(path: &Path) -> [&Path; 2] {
     [path, path.parent().unwrap_or(path)]
 }
 
+/// Opens a folder of class folders without splits.
 fn open_flat(root: &Path, folder: &Path, mut notes: Vec<String>, options: &OpenOptions) -> Result<DataSet, DataError> {
     let tree = Tree::open(root);
     let classes = class_folders(&tree, folder, &mut notes)?;
@@ -104,9 +107,9 @@ pub(crate) fn class_folders(tree: &Tree, path: &Path, notes: &mut Vec<String>) -
     let folders = listing.all_folders(path);
     if folders.is_empty() {
         return Err(if listing.images.is_empty() {
-            let found = match listing.passed_over {
+            let found = match listing.ignored {
                 0 => "it is empty".into(),
-                files => format!("{files} file(s), none of them an image, and no folders"),
+                files => format!("{files} file(s), no images and no folders"),
             };
             DataError::UnknownForm { path: path.into(), found }
         } else {
@@ -114,11 +117,7 @@ pub(crate) fn class_folders(tree: &Tree, path: &Path, notes: &mut Vec<String>) -
         });
     }
     if !listing.images.is_empty() {
-        notes.push(format!(
-            "passed over {} image(s) outside of class folders, in {}",
-            listing.images.len(),
-            path.display()
-        ));
+        notes.push(format!("ignored {} image(s) outside class folders in {}", listing.images.len(), path.display()));
     }
     let name = |name: OsString| name.into_string().map_err(|name| DataError::ClassName { path: path.join(name) });
     folders.into_iter().map(name).collect()
@@ -167,13 +166,13 @@ impl Folder {
         Images::note(&found, path, notes);
         for (folder, found) in folders.iter().zip(&found) {
             if found.images.is_empty() && folder.is_dir() {
-                let passed_over = found.passed_over + found.broken.len() + found.repeated.len();
-                return Err(DataError::EmptyClass { path: folder.clone(), passed_over });
+                let other_files = found.ignored + found.broken.len() + found.repeated.len();
+                return Err(DataError::EmptyClass { path: folder.clone(), other_files });
             }
         }
-        let labelled =
+        let labeled =
             (0..).zip(found).flat_map(|(label, found)| found.images.into_iter().map(move |image| (label, image)));
-        let images = labelled.map(|(label, image)| (label, image.into_os_string().into_boxed_os_str())).collect();
+        let images = labeled.map(|(label, image)| (label, image.into_os_string().into_boxed_os_str())).collect();
         Ok(Folder { folders, images })
     }
 

@@ -11,12 +11,12 @@ use crate::options::{OpenOptions, TableOptions};
 use crate::pattern;
 use crate::split_names::Role;
 
-/// A data set location given by the user, with the metadata needed to recognize its form.
+/// A data set location given by the user, with the metadata needed to detect its format.
 pub(crate) struct Location {
     /// The path; for several files, their common folder.
     pub path: PathBuf,
     pub kind: Kind,
-    /// The columns and folders that the user specified.
+    /// The columns and folders specified by the user.
     pub options: TableOptions,
     pub image_folders: OnceCell<bool>,
     pub notes: RefCell<Vec<String>>,
@@ -36,8 +36,8 @@ pub(crate) trait DatasetFormat {
     fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError>;
 }
 
-/// The result of recognition: `Some` for a data set of the form, `None` for another form, or an
-/// error if reading fails or no form is possible.
+/// The result of detection: `Some` for a data set in the format, `None` for another format, or an
+/// error if reading fails or no format is possible.
 pub(crate) type Detected = Result<Option<Box<dyn DatasetFormat>>, DataError>;
 
 impl Location {
@@ -58,14 +58,15 @@ impl Location {
 
     /// Returns whether this is a folder with class folders, with or without splits. It is then a
     /// data set of image folders, whatever other files it contains.
-    pub fn holds_image_folders(&self) -> Result<bool, DataError> {
+    pub fn contains_image_folders(&self) -> Result<bool, DataError> {
         if let Some(&known) = self.image_folders.get() {
             return Ok(known);
         }
-        let found = self.is_folder() && holds_image_folders(&self.path)?;
+        let found = self.is_folder() && contains_image_folders(&self.path)?;
         Ok(*self.image_folders.get_or_init(|| found))
     }
 
+    /// Resolves a path or a pattern.
     pub fn find(data: &str) -> Result<Location, DataError> {
         let path = PathBuf::from(data);
         match std::fs::metadata(&path) {
@@ -80,7 +81,8 @@ impl Location {
         }
     }
 
-    /// Returns the only subfolder, unless there are images beside it or it is named like a split.
+    /// Returns the only subfolder, unless there are images in the folder itself or the subfolder is
+    /// named like a split.
     pub fn wrapped(&self) -> Result<Option<Location>, DataError> {
         if !self.is_folder() {
             return Ok(None);
@@ -128,6 +130,7 @@ impl Location {
         }
     }
 
+    /// Returns whether this is a file with the extension of a compressed archive.
     pub fn compressed(&self) -> bool {
         const COMPRESSED: [&str; 7] = ["gz", "tgz", "bz2", "xz", "zst", "7z", "rar"];
         has_extension(&self.path, &COMPRESSED)
@@ -138,6 +141,7 @@ impl Location {
 /// `default/train/0000.parquet`.
 const FOLDER_DEPTH: usize = 2;
 
+/// Collects the files with one of these endings in a folder and its subfolders.
 fn find_files(folder: &Path, endings: &[&str], depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let failed = |source| DataError::io(folder, source);
     let mut folders = Vec::new();
@@ -185,17 +189,17 @@ fn common_folder(files: &[PathBuf]) -> PathBuf {
 }
 
 /// Returns whether a folder contains class folders with images, with or without splits.
-pub(crate) fn holds_image_folders(path: &Path) -> Result<bool, DataError> {
+pub(crate) fn contains_image_folders(path: &Path) -> Result<bool, DataError> {
     /// Number of class folders to check.
-    const LOOKED_AT: usize = 16;
+    const CHECKED: usize = 16;
     let folders = |path: &Path| -> Result<Vec<PathBuf>, DataError> {
         Ok(Listing::read(path)?.all_folders(path).into_iter().map(|name| path.join(name)).collect())
     };
     let mut classes = 0;
-    for folder in folders(path)?.into_iter().take(LOOKED_AT) {
+    for folder in folders(path)?.into_iter().take(CHECKED) {
         let name = folder.file_name().and_then(OsStr::to_str).unwrap_or_default();
         if Role::of_name(name).is_some() {
-            for class in folders(&folder)?.iter().take(LOOKED_AT) {
+            for class in folders(&folder)?.iter().take(CHECKED) {
                 if has_images(class)? {
                     return Ok(true);
                 }

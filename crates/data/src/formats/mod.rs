@@ -16,8 +16,8 @@ use crate::form::Form;
 use crate::formats::location::{Detected, Kind, Location};
 use crate::options::{LabelSource, OpenOptions, TableOptions};
 
-/// All forms except image folders, tried in this order, the most specific first. They inspect names
-/// and at most the beginning of a file.
+/// All formats except image folders, tried in this order, the most specific first. Detection
+/// inspects names and at most the beginning of a file.
 const FORMS: [fn(&Location) -> Detected; 6] =
     [cifar::detect, imagenet::detect, parquet::detect, webdataset::detect, csv::detect, archive::detect];
 
@@ -75,7 +75,7 @@ fn open_path(data: &str, options: &OpenOptions) -> Result<DataSet, DataError> {
     Err(match location.kind {
         _ if location.compressed() => DataError::Compressed { path: location.path },
         Kind::File => DataError::NotAFolder { path: location.path },
-        _ => DataError::UnknownForm { path: location.path, found: "files of different kinds".into() },
+        _ => DataError::UnknownForm { path: location.path, found: "the files have different formats".into() },
     })
 }
 
@@ -88,9 +88,9 @@ fn unused(set: &DataSet, options: &TableOptions, given: bool, path: &str) -> Res
     if !names || matches!(set.form, Form::Table | Form::Parquet) {
         return Ok(None);
     }
-    let why = format!("it is read as {}, which has no columns", set.form);
+    let why = format!("the data set is {}, which has no columns", set.form);
     if given {
         return Err(DataError::Columns { path: path.into(), why });
     }
-    Ok(Some(format!("the columns that the recipe names are not used: {path}: {why}")))
+    Ok(Some(format!("the columns in the recipe are ignored: {path}: {why}")))
 }

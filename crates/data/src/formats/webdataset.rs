@@ -1,9 +1,9 @@
 //! WebDataset: `.tar` shards in which files with the same name except for the extension are a
 //! sample, for example `000.jpg` with `000.cls`, `000.txt`, `000.index` or `000.json`.
 //!
-//! Only compressed shards are unpacked. Shards need not be read in order: their headers contain the
-//! offset of each image. An epoch still reads them run by run (see [`Runs`](crate::source::Runs)), which
-//! suits disks and network file systems.
+//! Only compressed shards are unpacked. Other shards allow random access, because their headers
+//! give the offset of each image. An epoch still reads them in runs (see
+//! [`Runs`](crate::source::Runs)), which is faster on disks and network file systems.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,12 +42,13 @@ const CAPTIONS: [&str; 2] = ["txt", "text"];
 /// Extensions of shards.
 const ENDINGS: [&str; 3] = ["tar", "tar.gz", "tgz"];
 
-/// Number of files and of bytes read from a compressed shard to recognize it.
-const LOOKED_AT: usize = 64;
-const LOOKED_AT_BYTES: u64 = 256 << 20;
+/// Number of files and bytes read from a compressed shard to detect the format.
+const DETECTION_FILES: usize = 64;
+const DETECTION_BYTES: u64 = 256 << 20;
 
-/// The most bytes that a compressed shard of `packed` bytes may unpack to: images hardly compress.
-fn most_unpacked(packed: u64) -> u64 {
+/// Returns the maximum number of bytes that a compressed shard of `packed` bytes may unpack to.
+/// Images hardly compress.
+fn max_unpacked(packed: u64) -> u64 {
     packed.saturating_mul(100).saturating_add(1 << 30)
 }
 
@@ -62,8 +63,9 @@ struct Shards {
     files: Vec<PathBuf>,
 }
 
+/// Detects shards with labeled samples.
 pub(crate) fn detect(location: &Location) -> Detected {
-    if location.holds_image_folders()? {
+    if location.contains_image_folders()? {
         return Ok(None);
     }
     let files = location.files(&ENDINGS)?;
@@ -93,20 +95,20 @@ fn index(path: &Path) -> Result<Tarball, DataError> {
 fn beginning(path: &Path) -> Result<Vec<Member>, DataError> {
     let failed = |source| DataError::io(path, source);
     let file = File::open(path).map_err(failed)?;
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(file).take(LOOKED_AT_BYTES));
+    let mut archive = tar::Archive::new(MultiGzDecoder::new(file).take(DETECTION_BYTES));
     let Ok(entries) = archive.entries() else { return Ok(Vec::new()) };
-    let names = entries.map_while(Result::ok).take(LOOKED_AT).map(|entry| {
+    let names = entries.map_while(Result::ok).take(DETECTION_FILES).map(|entry| {
         let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").into();
         Member { name, offset: 0, size: 0, text: Some("".into()) }
     });
     Ok(names.collect())
 }
 
-/// Unpacks a compressed shard into an unnamed temporary file and lists it. Of a damaged shard the
+/// Unpacks a compressed shard into an unnamed temporary file and lists it. Of a damaged shard, the
 /// readable part is listed.
 ///
 /// # Errors
-/// A file that cannot be read, that unpacks to more than [`most_unpacked`], or to no archive; a
+/// A file that cannot be read, unpacks to more than [`max_unpacked`] bytes, or is not an archive; a
 /// full disk.
 fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
     let failed = |source| DataError::io(path, source);
@@ -116,7 +118,7 @@ fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
         why: format!("it cannot be unpacked into {}: {error}", folder.display()),
     };
     let packed = File::open(path).map_err(failed)?;
-    let most = most_unpacked(packed.metadata().map_err(failed)?.len());
+    let most = max_unpacked(packed.metadata().map_err(failed)?.len());
     let mut packed = MultiGzDecoder::new(io::BufReader::new(packed));
     let mut file = tempfile::tempfile().map_err(full)?;
     let mut part = vec![0; 1 << 18];
@@ -129,7 +131,8 @@ fn unpack(path: &Path) -> Result<(Tarball, File), DataError> {
         }
         length = file.stream_position().map_err(full)?;
         if length > most {
-            let why = format!("it unpacks to more than {most} bytes: unpack it, and give the .tar file if it is right");
+            let why =
+                format!("it unpacks to more than {most} bytes: if this is correct, unpack it and use the .tar file");
             return Err(DataError::Malformed { path: path.into(), why });
         }
     };
@@ -209,8 +212,8 @@ impl Sample<'_> {
             match class_of(kind, text) {
                 Ok((label, name)) => {
                     let json = self.labels.iter().filter(|(kind, _)| LABELS[*kind] == "json");
-                    let beside = || json.clone().find_map(|(kind, text)| class_of(*kind, text).ok()?.1);
-                    return Ok((label, name.or_else(beside), kind));
+                    let in_json = || json.clone().find_map(|(kind, text)| class_of(*kind, text).ok()?.1);
+                    return Ok((label, name.or_else(in_json), kind));
                 }
                 Err(why) => wrong = wrong.or(Some(format!("{}.{}: {why}", self.key, LABELS[kind]))),
             }
@@ -245,7 +248,8 @@ fn class_of(kind: usize, text: &str) -> Result<(String, Option<String>), String>
             None,
         ));
     }
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let json: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| format!("it is not valid JSON: {error}"))?;
     let text_of = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => Some(text.clone()),
         serde_json::Value::Number(number) => Some(number.to_string()),
@@ -260,96 +264,165 @@ fn class_of(kind: usize, text: &str) -> Result<(String, Option<String>), String>
         (None, Some(name)) => Ok((name, None)),
         (None, None) => {
             let keys: Vec<&str> = json.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
-            Err(format!("none of its keys tells a class: {}", enumerate(&keys)))
+            Err(format!("it has no key for a class, only {}", enumerate(&keys)))
         }
+    }
+}
+
+/// A labeled image in a shard.
+struct LabeledImage {
+    name: Box<str>,
+    /// Code of the label in the vocabulary.
+    code: u32,
+    /// Index of the shard in its split.
+    shard: u32,
+    offset: u64,
+    size: u64,
+}
+
+/// The samples of one split.
+struct Split {
+    role: Role,
+    images: Vec<LabeledImage>,
+    members: Members,
+    /// Number of samples without an image or a label file.
+    incomplete: usize,
+    /// Number of samples whose label marks a missing label.
+    unlabeled: usize,
+    /// Codes of the labels from files that may contain captions.
+    captions: Vec<u32>,
+}
+
+/// Reads the samples of all shards.
+#[derive(Default)]
+struct ShardReader {
+    vocabulary: Vocabulary,
+    /// Number of images with and without labels.
+    images: usize,
+    /// Extensions of the other files in samples without a label.
+    extensions: BTreeMap<String, usize>,
+    /// Number of unpacked shards.
+    unpacked: usize,
+    notes: Vec<String>,
+}
+
+impl ShardReader {
+    /// Reads the shards of a split.
+    fn split(&mut self, role: Role, files: &[&PathBuf]) -> Result<Split, DataError> {
+        let read = |file: &&PathBuf| match is_compressed(file) {
+            true => unpack(file).map(|(tarball, contents)| (tarball, Some(contents))),
+            false => index(file).map(|tarball| (tarball, None)),
+        };
+        let indexed: Vec<(Tarball, Option<File>)> = files.par_iter().map(read).collect::<Result<_, _>>()?;
+        let members = Members::new(files.iter().map(|&file| file.clone()).collect());
+        let mut split = Split { role, images: Vec::new(), members, incomplete: 0, unlabeled: 0, captions: Vec::new() };
+        for (number, (file, (tarball, contents))) in (0..).zip(files.iter().zip(indexed)) {
+            if let Some(contents) = contents {
+                split.members.set_contents(number as usize, contents);
+                self.unpacked += 1;
+            }
+            if let Some(why) = &tarball.cut {
+                let file = file.display();
+                self.notes.push(format!("{file} is truncated: {why}; the samples before that are used"));
+            }
+            for sample in (Samples { members: &tarball.members }) {
+                let added = self.add(sample, number, &mut split);
+                added.map_err(|why| DataError::Malformed { path: file.to_path_buf(), why })?;
+            }
+        }
+        split.check_captions(files)?;
+        self.note_ignored(&split);
+        Ok(split)
+    }
+
+    /// Adds a sample of shard `shard` to the split.
+    fn add(&mut self, sample: Sample, shard: u32, split: &mut Split) -> Result<(), String> {
+        self.images += usize::from(sample.image.is_some());
+        if let Some(name) = sample.repeated() {
+            return Err(format!("sample {} has two files like {name}", sample.key));
+        }
+        let Some(image) = sample.image.filter(|_| !sample.labels.is_empty()) else {
+            split.incomplete += 1;
+            for file in sample.files.iter().filter(|file| extension_of(&file.name, &IMAGES).is_none()) {
+                *self.extensions.entry(key(&file.name).1.to_lowercase()).or_default() += 1;
+            }
+            return Ok(());
+        };
+        let (label, name, kind) = sample.class()?;
+        let Some(code) = self.vocabulary.code(&label) else {
+            split.unlabeled += 1;
+            return Ok(());
+        };
+        if let Some(name) = name {
+            self.vocabulary.name(code, &name);
+        }
+        if CAPTIONS.contains(&LABELS[kind]) {
+            split.captions.push(code);
+        }
+        let (offset, size) = (image.offset, image.size);
+        split.images.push(LabeledImage { name: image.name.clone(), code, shard, offset, size });
+        Ok(())
+    }
+
+    /// Adds notes about the ignored samples of a split.
+    fn note_ignored(&mut self, split: &Split) {
+        let ignored = [
+            (split.incomplete, "without an image or a label"),
+            (split.unlabeled, "with a label that means \"no label\""),
+        ];
+        for (count, why) in ignored.into_iter().filter(|(count, _)| *count > 0) {
+            self.notes.push(format!("ignored {count} sample(s) {why} in the {} shards", split.role.name()));
+        }
+    }
+}
+
+impl Split {
+    /// Checks that text files are not captions: most of their labels must occur more than once.
+    fn check_captions(&mut self, files: &[&PathBuf]) -> Result<(), DataError> {
+        let samples = self.captions.len();
+        self.captions.sort_unstable();
+        self.captions.dedup();
+        let distinct = self.captions.len();
+        if samples < 10 || 2 * distinct <= samples {
+            return Ok(());
+        }
+        let why =
+            format!(".txt files contain captions instead of labels: {distinct} distinct texts in {samples} images");
+        Err(DataError::Malformed { path: files[0].clone(), why })
+    }
+
+    /// Returns the source of the split; `labels` maps codes to labels.
+    fn into_source(mut self, labels: &[u32]) -> (Role, Arc<dyn Source>) {
+        for LabeledImage { name, code, shard, offset, size } in self.images {
+            let label = labels[code as usize];
+            self.members.push(name, Stored { file: shard, label, offset, size, packing: Packing::Plain });
+        }
+        (self.role, Arc::new(self.members))
     }
 }
 
 impl DatasetFormat for Shards {
     fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
-        let mut notes = Vec::new();
         let mut by_role: BTreeMap<Role, Vec<&PathBuf>> = BTreeMap::new();
         for file in &self.files {
             let relative = file.strip_prefix(&self.root).unwrap_or(file);
             by_role.entry(Role::of_path(relative)).or_default().push(file);
         }
-        let mut vocabulary = Vocabulary::default();
-        let mut found = Vec::new();
-        let mut images = 0;
-        let mut extensions: BTreeMap<String, usize> = BTreeMap::new();
-        let mut unpacked = 0;
+        let mut reader = ShardReader::default();
+        let mut splits = Vec::new();
         for (role, files) in by_role {
-            let read = |file: &&PathBuf| match is_compressed(file) {
-                true => unpack(file).map(|(tarball, contents)| (tarball, Some(contents))),
-                false => index(file).map(|tarball| (tarball, None)),
-            };
-            let indexed: Vec<(Tarball, Option<File>)> = files.par_iter().map(read).collect::<Result<_, _>>()?;
-            let mut members = Members::new(files.iter().map(|&file| file.clone()).collect());
-            let (mut incomplete, mut unlabelled) = (0, 0);
-            let mut codes = Vec::new();
-            let mut captions = Vec::new();
-            for (number, (file, (tarball, contents))) in (0..).zip(files.iter().zip(indexed)) {
-                if let Some(contents) = contents {
-                    members.hold(number, contents);
-                    unpacked += 1;
-                }
-                let cut = tarball
-                    .cut
-                    .as_ref()
-                    .map(|why| format!("{} is cut short: {why}; the samples before are used", file.display()));
-                notes.extend(cut);
-                for sample in (Samples { members: &tarball.members }) {
-                    images += usize::from(sample.image.is_some());
-                    let malformed = |why: String| DataError::Malformed { path: file.to_path_buf(), why };
-                    if let Some(name) = sample.repeated() {
-                        return Err(malformed(format!("its sample {} has two files like {name}", sample.key)));
-                    }
-                    let Some(image) = sample.image.filter(|_| !sample.labels.is_empty()) else {
-                        incomplete += 1;
-                        for file in sample.files.iter().filter(|file| extension_of(&file.name, &IMAGES).is_none()) {
-                            *extensions.entry(key(&file.name).1.to_lowercase()).or_default() += 1;
-                        }
-                        continue;
-                    };
-                    let (label, name, kind) = sample.class().map_err(malformed)?;
-                    let Some(code) = vocabulary.code(&label) else {
-                        unlabelled += 1;
-                        continue;
-                    };
-                    if let Some(name) = name {
-                        vocabulary.name(code, &name);
-                    }
-                    if CAPTIONS.contains(&LABELS[kind]) {
-                        captions.push(code);
-                    }
-                    codes.push((image.name.clone(), code, number as u32, image.offset, image.size));
-                }
-            }
-            let left_out =
-                [(incomplete, "without an image or a label"), (unlabelled, "whose labels say that they have none")];
-            for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {
-                notes.push(format!("passed over {count} sample(s) {why}, in the shards of {}", role.name()));
-            }
-            let samples = captions.len();
-            captions.sort_unstable();
-            captions.dedup();
-            if samples >= 10 && 2 * captions.len() > samples {
-                let why = format!(
-                    "its .txt files are captions, not labels: {} different ones of {samples} images",
-                    captions.len()
-                );
-                return Err(DataError::Malformed { path: files[0].clone(), why });
-            }
-            found.push((role, codes, members));
+            splits.push(reader.split(role, &files)?);
         }
+        let ShardReader { vocabulary, images, extensions, unpacked, mut notes } = reader;
         if unpacked > 0 {
             let folder = std::env::temp_dir();
             notes.push(format!(
-                "{unpacked} compressed shard(s) are unpacked into {} whenever the data set is opened: .tar is read at once",
+                "{unpacked} compressed shard(s) are unpacked into {} whenever the data set is opened; .tar shards need \
+                 no unpacking",
                 folder.display()
             ));
         }
-        if found.iter().all(|(_, codes, _)| codes.is_empty()) {
+        if splits.iter().all(|split| split.images.is_empty()) {
             let path = self.root.clone();
             if images == 0 {
                 return Err(DataError::NoImagesIn { path });
@@ -359,14 +432,7 @@ impl DatasetFormat for Shards {
         }
         let listed = listed_names(&[&self.root])?;
         let (classes, labels) = vocabulary.classes(listed.as_ref(), &self.root)?;
-        let splits = found.into_iter().map(|(role, codes, mut members)| {
-            for (name, code, file, offset, size) in codes {
-                let label = labels[code as usize];
-                members.push(name, Stored { file, label, offset, size, packing: Packing::Plain });
-            }
-            (role, Arc::new(members) as Arc<dyn Source>)
-        });
-        let splits = splits.collect();
+        let splits = splits.into_iter().map(|split| split.into_source(&labels)).collect();
         Assembly { form: Form::Shards, classes, aliases: Vec::new(), splits, notes }.finish(&self.root, options)
     }
 }
@@ -389,11 +455,11 @@ mod tests {
 
     #[test]
     fn json_labels_are_numbers_or_names() {
-        let tell = |text| class_of(5, text).map(|(label, name)| (label, name.unwrap_or_default()));
-        assert_eq!(tell(r#"{"label": 7, "class_name": "cat"}"#).unwrap(), ("7".into(), "cat".into()));
-        assert_eq!(tell(r#"{"cls": "cat"}"#).unwrap(), ("cat".into(), String::new()));
-        assert_eq!(tell("3").unwrap().0, "3");
-        assert!(tell(r#"{"caption": "a cat"}"#).unwrap_err().contains("caption"));
-        assert!(tell("{").is_err());
+        let parse = |text| class_of(5, text).map(|(label, name)| (label, name.unwrap_or_default()));
+        assert_eq!(parse(r#"{"label": 7, "class_name": "cat"}"#).unwrap(), ("7".into(), "cat".into()));
+        assert_eq!(parse(r#"{"cls": "cat"}"#).unwrap(), ("cat".into(), String::new()));
+        assert_eq!(parse("3").unwrap().0, "3");
+        assert!(parse(r#"{"caption": "a cat"}"#).unwrap_err().contains("caption"));
+        assert!(parse("{").is_err());
     }
 }

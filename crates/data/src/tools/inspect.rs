@@ -1,4 +1,4 @@
-//! What is in a data set.
+//! Statistics of a data set: images per class and split, formats, sizes, unusual images.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,164 +15,165 @@ use crate::source::{Source, StoredImage};
 use crate::tools::verify::FileOf;
 use crate::tools::{CurateError, Work, header, splits};
 
-/// Least shorter side of each bar of the histogram, in pixels: the sizes that networks take, and
-/// what lies between.
+/// Lower bounds of the histogram bars of the shorter side, in pixels. Includes the usual input
+/// sizes of networks.
 const SIDES: [u32; 12] = [0, 32, 64, 128, 224, 256, 320, 384, 512, 768, 1024, 2048];
 
-/// How many of the commonest sizes are listed.
+/// Maximum number of common sizes to list.
 const COMMON: usize = 5;
 
-/// How many unreadable headers are listed; all are counted.
+/// Maximum number of unreadable images to list. All are counted.
 const UNREADABLE_LISTED: usize = 100;
 
-/// What a data set is made of.
+/// Statistics of a data set, as printed by `mbconv data inspect`.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
-    /// The form in which it is stored.
+    /// The form of the data set, such as `image folders`.
     pub form: String,
-    /// Images in all splits.
+    /// Number of images in all splits.
     pub images: usize,
-    /// Bytes of all images as stored.
+    /// Total size of all images as stored, in bytes.
     pub bytes: u64,
-    /// Each split's.
+    /// Statistics of each split.
     pub splits: BTreeMap<&'static str, SplitSummary>,
-    /// Every class, in order of label.
+    /// All classes, in label order.
     pub classes: Vec<ClassCount>,
-    /// Images of each file format, told from the content.
+    /// Number of images per file format, detected from the content.
     pub formats: BTreeMap<&'static str, usize>,
-    /// Images of each kind of pixel.
-    pub colours: BTreeMap<&'static str, usize>,
-    /// JPEG images whose EXIF data say that they are to be turned.
+    /// Number of images per color type.
+    #[serde(rename = "colours")]
+    pub colors: BTreeMap<&'static str, usize>,
+    /// Number of JPEG images with an EXIF orientation other than upright.
     pub turned: usize,
-    /// Sizes; none where no header could be read.
+    /// Image sizes; `None` if no header could be read.
     pub sizes: Option<Sizes>,
-    /// Images whose header could not be read.
+    /// Number of images with unreadable headers.
     pub unreadable: usize,
-    /// The first of them.
+    /// The first unreadable images, at most 100.
     pub unreadable_images: Vec<Unreadable>,
-    /// Images that are unlike the others, by what makes them so.
+    /// Unusual images, grouped by property.
     pub odd: Vec<Odd>,
-    /// What was noticed when it was opened.
+    /// Notes from opening the data set.
     pub notes: Vec<String>,
 }
 
-/// Images that are unlike the others in one respect.
+/// Images with an unusual property.
 #[derive(Debug, Serialize)]
 pub struct Odd {
-    /// The respect: `format`, `colour`, `turned`, `small`, `large` or `shape`.
+    /// The property: `format`, `colour`, `turned`, `small`, `large` or `shape`.
     pub what: &'static str,
-    /// More about it, such as the format.
+    /// The unusual value, for example the format.
     pub detail: String,
-    /// How many there are.
+    /// Number of such images.
     pub images: usize,
-    /// The first of them, or the most extreme ones.
+    /// The first such images, or the most extreme ones; at most 5.
     pub examples: Vec<FileOf>,
 }
 
-/// A split in numbers.
+/// Statistics of a split.
 #[derive(Debug, Serialize)]
 pub struct SplitSummary {
-    /// Its images.
+    /// Number of images.
     pub images: usize,
-    /// Classes that have any.
+    /// Number of classes with at least one image.
     pub classes: usize,
-    /// Images of the largest class.
+    /// Number of images of the largest class.
     pub largest: usize,
-    /// Images of the smallest class, which may be none.
+    /// Number of images of the smallest class; 0 if a class has none.
     pub smallest: usize,
-    /// Entropy of the classes' shares over that of equal shares: 1 if all classes are equally
-    /// large, 0 if there is one.
+    /// Entropy of the class frequencies divided by that of a uniform distribution: 1 if all classes
+    /// have the same size, 0 if there is only one class.
     pub evenness: f64,
 }
 
-/// A class and its images.
+/// A class and its number of images.
 #[derive(Debug, Serialize)]
 pub struct ClassCount {
-    /// Its name.
+    /// Class name.
     pub label: String,
-    /// Its index.
+    /// Label.
     pub index: usize,
-    /// Images in each split.
+    /// Number of images in each split.
     pub images: BTreeMap<&'static str, usize>,
 }
 
-/// Sizes of images, in pixels as stored: width, height.
+/// Statistics of image sizes, `[width, height]` in pixels as stored.
 #[derive(Debug, Serialize)]
 pub struct Sizes {
-    /// That of the fewest pixels.
+    /// The size with the fewest pixels.
     pub smallest: [u32; 2],
-    /// That of the most.
+    /// The size with the most pixels.
     pub largest: [u32; 2],
-    /// Half of the images have no longer a shorter side.
+    /// Median of the shorter side.
     pub median_shorter_side: u32,
-    /// Greatest ratio of longer to shorter side.
+    /// Maximum ratio of the longer to the shorter side.
     pub longest_shape: f64,
-    /// The commonest sizes, commonest first.
+    /// The most frequent sizes, in descending order of frequency.
     pub common: Vec<CommonSize>,
-    /// Number of different sizes.
+    /// Number of distinct sizes.
     pub different: usize,
     /// Histogram of the shorter side.
     pub shorter_side: Vec<Bar>,
 }
 
-/// A size that many images have.
+/// An image size and its frequency.
 #[derive(Debug, Serialize)]
 pub struct CommonSize {
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// How many.
+    /// Number of images of this size.
     pub images: usize,
 }
 
 /// A bar of a histogram.
 #[derive(Debug, Serialize)]
 pub struct Bar {
-    /// From so many pixels.
+    /// Lower bound in pixels, inclusive.
     pub from: u32,
-    /// To so many, or to any.
+    /// Upper bound in pixels, exclusive; `None` for the last bar.
     pub to: Option<u32>,
-    /// How many images.
+    /// Number of images.
     pub images: usize,
 }
 
 /// An image whose header could not be read.
 #[derive(Debug, Serialize)]
 pub struct Unreadable {
-    /// Its split.
+    /// Split.
     pub split: &'static str,
-    /// Its name.
+    /// Name of the image, as returned by [`Source::name`].
     pub name: String,
-    /// What is wrong.
+    /// The reason.
     pub why: String,
 }
 
-/// Number of odd images of a kind that are listed.
+/// Maximum number of examples per unusual property.
 const EXAMPLES: usize = 5;
 
-/// Images are odd if at most one of so many is like them.
+/// A property is unusual if at most one in this many images has it.
 const RARE: usize = 20;
 
-/// Least factor between an odd image's shorter side and the median.
+/// Minimum factor between the shorter side of an unusual image and the median.
 const EXTREME: u32 = 2;
 
-/// Ratio of longer to shorter side from which an image's shape is odd.
+/// Minimum ratio of the longer to the shorter side of an image with an unusual shape.
 const LONG: u32 = 4;
 
-/// What is read of an image.
+/// The header data of an image.
 struct Seen {
     format: &'static str,
-    colour: &'static str,
+    color: &'static str,
     size: (u32, u32),
     turned: bool,
     bytes: u64,
 }
 
-/// Looks at every image's header. Of files only their beginning is read.
+/// Reads the header of every image. Of image files, only the beginning is read.
 ///
 /// # Errors
-/// [`CurateError::Interrupted`]; bad images are counted, not errors.
+/// [`CurateError::Interrupted`]. Unreadable images are counted and do not cause an error.
 pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateError> {
     let mut result = Inspection {
         form: data.form.to_string(),
@@ -181,7 +182,7 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
         splits: BTreeMap::new(),
         classes: Vec::new(),
         formats: BTreeMap::new(),
-        colours: BTreeMap::new(),
+        colors: BTreeMap::new(),
         turned: 0,
         sizes: None,
         unreadable: 0,
@@ -208,15 +209,15 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
         work.map(
             0..source.len(),
             result.images,
-            |index| look(source.as_ref(), index),
+            |index| read_header(source.as_ref(), index),
             |index, seen| {
                 match seen {
                     Ok(seen) => {
                         result.bytes += seen.bytes;
                         result.turned += usize::from(seen.turned);
                         *result.formats.entry(seen.format).or_default() += 1;
-                        *result.colours.entry(seen.colour).or_default() += 1;
-                        if WIDE_GRAY.contains(&seen.colour) {
+                        *result.colors.entry(seen.color).or_default() += 1;
+                        if WIDE_GRAY.contains(&seen.color) {
                             wide_gray.get_or_insert((source.name(index), 0)).1 += 1;
                         }
                         *sizes.entry(seen.size).or_default() += 1;
@@ -245,22 +246,22 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
     Ok(result)
 }
 
-/// Candidates for [`Odd`], collected before it is known what is common: the first images of every
-/// format and kind of pixel, and the most extreme sizes.
+/// Candidates for [`Odd`], collected before the frequencies are known: the first images of each
+/// format and color type, and the most extreme sizes.
 #[derive(Default)]
 struct Examples {
     formats: BTreeMap<&'static str, Vec<FileOf>>,
-    colours: BTreeMap<&'static str, Vec<FileOf>>,
+    colors: BTreeMap<&'static str, Vec<FileOf>>,
     turned: Vec<FileOf>,
     extremes: [Vec<((u32, u32), FileOf)>; 3],
 }
 
-/// The ways in which a size can be extreme.
+/// A criterion for extreme sizes.
 struct Extreme {
     what: &'static str,
-    /// Whether the first size is more extreme than the second.
+    /// Returns whether the first size is more extreme than the second.
     beats: fn((u32, u32), (u32, u32)) -> bool,
-    /// Whether a size is odd where this is the median shorter side.
+    /// Returns whether a size is unusual, given the median shorter side.
     is_odd: fn((u32, u32), u32) -> bool,
 }
 
@@ -291,6 +292,7 @@ fn longer((width, height): (u32, u32)) -> u32 {
 }
 
 impl Examples {
+    /// Keeps an image as a candidate for the unusual images.
     fn note(&mut self, seen: &Seen, file: impl Fn() -> FileOf) {
         let first = |files: &mut Vec<FileOf>| {
             if files.len() < EXAMPLES {
@@ -298,7 +300,7 @@ impl Examples {
             }
         };
         first(self.formats.entry(seen.format).or_default());
-        first(self.colours.entry(seen.colour).or_default());
+        first(self.colors.entry(seen.color).or_default());
         if seen.turned {
             first(&mut self.turned);
         }
@@ -311,11 +313,12 @@ impl Examples {
         }
     }
 
+    /// Returns the groups of unusual images.
     fn odd(self, found: &Inspection, sizes: &BTreeMap<(u32, u32), usize>) -> Vec<Odd> {
         let all = found.images - found.unreadable;
         let mut odd = Vec::new();
         for (what, counts, examples) in
-            [("format", &found.formats, self.formats), ("colour", &found.colours, self.colours)]
+            [("format", &found.formats, self.formats), ("colour", &found.colors, self.colors)]
         {
             for (name, examples) in examples {
                 let images = counts.get(name).copied().unwrap_or(0);
@@ -343,16 +346,17 @@ impl Examples {
     }
 }
 
-/// Whether images of one kind among `all` are odd. Of few images, a handful are, if they are the
-/// lesser part.
+/// Returns whether a group of `images` among `all` images is small enough to be unusual. In small
+/// data sets, a few images are unusual if they are the minority.
 fn is_rare(images: usize, all: usize) -> bool {
     images > 0 && (images * RARE <= all || images <= EXAMPLES && images * 2 < all)
 }
 
-fn look(source: &dyn Source, index: usize) -> Result<Seen, String> {
+/// Reads the header of a sample. The error is the reason for messages.
+fn read_header(source: &dyn Source, index: usize) -> Result<Seen, String> {
     let (header, bytes) = if let Some(path) = source.path(index) {
         let open = || -> std::io::Result<_> {
-            // Opening a pipe would wait for a writer.
+            // Opening a pipe would block until there is a writer.
             let metadata = std::fs::metadata(&path)?;
             if !metadata.is_file() {
                 return Err(std::io::Error::other(DecodeError::NotAFile));
@@ -368,7 +372,7 @@ fn look(source: &dyn Source, index: usize) -> Result<Seen, String> {
                 StoredImage::Pixels(pixels) => {
                     let size = (pixels.width as u32, pixels.height as u32);
                     let bytes = pixels.data.len() as u64;
-                    return Ok(Seen { format: "pixels", colour: "RGB", size, turned: false, bytes });
+                    return Ok(Seen { format: "pixels", color: "RGB", size, turned: false, bytes });
                 }
             },
             Err(DataError::Image { source, .. }) => return Err(source.to_string()),
@@ -378,7 +382,7 @@ fn look(source: &dyn Source, index: usize) -> Result<Seen, String> {
     let header = header.map_err(|error| error.to_string())?;
     Ok(Seen {
         format: header::format_name(header.format),
-        colour: header.colour,
+        color: header.color,
         size: (header.width, header.height),
         turned: header.orientation != 1,
         bytes,
@@ -386,6 +390,7 @@ fn look(source: &dyn Source, index: usize) -> Result<Seen, String> {
 }
 
 impl SplitSummary {
+    /// Computes the statistics from the number of images of each class.
     fn of(counts: &[usize]) -> Self {
         let images: usize = counts.iter().sum();
         let shares = counts.iter().filter(|&&count| count > 0).map(|&count| count as f64 / images as f64);
@@ -402,7 +407,7 @@ impl SplitSummary {
 }
 
 impl Sizes {
-    /// From the number of images of each width and height.
+    /// Computes statistics from the number of images of each size.
     fn of(counts: &BTreeMap<(u32, u32), usize>) -> Option<Self> {
         let pixels = |size: &&(u32, u32)| u64::from(size.0) * u64::from(size.1);
         let smallest = *counts.keys().min_by_key(pixels)?;
@@ -452,7 +457,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_in_numbers() {
+    fn size_statistics_are_computed() {
         let counts = BTreeMap::from([((500, 375), 6), ((32, 32), 2), ((100, 4000), 1), ((1, 1), 1)]);
         let sizes = Sizes::of(&counts).unwrap();
         assert_eq!((sizes.smallest, sizes.largest, sizes.different), ([1, 1], [100, 4000], 4));
@@ -472,7 +477,7 @@ mod tests {
             (202, (4000, 3000)),
             (203, (3000, 300)),
         ]) {
-            let seen = Seen { format: "JPEG", colour: "RGB", size, turned: false, bytes: 1 };
+            let seen = Seen { format: "JPEG", color: "RGB", size, turned: false, bytes: 1 };
             let name = number.to_string();
             examples.note(&seen, || FileOf { split: "train", class: "a".into(), name: name.clone(), path: None });
         }
@@ -491,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn evenness_of_classes() {
+    fn evenness_is_normalized_entropy() {
         let even = SplitSummary::of(&[5, 5, 5]);
         assert!((even.evenness - 1.0).abs() < 1e-12 && even.classes == 3);
         let one = SplitSummary::of(&[9, 0]);

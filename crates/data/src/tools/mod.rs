@@ -1,11 +1,11 @@
-//! Looking after data sets: what is in one ([`inspect`], [`sheet`]), what is wrong with it
-//! ([`verify`]), moving that aside ([`quarantine`]), other forms of it ([`pack`]), and dividing it
-//! ([`split`]).
+//! Data-set tools: statistics ([`inspect`]), contact sheets ([`sheet`]), checks ([`verify`]),
+//! moving bad files to another folder ([`quarantine`]), conversion to shards ([`pack`]) and
+//! division into splits ([`split`]).
 //!
-//! All of it goes through [`Source`], so it works on every form that can be opened. Samples are
-//! worked on in windows: all threads share one, and its results are taken in the samples' order
-//! before the next begins. So memory is bounded by the window, and results do not depend on the
-//! number of threads.
+//! All tools read samples through [`Source`], so they support every form of data set. Samples are
+//! processed in windows: all threads share one window, and its results are consumed in sample order
+//! before the next window starts. This limits memory use, and results do not depend on the number
+//! of threads.
 
 pub mod header;
 pub mod inspect;
@@ -29,95 +29,95 @@ use crate::error::DataError;
 use crate::extent::Extent;
 use crate::source::Source;
 
-/// Why a data set could not be looked after.
+/// An error of a data-set tool.
 #[derive(Debug, thiserror::Error)]
 pub enum CurateError {
-    /// The data set, or a sample of it, could not be read.
+    /// Reading the data set or a sample failed.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A file could not be written, moved or read back.
+    /// Writing, moving or reading a file failed.
     #[error("cannot {what} {}: {source}", path.display())]
     File {
-        /// What was tried: `write`, `move`, `read`.
+        /// The failed operation: `write`, `move`, `read`, `create` or `resolve`.
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The folder to write to holds something.
-    #[error("{} is there already; nothing is overwritten", path.display())]
+    /// The output folder is not empty.
+    #[error("{} already exists and is not empty; existing files are not overwritten", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder holds shards of something else.
-    #[error("{} holds shards that were packed otherwise: {difference}", path.display())]
+    /// The output folder contains shards packed with other options or from other data.
+    #[error("{} contains shards with different options: {difference}", path.display())]
     OtherShards {
         /// The folder.
         path: PathBuf,
-        /// What differs, with both values.
+        /// The difference, with both values.
         difference: String,
     },
-    /// Log or manifest does not have the expected form.
+    /// A log or manifest has invalid contents.
     #[error("{} is damaged: {why}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// A request that the data set cannot fulfil.
+    /// The request cannot be fulfilled for this data set.
     #[error("{message}")]
     Request {
-        /// What was asked for, and why it cannot be.
+        /// The reason.
         message: String,
-        /// What to ask for instead.
+        /// Advice on how to change the request.
         hint: String,
     },
-    /// The user stopped it.
+    /// The user interrupted the command.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl CurateError {
-    /// What would mend it, where there is something to say beyond the message.
+    /// Returns advice on how to fix the error, if there is more than the message.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Data(DataError::Image { .. }) => {
-                Some("`mbconv data verify DATA --fix` finds all bad images and moves them aside".into())
+                Some("run `mbconv data verify DATA --fix` to move all bad images to another folder".into())
             }
             Self::Data(error) => error.hint(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::CrossesDevices => {
-                Some("hard links cannot lead to another file system: use --copy".into())
+                Some("hard links cannot cross file systems: use --copy".into())
             }
-            Self::Exists { .. } => Some("give a folder that does not exist yet, or an empty one".into()),
-            Self::OtherShards { .. } => Some("give another folder, or remove this one".into()),
+            Self::Exists { .. } => Some("choose a new or an empty folder".into()),
+            Self::OtherShards { .. } => Some("choose another folder, or delete this one".into()),
             Self::Request { hint, .. } => Some(hint.clone()),
             _ => None,
         }
     }
 
-    /// The variant of an error of the operating system.
+    /// Returns a function that converts an I/O error at `path` into [`CurateError::File`].
     fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { what, path: path.into(), source }
     }
 }
 
-/// What long work is told, and tells.
+/// Stop flag and progress callback of a long operation.
 pub struct Work<'a> {
-    /// Ends the work when set.
+    /// If set, the operation stops with [`CurateError::Interrupted`].
     pub stop: &'a AtomicBool,
-    /// Called now and then with the number of samples done so far.
+    /// Called regularly with the number of samples processed so far.
     pub progress: &'a mut dyn FnMut(usize),
 }
 
-/// Samples worked on between two reports; what bounds the memory.
+/// Number of samples per window, which limits memory use.
 const WINDOW: usize = 256;
 
 impl Work<'_> {
-    /// Applies `each` to every index on all threads and hands the results to `take` in order;
-    /// `done` samples came before.
+    /// Applies `each` to every index on all threads and passes the results to `take` in order.
+    /// `done` is the number of samples processed before, for the progress callback.
     fn map<T: Send>(
         &mut self,
         indices: Range<usize>,
@@ -143,7 +143,7 @@ impl Work<'_> {
     }
 }
 
-/// The splits there are, with what to call them.
+/// Returns the existing splits with their names.
 pub fn splits(data: &DataSet) -> Vec<(&'static str, Arc<dyn Source>)> {
     [("train", &data.train), ("val", &data.val), ("test", &data.test)]
         .into_iter()
@@ -151,18 +151,18 @@ pub fn splits(data: &DataSet) -> Vec<(&'static str, Arc<dyn Source>)> {
         .collect()
 }
 
-/// Number of images in all splits.
+/// Returns the number of images in all splits.
 pub fn images(data: &DataSet) -> usize {
     splits(data).iter().map(|(_, split)| split.len()).sum()
 }
 
-/// Checks that every image file lies in the data set's folders, all links followed. `or_follow` is
-/// whether the command can take others on request.
-fn check_inside(data: &DataSet, extent: &Extent, or_follow: bool) -> Result<(), CurateError> {
+/// Checks that every image file is in the data set's folders after resolving links. `can_follow` is
+/// true if the command has the option `--follow-links`.
+fn check_inside(data: &DataSet, extent: &Extent, can_follow: bool) -> Result<(), CurateError> {
     let outside: Vec<PathBuf> = splits(data)
         .iter()
         .flat_map(|(_, source)| {
-            let is_outside = |path: &PathBuf| path.exists() && !extent.holds(path);
+            let is_outside = |path: &PathBuf| path.exists() && !extent.contains_file(path);
             let paths = (0..source.len()).into_par_iter().filter_map(|index| source.path(index));
             paths.filter(is_outside).collect::<Vec<_>>()
         })
@@ -170,16 +170,16 @@ fn check_inside(data: &DataSet, extent: &Extent, or_follow: bool) -> Result<(), 
     let Some(first) = outside.first() else { return Ok(()) };
     let target = std::fs::canonicalize(first).unwrap_or_else(|_| first.clone());
     let leads = match std::path::absolute(first).is_ok_and(|path| path == target) {
-        true => format!("{} lies outside of the data set", first.display()),
-        false => format!("{} leads out of the data set, to {}", first.display(), target.display()),
+        true => format!("{} is outside the data set", first.display()),
+        false => format!("{} is a link to {}, outside the data set", first.display(), target.display()),
     };
     let others = match outside.len() - 1 {
         0 => String::new(),
         others => format!(" (and {others} more)"),
     };
-    let hint = match or_follow {
-        true => "if these images are meant, --follow-links takes them",
-        false => "files of other folders are not moved; --copy --follow-links copies them",
+    let hint = match can_follow {
+        true => "use --follow-links to include these images",
+        false => "files in other folders cannot be moved: use --copy --follow-links to copy them",
     };
     Err(CurateError::Request { message: leads + &others, hint: hint.into() })
 }

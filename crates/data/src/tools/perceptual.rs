@@ -1,4 +1,4 @@
-//! Which images look alike: the perceptual hash of images, and near neighbours among hashes.
+//! Perceptual hashes of images, and the search for pairs of similar hashes.
 
 use std::collections::HashMap;
 use std::f64::consts::PI;
@@ -8,44 +8,46 @@ use rayon::prelude::*;
 use mbconv_image::resize::resize;
 use mbconv_image::{Interpolation, RgbPixels};
 
-/// Side of the grey image that is transformed.
+/// Side of the grayscale image that is transformed, in pixels.
 const SIDE: usize = 32;
-/// Lowest frequencies kept, in both directions.
+/// Number of lowest frequencies used in each direction.
 const LOW: usize = 8;
-/// Least difference between the lightest and the darkest of the grey pixels: below, noise would decide.
-const LEAST_CONTRAST: u8 = 16;
+/// Minimum difference between the lightest and the darkest pixel; with less, noise would determine
+/// the hash.
+const MIN_CONTRAST: u8 = 16;
 
-/// The greatest distance that [`near`] takes: beyond, unrelated images are found.
+/// Maximum distance that [`near_pairs`] supports. Larger distances match unrelated images.
 pub const MAX_DISTANCE: u32 = 15;
 
-/// The 64 bits of the "pHash" of Zauner 2010, as the Python package `imagehash` takes them: the image as 32×32 grey pixels, its
-/// cosine transform, the 8×8 lowest frequencies, and of each whether it is above their median. It hardly changes with scale,
-/// compression and brightness; mirrored or turned images have another.
+/// Returns the 64-bit "pHash" of Zauner 2010, as computed by the Python package `imagehash`: the
+/// image is reduced to 32×32 gray pixels and transformed by the DCT; each bit states whether one of
+/// the 8×8 lowest frequencies is above their median. Scale, compression and brightness hardly
+/// change the hash; mirroring and rotation do.
 ///
-/// None of images so plain that there is nothing to tell them by.
+/// Returns `None` for images with too little contrast.
 pub fn perceptual_hash(image: &RgbPixels) -> Option<u64> {
     let small = resize(image, SIDE, SIDE, Interpolation::Bilinear);
     let (pixels, _) = small.data.as_chunks::<3>();
-    // Pillow's weights of red, green and blue.
-    let grey = |&[r, g, b]: &[u8; 3]| {
+    // Pillow's weights for red, green and blue.
+    let gray = |&[r, g, b]: &[u8; 3]| {
         (((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471) + 0x8000) >> 16) as u8
     };
-    let grey: Vec<u8> = pixels.iter().map(grey).collect();
-    let (darkest, lightest) = (grey.iter().min()?, grey.iter().max()?);
-    if lightest - darkest < LEAST_CONTRAST {
+    let gray: Vec<u8> = pixels.iter().map(gray).collect();
+    let (darkest, lightest) = (gray.iter().min()?, gray.iter().max()?);
+    if lightest - darkest < MIN_CONTRAST {
         return None;
     }
-    let waves = waves();
+    let basis = dct_basis();
     let mut across = [[0.0; LOW]; SIDE];
-    for (row, line) in across.iter_mut().zip(grey.chunks_exact(SIDE)) {
-        for (sum, wave) in row.iter_mut().zip(&waves) {
+    for (row, line) in across.iter_mut().zip(gray.chunks_exact(SIDE)) {
+        for (sum, wave) in row.iter_mut().zip(&basis) {
             *sum = wave.iter().zip(line).map(|(wave, &value)| wave * f64::from(value)).sum();
         }
     }
     let mut low = [0.0; LOW * LOW];
     for (place, sum) in low.iter_mut().enumerate() {
         let (down, column) = (place / LOW, place % LOW);
-        *sum = waves[down].iter().zip(&across).map(|(wave, row)| wave * row[column]).sum();
+        *sum = basis[down].iter().zip(&across).map(|(wave, row)| wave * row[column]).sum();
     }
     let mut sorted = low;
     sorted.sort_by(f64::total_cmp);
@@ -53,18 +55,20 @@ pub fn perceptual_hash(image: &RgbPixels) -> Option<u64> {
     Some(low.iter().fold(0, |bits, &value| bits << 1 | u64::from(value > median)))
 }
 
-/// The cosines of the type-II transform: by frequency and place.
-fn waves() -> [[f64; SIDE]; LOW] {
+/// Returns the cosines of the type-II DCT, `[frequency][position]`.
+fn dct_basis() -> [[f64; SIDE]; LOW] {
     std::array::from_fn(|frequency| {
         std::array::from_fn(|place| (PI * frequency as f64 * (2 * place + 1) as f64 / (2 * SIDE) as f64).cos())
     })
 }
 
-/// All pairs of hashes that differ in at most `distance` bits, at most [`MAX_DISTANCE`]: indices, the lower first, ascending.
+/// Returns all pairs of hashes that differ in at most `distance` bits (at most [`MAX_DISTANCE`]),
+/// as ascending indices with their distance.
 ///
-/// Two hashes that near agree in one of their four 16-bit words but for a quarter of the bits, rounded down, so only those
-/// that do are compared. Equal hashes are compared with others once.
-pub fn near(hashes: &[u64], distance: u32) -> Vec<(usize, usize, u32)> {
+/// Two such hashes differ in at most a quarter of `distance` bits (rounded down) in at least one of
+/// their four 16-bit words, so only hashes with such a word in common are compared. Of equal
+/// hashes, one is compared with the others.
+pub fn near_pairs(hashes: &[u64], distance: u32) -> Vec<(usize, usize, u32)> {
     const WORDS: u32 = 4;
     let distance = distance.min(MAX_DISTANCE);
     let mut owners: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -93,7 +97,7 @@ pub fn near(hashes: &[u64], distance: u32) -> Vec<(usize, usize, u32)> {
     found.dedup();
     let mut pairs: Vec<(usize, usize, u32)> = Vec::new();
     for members in owners.values() {
-        // A chain is enough to hold equal ones together.
+        // Link equal hashes in a chain; one chain suffices to group them.
         pairs.extend(members.windows(2).map(|pair| (pair[0], pair[1], 0)));
     }
     for (a, b) in found {
@@ -104,16 +108,16 @@ pub fn near(hashes: &[u64], distance: u32) -> Vec<(usize, usize, u32)> {
     pairs
 }
 
-/// Sets that grow together.
-pub(crate) struct Groups(Vec<usize>);
+/// Disjoint sets (union-find).
+pub(crate) struct DisjointSets(Vec<usize>);
 
-impl Groups {
-    /// Each of `count` by itself.
+impl DisjointSets {
+    /// Creates `count` sets of one member each.
     pub(crate) fn new(count: usize) -> Self {
         Self((0..count).collect())
     }
 
-    /// The first member of the set that `member` belongs to.
+    /// Returns the representative of a member's set, which is its smallest member.
     pub(crate) fn root(&mut self, member: usize) -> usize {
         let mut root = member;
         while self.0[root] != root {
@@ -123,7 +127,7 @@ impl Groups {
         root
     }
 
-    /// Makes one set of two.
+    /// Merges the sets of two members.
     pub(crate) fn join(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         self.0[a.max(b)] = a.min(b);
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn scale_and_brightness_hardly_matter_and_content_does() {
+    fn hash_depends_on_content_but_hardly_on_scale_and_brightness() {
         let original = perceptual_hash(&picture(300, 200, scene)).unwrap();
         let distance = |image: &RgbPixels| (perceptual_hash(image).unwrap() ^ original).count_ones();
         assert!(distance(&resize(&picture(300, 200, scene), 120, 80, Interpolation::Bicubic)) <= 4);
@@ -162,9 +166,10 @@ mod tests {
         assert_eq!(perceptual_hash(&picture(30, 20, |_, _| 0.4)), None);
     }
 
-    /// What `imagehash.phash` 4.3.2 says of the same 32×32 pixels, which need no resizing.
+    /// Reference values of `imagehash.phash` 4.3.2 for the same 32×32 pixels, which need no
+    /// resizing.
     #[test]
-    fn hashes_are_those_of_imagehash() {
+    fn hashes_match_imagehash() {
         for (k, expected) in [(0, 0xd200_0200_afff_f57f_u64), (1, 0xde42_f612_00a7_a7b7), (2, 0xe6f9_c2ff_d2a0_8209)] {
             let pixel = |i: usize| {
                 let (x, y) = (i % 32, i / 32);
@@ -177,24 +182,24 @@ mod tests {
     }
 
     proptest! {
-        /// What the search finds holds the same images together as comparing all pairs does.
+        /// The groups of the search equal those of an exhaustive comparison.
         #[test]
-        fn no_neighbour_is_missed(seeds in prop::collection::vec((0u64..6, 0u64..u64::MAX), 0..40), distance in 0u32..=15) {
-            // Families of hashes around few centres, a few bits apart.
-            let hashes: Vec<u64> = seeds.iter().map(|&(centre, bits)| {
+        fn all_near_pairs_are_found(seeds in prop::collection::vec((0u64..6, 0u64..u64::MAX), 0..40), distance in 0u32..=15) {
+            // Clusters of hashes that differ from a few centers in a few bits.
+            let hashes: Vec<u64> = seeds.iter().map(|&(center, bits)| {
                 let noise = (0..7).fold(0, |noise, i| noise | 1 << (bits >> (6 * i) & 63));
-                (centre.wrapping_mul(0x9E37_79B9_7F4A_7C15)) ^ noise
+                (center.wrapping_mul(0x9E37_79B9_7F4A_7C15)) ^ noise
             }).collect();
-            let found = near(&hashes, distance);
+            let found = near_pairs(&hashes, distance);
             for &(a, b, apart) in &found {
                 prop_assert!(a < b && (hashes[a] ^ hashes[b]).count_ones() == apart && apart <= distance);
             }
-            let mut together = Groups::new(hashes.len());
-            found.iter().for_each(|&(a, b, _)| together.join(a, b));
+            let mut sets = DisjointSets::new(hashes.len());
+            found.iter().for_each(|&(a, b, _)| sets.join(a, b));
             for a in 0..hashes.len() {
                 for b in 0..a {
                     if (hashes[a] ^ hashes[b]).count_ones() <= distance {
-                        prop_assert_eq!(together.root(a), together.root(b));
+                        prop_assert_eq!(sets.root(a), sets.root(b));
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! Moving files aside, so that they can be moved back. Nothing is ever deleted or overwritten.
+//! Moves files to another folder in a way that can be undone. Nothing is deleted or overwritten.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -13,40 +13,39 @@ use crate::extent::{Extent, resolved};
 use crate::tools::CurateError;
 use crate::tools::verify::{Finding, surplus};
 
-/// The log in the folder of files moved aside: one line of JSON a file, on the disk before the file
-/// is moved.
+/// File name of the log in the folder of moved files. Each line is a JSON object for one file and
+/// is flushed to disk before the file is moved.
 pub const LOG: &str = "moved.jsonl";
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
-    /// Where the file was, absolute.
+    /// Original path, absolute.
     pub from: PathBuf,
-    /// Where it is now, absolute.
+    /// New path, absolute.
     pub to: PathBuf,
-    /// What is wrong with it.
+    /// The reason.
     pub why: String,
 }
 
-/// The folder for files moved aside that is used unless another is named: beside the data set,
-/// `NAME-aside`.
+/// Returns the default folder for moved files: `NAME-aside` next to the data set.
 pub fn default_folder(data: &Path) -> PathBuf {
-    // `photos/..` and `.` have no name of their own.
+    // Paths such as `photos/..` and `.` have no file name of their own.
     let data = fs::canonicalize(data).unwrap_or_else(|_| data.to_path_buf());
     let mut name = data.file_name().map(ToOwned::to_owned).unwrap_or_else(|| "data".into());
     name.push("-aside");
     data.with_file_name(name)
 }
 
-/// Moves the [`surplus`] files of the findings from the data set to the same places below `aside`.
-/// Gives what was moved, and the findings' indices that it settles.
+/// Moves the [`surplus`] files of the findings to the same relative paths below `aside`. Returns
+/// the moved files and the indices of the findings that are resolved by the moves.
 ///
-/// Files outside of the data set (of lists that lead elsewhere) and samples without a file of their
-/// own stay.
+/// Files outside the data set (from lists that refer elsewhere) and samples without a file of their
+/// own are not moved.
 ///
 /// # Errors
-/// A folder inside of the data set, where the files would be found again; whatever the system says.
-/// Files moved until then are in the log.
+/// `aside` is inside the data set, where the files would be found again; I/O errors. Files moved
+/// before the error are in the log.
 pub fn move_aside(data: &Extent, aside: &Path, findings: &[Finding]) -> Result<(Vec<Moved>, Vec<usize>), CurateError> {
     let aside = resolved(aside).unwrap_or_else(|| aside.into());
     remove_left_overs(&aside);
@@ -56,9 +55,8 @@ pub fn move_aside(data: &Extent, aside: &Path, findings: &[Finding]) -> Result<(
         let files = surplus(finding);
         let before = moves.len();
         for file in &files {
-            // The file itself may be a link: what lies in the data set is moved, not what it leads
-            // to.
-            let Some((from, below)) = file.path.as_deref().and_then(|path| data.place(path)) else { continue };
+            // If the file is a link, move the link itself, not its target.
+            let Some((from, below)) = file.path.as_deref().and_then(|path| data.locate(path)) else { continue };
             if leaving.insert(from.clone()) {
                 let to = free(&aside.join(below), &taken);
                 taken.insert(to.clone());
@@ -72,45 +70,44 @@ pub fn move_aside(data: &Extent, aside: &Path, findings: &[Finding]) -> Result<(
     if moves.is_empty() {
         return Ok((moves, settled));
     }
-    if data.contains(&aside) {
+    if data.contains_folder(&aside) {
         return Err(CurateError::Request {
-            message: format!("{} is inside of the data set", aside.display()),
-            hint: "choose a folder outside of it, or none for the one beside it".into(),
+            message: format!("{} is inside the data set", aside.display()),
+            hint: "choose a folder outside it, or omit the option to use the default next to the data set".into(),
         });
     }
     MoveLog::open(&aside)?.move_files(&moves)?;
     Ok((moves, settled))
 }
 
-/// The outcome of [`undo`].
+/// The result of [`undo`].
 #[derive(Debug, Default)]
 pub struct Undone {
     /// Files that were moved back.
     pub back: Vec<Moved>,
-    /// Files that stay aside, since their places are taken again.
+    /// Files that were not moved back because their original paths exist.
     pub left: Vec<Moved>,
-    /// Files that are in neither place.
+    /// Files that exist in neither place.
     pub gone: Vec<Moved>,
-    /// Moves from or to a folder that is neither the data set's nor the one of the log: they are
-    /// not undone.
+    /// Moves from or to folders other than the data set and the log's folder. They are not undone.
     pub outside: Vec<Moved>,
-    /// Numbers of the log's lines that cannot be read.
+    /// Numbers of unreadable lines of the log.
     pub damaged: Vec<usize>,
 }
 
 impl Undone {
-    /// Returns whether every move of the log was undone.
+    /// Returns whether every move in the log was undone.
     pub fn is_complete(&self) -> bool {
         self.left.is_empty() && self.gone.is_empty() && self.outside.is_empty() && self.damaged.is_empty()
     }
 }
 
-/// Moves every file of the log in `aside` back to its place in the data set, then removes the log.
-/// What is not moved back stays in the log. A last line that was cut off is ignored, since its file
-/// was not moved yet.
+/// Moves every file in the log of `aside` back to its place in the data set, then removes the log.
+/// Entries that were not undone stay in the log. An incomplete last line is ignored, because its
+/// file was not moved yet.
 ///
 /// # Errors
-/// A log that is missing or that has no line of a log; whatever the system says.
+/// A log that is missing or has no valid line; I/O errors.
 pub fn undo(data: &Extent, aside: &Path) -> Result<Undone, CurateError> {
     remove_left_overs(aside);
     let path = aside.join(LOG);
@@ -122,10 +119,10 @@ pub fn undo(data: &Extent, aside: &Path) -> Result<Undone, CurateError> {
     let damaged = log.damaged.iter().map(|(line, ..)| *line).collect();
     let mut undone = Undone { damaged, ..Undone::default() };
     for entry in log.entries {
-        let places = (data.place(&entry.from), folder.place(&entry.to));
+        let places = (data.locate(&entry.from), folder.locate(&entry.to));
         let list = match (exists(&entry.from), exists(&entry.to)) {
             _ if places.0.is_none() || places.1.is_none() => &mut undone.outside,
-            // Noted, but the move did not come about.
+            // Logged, but the move did not happen.
             (true, false) => continue,
             (true, true) => &mut undone.left,
             (false, true) => {
@@ -144,7 +141,7 @@ pub fn undo(data: &Extent, aside: &Path) -> Result<Undone, CurateError> {
         false => write_atomically(&path, lines.as_bytes()),
     };
     kept.map_err(CurateError::file("write", &path))?;
-    // The folders that were made for them go, where nothing else is in them.
+    // Remove the folders created for the moved files, if they are empty.
     let aside = fs::canonicalize(aside).unwrap_or_else(|_| aside.into());
     for entry in &undone.back {
         let folders = entry.to.ancestors().skip(1).take_while(|folder| folder.starts_with(&aside));
@@ -159,14 +156,15 @@ impl Moved {
     }
 }
 
-/// What a log holds.
+/// Contents of a log.
 #[derive(Default)]
 struct Contents {
     entries: Vec<Moved>,
-    /// Lines that cannot be read: number, line, why.
+    /// Unreadable lines: number, text, error.
     damaged: Vec<(usize, String, String)>,
-    /// Whether the last line was cut off, as by a full disk or a lost process.
-    is_torn: bool,
+    /// True if the last line is incomplete, for example because the disk was full or the process
+    /// was killed.
+    is_truncated: bool,
 }
 
 impl Contents {
@@ -177,7 +175,7 @@ impl Contents {
         for (number, line) in (1..).zip(text.split_inclusive('\n')) {
             match parse(line) {
                 Ok(entry) => contents.entries.push(entry),
-                Err(_) if !line.ends_with('\n') => contents.is_torn = true,
+                Err(_) if !line.ends_with('\n') => contents.is_truncated = true,
                 Err(why) => contents.damaged.push((number, line.into(), why.to_string())),
             }
         }
@@ -185,7 +183,8 @@ impl Contents {
     }
 }
 
-/// Reads a line of the log, or the whole one that follows the beginning of another.
+/// Parses a line of the log. If it contains an incomplete entry followed by a complete one, returns
+/// the complete one.
 fn parse(line: &str) -> serde_json::Result<Moved> {
     let whole = serde_json::from_str(line);
     match line.rfind("{\"from\":") {
@@ -194,17 +193,17 @@ fn parse(line: &str) -> serde_json::Result<Moved> {
     }
 }
 
-/// The log of a folder, to which moves are added before they are made.
+/// The log of a folder. Moves are recorded before files are moved.
 pub(crate) struct MoveLog {
     path: PathBuf,
     file: File,
 }
 
 impl MoveLog {
-    /// Opens the log in `folder`, and makes both if they are not there. Removes a line that was cut
-    /// off and moves that did not happen, which an earlier process may have left.
+    /// Opens the log in `folder`; creates both if necessary. Removes an incomplete line and moves
+    /// that did not happen, which an earlier process may have left.
     pub fn open(folder: &Path) -> Result<Self, CurateError> {
-        fs::create_dir_all(folder).map_err(CurateError::file("make", folder))?;
+        fs::create_dir_all(folder).map_err(CurateError::file("create", folder))?;
         let path = folder.join(LOG);
         let mut earlier = match Contents::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::default(),
@@ -212,7 +211,7 @@ impl MoveLog {
         };
         let before = earlier.entries.len();
         earlier.entries.retain(|entry| exists(&entry.to) || !exists(&entry.from));
-        if earlier.is_torn || earlier.entries.len() < before {
+        if earlier.is_truncated || earlier.entries.len() < before {
             let lines = earlier.entries.iter().filter_map(|entry| entry.line().ok());
             let lines: String = lines.chain(earlier.damaged.into_iter().map(|(_, line, _)| line)).collect();
             write_atomically(&path, lines.as_bytes()).map_err(CurateError::file("write", &path))?;
@@ -224,16 +223,16 @@ impl MoveLog {
         Ok(Self { path, file })
     }
 
-    /// Adds the moves to the log, waits until it is on the disk, and moves the files. If the log
-    /// cannot be written, as on a full disk, no file is moved.
+    /// Adds the moves to the log, flushes it to disk, and moves the files. If the log cannot be
+    /// written, for example because the disk is full, no file is moved.
     pub fn move_files(&mut self, moves: &[Moved]) -> Result<(), CurateError> {
         let failed = || CurateError::file("write", &self.path);
         let mut end = self.file.metadata().map_err(failed())?.len();
         let lines = moves.iter().map(Moved::line).collect::<io::Result<Vec<String>>>().map_err(failed())?;
         let written = self.file.write_all(lines.concat().as_bytes()).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // The log ends with a whole line. If that fails, too, the next reader ignores the part
-            // of a line.
+            // Make the log end with a complete line. If this fails too, the next reader ignores the
+            // incomplete line.
             let _ = self.file.set_len(end);
             return Err(failed()(error));
         }
@@ -248,12 +247,12 @@ impl MoveLog {
     }
 }
 
-/// Whether anything is at a path, be it a link that leads nowhere.
+/// Returns whether a path exists, including broken links.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// The path, or with a number where something is there or will be.
+/// Returns the path, with a number appended if the path exists or is in `taken`.
 pub(crate) fn free(path: &Path, taken: &HashSet<PathBuf>) -> PathBuf {
     let mut number = 1;
     let mut candidate = path.to_path_buf();
@@ -270,7 +269,7 @@ pub(crate) fn free(path: &Path, taken: &HashSet<PathBuf>) -> PathBuf {
     candidate
 }
 
-/// Moves a file, to another file system if need be.
+/// Moves a file, possibly to another file system.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;
@@ -280,7 +279,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
             let mut source = File::open(from)?;
             let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
             let copied = io::copy(&mut source, &mut target).and_then(|_| target.sync_all());
-            // Part of a file, as on a full disk, would take the place of the whole one.
+            // Remove an incomplete copy, for example after a full disk.
             copied.inspect_err(|_| _ = fs::remove_file(to))?;
             fs::remove_file(from)
         }
@@ -295,14 +294,14 @@ mod tests {
 
     fn finding(kind: Kind, path: &Path) -> Finding {
         let file = FileOf { split: "train", class: "a".into(), name: String::new(), path: Some(path.into()) };
-        Finding { kind, detail: "so it is".into(), files: vec![file] }
+        Finding { kind, detail: "the reason".into(), files: vec![file] }
     }
 
     fn extent(root: &Path) -> Extent {
         Extent::folders(&[root.to_path_buf()])
     }
 
-    /// A data set of bad files in `photos`, whose folder for files moved aside is `photos-aside`.
+    /// A data set of bad files in `photos`; moved files are in `photos-aside`.
     struct Photos {
         _top: tempfile::TempDir,
         extent: Extent,
@@ -337,11 +336,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_off_does_not_prevent_undoing_the_others() {
+    fn undo_ignores_an_incomplete_last_line() {
         let photos = Photos::new(5);
         photos.fix().unwrap();
         assert_eq!(photos.in_place(), 0);
-        // Noted, but the process was lost before the file was moved.
+        // Logged, but the process was killed before it moved the file.
         let log = fs::read_to_string(photos.log()).unwrap();
         let later = log.lines().last().unwrap().replace("4.jpg", "5.jpg");
         fs::write(photos.files[4].with_file_name("5.jpg"), "bad").unwrap();
@@ -352,11 +351,11 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_process_leaves_no_temporary_file() {
+    fn temporary_files_of_killed_processes_are_removed() {
         let photos = Photos::new(2);
         photos.fix().unwrap();
         let left = photos.aside.join(".mbconv-killed.tmp");
-        // Also if there is nothing more to move.
+        // Temporary files are removed even if there is nothing to move.
         fs::write(&left, "half a log").unwrap();
         photos.fix().unwrap();
         assert!(!left.exists());
@@ -366,26 +365,26 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_cut_off_is_mended_before_more_is_added() {
+    fn an_incomplete_log_is_repaired_before_adding_moves() {
         let photos = Photos::new(3);
         photos.fix().unwrap();
         let log = fs::read_to_string(photos.log()).unwrap();
-        // The last move did not come about, and its line was written in part.
+        // The last move did not happen, and its line is incomplete.
         fs::rename(photos.aside.join("2.jpg"), &photos.files[2]).unwrap();
         fs::write(photos.log(), &log[..log.len() - 20]).unwrap();
         assert_eq!(photos.fix().unwrap().0.len(), 1);
         assert_eq!(fs::read_to_string(photos.log()).unwrap(), log);
-        // As programs before this one added to it.
+        // Earlier versions appended to an incomplete line.
         fs::write(photos.log(), log.replacen("\"}\n", "", 1)).unwrap();
         let undone = undo(&photos.extent, &photos.aside).unwrap();
         assert_eq!((undone.back.len(), photos.in_place()), (2, 2));
     }
 
     #[test]
-    fn nothing_is_moved_if_the_log_cannot_be_written() {
+    fn no_file_is_moved_if_the_log_cannot_be_written() {
         let photos = Photos::new(3);
         fs::create_dir_all(&photos.aside).unwrap();
-        // A device on which every write fails as on a full disk.
+        // Every write to this device fails as on a full disk.
         let full = Path::new("/dev/full");
         if !full.exists() {
             return;
@@ -401,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_move_that_fails_is_not_left_in_the_log() {
+    fn failed_moves_are_removed_from_the_log() {
         let photos = Photos::new(3);
         photos.fix().unwrap();
         undo(&photos.extent, &photos.aside).unwrap();
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn undo_touches_only_the_two_folders() {
+    fn undo_only_changes_the_two_folders() {
         let photos = Photos::new(2);
         photos.fix().unwrap();
         let top = photos.aside.parent().unwrap();
@@ -438,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn moved_files_keep_their_place_and_come_back() {
+    fn moved_files_keep_their_relative_paths_and_are_restored() {
         let top = tempfile::tempdir().unwrap();
         let (root, aside) = (top.path().join("photos"), top.path().join("photos-aside"));
         let file = root.join("train/a/1.jpg");
@@ -451,14 +450,14 @@ mod tests {
             assert_eq!((moved.len(), settled), (1, vec![0]));
             assert!(!file.exists());
         }
-        // The second of the name did not overwrite the first.
+        // The second file of the same name did not overwrite the first.
         assert_eq!(fs::read_to_string(aside.join("train/a/1.jpg")).unwrap(), "first");
         assert_eq!(fs::read_to_string(aside.join("train/a/1-2.jpg")).unwrap(), "second");
         let undone = undo(&extent, &aside).unwrap();
         assert_eq!((undone.back.len(), undone.left.len(), undone.is_complete()), (1, 1, false));
         assert_eq!(fs::read_to_string(&file).unwrap(), "first");
-        // The place of the second is taken; once it is free, that comes back too, and nothing is
-        // left aside.
+        // The original path of the second file exists. Once it is free, that file is restored too,
+        // and the folder of moved files is gone.
         fs::rename(&file, root.join("elsewhere.jpg")).unwrap();
         let undone = undo(&extent, &aside).unwrap();
         assert_eq!((undone.back.len(), undone.is_complete()), (1, true));
@@ -468,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_lies_in_the_data_set_is_moved_and_not_into_it() {
+    fn only_files_of_the_data_set_are_moved_and_never_into_it() {
         let top = tempfile::tempdir().unwrap();
         let (root, other) = (top.path().join("photos"), top.path().join("other.jpg"));
         let inside = root.join("1.jpg");
@@ -495,7 +494,7 @@ mod tests {
         fs::write(aside.path().join(LOG), &log).unwrap();
         let undone = undo(&root, aside.path()).unwrap();
         assert_eq!((undone.gone.len(), &undone.damaged[..]), (2, &[2][..]));
-        // All of it stays in the log.
+        // The whole log is kept.
         let kept = fs::read_to_string(aside.path().join(LOG)).unwrap();
         assert_eq!((kept.len(), kept.contains("{}\n")), (log.len(), true));
     }

@@ -1,4 +1,4 @@
-//! A contact sheet: a few images of each class side by side.
+//! Contact sheet: a few images of each class in a row.
 
 use std::io::Cursor;
 
@@ -15,13 +15,13 @@ use mbconv_image::seed::sample_rng;
 use crate::dataset::DataSet;
 use crate::tools::{CurateError, splits};
 
-/// Side of a picture's place, in pixels.
+/// Side of a thumbnail cell in pixels.
 const CELL: usize = 96;
-/// Between places, in pixels.
+/// Gap between cells in pixels.
 const GAP: usize = 4;
-/// Side of a letter, in pixels.
+/// Side of a letter in pixels.
 const LETTER: usize = 8;
-/// The longest name that is written out.
+/// Maximum number of letters of a class name.
 const LETTERS: usize = 28;
 
 const PAPER: [u8; 3] = [255; 3];
@@ -29,27 +29,28 @@ const INK: [u8; 3] = [32; 3];
 const PALE: [u8; 3] = [128; 3];
 const BAD: [u8; 3] = [244, 204, 204];
 
-/// What is shown.
+/// Options of [`contact_sheet`].
 #[derive(Clone, Copy, Debug)]
 pub struct SheetOptions {
-    /// At most so many classes; of more, some are drawn by lot.
+    /// Maximum number of classes; of more classes, a random subset is shown.
     pub classes: usize,
-    /// At most so many images of each, drawn by lot.
+    /// Maximum number of images per class, selected at random.
     pub images: usize,
-    /// Decides the lot.
+    /// Seed of the selection.
     pub seed: u64,
 }
 
-/// Draws one row a class: its name, the number of its images, and some of them, of the training split where there is one.
-/// Whole images are shown, in their proportions; one that cannot be read leaves a red square.
+/// Draws one row per class: its name, its number of images, and some of them, from the training
+/// split if there is one. Images keep their aspect ratio; unreadable images are shown as red
+/// squares.
 ///
 /// # Errors
 /// A data set without images.
 pub fn contact_sheet(data: &DataSet, options: &SheetOptions) -> Result<RgbPixels, CurateError> {
     let Some((_, source)) = splits(data).into_iter().next() else {
         return Err(CurateError::Request {
-            message: "there are no images to draw a contact sheet of".into(),
-            hint: "check that DATA is the right folder".into(),
+            message: "the data set has no images for a contact sheet".into(),
+            hint: "check the path of DATA".into(),
         });
     };
     let mut members = vec![Vec::new(); data.classes.len()];
@@ -76,7 +77,7 @@ pub fn contact_sheet(data: &DataSet, options: &SheetOptions) -> Result<RgbPixels
         write(&mut sheet, GAP, top, &shortened(&data.classes[*class]), INK);
         write(&mut sheet, GAP, top + LETTER + 2, &format!("{} images", members[*class].len()), PALE);
     }
-    // A row at a time, so that few images are in memory.
+    // Draw one row at a time, so that few images are in memory.
     for (row, (_, images)) in rows.iter().enumerate() {
         let thumbs: Vec<Option<RgbPixels>> = images
             .par_iter()
@@ -101,7 +102,7 @@ pub fn contact_sheet(data: &DataSet, options: &SheetOptions) -> Result<RgbPixels
 /// Encodes pixels as PNG.
 ///
 /// # Errors
-/// A picture larger than PNG can hold.
+/// An image that is too large for PNG.
 pub fn png(pixels: &RgbPixels) -> Result<Vec<u8>, String> {
     let mut bytes = Cursor::new(Vec::new());
     image::codecs::png::PngEncoder::new(&mut bytes)
@@ -110,14 +111,15 @@ pub fn png(pixels: &RgbPixels) -> Result<Vec<u8>, String> {
     Ok(bytes.into_inner())
 }
 
-/// `count` numbers below `of`, or all of them; ascending.
+/// Returns `count` distinct random numbers below `of`, or all of them; ascending.
 fn draw(of: usize, count: usize, seed: u64, what: usize) -> Vec<usize> {
     let mut drawn = sample(&mut sample_rng(seed, 0, what), of, count.min(of)).into_vec();
     drawn.sort_unstable();
     drawn
 }
 
-/// The whole image, fitted into a place; small ones are enlarged by whole factors, so that their pixels show.
+/// Returns the whole image scaled to fit a cell. Small images are enlarged by integer factors, so
+/// that their pixels stay visible.
 fn thumbnail(image: &RgbPixels) -> RgbPixels {
     let longer = image.width.max(image.height);
     if longer <= CELL {
@@ -128,6 +130,7 @@ fn thumbnail(image: &RgbPixels) -> RgbPixels {
     resize(image, fitted(image.width), fitted(image.height), Interpolation::Bilinear)
 }
 
+/// Copies an image onto the sheet.
 fn paste(sheet: &mut RgbPixels, image: &RgbPixels, left: usize, top: usize) {
     for (y, row) in image.data.chunks_exact(image.width * 3).enumerate() {
         let start = ((top + y) * sheet.width + left) * 3;
@@ -135,6 +138,7 @@ fn paste(sheet: &mut RgbPixels, image: &RgbPixels, left: usize, top: usize) {
     }
 }
 
+/// Shortens a name to [`LETTERS`] letters.
 fn shortened(name: &str) -> String {
     if name.chars().count() <= LETTERS {
         return name.into();
@@ -142,7 +146,7 @@ fn shortened(name: &str) -> String {
     name.chars().take(LETTERS - 1).chain(['…']).collect()
 }
 
-/// Writes Latin letters; others become question marks.
+/// Writes text in Latin letters; other characters become question marks.
 fn write(sheet: &mut RgbPixels, left: usize, top: usize, text: &str, ink: [u8; 3]) {
     for (place, letter) in text.chars().enumerate() {
         let rows = match u32::from(letter) {
@@ -170,7 +174,7 @@ mod tests {
     use crate::options::OpenOptions;
 
     #[test]
-    fn a_sheet_has_a_row_a_class_and_depends_on_the_seed() {
+    fn sheet_has_one_row_per_class_and_depends_on_the_seed() {
         let data = open("digits", &OpenOptions { val_fraction: 0.0, ..OpenOptions::default() }).unwrap();
         let sheet = |classes, seed| contact_sheet(&data, &SheetOptions { classes, images: 3, seed }).unwrap();
         let all = sheet(100, 0);
@@ -183,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn thumbnails_fit() {
+    fn thumbnails_fit_into_cells() {
         for (width, height, expected) in
             [(500, 375, (96, 72)), (8, 8, (96, 96)), (1, 5000, (1, 96)), (50, 96, (50, 96))]
         {
@@ -197,7 +201,7 @@ mod tests {
         let mut sheet = RgbPixels { width: 16, height: 8, data: PAPER.repeat(16 * 8) };
         write(&mut sheet, 0, 0, "I", INK);
         let (pixels, _) = sheet.data.as_chunks::<3>();
-        // The stem is in the middle, and nothing beside the letter.
+        // The stem is in the middle; the pixels next to the letter are empty.
         assert_eq!(pixels[3 * 16 + 3], INK);
         assert!(pixels.iter().enumerate().all(|(place, &pixel)| place % 16 < 8 || pixel == PAPER));
     }

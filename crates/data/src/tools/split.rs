@@ -1,4 +1,4 @@
-//! Dividing a data set into training, validation and test images.
+//! Divides a data set into training, validation and test splits.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -18,71 +18,71 @@ use crate::loader::OnBadImage;
 use crate::options::path_of;
 use crate::source::{Source, StoredImage};
 use crate::split_names::is_split_name;
-use crate::tools::pack::{Skipped, extension, lossless};
+use crate::tools::pack::{Skipped, encode_png, extension};
 use crate::tools::quarantine::{MoveLog, Moved};
 use crate::tools::{CurateError, WINDOW, Work, check_inside, quarantine, splits, verify};
 
-/// Names of the splits that are written, as [`open`](crate::formats::open) knows them.
+/// Names of the splits to write; [`open`](crate::formats::open) recognizes them.
 const NAMES: [&str; 3] = ["train", "val", "test"];
 
-/// How images come to their new place.
+/// The transfer of images to the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// A hard link, which takes no space.
+    /// A hard link, which takes no additional space.
     Link,
-    /// A copy; the only way for images that are no files of their own, such as records and members
-    /// of archives.
+    /// A copy. Required for images without a file of their own, such as records and members of
+    /// archives.
     Copy,
-    /// The file itself, with a log that [`quarantine::undo`] reads.
+    /// Moves the file and records the move in a log that [`quarantine::undo`] reads.
     Move,
-    /// Not at all: `train.csv`, `val.csv` and `test.csv` list paths and labels.
+    /// No transfer: `train.csv`, `val.csv` and `test.csv` list paths and labels.
     List,
 }
 
-/// How to divide.
+/// Options of [`split`].
 #[derive(Clone, Copy, Debug)]
 pub struct SplitOptions {
-    /// Part of each class for validation.
+    /// Fraction of each class for validation.
     pub val: f64,
-    /// Part of each class for testing.
+    /// Fraction of each class for testing.
     pub test: f64,
-    /// Decides which images.
+    /// Seed that selects the images.
     pub seed: u64,
-    /// How images come to their place; hard links, or copies where there are no files, unless said
-    /// otherwise.
+    /// Transfer of images to the output. By default hard links, or copies if images are not
+    /// separate files.
     pub way: Option<Way>,
-    /// Put all splits together first, instead of dividing the training split and keeping the
-    /// others.
+    /// Merges all existing splits first. Otherwise only the training split is divided and the
+    /// others are kept.
     pub pool: bool,
-    /// What to do about images that cannot be decoded.
+    /// Handling of images that cannot be decoded.
     pub on_bad_image: OnBadImage,
-    /// Also take images that links or tables lead to outside of the data set.
+    /// Includes images that links or tables refer to outside the data set.
     pub follow_links: bool,
 }
 
-/// What [`split`] made.
+/// The result of [`split`].
 #[derive(Clone, Debug)]
 pub struct Divided {
-    /// Images of each split.
+    /// Number of images in each split.
     pub images: BTreeMap<&'static str, usize>,
-    /// Images that were left out.
+    /// Images that were skipped.
     pub skipped: Vec<Skipped>,
 }
 
-/// An image: number of the split that it is in now, and index there.
+/// An image: index of its current split, and its index in that split.
 type Member = (usize, usize);
 
 /// Writes the divided data set to `out`: one folder per split with one folder per class, or lists.
-/// `name` is the name by which `data` was opened. Every image is decoded first.
+/// `name` is the name with which `data` was opened. Every image is decoded first.
 ///
-/// Every class gives its parts, rounded, but at least one image to each split as long as one is
-/// left for training. With the same seed the validation images are those that training on the
-/// undivided set would hold out.
+/// Each class contributes the requested fractions, rounded, and at least one image to each split as
+/// long as one is left for training. With the same seed and fraction, training on the undivided
+/// data set holds out the same validation images.
 ///
 /// # Errors
-/// `out` is there and not empty; a split that exists already; class names that are no folder names;
-/// images outside of the data set or that cannot be decoded, unless they are to be taken or left
-/// out; whatever the system says.
+/// `out` exists and is not empty; a requested split already exists; class names that are not valid
+/// folder names; images outside the data set, or images that cannot be decoded, unless the options
+/// allow them; I/O errors.
 pub fn split(
     data: &DataSet,
     name: &str,
@@ -95,11 +95,11 @@ pub fn split(
     if out.symlink_metadata().is_ok() && !fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
         return Err(CurateError::Exists { path: out.into() });
     }
-    let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
+    let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("resolve", path));
     if root.is_dir() && absolute(out)?.starts_with(absolute(root)?) {
         return Err(CurateError::Request {
-            message: format!("{} is inside of the data set, which would hold its images twice", out.display()),
-            hint: "choose a folder outside of it".into(),
+            message: format!("{} is inside the data set, which would then contain its images twice", out.display()),
+            hint: "choose a folder outside it".into(),
         });
     }
     let sources: Vec<Arc<dyn Source>> = splits(data).into_iter().map(|(_, source)| source).collect();
@@ -107,51 +107,50 @@ pub fn split(
     let way = options.way.unwrap_or(if files { Way::Link } else { Way::Copy });
     if way != Way::Copy && !files {
         return Err(CurateError::Request {
-            message: format!("the images of this data set ({}) are no files of their own", data.form),
-            hint: "--copy writes each to a file".into(),
+            message: format!("the images of this data set ({}) are not separate files", data.form),
+            hint: "use --copy to write each image to a file".into(),
         });
     }
     let folders = if way == Way::List { Vec::new() } else { class_folders(&data.classes)? };
-    // A list copies nothing, and a file that is moved out of another folder could not be moved
-    // back.
+    // Lists do not copy anything. Files moved from other folders could not be moved back.
     if way == Way::Move || way != Way::List && !options.follow_links {
         check_inside(data, &Extent::of(name), way != Way::Move)?;
     }
-    let place = Place { root, classes: &data.classes, folders, sources, way };
+    let place = Transfer { root, classes: &data.classes, folders, sources, way };
     let skipped = place.drop_bad(&mut parts, options.on_bad_image, work)?;
     let counts = NAMES.into_iter().zip(&parts).map(|(name, part)| (name, part.len()));
     let divided = Divided { images: counts.filter(|part| part.1 > 0).collect(), skipped };
     if way == Way::Move {
-        // In place at once: what is moved is in the log.
+        // Write directly to the final folder; the log records the moves.
         place.fill(out, &parts, work)?;
         return Ok(divided);
     }
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
+    fs::create_dir_all(parent).map_err(CurateError::file("create", parent))?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".mbconv-split-");
-    // Temporary folders are private by default; a data set should get the permissions any new
-    // folder gets.
+    // Temporary folders are private by default, but the data set should have the default
+    // permissions.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     let unfinished = builder.tempdir_in(parent).map_err(CurateError::file("write", parent))?;
     place.fill(unfinished.path(), &parts, work)?;
-    // An empty folder may be there; not every system replaces one.
+    // `out` may be an empty folder, which some systems do not replace.
     let _ = fs::remove_dir(out);
     fs::rename(unfinished.path(), out).map_err(CurateError::file("write", out))?;
-    // Gone already, under this name.
+    // The temporary folder was renamed, so there is nothing left to remove.
     let _ = unfinished.keep();
     Ok(divided)
 }
 
-/// The images of train, val and test.
+/// Selects the images of train, val and test.
 fn divide(data: &DataSet, options: &SplitOptions) -> Result<[Vec<Member>; 3], CurateError> {
     let SplitOptions { val, test, seed, pool, .. } = *options;
     let part = |part: f64| (0.0..1.0).contains(&part);
     if !part(val) || !part(test) || val + test >= 1.0 || val + test == 0.0 {
         return Err(CurateError::Request {
-            message: format!("parts of {val} and {test} cannot be taken for validation and testing"),
-            hint: "give parts above 0 that leave something for training, such as --val 0.1 --test 0.1".into(),
+            message: format!("the fractions {val} for validation and {test} for testing are invalid"),
+            hint: "use positive fractions with a sum below 1, for example --val 0.1 --test 0.1".into(),
         });
     }
     let present = splits(data);
@@ -167,8 +166,8 @@ fn divide(data: &DataSet, options: &SplitOptions) -> Result<[Vec<Member>; 3], Cu
         let wanted = if name == "val" { val } else { test };
         if wanted > 0.0 {
             return Err(CurateError::Request {
-                message: format!("the data set has {name} images already"),
-                hint: format!("--{name} 0 keeps them and divides the others; --pool puts all together first"),
+                message: format!("the data set already has {name} images"),
+                hint: format!("use --{name} 0 to keep them and divide the others, or --pool to merge all images first"),
             });
         }
         parts[if name == "val" { 1 } else { 2 }].extend(members);
@@ -194,7 +193,7 @@ fn divide(data: &DataSet, options: &SplitOptions) -> Result<[Vec<Member>; 3], Cu
     Ok(parts)
 }
 
-/// A folder name for each class.
+/// Returns a unique folder name for each class.
 fn class_folders(classes: &[String]) -> Result<Vec<String>, CurateError> {
     let mut taken = HashSet::new();
     classes
@@ -204,20 +203,20 @@ fn class_folders(classes: &[String]) -> Result<Vec<String>, CurateError> {
             if name.is_empty() || name.starts_with('.') {
                 name.insert(0, '_');
             }
-            // Not every file system tells cases apart.
+            // Some file systems are case-insensitive.
             if taken.insert(name.to_lowercase()) {
                 return Ok(name);
             }
             Err(CurateError::Request {
-                message: format!("two classes would share the folder {name:?}"),
+                message: format!("two classes would have the same folder {name:?}"),
                 hint: "rename one of them, or use --list".into(),
             })
         })
         .collect()
 }
 
-/// Where images come from and go to.
-struct Place<'a> {
+/// Sources and destination of the images.
+struct Transfer<'a> {
     root: &'a Path,
     classes: &'a [String],
     folders: Vec<String>,
@@ -225,9 +224,8 @@ struct Place<'a> {
     way: Way,
 }
 
-impl Place<'_> {
-    /// Decodes every image, and drops those that cannot be decoded or returns the error of the
-    /// first.
+impl Transfer<'_> {
+    /// Decodes every image. Removes images that cannot be decoded, or returns the first error.
     fn drop_bad(
         &self,
         parts: &mut [Vec<Member>; 3],
@@ -239,7 +237,7 @@ impl Place<'_> {
             let mut sound = Vec::with_capacity(part.len());
             let check = |place: usize| {
                 let (split, index) = part[place];
-                verify::decodes(self.sources[split].as_ref(), index)
+                verify::try_decode(self.sources[split].as_ref(), index)
             };
             work.map(0..part.len(), done, check, |place, checked| {
                 let (split, index) = part[place];
@@ -263,8 +261,9 @@ impl Place<'_> {
         Ok(skipped)
     }
 
+    /// Writes all splits to `out`.
     fn fill(&self, out: &Path, parts: &[Vec<Member>; 3], work: &mut Work) -> Result<(), CurateError> {
-        fs::create_dir_all(out).map_err(CurateError::file("make", out))?;
+        fs::create_dir_all(out).map_err(CurateError::file("create", out))?;
         let mut done = 0;
         for (name, part) in NAMES.into_iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
             match self.way {
@@ -276,6 +275,7 @@ impl Place<'_> {
         Ok(())
     }
 
+    /// Writes a split as a CSV list of paths and labels.
     fn list(&self, path: &Path, part: &[Member]) -> Result<(), CurateError> {
         let failed = || CurateError::file("write", path);
         let mut file = BufWriter::new(File::create_new(path).map_err(failed())?);
@@ -283,19 +283,20 @@ impl Place<'_> {
         for &(split, index) in part {
             let source = &self.sources[split];
             let image = source.path(index).unwrap_or_default();
-            let image = std::path::absolute(&image).map_err(CurateError::file("find", &image))?;
+            let image = std::path::absolute(&image).map_err(CurateError::file("resolve", &image))?;
             let Some(image) = image.to_str() else {
                 return Err(CurateError::Request {
-                    message: format!("the name of {} is not valid UTF-8, so no list can hold it", image.display()),
+                    message: format!("the name of {} is not valid UTF-8, which lists require", image.display()),
                     hint: "rename the file, or use --link or --copy".into(),
                 });
             };
             let label = &self.classes[source.label(index)];
-            writeln!(file, "{},{}", quoted(image), quoted(label)).map_err(failed())?;
+            writeln!(file, "{},{}", csv_field(image), csv_field(label)).map_err(failed())?;
         }
         file.into_inner().map_err(|error| failed()(error.into_error()))?.sync_all().map_err(failed())
     }
 
+    /// Links, copies or moves the images of a split; `done` images were processed before.
     fn place(&self, out: &Path, name: &str, part: &[Member], done: usize, work: &mut Work) -> Result<(), CurateError> {
         if self.way == Way::Move {
             return self.move_part(out, name, part, done, work);
@@ -313,7 +314,7 @@ impl Place<'_> {
                 }
                 StoredImage::Pixels(pixels) => {
                     let image = |source| DataError::Image { name: self.sources[split].name(index), source };
-                    (lossless(&pixels).map_err(image)?, "png")
+                    (encode_png(&pixels).map_err(image)?, "png")
                 }
             }))
         };
@@ -330,10 +331,10 @@ impl Place<'_> {
                 Some(_) => folder.join(&from),
                 None => folder.join(below_class(&from, self.root, &self.classes[label])),
             };
-            // Of files of one name, of different folders, the later ones get a number.
+            // Files of the same name from different folders get a number.
             let to = quarantine::free(&wanted, &HashSet::new());
             let parent = to.parent().unwrap_or(out);
-            fs::create_dir_all(parent).map_err(CurateError::file("make", parent))?;
+            fs::create_dir_all(parent).map_err(CurateError::file("create", parent))?;
             let failed = CurateError::file("write", &to);
             match content {
                 Some(bytes) => fs::write(&to, bytes).map_err(failed),
@@ -343,8 +344,7 @@ impl Place<'_> {
         })
     }
 
-    /// Moves the files of a part, some at a time, since the log must be on the disk before any is
-    /// moved.
+    /// Moves the files of a part in groups; the log is flushed to disk before each group is moved.
     fn move_part(
         &self,
         out: &Path,
@@ -353,7 +353,7 @@ impl Place<'_> {
         done: usize,
         work: &mut Work,
     ) -> Result<(), CurateError> {
-        let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("find", path));
+        let absolute = |path: &Path| std::path::absolute(path).map_err(CurateError::file("resolve", path));
         let out = absolute(out)?;
         let mut log = MoveLog::open(&out)?;
         for (number, members) in part.chunks(WINDOW).enumerate() {
@@ -365,8 +365,8 @@ impl Place<'_> {
                 let from = self.sources[split].path(index).unwrap_or_default();
                 if from.is_symlink() {
                     return Err(CurateError::Request {
-                        message: format!("{} is a link, which might lead nowhere from another place", from.display()),
-                        hint: "use --link or --copy, which take the file itself; --undo moves back what was moved"
+                        message: format!("{} is a link, which may break when it is moved", from.display()),
+                        hint: "use --link or --copy, which use the link's target; use --undo to restore the files moved so far"
                             .into(),
                     });
                 }
@@ -383,13 +383,13 @@ impl Place<'_> {
     }
 }
 
-/// A hard link to the file itself, where the path is a symbolic link.
+/// Creates a hard link; symbolic links are resolved first.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(fs::canonicalize(from)?, to)
 }
 
-/// Returns the part of a path below the folder of its class, or of its split if no folder is named
-/// as the class.
+/// Returns the part of a path below the folder of its class; if no folder has the class's name, the
+/// part below the folder of its split.
 fn below_class(path: &Path, root: &Path, class: &str) -> PathBuf {
     let name = || path.file_name().map(PathBuf::from).unwrap_or_default();
     let Ok(below) = path.strip_prefix(root) else { return name() };
@@ -397,7 +397,7 @@ fn below_class(path: &Path, root: &Path, class: &str) -> PathBuf {
     let folders = &parts[..parts.len().saturating_sub(1)];
     let is_class = |folder: &Component| folder.as_os_str() == class;
     let is_split = |folder: &Component| folder.as_os_str().to_str().is_some_and(is_split_name);
-    // A class may be called `train`, so the folder of a split is the one before it.
+    // A class may be called `train`; the split folder is then the one above it.
     let first = match folders {
         [split, rest @ ..] if is_split(split) && rest.iter().any(is_class) => 1,
         _ => 0,
@@ -405,12 +405,12 @@ fn below_class(path: &Path, root: &Path, class: &str) -> PathBuf {
     let class = folders[first..].iter().position(is_class).map(|at| first + at);
     let above = class.or_else(|| folders.iter().position(is_split)).map_or(0, |at| at + 1);
     let below: PathBuf = parts[above..].iter().collect();
-    // Never out of the class's folder.
+    // Ignore `..`, so that the result stays in the class folder.
     if parts[above..].iter().all(|part| matches!(part, Component::Normal(_))) { below } else { name() }
 }
 
-/// A field of a CSV file.
-fn quoted(field: &str) -> String {
+/// Quotes a CSV field if necessary.
+fn csv_field(field: &str) -> String {
     match field.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),
         false => field.into(),
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn every_class_gives_its_part_and_training_would_hold_out_the_same() {
+    fn classes_are_divided_by_fraction_and_match_the_training_hold_out() {
         let data = |val_fraction| open("digits", &OpenOptions { val_fraction, ..OpenOptions::default() }).unwrap();
         let whole = data(0.0);
         let parts = divide(&whole, &options(0.2, 0.0)).unwrap();
@@ -452,18 +452,18 @@ mod tests {
     }
 
     #[test]
-    fn impossible_parts_are_refused() {
+    fn invalid_fractions_are_rejected() {
         let data = open("digits", &OpenOptions::default()).unwrap();
         for (val, test) in [(0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (-0.1, 0.2), (f64::NAN, 0.1)] {
             assert!(matches!(divide(&data, &options(val, test)), Err(CurateError::Request { .. })));
         }
-        // Here validation images are held out already.
+        // This data set already has validation images.
         assert!(matches!(divide(&data, &options(0.1, 0.0)), Err(CurateError::Request { .. })));
         assert!(divide(&data, &SplitOptions { pool: true, ..options(0.1, 0.0) }).is_ok());
     }
 
     #[test]
-    fn places_below_the_class() {
+    fn paths_below_the_class_folder() {
         for (path, class, expected) in [
             ("data/cat/1.jpg", "cat", "1.jpg"),
             ("data/train/cat/x/1.jpg", "cat", "x/1.jpg"),
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn class_folders_are_safe_and_never_shared() {
+    fn class_folders_are_valid_and_unique() {
         let folders = |names: &[&str]| class_folders(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(folders(&["a/b", "..", "c", ""]).unwrap(), ["a_b", "_..", "c", "_"]);
         assert!(folders(&["crane", "crane"]).is_err());
@@ -490,8 +490,8 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_lists_are_quoted() {
-        assert_eq!(quoted("a b"), "a b");
-        assert_eq!(quoted("say \"a, b\""), "\"say \"\"a, b\"\"\"");
+    fn csv_fields_are_quoted() {
+        assert_eq!(csv_field("a b"), "a b");
+        assert_eq!(csv_field("say \"a, b\""), "\"say \"\"a, b\"\"\"");
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a data set.
+//! Checks a data set: unreadable images, duplicates, label conflicts, leaks between splits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,15 +15,15 @@ use mbconv_image::{DecodeError, RgbPixels, formats};
 use crate::dataset::DataSet;
 use crate::error::DataError;
 use crate::source::{Sample, Source, StoredImage};
-use crate::tools::perceptual::{self, Groups, perceptual_hash};
+use crate::tools::perceptual::{self, DisjointSets, perceptual_hash};
 use crate::tools::{CurateError, Work, header, images, splits};
 
-/// What to look for besides.
+/// Options of [`verify`].
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
-    /// Look for images whose perceptual hashes differ in at most so many of their 64 bits.
+    /// Also reports images with perceptual hashes that differ in at most this many of 64 bits.
     pub near: Option<u32>,
-    /// Classes with fewer training images than this are mentioned.
+    /// Reports classes with fewer training images than this.
     pub few: usize,
 }
 
@@ -33,37 +33,38 @@ impl Default for VerifyOptions {
     }
 }
 
-/// What can be wrong. Errors stop training, or make its result mean less than it says; the others
-/// are warnings. Wrong labels and leaks come first, as nothing else shows them.
+/// The kinds of findings, in the order of the report. Errors stop training or make results
+/// unreliable; the others are warnings. Label conflicts and leaks come first, because nothing else
+/// detects them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// The same image under two classes.
+    /// One image in two classes.
     Conflict,
-    /// Images of different classes that look alike.
+    /// Similar images in different classes.
     NearConflict,
-    /// The same image in two splits, of the same class.
+    /// One image in two splits, with the same class.
     Leak,
-    /// Images in different splits that look alike.
+    /// Similar images in different splits.
     NearLeak,
-    /// The file has no bytes.
+    /// A file of 0 bytes.
     Empty,
-    /// The bytes are of no known image format.
+    /// The content is not in a known image format.
     NotAnImage,
-    /// The file ends before its image.
+    /// The file ends before the image is complete.
     Truncated,
-    /// It is of a format, or a kind of one, that is not supported.
+    /// An image format, or a variant of one, that is not supported.
     Unsupported,
-    /// The decoder refuses it.
+    /// The image cannot be decoded.
     Corrupt,
-    /// It has too many pixels or bytes.
+    /// The image has too many pixels or bytes.
     TooLarge,
-    /// The file could not be read at all.
+    /// The file cannot be read.
     Unreadable,
-    /// The same image several times in a class of a split.
+    /// One image several times in one class of a split.
     Copy,
-    /// Images of one class and split that look alike.
+    /// Similar images in the same class and split.
     Near,
-    /// The extension announces another format than the content has.
+    /// The file extension belongs to another format than the content.
     Extension,
     /// A split has no images of a class.
     Missing,
@@ -71,48 +72,48 @@ pub enum Kind {
     Few,
 }
 
-/// Kind, name, whether it is an error, and what people read.
+/// Kind, name in JSON and CSV, whether it is an error, and title in reports.
 const KINDS: [(Kind, &str, bool, &str); 16] = [
-    (Kind::Conflict, "conflict", true, "images that are in several classes (label conflicts)"),
-    (Kind::NearConflict, "near_conflict", false, "groups of images that look alike but are in several classes"),
-    (Kind::Leak, "leak", true, "images that are in several splits (leaks)"),
-    (Kind::NearLeak, "near_leak", false, "groups of images that look alike and are in several splits"),
-    (Kind::Empty, "empty", true, "files without a byte"),
-    (Kind::NotAnImage, "not_an_image", true, "files that are no images"),
+    (Kind::Conflict, "conflict", true, "images in several classes (label conflicts)"),
+    (Kind::NearConflict, "near_conflict", false, "groups of similar images in several classes"),
+    (Kind::Leak, "leak", true, "images in several splits (leaks)"),
+    (Kind::NearLeak, "near_leak", false, "groups of similar images in several splits"),
+    (Kind::Empty, "empty", true, "empty files"),
+    (Kind::NotAnImage, "not_an_image", true, "files that are not images"),
     (Kind::Truncated, "truncated", true, "truncated images"),
-    (Kind::Unsupported, "unsupported", true, "images of unsupported kinds"),
+    (Kind::Unsupported, "unsupported", true, "images in unsupported formats"),
     (Kind::Corrupt, "corrupt", true, "corrupt images"),
-    (Kind::TooLarge, "too_large", true, "images of too many pixels or bytes"),
+    (Kind::TooLarge, "too_large", true, "images that are too large"),
     (Kind::Unreadable, "unreadable", true, "images that could not be read"),
-    (Kind::Copy, "copy", false, "images that a class has several times"),
-    (Kind::Near, "near", false, "groups of images of a class that look alike"),
-    (Kind::Extension, "extension", false, "files with another format's extension"),
-    (Kind::Missing, "missing_class", false, "splits that lack a class"),
+    (Kind::Copy, "copy", false, "duplicate images within a class"),
+    (Kind::Near, "near", false, "groups of similar images within a class"),
+    (Kind::Extension, "extension", false, "files with the wrong extension"),
+    (Kind::Missing, "missing_class", false, "classes missing from a split"),
     (Kind::Few, "few_images", false, "classes with few images"),
 ];
 
 impl Kind {
-    /// All kinds, in the order of reports.
+    /// Returns all kinds, in the order of reports.
     pub fn all() -> impl Iterator<Item = Self> {
         KINDS.iter().map(|row| row.0)
     }
 
     fn row(self) -> &'static (Self, &'static str, bool, &'static str) {
-        // The table has a row for each, in order.
+        // The table has one row per kind, in declaration order (a test checks it).
         &KINDS[self as usize]
     }
 
-    /// Its name in JSON and CSV.
+    /// Returns the name used in JSON and CSV.
     pub fn name(self) -> &'static str {
         self.row().1
     }
 
-    /// Whether the data should not be used so.
+    /// Returns whether this is an error rather than a warning.
     pub fn is_error(self) -> bool {
         self.row().2
     }
 
-    /// What people read: a heading over several of them.
+    /// Returns the title of this kind in reports.
     pub fn title(self) -> &'static str {
         self.row().3
     }
@@ -124,27 +125,27 @@ impl Serialize for Kind {
     }
 }
 
-/// Something that is wrong.
+/// A problem found by [`verify`].
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// What it is.
+    /// Kind.
     pub kind: Kind,
-    /// More about it.
+    /// Description.
     pub detail: String,
-    /// The files concerned; none where a class is.
+    /// Affected files; empty if the finding is about a class.
     pub files: Vec<FileOf>,
 }
 
 /// A sample of a split.
 #[derive(Clone, Debug, Serialize)]
 pub struct FileOf {
-    /// Its split.
+    /// Split.
     pub split: &'static str,
-    /// Its class.
+    /// Class name.
     pub class: String,
-    /// Its name: its file's path, where it has one of its own.
+    /// Name: the path of the file, if the sample has its own.
     pub name: String,
-    /// The file itself.
+    /// Path of the file, if the sample has its own.
     #[serde(skip)]
     pub path: Option<PathBuf>,
 }
@@ -155,30 +156,30 @@ impl fmt::Display for FileOf {
     }
 }
 
-/// What was found.
+/// The result of [`verify`].
 #[derive(Debug, Serialize)]
 pub struct Verification {
-    /// The form of the data set.
+    /// Form of the data set.
     pub form: String,
-    /// Images of each split.
+    /// Number of images in each split.
     pub images: BTreeMap<&'static str, usize>,
-    /// Findings that are errors.
+    /// Number of errors.
     pub errors: usize,
-    /// Findings that are not.
+    /// Number of warnings.
     pub warnings: usize,
-    /// Findings of each kind.
+    /// Number of findings of each kind.
     pub counts: BTreeMap<&'static str, usize>,
     /// All findings, ordered by kind, split and class.
     pub findings: Vec<Finding>,
-    /// What was noticed when the data set was opened.
+    /// Notes from opening the data set.
     pub notes: Vec<String>,
 }
 
-/// The first half of a SHA-256: two different images with the same are not to be expected.
+/// The first half of a SHA-256; collisions of different images are not expected.
 type Fingerprint = [u8; 16];
 
-/// What is kept of every sound image.
-struct Kept {
+/// Checksums of a valid image.
+struct ImageHashes {
     split: usize,
     index: usize,
     stored: Fingerprint,
@@ -186,29 +187,29 @@ struct Kept {
     hash: Option<u64>,
 }
 
-/// What a worker says of an image.
+/// Result of checking one image.
 struct Checked {
     stored: Fingerprint,
     pixels: Fingerprint,
     hash: Option<u64>,
-    /// The format told from the bytes.
+    /// Format detected from the content.
     format: Option<ImageFormat>,
-    /// Whether it is gray of more than 8 bits.
+    /// True for grayscale images with more than 8 bits.
     is_wide_gray: bool,
 }
 
-/// Reads and decodes every image. In memory are, besides the images being worked on and the
-/// findings, less than 100 bytes an image, or 300 with a look for near ones.
+/// Reads and decodes every image. Memory use in addition to the images in progress and the findings
+/// is below 100 bytes per image, or 300 bytes when searching for similar images.
 ///
 /// # Errors
-/// [`CurateError::Interrupted`]; what is wrong with the data is the result.
+/// [`CurateError::Interrupted`]. Problems of the data are part of the result.
 pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Result<Verification, CurateError> {
     let mut check = Check { splits: splits(data), classes: &data.classes, findings: Vec::new() };
-    let mut kept: Vec<Kept> = Vec::with_capacity(images(data));
+    let mut valid: Vec<ImageHashes> = Vec::with_capacity(images(data));
     let mut done = 0;
     let mut wide_gray: Option<(String, usize)> = None;
     for (split, (_, source)) in check.splits.clone().iter().enumerate() {
-        let each = |index| examine(source.as_ref(), index, options.near.is_some());
+        let each = |index| check_image(source.as_ref(), index, options.near.is_some());
         work.map(0..source.len(), done, each, |index, checked| {
             match checked {
                 Ok(Checked { stored, pixels, hash, format, is_wide_gray }) => {
@@ -216,7 +217,7 @@ pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Resul
                         wide_gray.get_or_insert((source.name(index), 0)).1 += 1;
                     }
                     check.extension(split, index, format);
-                    kept.push(Kept { split, index, stored, pixels, hash });
+                    valid.push(ImageHashes { split, index, stored, pixels, hash });
                 }
                 Err((kind, detail)) => check.add(kind, detail, &[(split, index)]),
             }
@@ -224,9 +225,9 @@ pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Resul
         })?;
         done += source.len();
     }
-    let unique = check.copies(&kept);
+    let unique = check.copies(&valid);
     if let Some(distance) = options.near {
-        check.near(&kept, &unique, distance);
+        check.near(&valid, &unique, distance);
     }
     check.classes(options.few);
 
@@ -249,19 +250,19 @@ pub fn verify(data: &DataSet, options: &VerifyOptions, work: &mut Work) -> Resul
     })
 }
 
-/// Reads and decodes one image.
-fn examine(source: &dyn Source, index: usize, near: bool) -> Result<Checked, (Kind, String)> {
-    // Decoders are other people's code: a panic in one is a corrupt image.
-    let examined = catch_unwind(AssertUnwindSafe(|| {
+/// Reads, decodes and hashes one image.
+fn check_image(source: &dyn Source, index: usize, near: bool) -> Result<Checked, (Kind, String)> {
+    // Third-party decoders process untrusted bytes: a panic counts as a corrupt image.
+    let checked = catch_unwind(AssertUnwindSafe(|| {
         let Sample { image, .. } = source.get(index).map_err(|error| match error {
-            DataError::Image { source, .. } => fault(&source),
+            DataError::Image { source, .. } => kind_of_error(&source),
             error => (Kind::Unreadable, error.to_string()),
         })?;
         let (stored, format, is_wide_gray, pixels) = match image {
             StoredImage::Pixels(pixels) => (None, None, false, pixels),
             StoredImage::Encoded(bytes) if bytes.is_empty() => return Err((Kind::Empty, "0 bytes".into())),
             StoredImage::Encoded(bytes) => {
-                let pixels = mbconv_image::decode_rgb(&bytes).map_err(|error| fault(&error))?;
+                let pixels = mbconv_image::decode_rgb(&bytes).map_err(|error| kind_of_error(&error))?;
                 let (format, wide) = (formats::recognize(&bytes).ok(), formats::is_wide_gray(&bytes));
                 (Some(fingerprint(&[&bytes])), format, wide, pixels)
             }
@@ -271,11 +272,11 @@ fn examine(source: &dyn Source, index: usize, near: bool) -> Result<Checked, (Ki
         let hash = near.then(|| perceptual_hash(&pixels)).flatten();
         Ok(Checked { stored: stored.unwrap_or(decoded), pixels: decoded, hash, format, is_wide_gray })
     }));
-    examined.unwrap_or_else(|_| Err((Kind::Corrupt, "the decoder panicked".into())))
+    checked.unwrap_or_else(|_| Err((Kind::Corrupt, "the decoder panicked".into())))
 }
 
-/// Reads and decodes one image, and returns why that is not possible.
-pub(crate) fn decodes(source: &dyn Source, index: usize) -> Result<(), DataError> {
+/// Reads and decodes one image; returns the error if that is not possible.
+pub(crate) fn try_decode(source: &dyn Source, index: usize) -> Result<(), DataError> {
     let image = |source: DecodeError, name: String| DataError::Image { name, source };
     let decoded = catch_unwind(AssertUnwindSafe(|| match source.get(index)?.image {
         StoredImage::Pixels(_) => Ok(()),
@@ -286,7 +287,8 @@ pub(crate) fn decodes(source: &dyn Source, index: usize) -> Result<(), DataError
     decoded.unwrap_or_else(|_| Err(image(DecodeError::Damaged("the decoder panicked".into()), source.name(index))))
 }
 
-fn fault(error: &DecodeError) -> (Kind, String) {
+/// Returns the kind and description of a finding for a decoding error.
+fn kind_of_error(error: &DecodeError) -> (Kind, String) {
     let kind = match error {
         DecodeError::UnknownFormat => Kind::NotAnImage,
         DecodeError::Truncated => Kind::Truncated,
@@ -298,6 +300,7 @@ fn fault(error: &DecodeError) -> (Kind, String) {
     (kind, error.to_string())
 }
 
+/// Hashes the concatenated parts.
 fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
     let mut sha = Sha256::new();
     parts.iter().for_each(|part| sha.update(part));
@@ -306,7 +309,7 @@ fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
     half
 }
 
-/// Findings, as they are collected.
+/// Collects the findings.
 struct Check<'a> {
     splits: Vec<(&'static str, Arc<dyn Source>)>,
     classes: &'a [String],
@@ -325,26 +328,26 @@ impl Check<'_> {
         self.findings.push(Finding { kind, detail, files });
     }
 
-    /// Compares a file's extension with its content.
+    /// Compares the extension of a file with its content.
     fn extension(&mut self, split: usize, index: usize, format: Option<ImageFormat>) {
         let path = self.splits[split].1.path(index);
         let extension = path.as_ref().and_then(|path| path.extension()?.to_str());
         let (Some(extension), Some(format)) = (extension, format) else { return };
-        if header::announced(extension) != Some(format) {
-            let detail = format!("the content is {}", header::format_name(format));
+        if header::format_of_extension(extension) != Some(format) {
+            let detail = format!("the content is in {} format", header::format_name(format));
             self.add(Kind::Extension, detail, &[(split, index)]);
         }
     }
 
-    /// Finds samples of the same pixels; gives the first of each.
-    fn copies(&mut self, kept: &[Kept]) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..kept.len()).collect();
-        order.sort_unstable_by_key(|&place| (kept[place].pixels, place));
-        let same = || order.chunk_by(|&a, &b| kept[a].pixels == kept[b].pixels);
+    /// Finds samples with the same pixels; returns the index of the first of each group.
+    fn copies(&mut self, valid: &[ImageHashes]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..valid.len()).collect();
+        order.sort_unstable_by_key(|&place| (valid[place].pixels, place));
+        let same = || order.chunk_by(|&a, &b| valid[a].pixels == valid[b].pixels);
         let mut groups: Vec<&[usize]> = same().filter(|group| group.len() > 1).collect();
         groups.sort_unstable();
         for group in groups {
-            let members: Vec<&Kept> = group.iter().map(|&place| &kept[place]).collect();
+            let members: Vec<&ImageHashes> = group.iter().map(|&place| &valid[place]).collect();
             let labels: Vec<usize> = members.iter().map(|one| self.splits[one.split].1.label(one.index)).collect();
             let kind = if labels.iter().any(|label| *label != labels[0]) {
                 Kind::Conflict
@@ -354,7 +357,7 @@ impl Check<'_> {
                 Kind::Copy
             };
             let identical = members.iter().all(|one| one.stored == members[0].stored);
-            let what = if identical { "the same bytes" } else { "the same pixels" };
+            let what = if identical { "identical files" } else { "identical pixels" };
             let samples: Vec<(usize, usize)> = members.iter().map(|one| (one.split, one.index)).collect();
             self.add(kind, format!("{what}, {} times", members.len()), &samples);
         }
@@ -363,45 +366,45 @@ impl Check<'_> {
         unique
     }
 
-    /// Finds images that look alike among those of different pixels.
-    fn near(&mut self, kept: &[Kept], unique: &[usize], distance: u32) {
-        let hashed: Vec<(usize, u64)> = unique.iter().filter_map(|&place| Some((place, kept[place].hash?))).collect();
+    /// Finds groups of similar images among images with different pixels.
+    fn near(&mut self, valid: &[ImageHashes], unique: &[usize], distance: u32) {
+        let hashed: Vec<(usize, u64)> = unique.iter().filter_map(|&place| Some((place, valid[place].hash?))).collect();
         let hashes: Vec<u64> = hashed.iter().map(|&(_, hash)| hash).collect();
         let sample = |member: usize| {
-            let Kept { split, index, .. } = kept[hashed[member].0];
+            let ImageHashes { split, index, .. } = valid[hashed[member].0];
             (split, index)
         };
         let split = |member| sample(member).0;
         let label = |member| self.splits[split(member)].1.label(sample(member).1);
-        let pairs = perceptual::near(&hashes, distance);
-        let mut together = Groups::new(hashes.len());
+        let pairs = perceptual::near_pairs(&hashes, distance);
+        let mut sets = DisjointSets::new(hashes.len());
         for &(a, b, _) in &pairs {
-            together.join(a, b);
+            sets.join(a, b);
         }
-        let mut groups: BTreeMap<usize, Alike> = BTreeMap::new();
-        for (a, b, apart) in pairs {
+        let mut groups: BTreeMap<usize, SimilarImages> = BTreeMap::new();
+        for (a, b, distance) in pairs {
             let crosses = [label(a) != label(b), split(a) != split(b)];
-            groups.entry(together.root(a)).or_default().add([a, b], apart, crosses);
+            groups.entry(sets.root(a)).or_default().add([a, b], distance, crosses);
         }
-        // The closest first: the likeliest to be one image.
-        let mut groups: Vec<Alike> = groups.into_values().collect();
-        groups.sort_by_key(|group| group.verdict().1);
+        // Order by distance, because the closest pairs most likely show the same image.
+        let mut groups: Vec<SimilarImages> = groups.into_values().collect();
+        groups.sort_by_key(|group| group.classify().1);
         for group in groups {
-            let (kind, _, detail) = group.verdict();
+            let (kind, _, detail) = group.classify();
             let samples: Vec<(usize, usize)> = group.in_order().into_iter().map(sample).collect();
             self.add(kind, detail, &samples);
         }
     }
 
-    /// Finds classes that a split lacks, or that have few images to train on.
+    /// Finds classes without images in a split, and classes with few training images.
     fn classes(&mut self, few: usize) {
         for (name, source) in self.splits.clone() {
             let mut counts = vec![0; self.classes.len()];
             (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
             for (class, &count) in self.classes.iter().zip(&counts) {
                 let (kind, detail) = match count {
-                    0 => (Kind::Missing, format!("{name} has no images of {class}")),
-                    _ if name == "train" && count < few => (Kind::Few, format!("{class} has {count} in {name}")),
+                    0 => (Kind::Missing, format!("no images of {class} in {name}")),
+                    _ if name == "train" && count < few => (Kind::Few, format!("{class} has {count} images in {name}")),
                     _ => continue,
                 };
                 self.findings.push(Finding { kind, detail, files: Vec::new() });
@@ -410,39 +413,51 @@ impl Check<'_> {
     }
 }
 
-/// A group of images that look alike.
+/// A group of similar images.
 #[derive(Default)]
-struct Alike {
+struct SimilarImages {
     members: Vec<usize>,
-    /// Most bits between two that are linked.
-    furthest: u32,
-    /// The closest two of different classes, and of different splits, with their distance.
+    /// Maximum distance between linked images, in bits.
+    max_distance: u32,
+    /// The closest pair of different classes, and the closest pair of different splits, with their
+    /// distances.
     across: [Option<(u32, [usize; 2])>; 2],
 }
 
-impl Alike {
-    fn add(&mut self, pair: [usize; 2], apart: u32, crosses: [bool; 2]) {
+impl SimilarImages {
+    /// Adds a linked pair; `crosses` states whether it has different classes, and different splits.
+    fn add(&mut self, pair: [usize; 2], distance: u32, crosses: [bool; 2]) {
         self.members.extend(pair);
-        self.furthest = self.furthest.max(apart);
+        self.max_distance = self.max_distance.max(distance);
         for (closest, crosses) in self.across.iter_mut().zip(crosses) {
-            let candidate = crosses.then_some((apart, pair));
+            let candidate = crosses.then_some((distance, pair));
             *closest = [*closest, candidate].into_iter().flatten().min();
         }
     }
 
-    /// The kind of finding, the distance that matters for it, and the detail.
-    fn verdict(&self) -> (Kind, u32, String) {
+    /// Returns the kind of finding, the distance relevant for it, and its description.
+    fn classify(&self) -> (Kind, u32, String) {
         match self.across {
-            [Some((apart, _)), leak] => {
-                let splits = if leak.is_some() { ", in several splits" } else { "" };
-                (Kind::NearConflict, apart, format!("{apart} of 64 bits apart across classes{splits}"))
+            [Some((distance, _)), leak] => {
+                let splits = if leak.is_some() { " and splits" } else { "" };
+                (
+                    Kind::NearConflict,
+                    distance,
+                    format!("similar images in several classes{splits}: distance {distance} of 64 bits"),
+                )
             }
-            [None, Some((apart, _))] => (Kind::NearLeak, apart, format!("{apart} of 64 bits apart across splits")),
-            [None, None] => (Kind::Near, self.furthest, format!("up to {} of 64 bits apart", self.furthest)),
+            [None, Some((distance, _))] => {
+                (Kind::NearLeak, distance, format!("similar images in several splits: distance {distance} of 64 bits"))
+            }
+            [None, None] => (
+                Kind::Near,
+                self.max_distance,
+                format!("similar images: distance up to {} of 64 bits", self.max_distance),
+            ),
         }
     }
 
-    /// The members, the two first that make it a conflict or a leak.
+    /// Returns the members, starting with the pair that makes the group a conflict or a leak.
     fn in_order(&self) -> Vec<usize> {
         let first = self.across.iter().flatten().next().map(|(_, pair)| *pair);
         let mut members = self.members.clone();
@@ -452,14 +467,13 @@ impl Alike {
     }
 }
 
-/// The files of a finding that a sound data set can do without: bad images, the surplus copies.
-/// None where a person must decide: which label is right, whether two images that look alike are
-/// one.
+/// Returns the files of a finding that can be removed: bad images and redundant copies. Returns
+/// none for label conflicts and similar images, which need a human decision.
 ///
-/// Of copies one is kept, in the test split before the validation split before the training split,
-/// so that what is measured on does not change, and there the one of the shortest name.
+/// One copy is kept: in the test split, else in the validation split, else in the training split,
+/// so that evaluation results do not change; within the split, the copy with the shortest name.
 pub fn surplus(finding: &Finding) -> Vec<&FileOf> {
-    // "1 (copy).jpg" goes before "1.jpg" in order of name, but is hardly the original.
+    // By name, "1 (copy).jpg" sorts before "1.jpg", but it is hardly the original.
     let rank =
         |file: &FileOf| (["test", "val", "train"].iter().position(|split| *split == file.split), file.name.len());
     match finding.kind {
@@ -479,19 +493,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_kinds_is_in_order() {
+    fn table_of_kinds_matches_declaration_order() {
         for (row, kind) in Kind::all().enumerate() {
             assert_eq!(kind as usize, row);
         }
     }
 
     #[test]
-    fn groups_that_cross_classes_or_splits_are_findings_of_their_own() {
+    fn groups_across_classes_or_splits_are_separate_findings() {
         let group = |pairs: &[([usize; 2], u32, [bool; 2])]| {
-            let mut group = Alike::default();
-            pairs.iter().for_each(|&(pair, apart, crosses)| group.add(pair, apart, crosses));
-            let (kind, apart, _) = group.verdict();
-            (kind, apart, group.in_order())
+            let mut group = SimilarImages::default();
+            pairs.iter().for_each(|&(pair, distance, crosses)| group.add(pair, distance, crosses));
+            let (kind, distance, _) = group.classify();
+            (kind, distance, group.in_order())
         };
         let harmless = ([0, 1], 0, [false, false]);
         assert_eq!(group(&[harmless, ([1, 2], 4, [false, false])]), (Kind::Near, 4, vec![0, 1, 2]));
@@ -501,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn one_copy_is_kept_where_it_is_measured_on() {
+    fn surplus_keeps_the_copy_used_for_evaluation() {
         let file = |split, name: &str| FileOf { split, class: "a".into(), name: name.into(), path: None };
         let names = |kind, files| {
             let finding = Finding { kind, detail: String::new(), files };

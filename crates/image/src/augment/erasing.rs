@@ -85,12 +85,12 @@ impl RandomErasing {
         let mut normal = || -> [u8; 3] {
             std::array::from_fn(|channel| byte(channel, Distribution::<f32>::sample(&StandardNormal, rng)))
         };
-        let colour = match self.mode {
+        let color = match self.mode {
             EraseMode::Const => std::array::from_fn(|channel| byte(channel, 0.0)),
             EraseMode::Rand | EraseMode::Pixel => normal(),
         };
         match self.mode {
-            EraseMode::Const | EraseMode::Rand => Operation::Paint(area, colour),
+            EraseMode::Const | EraseMode::Rand => Operation::Paint(area, color),
             EraseMode::Pixel => Operation::Noise(area, (0..area.width * area.height).map(|_| normal()).collect()),
         }
     }

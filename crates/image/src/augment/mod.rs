@@ -3,8 +3,8 @@
 //!
 //! [`Operation`]s give Pillow's pixels. A [`Policy`] chooses among them as timm or torchvision
 //! does; [`ColorJitter`] and [`RandomErasing`] are separate. [`Augmentation`] combines a recipe's
-//! `[augment]`. The choices for an image are a [`AugmentPlan`], which a worker thread applies to the image
-//! or a device to a whole batch.
+//! `[augment]`. The choices for an image are a [`AugmentPlan`], which a worker thread applies to
+//! the image or a device to a whole batch.
 
 mod erasing;
 mod jitter;
@@ -31,7 +31,7 @@ pub use settings::PolicyError;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Where augmentation runs.
+    /// Device that runs the augmentation.
     #[serde(skip_serializing_if = "AugmentOn::is_auto")]
     pub on: AugmentOn,
     /// Name of a policy, such as `"rand-m9-mstd0.5-inc1"` or `"ta_wide"`: see [`Policy`].
@@ -94,8 +94,8 @@ impl AugmentConfig {
             return Some(("augment.vertical_flip", self.vertical_flip.to_string(), "in [0, 1]"));
         }
         if let Some(ColorJitter { brightness, contrast, saturation, hue }) = self.color_jitter {
-            let holds = [brightness, contrast, saturation].iter().all(|x| (0.0..=100.0).contains(x));
-            if !holds || !(0.0..=0.5).contains(&hue) {
+            let valid = [brightness, contrast, saturation].iter().all(|x| (0.0..=100.0).contains(x));
+            if !valid || !(0.0..=0.5).contains(&hue) {
                 let shown = format!("[{brightness}, {contrast}, {saturation}, {hue}]");
                 return Some(("augment.color_jitter", shown, "at least 0, the hue in [0, 0.5]"));
             }

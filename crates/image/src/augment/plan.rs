@@ -1,5 +1,4 @@
-//! The operations chosen for an image, to be applied now or later, on the
-//! CPU or on a device.
+//! The operations chosen for an image, to be applied now or later, on the CPU or on a device.
 
 use mbconv_kernels::image_ops::{Operation, RgbPixels, Sampling};
 

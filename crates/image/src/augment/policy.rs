@@ -20,7 +20,7 @@ use mbconv_kernels::image_ops::{Operation, Sampling};
 
 use crate::augment::plan::AugmentPlan;
 
-/// An augmentation policy, selected by name and sampled anew for each image.
+/// An augmentation policy, selected by name and sampled separately for each image.
 ///
 /// | name | policy |
 /// |---|---|

@@ -110,7 +110,8 @@ pub(crate) fn decode(bytes: &[u8], format: ImageFormat, decoding: &Decoding) -> 
 /// Pixel types of gray with more than 8 bits; by default, values above 255 become white.
 pub const WIDE_GRAY: [&str; 3] = ["grey, 16 bits", "grey, 32 bits", "grey, floating-point"];
 
-/// Returns whether an encoded image is gray of more than 8 bits, so that [`Gray16`] applies.
+/// Returns whether an encoded image is gray of more than 8 bits, so that [`Gray16`](crate::Gray16)
+/// applies.
 pub fn is_wide_gray(bytes: &[u8]) -> bool {
     let described = recognize(bytes).and_then(|format| match format {
         // JPEG files have at most 8 bits.

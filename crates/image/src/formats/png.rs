@@ -21,7 +21,7 @@ pub(crate) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<
         }
         None => bytes,
     };
-    decode_other(bytes, ImageFormat::Png, max_pixels, gray16).or_else(|error| match mended(bytes) {
+    decode_other(bytes, ImageFormat::Png, max_pixels, gray16).or_else(|error| match repaired(bytes) {
         Some(bytes) => decode_other(&bytes, ImageFormat::Png, max_pixels, gray16),
         None => Err(error),
     })
@@ -40,7 +40,7 @@ fn remove_gray16_transparency(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Corrects the checksums of pixel chunks and adds a missing end. Returns `None` if nothing needs
 /// repair, or if the checksum of the compressed stream is wrong, the only one that Pillow verifies.
-fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
+fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut file = bytes.to_vec();
     let (mut at, mut pixels, mut changed) = (SIGNATURE, Vec::new(), false);
     while let Some(&[a, b, c, d, ref kind @ ..]) = file.get(at..).and_then(|rest| rest.first_chunk::<8>()) {

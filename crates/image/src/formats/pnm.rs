@@ -35,7 +35,7 @@ fn number(mut rest: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
                     return Ok((value, rest));
                 }
             }
-            _ => return damaged("something that is no number stands among its numbers"),
+            _ => return damaged("its header or pixels contain something other than numbers"),
         }
     }
 }
@@ -54,7 +54,7 @@ pub(crate) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<
     }
     let (most, rest) = number(rest)?;
     if !(1..=65535).contains(&most) {
-        return damaged("its greatest value is not 1 to 65535");
+        return damaged("its maximum value is not in 1 to 65535");
     }
     // Gray of more than 8 bits is first scaled to 16 bits.
     let wide = channels == 1 && most > 255;
@@ -68,7 +68,7 @@ pub(crate) fn decode(bytes: &[u8], max_pixels: usize, gray16: Gray16) -> Result<
         for _ in 0..count {
             let (value, after) = number(rest)?;
             if value > most {
-                return damaged("a value is greater than its header allows");
+                return damaged("a pixel value exceeds the maximum in its header");
             }
             samples.push(scale(value));
             rest = after;
@@ -104,7 +104,7 @@ fn bits(rest: &[u8], plain: bool, width: usize, height: usize) -> Result<RgbPixe
                 b'1' => data.extend(shade(true)),
                 b'#' => drop(rest.find(|byte| matches!(byte, b'\r' | b'\n'))),
                 b' ' | b'\t'..=b'\r' => {}
-                _ => return damaged("something else than 0 and 1 stands among its pixels"),
+                _ => return damaged("its pixels contain something other than 0 and 1"),
             }
         }
     } else {

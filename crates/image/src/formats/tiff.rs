@@ -285,7 +285,7 @@ impl Image<'_> {
             false => (self.width, self.directory.value(tag::ROWS_PER_STRIP, self.height)?.min(self.height)),
         };
         if width == 0 || height == 0 || width > 1 << 16 || tiled && height > 1 << 16 {
-            return damaged("its strips or tiles have no size");
+            return damaged("its strips or tiles have size 0");
         }
         let (across, down) = (self.width.div_ceil(width), self.height.div_ceil(height));
         if offsets.len() < across * down * planes {
@@ -317,7 +317,7 @@ impl Image<'_> {
             Pixels::YCbCr => jpeg::Space::YCbCr,
             Pixels::Rgb if self.samples == 3 => jpeg::Space::Rgb,
             Pixels::Gray { inverted: false } => jpeg::Space::Gray,
-            _ => return unsupported("TIFF with JPEG compression of such samples"),
+            _ => return unsupported("TIFF with JPEG compression of this pixel type"),
         };
         if self.directory.value(tag::PLANAR, 1)? != 1 {
             return unsupported("TIFF with JPEG compression of separate planes");

@@ -98,7 +98,7 @@ impl Frame {
         let width = usize::from(u16::from_be_bytes([w1, w0]));
         let height = usize::from(u16::from_be_bytes([h1, h0]));
         if width == 0 || height == 0 || rest.len() != 3 * usize::from(count) {
-            return damaged("its frame header has no size or not all components");
+            return damaged("its frame header lacks the size or some components");
         }
         let fields = rest.as_chunks::<3>().0;
         let factors = |sampling: u8| (usize::from(sampling >> 4), usize::from(sampling & 15));
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
                 END_OF_IMAGE => return Ok(None),
                 // Markers without a segment.
                 0x01 | 0xD0..=0xD7 => continue,
-                0xD8 => return damaged("a second image begins within it"),
+                0xD8 => return damaged("it contains the start of a second image"),
                 _ => {}
             }
             let content = self.stream.segment().ok_or(DecodeError::Truncated)?;

@@ -26,7 +26,7 @@ pub struct Jpeg<'a> {
     pub has_exif: bool,
     /// Gray only, or luma and two chroma components.
     components: Vec<Component>,
-    quantisation: [Option<[u16; 64]>; 4],
+    quantization: [Option<[u16; 64]>; 4],
     dc: [Option<Huffman>; 4],
     ac: [Option<Huffman>; 4],
     restart_interval: usize,
@@ -39,7 +39,7 @@ struct Component {
     /// Blocks per minimum coded unit (MCU), horizontally and vertically.
     across: usize,
     down: usize,
-    quantisation: usize,
+    quantization: usize,
     dc: usize,
     ac: usize,
 }
@@ -125,7 +125,7 @@ impl<'a> Jpeg<'a> {
             height: 0,
             has_exif: false,
             components: Vec::new(),
-            quantisation: [None; 4],
+            quantization: [None; 4],
             dc: [const { None }; 4],
             ac: [const { None }; 4],
             restart_interval: 0,
@@ -138,7 +138,7 @@ impl<'a> Jpeg<'a> {
             let content = rest.get(4..2 + length)?;
             rest = &rest[2 + length..];
             match marker {
-                0xDB => jpeg.read_quantisation(content)?,
+                0xDB => jpeg.read_quantization(content)?,
                 0xC0 | 0xC1 => jpeg.read_frame(content)?,
                 0xC4 => jpeg.read_huffman(content)?,
                 0xDD => jpeg.restart_interval = usize::from(u16::from_be_bytes(*content.first_chunk()?)),
@@ -155,9 +155,9 @@ impl<'a> Jpeg<'a> {
         }
     }
 
-    fn read_quantisation(&mut self, mut content: &[u8]) -> Option<()> {
+    fn read_quantization(&mut self, mut content: &[u8]) -> Option<()> {
         while let Some((&head, rest)) = content.split_first() {
-            let (wide, table) = (head >> 4, self.quantisation.get_mut(usize::from(head & 15))?);
+            let (wide, table) = (head >> 4, self.quantization.get_mut(usize::from(head & 15))?);
             let mut values = [0; 64];
             let bytes = rest.get(..64 << wide.min(1))?;
             for (i, value) in values.iter_mut().enumerate() {
@@ -184,11 +184,11 @@ impl<'a> Jpeg<'a> {
             .as_chunks::<3>()
             .0
             .iter()
-            .map(|&[id, sampling, quantisation]| {
+            .map(|&[id, sampling, quantization]| {
                 // With a single component, every block is an MCU.
                 let (across, down) = if count == 1 { (1, 1) } else { (sampling >> 4, sampling & 15) };
-                let (across, down, quantisation) = (across.into(), down.into(), quantisation.into());
-                Component { id, across, down, quantisation, dc: 0, ac: 0 }
+                let (across, down, quantization) = (across.into(), down.into(), quantization.into());
+                Component { id, across, down, quantization, dc: 0, ac: 0 }
             })
             .collect();
         let [luma, chroma @ ..] = self.components.as_slice() else { return None };
@@ -224,7 +224,7 @@ impl<'a> Jpeg<'a> {
         for (component, &[id, tables]) in self.components.iter_mut().zip(rest.as_chunks::<2>().0) {
             (component.dc, component.ac) = (usize::from(tables >> 4), usize::from(tables & 15));
             let exists = self.dc.get(component.dc)?.is_some() && self.ac.get(component.ac)?.is_some();
-            let quantised = self.quantisation.get(component.quantisation)?.is_some();
+            let quantised = self.quantization.get(component.quantization)?.is_some();
             if component.id != id || !exists || !quantised {
                 return None;
             }
@@ -310,7 +310,7 @@ impl<'a> Jpeg<'a> {
         plane.down = down.counted_from(rows.start * side);
         plane.stride = (rows.len() * side).next_multiple_of(LINE);
         plane.data.resize(columns.len() * side * plane.stride, 0);
-        let table = self.quantisation[component.quantisation].as_ref()?;
+        let table = self.quantization[component.quantization].as_ref()?;
         let mut factors = [0.0; 64];
         for (&place, &step) in ZIGZAG.iter().zip(table) {
             let place = usize::from(place);

@@ -6,7 +6,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 
 use super::result::Unread;
-use mbconv_data::{DataError, Walk, is_wild};
+use mbconv_data::{DataError, Walk, has_wildcards};
 
 /// The argument for a list of paths on standard input.
 const STDIN: &str = "-";
@@ -49,7 +49,7 @@ impl Iterator for Inputs {
             let argument = self.arguments.next()?;
             self.current = match argument.to_str() {
                 Some(STDIN) => Box::new(Listed::new(BufReader::new(io::stdin())).flat_map(listed)),
-                Some(pattern) if is_wild(pattern) && !argument.exists() => match Walk::pattern(pattern) {
+                Some(pattern) if has_wildcards(pattern) && !argument.exists() => match Walk::pattern(pattern) {
                     Ok(walk) => Box::new(Images { walk, argument, any: false }),
                     Err(error) => Box::new(iter::once(Err(Unread::new(&argument, error)))),
                 },

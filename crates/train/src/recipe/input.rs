@@ -175,7 +175,7 @@ impl InputConfig {
         let crop = match crop {
             CropKind::RandomResized => Crop::RandomResized { scale: scale.into(), ratio: ratio.into() },
             CropKind::Pad => Crop::PadAndCrop { padding },
-            CropKind::Centre => Crop::Centre,
+            CropKind::Centre => Crop::Center,
         };
         let progressive = self.progressive.map(|ProgressiveConfig { start, stages, until }| Progressive {
             start,

@@ -53,7 +53,7 @@ fn text(inspection: &Inspection) -> String {
         row(name, split(summary, classes.len()));
     }
     row("formats", shares(&inspection.formats));
-    row("pixels", shares(&inspection.colours));
+    row("pixels", shares(&inspection.colors));
     if let Some(sizes) = sizes {
         let [[w0, h0], [w1, h1]] = [sizes.smallest, sizes.largest];
         if sizes.different == 1 {

@@ -1,4 +1,4 @@
-//! Images that lie within larger files.
+//! Samples stored in large files, such as archives and shards.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,47 +13,47 @@ use mbconv_image::DecodeError;
 use crate::error::DataError;
 use crate::source::{Runs, Sample, Source, StoredImage};
 
-/// Largest image file in bytes, both as stored and decompressed.
-const MOST_BYTES: u64 = 1 << 30;
+/// Maximum size of an image file in bytes, both as stored and decompressed.
+const MAX_BYTES: u64 = 1 << 30;
 
-/// Size in bytes above which the length of an archive is checked before memory is allocated for an
-/// image.
+/// Image size in bytes above which the archive's length is checked before memory is allocated.
 const LARGE: u64 = 16 << 20;
 
-/// Of more files than this, each is opened anew for every image: open files are limited.
-const MOST_OPEN: usize = 400;
+/// With more files than this, files are opened for each image, because the number of open files is
+/// limited.
+const MAX_OPEN: usize = 400;
 
-/// Samples of a run: those of a photographic data set take some 50 MB.
+/// Samples per run. A run of photographs has about 50 MB.
 const RUN: usize = 512;
 
-/// Runs to read side by side: a sample's neighbours are then drawn from eight thousand.
+/// Number of runs to read concurrently, so that samples are shuffled among about 8000.
 const ABREAST: usize = 16;
 
-/// How an image's bytes are stored.
+/// The storage format of an image in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
-    /// As they are, at the offset.
+    /// Uncompressed, at the offset.
     Plain,
-    /// As they are, in a zip archive whose local header is at the offset.
+    /// Uncompressed, in a zip archive with the local header at the offset.
     Stored,
-    /// Compressed by deflate, likewise; with the decompressed size, or `u32::MAX` if it is larger,
-    /// and its CRC-32.
+    /// Compressed with deflate, in a zip archive with the local header at the offset. `size` is the
+    /// decompressed size, or `u32::MAX` if it is larger; the other field is the CRC-32.
     Deflated { size: u32, crc: u32 },
 }
 
-/// Where an image lies.
+/// The location of an image.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MemberLocation {
     /// Index of the file.
     pub file: u32,
     pub label: u32,
     pub offset: u64,
-    /// Bytes in the file.
+    /// Size in the file in bytes.
     pub size: u64,
     pub packing: Packing,
 }
 
-/// Images within a few large files.
+/// Images stored in a few large files.
 #[derive(Default)]
 pub(crate) struct Members {
     files: Vec<(PathBuf, OnceLock<File>)>,
@@ -66,12 +66,12 @@ impl Members {
         Self { files: files.into_iter().map(|file| (file, OnceLock::new())).collect(), ..Self::default() }
     }
 
-    /// Reads the file of this number, whatever is at its path, from `contents`.
-    pub fn hold(&mut self, number: usize, contents: File) {
+    /// Uses the open file `contents` instead of the file at the path.
+    pub fn set_contents(&mut self, number: usize, contents: File) {
         self.files[number].1 = OnceLock::from(contents);
     }
 
-    /// Adds an image, which stands under this name in its file.
+    /// Adds an image and its name in the file.
     pub fn push(&mut self, name: Box<str>, place: MemberLocation) {
         self.names.push(name);
         self.places.push(place);
@@ -83,7 +83,7 @@ impl Members {
 
     fn read(&self, place: &MemberLocation) -> io::Result<Vec<u8>> {
         let (path, kept) = &self.files[place.file as usize];
-        if self.files.len() > MOST_OPEN && kept.get().is_none() {
+        if self.files.len() > MAX_OPEN && kept.get().is_none() {
             return read_place(&File::open(path)?, place);
         }
         match kept.get() {
@@ -96,6 +96,7 @@ impl Members {
     }
 }
 
+/// Reads and, if necessary, decompresses an image.
 fn read_place(file: &File, place: &MemberLocation) -> io::Result<Vec<u8>> {
     let offset = match place.packing {
         Packing::Plain => place.offset,
@@ -106,11 +107,11 @@ fn read_place(file: &File, place: &MemberLocation) -> io::Result<Vec<u8>> {
         Packing::Plain | Packing::Stored => place.size,
     };
     let largest = place.size.max(decompressed);
-    if largest > MOST_BYTES {
-        let why = format!("it has {largest} bytes, more than the {MOST_BYTES} that an image may have");
+    if largest > MAX_BYTES {
+        let why = format!("it has {largest} bytes; the maximum for an image is {MAX_BYTES}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
-    // A directory may list files that are larger than the archive.
+    // An archive's directory may list files that are larger than the archive.
     let end = offset.checked_add(place.size).ok_or(io::ErrorKind::UnexpectedEof)?;
     if place.size > LARGE && end > file.metadata()?.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -127,7 +128,7 @@ fn read_place(file: &File, place: &MemberLocation) -> io::Result<Vec<u8>> {
             if found.sum() == crc && inflated.len() == size as usize {
                 Ok(inflated)
             } else {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "its checksum is wrong"))
+                Err(io::Error::new(io::ErrorKind::InvalidData, "its checksum does not match"))
             }
         }
     }
@@ -136,7 +137,7 @@ fn read_place(file: &File, place: &MemberLocation) -> io::Result<Vec<u8>> {
 impl Dataset<Sample, DataError> for Members {
     fn get(&self, index: usize) -> Result<Sample, DataError> {
         let place = &self.places[index];
-        // Of damage to a part of an archive, only that image is at fault.
+        // Damage to a part of an archive only affects the images stored there.
         let bytes = self.read(place).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => DataError::Image { name: self.name(index), source: DecodeError::Truncated },
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
@@ -166,7 +167,7 @@ impl Source for Members {
     }
 
     fn runs(&self) -> Runs {
-        // A run ends with its file, and before it grows long.
+        // A run ends at the end of its file or at the maximum length.
         let mut ends = Vec::new();
         let mut length = 0;
         for (index, place) in self.places.iter().enumerate() {
@@ -178,8 +179,8 @@ impl Source for Members {
         }
         ends.push(self.places.len());
         let runs = Runs { ends, abreast: ABREAST };
-        // Where images of a class lie together, those of a few runs are of a few classes: then an
-        // epoch had better go anywhere.
+        // If the images are sorted by class, a few runs contain only a few classes. Then shuffle
+        // over the whole epoch instead.
         let (found, mixed) = runs.classes(|index| self.label(index));
         if found < 0.5 * mixed { Runs::default() } else { runs }
     }
@@ -200,9 +201,9 @@ mod tests {
 
     #[test]
     fn image_files_are_limited_as_stored_and_decompressed() {
-        // Three bytes of deflate under a local header.
+        // Three bytes of deflate after a local header.
         let bytes = [b"PK\x03\x04", &[0; 26][..], &[0x4b, 0x04, 0x00]].concat();
-        let larger = MOST_BYTES as u32 + 1;
+        let larger = MAX_BYTES as u32 + 1;
         for (size, packing) in [
             (3, Packing::Deflated { size: larger, crc: 0 }),
             (3, Packing::Deflated { size: u32::MAX, crc: 0 }),
@@ -210,11 +211,11 @@ mod tests {
             (larger.into(), Packing::Plain),
         ] {
             let error = error(&bytes, size, packing).to_string();
-            assert!(error.contains("more than the 1073741824 that an image may have"), "{packing:?}: {error}");
+            assert!(error.contains("the maximum for an image is 1073741824"), "{packing:?}: {error}");
         }
         // Within the limit, but larger than the archive.
         for packing in [Packing::Plain, Packing::Stored, Packing::Deflated { size: 1, crc: 0 }] {
-            let error = error(&bytes, MOST_BYTES, packing);
+            let error = error(&bytes, MAX_BYTES, packing);
             assert!(matches!(error, DataError::Image { source: DecodeError::Truncated, .. }), "{error}");
         }
         let longer = Packing::Deflated { size: 2, crc: 0 };

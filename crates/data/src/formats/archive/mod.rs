@@ -1,5 +1,5 @@
-//! One archive, `.zip` or `.tar`, of image folders, read without unpacking; and what other forms
-//! need of archives.
+//! Image folders in a single `.zip` or `.tar` archive, read without unpacking. Also contains the
+//! archive readers used by other formats.
 
 mod members;
 mod tarball;
@@ -21,21 +21,22 @@ use crate::error::DataError;
 use crate::form::Form;
 use crate::formats::location::{DatasetFormat, Detected, Location};
 use crate::layout::{Layout, Paths};
-use crate::listing::lies_in_clutter;
+use crate::listing::is_in_clutter;
 use crate::options::OpenOptions;
 use crate::source::Source;
 use crate::split_names::Role;
 use crate::splits::Assembly;
 use crate::synsets;
 
-/// An archive, by path.
+/// The path of an archive.
 struct Archive(PathBuf);
 
+/// Detects a single archive by its extension.
 pub(crate) fn detect(location: &Location) -> Detected {
     Ok(location.file(&["zip", "tar"]).map(|path| Box::new(Archive(path.into())) as Box<dyn DatasetFormat>))
 }
 
-/// An image in an archive; its path there, in parts.
+/// An image in an archive, with its path there and the path's components.
 struct Image<'a> {
     parts: Vec<&'a str>,
     name: &'a str,
@@ -54,17 +55,17 @@ impl DatasetFormat for Archive {
             return open(path, files, notes, options);
         }
         let Tarball { members, cut } = Tarball::index(path, "files", |_| false)?;
-        notes.extend(cut.map(|why| format!("{} is cut short: {why}", path.display())));
+        notes.extend(cut.map(|why| format!("{} is truncated: {why}", path.display())));
         let files = members.iter().map(|member| (&*member.name, member.offset, member.size, Packing::Plain));
         open(path, files, notes, options)
     }
 }
 
-/// Lists the files of a zip archive, and how each is stored.
+/// Lists the files in a zip archive and how each is stored.
 ///
 /// # Errors
-/// A file that cannot be read, that is no zip archive or breaks off; a file in it that is
-/// encrypted, or compressed by another method than deflate.
+/// A file that cannot be read, is not a zip archive or is truncated; a member that is encrypted or
+/// compressed with a method other than deflate.
 fn zip_entries(path: &Path) -> Result<Vec<(zip::Entry, Packing)>, DataError> {
     let malformed = |why: String| DataError::Malformed { path: path.into(), why };
     let file = File::open(path).map_err(|source| DataError::io(path, source))?;
@@ -76,11 +77,13 @@ fn zip_entries(path: &Path) -> Result<Vec<(zip::Entry, Packing)>, DataError> {
         entry.name = entry.name.replace('\\', "/");
         let name = &entry.name;
         let packing = match entry.method {
-            _ if entry.encrypted => return Err(malformed(format!("{name} in it is encrypted"))),
+            _ if entry.encrypted => return Err(malformed(format!("it contains the encrypted file {name}"))),
             0 => Packing::Stored,
             8 => Packing::Deflated { size: u32::try_from(entry.size).unwrap_or(u32::MAX), crc: entry.crc },
             method => {
-                let why = format!("{name} in it is compressed by method {method}, not by deflate: pack it anew");
+                let why = format!(
+                    "it contains {name}, compressed with method {method}; only deflate is supported: create the archive again"
+                );
                 return Err(malformed(why));
             }
         };
@@ -89,35 +92,36 @@ fn zip_entries(path: &Path) -> Result<Vec<(zip::Entry, Packing)>, DataError> {
     entries.into_iter().filter(|entry| !entry.name.ends_with(['/', '\\'])).map(packed).collect()
 }
 
-/// Compares paths by name, where the images in a folder come before those in its folders.
+/// Orders paths by name. In each folder, images come before subfolders.
 fn in_order_of_folders(a: &[&str], b: &[&str]) -> Ordering {
     let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let is_image = |parts: &[&str]| same + 1 >= parts.len();
     is_image(b).cmp(&is_image(a)).then_with(|| a[same..].cmp(&b[same..]))
 }
 
+/// Opens image folders in an archive, given its files as name, offset, size and packing.
 fn open<'a>(
     path: &Path,
     files: impl Iterator<Item = (&'a str, u64, u64, Packing)>,
     mut notes: Vec<String>,
     options: &OpenOptions,
 ) -> Result<DataSet, DataError> {
-    let mut passed_over = 0;
+    let mut ignored = 0;
     let mut images: Vec<Image> = files
         .filter_map(|(name, offset, size, packing)| {
             let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-            let wanted = !lies_in_clutter(name) && is_image(Path::new(name));
-            passed_over += usize::from(!wanted);
+            let wanted = !is_in_clutter(name) && is_image(Path::new(name));
+            ignored += usize::from(!wanted);
             wanted.then_some(Image { parts, name, offset, size, packing })
         })
         .collect();
-    if passed_over > 0 {
-        notes.push(format!("passed over {passed_over} hidden or non-image file(s) in {}", path.display()));
+    if ignored > 0 {
+        notes.push(format!("ignored {ignored} hidden or non-image file(s) in {}", path.display()));
     }
     if images.is_empty() {
         return Err(DataError::NoImagesIn { path: path.into() });
     }
-    // The archive may have any order; this is that of folders.
+    // Archives may have any order; use the order of folders on disk.
     images.sort_by(|a, b| in_order_of_folders(&a.parts, &b.parts));
     let mut paths = Paths::default();
     images.iter().for_each(|image| paths.add(&image.parts));
@@ -129,7 +133,7 @@ fn open<'a>(
     let mut placed: Vec<(Role, &str, &Image)> = Vec::with_capacity(images.len());
     for image in &images {
         let part = parts.iter().find(|(_, folder)| image.parts.starts_with(folder));
-        // Below that folder, the class and the image's name.
+        // The class and the image name, relative to the split folder.
         if let Some((role, folder)) = part.filter(|(_, folder)| image.parts.len() > folder.len() + 1) {
             placed.push((*role, image.parts[folder.len()], image));
         }
@@ -139,13 +143,13 @@ fn open<'a>(
         return Err(DataError::NoClassFolders { path: path.into(), images: outside });
     }
     if outside > 0 {
-        notes.push(format!("passed over {outside} image(s) outside of class folders, in {}", path.display()));
+        notes.push(format!("ignored {outside} image(s) outside class folders in {}", path.display()));
     }
     let mut by_class: BTreeMap<&str, u32> = placed.iter().map(|(_, class, _)| (*class, 0)).collect();
-    // Names that are not UTF-8 were replaced, so that different classes may look the same.
+    // Invalid UTF-8 was replaced in names, so different classes may look the same.
     if let Some(class) = by_class.keys().find(|class| class.contains(char::REPLACEMENT_CHARACTER)) {
         let why = format!(
-            "the name of its class folder {class:?} is not valid UTF-8: unpack it with the right encoding (unzip -O CP866, or the like), and give the folder"
+            "the name of its class folder {class:?} is not valid UTF-8: unpack the archive with the right encoding (for example unzip -O CP866) and use the folder"
         );
         return Err(DataError::Malformed { path: path.into(), why });
     }

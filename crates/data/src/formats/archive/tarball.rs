@@ -1,4 +1,5 @@
-//! The contents of a `.tar` file: what lies where, so that any of it can be read without unpacking.
+//! The index of a `.tar` file: the offset and size of each member, for random access without
+//! unpacking.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,33 +16,35 @@ use crate::text::decode_text;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     pub name: Box<str>,
-    /// Where its bytes begin in the archive's file.
+    /// Offset of its contents in the archive.
     pub offset: u64,
     pub size: u64,
-    /// What it says, of those files whose contents were wanted.
+    /// Contents of the file, if requested.
     pub text: Option<Box<str>>,
 }
 
 /// The files in an archive.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tarball {
-    /// In the archive's order.
+    /// Members in archive order.
     pub members: Vec<Member>,
-    /// Why there may have been more.
+    /// If the archive is truncated, the reason.
     pub cut: Option<String>,
 }
 
-/// Files that say what an image is are small; larger ones are not read.
-const MOST_TEXT: u64 = 1 << 20;
+/// Maximum size of label files in bytes; larger ones are not read.
+const MAX_TEXT: u64 = 1 << 20;
 
 const BLOCK: u64 = 512;
 
 impl Tarball {
-    /// Reads the headers of the archive at `path`, and the contents of those files whose names are `wanted`; or recalls
-    /// them from beside the archive, under the `purpose` that tells what was wanted.
+    /// Reads the headers of the archive at `path`, and the contents of the files for which `wanted`
+    /// returns true. The result is cached next to the archive under the name `purpose`, which must
+    /// differ between different `wanted`.
     ///
     /// # Errors
-    /// A file that cannot be read, or that does not begin as an archive does. One that breaks off gives what came before.
+    /// A file that cannot be read or does not start like a tar archive. A truncated archive gives
+    /// the members before the end.
     pub fn index(path: &Path, purpose: &str, wanted: fn(&str) -> bool) -> Result<Tarball, DataError> {
         let failed = |source| DataError::io(path, source);
         let metadata = fs::metadata(path).map_err(failed)?;
@@ -67,22 +70,22 @@ impl Tarball {
         Ok(found)
     }
 
-    /// Reads the headers of an archive that lies at these bytes of a file.
+    /// Reads the headers of an archive stored in a byte range of a file.
     ///
     /// # Errors
-    /// What the system says; `InvalidData` if it does not begin as an archive does.
+    /// I/O errors; `InvalidData` if it does not start like a tar archive.
     pub fn scan(file: &File, bytes: std::ops::Range<u64>, wanted: fn(&str) -> bool) -> io::Result<Tarball> {
         let length = bytes.end.saturating_sub(bytes.start);
         let mut archive = Archive::new(Window { file, start: bytes.start, length, position: 0 });
         let mut found = Tarball::default();
         let mut links: Vec<(Box<str>, Box<str>)> = Vec::new();
         let mut end = 0;
-        let cut = |error: &dyn std::fmt::Display, count: usize| format!("{error}, after {count} whole file(s)");
+        let cut = |error: &dyn std::fmt::Display, count: usize| format!("{error} after {count} complete file(s)");
         for entry in archive.entries_with_seek()? {
             let mut entry = match entry {
                 Ok(entry) => entry,
                 Err(error) if found.members.is_empty() && end == 0 => {
-                    let why = format!("it is no tar archive: {error}");
+                    let why = format!("it is not a tar archive: {error}");
                     return Err(io::Error::new(io::ErrorKind::InvalidData, why));
                 }
                 Err(error) => {
@@ -92,7 +95,7 @@ impl Tarball {
             };
             let (offset, size) = (entry.raw_file_position(), entry.size());
             if offset.checked_add(size).is_none_or(|end| end > length) {
-                found.cut = Some(cut(&"it ends within a file", found.members.len()));
+                found.cut = Some(cut(&"it ends in the middle of a file", found.members.len()));
                 break;
             }
             end = (offset + size).next_multiple_of(BLOCK);
@@ -107,7 +110,7 @@ impl Tarball {
                 _ => continue,
             }
             let mut text = None;
-            if wanted(&name) && size <= MOST_TEXT {
+            if wanted(&name) && size <= MAX_TEXT {
                 let mut bytes = Vec::with_capacity(size as usize);
                 entry.read_to_end(&mut bytes)?;
                 let decoded = decode_text(bytes, Path::new(&*name));
@@ -117,13 +120,13 @@ impl Tarball {
             found.members.push(Member { name, offset: bytes.start + offset, size, text });
         }
         if found.cut.is_none() && length < end + BLOCK {
-            found.cut = Some(cut(&"its end mark is missing", found.members.len()));
+            found.cut = Some(cut(&"the end marker is missing", found.members.len()));
         }
         if !links.is_empty() {
-            // GNU tar stores a file of several names once.
+            // GNU tar stores a file with several hard links once.
             let places: HashMap<&str, usize> = found.members.iter().map(|member| &*member.name).zip(0..).collect();
             let linked = links.into_iter().filter_map(|(name, target)| Some((name, *places.get(&*target)?)));
-            // Links take a header each; together their texts are no longer than the archive.
+            // Each link takes a header; limit the total text of links to the size of the archive.
             let mut left = length as usize;
             let linked: Vec<Member> = linked
                 .map(|(name, place)| {
@@ -149,7 +152,7 @@ impl Tarball {
             out.text(name);
             out.number(*offset);
             out.number(*size);
-            // Whether there is a text, then the text.
+            // A flag for the presence of a text, then the text.
             out.number(text.is_some().into());
             if let Some(text) = text {
                 out.text(text);
@@ -170,7 +173,7 @@ impl Tarball {
     }
 }
 
-/// A part of a file, as a file.
+/// A byte range of a file as a reader.
 struct Window<'a> {
     file: &'a File,
     start: u64,
@@ -256,9 +259,9 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_a_cut_is_kept() {
+    fn members_before_a_truncation_are_listed() {
         let bytes = archive(&[("a.jpg", &[1; 600]), ("b.jpg", &[2; 600]), ("c.jpg", &[3; 600])]);
-        // Each takes a header and 600 bytes, filled up to two blocks; two blocks end the archive.
+        // Each member has a header and 600 bytes, padded to two blocks; two blocks end the archive.
         let cuts = [(4608, 3), (4607, 3), (4183, 2), (3600, 2), (3072, 2), (2648, 2), (2647, 1), (1600, 1), (1111, 0)];
         for (length, whole) in cuts {
             let found = scan(&bytes[..length]).unwrap();
@@ -270,12 +273,12 @@ mod tests {
         damaged[1536..2048].fill(b'x');
         let found = scan(&damaged).unwrap();
         assert_eq!(found.members.len(), 1);
-        assert!(found.cut.unwrap().contains("after 1 whole file(s)"));
+        assert!(found.cut.unwrap().contains("after 1 complete file(s)"));
         assert_eq!(scan(&[b'x'; 2000]).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
-    fn damaged_listings_are_not_believed() {
+    fn damaged_cached_listings_are_rejected() {
         let kept = scan(&archive(&[("a.jpg", b"1"), ("a.cls", b"1")])).unwrap().encode();
         for length in 0..kept.len() {
             assert_eq!(Tarball::decode(&kept[..length]), None, "{length}");

@@ -1,4 +1,4 @@
-//! Which columns of a table hold images, labels and splits.
+//! Detection of the image, label and split columns of a table.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::formats::csv::rows::Row;
 use crate::options::TableOptions;
 use crate::split_names::Role;
 
-/// Usual names of columns, in lower case and without punctuation, the likeliest first.
+/// Usual column names, in lower case without punctuation, the most likely first.
 const IMAGES: &[&str] = &[
     "path",
     "file",
@@ -54,7 +54,7 @@ const LABELS: &[&str] = &[
     "labels",
     "classes",
 ];
-/// Names of label columns in some fields of study, used where there is none of those above.
+/// Usual label columns in some fields of study, used if there are none of the above.
 const OTHER_LABELS: &[&str] = &[
     "dx",
     "diagnosis",
@@ -79,7 +79,7 @@ const OTHER_LABELS: &[&str] = &[
 const CLASS_NAMES: &[&str] = &["classname", "labelname", "categoryname", "targetname", "labeltext", "labelstr", "name"];
 const SPLITS: &[&str] = &["split", "set", "subset", "partition", "usage", "phase", "dataset", "datasplit"];
 const FOLDS: &[&str] = &["fold", "folds", "kfold", "cvfold", "foldid"];
-/// Columns of truth values, with the splits that true and false stand for.
+/// Boolean columns with the splits for true and false.
 const FLAGS: &[(&str, Role, Role)] = &[
     ("isvalid", Role::Val, Role::Train),
     ("isval", Role::Val, Role::Train),
@@ -89,31 +89,31 @@ const FLAGS: &[(&str, Role, Role)] = &[
     ("istraining", Role::Train, Role::Val),
     ("istrainingimage", Role::Train, Role::Test),
 ];
-/// Columns of sizes and bounding boxes, which are no labels.
+/// Columns of bounding boxes and sizes, which are not labels.
 const BOXES: &[&str] = &[
     "xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "roix1", "roiy1", "roix2", "roiy2", "bbox", "box", "boxes",
     "bboxes", "bboxx1", "bboxy1", "bboxx2", "bboxy2", "xcenter", "ycenter", "left", "top", "right", "bottom",
 ];
 const SIZES: &[&str] = &["width", "height", "w", "h", "channels", "filesize", "size", "x"];
 
-/// Columns that hold the labels.
+/// Location of the labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Labels {
     Column(usize),
-    /// A column for each class, with its name; every row sets one of them.
+    /// One column per class, with the class name; exactly one is set in every row.
     OneHot(Vec<(usize, String)>),
-    /// In no column: the folder of an image names its class.
+    /// No column: the folder of an image is its class.
     Folder,
 }
 
-/// Where the splits are.
+/// Location of the split names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Split {
-    /// Names of splits.
+    /// A column of split names.
     Names(usize),
-    /// Truth values, with the splits that true and false stand for.
+    /// A Boolean column, with the splits for true and false.
     Flag(usize, Role, Role),
-    /// Numbers of folds, of which one is for validation.
+    /// A column of fold numbers, and the fold used for validation.
     Folds(usize, String),
 }
 
@@ -121,22 +121,22 @@ pub(crate) enum Split {
 pub(crate) struct Columns {
     pub image: usize,
     pub labels: Labels,
-    /// Names of the classes whose numbers are in the column of labels.
+    /// Column of class names, if the label column contains numbers.
     pub name: Option<usize>,
     pub split: Option<Split>,
-    /// Whether the first row names the columns.
+    /// True if the first row contains column names.
     pub header: bool,
-    /// Whether there are columns of bounding boxes.
+    /// True if there are bounding-box columns.
     pub boxes: bool,
     pub notes: Vec<String>,
 }
 
-/// Lower case, without blanks and punctuation.
+/// Converts a column name to lower case without blanks and punctuation.
 fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// The value of a cell that is a truth value.
+/// Parses a Boolean value.
 pub(crate) fn truth(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "t" | "y" => Some(true),
@@ -149,7 +149,7 @@ pub(crate) fn truth(text: &str) -> Option<bool> {
     }
 }
 
-/// A table whose columns are looked for.
+/// The table and options for column detection.
 struct Search<'a> {
     first: &'a Row,
     rows: &'a [Row],
@@ -158,13 +158,14 @@ struct Search<'a> {
 }
 
 impl Columns {
-    /// Finds the columns by the options, by the names in the first row, or by what the rows hold. `exist` returns whether
-    /// some values of a column below the first row, or all of them with the first, are files.
+    /// Finds the columns by the options, by the names in the first row, or by the values.
+    /// `exist(column, with_first)` returns whether some values of a column below the first row are
+    /// existing files; with the first row, whether all are.
     ///
     /// # Errors
-    /// Columns that are not there, or of which several could be meant.
+    /// Missing or ambiguous columns.
     pub fn find(rows: &[Row], options: &TableOptions, exist: &dyn Fn(usize, bool) -> bool) -> Result<Columns, String> {
-        let Some(first) = rows.first() else { return Err("it is empty".into()) };
+        let Some(first) = rows.first() else { return Err("the file is empty".into()) };
         let plain = first.fields.iter().map(plain).collect();
         let search = Search { first, rows: &rows[1..], options, plain };
         if search.has_header(exist) { search.with_header(exist) } else { search.without_header(exist) }
@@ -172,6 +173,7 @@ impl Columns {
 }
 
 impl Search<'_> {
+    /// Returns whether the first row contains column names.
     fn has_header(&self, exist: &dyn Fn(usize, bool) -> bool) -> bool {
         let looks_like_image =
             |row: &Row| row.fields.iter().any(|field| is_image(Path::new(field)) || field.contains("://"));
@@ -186,29 +188,33 @@ impl Search<'_> {
             || !(0..self.plain.len()).any(|column| exist(column, true))
     }
 
-    /// The columns of these names, in the order of the names.
+    /// Returns the columns with these names, in the order of `names`.
     fn known(&self, names: &[&str]) -> Vec<usize> {
         let find = |name: &&str| self.plain.iter().position(|plain| plain == name);
         names.iter().filter_map(find).collect()
     }
 
+    /// Returns the name of a column.
     fn title(&self, column: usize) -> &str {
         self.first.get(column).unwrap_or_default()
     }
 
+    /// Lists the names of columns for a message.
     fn titles(&self, columns: &[usize]) -> String {
         enumerate(&columns.iter().map(|&column| self.title(column)).collect::<Vec<_>>())
     }
 
+    /// Returns the indices of all columns.
     fn all(&self) -> Vec<usize> {
         (0..self.plain.len()).collect()
     }
 
+    /// Returns the values of a column.
     fn values(&self, column: usize) -> impl Iterator<Item = &str> {
         self.rows.iter().filter_map(move |row| row.get(column)).filter(|value| !value.is_empty())
     }
 
-    /// The column that an option gives by name or number.
+    /// Returns the column given by an option as name or number.
     fn given(&self, name: &str, header: bool) -> Option<usize> {
         let exact = || self.first.fields.iter().position(|title| title == name);
         let loose = || self.plain.iter().position(|title| *title == plain(name) && !title.is_empty());
@@ -216,20 +222,24 @@ impl Search<'_> {
         Some(()).filter(|()| header).and_then(|()| exact().or_else(loose)).or_else(number)
     }
 
+    /// Returns the column given by an option, if the option is set.
     fn option(&self, name: &Option<String>, header: bool) -> Result<Option<usize>, String> {
         let Some(name) = name else { return Ok(None) };
         let columns = if header { self.titles(&self.all()) } else { format!("1 to {}", self.plain.len()) };
         self.given(name, header).map(Some).ok_or_else(|| format!("it has no column {name:?}, only {columns}"))
     }
 
+    /// Finds the columns of a table without a header row.
     fn without_header(&self, exist: &dyn Fn(usize, bool) -> bool) -> Result<Columns, String> {
         let image_in =
             |row: &Row| row.fields.iter().position(|field| is_image(Path::new(field)) || field.contains("://"));
         let image = match self.option(&self.options.image, false)? {
             Some(image) => image,
-            None => image_in(self.first)
-                .or_else(|| self.all().into_iter().find(|&column| exist(column, true)))
-                .ok_or_else(|| format!("none of its columns is known to hold paths: {}", self.titles(&self.all())))?,
+            None => {
+                image_in(self.first).or_else(|| self.all().into_iter().find(|&column| exist(column, true))).ok_or_else(
+                    || format!("no column is recognized as image paths; columns: {}", self.titles(&self.all())),
+                )?
+            }
         };
         let split = self.option(&self.options.split, false)?;
         let others: Vec<usize> =
@@ -238,13 +248,14 @@ impl Search<'_> {
             (Some(label), _) => Labels::Column(label),
             (None, []) => Labels::Folder,
             (None, [label]) => Labels::Column(*label),
-            _ => return Err(format!("it has {} columns but no first row that names them", self.plain.len())),
+            _ => return Err(format!("it has {} columns but no header row", self.plain.len())),
         };
         let mut notes = Vec::new();
         let split = split.map(|column| self.split_column(column, true, &mut notes)).transpose()?.flatten();
         Ok(Columns { image, labels, name: None, split, header: false, boxes: false, notes })
     }
 
+    /// Finds the columns of a table with a header row.
     fn with_header(&self, exist: &dyn Fn(usize, bool) -> bool) -> Result<Columns, String> {
         let mut notes = Vec::new();
         let split = self.split(&mut notes)?;
@@ -256,15 +267,16 @@ impl Search<'_> {
         let (labels, name) = self.labels(image, split_column)?;
         if let Labels::OneHot(columns) = &labels {
             let names: Vec<&str> = columns.iter().map(|(_, name)| name.as_str()).collect();
-            notes.push(format!("the classes are {} one-hot columns: {}", columns.len(), enumerate(&names)));
+            notes.push(format!("the labels are {} one-hot columns: {}", columns.len(), enumerate(&names)));
         }
         let boxes = !self.known(BOXES).is_empty();
         if boxes {
-            notes.push("its bounding boxes are not used: whole images are classified".into());
+            notes.push("bounding boxes are ignored: whole images are classified".into());
         }
         Ok(Columns { image, labels, name, split, header: true, boxes, notes })
     }
 
+    /// Finds the image column.
     fn image(&self, split: Option<usize>, exist: &dyn Fn(usize, bool) -> bool) -> Result<usize, String> {
         if let Some(image) = self.option(&self.options.image, true)? {
             return Ok(image);
@@ -279,12 +291,13 @@ impl Search<'_> {
         }
         candidates.retain(|&column| Some(column) != split);
         match candidates[..] {
-            [] => Err(format!("none of its columns is known to hold paths: {}", self.titles(&self.all()))),
+            [] => Err(format!("no column is recognized as image paths; columns: {}", self.titles(&self.all()))),
             [only] => Ok(only),
             [first, ..] => Ok(candidates.into_iter().find(|&column| exist(column, false)).unwrap_or(first)),
         }
     }
 
+    /// Finds the labels, and the column of class names if there is one.
     fn labels(&self, image: usize, split: Option<usize>) -> Result<(Labels, Option<usize>), String> {
         let free = |column: &usize| *column != image && Some(*column) != split;
         let names: Vec<usize> = self.known(CLASS_NAMES).into_iter().filter(free).collect();
@@ -300,7 +313,7 @@ impl Search<'_> {
             return match (&columns[..], binary) {
                 ([label], _) => Ok((Labels::Column(*label), name_beside(*label))),
                 (_, Some(&column)) => {
-                    Err(format!("its column {} is not one-hot: it holds other values than 0 and 1", self.title(column)))
+                    Err(format!("column {} is not one-hot: it contains values other than 0 and 1", self.title(column)))
                 }
                 _ => self.one_hot(&columns).map(|labels| (labels, None)),
             };
@@ -310,7 +323,7 @@ impl Search<'_> {
             match candidates[..] {
                 [] => {}
                 [label] => return Ok((Labels::Column(label), name_beside(label))),
-                _ => return self.of_several(&candidates, name_beside),
+                _ => return self.choose_label(&candidates, name_beside),
             }
         }
         if let Some(&label) = names.first() {
@@ -332,12 +345,13 @@ impl Search<'_> {
         match rest[..] {
             [] => Ok((Labels::Folder, None)),
             [label] => Ok((Labels::Column(label), None)),
-            _ => Err(format!("none of its columns is known to hold labels: {}", self.titles(&self.all()))),
+            _ => Err(format!("no column is recognized as labels; columns: {}", self.titles(&self.all()))),
         }
     }
 
-    /// The label among columns that all go by usual names: they must tell the same classes, perhaps as numbers and names.
-    fn of_several(
+    /// Chooses the label column among several candidates. They must define the same classes, for
+    /// example as numbers and names.
+    fn choose_label(
         &self,
         candidates: &[usize],
         name_beside: impl Fn(usize) -> Option<usize>,
@@ -345,7 +359,7 @@ impl Search<'_> {
         let first = candidates[0];
         if let Some(&other) = candidates[1..].iter().find(|&&other| !self.same_classes(first, other)) {
             let (first, other) = (self.title(first), self.title(other));
-            return Err(format!("both {first:?} and {other:?} may be its column of labels, and they differ"));
+            return Err(format!("both {first:?} and {other:?} may be the label column, and their labels differ"));
         }
         let is_number = |column: &&usize| self.values(**column).all(|value| value.parse::<u32>().is_ok());
         let number = candidates.iter().find(is_number);
@@ -356,7 +370,7 @@ impl Search<'_> {
         }
     }
 
-    /// Whether two columns divide the rows into the same classes.
+    /// Returns whether two columns divide the rows into the same classes.
     fn same_classes(&self, one: usize, other: usize) -> bool {
         let (mut forth, mut back) = (HashMap::new(), HashMap::new());
         self.rows.iter().all(|row| match (row.get(one), row.get(other)) {
@@ -365,11 +379,12 @@ impl Search<'_> {
         })
     }
 
+    /// Returns whether all values of a column are Boolean, as in one-hot columns.
     fn is_binary(&self, column: usize) -> bool {
         !self.rows.is_empty() && self.rows.iter().all(|row| row.get(column).is_some_and(|value| truth(value).is_some()))
     }
 
-    /// The labels in one-hot columns, if every row sets one of them.
+    /// Returns the one-hot columns as labels, if exactly one is set in every row.
     fn one_hot(&self, columns: &[usize]) -> Result<Labels, String> {
         let set = |row: &Row| columns.iter().filter(|&&column| row.get(column).and_then(truth) == Some(true)).count();
         let wrong = self.rows.iter().map(|row| (row.line, set(row))).find(|(_, set)| *set != 1);
@@ -378,13 +393,14 @@ impl Search<'_> {
             None => {
                 Ok(Labels::OneHot(columns.iter().map(|&column| (column, self.title(column).to_string())).collect()))
             }
-            Some((line, 0)) => Err(format!("line {line} sets none of its one-hot columns: {titles}")),
-            Some((line, count)) => Err(format!(
-                "line {line} sets {count} of its columns {titles}: it is a multi-label table, which is not supported yet"
-            )),
+            Some((line, 0)) => Err(format!("line {line} sets none of the one-hot columns {titles}")),
+            Some((line, count)) => {
+                Err(format!("line {line} sets {count} of the columns {titles}: multi-label data is not supported yet"))
+            }
         }
     }
 
+    /// Finds the splits.
     fn split(&self, notes: &mut Vec<String>) -> Result<Option<Split>, String> {
         if let Some(column) = self.option(&self.options.split, true)? {
             return self.split_column(column, true, notes);
@@ -400,14 +416,15 @@ impl Search<'_> {
             return self.split_column(column, false, notes);
         }
         if let Some(fold) = &self.options.fold {
-            return Err(format!("it has no column of folds, so that fold {fold} cannot be chosen"));
+            return Err(format!("it has no fold column, so fold {fold} cannot be used"));
         }
         let flag = FLAGS.iter().find_map(|(name, yes, no)| Some((*self.known(&[name]).first()?, *yes, *no)));
         let is_flag = |column: usize| self.values(column).all(|value| truth(value).is_some());
         Ok(flag.filter(|(column, ..)| is_flag(*column)).map(|(column, yes, no)| Split::Flag(column, yes, no)))
     }
 
-    /// Of a column that may hold splits: what it holds. One that must hold them is an error if it does not.
+    /// Interprets a column that may contain splits. Returns an error if it `must` contain splits
+    /// but does not.
     fn split_column(&self, column: usize, must: bool, notes: &mut Vec<String>) -> Result<Option<Split>, String> {
         let title = self.title(column);
         let values: BTreeSet<&str> = self.values(column).collect();
@@ -420,19 +437,19 @@ impl Search<'_> {
             let fold = self.options.fold.clone().unwrap_or(first);
             if !values.contains(&*fold) {
                 let values: Vec<&str> = values.into_iter().collect();
-                return Err(format!("its column {title:?} has no fold {fold}, only {}", enumerate(&values)));
+                return Err(format!("column {title:?} has no fold {fold}, only {}", enumerate(&values)));
             }
             if values.len() == 1 {
-                notes.push(format!("its column {title:?} has a single fold, and is not used"));
+                notes.push(format!("column {title:?} has a single fold and is ignored"));
                 return Ok(None);
             }
-            notes.push(format!("fold {fold} of its column {title:?} is for validation, the others for training"));
+            notes.push(format!("fold {fold} of column {title:?} is used for validation, the others for training"));
             return Ok(Some(Split::Folds(column, fold)));
         }
         let known = values.iter().filter(|value| Role::of_name(value).is_some()).count();
         if known == 0 && !must {
             let values: Vec<&str> = values.into_iter().collect();
-            notes.push(format!("its column {title:?} is not used: {} are no splits", enumerate(&values)));
+            notes.push(format!("column {title:?} is ignored: {} are not split names", enumerate(&values)));
             return Ok(None);
         }
         let row = self.rows.iter().find(|row| row.get(column).is_none_or(|value| Role::of_name(value).is_none()));
@@ -440,7 +457,7 @@ impl Search<'_> {
             None => Ok(Some(Split::Names(column))),
             Some(row) => {
                 let split = row.get(column).unwrap_or_default();
-                Err(format!("line {} is of split {split:?}: know train, val and test", row.line))
+                Err(format!("line {} has the unknown split {split:?}; use train, val or test", row.line))
             }
         }
     }
@@ -455,7 +472,7 @@ mod tests {
             .zip(text.lines())
             .map(|(line, text)| Row { line, fields: text.split(',').collect::<Vec<_>>().into() })
             .collect();
-        // Files are numbered from 0.
+        // Files are named by number from 0.
         let exist = |column: usize, with_first: bool| {
             rows.iter()
                 .skip(usize::from(!with_first))
@@ -468,7 +485,7 @@ mod tests {
         find_with(text, &TableOptions::default())
     }
 
-    /// Image, label, name and split, by number; −1 is none.
+    /// Returns the image, label, name and split columns; −1 if absent.
     fn columns(text: &str) -> (usize, i32, i32, i32, bool) {
         let found = find(text).unwrap_or_else(|why| panic!("{text}: {why}"));
         let number = |column: Option<usize>| column.map_or(-1, |column| column as i32);
@@ -485,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_found_by_name_or_by_what_they_hold() {
+    fn columns_are_found_by_name_or_by_values() {
         for (text, expected) in [
             ("a.jpg,3\nb.jpg,4", (0, 1, -1, -1, false)),
             ("3,a.jpg", (1, 0, -1, -1, false)),
@@ -503,7 +520,7 @@ mod tests {
             ("Image,Id\na.jpg,w_1", (0, 1, -1, -1, true)),
             ("id,image,label\n0,id_0,cat", (1, 2, -1, -1, true)),
             ("image,patient,sex,age,target\na,P0,m,50,0", (0, 4, -1, -1, true)),
-            // Number and name of the same classes.
+            // A number and a name for the same classes.
             ("path,label,class\na.jpg,0,cat\nb.jpg,1,dog\nc.jpg,0,cat", (0, 1, 2, -1, true)),
             ("path,class_id,class\na.jpg,1,cat\nb.jpg,0,dog", (0, 1, 2, -1, true)),
             ("fname,labels,is_valid\na.jpg,cat,False\nb.jpg,cat,True", (0, 1, -1, 2, true)),
@@ -516,13 +533,13 @@ mod tests {
         }
         for (text, part) in [
             ("a.jpg,1,2", "3 columns"),
-            ("path,one,two\na.jpg,1,2", "hold labels: path, one, two"),
-            ("u,v\n1,2", "hold paths: u, v"),
+            ("path,one,two\na.jpg,1,2", "recognized as labels; columns: path, one, two"),
+            ("u,v\n1,2", "recognized as image paths; columns: u, v"),
             ("path,label,target\na.jpg,0,1\nb.jpg,1,1", "both \"label\" and \"target\""),
-            ("path,cat,dog\na.jpg,1,0\nb.jpg,1,1", "line 3 sets 2 of its columns cat, dog: it is a multi-label"),
+            ("path,cat,dog\na.jpg,1,0\nb.jpg,1,1", "line 3 sets 2 of the columns cat, dog: multi-label"),
             ("path,cat,dog\na.jpg,1,0\nb.jpg,0,0\nc.jpg,0,1", "line 3 sets none"),
-            ("path,label,set\na.jpg,0,train\nb.jpg,1,other", "line 3 is of split \"other\""),
-            ("path,label,split\na.jpg,0,A", "line 2 is of split \"A\""),
+            ("path,label,set\na.jpg,0,train\nb.jpg,1,other", "line 3 has the unknown split \"other\""),
+            ("path,label,split\na.jpg,0,A", "line 2 has the unknown split \"A\""),
         ] {
             let why = find(text).unwrap_err();
             assert!(why.contains(part), "{text}: {why}");
@@ -531,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn options_name_columns() {
+    fn columns_can_be_specified_by_options() {
         let options = |image: &str, label: &str, split: &str, fold: &str| {
             let given = |name: &str| Some(name.to_string()).filter(|name| !name.is_empty());
             TableOptions {
@@ -555,7 +572,7 @@ mod tests {
             (options("", "species", "", ""), "no column \"species\", only path, other, label, target, part and 1 more"),
             (options("", "9", "", ""), "no column \"9\""),
             (options("", "target", "", "7"), "no fold 7, only 0, 1"),
-            (options("", "target", "other", ""), "is of split \"b.jpg\""),
+            (options("", "target", "other", ""), "has the unknown split \"b.jpg\""),
         ] {
             let why = find_with(text, &given).unwrap_err();
             assert!(why.contains(part), "{why}");

@@ -1,4 +1,5 @@
-//! Where the images of a table are: relative to the table, in a folder beside it, or in several.
+//! Locates the images of a table: relative to the table, in a folder next to it, or in several
+//! folders.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -8,71 +9,73 @@ use std::rc::Rc;
 use crate::listing::is_clutter;
 use crate::split_names::Role;
 
-/// What is appended to an image's path, in this order, until a file of that name is found: ids have
-/// no extension.
+/// Extensions to append to an image path, in this order, until a file is found. IDs have no
+/// extension.
 const EXTENSIONS: [&str; 14] =
     ["", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"];
 
-/// Folders that usually hold the images of a table, lower case.
+/// Usual names of image folders, in lower case.
 const USUAL: [&str; 11] =
     ["images", "image", "imgs", "img", "photos", "pictures", "jpg", "jpeg", "jpegs", "png", "data"];
 
-/// The rank of the folder above the table, before that of the working directory.
+/// Rank of the parent folder of the table; the working directory comes after it.
 const OUTSIDE: u32 = 8;
 
-/// Folders below the table that are searched, and how deep.
-const MOST_FOLDERS: usize = 1000;
+/// Maximum number and depth of folders to search below the table.
+const MAX_FOLDERS: usize = 1000;
 const DEPTH: usize = 3;
 
-/// Whether a folder's name is that of a split or of images, not of a class.
+/// Returns whether a folder is named like a split or an image folder rather than a class.
 pub(crate) fn is_storage(folder: &str) -> bool {
     Role::of_path(Path::new(folder)) != Role::Whole || USUAL.contains(&&*folder.to_lowercase())
 }
 
-/// Direct contents of a folder.
+/// The direct contents of a folder.
 #[derive(Default)]
 struct Entries {
     files: HashSet<Box<str>>,
     folders: Vec<Box<str>>,
 }
 
-/// The folders in which the images of a table may be.
+/// The folders that may contain the images of a table.
 pub(crate) struct Search {
-    /// The table's folder, or that of the images if it is given.
+    /// The folder of the table, or the image folder if it is specified.
     root: PathBuf,
-    /// Whether the folder of the images is given.
+    /// True if the image folder is specified.
     given: bool,
-    /// The table's name without its extension, lower case.
+    /// Name of the table without extension, in lower case.
     stem: String,
     role: Role,
     listed: RefCell<HashMap<PathBuf, Rc<Entries>>>,
     candidates: OnceCell<Vec<Candidate>>,
 }
 
-/// A folder that may hold images.
+/// A folder that may contain images.
 struct Candidate {
     path: PathBuf,
-    /// The lower the likelier.
+    /// Rank; lower is more likely.
     rank: (u32, usize),
     role: Role,
 }
 
-/// Turns a cell into the path of a file.
+/// Rules to convert a table cell to a file path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Whether paths are separated by `\`.
+    /// True if paths are separated by `\`.
     backslashes: bool,
-    /// What is left out at the beginning of paths: folders of another computer.
+    /// Prefix to remove from paths, such as folders of another computer.
     pub prefix: String,
     place: Where,
 }
 
+/// The location of the image files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Where {
+    /// One folder for all images.
     Folder(PathBuf),
-    /// A folder for each split.
+    /// One folder per split.
     Splits(BTreeMap<Role, PathBuf>),
-    /// Anywhere in the candidates, by the file's name.
+    /// Any candidate folder, searched by file name.
     Anywhere,
 }
 
@@ -83,10 +86,11 @@ impl Default for Where {
 }
 
 impl Search {
+    /// Creates a search for the images of a table, in the folder `images` if it is specified.
     pub fn new(table: &Path, role: Role, images: Option<&Path>) -> Search {
-        let beside = table.parent().unwrap_or(Path::new(""));
+        let folder = table.parent().unwrap_or(Path::new(""));
         Search {
-            root: images.unwrap_or(beside).into(),
+            root: images.unwrap_or(folder).into(),
             given: images.is_some(),
             stem: table.file_stem().unwrap_or_default().to_string_lossy().to_lowercase(),
             role,
@@ -95,20 +99,21 @@ impl Search {
         }
     }
 
+    /// Returns the contents of a folder, which are read once.
     fn entries(&self, folder: &Path) -> Rc<Entries> {
         if let Some(known) = self.listed.borrow().get(folder) {
             return known.clone();
         }
         let shown = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let mut entries = Entries::default();
-        // A folder that cannot be read holds nothing that can be.
+        // A folder that cannot be read counts as empty.
         for entry in std::fs::read_dir(shown).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let mut kind = entry.file_type().ok();
             if kind.is_some_and(|kind| kind.is_symlink()) {
                 kind = entry.path().metadata().ok().map(|target| target.file_type());
             }
-            // Links that lead nowhere, devices and pipes are no images.
+            // Broken links, devices and pipes are not images.
             match kind {
                 Some(kind) if kind.is_dir() => entries.folders.push(name.into()),
                 Some(kind) if kind.is_file() => _ = entries.files.insert(name.into()),
@@ -121,7 +126,7 @@ impl Search {
         entries
     }
 
-    /// The file at a path, which may lack the extension.
+    /// Returns the file at a path, which may lack the extension.
     fn file(&self, path: &Path) -> Option<PathBuf> {
         let path: PathBuf = path.components().collect();
         let name = path.file_name()?.to_str()?;
@@ -130,12 +135,12 @@ impl Search {
         Some(path.with_file_name(format!("{name}{found}")))
     }
 
-    /// Folders in which images may be, the likeliest first.
+    /// Returns the folders that may contain images, the most likely first.
     fn candidates(&self) -> &[Candidate] {
         self.candidates.get_or_init(|| {
             let mut found = vec![Candidate { path: self.root.clone(), rank: (0, 0), role: Role::Whole }];
             let mut next = 0;
-            while next < found.len() && found.len() < MOST_FOLDERS {
+            while next < found.len() && found.len() < MAX_FOLDERS {
                 let folder = found[next].path.clone();
                 next += 1;
                 let below = folder.strip_prefix(&self.root).unwrap_or(&folder).components().count();
@@ -158,6 +163,7 @@ impl Search {
         })
     }
 
+    /// Ranks a folder.
     fn candidate(&self, path: PathBuf, depth: usize) -> Candidate {
         let below = path.strip_prefix(&self.root).unwrap_or(&path);
         let role = Role::of_path(below);
@@ -173,11 +179,11 @@ impl Search {
         Candidate { path, rank: (rank, depth), role }
     }
 
-    /// Finds out how to get from cells to files, by some cells with their splits; and how many of
-    /// those are found so.
+    /// Determines rules to convert cells to files, from a sample of cells with their splits. Also
+    /// returns the number of these cells whose files were found.
     ///
     /// # Errors
-    /// Several folders that hold files of these names.
+    /// Several folders contain files of these names.
     pub fn plan(&self, cells: &[(Role, &str)]) -> Result<(Plan, usize), String> {
         let mut best = (Plan { place: Where::Folder(self.root.clone()), ..Plan::default() }, 0);
         for backslashes in [false, true] {
@@ -203,7 +209,7 @@ impl Search {
         Ok(best)
     }
 
-    /// The likeliest place of the files, if more than `least` are found there.
+    /// Determines the location of the files, if more than `least` of them are found.
     fn place(&self, plan: Plan, cells: &[(Role, &str)], least: usize) -> Result<(Plan, usize), String> {
         let paths: Vec<(Role, String)> = cells.iter().map(|(role, cell)| (*role, plan.path(cell))).collect();
         let hits = |folder: &dyn Fn(Role) -> Option<PathBuf>| {
@@ -244,7 +250,7 @@ impl Search {
             [only] => return Ok((at(Where::Folder(only.path.clone())), cells.len())),
             [one, other, ..] => {
                 let [one, other] = [one, other].map(|folder| folder.path.display().to_string());
-                return Err(format!("its images may be those in {one} or those in {other}"));
+                return Err(format!("the image folder may be {one} or {other}"));
             }
         }
         if best.1.max(least) < cells.len() && paths.iter().all(|(_, path)| !path.contains('/')) {
@@ -258,7 +264,7 @@ impl Search {
         Ok(best)
     }
 
-    /// The folder of each split, if the cells are of several splits and each has one.
+    /// Returns the folder of each split, if the cells have several splits and each has a folder.
     fn of_splits(&self, cells: &[(Role, &str)]) -> BTreeMap<Role, PathBuf> {
         let roles: std::collections::BTreeSet<Role> = cells.iter().map(|(role, _)| *role).collect();
         if roles.len() < 2 {
@@ -271,7 +277,7 @@ impl Search {
         roles.into_iter().map(find).collect::<Option<_>>().unwrap_or_default()
     }
 
-    /// The files in all candidates below the root, by name.
+    /// Returns the files in all candidate folders below the root, by name.
     fn by_name(&self) -> Names {
         let mut names = Names::default();
         for (number, candidate) in (0..).zip(self.candidates()) {
@@ -284,7 +290,7 @@ impl Search {
         names
     }
 
-    /// Gets from cells to files by a plan.
+    /// Returns a resolver that applies the rules of `plan`.
     pub fn resolver(&self, plan: Plan) -> Resolver<'_> {
         let names = if plan.place == Where::Anywhere { self.by_name() } else { Names::default() };
         Resolver { search: self, plan, names }
@@ -292,7 +298,7 @@ impl Search {
 }
 
 impl Plan {
-    /// The path in a cell, with slashes and without the prefix.
+    /// Returns the path in a cell, with `/` as separator and without the prefix.
     fn path(&self, cell: &str) -> String {
         let path = if self.backslashes { cell.replace('\\', "/") } else { cell.to_string() };
         match path.strip_prefix(&self.prefix) {
@@ -302,12 +308,12 @@ impl Plan {
     }
 }
 
-/// Numbers of candidates, by the names of their files.
+/// Candidate indices by file name.
 #[derive(Default)]
 struct Names(HashMap<Box<str>, Vec<u32>>);
 
 impl Names {
-    /// The name with its extension, and the candidates that hold such a file.
+    /// Returns the file name with its extension, and the candidates that contain it.
     fn get(&self, name: &str) -> Vec<(String, u32)> {
         for extension in EXTENSIONS {
             let name = format!("{name}{extension}");
@@ -326,10 +332,10 @@ pub(crate) struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// The file that a cell of a split means; if it is missing, where it should be.
+    /// Returns the file of a cell; if it is missing, its expected path as the inner error.
     ///
     /// # Errors
-    /// Several files of that name.
+    /// Several files have this name.
     pub fn file(&self, role: Role, cell: &str) -> Result<Result<PathBuf, PathBuf>, String> {
         let path = self.plan.path(cell);
         let folder = match &self.plan.place {
@@ -347,9 +353,7 @@ impl Resolver<'_> {
                 return match &paths[..] {
                     [] => Ok(Err(self.search.root.join(path))),
                     [file] => Ok(Ok(file.clone())),
-                    [one, other, ..] => {
-                        Err(format!("its image {cell} may be {} or {}", one.display(), other.display()))
-                    }
+                    [one, other, ..] => Err(format!("image {cell} may be {} or {}", one.display(), other.display())),
                 };
             }
         };
@@ -361,7 +365,7 @@ impl Resolver<'_> {
 mod tests {
     use super::*;
 
-    /// The files of cells, below a folder with these files.
+    /// Returns the resolved files of cells, for a folder with these files.
     fn files(table: &str, files: &[&str], cells: &[(Role, &str)]) -> Result<Vec<String>, String> {
         let folder = tempfile::TempDir::new().unwrap();
         for file in files {
@@ -383,14 +387,14 @@ mod tests {
             .collect()
     }
 
-    fn of_whole(table: &str, held: &[&str], cells: &[&str]) -> Result<String, String> {
+    fn of_whole(table: &str, existing: &[&str], cells: &[&str]) -> Result<String, String> {
         let cells: Vec<(Role, &str)> = cells.iter().map(|cell| (Role::Whole, *cell)).collect();
-        files(table, held, &cells).map(|files| files.join(" "))
+        files(table, existing, &cells).map(|files| files.join(" "))
     }
 
     #[test]
-    fn images_are_found_beside_the_table() {
-        for (table, held, cells, expected) in [
+    fn images_are_found_relative_to_the_table() {
+        for (table, existing, cells, expected) in [
             ("t.csv", &["img/0.jpg", "img/1.png"][..], &["img/0", "./img/1.png"][..], "img/0.jpg img/1.png"),
             ("t.csv", &["img/0.jpg", "img/1.JPG"], &["img\\0.jpg", "img\\1"], "img/0.jpg img/1.JPG"),
             ("train.csv", &["train_images/7.jpg", "test_images/7.jpg"], &["7"], "train_images/7.jpg"),
@@ -409,18 +413,18 @@ mod tests {
             ("t.csv", &["0.jpg", "0.png"], &["0"], "0.jpg"),
             ("t.csv", &["cat/0.jpg"], &["cat"], "missing"),
         ] {
-            assert_eq!(of_whole(table, held, cells).as_deref(), Ok(expected), "{table} {cells:?}");
+            assert_eq!(of_whole(table, existing, cells).as_deref(), Ok(expected), "{table} {cells:?}");
         }
     }
 
     #[test]
-    fn several_files_of_a_name_are_told_apart_by_split_or_refused() {
-        let held = ["train/0.jpg", "val/0.jpg"];
+    fn ambiguous_file_names_are_resolved_by_split_or_rejected() {
+        let existing = ["train/0.jpg", "val/0.jpg"];
         let cells = [(Role::Train, "0.jpg"), (Role::Val, "0.jpg")];
-        assert_eq!(files("t.csv", &held, &cells).unwrap(), held);
+        assert_eq!(files("t.csv", &existing, &cells).unwrap(), existing);
         let why = of_whole("t.csv", &["a/0.jpg", "b/0.jpg"], &["0.jpg"]).unwrap_err();
-        assert!(why.contains("may be those in"), "{why}");
+        assert!(why.contains("image folder may be"), "{why}");
         let why = of_whole("t.csv", &["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/2.jpg"], &["0", "1", "2"]).unwrap_err();
-        assert!(why.contains("its image 0 may be"), "{why}");
+        assert!(why.contains("image 0 may be"), "{why}");
     }
 }

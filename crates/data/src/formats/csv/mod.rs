@@ -1,4 +1,4 @@
-//! A CSV, TSV or JSON Lines file of paths and labels, or a list of them.
+//! Tables of image paths and labels: CSV, TSV, JSON Lines, or lists.
 
 mod columns;
 mod files;
@@ -27,19 +27,19 @@ use crate::source::{Sample, Source, StoredImage};
 use crate::split_names::Role;
 use crate::splits::Assembly;
 
-/// Extensions of tables; a `.txt` or `.lst` is a list, with white space between path and label.
+/// Extensions of tables. In `.txt` and `.lst` lists, white space separates path and label.
 const EXTENSIONS: [&str; 6] = ["csv", "tsv", "jsonl", "ndjson", "txt", "lst"];
 const TABLES: [&str; 4] = ["csv", "tsv", "jsonl", "ndjson"];
 
-/// Words in the names of tables that a folder may hold besides images, one for all splits …
+/// Words in names of tables that contain all splits.
 const WHOLE: [&str; 6] = ["metadata", "labels", "label", "annotations", "dataset", "groundtruth"];
-/// … and of tables that are no labels.
+/// Words in names of tables that contain no labels.
 const OTHERS: [&str; 8] = ["submission", "sample", "prediction", "predictions", "results", "moved", "names", "mapping"];
 
-/// Cells from which the location of the images is found out.
+/// Number of cells used to locate the images.
 const SAMPLED: usize = 200;
 
-/// A table, with the split that its name or its folder gives if there are several.
+/// A table, and the split given by its name or folder.
 #[derive(Clone)]
 struct Table {
     role: Role,
@@ -51,6 +51,7 @@ struct Tables {
     tables: Vec<Table>,
 }
 
+/// Detects a table, a pattern of tables, or a folder with tables.
 pub(crate) fn detect(location: &Location) -> Detected {
     let found = |tables| Some(Box::new(Tables { root: location.root().into(), tables }) as Box<dyn DatasetFormat>);
     if let Some(file) = location.file(&EXTENSIONS) {
@@ -67,7 +68,7 @@ pub(crate) fn detect(location: &Location) -> Detected {
     if !location.is_folder() || location.options.form == LabelSource::Folders {
         return Ok(None);
     }
-    let folders = location.holds_image_folders()?;
+    let folders = location.contains_image_folders()?;
     let tables = tables_in(&location.path, !folders)?;
     if tables.is_empty() {
         return Ok(None);
@@ -79,13 +80,13 @@ pub(crate) fn detect(location: &Location) -> Detected {
     Ok(tables.compare_with_folders(location)?.then(|| Box::new(tables) as Box<dyn DatasetFormat>))
 }
 
-/// The split that a table's name gives.
+/// Returns the split given by a table's name.
 fn role_of(path: &Path) -> Role {
     Role::of_path(Path::new(path.file_name().unwrap_or_default()))
 }
 
-/// The tables of a folder: one, or one for each split, in the folder itself or in the folders of
-/// the splits. A single table of an unusual name is taken if `any` is set.
+/// Returns the tables of a folder: one, or one per split, in the folder itself or in the folders of
+/// the splits. With `any`, a single table of an unusual name is accepted.
 fn tables_in(folder: &Path, any: bool) -> Result<Vec<Table>, DataError> {
     let failed = |source| DataError::io(folder, source);
     let (mut tables, mut folders) = (Vec::new(), Vec::new());
@@ -102,7 +103,7 @@ fn tables_in(folder: &Path, any: bool) -> Result<Vec<Table>, DataError> {
     tables.sort();
     folders.sort();
     let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    // Names of splits alone go before names that contain them, and tables before lists.
+    // Prefer names that are only a split name over names that contain one, and tables over lists.
     let exactly = |path: &PathBuf| Role::of_name(&stem(path));
     let within = |path: &PathBuf| Some(role_of(path)).filter(|role| *role != Role::Whole && is_usual(path, &[]));
     for role_of in [&exactly as &dyn Fn(&PathBuf) -> Option<Role>, &within] {
@@ -118,7 +119,7 @@ fn tables_in(folder: &Path, any: bool) -> Result<Vec<Table>, DataError> {
             return Ok(of_splits.into_iter().map(|(role, path)| Table { role, path }).collect());
         }
     }
-    // `labels.txt` is rather a list of class names.
+    // `labels.txt` is usually a list of class names.
     let of_whole: Vec<&PathBuf> = tables.iter().filter(|path| has_extension(path, &TABLES)).collect();
     let usual = WHOLE.iter().find_map(|word| of_whole.iter().find(|path| is_usual(path, &[word])));
     let only = match of_whole[..] {
@@ -136,7 +137,7 @@ fn tables_in(folder: &Path, any: bool) -> Result<Vec<Table>, DataError> {
     Ok(of_folders)
 }
 
-/// The table that Hugging Face's folders of images hold.
+/// Returns the table in an image folder of Hugging Face.
 fn metadata(folder: &Path) -> Option<PathBuf> {
     let usual = ["metadata", "labels", "_annotations", "_classes", "annotations"];
     let names = usual.iter().flat_map(|name| TABLES.map(|extension| folder.join(format!("{name}.{extension}"))));
@@ -147,8 +148,8 @@ fn has_table(folder: &Path) -> bool {
     metadata(folder).is_some()
 }
 
-/// Whether a table's name contains one of these words, or any if there are none, and no word of
-/// other files.
+/// Returns whether a table's name contains one of these words (any name if there are none), and no
+/// word for other files.
 fn is_usual(path: &Path, words: &[&str]) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let stem_words: Vec<&str> = stem.split(|c: char| !c.is_alphabetic()).collect();
@@ -156,9 +157,9 @@ fn is_usual(path: &Path, words: &[&str]) -> bool {
     !has(&OTHERS) && (words.is_empty() || has(words))
 }
 
-/// A row's image: its file, split and label.
+/// An image of a table: file, split and label.
 struct Entry {
-    /// Which of the tables.
+    /// Index of the table.
     table: usize,
     line: usize,
     role: Role,
@@ -166,27 +167,28 @@ struct Entry {
     file: PathBuf,
 }
 
-/// What tables hold.
+/// The contents of all tables.
 #[derive(Default)]
 struct Contents {
     entries: Vec<Entry>,
     vocabulary: Vocabulary,
-    /// The classes, in the order of one-hot columns.
+    /// Classes in the order of the one-hot columns.
     classes: Option<(PathBuf, Vec<String>)>,
-    unlabelled: usize,
+    unlabeled: usize,
     boxes: bool,
     notes: Vec<String>,
 }
 
 impl Tables {
+    /// Reads all tables.
     fn read(&self, options: &TableOptions) -> Result<Contents, DataError> {
         let vocabulary = Vocabulary::new(options.label.is_some());
         let mut contents = Contents { vocabulary, ..Contents::default() };
         for (number, table) in self.tables.iter().enumerate() {
             match table.read(number, options, &mut contents) {
-                // Tables of test images often have no labels.
+                // Test tables often have no labels.
                 Err(DataError::Columns { path, why }) if table.role == Role::Test && self.tables.len() > 1 => {
-                    contents.notes.push(format!("{} is not used: {why}", path.display()));
+                    contents.notes.push(format!("{} is ignored: {why}", path.display()));
                 }
                 other => other?,
             }
@@ -195,7 +197,7 @@ impl Tables {
         Ok(contents)
     }
 
-    /// Drops rows that repeat an image of their split.
+    /// Drops rows that repeat an image of the same split.
     ///
     /// # Errors
     /// Rows that give one image different labels.
@@ -212,12 +214,12 @@ impl Tables {
             if before.code != entry.code {
                 let [first, second] = [before, entry].map(|entry| &vocabulary.texts()[entry.code as usize]);
                 let why = format!(
-                    "line {} gives {} the label {second:?}, but line {} of {} the label {first:?}{}",
+                    "line {} gives {} the label {second:?}, but line {} of {} gives it the label {first:?}{}",
                     entry.line,
                     entry.file.display(),
                     before.line,
                     self.tables[before.table].path.display(),
-                    if *boxes { ": it is a table of bounding boxes, not of one label an image" } else { "" }
+                    if *boxes { ": the table contains bounding boxes, not one label per image" } else { "" }
                 );
                 return Err(DataError::Malformed { path: self.tables[entry.table].path.clone(), why });
             }
@@ -227,7 +229,7 @@ impl Tables {
         let repeated = keep.iter().filter(|keep| !**keep).count();
         let table = self.tables[0].path.display();
         if repeated > 0 {
-            notes.push(format!("passed over {repeated} row(s) that repeat an image, in {table}"));
+            notes.push(format!("ignored {repeated} row(s) that repeat an image in {table}"));
         }
         if shared > 0 {
             notes.push(format!("{shared} image(s) of {table} are in several splits"));
@@ -237,17 +239,17 @@ impl Tables {
         Ok(())
     }
 
-    /// Whether the table's labels are meant in a folder that has class folders, too.
+    /// Returns whether to use the table's labels in a folder that also has class folders.
     ///
     /// # Errors
-    /// [`DataError::TableOrFolders`] if either could be meant.
+    /// [`DataError::TableOrFolders`] if the choice is ambiguous.
     fn compare_with_folders(&self, location: &Location) -> Result<bool, DataError> {
         let table = &self.tables[0].path;
         let contents = match self.read(&location.options) {
             Ok(contents) => contents,
             Err(error @ (DataError::Encoding { .. } | DataError::Io { .. })) => return Err(error),
             Err(error) => {
-                location.note(format!("the folders are the classes; a table is not used: {error}"));
+                location.note(format!("the folder names are used as classes; the table is ignored: {error}"));
                 return Ok(false);
             }
         };
@@ -266,15 +268,15 @@ impl Tables {
         match (refines, merges) {
             _ if label_of.is_empty() => Ok(false),
             _ if named_for_storage => Ok(true),
-            // The same classes either way; only the table may give those of a flat folder of test
-            // images.
+            // Both give the same classes, but only the table may contain the labels of an unsorted
+            // test folder.
             (false, false) => Ok(agree && self.tables.len() > 1),
-            // Folders of several classes, and classes of several folders.
+            // Folders contain several classes, and classes are spread over several folders.
             (true, true) if !agree => {
                 let mut folders: Vec<&str> = label_of.into_keys().collect();
                 folders.sort_unstable();
                 let (table, folders) = (table.display(), enumerate(&folders));
-                location.note(format!("the labels are those in {table}, not the folders {folders}"));
+                location.note(format!("the labels are read from {table}, not from the folder names {folders}"));
                 Ok(true)
             }
             _ => Err(DataError::TableOrFolders { path: location.path.clone(), table: table.clone() }),
@@ -282,7 +284,7 @@ impl Tables {
     }
 }
 
-/// Some cells, spread over a table.
+/// Returns a sample of rows, spread over a table.
 fn sampled<T>(rows: &[T]) -> impl Iterator<Item = &T> {
     rows.iter().step_by(rows.len().div_ceil(SAMPLED).max(1))
 }
@@ -299,7 +301,7 @@ impl Table {
         let exist = |column: usize, with_first: bool| {
             let rows = sampled(&rows[usize::from(!with_first)..]);
             let cells: Vec<_> = rows.filter_map(|row| Some((Role::Whole, row.get(column)?))).collect();
-            // A row of names is no file.
+            // A header row is not a file.
             let least = if with_first { cells.len() } else { 1 };
             !cells.is_empty() && search.plan(&cells).is_ok_and(|(_, hits)| hits >= least)
         };
@@ -317,7 +319,7 @@ impl Table {
         }
         let (plan, hits) = search.plan(&samples).map_err(misnamed)?;
         if !plan.prefix.is_empty() && hits > 0 {
-            columns.notes.push(format!("paths are read without their beginning {}", plan.prefix));
+            columns.notes.push(format!("the prefix {} is removed from paths", plan.prefix));
         }
         if let Labels::OneHot(classes) = &columns.labels {
             let names = classes.iter().map(|(_, name)| name.clone()).collect();
@@ -332,7 +334,7 @@ impl Table {
             });
             match self.code(row, cell, &columns, &mut contents.vocabulary)? {
                 Some(code) => contents.entries.push(Entry { table: number, line: row.line, role, code, file }),
-                None => contents.unlabelled += 1,
+                None => contents.unlabeled += 1,
             }
         }
         self.check_missing(missing, rows.len(), &mut columns.notes)?;
@@ -341,41 +343,42 @@ impl Table {
         Ok(())
     }
 
-    /// A cell, which must be there and be a single line.
+    /// Returns a cell, which must exist and be a single line.
     fn field<'a>(&self, row: &'a Row, column: usize) -> Result<&'a str, DataError> {
         let malformed = |why: String| DataError::Malformed { path: self.path.clone(), why };
-        let short = || malformed(format!("row {} has {} column(s) only", row.line, row.fields.len()));
+        let short = || malformed(format!("line {} has only {} column(s)", row.line, row.fields.len()));
         let text = row.get(column).ok_or_else(short)?;
         if text.contains('\n') {
             return Err(malformed(format!(
-                "a field of line {} goes on in the next: its quote is not closed",
+                "a field in line {} continues on the next line: a closing quote is missing",
                 row.line
             )));
         }
         Ok(text)
     }
 
-    /// Refuses images that cannot be files, and tables of nothing else.
+    /// Rejects cells that cannot be image files, and tables without usable labels.
     fn check_images(&self, rows: &[Row], cells: &[(Role, &str)], columns: &Columns) -> Result<(), DataError> {
         let malformed = |why: String| DataError::Malformed { path: self.path.clone(), why };
         for (row, (_, cell)) in rows.iter().zip(cells) {
             if cell.is_empty() {
-                return Err(malformed(format!("line {} names no image", row.line)));
+                return Err(malformed(format!("line {} has no image", row.line)));
             }
             if cell.contains("://") {
-                let why = format!("line {} has the URL {cell}: download the images, and list their files", row.line);
+                let why =
+                    format!("line {} contains the URL {cell}: download the images and list their files", row.line);
                 return Err(malformed(why));
             }
         }
         let folders = cells.is_empty() || cells.iter().any(|(_, cell)| cell.contains(['/', '\\']));
         if columns.labels == Labels::Folder && !folders {
-            let why = "it has no column of labels, and its paths have no folders that could be classes".into();
+            let why = "it has no label column, and its paths have no folders that could be classes".into();
             return Err(DataError::Columns { path: self.path.clone(), why });
         }
         Ok(())
     }
 
-    /// Refuses a table most of whose images are missing, and notes fewer.
+    /// Rejects a table if most of its images are missing; adds a note if some are.
     fn check_missing(&self, missing: Vec<PathBuf>, images: usize, notes: &mut Vec<String>) -> Result<(), DataError> {
         let count = missing.len();
         let Some(first) = missing.into_iter().next() else { return Ok(()) };
@@ -383,21 +386,21 @@ impl Table {
             return Err(DataError::MissingFile { path: first });
         }
         if 2 * count > images {
-            let why = format!("{count} of its {images} images are missing, the first {}", first.display());
+            let why = format!("{count} of {images} images are missing, the first is {}", first.display());
             return Err(DataError::Columns { path: self.path.clone(), why });
         }
-        notes.push(format!("{count} of its {images} images are missing, the first {}", first.display()));
+        notes.push(format!("{count} of {images} images are missing, the first is {}", first.display()));
         Ok(())
     }
 
-    /// The folder of images that is given, relative to the table or to the working directory.
+    /// Returns the specified image folder, relative to the table or to the working directory.
     fn image_folder(&self, given: &str) -> Result<PathBuf, DataError> {
-        let beside = self.path.parent().unwrap_or(Path::new("")).join(given);
-        let folders = [beside.clone(), PathBuf::from(given)];
-        folders.into_iter().find(|folder| folder.is_dir()).ok_or(DataError::NotFound { path: beside })
+        let relative = self.path.parent().unwrap_or(Path::new("")).join(given);
+        let folders = [relative.clone(), PathBuf::from(given)];
+        folders.into_iter().find(|folder| folder.is_dir()).ok_or(DataError::NotFound { path: relative })
     }
 
-    /// The split of a row.
+    /// Returns the split of a row.
     fn role_of(&self, row: &Row, split: Option<&Split>) -> Role {
         let cell = |column: &usize| row.get(*column).unwrap_or_default();
         match split {
@@ -410,7 +413,7 @@ impl Table {
         }
     }
 
-    /// The code of a row's label; none if it has none.
+    /// Returns the code of a row's label, or `None` if it has no label.
     fn code(
         &self,
         row: &Row,
@@ -440,20 +443,20 @@ impl Table {
 
 impl DatasetFormat for Tables {
     fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
-        let Contents { entries, vocabulary, classes, unlabelled, mut notes, .. } = self.read(&options.table)?;
+        let Contents { entries, vocabulary, classes, unlabeled, mut notes, .. } = self.read(&options.table)?;
         let table = &self.tables[0].path;
         if entries.is_empty() {
-            let why = if unlabelled > 0 { "no image in it has a label" } else { "it names no images" };
+            let why = if unlabeled > 0 { "none of its images has a label" } else { "it lists no images" };
             return Err(DataError::Malformed { path: table.clone(), why: why.into() });
         }
-        if unlabelled > 0 {
-            notes.push(format!("passed over {unlabelled} image(s) without a label, in {}", table.display()));
+        if unlabeled > 0 {
+            notes.push(format!("ignored {unlabeled} image(s) without a label in {}", table.display()));
         }
-        if let Some(label) = vocabulary.of_several() {
+        if let Some(label) = vocabulary.composed() {
             return Err(DataError::MultiLabel { path: table.clone(), what: format!("the label {label:?}") });
         }
         notes.extend(vocabulary.differ_by_case().map(|[one, other]| {
-            format!("the classes {one:?} and {other:?} differ only by upper and lower case, in {}", table.display())
+            format!("the classes {one:?} and {other:?} in {} differ only by case", table.display())
         }));
         let listed = match classes {
             Some(classes) => Some(classes),
@@ -474,10 +477,10 @@ impl DatasetFormat for Tables {
     }
 }
 
-/// Images by path.
+/// A source of image files.
 struct Files {
     root: PathBuf,
-    /// Label and path, below the root unless absolute.
+    /// Label and path of each image, relative to the root or absolute.
     images: Vec<(u32, Box<OsStr>)>,
 }
 

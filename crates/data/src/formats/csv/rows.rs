@@ -1,4 +1,5 @@
-//! The rows of a table: CSV, TSV, JSON Lines, or a list with white space between path and label.
+//! Readers of the rows of a table: CSV, TSV, JSON Lines, or a list with white space between path
+//! and label.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use crate::error::DataError;
 use crate::formats::location::has_extension;
 use crate::text::read_text;
 
-/// A row, with the line on which it begins.
+/// A row, with its first line number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub line: usize,
@@ -23,13 +24,13 @@ impl Row {
     }
 }
 
-/// Separators of columns; of those that occur equally often in the first line, the last is taken.
+/// Column separators. If several occur equally often in the first line, the last of them is used.
 const SEPARATORS: [u8; 4] = [b'|', b';', b',', b'\t'];
 
-/// Reads the rows of a table, without those that are empty.
+/// Reads the rows of a table, without empty rows.
 ///
 /// # Errors
-/// A file that cannot be read or decoded, and rows of more fields than the first.
+/// A file that cannot be read or decoded; rows with more fields than the first row.
 pub(crate) fn read(path: &Path) -> Result<Vec<Row>, DataError> {
     let text = read_text(path)?;
     let malformed = |why: String| DataError::Malformed { path: path.into(), why };
@@ -37,7 +38,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>, DataError> {
         return json_lines(&text).map_err(malformed);
     }
     let skipped = text.len() - text.trim_start_matches(['\r', '\n']).len();
-    // Excel writes `sep=;` as a line before the table.
+    // Excel writes a line `sep=;` before the table.
     let (text, named, before) = match text[skipped..].split_once('\n') {
         Some((first, rest)) if first.trim_end().to_ascii_lowercase().starts_with("sep=") => {
             (rest, first.trim_end().as_bytes().get(4).copied(), text[..skipped].matches('\n').count() + 1)
@@ -79,21 +80,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>, DataError> {
     Ok(rows)
 }
 
-/// The line on which a record begins; its position is that of the empty lines before it.
+/// Returns the first line number of a record. The `csv` position is that of preceding empty lines.
 fn line_at(text: &str, position: &csv::Position) -> usize {
     let rest = text.as_bytes().get(position.byte() as usize..).unwrap_or_default();
     let empty = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| **byte == b'\n').count();
     position.line() as usize + empty
 }
 
-/// The separator that occurs most often in a line, outside of quotes.
+/// Returns the separator that occurs most often in a line, outside quotes.
 fn separator_of(line: &str) -> u8 {
     let unquoted: String = line.split('"').step_by(2).collect();
     let count = |separator: &u8| unquoted.bytes().filter(|byte| byte == separator).count();
     SEPARATORS.into_iter().max_by_key(count).filter(|separator| count(separator) > 0).unwrap_or(b',')
 }
 
-/// Lines of a path and a label. The path may contain blanks, the label not.
+/// Parses lines of a path and a label. The path may contain blanks, the label may not.
 fn list(text: &str) -> Vec<Row> {
     let lines = (1..).zip(text.lines().map(str::trim));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -107,7 +108,7 @@ fn list(text: &str) -> Vec<Row> {
     lines.map(row).collect()
 }
 
-/// A JSON object a line, as rows below one of the keys.
+/// Parses one JSON object per line. Returns a header row of the keys, then one row per object.
 fn json_lines(text: &str) -> Result<Vec<Row>, String> {
     let mut rows: Vec<Row> = Vec::new();
     let mut keys: Vec<String> = Vec::new();
@@ -171,7 +172,7 @@ mod tests {
         );
         let many = rows("t.csv", "path,label\na.jpg,sea lion, eared\n").unwrap_err();
         assert!(many.contains("line 2 has 3 columns, but the first row has 2"), "{many}");
-        // pandas reads empty fields at the end, too.
+        // pandas also accepts extra empty fields at the end.
         assert!(rows("t.csv", "path,label\na.jpg,cat,\n").is_ok());
     }
 

@@ -17,12 +17,12 @@ const STRUCT: u8 = 2;
 const CHAR: u8 = 4;
 
 /// Maximum size of an inflated variable in bytes; `meta.mat` has a few MB.
-const MOST: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Maximum nesting of arrays; deeper files are treated as damaged.
 const DEPTH: usize = 8;
 
-const TRUNCATED: &str = "it breaks off, or is damaged";
+const TRUNCATED: &str = "the file is truncated or damaged";
 
 /// An array of a supported kind.
 enum Array {
@@ -37,10 +37,10 @@ enum Array {
 pub(crate) fn synsets(bytes: &[u8]) -> Result<HashMap<usize, String>, String> {
     const HEADER: usize = 128;
     if bytes.starts_with(b"MATLAB 7.3") {
-        return Err("it is of MATLAB's version 7.3: save it with -v7".into());
+        return Err("it is in MATLAB's 7.3 format: save it with -v7".into());
     }
     if !bytes.starts_with(b"MATLAB 5.0") || bytes.get(126..HEADER) != Some(b"IM") {
-        return Err("it is no MATLAB file of version 5, little-endian".into());
+        return Err("it is not a little-endian MATLAB file of version 5".into());
     }
     let mut rest = &bytes[HEADER..];
     while rest.len() >= 8 {
@@ -49,7 +49,7 @@ pub(crate) fn synsets(bytes: &[u8]) -> Result<HashMap<usize, String>, String> {
         let (kind, data) = match kind {
             COMPRESSED => {
                 let decoder = flate2::read::ZlibDecoder::new(data);
-                decoder.take(MOST).read_to_end(&mut inflated).map_err(|error| error.to_string())?;
+                decoder.take(MAX_BYTES).read_to_end(&mut inflated).map_err(|error| error.to_string())?;
                 element(&mut &inflated[..])?
             }
             _ => (kind, data),
@@ -65,12 +65,13 @@ pub(crate) fn synsets(bytes: &[u8]) -> Result<HashMap<usize, String>, String> {
     Err("it has no struct array `synsets`".into())
 }
 
+/// Returns the WordNet ID of every class number in the struct array.
 fn of_fields(fields: &HashMap<String, Vec<Array>>) -> Result<HashMap<usize, String>, String> {
     let field = |name: &str| fields.get(name).ok_or_else(|| format!("`synsets` has no field {name}"));
     let (numbers, ids) = (field("ILSVRC2012_ID")?, field("WNID")?);
     let pair = |(number, id): (&Array, &Array)| match (number, text(id)) {
         (Array::Numbers(number), Some(id)) if number.len() == 1 => Ok((number[0] as usize, id.trim().to_string())),
-        _ => Err("`synsets` holds other things than numbers and texts".to_string()),
+        _ => Err("`synsets` contains values other than numbers and texts".to_string()),
     };
     numbers.iter().zip(ids).map(pair).collect()
 }
@@ -157,12 +158,13 @@ fn array(mut data: &[u8], depth: usize) -> Result<(String, Array), String> {
         }
         _ => {
             let (kind, data) = element(&mut data)?;
-            Array::Numbers(numbers(kind, data).ok_or("it holds numbers of an unknown type")?)
+            Array::Numbers(numbers(kind, data).ok_or("it contains numbers of an unknown type")?)
         }
     };
     Ok((name, array))
 }
 
+/// Reads `count` arrays.
 fn arrays(data: &mut &[u8], count: usize, depth: usize) -> Result<Vec<Array>, String> {
     let mut arrays = Vec::new();
     for _ in 0..count {
@@ -175,6 +177,7 @@ fn arrays(data: &mut &[u8], count: usize, depth: usize) -> Result<Vec<Array>, St
     Ok(arrays)
 }
 
+/// Converts the data of a numeric element; returns `None` for unknown types.
 fn numbers(kind: u32, data: &[u8]) -> Option<Vec<f64>> {
     fn all<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
         Some(data.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)).collect())

@@ -22,7 +22,7 @@ use crate::form::Form;
 use crate::formats::archive::{Members, Packing, Stored, Tarball};
 use crate::formats::image_folder::{self, Folder};
 use crate::formats::location::{DatasetFormat, Detected, Kind, Location};
-use crate::listing::{Tree, has_folders, has_images, lies_in_clutter};
+use crate::listing::{Tree, has_folders, has_images, is_in_clutter};
 use crate::options::OpenOptions;
 use crate::source::Source;
 use crate::split_names::Role;
@@ -66,6 +66,7 @@ struct Ilsvrc {
     val: Option<Val>,
 }
 
+/// Detects ImageNet's archives or flat validation folder by name.
 pub(crate) fn detect(location: &Location) -> Detected {
     let root = location.path.clone();
     match location.kind {
@@ -101,6 +102,7 @@ pub(crate) fn detect(location: &Location) -> Detected {
     }
 }
 
+/// Finds the training images below `base`.
 fn find_train(base: &Path) -> Result<Option<Train>, DataError> {
     for folder in TRAIN_FOLDERS.map(|name| base.join(name)) {
         if !folder.is_dir() {
@@ -122,6 +124,7 @@ fn find_train(base: &Path) -> Result<Option<Train>, DataError> {
     Ok((!archives.is_empty()).then_some(Train::Archives(archives)))
 }
 
+/// Finds the validation images below `base`.
 fn find_val(base: &Path) -> Result<Option<Val>, DataError> {
     for folder in VAL_FOLDERS.map(|name| base.join(name)) {
         if !folder.is_dir() {
@@ -214,7 +217,7 @@ impl DatasetFormat for Ilsvrc {
         }
         tree.keep();
         notes.extend(
-            truth.map(|truth| format!("classes of the validation images are those of {}", truth.path().display())),
+            truth.map(|truth| format!("the labels of the validation images are read from {}", truth.path().display())),
         );
         let parent = self.root.parent().unwrap_or(Path::new(""));
         let (classes, aliases) = synsets::named(ids, &[&self.base, &self.root, parent])?;
@@ -230,9 +233,10 @@ struct ClassArchive {
     bytes: std::ops::Range<u64>,
 }
 
+/// Lists the class archives in the archive of training images.
 fn archives_within(path: &Path, notes: &mut Vec<String>) -> Result<Vec<ClassArchive>, DataError> {
     let Tarball { members, cut } = Tarball::index(path, "archives", |_| false)?;
-    notes.extend(cut.map(|why| format!("{} is cut short: {why}", path.display())));
+    notes.extend(cut.map(|why| format!("{} is truncated: {why}", path.display())));
     let mut archives: Vec<ClassArchive> = members
         .iter()
         .filter_map(|member| {
@@ -241,13 +245,14 @@ fn archives_within(path: &Path, notes: &mut Vec<String>) -> Result<Vec<ClassArch
         })
         .collect();
     if archives.is_empty() {
-        let why = "it holds no archives of classes, such as n01440764.tar".into();
+        let why = "it contains no class archives such as n01440764.tar".into();
         return Err(DataError::Malformed { path: path.into(), why });
     }
     archives.sort_unstable_by(|a, b| a.class.cmp(&b.class));
     Ok(archives)
 }
 
+/// Returns a class archive that is a file of its own.
 fn whole_archive(path: &Path) -> Result<ClassArchive, DataError> {
     let length = std::fs::metadata(path).map_err(|source| DataError::io(path, source))?.len();
     let class = class_of_archive(&path.to_string_lossy()).unwrap_or_default().to_string();
@@ -274,7 +279,7 @@ fn read_archives(archives: &[ClassArchive], notes: &mut Vec<String>) -> Result<M
     let mut members = Members::new(files);
     for (label, (archive, tarball)) in (0..).zip(archives.iter().zip(listed)) {
         let Tarball { members: images, cut } = tarball;
-        notes.extend(cut.map(|why| format!("{}.tar in {} is cut short: {why}", archive.class, archive.file.display())));
+        notes.extend(cut.map(|why| format!("{}.tar in {} is truncated: {why}", archive.class, archive.file.display())));
         for image in images.into_iter().filter(|image| is_wanted(&image.name)) {
             let file = if one { 0 } else { label };
             let location = Stored { file, label, offset: image.offset, size: image.size, packing: Packing::Plain };
@@ -286,7 +291,7 @@ fn read_archives(archives: &[ClassArchive], notes: &mut Vec<String>) -> Result<M
 
 /// Returns whether a member of an archive is an image and not clutter.
 fn is_wanted(name: &str) -> bool {
-    is_image(Path::new(name)) && !lies_in_clutter(name)
+    is_image(Path::new(name)) && !is_in_clutter(name)
 }
 
 /// Returns the class of every image in a flat split.
@@ -302,12 +307,13 @@ fn labels(truth: &Truth, names: &[&str], ids: &[String]) -> Result<Vec<u32>, Dat
         }
     }
     if !unknown.is_empty() {
-        let why = format!("it does not tell the class of {}", enumerate(&unknown));
+        let why = format!("it has no label for {}", enumerate(&unknown));
         return Err(DataError::Malformed { path: truth.path().into(), why });
     }
     Ok(found.into_iter().flatten().collect())
 }
 
+/// Reads a folder of validation images with their labels.
 fn read_flat(
     tree: &Tree,
     folder: &Path,
@@ -321,6 +327,7 @@ fn read_flat(
     Ok(Folder::flat(folder, ids.len(), labels.into_iter().zip(images)))
 }
 
+/// Reads an archive of validation images with their labels.
 fn read_flat_archive(
     path: &Path,
     truth: &Truth,
@@ -328,7 +335,7 @@ fn read_flat_archive(
     notes: &mut Vec<String>,
 ) -> Result<Members, DataError> {
     let Tarball { mut members, cut } = Tarball::index(path, "files", |_| false)?;
-    notes.extend(cut.map(|why| format!("{} is cut short: {why}", path.display())));
+    notes.extend(cut.map(|why| format!("{} is truncated: {why}", path.display())));
     members.retain(|member| is_wanted(&member.name));
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let names: Vec<&str> = members.iter().map(|member| &*member.name).collect();

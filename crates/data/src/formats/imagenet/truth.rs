@@ -34,7 +34,8 @@ const MAPS: [&str; 13] = [
     "ILSVRC2012_val_labels.txt",
 ];
 
-/// The development kit's label file, its possible folders, and the kit's original archive.
+/// The development kit's label file, the folders that may contain it, and the kit's original
+/// archive.
 const GROUND_TRUTH: &str = "ILSVRC2012_validation_ground_truth.txt";
 const KIT_FOLDERS: [&str; 5] = ["", "data", "devkit/data", "ILSVRC2012_devkit_t12/data", "ILSVRC2012_devkit_t12"];
 const KIT_ARCHIVE: &str = "ILSVRC2012_devkit_t12.tar.gz";
@@ -50,6 +51,7 @@ pub(crate) enum Truth {
     Ordered { path: PathBuf, classes: Vec<String> },
 }
 
+/// Returns the possible paths of label files.
 fn candidates(folders: &[&Path]) -> Vec<PathBuf> {
     let maps = folders.iter().flat_map(|folder| MAPS.iter().map(|name| folder.join(name)));
     let truths = folders.iter().flat_map(|folder| KIT_FOLDERS.iter().map(|kit| folder.join(kit).join(GROUND_TRUTH)));
@@ -77,6 +79,7 @@ impl Truth {
         Self::parse(path, &text)
     }
 
+    /// Parses a list of images with classes, or of classes in the order of the images.
     fn parse(path: PathBuf, text: &str) -> Result<Truth, DataError> {
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let fields = |line: &str| -> Vec<String> {
@@ -88,7 +91,7 @@ impl Truth {
         if rows.iter().all(|row| row.len() == 1) {
             let classes: Vec<String> = rows.into_iter().flatten().collect();
             if classes.first().is_some_and(|class| !synsets::is_id(class)) {
-                let why = "it has one column, which is not WordNet's numbers: nothing tells the order of its classes";
+                let why = "it has a single column that is not WordNet IDs, so the class order is unknown";
                 return Err(malformed(why.into()));
             }
             return Ok(Truth::Ordered { path, classes });
@@ -114,6 +117,7 @@ impl Truth {
         }
     }
 
+    /// Returns the listed class of every image.
     fn all(&self) -> Box<dyn Iterator<Item = &String> + '_> {
         match self {
             Truth::Map { classes, .. } => Box::new(classes.values()),
@@ -130,7 +134,9 @@ impl Truth {
             let most = labels.into_iter().max().unwrap_or(0);
             if most + 1 != synsets::KNOWN {
                 let path = self.path().into();
-                let why = format!("it numbers classes up to {most}, and there are no training images to name them");
+                let why = format!(
+                    "it contains class numbers up to {most}, but there are no training images to define the class names"
+                );
                 return Err(DataError::Malformed { path, why });
             }
             return Ok(synsets::known());
@@ -155,7 +161,7 @@ impl Truth {
                     () if count == ids.len() => ids.to_vec(),
                     () if count == synsets::KNOWN => synsets::known(),
                     () => {
-                        let why = format!("it numbers {count} classes, but the data set has {}", ids.len());
+                        let why = format!("it has labels for {count} classes, but the data set has {}", ids.len());
                         return Err(malformed(why));
                     }
                 };
@@ -183,7 +189,7 @@ impl Truth {
         let labels: Vec<Option<&String>> = labels.collect();
         if let Some(class) = labels.iter().flatten().find(|class| label(class).is_none()) {
             let why = format!(
-                "images are of class {class}, which the training images do not have; there are {} such classes: {}",
+                "images have class {class}, which is missing from the training images; {} such classes: {}",
                 unknown.len(),
                 enumerate(&unknown)
             );
@@ -209,8 +215,8 @@ fn kit(path: PathBuf) -> Result<Truth, DataError> {
     let failed = |source| DataError::io(&path, source);
     let file = std::fs::File::open(&path).map_err(failed)?;
     // The kit unpacks to some 10 MB.
-    const MOST: u64 = 64 << 20;
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file).take(4 * MOST));
+    const MAX_BYTES: u64 = 64 << 20;
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file).take(4 * MAX_BYTES));
     let (mut truth, mut meta) = (None, None);
     for entry in archive.entries().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
@@ -223,7 +229,7 @@ fn kit(path: PathBuf) -> Result<Truth, DataError> {
             continue;
         };
         let mut bytes = Vec::new();
-        entry.by_ref().take(MOST).read_to_end(&mut bytes).map_err(failed)?;
+        entry.by_ref().take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
         *wanted = Some(bytes);
     }
     match (truth, meta) {
@@ -240,7 +246,8 @@ fn kit(path: PathBuf) -> Result<Truth, DataError> {
     }
 }
 
-/// Reads the WordNet ID of each of the kit's class numbers from the files beside the ground truth.
+/// Reads the WordNet ID of each of the kit's class numbers from the files in the folder of the
+/// ground truth.
 fn order_of(folder: &Path) -> Result<HashMap<usize, String>, DataError> {
     let path = folder.join(META);
     if path.is_file() {
@@ -271,11 +278,12 @@ fn parse_order(text: &str) -> Option<HashMap<usize, String>> {
     lines.iter().map(parse).collect()
 }
 
+/// Parses the development kit's ground truth with its class order.
 fn ground_truth(path: PathBuf, text: &str, order: HashMap<usize, String>) -> Result<Truth, DataError> {
     let class = |(number, line): (usize, &str)| {
         let found = line.trim().parse().ok().and_then(|number: usize| order.get(&number).cloned());
         found.ok_or_else(|| {
-            let why = format!("line {} is {line:?}, which is no class of the development kit", number + 1);
+            let why = format!("line {} is {line:?}, which is not a class of the development kit", number + 1);
             DataError::Malformed { path: path.clone(), why }
         })
     };

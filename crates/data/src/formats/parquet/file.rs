@@ -1,4 +1,4 @@
-//! A Parquet file's description: its columns and groups of rows, and the bytes of any of them.
+//! Parquet metadata: columns, row groups, and the byte ranges of their pages.
 
 use std::fs::File;
 use std::ops::Range;
@@ -12,17 +12,17 @@ use crate::formats::parquet::PART;
 use crate::formats::parquet::page::{Column, Decoder, Header, Kind, PageKind, Values, most_decompressed};
 use crate::formats::parquet::thrift::Value;
 
-/// Where the values of a group of rows lie, of one column.
+/// A column chunk: the values of one column in one row group.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunk {
     pub column: Column,
     pub bytes: Range<u64>,
     pub rows: usize,
-    /// Bytes, decompressed.
+    /// Decompressed size in bytes.
     pub size: usize,
 }
 
-/// Neighbouring pages of a chunk, with its dictionary: what is decoded at a time.
+/// Consecutive pages of a chunk with its dictionary: the unit of decoding.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     pub column: Column,
@@ -32,21 +32,21 @@ pub(crate) struct Part {
     pub size: usize,
 }
 
-/// A column, by the names above it and its own.
+/// A leaf column of the schema, with its path.
 #[derive(Debug, Clone)]
 pub(crate) struct Leaf {
     pub path: Vec<Arc<str>>,
-    /// Parquet's number of the type.
+    /// Parquet's physical type.
     kind: i64,
-    /// What the numbers or bytes mean, if not themselves.
+    /// Logical type, if values are not plain numbers or bytes.
     meaning: Option<&'static str>,
     optional: u32,
-    /// Lists that the column lies in.
+    /// Number of lists that contain the column.
     pub repeated: u32,
 }
 
 impl Leaf {
-    /// The type of its values, if they are read.
+    /// Returns the type of the values, if it is supported.
     pub fn kind(&self) -> Option<Kind> {
         match self.kind {
             _ if self.repeated > 1 || self.meaning.is_some() => None,
@@ -60,7 +60,7 @@ impl Leaf {
         }
     }
 
-    /// What messages call the type.
+    /// Returns the type name for messages.
     pub fn type_name(&self) -> String {
         const NAMES: [&str; 8] =
             ["bool", "int32", "int64", "int96", "float", "double", "binary", "fixed-length binary"];
@@ -70,8 +70,7 @@ impl Leaf {
     }
 }
 
-/// What numbers or bytes mean according to the schema, if they are neither labels nor images as
-/// they are.
+/// Returns the logical type, if values are not plain numbers or bytes.
 fn meaning(element: &Value) -> Option<&'static str> {
     const CONVERTED: [(i64, &str); 8] = [
         (1, "map"),
@@ -91,30 +90,30 @@ fn meaning(element: &Value) -> Option<&'static str> {
     by_number.or_else(|| LOGICAL.iter().find(|(number, _)| logical(*number))).map(|(_, name)| *name)
 }
 
-/// A file's description.
+/// Metadata of a file.
 pub(crate) struct Description {
     pub leaves: Vec<Leaf>,
-    /// A chunk for each group of rows, by column.
+    /// Chunks by row group and column.
     groups: Vec<Vec<Chunk>>,
-    /// What its writer noted under this name, if anything.
+    /// The value of the metadata key `huggingface`, if present.
     pub huggingface: Option<String>,
 }
 
-/// The most bytes that a description may have.
-const MOST: u64 = 512 << 20;
+/// Maximum size of the metadata in bytes.
+const MAX_METADATA: u64 = 512 << 20;
 
-/// The most rows that a file of this length may have. A row with an image takes a byte or more,
-/// except in a small file of equal images; rows without values take none, and a description could
-/// claim any number of them.
+/// Returns the maximum number of rows of a file of this length. A row with an image takes at least
+/// a byte, except in a small file of equal images. Rows without values take none, so the metadata
+/// could claim any number of them.
 fn most_rows(length: u64) -> u64 {
     length.saturating_add(1 << 16)
 }
 
 impl Description {
-    /// Reads the description at the file's end.
+    /// Reads the metadata at the end of a file.
     ///
     /// # Errors
-    /// A file that cannot be read, is no Parquet or breaks off.
+    /// A file that cannot be read, is not Parquet or is truncated.
     pub fn read(path: &Path, file: &File) -> Result<Description, DataError> {
         let malformed = |why: &str| DataError::Malformed { path: path.into(), why: why.into() };
         let failed = |source| DataError::io(path, source);
@@ -122,7 +121,7 @@ impl Description {
         let mut magic = [0; 4];
         let mut tail = [0; 8];
         if length < 12 {
-            return Err(malformed("it is no Parquet file: it has less than 12 bytes"));
+            return Err(malformed("it is not a Parquet file: it has less than 12 bytes"));
         }
         read_exact_at(file, &mut magic, 0).map_err(failed)?;
         read_exact_at(file, &mut tail, length - 8).map_err(failed)?;
@@ -130,27 +129,26 @@ impl Description {
             (b"PAR1", b"PAR1") => {}
             (b"PAR1", b"PARE") | (b"PARE", _) => return Err(malformed("it is encrypted")),
             (b"PAR1", _) => {
-                return Err(malformed("it breaks off: Parquet's description stands at the end; fetch it again"));
+                return Err(malformed("it is truncated: the metadata at the end is missing; download it again"));
             }
-            _ => return Err(malformed("it is no Parquet file")),
+            _ => return Err(malformed("it is not a Parquet file")),
         }
         let size = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
-        let start = (length - 8).checked_sub(size).filter(|_| size <= MOST);
-        let start = start.ok_or_else(|| malformed("its description is longer than itself"))?;
+        let start = (length - 8).checked_sub(size).filter(|_| size <= MAX_METADATA);
+        let start = start.ok_or_else(|| malformed("its metadata is longer than the file"))?;
         let mut bytes = vec![0; size as usize];
         read_exact_at(file, &mut bytes, start).map_err(failed)?;
-        let value = Value::read(&mut &bytes[..]).ok_or_else(|| malformed("its description is damaged"))?;
-        let description = Self::of(&value, length).ok_or_else(|| malformed("its description contradicts itself"))?;
+        let value = Value::read(&mut &bytes[..]).ok_or_else(|| malformed("its metadata is damaged"))?;
+        let description = Self::of(&value, length).ok_or_else(|| malformed("its metadata is inconsistent"))?;
         let rows =
             description.groups.iter().filter_map(|group| group.first()).map(|chunk| chunk.rows as u128).sum::<u128>();
         if rows > most_rows(length).into() {
-            return Err(malformed(&format!(
-                "its description claims {rows} rows, more than its {length} bytes can hold"
-            )));
+            return Err(malformed(&format!("its metadata claims {rows} rows, more than {length} bytes can contain")));
         }
         Ok(description)
     }
 
+    /// Converts the Thrift structure; returns `None` if it is inconsistent.
     fn of(value: &Value, length: u64) -> Option<Description> {
         let mut elements = value.list(2).iter();
         let root = elements.next()?;
@@ -160,7 +158,7 @@ impl Description {
             let rows = group.size(3)?;
             let chunk = |(leaf, chunk): (&Leaf, &Value)| {
                 let meta = chunk.field(3)?;
-                // The dictionary stands before the data.
+                // The dictionary comes before the data.
                 let data = u64::try_from(meta.number(9)?).ok()?;
                 let dictionary = meta.number(11).and_then(|at| u64::try_from(at).ok()).filter(|&at| at > 0);
                 let start = dictionary.map_or(data, |dictionary| dictionary.min(data));
@@ -179,13 +177,13 @@ impl Description {
         Some(Description { leaves, groups, huggingface })
     }
 
-    /// The chunks of a column, group by group.
+    /// Returns the chunks of a column in the order of row groups.
     pub fn chunks(&self, leaf: usize) -> impl Iterator<Item = &Chunk> {
         self.groups.iter().map(move |group| &group[leaf])
     }
 }
 
-/// Structures within structures.
+/// Maximum nesting of structures.
 const DEPTH: usize = 16;
 
 impl Leaf {
@@ -194,8 +192,8 @@ impl Leaf {
     }
 }
 
-/// Collects the columns below an element of the schema, which lists each element before those in
-/// it.
+/// Collects the columns below an element of the schema, in which each element precedes its
+/// children.
 fn collect<'a>(
     elements: &mut impl Iterator<Item = &'a Value<'a>>,
     children: usize,
@@ -210,7 +208,7 @@ fn collect<'a>(
         leaf.path.push(element.text(4)?.into());
         match element.number(3) {
             Some(1) => leaf.optional += 1,
-            // An empty list is another level of what may be absent.
+            // Lists may be empty, which adds a definition level.
             Some(2) => (leaf.optional, leaf.repeated) = (leaf.optional + 1, leaf.repeated + 1),
             _ => {}
         }
@@ -226,15 +224,15 @@ fn collect<'a>(
     Some(())
 }
 
-/// The most bytes that a page's header is looked for in: it may hold the least and the greatest
-/// value.
+/// Maximum size of a page header in bytes; it may contain the minimum and maximum values.
 const HEADER: usize = 1 << 16;
 
 impl Chunk {
-    /// Its pages, put together to parts of about `wanted` bytes; one part if it is not much larger.
+    /// Groups the pages into parts of about `wanted` bytes; returns one part if the chunk is not
+    /// much larger.
     ///
     /// # Errors
-    /// Whatever the system says; pages that contradict the description.
+    /// I/O errors; pages that contradict the metadata.
     pub fn parts(&self, file: &File, wanted: usize) -> Result<Vec<Part>, String> {
         let Chunk { column, bytes, rows, size } = self.clone();
         if size <= wanted {
@@ -248,12 +246,12 @@ impl Chunk {
             let mut head = vec![0; HEADER.min((bytes.end - at) as usize)];
             read_exact_at(file, &mut head, at).map_err(|error| error.to_string())?;
             let mut rest = &head[..];
-            let header = Header::read(&mut rest).ok_or("a page's header is damaged")?;
+            let header = Header::read(&mut rest).ok_or("a page header is damaged")?;
             let end = at + (head.len() - rest.len()) as u64 + header.stored as u64;
             let page = at..end;
             at = end;
             if at > bytes.end {
-                return Err("a page is longer than its column".into());
+                return Err("a page is longer than its column chunk".into());
             }
             match header.kind {
                 PageKind::Dictionary => dictionary = Some(page),
@@ -275,13 +273,13 @@ impl Chunk {
                 }
             }
         }
-        if seen == rows { Ok(parts) } else { Err("its pages have other rows than its description says".into()) }
+        if seen == rows { Ok(parts) } else { Err("the number of rows in its pages differs from its metadata".into()) }
     }
 
-    /// All its values.
+    /// Decodes all values.
     ///
     /// # Errors
-    /// Whatever the system says; damage.
+    /// I/O errors; damaged pages.
     pub fn read(&self, file: &File) -> Result<Values, String> {
         let Chunk { column, bytes, rows, size } = self.clone();
         Part { column, bytes: vec![bytes], rows, size }.read(file)
@@ -289,14 +287,14 @@ impl Chunk {
 }
 
 impl Part {
-    /// Its values.
+    /// Decodes the values.
     ///
     /// # Errors
-    /// Whatever the system says; damage.
+    /// I/O errors; damaged pages.
     pub fn read(&self, file: &File) -> Result<Values, String> {
         let stored = self.bytes.iter().map(|range| range.end - range.start).sum();
         if self.size as u64 > most_decompressed(stored) {
-            return Err(format!("its description claims {} bytes, decompressed from {stored}", self.size));
+            return Err(format!("its metadata claims {} bytes decompressed from {stored}", self.size));
         }
         let mut decoder = Decoder::new(self.column, self.size.max(PART));
         let mut rows = 0;
@@ -305,8 +303,8 @@ impl Part {
             read_exact_at(file, &mut bytes, range.start).map_err(|error| error.to_string())?;
             let mut rest = &bytes[..];
             while !rest.is_empty() && rows < self.rows {
-                let header = Header::read(&mut rest).ok_or("a page's header is damaged")?;
-                let (page, after) = rest.split_at_checked(header.stored).ok_or("a page breaks off")?;
+                let header = Header::read(&mut rest).ok_or("a page header is damaged")?;
+                let (page, after) = rest.split_at_checked(header.stored).ok_or("a page is truncated")?;
                 if matches!(header.kind, PageKind::Data | PageKind::Data2) {
                     self.column.check_rows(header, self.rows - rows)?;
                     rows += header.rows;
@@ -321,12 +319,11 @@ impl Part {
             Values::Floats(numbers) => numbers.len(),
             Values::Bytes { ranges, .. } => ranges.len(),
         };
-        if found == self.rows { Ok(values) } else { Err(format!("{found} rows where there should be {}", self.rows)) }
+        if found == self.rows { Ok(values) } else { Err(format!("found {found} rows instead of {}", self.rows)) }
     }
 }
 
-/// A file that is opened when it is needed, anew each time: open files are limited, and reads are
-/// large.
+/// Opens a file for each read: open files are limited, and reads are large.
 pub(crate) fn open(path: &PathBuf) -> Result<File, DataError> {
     File::open(path).map_err(|source| DataError::io(path, source))
 }

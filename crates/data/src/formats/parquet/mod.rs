@@ -1,8 +1,8 @@
-//! Hugging Face's `.parquet` shards: a column of images, as bytes or as a struct `{bytes, path}`,
-//! and one of labels, whose class names stand in the schema's notes.
+//! Hugging Face's `.parquet` shards: an image column, as bytes or as a struct `{bytes, path}`, and
+//! a label column whose class names are in the file metadata.
 //!
-//! Rows are decoded some megabytes at a time and kept until the order of the epoch has gone past
-//! them (see [`Runs`](crate::source::Runs)).
+//! Rows are decoded in parts of some megabytes, which are kept until the epoch no longer needs them
+//! (see [`Runs`](crate::source::Runs)).
 
 mod file;
 mod page;
@@ -36,25 +36,26 @@ use crate::split_names::Role;
 use crate::splits::Assembly;
 use crate::synsets::unique;
 
-/// Names of columns, the likeliest first.
+/// Usual column names, the most likely first.
 const IMAGES: [&str; 10] = ["image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "pixel_values"];
 const LABELS: [&str; 9] =
     ["label", "labels", "fine_label", "cls", "class", "target", "category", "label_id", "class_id"];
 
-/// Bytes decoded at a time, unless a single page is larger.
+/// Decoded bytes per part, unless a single page is larger.
 const PART: usize = 16 << 20;
 
-/// What is kept of decoded rows, in bytes; half of it holds the runs that are read side by side.
-const KEPT: usize = 512 << 20;
+/// Size of the cache of decoded rows in bytes. Half of it is for the runs that are read
+/// concurrently.
+const CACHE_BYTES: usize = 512 << 20;
 
-/// Shards, and the folder that names are told against.
+/// Shards, and the folder that their names are relative to.
 struct Shards {
     root: PathBuf,
     files: Vec<PathBuf>,
 }
 
 pub(crate) fn detect(location: &Location) -> Detected {
-    if location.holds_image_folders()? {
+    if location.contains_image_folders()? {
         return Ok(None);
     }
     let files = location.files(&["parquet"])?;
@@ -62,7 +63,7 @@ pub(crate) fn detect(location: &Location) -> Detected {
     Ok((!found.files.is_empty()).then(|| Box::new(found) as Box<dyn DatasetFormat>))
 }
 
-/// Which columns of a file are images and labels, and the class names.
+/// Image and label columns of a file, and the class names.
 struct Columns {
     image: usize,
     label: usize,
@@ -78,10 +79,10 @@ impl Columns {
             let all = features.as_object().into_iter().flatten();
             all.filter(|(_, feature)| feature["_type"] == kind).map(|(name, _)| name.as_str()).collect()
         };
-        // Those that the notes tell go before those whose names are usual.
-        let choose = |told: Vec<&str>, usual: &[&str], fits: &dyn Fn(&str) -> Option<usize>| {
-            let told_and_usual = usual.iter().copied().filter(|name| told.contains(name));
-            told_and_usual.chain(told.iter().copied()).chain(usual.iter().copied()).find_map(fits)
+        // Columns named in the metadata come before usual column names.
+        let choose = |named: Vec<&str>, usual: &[&str], fits: &dyn Fn(&str) -> Option<usize>| {
+            let named_and_usual = usual.iter().copied().filter(|name| named.contains(name));
+            named_and_usual.chain(named.iter().copied()).chain(usual.iter().copied()).find_map(fits)
         };
         let image_leaf = |name: &str| {
             leaves.iter().position(|leaf| {
@@ -103,23 +104,23 @@ impl Columns {
             names.dedup();
             enumerate(&names)
         };
-        // What is wrong with the first of these columns that is there.
+        // Describes the type error of the first of these columns that exists.
         let wrong_type = |names: &[&str], wanted: &str| {
             let leaf = names.iter().find_map(|name| leaves.iter().find(|leaf| *leaf.path[0] == **name))?;
             let kind = if leaf.path.len() > 1 && leaf.repeated == 0 { "struct".into() } else { leaf.type_name() };
-            Some(format!("its column {:?} is of the type {kind}, but {wanted}", leaf.path[0]))
+            Some(format!("column {:?} has type {kind}, but {wanted}", leaf.path[0]))
         };
         let image = match options.image.as_deref() {
             Some(name) => image_leaf(name),
             None => choose(of_type("Image"), &IMAGES, &image_leaf),
         };
         let image = image.ok_or_else(|| {
-            let wanted = "images are binary, or a struct of bytes and path";
+            let wanted = "images must be binary or a struct of bytes and path";
             match options.image.as_deref() {
                 Some(name) => wrong_type(&[name], wanted)
                     .unwrap_or_else(|| format!("it has no column {name:?}, only {}", columns())),
                 None => wrong_type(&IMAGES, wanted)
-                    .unwrap_or_else(|| format!("none of its columns is known to hold images: {}", columns())),
+                    .unwrap_or_else(|| format!("no column is recognized as images; columns: {}", columns())),
             }
         })?;
         let label = match options.label.as_deref() {
@@ -127,12 +128,12 @@ impl Columns {
             None => choose(of_type("ClassLabel"), &LABELS, &label_leaf).filter(|label| *label != image),
         };
         let label = label.ok_or_else(|| {
-            let wanted = "labels are whole numbers, texts or truth values";
+            let wanted = "labels must be integers, texts or Boolean values";
             match options.label.as_deref() {
                 Some(name) => wrong_type(&[name], wanted)
                     .unwrap_or_else(|| format!("it has no column {name:?}, only {}", columns())),
                 None => wrong_type(&LABELS, wanted)
-                    .unwrap_or_else(|| format!("none of its columns is known to hold labels: {}", columns())),
+                    .unwrap_or_else(|| format!("no column is recognized as labels; columns: {}", columns())),
             }
         })?;
         let feature = &features[&*leaves[label].path[0]];
@@ -141,7 +142,7 @@ impl Columns {
             ["feature", "0"].iter().map(|key| &feature[key]).find(|inner| inner.is_object()).unwrap_or(feature);
         let names = match &feature["names"] {
             Json::Array(names) => Some(names.iter().filter_map(|name| name.as_str().map(String::from)).collect()),
-            // Written so by some: `{"0": "cat", "1": "dog"}`.
+            // Some writers use an object: `{"0": "cat", "1": "dog"}`.
             Json::Object(names) => {
                 let all = (0..names.len()).map(|label| names.get(&label.to_string())?.as_str().map(String::from));
                 all.collect::<Option<Vec<String>>>()
@@ -152,10 +153,10 @@ impl Columns {
     }
 }
 
-/// What one file holds.
+/// The contents of one file.
 struct Shard {
     parts: Vec<Part>,
-    /// The label of every row, empty where it is absent.
+    /// The label of every row; empty if it is missing.
     labels: Vec<Arc<str>>,
     names: Option<Vec<String>>,
 }
@@ -177,26 +178,26 @@ impl Shard {
         for chunk in description.chunks(columns.label) {
             let values = chunk.read(&file).map_err(|why| match why.as_str() {
                 page::SEVERAL => {
-                    let what = format!("its column {column:?} holds lists of several labels");
+                    let what = format!("column {column:?} contains lists of several labels");
                     DataError::MultiLabel { path: path.clone(), what }
                 }
-                _ => malformed(format!("its column {column:?}: {why}")),
+                _ => malformed(format!("column {column:?}: {why}")),
             })?;
             labels.extend(texts(values, leaf.kind() == Some(Kind::Bool)).map_err(|label| DataError::Label {
                 path: path.clone(),
-                why: format!("labels in the column {column:?} must be whole numbers or texts in UTF-8"),
+                why: format!("labels in column {column:?} must be integers or UTF-8 text"),
                 label,
             })?);
         }
-        let (rows, labelled) = (parts.iter().map(|part| part.rows).sum::<usize>(), labels.len());
-        if rows != labelled {
-            return Err(malformed(format!("it has {rows} images but {labelled} labels")));
+        let (rows, labeled) = (parts.iter().map(|part| part.rows).sum::<usize>(), labels.len());
+        if rows != labeled {
+            return Err(malformed(format!("it has {rows} images but {labeled} labels")));
         }
         Ok(Shard { parts, labels, names: columns.names })
     }
 }
 
-/// The labels of rows as text; the error is a label that is neither a whole number nor text.
+/// Returns the labels of rows as text. The error is a label that is neither an integer nor text.
 fn texts(values: Values, truth: bool) -> Result<Vec<Arc<str>>, String> {
     match values {
         Values::Numbers(numbers) if truth => shared(numbers, |number| Ok((*number != 0).to_string())),
@@ -217,8 +218,8 @@ fn texts(values: Values, truth: bool) -> Result<Vec<Arc<str>>, String> {
     }
 }
 
-/// The text of each value, or an empty one. Equal values share it, so that rows take little memory
-/// where a dictionary holds a long label.
+/// Returns the text of each value, or an empty one. Equal values share the text, which saves memory
+/// for long labels in a dictionary.
 fn shared<T: Hash + Eq>(
     values: impl IntoIterator<Item = Option<T>>,
     text: impl Fn(&T) -> Result<String, String>,
@@ -250,13 +251,13 @@ impl DatasetFormat for Shards {
             let shards: Vec<Shard> =
                 files.par_iter().map(|file| Shard::read(file, &options.table)).collect::<Result<_, _>>()?;
             let mut rows = Rows::default();
-            let mut unlabelled = 0;
+            let mut unlabeled = 0;
             for (file, shard) in files.into_iter().zip(shards) {
                 let Shard { parts, labels, names: here } = shard;
                 match (&names, here) {
                     (None, Some(here)) => names = Some((file.clone(), here)),
                     (Some((first, names)), Some(here)) if *names != here => {
-                        let why = format!("it names other classes than {}", first.display());
+                        let why = format!("its class names differ from those in {}", first.display());
                         return Err(DataError::Malformed { path: file.clone(), why });
                     }
                     _ => {}
@@ -268,7 +269,7 @@ impl DatasetFormat for Shards {
                     for within in 0..part.rows {
                         match vocabulary.code(&labels[row]) {
                             Some(code) => rows.rows.push((rows.parts.len() as u32, within as u32, code)),
-                            None => unlabelled += 1,
+                            None => unlabeled += 1,
                         }
                         row += 1;
                     }
@@ -276,11 +277,8 @@ impl DatasetFormat for Shards {
                     rows.parts.push((number, part));
                 }
             }
-            if unlabelled > 0 {
-                notes.push(format!(
-                    "passed over {unlabelled} image(s) without a label, in the shards of {}",
-                    role.name()
-                ));
+            if unlabeled > 0 {
+                notes.push(format!("ignored {unlabeled} image(s) without a label in the {} shards", role.name()));
             }
             splits.push((role, rows));
         }
@@ -299,7 +297,7 @@ impl DatasetFormat for Shards {
             if role <= Role::Train && found < 0.5 * mixed && found * (runs.abreast as f64) < 0.5 * classes.len() as f64
             {
                 notes.push(format!(
-                    "the shards of {} are sorted by class, so that batches hold few classes: write them shuffled",
+                    "the {} shards are sorted by class, so batches contain few classes: write the shards in shuffled order",
                     role.name()
                 ));
             }
@@ -310,17 +308,16 @@ impl DatasetFormat for Shards {
     }
 }
 
-/// A part's images, decoded from Parquet but not from JPEG.
+/// The images of a part, decoded from Parquet but still encoded as JPEG or PNG.
 struct Images {
     data: Vec<u8>,
     ranges: Vec<Option<std::ops::Range<usize>>>,
 }
 
-/// A part's location among those that are kept; whoever comes first fills it, the others wait for
-/// that.
+/// A cache entry for a part. The first thread that needs it decodes the part; other threads wait.
 type Slot = Arc<OnceLock<Result<Images, String>>>;
 
-/// Bytes of memory that a slot's images take; 0 until they are decoded.
+/// Returns the memory used by a slot's images in bytes; 0 until they are decoded.
 fn size_of_slot(slot: &Slot) -> usize {
     match slot.get() {
         Some(Ok(Images { data, ranges })) => data.len() + size_of_val(&ranges[..]),
@@ -328,46 +325,46 @@ fn size_of_slot(slot: &Slot) -> usize {
     }
 }
 
-/// Rows of a split's files.
+/// The rows of a split's files.
 #[derive(Default)]
 struct Rows {
     files: Vec<PathBuf>,
-    /// File of each, and the rows of it that are decoded together.
+    /// File index and part of each part.
     parts: Vec<(u32, Part)>,
-    /// The row in its file with which each begins.
+    /// Index in its file of the first row of each part.
     first: Vec<u32>,
-    /// Part, row in it, and label of each sample.
+    /// Part, row in the part, and label of each sample.
     rows: Vec<(u32, u32, u32)>,
-    /// Those decoded last.
-    kept: Mutex<VecDeque<(u32, Slot)>>,
+    /// The parts decoded last.
+    cache: Mutex<VecDeque<(u32, Slot)>>,
 }
 
 impl Rows {
-    /// Runs that are read side by side.
+    /// Returns the number of runs to read concurrently.
     fn abreast(&self) -> usize {
         let largest = self.parts.iter().map(|(_, part)| part.size).max().unwrap_or(0);
-        (KEPT / 2 / largest.max(1)).max(1)
+        (CACHE_BYTES / 2 / largest.max(1)).max(1)
     }
 
     fn path(&self, part: u32) -> &Path {
         &self.files[self.parts[part as usize].0 as usize]
     }
 
-    /// The images of a part, decoded now or kept.
+    /// Returns the images of a part from the cache, or decodes them.
     fn images(&self, part: u32) -> Slot {
         let slot = {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            match kept.iter().position(|(number, _)| *number == part) {
-                Some(location) => kept[location].1.clone(),
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            match cache.iter().position(|(number, _)| *number == part) {
+                Some(location) => cache[location].1.clone(),
                 None => {
-                    let held =
-                        |kept: &VecDeque<(u32, Slot)>| kept.iter().map(|(_, slot)| size_of_slot(slot)).sum::<usize>();
-                    // Descriptions may claim less than pages decode to.
-                    while kept.len() >= 2 * self.abreast() || held(&kept) > KEPT {
-                        kept.pop_front();
+                    let size =
+                        |cache: &VecDeque<(u32, Slot)>| cache.iter().map(|(_, slot)| size_of_slot(slot)).sum::<usize>();
+                    // Metadata may claim fewer bytes than the pages decode to.
+                    while cache.len() >= 2 * self.abreast() || size(&cache) > CACHE_BYTES {
+                        cache.pop_front();
                     }
-                    kept.push_back((part, Slot::default()));
-                    kept[kept.len() - 1].1.clone()
+                    cache.push_back((part, Slot::default()));
+                    cache[cache.len() - 1].1.clone()
                 }
             }
         };
@@ -375,13 +372,13 @@ impl Rows {
             let file = File::open(self.path(part)).map_err(|error| error.to_string())?;
             match self.parts[part as usize].1.read(&file)? {
                 Values::Bytes { data, ranges } => Ok(Images { data, ranges }),
-                Values::Numbers(_) | Values::Floats(_) => Err("its images are numbers".into()),
+                Values::Numbers(_) | Values::Floats(_) => Err("the image column contains numbers".into()),
             }
         });
         if let Some(Err(_)) = slot.get() {
-            // It may work the next time.
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.retain(|(number, _)| *number != part);
+            // Drop the error, so that the next access tries again.
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.retain(|(number, _)| *number != part);
         }
         slot
     }
@@ -395,10 +392,10 @@ impl Dataset<Sample, DataError> for Rows {
         let images = match slot.get() {
             Some(Ok(images)) => images,
             Some(Err(why)) => return Err(wrong(why.clone())),
-            None => return Err(wrong("it was not decoded".into())),
+            None => return Err(wrong("the row was not decoded".into())),
         };
         let range = images.ranges[row as usize].clone();
-        let range = range.ok_or_else(|| wrong("the row has no bytes, at most a path".into()))?;
+        let range = range.ok_or_else(|| wrong("the row has no image bytes".into()))?;
         Ok(Sample { image: StoredImage::Encoded(images.data[range].to_vec()), label: label as usize })
     }
 

@@ -1,11 +1,12 @@
-//! Pages of a column: decompressed and decoded, as far as columns of images and labels need it.
+//! Decodes pages of a column, as far as image and label columns need it.
 //!
 //! Format: <https://parquet.apache.org/docs/file-format/data-pages/>. Values are plain or in a
-//! dictionary, and lists hold one value; that is what pyarrow, and so Hugging Face's `datasets`,
-//! writes. The crate `parquet` reads more, but reaches pages only in order where a file has no page
-//! index, allocates what a page's header claims, and takes minutes to build.
+//! dictionary, and lists have one value; pyarrow, and therefore Hugging Face's `datasets`, writes
+//! this. The crate `parquet` supports more, but without a page index it reads pages only in order,
+//! allocates the size claimed by page headers, and takes minutes to build.
 //!
-//! Memory is bounded by the file: rows by its length, decompressed bytes by [`most_decompressed`].
+//! Memory is bounded by the file size: rows by its length, decompressed bytes by
+//! [`most_decompressed`].
 
 use std::io::Read;
 use std::ops::Range;
@@ -25,7 +26,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Bytes of a number.
+    /// Returns the size of a number in bytes.
     fn width(self) -> usize {
         match self {
             Kind::Int32 | Kind::Float => 4,
@@ -34,60 +35,59 @@ impl Kind {
     }
 }
 
-/// What decoding a column needs to know.
+/// The properties of a column needed for decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Column {
     pub kind: Kind,
-    /// How many of the column and what it lies in may be absent.
+    /// Number of optional levels.
     pub optional: u32,
-    /// Whether its values are in lists.
+    /// True if the values are in lists.
     pub repeated: bool,
-    /// Parquet's number of the compression.
+    /// Parquet's compression codec.
     pub codec: i64,
 }
 
 impl Column {
-    /// Checks that a page has at most the `left` rows that its column has after the pages before
-    /// it.
+    /// Checks that a page has at most `left` rows, the remaining rows of its column.
     ///
     /// # Errors
-    /// More rows; of a column of lists, more values than lists.
+    /// More rows; in a column of lists, more values than lists.
     pub fn check_rows(&self, header: Header, left: usize) -> Decoded<()> {
         match header.rows <= left {
             true => Ok(()),
             false if self.repeated => Err(SEVERAL.into()),
-            false => Err("its pages have other rows than its description says".into()),
+            false => Err("the number of rows in its pages differs from its metadata".into()),
         }
     }
 }
 
-/// Values of rows, of which some may be absent.
+/// Values of rows; `None` for null.
 pub(crate) enum Values {
-    /// Integers, and truth values as 0 and 1.
+    /// Integers, and Boolean values as 0 and 1.
     Numbers(Vec<Option<i64>>),
     Floats(Vec<Option<f64>>),
-    /// Ranges of `data`.
+    /// Byte strings as ranges of `data`.
     Bytes {
         data: Vec<u8>,
         ranges: Vec<Option<Range<usize>>>,
     },
 }
 
-/// A page's header: what the page is, and how long.
+/// A page header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub kind: PageKind,
-    /// Rows, of a data page.
+    /// Number of rows of a data page.
     pub rows: usize,
     encoding: i64,
-    /// Bytes as stored, and decompressed.
+    /// Size in bytes as stored, and decompressed.
     pub stored: usize,
     pub size: usize,
-    /// Bytes of levels at the beginning that are not compressed, in version 2.
+    /// In version 2: size in bytes of the uncompressed levels at the beginning.
     levels: usize,
-    /// Those of them that tell where lists begin.
+    /// In version 2: size of the repetition levels, which are part of `levels`.
     repetitions: usize,
-    /// Whether the values are compressed.
+    /// True if the values are compressed.
     compressed: bool,
 }
 
@@ -99,17 +99,17 @@ pub(crate) enum PageKind {
     Other,
 }
 
-/// The most bytes that a page may have, decompressed.
-const MOST: usize = 2 << 30;
+/// Maximum decompressed size of a page in bytes.
+const MAX_PAGE: usize = 2 << 30;
 
-/// The most bytes that `stored` bytes may decompress to: by deflate's highest ratio, as zstd's has
-/// no limit.
+/// Returns the maximum number of bytes that `stored` bytes may decompress to: deflate's maximum
+/// ratio, which is used for all codecs because zstd's is unlimited.
 pub(crate) fn most_decompressed(stored: u64) -> u64 {
     stored.saturating_mul(1032).max(PART as u64)
 }
 
 impl Header {
-    /// Reads a header and takes it off the bytes; none if it breaks off or is none.
+    /// Reads a header and removes it from `bytes`; returns `None` if it is truncated or invalid.
     pub fn read(bytes: &mut &[u8]) -> Option<Header> {
         let value = Value::read(bytes)?;
         let (size, stored) = (value.size(2)?, value.size(3)?);
@@ -147,39 +147,40 @@ impl Header {
             }
             _ => plain,
         };
-        (size <= MOST && stored <= MOST && size as u64 <= most_decompressed(stored as u64)).then_some(header)
+        (size <= MAX_PAGE && stored <= MAX_PAGE && size as u64 <= most_decompressed(stored as u64)).then_some(header)
     }
 }
 
-/// Decodes pages of a column one after another.
+/// Decodes the pages of a column in order.
 pub(crate) struct Decoder {
     column: Column,
-    /// Its values; of byte strings, ranges of the data in `values`.
+    /// Dictionary values; byte strings are ranges of the data in `values`.
     dictionary: Option<Values>,
-    /// What was decoded.
+    /// The decoded values.
     values: Values,
-    /// Bytes that data pages may still decompress to.
+    /// Number of bytes that the remaining data pages may decompress to.
     left: usize,
 }
 
 type Decoded<T> = Result<T, String>;
 
-const TRUNCATED: &str = "a page breaks off, or is damaged";
+const TRUNCATED: &str = "a page is truncated or damaged";
 
-/// The error for a list of several values.
-pub(crate) const SEVERAL: &str = "a list holds several values";
+/// The error message for a list of several values.
+pub(crate) const SEVERAL: &str = "a list contains several values";
 
 impl Decoder {
-    /// A decoder of data pages that have `most` bytes together, decompressed.
+    /// Creates a decoder for data pages of `most` decompressed bytes in total.
     pub fn new(column: Column, most: usize) -> Self {
         Self { column, dictionary: None, values: Values::none(column.kind), left: most }
     }
 
+    /// Returns the decoded values.
     pub fn finish(self) -> Values {
         self.values
     }
 
-    /// Adds a page's values.
+    /// Decodes a page and appends its values.
     pub fn page(&mut self, header: Header, stored: &[u8]) -> Decoded<()> {
         if header.kind == PageKind::Other {
             return Ok(());
@@ -187,14 +188,14 @@ impl Decoder {
         let (levels, packed) = stored.split_at_checked(header.levels).ok_or(TRUNCATED)?;
         let size = header.size.checked_sub(header.levels).ok_or(TRUNCATED)?;
         if header.kind != PageKind::Dictionary {
-            self.left = self.left.checked_sub(header.size).ok_or("its pages are larger than its description says")?;
+            self.left = self.left.checked_sub(header.size).ok_or("its pages are larger than its metadata says")?;
         }
         let data = if header.compressed { decompress(packed, size, self.column.codec)? } else { packed.to_vec() };
         if header.kind == PageKind::Dictionary {
             return self.read_dictionary(header, data);
         }
-        // Whether each value begins a row, if the column is of lists, and whether each row has a
-        // value: written before the values unless all must have one.
+        // Before the values come the repetition levels, if the column contains lists, and the
+        // definition levels, if values may be null.
         let mut start = 0;
         let mut levels = match header.kind {
             PageKind::Data2 => Levels::Sized { data: levels, first: header.repetitions },
@@ -217,24 +218,25 @@ impl Decoder {
             0 => plain(&mut self.values, self.column.kind, data, start, &present),
             3 if self.column.kind == Kind::Bool => truths(&mut self.values, &data[start..], &present),
             2 | 8 => {
-                let dictionary = self.dictionary.as_ref().ok_or("a page refers to a dictionary that is not there")?;
+                let dictionary = self.dictionary.as_ref().ok_or("a page refers to a missing dictionary")?;
                 look_up(&mut self.values, dictionary, &data[start..], &present)
             }
-            encoding => {
-                Err(format!("its values are in Parquet's encoding {encoding}: write them plain, or in a dictionary"))
-            }
+            encoding => Err(format!(
+                "its values use Parquet's encoding {encoding}: write them with plain or dictionary encoding"
+            )),
         }
     }
 
+    /// Decodes a dictionary page.
     fn read_dictionary(&mut self, header: Header, data: Vec<u8>) -> Decoded<()> {
-        // Values of a dictionary take a byte or more.
+        // Each dictionary value takes at least one byte.
         if header.rows > data.len() || self.dictionary.is_some() {
             return Err("its dictionary is damaged".into());
         }
         let mut dictionary = Values::none(self.column.kind);
         plain(&mut dictionary, self.column.kind, data, 0, &vec![true; header.rows])?;
         if let (Values::Bytes { data, ranges }, Values::Bytes { data: all, .. }) = (&mut dictionary, &mut self.values) {
-            // Rows refer to the dictionary's bytes, which are kept once.
+            // Rows refer to the dictionary's bytes, which are stored once.
             for range in ranges.iter_mut().flatten() {
                 *range = range.start + all.len()..range.end + all.len();
             }
@@ -244,6 +246,7 @@ impl Decoder {
         Ok(())
     }
 
+    /// Decodes the definition levels: whether each row has a value.
     fn present(&self, levels: &[u8], rows: usize) -> Decoded<Vec<bool>> {
         let width = u32::BITS - self.column.optional.leading_zeros();
         let most = u64::from(self.column.optional);
@@ -251,15 +254,16 @@ impl Decoder {
     }
 }
 
-/// The levels before a page's values, one sort after another.
+/// Reader of the repetition and definition levels before the values of a page.
 enum Levels<'a> {
-    /// The first sort has this many bytes, the second the rest.
+    /// Version 2: the first kind has `first` bytes, the second the rest.
     Sized { data: &'a [u8], first: usize },
-    /// Each is preceded by its length.
+    /// Version 1: each kind is preceded by its length.
     Prefixed { data: &'a [u8], at: &'a mut usize },
 }
 
 impl<'a> Levels<'a> {
+    /// Returns the encoded levels of the next kind.
     fn next(&mut self) -> Decoded<&'a [u8]> {
         match self {
             Levels::Sized { data, first } => {
@@ -279,6 +283,7 @@ impl<'a> Levels<'a> {
 }
 
 impl Values {
+    /// Returns an empty list of values of this type.
     fn none(kind: Kind) -> Values {
         match kind {
             Kind::Bool | Kind::Int32 | Kind::Int64 => Values::Numbers(Vec::new()),
@@ -288,6 +293,7 @@ impl Values {
     }
 }
 
+/// Decompresses a page to exactly `size` bytes.
 fn decompress(packed: &[u8], size: usize, codec: i64) -> Decoded<Vec<u8>> {
     let read = |reader: &mut dyn Read| -> Decoded<Vec<u8>> {
         let mut data = Vec::with_capacity(size.min(packed.len().saturating_mul(64)));
@@ -307,13 +313,15 @@ fn decompress(packed: &[u8], size: usize, codec: i64) -> Decoded<Vec<u8>> {
         codec => {
             let name =
                 ["", "", "", "LZO", "Brotli", "LZ4", "", "raw LZ4"].get(codec as usize).unwrap_or(&"an unknown codec");
-            return Err(format!("it is compressed by {name}: write it with snappy, gzip, zstd or none"));
+            return Err(format!(
+                "it is compressed with {name}: write it with snappy, gzip, zstd or without compression"
+            ));
         }
     };
     if data.len() == size { Ok(data) } else { Err(TRUNCATED.into()) }
 }
 
-/// Reads values one after another from `start` in the data, one for each row that has one.
+/// Decodes plain values from `start` in the data, one for each row that is not null.
 fn plain(into: &mut Values, kind: Kind, data: Vec<u8>, start: usize, present: &[bool]) -> Decoded<()> {
     let mut at = start;
     let mut next = |width: usize| {
@@ -368,7 +376,7 @@ fn plain(into: &mut Values, kind: Kind, data: Vec<u8>, start: usize, present: &[
     Ok(())
 }
 
-/// Reads truth values in runs, after the length of them all.
+/// Decodes Boolean values in runs, preceded by their total length.
 fn truths(into: &mut Values, data: &[u8], present: &[bool]) -> Decoded<()> {
     let count = present.iter().filter(|present| **present).count();
     let mut bits = hybrid(data.get(4..).ok_or(TRUNCATED)?, 1, count)?.into_iter();
@@ -378,7 +386,7 @@ fn truths(into: &mut Values, data: &[u8], present: &[bool]) -> Decoded<()> {
     Ok(())
 }
 
-/// Reads places in a dictionary.
+/// Decodes dictionary indices.
 fn look_up(into: &mut Values, dictionary: &Values, data: &[u8], present: &[bool]) -> Decoded<()> {
     let count = present.iter().filter(|present| **present).count();
     let (&width, data) = data.split_first().unwrap_or((&0, &[]));
@@ -401,7 +409,7 @@ fn look_up(into: &mut Values, dictionary: &Values, data: &[u8], present: &[bool]
     Ok(())
 }
 
-/// Parquet's mixture of runs of equal numbers and packed numbers of `width` bits.
+/// Decodes Parquet's hybrid of run-length encoding and bit-packing, with numbers of `width` bits.
 fn hybrid(mut data: &[u8], width: u32, count: usize) -> Decoded<Vec<u64>> {
     if width > 32 {
         return Err(TRUNCATED.into());
@@ -454,8 +462,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_and_packed_numbers() {
-        // The specification's example: 0 to 7 in three bits.
+    fn hybrid_encoding_is_decoded() {
+        // Example from the specification: 0 to 7 with three bits.
         assert_eq!(hybrid(&[3, 0b1000_1000, 0b1100_0110, 0b1111_1010], 3, 8).unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(hybrid(&[6, 9, 2, 1], 4, 4).unwrap(), [9, 9, 9, 1]);
         assert_eq!(hybrid(&[4, 0x34, 0x12], 13, 2).unwrap(), [0x1234; 2]);

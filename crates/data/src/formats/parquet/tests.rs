@@ -1,5 +1,5 @@
-//! Files that claim more than they hold. Each is made here; none may take memory beyond a bound by
-//! its length.
+//! Tests with Parquet files whose metadata claim more than the file contains. Memory use must be
+//! bounded by the file's length.
 
 use std::io::Write;
 
@@ -14,7 +14,7 @@ const PLAIN: i32 = 0;
 const DICTIONARY: i32 = 8;
 const UNCOMPRESSED: i32 = 0;
 
-/// A page: a data page of the first version, or a dictionary if `encoding` is none.
+/// Returns a page: a data page of version 1, or a dictionary if `encoding` is `None`.
 fn page(encoding: Option<i32>, rows: i32, size: i32, body: &[u8]) -> Vec<u8> {
     let stored = body.len() as i32;
     let header = match encoding {
@@ -30,13 +30,13 @@ fn page(encoding: Option<i32>, rows: i32, size: i32, body: &[u8]) -> Vec<u8> {
     [header.end(), body.to_vec()].concat()
 }
 
-/// A column of a file with one group of rows.
+/// A column of a file with one row group.
 struct Chunk {
     name: &'static str,
     kind: i32,
     codec: i32,
     pages: Vec<u8>,
-    /// Length of the pages, decompressed.
+    /// Decompressed length of the pages.
     size: i64,
 }
 
@@ -45,13 +45,13 @@ fn chunk(name: &'static str, kind: i32, pages: Vec<u8>) -> Chunk {
     Chunk { name, kind, codec: UNCOMPRESSED, pages, size }
 }
 
-/// Levels of an optional column, all of one value, and what follows them.
+/// Returns definition levels of one value for an optional column, followed by `values`.
 fn leveled(rows: u64, level: u8, values: &[u8]) -> Vec<u8> {
     let run = [unsigned(rows << 1), vec![level]].concat();
     [&(run.len() as u32).to_le_bytes()[..], &run, values].concat()
 }
 
-/// Byte strings as they stand in a plain page.
+/// Returns byte strings in plain encoding.
 fn plain(values: &[&[u8]]) -> Vec<u8> {
     values.iter().flat_map(|value| [&(value.len() as u32).to_le_bytes()[..], value].concat()).collect()
 }
@@ -71,7 +71,8 @@ fn file_of(metadata: &[u8], body: &[u8]) -> Vec<u8> {
     [b"PAR1", body, metadata, &(metadata.len() as u32).to_le_bytes(), b"PAR1"].concat()
 }
 
-/// A file of these columns, whose groups claim these rows; all groups are of the same bytes.
+/// Returns a file with these columns and the claimed number of rows per group; all groups refer to
+/// the same bytes.
 fn file(groups: &[i64], chunks: &[Chunk]) -> Vec<u8> {
     let mut body = Vec::new();
     let mut columns = Vec::new();
@@ -89,7 +90,7 @@ fn file(groups: &[i64], chunks: &[Chunk]) -> Vec<u8> {
     file_of(&metadata, &body)
 }
 
-/// A label column of `rows` times the number 7.
+/// Returns a label column with `rows` times the number 7.
 fn labels(rows: u64) -> Chunk {
     let dictionary = page(None, 1, 8, &7i64.to_le_bytes());
     let body = leveled(rows, 1, &[0]);
@@ -101,7 +102,7 @@ fn images(values: &[&[u8]]) -> Chunk {
     chunk("image", BYTE_ARRAY, data_page(PLAIN, rows, &leveled(rows, 1, &plain(values))))
 }
 
-/// Reads the file's labels, and decodes all of its images.
+/// Reads the labels of a file and decodes all images.
 fn read(bytes: &[u8]) -> Result<(Shard, Vec<Values>), String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
@@ -131,38 +132,38 @@ fn claimed_rows_are_bounded_by_the_length_of_the_file() {
     for shift in [20, 30] {
         let rows = 1 << shift;
         let bytes = file(&[rows as i64], &[absent(rows), labels(rows)]);
-        refused(&bytes, &format!("claims {rows} rows, more than its {} bytes can hold", bytes.len()));
+        refused(&bytes, &format!("claims {rows} rows, more than {} bytes can contain", bytes.len()));
     }
     let claims = |groups: &[i64]| file(groups, &[images(&[b"first"]), labels(1)]);
     refused(&claims(&[1 << 60]), "rows, more than");
     refused(&claims(&[i64::MAX; 4]), "rows, more than");
-    refused(&claims(&[-1]), "contradicts itself");
-    // Fewer in the description than in the pages, and more.
+    refused(&claims(&[-1]), "is inconsistent");
+    // Fewer rows in the metadata than in the pages, and more.
     let pages = |rows: u64| [images(&[b"first"]), labels(rows)];
-    refused(&file(&[1], &pages(1 << 30)), "other rows than its description says");
-    refused(&file(&[2], &pages(2)), "1 rows where there should be 2");
+    refused(&file(&[1], &pages(1 << 30)), "differs from its metadata");
+    refused(&file(&[2], &pages(2)), "found 1 rows instead of 2");
     let three = file(&[1], &[images(&[b"first", b"second", b"third"]), labels(1)]);
-    refused(&three, "other rows than its description says");
+    refused(&three, "differs from its metadata");
 }
 
 #[test]
-fn claimed_sizes_are_bounded_by_the_bytes_that_are_stored() {
-    // A page of 2 GB from 20 bytes, by every codec.
+fn claimed_sizes_are_bounded_by_the_stored_bytes() {
+    // A page that claims 2 GB from 20 bytes, with every codec.
     for codec in [1, 2, 6] {
         let pages = page(Some(PLAIN), 1, i32::MAX, &[0; 20]);
         let image = Chunk { codec, ..chunk("image", BYTE_ARRAY, pages) };
-        refused(&file(&[1], &[image, labels(1)]), "a page's header is damaged");
+        refused(&file(&[1], &[image, labels(1)]), "a page header is damaged");
         let pages = page(Some(PLAIN), 1, 8, &[0; 20]);
         let image = Chunk { codec, size: 1 << 40, ..chunk("image", BYTE_ARRAY, pages) };
         assert!(read(&file(&[1], &[image, labels(1)])).is_err());
     }
-    // Pages that decompress to more than the description claims, together: each of 15 MiB of zeros.
+    // Pages that together decompress to more than the metadata claim: each has 15 MiB of zeros.
     let zeros = leveled(1, 1, &plain(&[&vec![0; 15 << 20]]));
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(&zeros).unwrap();
     let pages = page(Some(PLAIN), 1, zeros.len() as i32, &packed.finish().unwrap()).repeat(2);
     let image = Chunk { codec: 2, ..chunk("image", BYTE_ARRAY, pages) };
-    refused(&file(&[2], &[image, labels(2)]), "larger than its description says");
+    refused(&file(&[2], &[image, labels(2)]), "larger than its metadata says");
 }
 
 #[test]
@@ -185,31 +186,31 @@ fn dictionaries_are_bounded_and_not_copied() {
     refused(&file(&[ROWS as i64], &[claims, labels(ROWS)]), "its dictionary is damaged");
     let two = column("image", vec![dictionary(1), dictionary(1), places()]);
     refused(&file(&[ROWS as i64], &[two, labels(ROWS)]), "its dictionary is damaged");
-    // A place beyond the dictionary's only value.
+    // An index beyond the dictionary's only value.
     let beyond = column("image", vec![dictionary(1), data_page(DICTIONARY, 1, &leveled(1, 1, &[8, 2, 5]))]);
-    refused(&file(&[1], &[beyond, labels(1)]), "breaks off, or is damaged");
+    refused(&file(&[1], &[beyond, labels(1)]), "is truncated or damaged");
 }
 
 #[test]
 fn claimed_lengths_of_texts_and_lists_are_bounded() {
     let long = |count: u64| [&[0x18][..], &unsigned(count)].concat();
-    refused(&file_of(&long(1 << 60), b""), "its description is damaged");
+    refused(&file_of(&long(1 << 60), b""), "its metadata is damaged");
     let list = [&[0x19, 0xF0 | Fields::BINARY][..], &unsigned(1 << 60)].concat();
-    refused(&file_of(&list, b""), "its description is damaged");
-    // A byte string of 4 GB in a page.
+    refused(&file_of(&list, b""), "its metadata is damaged");
+    // A byte string that claims 4 GB.
     let body = leveled(1, 1, &[0xff; 8]);
     let image = chunk("image", BYTE_ARRAY, data_page(PLAIN, 1, &body));
-    refused(&file(&[1], &[image, labels(1)]), "breaks off, or is damaged");
+    refused(&file(&[1], &[image, labels(1)]), "is truncated or damaged");
 }
 
 #[test]
 fn nested_columns_share_the_names_above_them() {
     let schema = |elements: Vec<Vec<u8>>| Fields::new().i32(1, 1).structs(2, elements).end();
     let deep = (0..1000).map(|_| element("group", None, 1)).chain([element("leaf", Some(INT64), 0)]);
-    refused(&file_of(&schema(deep.collect()), b""), "contradicts itself");
-    refused(&file_of(&schema(vec![element("schema", None, i32::MAX)]), b""), "contradicts itself");
+    refused(&file_of(&schema(deep.collect()), b""), "is inconsistent");
+    refused(&file_of(&schema(vec![element("schema", None, i32::MAX)]), b""), "is inconsistent");
     let structures = [&[0x1c][..], &[0x1c; 1000]].concat();
-    refused(&file_of(&structures, b""), "its description is damaged");
+    refused(&file_of(&structures, b""), "its metadata is damaged");
 
     let leaves = (0..100).map(|_| element("leaf", Some(INT64), 0));
     let elements = [element("schema", None, 1), element(&"long".repeat(1000), None, 100)].into_iter().chain(leaves);
@@ -222,7 +223,7 @@ fn nested_columns_share_the_names_above_them() {
 
 proptest! {
     #[test]
-    fn changed_files_decode_to_no_more_than_they_hold(
+    fn modified_files_decode_to_bounded_memory(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
     ) {
         let mut bytes = file(&[3], &[images(&[b"first", b"second", b"third"]), labels(3)]);

@@ -1,10 +1,10 @@
-//! Thrift's compact protocol, in which Parquet stores its metadata: reads any structure as a tree
-//! of values, and writes structures field by field.
+//! Thrift's compact protocol, in which Parquet stores its metadata. Reads a structure as a tree of
+//! values, and writes structures field by field.
 
-/// Structures within structures; more than this is damage.
+/// Maximum nesting of structures; deeper data are treated as damaged.
 const DEPTH: usize = 16;
 
-/// A value; structures hold their fields by number.
+/// A value. Structures store their fields by ID.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value<'a> {
     Bool(bool),
@@ -15,13 +15,12 @@ pub(crate) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Reads a structure from the beginning of `bytes`, and takes it off. None if it breaks off or
-    /// is none.
+    /// Reads a structure and removes it from `bytes`; returns `None` if it is truncated or invalid.
     pub fn read(bytes: &mut &'a [u8]) -> Option<Value<'a>> {
         structure(bytes, DEPTH)
     }
 
-    /// A structure's field.
+    /// Returns a field of a structure.
     pub fn field(&self, number: i64) -> Option<&Value<'a>> {
         match self {
             Value::Struct(fields) => fields.iter().find(|(found, _)| *found == number).map(|(_, value)| value),
@@ -29,7 +28,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A field that is a number.
+    /// Returns a numeric field.
     pub fn number(&self, field: i64) -> Option<i64> {
         match self.field(field) {
             Some(Value::Number(number)) => Some(*number),
@@ -37,17 +36,17 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A field that is a number of things or a place.
+    /// Returns a non-negative numeric field.
     pub fn size(&self, field: i64) -> Option<usize> {
         usize::try_from(self.number(field)?).ok()
     }
 
-    /// A field that is text.
+    /// Returns a text field.
     pub fn text(&self, field: i64) -> Option<&'a str> {
         self.field(field)?.as_text()
     }
 
-    /// A field's list; empty if there is none.
+    /// Returns a list field, or an empty list.
     pub fn list(&self, field: i64) -> &[Value<'a>] {
         match self.field(field) {
             Some(Value::List(values)) => values,
@@ -55,7 +54,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A text.
+    /// Returns the value as text.
     pub fn as_text(&self) -> Option<&'a str> {
         match self {
             Value::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
@@ -76,7 +75,7 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// A number of seven bits a byte, the lowest first.
+/// Reads an unsigned variable-length number: seven bits per byte, the lowest first.
 pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
@@ -89,12 +88,13 @@ pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// One whose sign is in the lowest bit.
+/// Reads a zigzag-encoded signed number.
 fn signed(bytes: &mut &[u8]) -> Option<i64> {
     let number = varint(bytes)?;
     Some((number >> 1) as i64 ^ -((number & 1) as i64))
 }
 
+/// Reads the fields of a structure up to its end marker.
 fn structure<'a>(bytes: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
     let mut fields = Vec::new();
     let mut number = 0i64;
@@ -108,7 +108,7 @@ fn structure<'a>(bytes: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
             step => number.checked_add(step.into())?,
         };
         let value = match head & 15 {
-            // The value of a field that is true or false is in its type.
+            // The value of a Boolean field is part of its type.
             1 => Value::Bool(true),
             2 => Value::Bool(false),
             kind => value(bytes, kind, depth)?,
@@ -117,6 +117,7 @@ fn structure<'a>(bytes: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
     }
 }
 
+/// Reads a value of Thrift type `kind`.
 fn value<'a>(bytes: &mut &'a [u8], kind: u8, depth: usize) -> Option<Value<'a>> {
     let depth = depth.checked_sub(1)?;
     Some(match kind {
@@ -152,7 +153,7 @@ fn value<'a>(bytes: &mut &'a [u8], kind: u8, depth: usize) -> Option<Value<'a>> 
     })
 }
 
-/// A structure that is being written: fields in ascending order.
+/// Writer of a structure; fields must be added in ascending order.
 pub(crate) struct Fields {
     bytes: Vec<u8>,
     last: u8,
@@ -206,7 +207,7 @@ impl Fields {
         self.field(id, Self::LIST, content)
     }
 
-    /// The bytes, with the mark of the end.
+    /// Returns the bytes with the end marker.
     pub fn end(mut self) -> Vec<u8> {
         self.bytes.push(0);
         self.bytes
@@ -238,9 +239,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found() {
-        // Field 1: -3; field 3: "ab"; field 20 (its number written out): true; field 21: a list of
-        // two structures.
+    fn fields_are_read() {
+        // Field 1: -3; field 3: "ab"; field 20 (with an explicit ID): true; field 21: a list of two
+        // structures.
         let bytes = [0x15, 5, 0x28, 2, b'a', b'b', 0x01, 40, 0x19, 0x2c, 0x15, 2, 0, 0, 0, 99];
         let mut rest = &bytes[..];
         let value = Value::read(&mut rest).unwrap();

@@ -1,4 +1,4 @@
-//! What a folder of shards holds, and how to tell whether it is whole.
+//! The manifest of a folder of shards: contents, options and checksums.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,70 +16,71 @@ use crate::tools::{CurateError, splits};
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
 
-/// What was packed and how: enough to make the same shards again.
+/// The options and source of a folder of shards. The same values give the same shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packing {
-    /// The form of the shards.
+    /// Format of the shards.
     pub format: PackFormat,
-    /// The form of the data set that was packed.
+    /// Form of the source data set.
     pub source: String,
-    /// SHA-256 over the names and labels of its images and its classes. Names are paths below the common folder.
+    /// SHA-256 of the image names, labels and classes. Names are paths relative to the common
+    /// folder.
     pub source_sha256: String,
-    /// Shorter side of larger images, in pixels.
+    /// Maximum length of the shorter side in pixels; longer ones are resized.
     pub size: Option<usize>,
-    /// Quality of JPEG images that were made, where any were.
+    /// Quality of the JPEG images that were encoded; `None` without resizing.
     pub quality: Option<u8>,
-    /// The most images a shard.
+    /// Maximum number of images per shard.
     pub shard_size: usize,
-    /// Seed of the order of training images.
+    /// Seed of the order of the training images.
     pub seed: u64,
-    /// The classes' names; a label is an index into them.
+    /// Class names in label order.
     pub classes: Vec<String>,
 }
 
-/// What a folder of shards holds.
+/// The manifest of a folder of shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// What was packed and how.
+    /// Shards of each split.
     #[serde(flatten)]
     pub packing: Packing,
     /// The shards of each split.
     pub splits: Vec<SplitShards>,
 }
 
-/// A split in shards.
+/// The shards of a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitShards {
     /// `train`, `val` or `test`.
     pub split: String,
-    /// Its images of each class, skipped ones included.
+    /// Number of images of each class, including skipped ones.
     pub images: Vec<usize>,
-    /// Its shards, in order.
+    /// Shards in order.
     pub shards: Vec<Shard>,
 }
 
 /// A shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
-    /// Its file's name.
+    /// File name.
     pub file: String,
-    /// The file's SHA-256.
+    /// SHA-256 of the file.
     pub sha256: String,
-    /// The file's bytes.
+    /// File size in bytes.
     pub bytes: u64,
-    /// Its images.
+    /// Number of images.
     pub images: usize,
-    /// Images that were left out.
+    /// Images that were skipped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
 }
 
-/// An image that was left out.
+/// A skipped image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Its name.
+    /// Name of the image.
     pub name: String,
-    /// What is wrong with it.
+    /// The reason.
     pub why: String,
 }
 
@@ -97,17 +98,19 @@ impl Packing {
         }
     }
 
-    /// Compares with what a folder of shards was packed with.
+    /// Checks that the existing shards in `out` were packed with the same options from the same
+    /// data.
     pub(crate) fn check(&self, old: &Packing, out: &Path) -> Result<(), CurateError> {
-        let pair =
-            |what: &str, old: String, new: String| (old != new).then(|| format!("{what} {old} instead of {new}"));
+        let pair = |what: &str, old: String, new: String| {
+            (old != new).then(|| format!("{what} is {old} there, but {new} is requested"))
+        };
         let text = |number: Option<usize>| number.map_or("none".into(), |number| number.to_string());
         let difference = pair("format", format!("{:?}", old.format), format!("{:?}", self.format))
             .or_else(|| pair("--size", text(old.size), text(self.size)))
             .or_else(|| pair("--quality", text(old.quality.map(Into::into)), text(self.quality.map(Into::into))))
             .or_else(|| pair("--shard-size", old.shard_size.to_string(), self.shard_size.to_string()))
             .or_else(|| pair("--seed", old.seed.to_string(), self.seed.to_string()))
-            .or_else(|| (old != self).then(|| "of other images or classes".into()));
+            .or_else(|| (old != self).then(|| "the images or classes differ".into()));
         match difference {
             Some(difference) => Err(CurateError::OtherShards { path: out.into(), difference }),
             None => Ok(()),
@@ -115,7 +118,7 @@ impl Packing {
     }
 }
 
-/// A checksum of what the images are called and which class they are of; their content is not read.
+/// Returns a checksum of the image names and labels. The images are not read.
 fn fingerprint(data: &DataSet) -> String {
     let mut sha = Sha256::new();
     let mut field = |text: &str| {
@@ -125,7 +128,8 @@ fn fingerprint(data: &DataSet) -> String {
     data.classes.iter().for_each(|class| field(class));
     for (name, source) in splits(data) {
         field(name);
-        // The data set may have been moved, or be named otherwise: only what differs between images counts.
+        // Use only the part of the paths below the common folder, so that the data set may be moved
+        // or opened by another path.
         let names = |index| source.name(index);
         let common =
             (1..source.len()).fold(if source.len() > 0 { names(0) } else { String::new() }, |common, index| {
@@ -143,10 +147,10 @@ fn fingerprint(data: &DataSet) -> String {
 }
 
 impl Manifest {
-    /// The manifest of a folder, if it has one.
+    /// Reads the manifest of a folder; returns `None` if there is none.
     ///
     /// # Errors
-    /// One that is not readable.
+    /// An unreadable or damaged manifest.
     pub fn read(folder: &Path) -> Result<Option<Self>, CurateError> {
         let path = folder.join(MANIFEST);
         let text = match fs::read(&path) {
@@ -161,13 +165,13 @@ impl Manifest {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// The entry of a file.
+    /// Returns the entry of a file.
     pub(crate) fn shard(&self, file: &str) -> Option<&Shard> {
         self.splits.iter().flat_map(|split| &split.shards).find(|shard| shard.file == file)
     }
 
-    /// With the shards that an older manifest knows besides.
-    pub(crate) fn with_later(&self, old: &Manifest) -> Manifest {
+    /// Adds the shards of an older manifest that are not in this one.
+    pub(crate) fn merged_with(&self, old: &Manifest) -> Manifest {
         let mut all = self.clone();
         for split in &old.splits {
             let place = all.splits.iter().position(|mine| mine.split == split.split);
@@ -175,8 +179,8 @@ impl Manifest {
                 all.splits.push(SplitShards { shards: Vec::new(), ..split.clone() });
                 all.splits.len() - 1
             });
-            let later = split.shards.iter().filter(|shard| self.shard(&shard.file).is_none());
-            all.splits[place].shards.extend(later.cloned());
+            let missing = split.shards.iter().filter(|shard| self.shard(&shard.file).is_none());
+            all.splits[place].shards.extend(missing.cloned());
         }
         all
     }
@@ -191,8 +195,8 @@ impl SplitShards {
 }
 
 impl Shard {
-    /// Whether the file is there, with this content.
-    pub fn is_whole(&self, folder: &Path) -> bool {
+    /// Returns whether the file exists and has the recorded checksum.
+    pub fn is_complete(&self, folder: &Path) -> bool {
         let check = || -> io::Result<bool> {
             let mut file = File::open(folder.join(&self.file))?;
             if file.metadata()?.len() != self.bytes {

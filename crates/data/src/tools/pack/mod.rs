@@ -1,4 +1,4 @@
-//! Packing a data set into shards: few large files instead of many small ones.
+//! Packs a data set into shards: a few large files instead of many small ones.
 
 mod manifest;
 mod options;
@@ -34,25 +34,25 @@ use crate::tools::header::{self, exif};
 use crate::tools::sheet::png;
 use crate::tools::{CurateError, Work, check_inside, splits};
 
-/// A list of the classes' names, one a line, beside the shards.
+/// File name of the list of class names, one per line, stored with the shards.
 pub const CLASSES: &str = "classes.txt";
 
-/// Packs `data` into the folder `out`; `shard` is told of each shard when it is there, and whether
-/// it was there already.
+/// Packs `data` into shards in the folder `out`. Calls `shard` after each shard, with `true` if a
+/// complete shard already existed.
 ///
-/// Training images come in an order drawn by the seed, as readers of shards mix only what lies
-/// near; other splits keep theirs. Images are stored as they are, byte by byte. With a size, those
-/// whose shorter side is longer are resized as Pillow's `resize(…, BILINEAR)` does and encoded as
-/// JPEG, grey ones as grey; EXIF's orientation is kept, all other metadata is not. Images that were
-/// never encoded are stored as PNG.
+/// Training images are shuffled by the seed, because readers of shards mix only neighboring
+/// samples; other splits keep their order. Images are stored byte by byte. With `size`, images with
+/// a longer shorter side are resized like Pillow's `resize(…, BILINEAR)` and encoded as JPEG,
+/// grayscale images as grayscale; their EXIF orientation is kept, other metadata is dropped. Images
+/// stored as raw pixels are encoded as PNG.
 ///
-/// What is written depends on the data and the options alone, to the last byte. A shard gets its
-/// name when it is complete, and then its place in the manifest; shards that are in the manifest
-/// and have its checksum are kept when packing is repeated.
+/// The output depends only on the data and the options, bit for bit. A shard is written under a
+/// temporary name, renamed when complete, and then recorded in the manifest. Repeating an
+/// interrupted command keeps the shards that are in the manifest and have the recorded checksum.
 ///
 /// # Errors
-/// A folder that holds something else; image files outside of the data set; the first bad image, if
-/// that is to be an error; whatever the system says.
+/// Different contents in the folder; image files outside the data set; the first bad image with
+/// [`OnBadImage::Fail`]; I/O errors.
 pub fn pack(
     data: &DataSet,
     out: &Path,
@@ -63,7 +63,7 @@ pub fn pack(
     if let Some(extent) = &options.inside {
         check_inside(data, extent, true)?;
     }
-    // A process that was killed before it wrote the manifest leaves nothing else.
+    // A process killed before it wrote the manifest leaves only temporary files.
     remove_left_overs(out);
     let packing = Packing::new(data, options);
     let old = Manifest::read(out)?;
@@ -72,7 +72,7 @@ pub fn pack(
     } else if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(CurateError::Exists { path: out.into() });
     }
-    fs::create_dir_all(out).map_err(CurateError::file("make", out))?;
+    fs::create_dir_all(out).map_err(CurateError::file("create", out))?;
     let mut manifest = Manifest { packing, splits: Vec::new() };
     let write = |manifest: &Manifest| {
         let path = out.join(MANIFEST);
@@ -89,7 +89,7 @@ pub fn pack(
         manifest.splits.push(SplitShards::new(name, source.as_ref(), data.classes.len()));
         for number in 0..split.shards {
             let file = split.file(number);
-            let before = old.as_ref().and_then(|old| old.shard(&file)).filter(|shard| shard.is_whole(out));
+            let before = old.as_ref().and_then(|old| old.shard(&file)).filter(|shard| shard.is_complete(out));
             let entry = match before {
                 Some(before) => before.clone(),
                 None => split.write(number, out, done, work)?,
@@ -100,9 +100,9 @@ pub fn pack(
             if let Some(last) = manifest.splits.last_mut() {
                 last.shards.push(entry);
             }
-            // What an interrupted run had finished stays known until it is reached again.
+            // Keep the shards of an interrupted run in the manifest until they are processed again.
             if before.is_none() {
-                write(&old.as_ref().map_or_else(|| manifest.clone(), |old| manifest.with_later(old)))?;
+                write(&old.as_ref().map_or_else(|| manifest.clone(), |old| manifest.merged_with(old)))?;
             }
         }
     }
@@ -110,7 +110,7 @@ pub fn pack(
     Ok(manifest)
 }
 
-/// A split on its way into shards.
+/// State of packing a split.
 struct SplitPacking<'a> {
     name: &'static str,
     source: &'a dyn Source,
@@ -130,23 +130,25 @@ impl<'a> SplitPacking<'a> {
         Self { name, source, data, options, order, shards }
     }
 
-    /// The places whose images a shard holds: equally many, as far as that goes.
+    /// Returns the positions of a shard's images. Shards differ by at most one image in size.
     fn range(&self, number: usize) -> std::ops::Range<usize> {
         let start = |number: usize| (number as u128 * self.order.len() as u128 / self.shards as u128) as usize;
         start(number)..start(number + 1)
     }
 
+    /// Returns the file name of a shard.
     fn file(&self, number: usize) -> String {
         match self.options.format {
             PackFormat::Wds => format!("{}-{number:06}.tar", self.name),
             PackFormat::Parquet => {
-                // What `datasets` calls it.
+                // The naming scheme of Hugging Face `datasets`.
                 let name = if self.name == "val" { "validation" } else { self.name };
                 format!("{name}-{number:05}-of-{:05}.parquet", self.shards)
             }
         }
     }
 
+    /// Writes a shard; `done` images were processed before.
     fn write(&self, number: usize, out: &Path, done: usize, work: &mut Work) -> Result<Shard, CurateError> {
         let file = self.file(number);
         let partial = out.join(format!("{file}.partial"));
@@ -181,6 +183,7 @@ impl<'a> SplitPacking<'a> {
         Ok(Shard { file, sha256, bytes, images, skipped })
     }
 
+    /// Reads an image and encodes it as configured.
     fn prepare(&self, place: usize) -> Result<Packed, DataError> {
         let index = self.order[place];
         let name = self.source.name(index);
@@ -195,11 +198,11 @@ impl<'a> SplitPacking<'a> {
     }
 }
 
-/// The bytes to store of an image, and the extension that fits them.
+/// Returns the bytes to store for an image and their file name extension.
 fn prepare(image: StoredImage, options: &PackOptions) -> Result<(Vec<u8>, &'static str), DecodeError> {
     let fits = |width: usize, height: usize| options.size.is_none_or(|size| width.min(height) <= size);
-    let (pixels, grey, orientation) = match image {
-        StoredImage::Pixels(pixels) if fits(pixels.width, pixels.height) => return Ok((lossless(&pixels)?, "png")),
+    let (pixels, gray, orientation) = match image {
+        StoredImage::Pixels(pixels) if fits(pixels.width, pixels.height) => return Ok((encode_png(&pixels)?, "png")),
         StoredImage::Pixels(pixels) => (pixels, false, 1),
         StoredImage::Encoded(bytes) => {
             let header = header::read(&mut Cursor::new(&bytes))?;
@@ -207,16 +210,17 @@ fn prepare(image: StoredImage, options: &PackOptions) -> Result<(Vec<u8>, &'stat
                 let extension = extension(&bytes);
                 return Ok((bytes, extension));
             }
-            (decode_rgb(&bytes)?, header.colour.starts_with("grey"), header.orientation)
+            (decode_rgb(&bytes)?, header.color.starts_with("grey"), header.orientation)
         }
     };
     let size = options.size.unwrap_or(usize::MAX);
     let (width, height) = shorter_side(pixels.width, pixels.height, size);
     let small = resize(&pixels, width, height, Interpolation::Bilinear);
-    Ok((jpeg(&small, grey, orientation, options.quality)?, "jpg"))
+    Ok((jpeg(&small, gray, orientation, options.quality)?, "jpg"))
 }
 
-fn jpeg(pixels: &RgbPixels, grey: bool, orientation: u8, quality: u8) -> Result<Vec<u8>, DecodeError> {
+/// Encodes an image as JPEG with an EXIF orientation.
+fn jpeg(pixels: &RgbPixels, gray: bool, orientation: u8, quality: u8) -> Result<Vec<u8>, DecodeError> {
     let damaged = |error: image::ImageError| DecodeError::Damaged(error.to_string());
     let mut bytes = Vec::new();
     let mut encoder = JpegEncoder::new_with_quality(&mut bytes, quality);
@@ -224,7 +228,7 @@ fn jpeg(pixels: &RgbPixels, grey: bool, orientation: u8, quality: u8) -> Result<
         encoder.set_exif_metadata(exif(orientation)).map_err(|error| DecodeError::Damaged(error.to_string()))?;
     }
     let (width, height) = (pixels.width as u32, pixels.height as u32);
-    if grey {
+    if gray {
         let values: Vec<u8> = pixels.data.iter().step_by(3).copied().collect();
         encoder.encode(&values, width, height, ExtendedColorType::L8).map_err(damaged)?;
     } else {
@@ -233,16 +237,16 @@ fn jpeg(pixels: &RgbPixels, grey: bool, orientation: u8, quality: u8) -> Result<
     Ok(bytes)
 }
 
-/// Pixels as PNG.
-pub(crate) fn lossless(pixels: &RgbPixels) -> Result<Vec<u8>, DecodeError> {
+/// Encodes pixels as PNG.
+pub(crate) fn encode_png(pixels: &RgbPixels) -> Result<Vec<u8>, DecodeError> {
     png(pixels).map_err(DecodeError::Damaged)
 }
 
-/// The extension of a file of these bytes.
+/// Returns the file name extension for the format of these bytes.
 pub(crate) fn extension(bytes: &[u8]) -> &'static str {
     let format = mbconv_image::formats::recognize(bytes).ok();
     format.and_then(|format| format.extensions_str().first().copied()).map_or("img", |extension| match extension {
-        // Of several for PNM, the first means bitmaps.
+        // The first extension of PNM is for bitmaps only.
         "pbm" => "pnm",
         extension => extension,
     })
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn images_that_fit_keep_their_bytes() {
+    fn images_within_the_size_limit_keep_their_bytes() {
         let bytes = jpeg(&gradient(40, 30), false, 1, 80).unwrap();
         for size in [None, Some(30), Some(31), Some(500)] {
             let packed = prepare(StoredImage::Encoded(bytes.clone()), &options(size)).unwrap();
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn larger_ones_shrink_as_in_evaluation_and_stay_turned_and_grey() {
+    fn larger_images_are_resized_and_keep_orientation_and_grayscale() {
         let (packed, extension) = prepare(StoredImage::Pixels(gradient(40, 30)), &options(Some(15))).unwrap();
         let pixels = decode_rgb(&packed).unwrap();
         assert_eq!((pixels.width, pixels.height, extension), (20, 15, "jpg"));
@@ -287,16 +291,16 @@ mod tests {
         let turned = jpeg(&gradient(40, 30), true, 6, 95).unwrap();
         let (packed, _) = prepare(StoredImage::Encoded(turned), &options(Some(15))).unwrap();
         let header = header::read(&mut Cursor::new(&packed)).unwrap();
-        assert_eq!((header.colour, header.orientation, header.width), ("grey", 6, 20));
+        assert_eq!((header.color, header.orientation, header.width), ("grey", 6, 20));
     }
 
     #[test]
-    fn bytes_get_the_extension_of_their_format() {
+    fn extension_matches_the_format() {
         assert_eq!(extension(b"\xFF\xD8\xFF\xE0"), "jpg");
         assert_eq!(extension(b"P6 1 1 255 abc"), "pnm");
         assert_eq!(extension(b"what"), "img");
         for format in [ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Tiff, ImageFormat::Qoi] {
-            assert!(header::announced(format.extensions_str()[0]) == Some(format));
+            assert!(header::format_of_extension(format.extensions_str()[0]) == Some(format));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Options of packing.
+//! Options for packing a data set into shards.
 
 use serde::{Deserialize, Serialize};
 
 use crate::extent::Extent;
 use crate::loader::OnBadImage;
 
-/// The form of shards.
+/// The format of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PackFormat {
@@ -16,22 +16,22 @@ pub enum PackFormat {
     Parquet,
 }
 
-/// How to pack.
+/// Options of [`pack`](super::pack()).
 #[derive(Clone, Debug)]
 pub struct PackOptions {
-    /// The form of the shards.
+    /// Format of the shards.
     pub format: PackFormat,
-    /// What the shorter side of larger images becomes, in pixels.
+    /// Maximum length of the shorter side in pixels; longer ones are resized to it.
     pub size: Option<usize>,
-    /// Quality of the JPEG images that are made for it, 1 to 100.
+    /// JPEG quality of resized images, 1 to 100.
     pub quality: u8,
-    /// The most images a shard.
+    /// Maximum number of images per shard.
     pub shard_size: usize,
-    /// Decides the order of the training images.
+    /// Seed of the order of the training images.
     pub seed: u64,
-    /// What to do about images that cannot be read.
+    /// Handling of images that cannot be read.
     pub on_bad_image: OnBadImage,
-    /// The folders that image files must lie in; none to take also those that links or tables lead
-    /// to elsewhere.
+    /// The folders that may contain image files. With `None`, files that links or tables refer to
+    /// elsewhere are packed too.
     pub inside: Option<Extent>,
 }

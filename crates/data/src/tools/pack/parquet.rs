@@ -1,7 +1,8 @@
-//! Hugging Face's shards: Parquet files with the columns that `datasets` writes for images.
+//! Writes Hugging Face's Parquet shards, with the columns that `datasets` uses for images.
 //!
-//! Of the format (<https://github.com/apache/parquet-format>) this takes the plainest part: pages of the first version, values
-//! one after another, nothing compressed, as images do not compress; the description in Thrift's compact protocol.
+//! Only a simple part of the format (<https://github.com/apache/parquet-format>) is used: version-1
+//! pages with plain values, without compression because images do not compress, and metadata in
+//! Thrift's compact protocol.
 
 use std::io::{self, Write};
 
@@ -10,15 +11,16 @@ use serde_json::json;
 use crate::formats::parquet::thrift::{Fields, string, unsigned, zigzag};
 use crate::tools::pack::writer::{Hashed, Packed, Writer};
 
-/// Rows a group: `datasets`' number for images, so that a reader need not take in more to reach one.
+/// Rows per row group. `datasets` uses the same value for images, so that readers load little data
+/// to reach a single row.
 const GROUP: usize = 100;
 
-/// Bytes of values after which a page ends.
+/// Maximum size of a page in bytes before the next one starts.
 const PAGE: usize = 1 << 20;
 
 const MAGIC: &[u8; 4] = b"PAR1";
 
-// Parquet's numbers.
+// Constants of the Parquet format.
 const INT64: i32 = 2;
 const BYTE_ARRAY: i32 = 6;
 const OPTIONAL: i32 = 1;
@@ -28,7 +30,7 @@ const RLE: i32 = 3;
 const UNCOMPRESSED: i32 = 0;
 const DATA_PAGE: i32 = 0;
 
-/// A column: its names from the top, its type, and how many of those names may be null.
+/// A column: its path in the schema, type, number of optional levels, and an encoder of its values.
 struct Column {
     path: &'static [&'static str],
     kind: i32,
@@ -52,25 +54,26 @@ const COLUMNS: [Column; 3] = [
     },
 ];
 
+/// Appends a byte string in plain encoding.
 fn text(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend((bytes.len() as u32).to_le_bytes());
     out.extend(bytes);
 }
 
-/// A Parquet file that is being written.
+/// Writer of a Parquet file.
 pub(crate) struct Parquet {
     out: Hashed,
-    /// What `datasets` looks for in the description.
+    /// Metadata in which `datasets` looks for the features.
     info: String,
-    /// Rows of the group that is not yet written.
+    /// Rows of the current, unwritten group.
     rows: Vec<Packed>,
-    /// Description of those that are.
+    /// Metadata of the written groups.
     groups: Vec<Vec<u8>>,
     written: i64,
 }
 
 impl Parquet {
-    /// The names of the classes go into the file's description, where `datasets` looks for them.
+    /// Creates a writer. The class names are stored in the metadata for `datasets`.
     pub(crate) fn new(mut out: Hashed, classes: &[String]) -> io::Result<Self> {
         out.write_all(MAGIC)?;
         let features = json!({ "image": { "_type": "Image" }, "label": { "names": classes, "_type": "ClassLabel" } });
@@ -78,6 +81,7 @@ impl Parquet {
         Ok(Self { out, info, rows: Vec::new(), groups: Vec::new(), written: 0 })
     }
 
+    /// Writes the collected rows as a row group.
     fn write_group(&mut self) -> io::Result<()> {
         let rows = std::mem::take(&mut self.rows);
         let start = self.out.bytes;
@@ -89,7 +93,7 @@ impl Parquet {
         Ok(())
     }
 
-    /// Writes a column of a group, and describes it.
+    /// Writes a column of a group and returns its metadata.
     fn write_column(&mut self, column: &Column, rows: &[Packed]) -> io::Result<Vec<u8>> {
         let start = self.out.bytes as i64;
         let (mut values, mut count) = (Vec::new(), 0);
@@ -117,12 +121,13 @@ impl Parquet {
         Ok(Fields::new().i64(2, start).inner(3, description).end())
     }
 
+    /// Writes a data page of `count` values.
     fn write_page(&mut self, column: &Column, values: &[u8], count: usize) -> io::Result<()> {
-        // No value is null: one run of the highest level.
+        // No value is null: one run of the maximum definition level.
         let mut levels = unsigned((count as u64) << 1);
         levels.push(column.optional);
         let size = 4 + levels.len() + values.len();
-        let size = i32::try_from(size).map_err(|_| io::Error::other("an image has more than 2 GiB"))?;
+        let size = i32::try_from(size).map_err(|_| io::Error::other("an image is larger than 2 GiB"))?;
         let data = Fields::new().i32(1, count as i32).i32(2, PLAIN).i32(3, RLE).i32(4, RLE);
         let header = Fields::new().i32(1, DATA_PAGE).i32(2, size).i32(3, size).inner(5, data).end();
         self.out.write_all(&header)?;

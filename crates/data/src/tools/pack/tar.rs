@@ -1,25 +1,28 @@
-//! WebDataset's shards: tar files of `KEY.jpg` and `KEY.cls`.
+//! Writes WebDataset's shards: tar files of `KEY.jpg` and `KEY.cls`.
 
 use std::io::{self, Write};
 
 use crate::tools::pack::writer::{Hashed, Packed, Writer};
 
-/// Bytes of a block; everything in a tar file is a whole number of them.
+/// Size of a tar block in bytes.
 const BLOCK: usize = 512;
 
-/// A tar file (POSIX ustar) that depends on nothing but what is put in: no times, no owners.
+/// Writer of a tar file (POSIX ustar) without times and owners, so that equal contents give equal
+/// files.
 pub(crate) struct Tar {
     out: Hashed,
-    /// Digits of a key.
+    /// Number of digits of a key.
     digits: usize,
 }
 
 impl Tar {
-    /// For a split of so many images: keys are their places, all equally long.
+    /// Creates a writer for a split of `images` images. Keys are positions in the split, padded to
+    /// equal length.
     pub(crate) fn new(out: Hashed, images: usize) -> Self {
         Self { out, digits: images.to_string().len().max(6) }
     }
 
+    /// Writes a file, padded to whole blocks.
     fn member(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
         self.out.write_all(&header(name, content.len()))?;
         self.out.write_all(content)?;
@@ -40,7 +43,7 @@ impl Writer for Tar {
     }
 }
 
-/// A regular file's header; `name` is of at most 100 bytes.
+/// Returns the header of a regular file. `name` has at most 100 bytes.
 fn header(name: &str, size: usize) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -50,7 +53,7 @@ fn header(name: &str, size: usize) -> [u8; BLOCK] {
     put(116, "0000000");
     put(124, &format!("{size:011o}"));
     put(136, "00000000000");
-    // The checksum counts itself as spaces.
+    // The checksum field counts as spaces.
     put(148, "        ");
     put(156, "0");
     put(257, "ustar\x0000");

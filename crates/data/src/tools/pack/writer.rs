@@ -6,26 +6,26 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// An image ready to be stored.
+/// An image to store.
 pub(crate) struct Packed {
-    /// Its place in the split.
+    /// Position in the split.
     pub(crate) place: usize,
-    /// The bytes of an image file.
+    /// Contents of the image file.
     pub(crate) bytes: Vec<u8>,
-    /// The extension that fits them.
+    /// File name extension for the contents.
     pub(crate) extension: &'static str,
-    /// The name that its file had, or what it was called.
+    /// File name, or the name of the sample.
     pub(crate) name: String,
     pub(crate) label: usize,
 }
 
-/// A shard that is being written.
+/// Writes a shard.
 pub(crate) trait Writer {
     fn add(&mut self, image: Packed) -> io::Result<()>;
     fn finish(self: Box<Self>) -> io::Result<Hashed>;
 }
 
-/// A file that knows its checksum.
+/// A file writer that computes size and SHA-256.
 pub(crate) struct Hashed {
     pub(crate) file: BufWriter<File>,
     pub(crate) sha: Sha256,
@@ -37,7 +37,7 @@ impl Hashed {
         Ok(Self { file: BufWriter::with_capacity(1 << 20, File::create(path)?), sha: Sha256::new(), bytes: 0 })
     }
 
-    /// Checksum and size.
+    /// Returns the checksum and the size in bytes.
     pub(crate) fn finish(self) -> io::Result<(String, u64)> {
         self.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         Ok((hex(&self.sha.finalize()), self.bytes))
