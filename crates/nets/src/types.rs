@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// The same number of zeros on every side, as in PyTorch.
+    /// Equal numbers of zeros on every side, as in PyTorch.
     #[default]
     Symmetric,
     /// TensorFlow's `SAME`: the fewest zeros that give ⌈side / stride⌉ positions, the odd one at

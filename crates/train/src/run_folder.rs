@@ -28,17 +28,17 @@ use mbconv_interop::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelEr
 
 use crate::run_lock::RunLock;
 
-/// Whether `folder` contains what a run has saved, so that no other may begin there.
+/// Returns whether `folder` contains files of a run, so that no other run may start there.
 pub fn holds_run(folder: &Path) -> bool {
     is_resumable(folder) || folder.join(BEST).exists()
 }
 
-/// Whether `folder` contains a file that a run can continue from.
+/// Returns whether `folder` contains a file that a run can continue from.
 fn is_resumable(folder: &Path) -> bool {
     [CHECKPOINT, PREVIOUS, LAST].iter().any(|name| folder.join(name).exists())
 }
 
-/// Returns where the run in `folder` stands, as far as that can be read.
+/// Returns the saved progress of the run in `folder`, if it can be read.
 pub fn saved_progress(folder: &Path) -> Option<Progress> {
     Saved::find(folder).ok()?.progress
 }
@@ -47,29 +47,29 @@ pub fn saved_progress(folder: &Path) -> Option<Progress> {
 pub(crate) struct RunFolder {
     folder: PathBuf,
     pub(crate) progress: Progress,
-    /// There is a state to continue from.
+    /// Whether there is a state to continue from.
     pub(crate) begun: bool,
     state: State,
-    /// The newest checkpoint is whole, and worth keeping beside the next.
+    /// Whether the newest checkpoint is intact, so that it is kept as the previous one.
     good: bool,
-    /// The best model cannot be read any more, so the next epoch's becomes it.
+    /// Whether the best model cannot be read, so that the next epoch's model replaces it.
     best_is_lost: bool,
-    /// What a resumed run continues otherwise than it was begun or saved, in lines for people.
+    /// Differences between a resumed run and its checkpoint, as lines to print.
     changes: Vec<String>,
-    /// The resumed run begins its epoch again, since the data are other data.
+    /// Whether the resumed run restarts its epoch, because the data changed.
     again: bool,
-    /// This process writes and talks.
+    /// Whether this process writes files and prints.
     leads: bool,
-    /// Processes that trained before the run was continued.
+    /// Number of processes before the run was resumed.
     before: usize,
-    /// Unreadable images that were named already.
+    /// Unreadable images that have been reported.
     skipped: HashSet<String>,
-    /// The lock on the folder, unless the caller holds it.
+    /// Lock on the folder, unless the caller holds it.
     lock: Option<RunLock>,
 }
 
 impl RunFolder {
-    /// Locks the folder, unless the caller did, and checks that a run can begin or go on in it.
+    /// Locks the folder, unless the caller did, and checks that a run can start or continue in it.
     pub(crate) fn open(run: &Run, train_images: usize) -> Result<Self, TrainError> {
         let folder = run.out.to_path_buf();
         let shown = folder.display().to_string();
@@ -121,8 +121,8 @@ impl RunFolder {
         Ok(this)
     }
 
-    /// Finds the state to continue from. A run that was killed before its first checkpoint begins
-    /// anew.
+    /// Finds the state to continue from. A run that was killed before its first checkpoint starts
+    /// again.
     fn resume(&mut self, run: &Run) -> Result<(), TrainError> {
         let shown = self.folder.display().to_string();
         let Saved { state, progress, lost } = Saved::find(&self.folder)?;
@@ -156,7 +156,7 @@ impl RunFolder {
             )),
         }
         self.compare(&old, run)?;
-        self.mend_best(&old);
+        self.restore_best(&old);
         (self.begun, self.state, self.before) = (true, state, old.processes);
         if let State::LastModel(..) = self.state {
             let Progress { recipe, settings, data, .. } = std::mem::replace(&mut self.progress, old);
@@ -165,8 +165,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Restores the best model from another file of the run if it cannot be read any more.
-    fn mend_best(&mut self, old: &Progress) {
+    /// Restores an unreadable best model from another file of the run.
+    fn restore_best(&mut self, old: &Progress) {
         let path = self.path(BEST);
         let Err(error) = read_card(&path) else { return };
         if old.rows.is_empty() {
@@ -188,7 +188,7 @@ impl RunFolder {
         self.changes.push(format!("warning: {error}; the best of the epochs to come takes its place"));
     }
 
-    /// Compares the run with what it was when its checkpoint was written.
+    /// Compares the run with the state in its checkpoint.
     fn compare(&mut self, old: &Progress, run: &Run) -> Result<(), CheckpointError> {
         let path = self.folder.display().to_string();
         let new = &mut self.progress;
@@ -201,7 +201,7 @@ impl RunFolder {
         }
         let fingerprint = Fingerprint::of(run.data);
         new.data = fingerprint.to_bytes();
-        // Checkpoints of earlier versions have none; then only the number of images can be compared.
+        // Checkpoints of earlier versions have no fingerprint, only the number of images.
         let Differences { listing: mut changed, contents } = match Fingerprint::from_bytes(&old.data) {
             Some(before) => fingerprint.since(&before),
             None => Differences::default(),
@@ -223,7 +223,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Whether the run continues otherwise than its checkpoint has it.
+    /// Returns whether the run differs from its checkpoint.
     pub(crate) fn changed(&self) -> bool {
         !self.changes.is_empty()
     }
@@ -251,13 +251,14 @@ impl RunFolder {
         append().map_err(|source| TrainError::Write { path: path.display().to_string(), source })
     }
 
+    /// Sends a line to the observer and adds it to the log.
     pub(crate) fn say(&self, line: &str, observer: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
         let line = visible_name(line);
         observer(Event::Line(&line));
         self.log(&line)
     }
 
-    /// The first lines of the log: what is trained on what.
+    /// Returns the first lines of the log: data, network, and differences from the checkpoint.
     pub(crate) fn introduction(&self, run: &Run, options: &NetworkOptions, train_images: usize) -> Vec<String> {
         let Run { recipe, data, .. } = run;
         let parameters = options.architecture().map(|a| summary::trainable_parameters(&a)).unwrap_or(0);
@@ -297,7 +298,8 @@ impl RunFolder {
         lines
     }
 
-    /// What all processes begin with: what the checkpoint holds if the run goes on, else `learner` as it is.
+    /// Returns the state with which all processes start: that of the checkpoint if the run continues,
+    /// otherwise `learner`.
     pub(crate) fn beginning(&mut self, learner: Learner, group: &Group) -> Result<Learner, TrainError> {
         let path = self.path(CHECKPOINT);
         let state = std::mem::replace(&mut self.state, State::Nothing);
@@ -320,17 +322,18 @@ impl RunFolder {
         self.before = progress.processes;
         let Progress { recipe, settings, data, classes, train_images, processes, .. } = self.progress.clone();
         self.progress = Progress { recipe, settings, data, classes, train_images, processes, ..progress };
-        // The first process alone knows whether the data changed.
+        // Only the first process has compared the data.
         if group.any(self.again) {
             (self.progress.position, self.progress.partial) = Default::default();
         }
         if !self.progress.rows.is_empty() {
-            // The file may be damaged, or have rows of epochs that are trained again.
+            // The file may be damaged, or contain rows of epochs that are trained again.
             self.write(METRICS, self.metrics().as_bytes())?;
         }
         Ok(learner)
     }
 
+    /// Writes the checkpoint.
     pub(crate) fn save_checkpoint(&mut self, learner: &Learner) -> Result<(), TrainError> {
         if self.leads {
             checkpoint::save(&self.folder, learner, &self.progress, self.good)?;
@@ -339,8 +342,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Saves the epoch's models, the best one if it is, the metrics, and last the checkpoint: killed anywhere in between,
-    /// the run does the epoch again and writes the same.
+    /// Saves the models of the epoch, the metrics and finally the checkpoint. A run killed before the
+    /// checkpoint is written repeats the epoch and writes the same files.
     pub(crate) fn complete_epoch(
         &mut self,
         row: EpochRow,
@@ -379,20 +382,20 @@ impl RunFolder {
             std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: shown, source })?;
             save(averaged, folder.join(epoch_file(epoch)))?;
         }
-        // Of the epoch that is now complete, a checkpoint within it may have left these.
+        // A checkpoint within the epoch may have set these.
         (self.progress.position, self.progress.partial) = Default::default();
         self.progress.epoch = epoch;
         self.write(METRICS, self.metrics().as_bytes())?;
         self.save_checkpoint(learner)?;
         for old in (1..epoch).filter(|old| leads && !kept.contains(old)) {
-            // It may have been removed before, or never written.
+            // The file may not exist.
             let _ = std::fs::remove_file(self.path(EPOCHS).join(epoch_file(old)));
         }
         Ok(())
     }
 
-    /// Returns the number of epochs since the best one, not counting the first `head_epochs`, in which only the
-    /// classifier learns: they say nothing about what the other layers will gain.
+    /// Returns the number of epochs since the best one, not counting the first `head_epochs`, in which
+    /// only the classifier is trained.
     pub(crate) fn epochs_without_progress(&self, head_epochs: usize) -> usize {
         without_progress(&self.progress.rows, head_epochs)
     }
@@ -415,7 +418,7 @@ impl RunFolder {
         csv
     }
 
-    /// Names each unreadable image of a split once, and how many there are.
+    /// Reports each unreadable image of a split once, and their number.
     pub(crate) fn report_skipped(
         &mut self,
         loader: Option<&Loader>,
@@ -455,12 +458,12 @@ fn without_progress(rows: &[EpochRow], head_epochs: usize) -> usize {
     best.map_or(0, |best| rows.len().saturating_sub(best.epoch.max(head_epochs)))
 }
 
-/// Name of an epoch's model, which sorts as the epochs do.
+/// Returns the file name of an epoch's model. Names sort in the order of epochs.
 fn epoch_file(epoch: usize) -> String {
     format!("epoch-{epoch:04}.safetensors")
 }
 
-/// The epochs whose models are kept: the last and the best.
+/// Returns the epochs whose models are kept: the last and the best.
 fn kept_epochs(rows: &[EpochRow], keep: &CheckpointConfig) -> HashSet<usize> {
     let mut by_score: Vec<&EpochRow> = rows.iter().collect();
     by_score.sort_by(|a, b| b.score().partial_cmp(&a.score()).unwrap_or(Ordering::Equal));
@@ -468,9 +471,9 @@ fn kept_epochs(rows: &[EpochRow], keep: &CheckpointConfig) -> HashSet<usize> {
     rows.iter().rev().take(keep.keep_last).chain(best).map(|row| row.epoch).collect()
 }
 
-/// How evenly a split's images are spread over the classes.
+/// Describes the distribution of a split's images over the classes.
 fn balance(source: &dyn Source, classes: &[String], recipe: &RecipeFile) -> String {
-    /// Times as many images that deserve a word.
+    /// Ratio of the largest to the smallest class from which a note is printed.
     const UNEVEN: usize = 3;
     let mut counts = vec![0usize; classes.len()];
     (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
@@ -496,7 +499,8 @@ fn balance(source: &dyn Source, classes: &[String], recipe: &RecipeFile) -> Stri
     }
 }
 
-/// Returns why a run cannot go on as `new`. Some keys of the recipe may change if that `may_differ`.
+/// Returns the reason why a run cannot continue as `new`. Some keys of the recipe may change if
+/// `may_differ`.
 fn refused(old: &Progress, new: &Progress, may_differ: bool) -> Option<String> {
     if old.classes != new.classes {
         let only = |one: &[String], other: &[String]| {
@@ -511,7 +515,7 @@ fn refused(old: &Progress, new: &Progress, may_differ: bool) -> Option<String> {
             only(&new.classes, &old.classes)
         ));
     }
-    // How many threads feed a run, what is saved of it, and how a GPU takes its steps never matters.
+    // Keys that do not affect the results.
     const FREE: [&str; 6] = ["data.path", "data.workers", "data.prefetch", "data.cache", "on_nan", "record_steps"];
     let free = |change: &Change| FREE.contains(&&*change.key) || change.key.starts_with("checkpoint.");
     let allowed = |change: &Change| free(change) || (may_differ && change.is_allowed());
@@ -540,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn early_stopping_does_not_count_epochs_of_the_classifier_alone() {
+    fn early_stopping_ignores_epochs_that_train_only_the_classifier() {
         let rows = |scores: &[f64]| -> Vec<EpochRow> {
             scores.iter().enumerate().map(|(index, top1)| row(index + 1, *top1)).collect()
         };
@@ -552,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_and_the_best_epochs_are_kept() {
+    fn last_and_best_epochs_are_kept() {
         let rows: Vec<EpochRow> =
             [0.1, 0.6, 0.5, 0.4, 0.2].into_iter().enumerate().map(|(index, top1)| row(index + 1, top1)).collect();
         let kept = |keep_last, keep_best| {
@@ -566,7 +570,7 @@ mod tests {
         assert_eq!(kept(2, 0), [4, 5]);
         assert_eq!(kept(1, 2), [2, 3, 5]);
         assert_eq!(kept(99, 99), [1, 2, 3, 4, 5]);
-        // The average is the better one where the network is worse than it.
+        // The average counts if it is better than the network.
         assert!(rows[4].better().1 && !rows[1].better().1);
     }
 }

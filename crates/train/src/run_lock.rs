@@ -118,7 +118,7 @@ impl Drop for RunLock {
             let _ = std::fs::remove_file(&self.path);
         }
         if self.created {
-            // Of a run that failed before it wrote anything; other folders are not empty.
+            // Removes the folder of a run that failed before it wrote a file.
             let _ = self.path.parent().map(std::fs::remove_dir);
         }
     }
@@ -135,7 +135,7 @@ fn owner(file: &mut File) -> String {
     }
 }
 
-/// Whether `file` is still the file at `path`.
+/// Returns whether `file` is still the file at `path`.
 #[cfg(unix)]
 fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

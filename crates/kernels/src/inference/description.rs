@@ -17,7 +17,7 @@ pub enum Kind {
 /// Zero padding of a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// The same number of zeros on every side.
+    /// Equal numbers of zeros on every side.
     Even(usize),
     /// TensorFlow's `SAME`: zeros for ⌈side / stride⌉ positions, with one more at the end if their
     /// number is odd.

@@ -1,4 +1,4 @@
-//! What follows a normalization.
+//! Activation functions.
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
