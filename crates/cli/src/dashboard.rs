@@ -1,4 +1,4 @@
-//! Burn's terminal dashboard in the place of the progress line, under `--tui`.
+//! Burn's terminal dashboard, shown instead of the progress line with `--tui`.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -13,7 +13,7 @@ use burn_train::renderer::{MetricState, MetricsRenderer, MetricsRendererTraining
 use mbconv_train::Event;
 use mbconv_train::observe::Observer;
 
-/// What is drawn: name, unit, whether more is better.
+/// The metrics: name, unit, and whether higher is better.
 const METRICS: [(&str, Option<&str>, bool); 5] = [
     ("Loss", None, false),
     ("Top-1", Some("%"), true),
@@ -27,26 +27,26 @@ const TOP5: usize = 2;
 const LEARNING_RATE: usize = 3;
 const SPEED: usize = 4;
 
-/// The two halves of an epoch, as Burn calls them.
+/// The two parts of an epoch, named as in Burn.
 #[derive(Clone, Copy, PartialEq)]
 enum Split {
     Train,
     Valid,
 }
 
-/// Curves and progress on the whole terminal.
+/// Curves and progress, using the whole terminal.
 pub struct Dashboard<'a> {
     renderer: Option<TuiMetricsRendererWrapper>,
     interrupter: Interrupter,
     stop: &'a AtomicBool,
     epochs: usize,
     split: Option<Split>,
-    /// What a log would say, for when the terminal is free again.
+    /// Log lines to print after the dashboard is closed.
     lines: Vec<String>,
 }
 
 impl<'a> Dashboard<'a> {
-    /// Of a run that `stop` ends. Nothing takes the terminal before the run starts.
+    /// Creates the dashboard of a run that `stop` ends. It is shown when the run starts.
     pub fn new(stop: &'a AtomicBool) -> Self {
         Self { renderer: None, interrupter: Interrupter::new(), stop, epochs: 0, split: None, lines: Vec::new() }
     }
@@ -127,7 +127,7 @@ fn id(name: &str) -> MetricId {
 
 impl Observer for Dashboard<'_> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        // Its "stop immediately" is a panic; here it ends the run as Ctrl-C does, with everything kept.
+        // Burn's "stop immediately" panics; here it ends the run with a checkpoint, as Ctrl-C does.
         let shown = panic::catch_unwind(AssertUnwindSafe(|| self.show(event)));
         if shown.is_err() || self.interrupter.should_stop() {
             self.stop.store(true, Ordering::Relaxed);

@@ -1,8 +1,7 @@
 //! The `mbconv` program: arguments in, library calls, results out.
 
-/// Prints a line on standard error; control characters in it, which may come from any file, are
-/// escaped, also line breaks. A failed write is ignored: nobody reads what a run prints once its
-/// terminal is closed, and it goes on.
+/// Prints a line on standard error. Control characters, including line breaks, are escaped. A failed
+/// write is ignored, so that a run continues after its terminal is closed.
 macro_rules! eprintln {
     ($($argument:tt)*) => { crate::terminal::print_line(&format!($($argument)*)) };
 }
@@ -11,10 +10,13 @@ mod args;
 mod commands;
 #[cfg(feature = "tui")]
 mod dashboard;
-mod failure;
+mod error;
+mod model_ref;
+mod output;
+mod progress_ui;
 mod signals;
-mod subject;
 mod terminal;
+mod units;
 
 use std::process::ExitCode;
 
@@ -22,15 +24,15 @@ use clap::Parser;
 use mbconv_train::text::visible_name;
 
 use crate::args::{Arguments, Command};
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::terminal::INTERRUPTED;
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
 #[global_allocator]
 static ALLOCATOR: mbconv_train::device::Allocator = mbconv_train::device::Allocator;
 
-/// Parses the command line. Errors repeat its arguments, which may be names of files: those with
-/// control characters are printed escaped, instead of with clap's colors.
+/// Parses the command line. clap's errors repeat the arguments; if one contains control characters,
+/// the error is printed escaped and without colors.
 fn arguments() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| {
         let is_plain = |text: std::ffi::OsString| visible_name(&text.to_string_lossy()) == text.to_string_lossy();
@@ -44,7 +46,7 @@ fn arguments() -> Arguments {
 
 fn main() -> ExitCode {
     mbconv_train::device::keep_freed_memory();
-    // For commands that have something to finish; the others end at once.
+    // For commands that finish a step first; the others end at once.
     let stop = terminal::stop_on_interrupt;
     let result = match arguments().command {
         Command::Train(args) => commands::train::run(args, stop()),
@@ -61,15 +63,15 @@ fn main() -> ExitCode {
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Draw(args) => commands::draw::run(args),
-        Command::Scale(args) => commands::scale::run(args, stop()),
+        Command::Scale(args) => commands::scale::run(*args, stop()),
         Command::Bench(args) => commands::bench::run(args),
         Command::Devices(args) => commands::devices::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(failure) => {
-            failure.tell();
+        Err(CliError::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            error.print();
             ExitCode::FAILURE
         }
     }

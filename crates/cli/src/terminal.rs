@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
+//! Progress on standard error: a bar on a terminal, otherwise plain lines.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::signals::keep_ignored;
 /// Exit status of an interrupted command, as in shells after Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
 
-/// How often a plain log mentions an unfinished epoch.
+/// Interval between plain progress lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Observer for &mut Progress {
@@ -24,42 +24,42 @@ impl Observer for &mut Progress {
     }
 }
 
-/// Prints a line on standard error, whether or not that can be written.
+/// Prints a line on standard error and ignores errors.
 pub fn print_line(line: &str) {
     let _ = std::io::stderr().write_all(format!("{}\n", visible_name(line)).as_bytes());
 }
 
-/// A flag that Ctrl-C, or a request to terminate, sets; the second time the program ends at once.
-/// Signals that are ignored stay so.
+/// Returns a flag that is set by Ctrl-C or a termination signal. A second signal ends the program
+/// at once. Ignored signals stay ignored.
 pub fn stop_on_interrupt() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     let handler = || {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED.into());
         }
-        // The terminal shows `^C` in the line before.
+        // The current line may contain the terminal's `^C`.
         print_line("");
-        eprintln!("stopping after this step; once more to stop at once");
+        eprintln!("stopping after this step; interrupt again to stop at once");
     };
     if let Err(error) = keep_ignored(|| ctrlc::set_handler(handler)) {
-        eprintln!("note: Ctrl-C will end the program at once ({error})");
+        eprintln!("note: Ctrl-C ends the program at once ({error})");
     }
     &STOP
 }
 
-/// A stretch of work that a plain log tells of now and then.
-struct Plain {
+/// State of plain progress lines.
+struct PlainProgress {
     prefix: String,
     started: Instant,
-    mentioned: Instant,
-    /// Images already done when it began: a resumed epoch has some.
+    last_line: Instant,
+    /// Number of images done at the start, as in a resumed epoch.
     first: usize,
 }
 
 /// Template of the progress bar.
-const OF_TOTAL: &str = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
+const WITH_TOTAL: &str = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
 /// Template of the progress bar while the total is unknown.
-const OF_UNKNOWN_TOTAL: &str = "{prefix} {pos} images  {per_sec}";
+const WITHOUT_TOTAL: &str = "{prefix} {pos} images  {per_sec}";
 
 fn show_as(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -77,28 +77,28 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     epochs: usize,
     classes: usize,
-    /// What is under way on a plain log.
-    plain: Option<Plain>,
+    /// State without a terminal.
+    plain: Option<PlainProgress>,
 }
 
 impl Progress {
-    /// True if standard error is a terminal, which can show a bar.
+    /// Returns whether standard error is a terminal and shows a bar.
     pub fn is_shown() -> bool {
         std::io::stderr().is_terminal()
     }
 
-    /// A bar if standard error is a terminal.
+    /// Creates a bar if standard error is a terminal.
     pub fn new() -> Self {
         let bar = Self::is_shown().then(|| {
             let bar = ProgressBar::hidden();
-            show_as(&bar, OF_TOTAL);
+            show_as(&bar, WITH_TOTAL);
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             bar
         });
         Self { bar, epochs: 0, classes: 0, plain: None }
     }
 
-    /// Shows an event of training.
+    /// Shows a training event.
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Line(line) => self.line(line),
@@ -116,13 +116,13 @@ impl Progress {
         }
     }
 
-    /// Moves to `images` of `total`.
+    /// Shows that `images` of `total` are done.
     pub fn advance(&mut self, prefix: &str, images: usize, total: usize, message: String) {
         let Some(bar) = &self.bar else {
             return self.advance_plainly(prefix, images, total, &message);
         };
         if bar.prefix() != prefix || bar.length() != Some(total as u64) {
-            show_as(bar, OF_TOTAL);
+            show_as(bar, WITH_TOTAL);
             bar.reset();
             bar.set_length(total as u64);
             bar.set_prefix(prefix.to_string());
@@ -131,14 +131,14 @@ impl Progress {
         bar.set_position(images as u64);
     }
 
-    /// Shows on a terminal that `images` are done, of `total` if that is known.
+    /// Shows on a terminal that `images` are done, of `total` if known.
     pub fn count(&mut self, prefix: &str, images: usize, total: Option<usize>) {
         let Some(bar) = &self.bar else { return };
         match total {
             Some(total) => self.advance(prefix, images, total, String::new()),
             None => {
                 if bar.prefix() != prefix {
-                    show_as(bar, OF_UNKNOWN_TOTAL);
+                    show_as(bar, WITHOUT_TOTAL);
                     bar.set_prefix(prefix.to_string());
                 }
                 bar.set_position(images as u64);
@@ -146,7 +146,7 @@ impl Progress {
         }
     }
 
-    /// Does something that writes to the terminal, with the bar out of the way.
+    /// Hides the bar while `write` writes to the terminal.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -157,14 +157,14 @@ impl Progress {
     fn advance_plainly(&mut self, prefix: &str, images: usize, total: usize, message: &str) {
         let now = Instant::now();
         if self.plain.as_ref().is_none_or(|plain| plain.prefix != prefix) {
-            self.plain = Some(Plain { prefix: prefix.into(), started: now, mentioned: now, first: images });
+            self.plain = Some(PlainProgress { prefix: prefix.into(), started: now, last_line: now, first: images });
         }
         let Some(plain) = &mut self.plain else { return };
-        if now - plain.mentioned >= PLAIN_INTERVAL && images > plain.first {
+        if now - plain.last_line >= PLAIN_INTERVAL && images > plain.first {
             let speed = (images - plain.first) as f64 / (now - plain.started).as_secs_f64();
             let left = total.saturating_sub(images) as f64 / speed;
             eprintln!("{prefix}: {images}/{total} images  {speed:.0} img/s  {left:.0} s left  {message}");
-            plain.mentioned = now;
+            plain.last_line = now;
         }
     }
 
@@ -176,7 +176,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -69,7 +69,7 @@ fn invalid_model_files_are_errors() {
     let model = folder.path().join("model.safetensors");
     let whole = fs::read(trained().join("best.safetensors")).unwrap();
     for (name, bytes, words) in [
-        ("cut in half", &whole[..whole.len() / 2], "not a whole safetensors file"),
+        ("cut in half", &whole[..whole.len() / 2], "the safetensors file is damaged or incomplete"),
         ("a few bytes", &whole[..5], "neither a PyTorch checkpoint nor a safetensors file"),
         ("empty", &[][..], "neither a PyTorch checkpoint nor a safetensors file"),
         ("text", b"{\"hello\": 1} and more text", "neither a PyTorch checkpoint nor a safetensors file"),

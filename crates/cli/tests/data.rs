@@ -90,7 +90,7 @@ fn inspect_reports_statistics() {
     assert_eq!((sheet.width(), sheet.height()), (12 * 8 + 8 + 4 * 100, 4 + 2 * 100));
 
     let (text, _) = run(0, &["data", "inspect", path(&root)]);
-    for words in ["10 of 2 classes", "JPEG 8, PNG 1", "cat", "32–63", "1 unreadable", "broken.jpg"] {
+    for words in ["10 in 2 classes", "JPEG 8, PNG 1", "cat", "32–63", "1 unreadable", "broken.jpg"] {
         if words != "32–63" {
             assert!(text.contains(words), "{words}: {text}");
         }
@@ -217,7 +217,7 @@ fn verify_finds_every_problem_and_fix_moves_bad_files() {
     let (text, _) = run(1, &["data", "verify", path(&root), "--fix", "--report", path(&report)]);
     let aside = top.path().join("photos-aside");
     assert!(text.contains("error: 1 truncated images") && text.contains("moved to"), "{text}");
-    assert!(text.contains("1 label conflict(s) left: decide which class is right"), "{text}");
+    assert!(text.contains("1 label conflict(s) left: choose the correct class"), "{text}");
     assert!(fs::read_to_string(report).unwrap().contains("no dog.jpg"));
     let moved = [
         "moved.jsonl",
@@ -329,7 +329,7 @@ fn valid_data_set_passes_and_strict_counts_warnings() {
     let root = top.path().join("photos");
     photos(&root, &["cat", "dog"], 3, 1);
     let (text, _) = run(0, &["data", "verify", path(&root), "--few", "0"]);
-    assert!(text.contains("8 images decoded (train 6, val 2)") && text.contains("nothing is wrong"), "{text}");
+    assert!(text.contains("8 images decoded (train 6, val 2)") && text.contains("no problems found"), "{text}");
     fs::remove_dir_all(root.join("val/dog")).unwrap();
     let arguments = ["data", "verify", path(&root), "--json"];
     let kinds: Vec<_> = found(&json(&arguments)).into_iter().map(|(kind, _)| kind).collect();
@@ -520,7 +520,7 @@ fn packing_is_complete_deterministic_and_resumable() {
     damaged[600] ^= 1;
     fs::write(out("a").join("val-000000.tar"), damaged).unwrap();
     let (text, _) = run(0, &["data", "pack", path(&root), path(&out("a")), "--format", "wds", "--shard-size", "6"]);
-    assert!(text.contains("2 of them were there already"), "{text}");
+    assert!(text.contains("2 existed already"), "{text}");
     assert_eq!(files(&out("a")), whole);
     assert_eq!(touched("train-000000.tar"), first);
     let message = error(&["data", "pack", path(&root), path(&out("a")), "--format", "wds", "--size", "20"]);

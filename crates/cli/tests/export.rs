@@ -1,4 +1,4 @@
-//! What `mbconv export` writes, and what it refuses.
+//! `mbconv export`: formats, layouts, and rejected options.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::fs;
 use common::{error, json, path, run, trained};
 
 #[test]
-fn every_layout_and_precision_opens_again() {
+fn exported_safetensors_keep_their_accuracy() {
     let folder = tempfile::tempdir().unwrap();
     let measure = |model: &std::path::Path| json(&["eval", path(model), "--data", "digits", "--json"])["top1"].clone();
     let expected = measure(trained());
@@ -25,7 +25,7 @@ fn every_layout_and_precision_opens_again() {
 }
 
 #[test]
-fn the_ending_of_the_name_chooses_the_format() {
+fn extension_selects_the_format() {
     let folder = tempfile::tempdir().unwrap();
     for (name, options, opening) in [
         // Field 1, IR version 8, then the producer's name.
@@ -45,14 +45,14 @@ fn the_ending_of_the_name_chooses_the_format() {
     }
 }
 
-/// Does the file open with a length and a JSON object of about that length?
+/// Returns whether the file starts with a valid length and a JSON object.
 fn safetensors_header(bytes: &[u8]) -> bool {
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     length < bytes.len() as u64 && bytes[8] == b'{'
 }
 
 #[test]
-fn options_of_another_format_are_refused() {
+fn options_of_another_format_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model.safetensors");
     for (options, words) in [
@@ -72,7 +72,7 @@ fn options_of_another_format_are_refused() {
 }
 
 #[test]
-fn an_extension_of_no_format_is_refused_before_any_work() {
+fn unsupported_extensions_are_rejected_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     for (name, words) in [
         ("model.pth", "safetensors.torch.load_file"),
@@ -84,7 +84,7 @@ fn an_extension_of_no_format_is_refused_before_any_work() {
         ("model", "has no extension"),
         (".onnx", "has no extension"),
     ] {
-        // The model does not even exist.
+        // The model does not exist.
         let message = error(&["export", "gone.safetensors", path(&folder.path().join(name))]);
         assert!(message.contains(words), "{name}: {message}");
         assert!(message.contains(".safetensors, .onnx, .bpk or .burnpack"), "{name}: {message}");
@@ -93,7 +93,7 @@ fn an_extension_of_no_format_is_refused_before_any_work() {
 }
 
 #[test]
-fn no_command_writes_a_format_under_another_ones_name() {
+fn output_extensions_must_match_the_format() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| path(&folder.path().join(name)).to_string();
     let model = path(trained());

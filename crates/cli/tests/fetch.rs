@@ -1,4 +1,4 @@
-//! `mbconv fetch`: weights by name, without a network.
+//! `mbconv fetch`: published weights by name, without internet access.
 
 mod common;
 
@@ -11,7 +11,7 @@ use mbconv_nets::weights::{Precision, to_safetensors_in};
 use mbconv_nets::{Layout, NetworkOptions};
 use mbconv_train::device;
 
-/// The program with a cache of its own and, if `offline`, no network.
+/// Returns a command with its own cache, offline if `offline`.
 fn with_cache(cache: &Path, offline: bool) -> assert_cmd::Command {
     let mut command = mbconv();
     for name in ["HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "HF_ENDPOINT", "HF_TOKEN", "HTTP_PROXY", "http_proxy"] {
@@ -21,7 +21,7 @@ fn with_cache(cache: &Path, offline: bool) -> assert_cmd::Command {
     command
 }
 
-/// Status, standard output and standard error.
+/// Returns status, standard output and standard error of `mbconv fetch`.
 fn fetch(cache: &Path, weights: &str, offline: bool) -> (i32, String, String) {
     let output = with_cache(cache, offline).args(["fetch", weights]).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -29,7 +29,7 @@ fn fetch(cache: &Path, weights: &str, offline: bool) -> (i32, String, String) {
 }
 
 #[test]
-fn what_is_in_the_cache_is_printed() {
+fn cached_weights_are_printed() {
     let cache = tempfile::tempdir().unwrap();
     let snapshot = cache.path().join("huggingface/hub/models--timm--mobilenetv2_100.ra_in1k/snapshots/main");
     std::fs::create_dir_all(&snapshot).unwrap();
@@ -40,7 +40,7 @@ fn what_is_in_the_cache_is_printed() {
 }
 
 #[test]
-fn without_a_network_the_place_by_hand_is_named() {
+fn offline_error_names_the_cache_path() {
     let cache = tempfile::tempdir().unwrap();
     let (status, stdout, stderr) = fetch(cache.path(), "torchvision/mobilenet_v2", true);
     assert_eq!((status, stdout.as_str()), (1, ""));
@@ -48,7 +48,7 @@ fn without_a_network_the_place_by_hand_is_named() {
     assert!(stderr.contains("error: https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth"), "{stderr}");
     assert!(stderr.contains("hint: ") && stderr.contains(place.to_str().unwrap()), "{stderr}");
 
-    // What is put there is checked.
+    // Its checksum is verified.
     std::fs::create_dir_all(place.parent().unwrap()).unwrap();
     std::fs::write(&place, "not those weights").unwrap();
     let (status, _, stderr) = fetch(cache.path(), "torchvision/mobilenet_v2", true);
@@ -56,7 +56,7 @@ fn without_a_network_the_place_by_hand_is_named() {
 }
 
 #[test]
-fn names_that_are_not_known_bring_up_others() {
+fn unknown_names_give_suggestions() {
     let cache = tempfile::tempdir().unwrap();
     let (status, _, stderr) = fetch(cache.path(), "torchvision/mobilenet_v4", true);
     assert!(status == 1 && stderr.contains("hint: there is torchvision/mobilenet_v2.imagenet1k_v2"), "{stderr}");
@@ -65,7 +65,7 @@ fn names_that_are_not_known_bring_up_others() {
 }
 
 #[test]
-fn a_url_is_fetched() {
+fn urls_are_downloaded() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/nets/small.pth", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
@@ -84,7 +84,7 @@ fn a_url_is_fetched() {
     assert!(request.starts_with("GET /nets/small.pth ") && request.contains("mbconv/"), "{request}");
 }
 
-/// A hub with one repository, whose files are `files`.
+/// Starts a hub with one repository and returns its address.
 fn hub(repository: &'static str, files: Vec<(&'static str, Vec<u8>)>) -> String {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -110,7 +110,7 @@ fn hub(repository: &'static str, files: Vec<(&'static str, Vec<u8>)>) -> String 
                     [head.as_bytes(), body].concat()
                 }
             };
-            // A client that goes away is none of the test's business.
+            // The client may close the connection.
             let _ = stream.write_all(&answer);
         }
     });
@@ -118,7 +118,7 @@ fn hub(repository: &'static str, files: Vec<(&'static str, Vec<u8>)>) -> String 
 }
 
 #[test]
-fn weights_by_name_bring_their_conventions() {
+fn downloaded_weights_use_their_configuration() {
     let architecture = NetworkOptions::new("mobilenet_v2_0.1", 4).architecture().unwrap();
     let network = architecture.init(&device::parse("cpu").unwrap());
     let weights = to_safetensors_in(&network, Layout::Timm, Precision::F32, None).unwrap();
@@ -139,15 +139,15 @@ fn weights_by_name_bring_their_conventions() {
         stderr
     };
     for offline in [false, true] {
-        let told = import(offline);
-        let applied = "preprocessing its configuration's: resize 192 (bicubic), crop 96, mean [0.5, 0.5, 0.5]";
-        assert!(told.contains(applied), "{told}");
+        let log = import(offline);
+        let applied = "preprocessing from its configuration: resize 192 (bicubic), crop 96, mean [0.5, 0.5, 0.5]";
+        assert!(log.contains(applied), "{log}");
         assert_eq!(json(&["info", path(&model), "--json"])["class_names"][3], "z");
     }
 }
 
 #[test]
-fn recipes_name_published_weights() {
+fn recipes_accept_published_weights() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let snapshot = cache.join("huggingface/hub/models--someone--digits/snapshots/main");
@@ -168,7 +168,7 @@ fn recipes_name_published_weights() {
     }
     let log = std::fs::read_to_string(out.join("log.txt")).unwrap();
     assert!(log.contains(&format!("starts from {}", path(&model))), "{log}");
-    // Where it is not, it is said by its name.
+    // An error names the weights.
     let output = with_cache(&folder.path().join("empty"), true)
         .args(["train", path(&recipe), "--out", path(&folder.path().join("other"))])
         .args(weights)

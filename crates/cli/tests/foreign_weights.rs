@@ -1,5 +1,5 @@
-//! Weights of other projects: another number of channels or of classes, names that are asked for, what is said of them in and
-//! out, and files that are none.
+//! Weights of other libraries: import, other numbers of channels and classes, export, and invalid
+//! files.
 
 mod common;
 
@@ -11,7 +11,7 @@ use mbconv_nets::weights::{Precision, to_safetensors_in};
 use mbconv_nets::{Layout, NetworkOptions};
 use mbconv_train::device;
 
-/// Freshly drawn weights in timm's layout, without a word of what they are.
+/// Returns random weights in timm's layout, without metadata.
 fn weights(name: &str, classes: usize) -> Vec<u8> {
     let network = NetworkOptions::new(name, classes).architecture().unwrap().init(&device::parse("cpu").unwrap());
     to_safetensors_in(&network, Layout::Timm, Precision::F32, None).unwrap()
@@ -24,19 +24,19 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 #[test]
-fn grey_networks_see_grey() {
+fn gray_networks_convert_images_to_gray() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "weights.safetensors", &weights("mobilenet_v2_0.1", 4));
-    let model = folder.path().join("grey.safetensors");
+    let model = folder.path().join("gray.safetensors");
     let (_, stderr) = run(0, &["import", path(&file), path(&model), "--input-channels", "1"]);
     assert!(stderr.contains("the stem's weights are summed, for 1 input channel instead of 3"), "{stderr}");
     let info = run(0, &["info", path(&model)]).0;
     assert!(info.contains("preprocessing gray, resize 256 (bicubic)"), "{info}");
 
-    // Colour that weighs as much as a grey is that grey.
+    // A color gives the same logits as its gray value.
     let pictures = folder.path().join("pictures");
     fs::create_dir(&pictures).unwrap();
-    for (name, pixel) in [("colour.png", [10, 100, 50]), ("grey.png", [67, 67, 67]), ("white.png", [255; 3])] {
+    for (name, pixel) in [("color.png", [10, 100, 50]), ("gray.png", [67, 67, 67]), ("white.png", [255; 3])] {
         image::RgbImage::from_pixel(40, 30, image::Rgb(pixel)).save(pictures.join(name)).unwrap();
     }
     image::GrayImage::from_pixel(40, 30, image::Luma([67])).save(pictures.join("luma.png")).unwrap();
@@ -44,17 +44,17 @@ fn grey_networks_see_grey() {
         let found = json(&["predict", path(model), path(&pictures), "--logits", "--json"]);
         found.as_array().unwrap().iter().map(|row| row["logits"].clone()).collect::<Vec<_>>()
     };
-    let [colour, grey, luma, white] = &logits(&model)[..] else { panic!("four pictures") };
-    assert!(colour == grey && grey == luma && grey != white);
+    let [color, gray, luma, white] = &logits(&model)[..] else { panic!("four images") };
+    assert!(color == gray && gray == luma && gray != white);
 
-    // Written for others and read again, it is the same.
+    // Export and import do not change it.
     let timm = folder.path().join("timm.safetensors");
     run(0, &["export", path(&model), path(&timm), "--layout", "timm"]);
     assert_eq!(logits(&timm), logits(&model));
-    let onnx = folder.path().join("grey.onnx");
+    let onnx = folder.path().join("gray.onnx");
     run(0, &["export", path(&model), path(&onnx), "--with-preprocessing"]);
 
-    // It is evaluated and trained on pictures of any colour.
+    // Evaluation and training accept color images.
     let data = folder.path().join("data");
     for split in ["train", "val"] {
         image_folder(&data.join(split), &["a", "b"], 8);
@@ -64,7 +64,7 @@ fn grey_networks_see_grey() {
     let small = ["--set", "input.size=32", "--set", "input.eval_size=32", "--set", "input.eval_resize=32"];
     let (_, stderr) =
         run(0, &[&finetune[..], &["--out", path(&out), "--epochs", "1", "--device", "cpu"], &small].concat());
-    // Once, and for later.
+    // The notes are printed once and logged.
     let log = fs::read_to_string(out.join("log.txt")).unwrap();
     for text in [&stderr, &log] {
         for line in [
@@ -82,7 +82,7 @@ fn grey_networks_see_grey() {
 }
 
 #[test]
-fn pictures_have_one_channel_or_three() {
+fn images_have_one_or_three_channels() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "weights.safetensors", &weights("mobilenet_v2_0.1", 4));
     let model = folder.path().join("seven.safetensors");
@@ -107,17 +107,17 @@ fn pictures_have_one_channel_or_three() {
         let message = error(command);
         assert!(message.contains('7') && message.contains("3 ") && message.contains("gray"), "{message}");
     }
-    // Programs that have such images can have the network.
+    // The network can be exported for other programs.
     let onnx = folder.path().join("seven.onnx");
     run(0, &["export", path(&model), path(&onnx)]);
     let message = error(&["export", path(&model), path(&onnx), "--with-preprocessing"]);
-    assert!(message.contains("not of 7") && message.contains("hint: "), "{message}");
+    assert!(message.contains("not 7") && message.contains("hint: "), "{message}");
     assert!(error(&["import", path(&file), path(&model), "--input-channels", "1000000"]).contains("input_channels"));
     run(2, &["import", path(&file), path(&model), "--input-channels", "0"]);
 }
 
 #[test]
-fn what_shapes_leave_open_can_be_said_to_finetune_too() {
+fn finetune_accepts_the_architecture_of_ambiguous_weights() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "weights.safetensors", &weights("efficientnet_b0", 2));
     let data = folder.path().join("data");
@@ -132,7 +132,7 @@ fn what_shapes_leave_open_can_be_said_to_finetune_too() {
     };
     let words = |list: &[String]| -> Vec<&'static str> { list.iter().map(|word| &*word.clone().leak()).collect() };
     let message = error(&words(&finetune(&[])));
-    assert!(message.contains("weights.safetensors may be efficientnet_b0's or tf_efficientnet_b0's"), "{message}");
+    assert!(message.contains("weights.safetensors match efficientnet_b0 and tf_efficientnet_b0"), "{message}");
     assert!(message.contains("hint: `--arch tf_efficientnet_b0`"), "{message}");
     run(0, &words(&finetune(&["--arch", "tf_efficientnet_b0", "--device", "cpu"])));
     let info = json(&["info", path(&out), "--json"]);
@@ -140,7 +140,7 @@ fn what_shapes_leave_open_can_be_said_to_finetune_too() {
 }
 
 #[test]
-fn training_says_what_becomes_of_the_weights_it_begins_with() {
+fn training_reports_its_initial_weights() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let weights = format!("finetune.weights={}", path(trained()));
@@ -157,8 +157,7 @@ fn training_says_what_becomes_of_the_weights_it_begins_with() {
     }
 }
 
-/// A folder as `save_pretrained` writes it, of a network of two classes in timm's keys, as timm's
-/// wrapper has them.
+/// Writes a folder like `save_pretrained` does for timm's wrapper, with a network of two classes.
 fn pretrained(folder: &Path) -> PathBuf {
     let place = folder.join("checkpoint-500");
     fs::create_dir(&place).unwrap();
@@ -171,7 +170,7 @@ fn pretrained(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn weights_of_other_programs_are_models_for_every_command() {
+fn every_command_accepts_weights_of_other_libraries() {
     let folder = tempfile::tempdir().unwrap();
     let model = pretrained(folder.path());
     let model = path(&model);
@@ -198,16 +197,16 @@ fn weights_of_other_programs_are_models_for_every_command() {
     run(0, &[&finetune[..], &["--device", "cpu"]].concat());
     assert_eq!(json(&["info", path(&out), "--json"])["preprocess"]["crop"], 32);
 
-    // What only `import` can be told leads there.
+    // Ambiguous weights lead to `import`, which has the options to resolve them.
     let open = write(folder.path(), "weights.safetensors", &weights("efficientnet_b0", 2));
     for command in [&["predict", path(&open), path(&picture)][..], &["info", path(&open)]] {
         let message = error(command);
-        let import = format!("`mbconv import {} MODEL.safetensors`, with `--arch", path(&open));
+        let import = format!("`mbconv import {} MODEL.safetensors` and an option: `--arch", path(&open));
         assert!(message.contains(&import), "{message}");
     }
 }
 
-/// Safetensors with tensors of zeros of these keys and shapes.
+/// Returns a safetensors file with tensors of zeros.
 fn zeros(shapes: &[(String, Vec<usize>)]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut end = 0;
@@ -221,7 +220,7 @@ fn zeros(shapes: &[(String, Vec<usize>)]) -> Vec<u8> {
 }
 
 #[test]
-fn weights_without_a_classifier_get_one() {
+fn weights_without_a_classifier_get_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let architecture = NetworkOptions::new("mobilenet_v2_0.1", 2).architecture().unwrap();
     let body: Vec<_> = Layout::Timm
@@ -237,7 +236,7 @@ fn weights_without_a_classifier_get_one() {
     assert!(!out.exists());
     let names = write(folder.path(), "names.txt", b"ant\nbee\nwasp\n");
     let (_, stderr) = run(0, &["import", path(&file), path(&out), "--classes", path(&names)]);
-    assert!(stderr.contains("below `backbone.`, without a classifier"), "{stderr}");
+    assert!(stderr.contains("prefix `backbone.`, without a classifier"), "{stderr}");
     assert!(stderr.contains("the classifier is new, for 3 classes: train it"), "{stderr}");
     assert_eq!(json(&["info", path(&out), "--json"])["class_names"][2], "wasp");
     let one = write(folder.path(), "one.txt", b"ant\n");
@@ -255,13 +254,13 @@ fn weights_without_a_classifier_get_one() {
 }
 
 #[test]
-fn a_network_of_one_output_has_two_classes() {
+fn networks_with_one_output_have_two_classes() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "weights.safetensors", &weights("mobilenet_v2_0.1", 1));
     let out = folder.path().join("model.safetensors");
     let names = write(folder.path(), "names.txt", b"sound\nbroken\n");
     let (_, stderr) = run(0, &["import", path(&file), path(&out), "--classes", path(&names)]);
-    assert!(stderr.contains("note: one output is taken for a sigmoid"), "{stderr}");
+    assert!(stderr.contains("note: the single output is read as a sigmoid"), "{stderr}");
     image_folder(folder.path(), &["x"], 1);
     let found = json(&["predict", path(&out), path(&folder.path().join("x/0.png")), "--logits", "--json"]);
     let logit = found[0]["logits"][1].as_f64().unwrap();
@@ -304,7 +303,7 @@ fn control_characters_of_files_are_not_printed() {
 }
 
 #[test]
-fn files_of_other_formats_are_named() {
+fn files_of_other_formats_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     for (name, bytes, words) in [
@@ -355,24 +354,24 @@ fn exports_list_differences_to_the_target_library() {
         model
     };
     let tensorflows = model("tf_efficientnet_b0");
-    let told = export(&tensorflows, "torchvision");
+    let notes = export(&tensorflows, "torchvision");
     assert!(
-        told.contains("note: torchvision's efficientnet_b0 pads symmetrically, this network like TensorFlow"),
-        "{told}"
+        notes.contains("note: torchvision's efficientnet_b0 pads symmetrically, this network like TensorFlow"),
+        "{notes}"
     );
-    assert!(told.contains("note: batch-norm's epsilon is 0.00001") && told.contains("eps = 0.001"), "{told}");
+    assert!(notes.contains("note: batch-norm's epsilon is 0.00001") && notes.contains("eps = 0.001"), "{notes}");
     assert!(!export(&tensorflows, "timm").contains("note: "));
-    // Who asks for nobody's keys is told nothing.
+    // Without --layout, no notes are printed.
     assert!(!run(0, &["export", path(&tensorflows), path(&out), "--dtype", "f16"]).1.contains("note: "));
     assert!(!export(&model("mobilenet_v2_0.35"), "torchvision").contains("note: "));
-    // The tiny recipe has strides of its own.
-    let told = export(trained(), "timm");
-    assert!(told.contains("note: timm has no network like mobilenet_v2_0.1"), "{told}");
-    let told = export(trained(), "torchvision");
-    assert!(told.contains("[1, 1, 2, 2, 1, 1, 1, 1] in this network"), "{told}");
+    // The tiny recipe has its own strides.
+    let notes = export(trained(), "timm");
+    assert!(notes.contains("note: timm has no network like mobilenet_v2_0.1"), "{notes}");
+    let notes = export(trained(), "torchvision");
+    assert!(notes.contains("[1, 1, 2, 2, 1, 1, 1, 1] in this network"), "{notes}");
 }
 
-/// A zip file of one file, stored or said to be compressed by `method`; `size` is what it claims to unpack to.
+/// Returns a zip archive of one file; its header contains `method` and the uncompressed `size`.
 fn zip(name: &str, content: &[u8], method: u16, size: u32) -> Vec<u8> {
     let packed = content.len() as u32;
     let sizes = [&[0; 4][..], &packed.to_le_bytes(), &size.to_le_bytes(), &(name.len() as u16).to_le_bytes(), &[0; 2]];
@@ -384,7 +383,7 @@ fn zip(name: &str, content: &[u8], method: u16, size: u32) -> Vec<u8> {
 }
 
 #[test]
-fn hostile_files_are_errors() {
+fn damaged_and_malicious_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let fixture = |name: &str| {
         fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop/tests/fixtures/import").join(name)).unwrap()
@@ -395,7 +394,7 @@ fn hostile_files_are_errors() {
         let at = text.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
         [&text[..at], to.as_bytes(), &text[at + from.len()..]].concat()
     };
-    // The last tensor's last float; its batch counters stand before it.
+    // Replaces the last float of the last tensor.
     let nan = [&whole[..whole.len() - 4], &f32::NAN.to_le_bytes()].concat();
     let huge = [&(1u64 << 60).to_le_bytes(), &whole[8..]].concat();
     let negative = {
@@ -425,15 +424,15 @@ fn hostile_files_are_errors() {
             },
             "ends within",
         ),
-        ("cut.safetensors", whole[..whole.len() / 2].to_vec(), "not a whole safetensors file"),
-        ("huge.safetensors", huge, "not a whole safetensors file"),
+        ("cut.safetensors", whole[..whole.len() / 2].to_vec(), "the safetensors file is damaged or incomplete"),
+        ("huge.safetensors", huge, "the safetensors file is damaged or incomplete"),
         ("bomb.pth", zip("archive/data.pkl", &[0; 64], 8, u32::MAX - 1), "compressed"),
         ("lie.pth", zip("archive/data.pkl", &[0; 64], 0, u32::MAX - 1), "compressed"),
         ("shell.pth", zip("archive/data.pkl", shell.as_bytes(), 0, shell.len() as u32), "state_dict()"),
         ("shell.pickle", shell.clone().into_bytes(), "neither"),
         ("nan.safetensors", nan, "not finite"),
         ("negative.safetensors", negative, "`bn1.running_var` has a negative value"),
-        ("whole_numbers.safetensors", replaced("\"F32\"", "\"I32\""), "whole numbers"),
+        ("integers.safetensors", replaced("\"F32\"", "\"I32\""), "integers"),
         ("other.safetensors", replaced("conv_stem.weight", "conv_root.weight"), "conv_stem.weight"),
     ] {
         let file = write(folder.path(), name, &bytes);
@@ -458,14 +457,14 @@ fn hostile_files_are_errors() {
         assert!(import(Path::new("/dev/zero")).contains("/dev/zero is not a file"));
         assert!(error(&["info", "/dev/zero"]).contains("/dev/zero"));
         assert!(error(&["predict", "/dev/zero", "x.png"]).contains("/dev/zero"));
-        a_pipe_is_not_waited_for(folder.path(), &whole);
-        paths_need_not_be_text(folder.path(), &whole);
+        check_pipes_are_rejected(folder.path(), &whole);
+        check_non_utf8_paths(folder.path(), &whole);
     }
 }
 
-/// Nobody writes into it: who opens it waits for ever.
+/// Opening a pipe without a writer would wait forever.
 #[cfg(unix)]
-fn a_pipe_is_not_waited_for(folder: &Path, weights: &[u8]) {
+fn check_pipes_are_rejected(folder: &Path, weights: &[u8]) {
     let model = folder.join("model.safetensors");
     run(0, &["import", path(&write(folder, "weights.safetensors", weights)), path(&model)]);
     let pipe = folder.join("pipe");
@@ -486,16 +485,16 @@ fn a_pipe_is_not_waited_for(folder: &Path, weights: &[u8]) {
     }
 }
 
-/// Bytes that are no UTF-8, as old archives have them in their names.
+/// Paths that are not UTF-8, as in old archives.
 #[cfg(target_os = "linux")]
-fn paths_need_not_be_text(folder: &Path, weights: &[u8]) {
+fn check_non_utf8_paths(folder: &Path, weights: &[u8]) {
     use std::os::unix::ffi::OsStrExt;
     let file = folder.join(std::ffi::OsStr::from_bytes(b"caf\xe9.safetensors"));
     fs::write(&file, weights).unwrap();
     let out = folder.join("imported.safetensors");
     assert!(mbconv().arg("import").arg(&file).arg(&out).output().unwrap().status.success());
     assert!(out.is_file());
-    // A recipe is text.
+    // Recipes are UTF-8.
     let run = folder.join("run");
     let finetune = ["--data", "digits", "--out", path(&run)];
     let output = mbconv().args(["finetune", "--weights"]).arg(&file).args(finetune).output().unwrap();
@@ -505,12 +504,12 @@ fn paths_need_not_be_text(folder: &Path, weights: &[u8]) {
 }
 
 #[cfg(all(unix, not(target_os = "linux")))]
-fn paths_need_not_be_text(_: &Path, _: &[u8]) {}
+fn check_non_utf8_paths(_: &Path, _: &[u8]) {}
 
-/// A file that is larger than the machine's memory, made of a hole.
+/// Sparse files that are larger than the machine's memory.
 #[test]
 #[cfg(target_os = "linux")]
-fn endless_files_take_no_memory() {
+fn huge_files_take_no_memory() {
     let folder = tempfile::tempdir().unwrap();
     let program = assert_cmd::cargo::cargo_bin("mbconv");
     for (name, beginning) in

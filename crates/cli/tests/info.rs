@@ -1,11 +1,11 @@
-//! `info`, `list`, `devices` and the command line itself.
+//! `info`, `list`, `devices`, and usage errors.
 
 mod common;
 
 use common::{error, json, run};
 
 #[test]
-fn info_shows_the_headline_numbers() {
+fn info_prints_parameters_and_size() {
     let (text, _) = run(0, &["info", "mobilenet_v2", "--classes", "10"]);
     assert!(text.contains("2,236,682") && text.contains("8.947 MB"), "{text}");
     let (text, _) = run(0, &["info", "efficientnet_b0", "--classes", "10"]);
@@ -13,7 +13,7 @@ fn info_shows_the_headline_numbers() {
 }
 
 #[test]
-fn info_gives_json() {
+fn info_prints_json() {
     let info = json(&["info", "mobilenet_v2", "--json"]);
     assert_eq!(info["macs"], 300_774_272);
     assert_eq!(info["parameters"], 3_504_872);
@@ -25,25 +25,25 @@ fn info_gives_json() {
 }
 
 #[test]
-fn layers_are_shown() {
+fn info_lists_layers() {
     let (text, _) = run(0, &["info", "efficientnet_b0", "--layers"]);
     assert!(text.contains("blocks.0.squeeze_excitation") && text.contains("32×112×112"), "{text}");
 }
 
 #[test]
-fn recipes_have_infos_too() {
+fn info_accepts_recipes() {
     let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/digits.toml");
     assert_eq!(json(&["info", recipe, "--classes", "10", "--json"])["name"], "mobilenet_v2_0.25");
 }
 
 #[test]
-fn list_and_devices() {
+fn list_and_devices_print_json() {
     let list = json(&["list", "--json"]);
     let b0 = list.as_array().unwrap().iter().find(|row| row["name"] == "efficientnet_b0").unwrap();
     assert_eq!(b0["parameters"], 5_288_548);
     let (devices, _) = run(0, &["devices"]);
     assert!(devices.lines().any(|line| line.starts_with("cpu") && line.contains("in this build")), "{devices}");
-    assert!(devices.contains("`auto` takes"), "{devices}");
+    assert!(devices.contains("`auto` selects"), "{devices}");
     let devices = json(&["devices", "--json"]);
     let kinds = devices["kinds"].as_array().unwrap();
     let kind = |name: &str| kinds.iter().find(|kind| kind["kind"] == name).unwrap();
@@ -67,7 +67,7 @@ fn published_weights_are_listed() {
 }
 
 #[test]
-fn what_does_not_exist_is_named() {
+fn unknown_networks_and_files_are_named() {
     assert!(error(&["info", "resnet50"]).contains("unknown architecture `resnet50`"));
     assert!(error(&["info", "mobilenet_v2", "--strides", "1,2"]).contains("give 8 numbers"));
     assert!(error(&["info", "gone.safetensors"]).contains("gone.safetensors"));

@@ -1,4 +1,4 @@
-//! Runs that are killed, that meet numbers which are none, and that begin with another's weights.
+//! Killed runs, diverging runs, fine-tuning and averaging.
 #![cfg(unix)]
 
 mod common;
@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use common::{error, image_folder, json, mbconv, path, run, tiny_recipe, trained};
 
-/// The tensors of a model file, without the header, which holds times.
+/// Returns the tensors of a model file without the header, which contains times.
 fn tensors(file: &Path) -> Vec<u8> {
     let bytes = std::fs::read(file).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     bytes[8 + header..].to_vec()
 }
 
-/// Killed with SIGKILL again and again, wherever it happens to be, and resumed, a run ends with the same bits.
+/// Kills a run repeatedly with SIGKILL and resumes it.
 #[test]
-fn a_killed_run_ends_with_the_same_bits() {
+fn resume_after_kill_is_bit_identical() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let settings = [
@@ -52,7 +52,7 @@ fn a_killed_run_ends_with_the_same_bits() {
             command.arg("--resume");
         }
         let mut child = command.spawn().unwrap();
-        // Later each time, so that the run gets on however slow the machine is.
+        // Later each time, so that the run proceeds on slow machines.
         std::thread::sleep(Duration::from_millis(60 + 50 * kills));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
@@ -64,15 +64,15 @@ fn a_killed_run_ends_with_the_same_bits() {
     }
     assert!(kills >= 3, "killed {kills} times only");
 
-    let kept = |run: &Path| {
+    let checkpoints = |run: &Path| {
         let mut names: Vec<_> =
             std::fs::read_dir(run.join("epochs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.retain(|name| name.to_string_lossy().starts_with("epoch-"));
         names.sort();
         names
     };
-    assert_eq!(kept(&whole), kept(&killed));
-    assert!((2..=3).contains(&kept(&whole).len()));
+    assert_eq!(checkpoints(&whole), checkpoints(&killed));
+    assert!((2..=3).contains(&checkpoints(&whole).len()));
     for file in ["last.safetensors", "last_ema.safetensors", "best.safetensors"] {
         assert!(tensors(&whole.join(file)) == tensors(&killed.join(file)), "{file} differs after {kills} kills");
     }
@@ -80,7 +80,7 @@ fn a_killed_run_ends_with_the_same_bits() {
     let scores = |run: &Path| -> Vec<Vec<String>> {
         let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
         let columns = |line: &str| line.split(',').map(String::from).collect::<Vec<_>>();
-        // All but the two of speed.
+        // All columns except the two about speed.
         text.lines().map(columns).map(|row| [&row[..8], &row[10..]].concat()).collect()
     };
     assert_eq!(scores(&whole), scores(&killed));
@@ -88,7 +88,7 @@ fn a_killed_run_ends_with_the_same_bits() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint() {
+fn nan_loss_ends_the_run_with_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");
@@ -97,14 +97,14 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint() {
     let text = error(&wild);
     assert!(text.contains("epoch 1") && text.contains("step 2") && text.contains("--on-nan skip"), "{text}");
     assert!(out.join("checkpoint.safetensors").is_file());
-    // What is kept is from before, so it meets the same; and leaving everything out ends, too.
+    // The checkpoint precedes the NaN, so the resumed run fails too. Skipping every update also ends.
     assert!(error(&[&wild[..], &["--resume"]].concat()).contains("step 2"));
     let text = error(&[&wild[..], &["--resume", "--on-nan", "skip"]].concat());
     assert!(text.contains("consecutive updates were skipped"), "{text}");
 }
 
 #[test]
-fn fine_tuning_needs_weights_data_and_a_folder_alone() {
+fn finetune_needs_only_weights_data_and_folder() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     image_folder(&data, &["blue", "red"], 20);
@@ -113,12 +113,12 @@ fn fine_tuning_needs_weights_data_and_a_folder_alone() {
     let finetune = ["finetune", "--weights", path(trained()), "--data", path(&data)];
     let (_, log) = run(0, &[&finetune[..], &["--out", path(&out), "--epochs", "6"]].concat());
     assert!(log.contains("uneven") && log.contains("teal") && log.contains("--set sampling=balanced"), "{log}");
-    // Top-5 of three classes is no news, and how data are prefetched belongs in the log file.
+    // Top-5 of three classes is always 100 %. Prefetching is described only in the log file.
     assert!(!log.contains("top-5") && !log.contains("batches ahead"), "{log}");
     assert!(std::fs::read_to_string(out.join("log.txt")).unwrap().contains("batches ahead"));
     let (table, _) = run(0, &["eval", path(&out), "--data", path(&data)]);
     assert!(table.contains("top-1") && !table.contains("top-5"), "{table}");
-    // A short run is not stopped before the body has learned.
+    // A short run is not stopped before the body is trained.
     let short = folder.path().join("short");
     run(0, &[&finetune[..], &["--out", path(&short), "--epochs", "3"]].concat());
     assert_eq!(std::fs::read_to_string(short.join("metrics.csv")).unwrap().lines().count(), 1 + 3);
@@ -127,7 +127,7 @@ fn fine_tuning_needs_weights_data_and_a_folder_alone() {
     let result = json(&["eval", path(&out), "--data", path(&data), "--json"]);
     assert!(result["top1"].as_f64().unwrap() > 0.4, "{result}");
 
-    // A linear probe leaves the body alone, running statistics included.
+    // A linear probe does not change the body, including running statistics.
     let probe = folder.path().join("probe");
     run(0, &[&finetune[..], &["--out", path(&probe), "--epochs", "6", "--freeze", "body"]].concat());
     let stem = |file: &Path| {
@@ -153,7 +153,7 @@ fn fine_tuning_needs_weights_data_and_a_folder_alone() {
 }
 
 #[test]
-fn models_are_averaged() {
+fn average_writes_the_mean_model() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("mean.safetensors");
     let [best, last] = ["best", "last"].map(|name| trained().join(format!("{name}.safetensors")));

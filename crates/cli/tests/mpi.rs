@@ -1,4 +1,5 @@
-//! Training in several processes that MPI connects. Needs `mpirun`: `cargo test --release --features mbconv/mpi --test mpi`.
+//! Training in several processes with MPI. Needs `mpirun`:
+//! `cargo test --release --features mbconv/mpi --test mpi`.
 #![cfg(all(unix, feature = "mpi"))]
 
 mod common;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{json, mbconv, path, tiny_recipe};
 
-/// What a comparison changes of the recipe: no augmentation, statistics over all images, and smooth activations and small
-/// steps, so that rounding stays what it is.
+/// Settings for comparisons: no augmentation, synchronized batch-norm, smooth activations and small
+/// steps, so that rounding errors stay small.
 const SAME: [&str; 10] = [
     "sync_batch_norm=true",
     "input.crop=centre",
@@ -24,7 +25,7 @@ const SAME: [&str; 10] = [
     "epochs=1",
 ];
 
-/// `mpirun -np PROCESSES mbconv …`, on any machine and for any user.
+/// Returns the command `mpirun -np PROCESSES mbconv …`, for any machine and user.
 fn mpirun(processes: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new("mpirun");
     command.args(["-np", &processes.to_string(), "--oversubscribe", "--bind-to", "none"]);
@@ -42,13 +43,13 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A column of metrics.csv.
+/// Returns a column of metrics.csv.
 fn column(run: &Path, index: usize) -> Vec<f64> {
     let csv = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     csv.lines().skip(1).map(|line| line.split(',').nth(index).unwrap().parse().unwrap()).collect()
 }
 
-/// Waits for a process to end by itself.
+/// Waits until a process ends by itself.
 fn end_of(mut child: Child, limit: Duration) -> Output {
     let started = Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -61,8 +62,8 @@ fn end_of(mut child: Child, limit: Duration) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Waits until a run has a checkpoint within an epoch.
-fn begun(run: &Path) {
+/// Waits until a run has completed an epoch.
+fn wait_for_epoch(run: &Path) {
     let started = Instant::now();
     while !run.join("metrics.csv").is_file() {
         assert!(started.elapsed() < Duration::from_secs(120), "no epoch was completed");
@@ -70,7 +71,7 @@ fn begun(run: &Path) {
     }
 }
 
-/// Process ids of the ranks of `run`, whose folder stands on their command lines.
+/// Returns the process ids of the ranks of `run`, found by its folder on their command lines.
 fn ranks(run: &Path) -> Vec<String> {
     let pattern = format!("^{}.*{}", env!("CARGO_BIN_EXE_mbconv"), path(run));
     let found = Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
@@ -78,16 +79,16 @@ fn ranks(run: &Path) -> Vec<String> {
 }
 
 #[test]
-fn four_processes_train_as_one_and_one_of_them_talks() {
+fn four_processes_train_like_one_and_rank_0_prints() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let [one, four] = ["one", "four"].map(|name| folder.path().join(name));
     mbconv().args(train(&recipe, &one, &SAME)).assert().success();
     let output = mpirun(4, &train(&recipe, &four, &SAME)).output().unwrap();
-    let said = text(&output);
-    assert!(output.status.success(), "{said}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("epoch   1")).count(), 1, "{said}");
-    assert!(said.contains("4 processes, 16 of 64 images each"), "{said}");
+    let log = text(&output);
+    assert!(output.status.success(), "{log}");
+    assert_eq!(log.lines().filter(|line| line.starts_with("epoch   1")).count(), 1, "{log}");
+    assert!(log.contains("4 processes, 16 of 64 images each"), "{log}");
     // 22 updates; losses of training and validation, and accuracies.
     for (index, tolerance) in [(2, 1e-5), (5, 1e-4), (6, 0.01), (7, 0.01)] {
         let [a, b] = [&one, &four].map(|run| column(run, index)[0]);
@@ -98,19 +99,19 @@ fn four_processes_train_as_one_and_one_of_them_talks() {
 }
 
 #[test]
-fn a_dead_process_ends_the_run_which_then_goes_on() {
+fn killed_process_ends_the_run_which_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");
     let settings = ["epochs=40", "checkpoint.minutes=0.001"];
     let child = mpirun(3, &train(&recipe, &out, &settings)).spawn().unwrap();
-    begun(&out);
+    wait_for_epoch(&out);
     let victim = ranks(&out).pop().unwrap();
     assert!(Command::new("kill").args(["-9", &victim]).status().unwrap().success());
     let output = end_of(child, Duration::from_secs(15));
     assert!(!output.status.success());
     assert!(ranks(&out).is_empty(), "processes are left");
-    // Whole, and good for another number of processes.
+    // The checkpoint is complete and can be resumed with another number of processes.
     let before = column(&out, 0).len();
     let mut resumed = train(&recipe, &out, &settings);
     resumed.push("--resume");
@@ -130,39 +131,39 @@ fn a_dead_process_ends_the_run_which_then_goes_on() {
 }
 
 #[test]
-fn errors_are_told_once() {
+fn errors_are_printed_once() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");
-    // Everyone meets this one.
+    // An error of all processes.
     let output = mpirun(3, &train(&recipe, &out, &["optimizer.learning_rat=1"])).output().unwrap();
-    let said = text(&output);
+    let log = text(&output);
     assert!(!output.status.success());
-    assert_eq!(said.matches("error: ").count(), 1, "{said}");
-    // The first alone meets this one.
+    assert_eq!(log.matches("error: ").count(), 1, "{log}");
+    // An error of rank 0 only.
     std::fs::create_dir_all(&out).unwrap();
     std::fs::write(out.join("last.safetensors"), b"").unwrap();
-    let said = text(&mpirun(3, &train(&recipe, &out, &[])).output().unwrap());
-    assert!(said.contains("already holds a run"), "{said}");
-    assert_eq!(said.matches("error: ").count(), 1, "{said}");
-    // And one that comes up in the midst of training.
+    let log = text(&mpirun(3, &train(&recipe, &out, &[])).output().unwrap());
+    assert!(log.contains("already holds a run"), "{log}");
+    assert_eq!(log.matches("error: ").count(), 1, "{log}");
+    // An error during training.
     let other = folder.path().join("other");
     let wild = ["optimizer.learning_rate=1e30", "schedule.warmup_epochs=0", "epochs=4"];
     let child = mpirun(3, &train(&recipe, &other, &wild)).spawn().unwrap();
-    let said = text(&end_of(child, Duration::from_secs(60)));
-    assert_eq!(said.matches("error: ").count(), 1, "{said}");
-    assert!(said.contains("step 2"), "{said}");
+    let log = text(&end_of(child, Duration::from_secs(60)));
+    assert_eq!(log.matches("error: ").count(), 1, "{log}");
+    assert!(log.contains("step 2"), "{log}");
 }
 
 #[test]
-fn processes_that_differ_are_named() {
+fn differing_recipes_of_processes_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");
-    // Two programs in one launch, of which the second has another seed.
+    // Two programs in one launch; the second has another seed.
     let mut command = mpirun(1, &train(&recipe, &out, &[]));
     command.args([":", "-np", "1", env!("CARGO_BIN_EXE_mbconv")]).args(train(&recipe, &out, &["seed=9"]));
-    let said = text(&command.output().unwrap());
-    assert!(said.contains("rank 1 on ") && said.contains("has another recipe than rank 0"), "{said}");
-    assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    let log = text(&command.output().unwrap());
+    assert!(log.contains("rank 1 on ") && log.contains("has another recipe than rank 0"), "{log}");
+    assert_eq!(log.matches("error: ").count(), 1, "{log}");
 }

@@ -1,4 +1,4 @@
-//! `mbconv predict`: what it reads, what it writes, and what it does about bad files.
+//! `mbconv predict`: inputs, outputs, and unreadable files.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use common::{error, image_folder, json, path, run, trained};
 use serde_json::Value;
 
-/// Two classes of three images, a text file that is no image, and a hidden file.
+/// Writes two classes of three images, a text file, and a hidden file.
 fn photos() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     image_folder(folder.path(), &["a", "b"], 3);
@@ -19,7 +19,7 @@ fn photos() -> tempfile::TempDir {
     folder
 }
 
-/// An image of which the second half is missing.
+/// Writes the first half of an image.
 fn truncated(file: &Path) {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let image = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 99]));
@@ -28,7 +28,7 @@ fn truncated(file: &Path) {
     fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// Paths of results, relative to `root`.
+/// Returns the paths of results, relative to `root`.
 fn paths(results: &Value, root: &Path) -> Vec<String> {
     let relative = |result: &Value| {
         let path = PathBuf::from(result["path"].as_str().unwrap());
@@ -45,7 +45,7 @@ fn start(arguments: &[&str]) -> Child {
 }
 
 #[test]
-fn a_bad_file_is_named_and_the_others_go_on() {
+fn unreadable_files_are_named_and_the_others_classified() {
     let folder = photos();
     let bad = folder.path().join("a/1.jpg");
     truncated(&bad);
@@ -66,20 +66,20 @@ fn a_bad_file_is_named_and_the_others_go_on() {
     assert_eq!(paths(&serde_json::from_str(&stdout).unwrap(), folder.path()), good);
     assert!(log.contains("skipped ") && log.contains("a/1.jpg") && !log.contains("error"), "{log}");
 
-    // Files named one by one may be of any type, and missing.
+    // Files given by name may have any extension or be missing.
     let notes = folder.path().join("a/notes.txt");
     let first = folder.path().join("a/0.png");
     let (text, log) = run(1, &["predict", path(trained()), path(&notes), "gone.jpg", path(&first)]);
     assert!(text.starts_with(path(&first)), "{text}");
     assert!(log.contains("notes.txt: not an image of a known format") && log.contains("gone.jpg: "), "{log}");
-    // If nothing at all can be read, that is no success.
+    // It is an error if no image can be read.
     run(1, &["predict", path(trained()), "gone.jpg", "--skip-bad-images"]);
     let (stdout, _) = run(1, &["predict", path(trained()), "gone.jpg", "--json"]);
     assert_eq!(stdout, "[]\n");
 }
 
 #[test]
-fn folders_patterns_and_lists_name_the_same_images() {
+fn folders_patterns_and_lists_select_the_same_images() {
     let folder = photos();
     let root = folder.path();
     let of = |arguments: &[&str]| json(&[&["predict", path(trained())], arguments, &["--json"]].concat());
@@ -107,14 +107,14 @@ fn folders_patterns_and_lists_name_the_same_images() {
 }
 
 #[test]
-fn results_come_before_the_list_ends() {
+fn results_are_printed_before_the_list_ends() {
     let folder = photos();
     let mut child = start(&["-"]);
     let mut list = child.stdin.take().unwrap();
     let mut results = BufReader::new(child.stdout.take().unwrap()).lines();
     for name in ["a/0.png", "b/2.png"] {
         writeln!(list, "{}", path(&folder.path().join(name))).unwrap();
-        // Would wait for ever if results were held back.
+        // Would wait forever if results were buffered.
         assert!(results.next().unwrap().unwrap().ends_with(name));
         for _ in 0..5 {
             assert!(results.next().unwrap().unwrap().contains(" % "));
@@ -126,7 +126,7 @@ fn results_come_before_the_list_ends() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_program_quietly() {
+fn closed_pipe_ends_the_program_without_an_error() {
     let folder = photos();
     for arguments in [&["-"][..], &["-", "--json"]] {
         let mut child = start(arguments);
@@ -142,7 +142,7 @@ fn a_reader_that_goes_away_ends_the_program_quietly() {
 }
 
 #[test]
-fn tables_have_a_row_an_image() {
+fn tables_have_a_row_per_image() {
     let folder = photos();
     truncated(&folder.path().join("b/1.jpg"));
     let all = json(&["predict", path(trained()), path(folder.path()), "--json", "--skip-bad-images", "--logits"]);

@@ -1,4 +1,4 @@
-//! Runs whose files are damaged or lost, and what killed runs leave behind.
+//! Damaged or missing files of runs, and temporary files of killed runs.
 
 mod common;
 
@@ -31,7 +31,7 @@ impl Copy {
         vec!["train", path(&self.recipe), "--out", path(&self.out), "--device", "cpu", "--resume"]
     }
 
-    /// Keeps the first half of a file.
+    /// Truncates a file to half its size.
     fn truncate(&self, name: &str) {
         let bytes = fs::read(self.out.join(name)).unwrap();
         fs::write(self.out.join(name), &bytes[..bytes.len() / 2]).unwrap();
@@ -42,7 +42,7 @@ impl Copy {
     }
 }
 
-/// A model file or a table without the columns of speed.
+/// Returns the contents of a model file, or of a table without the columns about speed.
 fn contents(run: &Path, name: &str) -> Vec<u8> {
     let bytes = fs::read(run.join(name)).unwrap();
     match name.ends_with(".csv") {
@@ -54,7 +54,7 @@ fn contents(run: &Path, name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
+fn damaged_checkpoint_falls_back_to_the_previous_one() {
     for missing in [false, true] {
         let copy = Copy::new();
         if missing {
@@ -70,7 +70,7 @@ fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
         for name in ["last.safetensors", "best.safetensors", "metrics.csv"] {
             assert!(contents(&copy.out, name) == contents(trained(), name), "{name} differs");
         }
-        // The damaged file did not take the place of the whole one.
+        // The damaged file did not replace the intact one.
         let (_, log) = run(0, &copy.resume());
         assert!(log.contains("resumed after 2 epochs") && !log.contains("warning"), "{log}");
     }
@@ -92,7 +92,7 @@ fn without_checkpoints_the_last_model_continues() {
 }
 
 #[test]
-fn a_run_that_cannot_continue_explains_the_loss() {
+fn unrecoverable_runs_name_the_lost_files() {
     let copy = Copy::new();
     for name in [CHECKPOINTS[0], CHECKPOINTS[1], "last.safetensors"] {
         copy.truncate(name);
@@ -108,7 +108,7 @@ fn a_run_that_cannot_continue_explains_the_loss() {
     let finetune = ["finetune", "--weights", path(&best), "--data", "digits", "--out", path(&other), "--epochs", "1"];
     run(0, &finetune);
 
-    // Before the first epoch is complete, nothing else is lost.
+    // Without a completed epoch, the run starts again.
     for name in ["last.safetensors", "best.safetensors", "metrics.csv"] {
         copy.remove(name);
     }
@@ -118,7 +118,7 @@ fn a_run_that_cannot_continue_explains_the_loss() {
 }
 
 #[test]
-fn a_lost_best_model_is_restored_or_named() {
+fn damaged_best_model_is_restored_or_replaced() {
     let copy = Copy::new();
     copy.truncate("best.safetensors");
     let last_is_best =

@@ -1,4 +1,4 @@
-//! Runs that are continued otherwise than they were begun, and the commands that hints suggest.
+//! Resuming with other settings or data, and the commands that hints suggest.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use common::{error, image_folder, path, run, tiny_recipe, trained};
 
-/// A run of one epoch on a small image folder; returns the arguments that began it.
+/// Trains one epoch on a small image folder; returns the arguments.
 fn small_run(folder: &Path, out: &Path) -> Vec<String> {
     let data = folder.join("data");
     for split in ["train", "val"] {
@@ -37,12 +37,12 @@ fn epochs(out: &Path) -> usize {
 }
 
 #[test]
-fn a_finished_run_goes_on_for_more_epochs() {
+fn finished_runs_resume_for_more_epochs() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
-    let begun = small_run(folder.path(), &out);
-    let recipe = begun[1].as_str();
-    // The run remembers the settings and the data of the command that began it.
+    let train = small_run(folder.path(), &out);
+    let recipe = train[1].as_str();
+    // The run stores the settings and the data of the first command.
     let resume = ["train", recipe, "--out", path(&out), "--resume"];
     run(0, &[&resume[..], &["--set", "epochs=3"]].concat());
     assert_eq!(epochs(&out), 3);
@@ -61,7 +61,7 @@ fn a_finished_run_goes_on_for_more_epochs() {
 }
 
 #[test]
-fn a_run_that_diverged_goes_on_as_its_hint_suggests() {
+fn diverged_runs_resume_with_the_suggested_settings() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let recipe = tiny_recipe(folder.path());
@@ -76,51 +76,51 @@ fn a_run_that_diverged_goes_on_as_its_hint_suggests() {
 }
 
 #[test]
-fn changed_data_are_named() {
+fn changed_data_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
-    let begun = small_run(folder.path(), &out);
+    let train = small_run(folder.path(), &out);
     let data = folder.path().join("data");
     let resume = ["--set", "epochs=2", "--resume"];
 
-    // The same size, written later: perhaps a copy.
+    // The same size and a later time, as after copying.
     let touched = data.join("train/red/3.png");
     let later = SystemTime::now() + Duration::from_secs(100);
     fs::File::options().write(true).open(&touched).unwrap().set_modified(later).unwrap();
-    let (_, text) = run(0, &refs(&begun, &resume));
+    let (_, text) = run(0, &refs(&train, &resume));
     let warning = "warning: files of the data changed since: 1 written since, with the same size (train/red/3.png)";
     assert!(text.contains(warning), "{text}");
-    let (_, text) = run(0, &refs(&begun, &resume));
+    let (_, text) = run(0, &refs(&train, &resume));
     assert!(!text.contains("train/red/3.png"), "named once: {text}");
 
     image::RgbImage::from_fn(30, 30, |x, y| image::Rgb([x as u8, y as u8, 0]))
         .save(data.join("val/red/1.png"))
         .unwrap();
-    let (_, text) = run(0, &refs(&begun, &resume));
+    let (_, text) = run(0, &refs(&train, &resume));
     assert!(text.contains("1 with another size (val/red/1.png)"), "{text}");
 
     fs::rename(data.join("train/red/2.png"), data.join("train/blue/20.png")).unwrap();
     let more = ["--set", "epochs=3", "--resume"];
-    let text = error(&refs(&begun, &more));
+    let text = error(&refs(&train, &more));
     for named in ["1 added (train/blue/20.png)", "1 removed (train/red/2.png)"] {
         assert!(text.contains(named), "{text}");
     }
     assert!(text.contains("--set data.may_change=true"), "{text}");
     assert_eq!(epochs(&out), 2);
-    run(0, &refs(&begun, &[&more[..], &["--set", "data.may_change=true"]].concat()));
+    run(0, &refs(&train, &[&more[..], &["--set", "data.may_change=true"]].concat()));
     assert_eq!(epochs(&out), 3);
     assert!(log(&out).contains("note: the data changed since the checkpoint: 1 added"), "{}", log(&out));
-    // From now on these are the run's data.
-    run(0, &refs(&begun, &["--set", "epochs=4", "--set", "data.may_change=false", "--resume"]));
+    // The run now uses the changed data.
+    run(0, &refs(&train, &["--set", "epochs=4", "--set", "data.may_change=false", "--resume"]));
 
     fs::rename(data.join("train/red"), data.join("train/green")).unwrap();
     fs::rename(data.join("val/red"), data.join("val/green")).unwrap();
-    let text = error(&refs(&begun, &["--set", "data.may_change=true", "--set", "epochs=9", "--resume"]));
+    let text = error(&refs(&train, &["--set", "data.may_change=true", "--set", "epochs=9", "--resume"]));
     assert!(text.contains("other classes (2 then: red, 2 now: green)"), "{text}");
 }
 
 #[test]
-fn fine_tuning_goes_on_for_more_epochs() {
+fn finetune_resumes_for_more_epochs() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     image_folder(&data, &["blue", "red"], 20);
@@ -154,7 +154,7 @@ fn images_that_fill_no_batch_are_reported() {
     assert!(!text.contains("left out"), "{text}");
 }
 
-/// Runs what follows `hint` in `text`, each line as a command of the shell, in `folder`.
+/// Runs each line after `hint` in `text` as a shell command in `folder`; returns their number.
 #[cfg(unix)]
 fn follow(text: &str, hint: &str, folder: &Path) -> usize {
     let (_, commands) = text.split_once(hint).unwrap_or_else(|| panic!("no {hint:?} in {text}"));
@@ -168,7 +168,7 @@ fn follow(text: &str, hint: &str, folder: &Path) -> usize {
     count
 }
 
-/// Commands that are suggested work as they are printed, whatever the folders are called.
+/// Suggested commands work for unusual folder names.
 #[cfg(unix)]
 #[test]
 fn suggested_commands_are_quoted() {
@@ -192,7 +192,7 @@ fn suggested_commands_are_quoted() {
     }
 }
 
-/// Two images leave none for validation.
+/// With two images, none are left for validation.
 #[cfg(unix)]
 #[test]
 fn two_images_train_and_evaluate() {
@@ -212,7 +212,7 @@ fn two_images_train_and_evaluate() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_is_continued_by_the_suggested_command() {
+fn suggested_command_resumes_an_interrupted_run() {
     use std::process::{Command, Stdio};
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
@@ -227,7 +227,7 @@ fn an_interrupted_run_is_continued_by_the_suggested_command() {
     while !out.join("metrics.csv").exists() && std::time::Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
-    // Not SIGINT, which stays ignored in tests that a shell runs in the background.
+    // Not SIGINT, which background processes of a shell ignore.
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();

@@ -1,4 +1,4 @@
-//! Several runs at once, and the lock on a run's folder.
+//! Simultaneous runs, and the lock of a run folder.
 #![cfg(unix)]
 
 mod common;
@@ -25,7 +25,7 @@ fn wait_for(file: &Path) {
 }
 
 #[test]
-fn runs_at_once_get_folders_of_their_own() {
+fn simultaneous_runs_get_separate_folders() {
     let folder = tempfile::tempdir().unwrap();
     tiny_recipe(folder.path());
     let seeds = ["seed=1", "seed=2", "seed=3"];
@@ -48,7 +48,7 @@ fn runs_at_once_get_folders_of_their_own() {
 }
 
 #[test]
-fn a_run_in_use_is_refused_until_its_process_ends() {
+fn run_folder_is_locked_until_its_process_ends() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");
@@ -63,7 +63,7 @@ fn a_run_in_use_is_refused_until_its_process_ends() {
     }
     let finetune = ["finetune", "--weights", path(&best), "--data", "digits", "--out", path(&out)];
     assert!(error(&finetune).contains(&in_use));
-    // The folder of a run that goes on can be read.
+    // The folder of a run in progress can be read.
     assert!(json(&["eval", path(&out), "--data", "digits", "--json"])["top1"].is_f64());
 
     first.kill().unwrap();
@@ -77,7 +77,7 @@ fn a_run_in_use_is_refused_until_its_process_ends() {
 }
 
 #[test]
-fn a_run_that_fails_at_once_leaves_no_folder() {
+fn immediate_failures_leave_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let out = folder.path().join("run");

@@ -1,4 +1,4 @@
-//! `scale`, `draw`, and networks of the user's own in every command.
+//! `scale`, `draw`, and stage tables in all commands.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::{TINY, error, image_folder, json, path, run};
 
-/// A network for the digits, of a shape that none of the known ones has.
+/// A small network for the digits, unlike the named ones.
 const POCKET: &str = r#"
 name = "pocket"
 stem = 8
@@ -40,12 +40,12 @@ fn pocket(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_stage_table_is_an_architecture_everywhere() {
+fn stage_tables_work_in_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let table = pocket(folder.path());
     let info = json(&["info", path(&table), "--classes", "10", "--json"]);
     assert_eq!((info["name"].as_str(), info["input_size"].as_u64()), (Some("pocket"), Some(8)));
-    // Trained, the network is in the model file; the table is needed no more.
+    // The model file contains the network, so the table is not needed after training.
     let recipe = folder.path().join("recipe.toml");
     let text = TINY.replace("name = \"mobilenet_v2_0.1\"", "table = \"pocket.toml\"");
     std::fs::write(&recipe, text.replace("strides = [1, 1, 2, 2, 1, 1, 1, 1]", "").replace("epochs = 2", "epochs = 1"))
@@ -63,7 +63,7 @@ fn a_stage_table_is_an_architecture_everywhere() {
         run(0, &["export", path(&out), path(&folder.path().join(file))]);
     }
     assert_eq!(json(&["info", path(&folder.path().join("pocket.safetensors")), "--json"])["macs"], info["macs"]);
-    // And it is what fine-tuning begins with.
+    // Fine-tuning accepts the model.
     let photos = folder.path().join("photos");
     image_folder(&photos, &["red", "blue"], 8);
     let tuned = folder.path().join("tuned");
@@ -89,7 +89,7 @@ fn a_stage_table_is_an_architecture_everywhere() {
 }
 
 #[test]
-fn impossible_stage_tables_are_refused_with_the_row() {
+fn invalid_stage_tables_are_errors_that_name_the_row() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.toml");
     let table = path(&file);
@@ -101,7 +101,7 @@ fn impossible_stage_tables_are_refused_with_the_row() {
         ("\"relu6\"", "\"gelu\"", "gelu"),
     ] {
         std::fs::write(&file, POCKET.replacen(from, to, 1)).unwrap();
-        for command in [&["info", table][..], &["draw", table], &["scale", "--base", table]] {
+        for command in [&["info", table][..], &["draw", table], &["scale", "formula", "--base", table]] {
             let error = error(command);
             assert!(error.contains(words), "{words}: {error}");
         }
@@ -109,17 +109,17 @@ fn impossible_stage_tables_are_refused_with_the_row() {
 }
 
 #[test]
-fn the_formula_stands_beside_what_was_published() {
-    let rows = json(&["scale", "--phi", "1..7", "--json"]);
+fn formula_lists_published_networks_and_their_differences() {
+    let rows = json(&["scale", "formula", "--phi", "1..7", "--json"]);
     let rows = rows.as_array().unwrap();
     assert_eq!(rows.len(), 7);
     assert_eq!(rows[0]["published"]["name"], "efficientnet_b1");
     assert_eq!(rows[6]["published"]["parameters"], 66_347_960);
-    let (text, _) = run(0, &["scale", "--phi", "1..7"]);
+    let (text, _) = run(0, &["scale", "formula", "--phi", "1..7"]);
     assert!(text.contains("published instead of formula: depth 1.100 for 1.200, width 1.000 for 1.100"), "{text}");
-    let (text, _) = run(0, &["scale", "--phi", "1", "--alpha", "1.3"]);
+    let (text, _) = run(0, &["scale", "formula", "--phi", "1", "--alpha", "1.3"]);
     assert!(!text.contains("published"), "{text}");
-    let (text, _) = run(0, &["scale", "--base", "efficientnet_lite0", "--phi", "0.5"]);
+    let (text, _) = run(0, &["scale", "formula", "--base", "efficientnet_lite0", "--phi", "0.5"]);
     assert!(text.contains("compound_phi0.5"), "{text}");
 }
 
@@ -131,6 +131,7 @@ fn written_recipes_train() {
     let out = folder.path().join("scaled");
     let rows = json(&[
         "scale",
+        "formula",
         "--base",
         path(&table),
         "--recipe",
@@ -156,32 +157,43 @@ fn written_recipes_train() {
 }
 
 #[test]
-fn budgets_are_kept() {
-    let fit = json(&["scale", "--target-macs", "1G", "--json"]);
+fn budget_returns_the_largest_network_within_the_limits() {
+    let fit = json(&["scale", "budget", "--target-macs", "1G", "--json"]);
     let macs = fit["macs"].as_u64().unwrap();
     assert!(macs <= 1_000_000_000 && macs > 900_000_000, "{macs}");
-    let fit = json(&["scale", "--base", "mobilenet_v2", "--target-params", "5M", "--target-size", "18MB", "--json"]);
+    let fit = json(&[
+        "scale",
+        "budget",
+        "--base",
+        "mobilenet_v2",
+        "--target-params",
+        "5M",
+        "--target-size",
+        "18MB",
+        "--json",
+    ]);
     assert!(fit["size_bytes"].as_u64().unwrap() <= 18_000_000);
     let spent: f64 = ["depth", "width", "resolution"].iter().map(|key| fit["spent"][key].as_f64().unwrap()).product();
     assert!(spent > 1.0);
-    let (text, _) = run(0, &["scale", "--target-macs", "200M", "--only", "width"]);
+    let (text, _) = run(0, &["scale", "budget", "--target-macs", "200M", "--only", "width"]);
     assert!(text.contains("depth       ×1.000: MACs ×1.000"), "{text}");
-    assert!(error(&["scale", "--target-params", "1k"]).contains("no network that small"));
+    assert!(error(&["scale", "budget", "--target-params", "1k"]).contains("no network that small"));
     let folder = tempfile::tempdir().unwrap();
     let table = pocket(folder.path());
-    let fit = json(&["scale", "--base", path(&table), "--target-latency", "3ms", "--device", "cpu", "--json"]);
+    let fit =
+        json(&["scale", "budget", "--base", path(&table), "--target-latency", "3ms", "--device", "cpu", "--json"]);
     assert!(fit["latency_ms"].as_f64().unwrap() <= 3.0);
 }
 
 #[test]
-fn a_grid_is_searched_and_goes_on() {
+fn search_trains_the_grid_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = common::tiny_recipe(folder.path());
     let out = folder.path().join("search");
-    let count = json(&["scale", "--grid", "--step", "0.4", "--tolerance", "0.2", "--json"]).as_array().unwrap().len();
+    let count = json(&["scale", "search", "--step", "0.4", "--tolerance", "0.2", "--json"]).as_array().unwrap().len();
     let arguments = [
         "scale",
-        "--grid",
+        "search",
         "--step",
         "0.4",
         "--tolerance",
@@ -213,7 +225,7 @@ fn a_grid_is_searched_and_goes_on() {
 }
 
 #[test]
-fn the_layers_come_as_csv_and_the_network_as_a_picture() {
+fn layers_are_printed_as_csv_and_drawn_as_svg() {
     let (csv, _) = run(0, &["info", "efficientnet_b0", "--csv"]);
     assert_eq!(
         csv.lines().count(),
@@ -230,18 +242,87 @@ fn the_layers_come_as_csv_and_the_network_as_a_picture() {
 }
 
 #[test]
-fn wrong_usage_is_named() {
+fn short_form_and_subcommands_give_the_same_results() {
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/cifar10_proxy.toml");
+    let forms: [(&[&str], &[&str]); 8] = [
+        (&[], &["formula"]),
+        (&["--phi", "0..2"], &["formula", "--phi", "0..2"]),
+        (
+            &["--phi", "1", "--alpha", "1.3", "--classes", "10"],
+            &["formula", "--phi", "1", "--alpha", "1.3", "--classes", "10"],
+        ),
+        (&["--only", "depth,width", "--phi", "-1"], &["formula", "--only", "depth,width", "--phi", "-1"]),
+        (&["--target-macs", "600M"], &["budget", "--target-macs", "600M"]),
+        (&["--target-params", "8M", "--only", "width"], &["budget", "--target-params", "8M", "--only", "width"]),
+        (&["--grid", "--step", "0.2"], &["search", "--step", "0.2"]),
+        (&["--recipe", recipe, "--base", recipe, "--phi", "1"], &["formula", "--base", recipe, "--phi", "1"]),
+    ];
+    for (short, long) in forms {
+        let results = |arguments: &[&str]| json(&[&["scale"], arguments, &["--json"]].concat());
+        assert_eq!(results(short), results(long), "{long:?}");
+    }
+}
+
+#[test]
+fn short_form_trains_with_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = common::tiny_recipe(folder.path());
+    let out = folder.path().join("search");
+    let options = ["--run", path(&recipe), "--data", "digits", "--share", "0.2", "--set", "epochs=1"];
+    let options = [&options[..], &["--out", path(&out), "--device", "cpu", "--json"]].concat();
+    // Without --grid or --phi, the network of φ = 1.
+    let trials = json(&[&["scale"], &options[..]].concat());
+    assert_eq!((trials.as_array().unwrap().len(), &trials[0]["name"]), (1, &"compound_phi1".into()));
+    assert_eq!(json(&[&["scale", "search", "--phi", "1"], &options[..]].concat()), trials);
+}
+
+#[test]
+fn invalid_usage_is_rejected() {
     for arguments in [
         &["scale", "--alpha", "0"][..],
         &["scale", "--target-macs", "many"],
         &["scale", "--grid", "--phi", "1"],
+        &["scale", "--grid", "--only", "depth"],
+        &["scale", "--grid", "--alpha", "1.3"],
+        &["scale", "--target-macs", "1G", "--phi", "1"],
+        &["scale", "--only", "depth", "--beta", "1.2"],
         &["scale", "--run", "x.toml"],
         &["scale", "--share", "0.5"],
+        &["scale", "--phi", "1", "formula"],
+        &["scale", "formula", "--target-macs", "1G"],
+        &["scale", "formula", "--grid"],
+        &["scale", "budget"],
+        &["scale", "budget", "--target-macs", "1G", "--phi", "1"],
+        &["scale", "budget", "--target-macs", "many"],
+        &["scale", "search", "--run", "x.toml"],
+        &["scale", "search", "--share", "0.5"],
+        &["scale", "search", "--alpha", "1.3"],
+        &["scale", "optimum"],
     ] {
         run(2, arguments);
     }
-    assert!(error(&["scale", "--phi", "soon"]).contains("`--phi soon` is no φ"));
-    assert!(error(&["scale", "--grid", "--step", "0"]).contains("`step` is 0"));
-    assert!(error(&["scale", "--base", "resnet50"]).contains("resnet50"));
-    assert!(error(&["scale", "--phi", "20"]).contains("`depth` is 38"));
+    assert!(error(&["scale", "--phi", "soon"]).contains("invalid φ in `--phi soon`"));
+    assert!(error(&["scale", "search", "--step", "0"]).contains("`step` is 0"));
+    assert!(error(&["scale", "formula", "--base", "resnet50"]).contains("resnet50"));
+    assert!(error(&["scale", "formula", "--phi", "20"]).contains("`depth` is 38"));
+    let twice = ["scale", "budget", "--target-macs", "1G", "--only", "depth", "--only", "width"];
+    assert!(error(&twice).contains("--only once"));
+}
+
+#[test]
+fn help_lists_subcommands_and_their_flags() {
+    let (help, _) = run(0, &["scale", "--help"]);
+    for name in ["formula", "budget", "search"] {
+        assert!(help.contains(name), "{help}");
+    }
+    assert!(!help.contains("--alpha") && !help.contains("--tolerance"), "{help}");
+    for (command, flags, absent) in [
+        ("formula", &["--phi", "--only", "--alpha"][..], &["--target-macs", "--run", "--device"][..]),
+        ("budget", &["--target-macs", "--target-latency", "--device"], &["--phi", "--run", "--step"]),
+        ("search", &["--step", "--run", "--seeds", "--phi"], &["--target-macs"]),
+    ] {
+        let (help, _) = run(0, &["scale", command, "--help"]);
+        assert!(flags.iter().all(|flag| help.contains(flag)), "{help}");
+        assert!(!absent.iter().any(|flag| help.contains(&format!("      {flag}"))), "{help}");
+    }
 }

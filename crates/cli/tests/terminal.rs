@@ -1,4 +1,4 @@
-//! Runs whose terminal is closed or whose output nobody reads.
+//! Runs with a closed terminal or closed output.
 #![cfg(unix)]
 
 mod common;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{path, tiny_recipe};
 
-/// Starts a run of two epochs in the folder `run`, by the shell and after its command `first`.
+/// Starts a run of two epochs in the folder `run`, from a shell that executes `first` before.
 fn start(folder: &Path, first: &str, stderr: Stdio) -> Child {
     let recipe = tiny_recipe(folder);
     let script = format!("{first}; exec \"$0\" \"$@\"");
@@ -19,7 +19,7 @@ fn start(folder: &Path, first: &str, stderr: Stdio) -> Child {
     command.arg(folder.join("run")).stderr(stderr).spawn().unwrap()
 }
 
-/// Waits for the run, and checks that it is complete and its log, too.
+/// Waits for the run and checks that run and log are complete.
 fn is_complete(mut child: Child, folder: &Path) {
     assert!(child.wait().unwrap().success());
     let log = fs::read_to_string(folder.join("run/log.txt")).unwrap();
@@ -28,7 +28,7 @@ fn is_complete(mut child: Child, folder: &Path) {
 }
 
 #[test]
-fn a_run_goes_on_if_nobody_reads_standard_error() {
+fn run_continues_if_standard_error_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = start(folder.path(), ":", Stdio::piped());
     drop(child.stderr.take());
@@ -37,7 +37,7 @@ fn a_run_goes_on_if_nobody_reads_standard_error() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_run_goes_on_if_standard_error_is_full() {
+fn run_continues_if_standard_error_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
     is_complete(start(folder.path(), ":", full.into()), folder.path());

@@ -1,4 +1,4 @@
-//! `train`, `eval`, `predict` and `export`, as users run them.
+//! `train`, `eval`, `predict` and `export` together.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{error, image_folder, json, mbconv, path, run, tiny_recipe, trained};
 
 #[test]
-fn a_run_leaves_everything_in_its_folder() {
+fn run_folder_contains_all_files() {
     let folder = trained();
     for file in
         ["best.safetensors", "last.safetensors", "checkpoint.safetensors", "recipe.toml", "metrics.csv", "log.txt"]
@@ -20,14 +20,14 @@ fn a_run_leaves_everything_in_its_folder() {
     assert!(metrics.starts_with("epoch,learning_rate,train_loss"));
     let log = std::fs::read_to_string(folder.join("log.txt")).unwrap();
     assert!(log.contains("1438 training and 359 validation images") && log.contains("epoch   2"), "{log}");
-    // Nothing temporary is left.
+    // No temporary files are left.
     assert!(
         std::fs::read_dir(folder).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().starts_with('.'))
     );
 }
 
 #[test]
-fn eval_agrees_with_the_run() {
+fn eval_reproduces_the_results_of_the_run() {
     let model = trained();
     let result = json(&["eval", path(model), "--data", "digits", "--json"]);
     assert_eq!(result["images"], 359);
@@ -46,7 +46,7 @@ fn eval_agrees_with_the_run() {
 }
 
 #[test]
-fn predictions_do_not_depend_on_precision_or_company() {
+fn predictions_do_not_depend_on_batch_or_precision() {
     let folder = tempfile::tempdir().unwrap();
     image_folder(folder.path(), &["a"], 40);
     let all = json(&["predict", path(trained()), path(folder.path()), "--logits", "--top-k", "3", "--json"]);
@@ -58,7 +58,7 @@ fn predictions_do_not_depend_on_precision_or_company() {
     assert!(probabilities.is_sorted_by(|a, b| a >= b));
     assert_eq!(all[0]["logits"].as_array().unwrap().len(), 10);
 
-    // Alone, and from a half-precision file.
+    // A single image, and a half-precision file.
     let half = folder.path().join("half.safetensors");
     run(0, &["export", path(trained()), path(&half), "--dtype", "f16"]);
     assert!(half.metadata().unwrap().len() * 10 < trained().join("best.safetensors").metadata().unwrap().len() * 6);
@@ -74,7 +74,7 @@ fn predictions_do_not_depend_on_precision_or_company() {
 }
 
 #[test]
-fn image_folders_train_too_and_bad_images_are_named() {
+fn image_folders_train_and_unreadable_images_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     for split in ["train", "val"] {
@@ -89,16 +89,16 @@ fn image_folders_train_too_and_bad_images_are_named() {
     let (_, log) = run(0, &[&["train", path(&recipe), "--data", path(&data), "--out", path(&out)], &set[..]].concat());
     assert!(log.contains("text.png"), "{log}");
     assert!(log.contains("3 classes, 91 training and 90 validation images"), "{log}");
-    // Top-5 of three classes is everything.
+    // Top-5 of three classes is always 1.
     let result = json(&["eval", path(&out), "--data", path(&data), "--json"]);
     assert_eq!(result["top5"], 1.0);
 
-    // In evaluation a bad image is an error, unless told otherwise.
+    // In evaluation an unreadable image is an error by default.
     std::fs::write(data.join("val/blue/bad.jpg"), [0xff, 0xd8, 0xff]).unwrap();
     assert!(error(&["eval", path(&out), "--data", path(&data)]).contains("bad.jpg"));
     let result = json(&["eval", path(&out), "--data", path(&data), "--skip-bad-images", "--json"]);
     assert_eq!((result["images"].as_u64(), result["skipped"].as_array().unwrap().len()), (Some(90), 1));
-    // A class missing from the split shifts nothing; one that the model does not know is an error.
+    // A class without images does not shift the others; a class unknown to the model is an error.
     std::fs::remove_file(data.join("val/blue/bad.jpg")).unwrap();
     std::fs::remove_dir_all(data.join("val/blue")).unwrap();
     let fewer = json(&["eval", path(&out), "--data", path(&data), "--json"]);
@@ -110,7 +110,7 @@ fn image_folders_train_too_and_bad_images_are_named() {
 }
 
 #[test]
-fn nothing_is_overwritten_and_resuming_needs_the_same_recipe() {
+fn runs_are_not_overwritten_and_resume_needs_the_same_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let taken = error(&["train", path(&recipe), "--out", path(trained())]);
@@ -119,14 +119,14 @@ fn nothing_is_overwritten_and_resuming_needs_the_same_recipe() {
     assert!(changed.contains("`batch_size`"), "{changed}");
     let missing = folder.path().join("nothing");
     assert!(error(&["train", path(&recipe), "--out", path(&missing), "--resume"]).contains("no run to resume"));
-    // A finished run has nothing left to do.
+    // Resuming a finished run does nothing.
     run(0, &["train", path(&recipe), "--out", path(trained()), "--resume"]);
 }
 
-/// A command that has nothing to finish does not go on after the first request to end.
+/// A command without a step to finish ends at the first signal.
 #[cfg(unix)]
 #[test]
-fn a_benchmark_ends_when_asked_to() {
+fn bench_ends_at_the_first_signal() {
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_mbconv"))
         .args(["bench", "mobilenet_v2_0.1", "--input-size", "32", "--seconds", "600"])
         .stdout(std::process::Stdio::null())
@@ -142,7 +142,7 @@ fn a_benchmark_ends_when_asked_to() {
             None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             None => {
                 child.kill().unwrap();
-                panic!("it goes on");
+                panic!("still running");
             }
         }
     };
@@ -150,10 +150,10 @@ fn a_benchmark_ends_when_asked_to() {
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15), "{status}");
 }
 
-/// Interrupted in the middle of an epoch and resumed, with another number of workers, a run ends with the same bits.
+/// Interrupts a run within an epoch and resumes it with another number of workers.
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_continues_exactly() {
+fn resume_after_interrupt_is_bit_identical() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let set = ["--set", "epochs=24", "--set", "model.dropout=0.2", "--set", "model.drop_path=0.1"];

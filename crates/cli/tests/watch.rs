@@ -1,4 +1,4 @@
-//! What one sees of a run: its page, its curves, runs side by side, the learning-rate test.
+//! Reports and TensorBoard curves, `compare` and `find-lr`.
 
 mod common;
 
@@ -6,16 +6,16 @@ use std::fs;
 
 use common::{error, json, path, run, tiny_recipe, trained};
 
-/// Everything that a page of today would fetch from elsewhere.
+/// Parts of pages that load external resources.
 const FOREIGN: [&str; 5] = ["http://", "https://", "<script", "<link", "@import"];
 
 #[test]
-fn a_run_leaves_a_page_and_curves() {
+fn run_writes_report_and_tensorboard_events() {
     let page = fs::read_to_string(trained().join("report.html")).unwrap();
     for words in ["Confusion", "Worst mistakes", "Learning rate", "mobilenet_v2_0.1", "data:image/png;base64"] {
         assert!(page.contains(words), "{words}");
     }
-    assert!(FOREIGN.iter().all(|word| !page.contains(word)), "the page needs something from elsewhere");
+    assert!(FOREIGN.iter().all(|word| !page.contains(word)), "the page loads external resources");
     let events = fs::read_dir(trained())
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents."));
@@ -23,7 +23,7 @@ fn a_run_leaves_a_page_and_curves() {
 }
 
 #[test]
-fn evaluation_writes_a_page_of_its_own() {
+fn eval_writes_a_report() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("new/page");
     let model = trained().join("best.safetensors");
@@ -35,7 +35,7 @@ fn evaluation_writes_a_page_of_its_own() {
 }
 
 #[test]
-fn runs_are_compared() {
+fn compare_lists_results_and_recipe_differences() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let other = folder.path().join("other");
@@ -55,7 +55,7 @@ fn runs_are_compared() {
 }
 
 #[test]
-fn learning_rates_are_tried() {
+fn find_lr_suggests_a_learning_rate() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let svg = folder.path().join("curve.svg");
@@ -68,14 +68,14 @@ fn learning_rates_are_tried() {
     assert!(fs::read_to_string(&svg).unwrap().contains("</svg>"));
     let (text, _) = run(0, &arguments);
     assert!(text.contains("--set optimizer.learning_rate="), "{text}");
-    // Rates too low to learn anything with suggest nothing.
+    // Too low learning rates give no suggestion.
     let low = ["--steps", "40", "--from", "1e-9", "--to", "1e-6", "--sweeps", "2"];
     let arguments = ["find-lr", path(&recipe), "--out", path(&svg), "--device", "cpu"];
     let document = json(&[&arguments[..], &low, &["--json"]].concat());
     assert!(document["suggestion"].is_null(), "{document}");
     let (text, _) = run(0, &[&arguments[..], &low].concat());
     assert!(text.contains("no suggestion") && !text.contains("--set"), "{text}");
-    // Of a model's weights, without a recipe and with one.
+    // With a model's weights, without and with a recipe.
     let short = ["--steps", "5", "--sweeps", "1", "--json"];
     let first = |more: &[&str]| json(&[more, &short].concat())["points"][0]["loss"].as_f64().unwrap();
     first(&["find-lr", "--weights", path(trained()), "--data", "digits", "--out", path(&svg)]);
@@ -88,9 +88,9 @@ fn learning_rates_are_tried() {
     assert!(error(&["find-lr", path(&recipe), "--from", "1", "--to", "0.1"]).contains("--from"));
 }
 
-/// Every part of augmentation, mixing, loss and distillation works in one run, and what is wrong is named.
+/// Augmentation, mixing, losses and distillation work in one run; invalid settings are named.
 #[test]
-fn everything_at_once_trains() {
+fn all_training_options_work_together() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
     let teacher = format!("distillation.teacher='{}'", path(trained()));
@@ -125,5 +125,5 @@ fn everything_at_once_trains() {
     let wrong = |setting: &str| error(&["train", path(&recipe), "--out", path(&other), "--set", setting]);
     assert!(wrong("distillation.teacher=nothing.safetensors").contains("the teacher: cannot read"));
     assert!(wrong("loss.class_weights=[1, 2]").contains("one a class"));
-    assert!(!other.exists(), "nothing was begun");
+    assert!(!other.exists(), "no run was started");
 }

@@ -1,4 +1,4 @@
-//! Models for other Burn programs: [burnpack](burn_store::BurnpackStore), Burn's own file form.
+//! Export to [burnpack](burn_store::BurnpackStore), Burn's own file format.
 //!
 //! ```no_run
 //! use burn_store::{BurnpackStore, ModuleSnapshot};
@@ -8,7 +8,7 @@
 //! network.load_from(&mut BurnpackStore::from_file("pets.bpk")).unwrap();
 //! ```
 //!
-//! A file of half precision is widened while it is loaded:
+//! Half-precision files are converted to f32 while loading:
 //! `BurnpackStore::from_file(path).with_from_adapter(FloatCastAdapter::to(DType::F32))`.
 
 use burn::tensor::DType;
@@ -19,22 +19,22 @@ use mbconv_nets::weights::{Precision, WeightsError, check_precision};
 
 use crate::model_file::{METADATA_KEY, ModelCard};
 
-/// Why a model cannot be written as burnpack.
+/// The reason why a model cannot be written as burnpack.
 #[derive(Debug, thiserror::Error)]
 pub enum BurnpackError {
-    /// A weight that the precision cannot hold.
+    /// A weight that the precision cannot represent.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// What burn-store said.
-    #[error("burnpack: {0}")]
+    /// An error of burn-store.
+    #[error("cannot write burnpack: {0}")]
     Store(String),
 }
 
-/// The bytes of a burnpack file with the network's parameters and running statistics under their module paths, and the
-/// model card under `mbconv` in its metadata.
+/// Returns a burnpack file with the network's parameters and running statistics under their module
+/// paths, and the model card under `mbconv` in its metadata.
 ///
 /// # Errors
-/// A weight that is not finite in the `precision` asked for.
+/// A weight that is not finite in `precision`.
 pub fn to_burnpack(network: &Network, card: &ModelCard, precision: Precision) -> Result<Vec<u8>, BurnpackError> {
     check_precision(network, precision)?;
     let json = serde_json::to_string(card).map_err(|error| BurnpackError::Store(error.to_string()))?;
@@ -48,7 +48,7 @@ pub fn to_burnpack(network: &Network, card: &ModelCard, precision: Precision) ->
     Ok(bytes.map_err(|error| BurnpackError::Store(error.to_string()))?.to_vec())
 }
 
-/// Omits the ids of parameters. They are random, but equal models are written as equal files.
+/// Omits the random parameter ids, so that equal models give equal files.
 #[derive(Clone)]
 struct WithoutIds;
 
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burn_program_loads_it_by_the_module() {
+    fn burnpack_loads_into_the_module_unchanged() {
         let (original, card) = network(1);
         let (mut other, _) = network(2);
         assert_ne!(logits(&original), logits(&other));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_widened_while_loading() {
+    fn half_precision_files_load_as_f32() {
         let (original, card) = network(1);
         for precision in [Precision::F16, Precision::Bf16] {
             let (mut other, _) = network(2);

@@ -1,6 +1,7 @@
 //! Models in and out: model files, import of other projects' weights, and export to ONNX and
 //! Burn's own format.
 
+mod adapt;
 pub mod burnpack;
 pub mod import;
 pub mod model_file;

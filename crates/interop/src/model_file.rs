@@ -1,7 +1,7 @@
 //! Model files: weights in torchvision's layout and everything needed to use them, in one
 //! safetensors file.
 //!
-//! The header's metadata holds one entry, `mbconv`, a JSON document: [`ModelCard`].
+//! The entry `mbconv` of the header's metadata contains the [`ModelCard`] as JSON.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use mbconv_files::shell::quoted_path;
 use mbconv_files::{read_weights, write_atomically};
 use mbconv_image::Preprocess;
 
-use crate::import::foreign::folder_of_another_program;
+use crate::import::foreign::foreign_folder;
 use crate::import::signature::{NAMELESS, is_pytorch};
 
 /// Key of the card in the file's metadata.
 pub(crate) const METADATA_KEY: &str = "mbconv";
-/// Version of the card's form.
+/// Version of the card's format.
 const FORMAT: u32 = 1;
 /// Largest image size in a recipe, in pixels.
 pub const MAX_RECIPE_SIDE: usize = 8192;
@@ -31,10 +31,10 @@ pub const LAST: &str = "last.safetensors";
 /// A run directory's newest moving average.
 pub const LAST_EMA: &str = "last_ema.safetensors";
 
-/// What a model file says of itself.
+/// The metadata of a model file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {
-    /// Version of this form.
+    /// Version of the format.
     pub format: u32,
     /// The program that wrote it.
     pub program: String,
@@ -42,46 +42,46 @@ pub struct ModelCard {
     pub architecture: NetworkOptions,
     /// Names of the classes, by index.
     pub classes: Vec<String>,
-    /// What becomes of an image before the network sees it.
+    /// Preprocessing of images.
     pub preprocess: Preprocess,
-    /// The recipe it was trained with, as plain data.
+    /// The training recipe, as plain data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<serde_json::Value>,
-    /// What was measured of it.
+    /// Accuracy on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
-    /// The weights are the moving average of those that were trained.
+    /// Whether the weights are a moving average of the trained ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub averaged: bool,
 }
 
-/// What makes an epoch better than another, compared from left to right; higher is better.
+/// Quality of an epoch, compared from left to right; higher is better.
 pub type Score = [f64; 2];
 
 /// Accuracy on the validation split when the file was written.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// Epochs trained.
+    /// Number of epochs trained.
     pub epoch: usize,
-    /// Share of images with the target ranked first.
+    /// Fraction of images with the target ranked first.
     pub top1: f64,
-    /// Share of images with the target among the first five.
+    /// Fraction of images with the target among the first five.
     pub top5: f64,
     /// Mean cross-entropy.
     pub loss: f64,
-    /// Validation images.
+    /// Number of validation images.
     pub images: usize,
 }
 
 impl Results {
-    /// What makes results better than others: accuracy, and among equals the loss.
+    /// Returns the quality for comparisons: accuracy, and for equal accuracy the loss.
     pub fn score(&self) -> Score {
         [self.top1, -self.loss]
     }
 }
 
 impl ModelCard {
-    /// A card of this version.
+    /// Creates a card of the current version.
     pub fn new(architecture: NetworkOptions, classes: Vec<String>, preprocess: Preprocess) -> Self {
         let program = concat!("mbconv ", env!("CARGO_PKG_VERSION")).into();
         Self {
@@ -100,71 +100,71 @@ impl ModelCard {
 /// A model file's contents.
 #[derive(Debug)]
 pub struct Model {
-    /// What the file says of itself.
+    /// The metadata.
     pub card: ModelCard,
     /// The network with its weights.
     pub network: Network,
-    /// The file it came from.
+    /// Path of the file.
     pub path: PathBuf,
 }
 
-/// Why a model file cannot be used.
+/// The reason why a model file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// Nothing there, or not readable.
+    /// The file does not exist or cannot be read.
     #[error("cannot read the model {path}: {source}")]
     Read {
         /// Path of the file.
         path: String,
-        /// What the system said.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// A folder that is not a finished run's, and not of Hugging Face's form.
+    /// A folder without a model of a run or of Hugging Face.
     #[error(
-        "{path} is a folder without {BEST} or model.safetensors: not a training run, or one that has not finished an epoch"
+        "{path} is a folder without {BEST} or model.safetensors: not a training run, or one without a completed epoch"
     )]
     NoModel {
         /// Path of the folder.
         path: String,
-        /// Folders in it that hold weights.
+        /// Folders in it that contain weights.
         inside: Vec<String>,
     },
     /// A folder with another program's model.
-    #[error("{path} is {what}")]
+    #[error("{path} is {kind}")]
     ForeignFolder {
         /// Path of the folder.
         path: String,
-        /// What it is, with an article.
-        what: &'static str,
-        /// What to do instead.
-        remedy: String,
+        /// Kind of the model, with an article.
+        kind: &'static str,
+        /// Advice for the user.
+        advice: String,
     },
-    /// Written, but not to the end or not by this program.
+    /// Weights that are damaged or do not match the network.
     #[error("the model {path}: {source}")]
     Weights {
         /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// The error.
         source: WeightsError,
     },
-    /// Weights of another program.
-    #[error("{path} is a file of PyTorch, not a model of this program")]
+    /// A PyTorch file.
+    #[error("{path} is a PyTorch file, not a model of mbconv")]
     Foreign {
         /// Path of the file.
         path: String,
     },
-    /// A safetensors file without this program's metadata.
-    #[error("the model {path} does not say which network it is: no `{METADATA_KEY}` in its metadata")]
+    /// A safetensors file without mbconv's metadata.
+    #[error("{path} is not a model of mbconv: its metadata has no `{METADATA_KEY}` entry")]
     NoCard {
         /// Path of the file.
         path: String,
     },
-    /// Metadata that make no sense.
-    #[error("the model {path} has unusable metadata: {message}")]
+    /// Invalid metadata.
+    #[error("the model {path} has invalid metadata: {message}")]
     Card {
         /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// The reason.
         message: String,
     },
     /// The file could not be written.
@@ -172,37 +172,37 @@ pub enum ModelError {
     Write {
         /// Path of the file.
         path: String,
-        /// What the system said.
+        /// The I/O error.
         source: std::io::Error,
     },
 }
 
 impl ModelError {
-    /// What would mend it.
+    /// Returns advice on how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoCard { path } | Self::Foreign { path } => {
                 let path = quoted_path(path);
-                Some(format!("`mbconv import {path} MODEL.safetensors` makes a model of another program's weights"))
+                Some(format!("`mbconv import {path} MODEL.safetensors` converts weights of other libraries"))
             }
-            Self::NoModel { inside, .. } => inside.first().map(|inside| format!("it holds {inside}: give that folder")),
-            Self::ForeignFolder { remedy, .. } => Some(remedy.clone()),
+            Self::NoModel { inside, .. } => inside.first().map(|inside| format!("use the folder {inside} in it")),
+            Self::ForeignFolder { advice, .. } => Some(advice.clone()),
             Self::Weights { source: WeightsError::Format(_), .. } => {
-                Some("the file is damaged or was cut short: copy it again from where it came".into())
+                Some("the file is damaged or incomplete: copy it again from its source".into())
             }
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("give a model file, or the folder of a training run".into())
+                Some("use a model file or a run folder".into())
             }
             _ => None,
         }
     }
 }
 
-/// The model file meant by `path`: itself, a run directory's best model, or the weights in a folder
-/// that Hugging Face's `save_pretrained` wrote.
+/// Returns the model file for `path`: the file itself, a run directory's best model, or the weights
+/// in a folder written by Hugging Face's `save_pretrained`.
 ///
 /// # Errors
-/// A folder without one.
+/// A folder without a model.
 pub fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
     if !path.is_dir() {
         return Ok(path.into());
@@ -216,18 +216,18 @@ pub fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
             Err(source) => return Err(ModelError::Read { path: file.display().to_string(), source }),
         }
     }
-    match folder_of_another_program(path) {
-        Some((what, remedy)) => Err(ModelError::ForeignFolder { path: shown(), what, remedy }),
+    match foreign_folder(path) {
+        Some((kind, advice)) => Err(ModelError::ForeignFolder { path: shown(), kind, advice }),
         None => Err(ModelError::NoModel { path: shown(), inside: folders_with_weights(path) }),
     }
 }
 
-/// Folders in `path` that [`resolve`] finds weights in: runs, or checkpoints of transformers'
+/// Returns the folders in `path` that contain weights, such as runs or checkpoints of transformers'
 /// trainer; the newest first.
 fn folders_with_weights(path: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-    let holds = |folder: &Path| std::iter::once(BEST).chain(NAMELESS).any(|name| folder.join(name).is_file());
-    let folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|folder| holds(folder));
+    let has_weights = |folder: &Path| std::iter::once(BEST).chain(NAMELESS).any(|name| folder.join(name).is_file());
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|folder| has_weights(folder));
     let mut found: Vec<_> = folders.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).collect();
     found.sort();
     found.into_iter().rev().map(|(_, path)| path.display().to_string()).collect()
@@ -252,32 +252,32 @@ impl Model {
         Self::from_bytes(&read(&path)?, &path, device)
     }
 
-    /// Reads a model file's contents; errors call it `path`.
+    /// Reads a model from the contents of the file `path`.
     ///
     /// # Errors
     /// See [`ModelError`].
     pub fn from_bytes(bytes: &[u8], path: &Path, device: &Device) -> Result<Self, ModelError> {
         let card = card_of(bytes, path)?;
-        let architecture = card.architecture.architecture().map_err(|error| invalid(path, error))?;
-        // Before the network is allocated: it must not be larger than the file.
+        let architecture = card.architecture.architecture().map_err(|error| invalid_architecture(path, error))?;
+        // Checks the file before allocating the network, which must not be larger than the file.
         let network = weights::check_safetensors(&architecture, bytes)
             .and_then(|()| weights::from_safetensors(Network::new(&architecture, device), bytes))
             .map_err(|source| ModelError::Weights { path: path.display().to_string(), source })?;
         Ok(Self { card, network, path: path.into() })
     }
 
-    /// Writes the model to `path` in torchvision's layout, whole or not at all.
+    /// Writes the model to `path` in torchvision's layout, atomically.
     ///
     /// # Errors
-    /// A weight that `precision` cannot hold, or whatever the system says.
+    /// A weight that `precision` cannot represent, or an I/O error.
     pub fn save(network: &Network, card: &ModelCard, precision: Precision, path: &Path) -> Result<(), ModelError> {
         Self::save_in(network, card, Layout::Torchvision, precision, path)
     }
 
-    /// Writes the model to `path` in any layout; [`open`](Self::open) reads them all.
+    /// Writes the model to `path` in any layout; [`open`](Self::open) reads all of them.
     ///
     /// # Errors
-    /// A weight that `precision` cannot hold, or whatever the system says.
+    /// A weight that `precision` cannot represent, or an I/O error.
     pub fn save_in(
         network: &Network,
         card: &ModelCard,
@@ -287,7 +287,7 @@ impl Model {
     ) -> Result<(), ModelError> {
         let shown = || path.display().to_string();
         let json = serde_json::to_string(card).expect("a card is plain data");
-        // Hugging Face's loaders want to be told whose tensors these are.
+        // Hugging Face's loaders require the framework in the metadata.
         let metadata = [(METADATA_KEY, json.as_str()), ("format", "pt")];
         let metadata = metadata.map(|(key, value)| (key.to_string(), value.to_string())).into();
         let bytes = weights::to_safetensors_in(network, layout, precision, Some(metadata))
@@ -311,26 +311,26 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     let json = json.ok_or_else(|| ModelError::NoCard { path: shown() })?;
     let card: ModelCard =
         serde_json::from_str(json).map_err(|error| ModelError::Card { path: shown(), message: error.to_string() })?;
-    let architecture = card.architecture.architecture().map_err(|error| invalid(path, error))?;
-    let wrong = if card.format > FORMAT {
-        format!("it was written in form {} by {}, newer than this program", card.format, card.program)
+    let architecture = card.architecture.architecture().map_err(|error| invalid_architecture(path, error))?;
+    let message = if card.format > FORMAT {
+        format!("format {}, written by {}, is newer than this program", card.format, card.program)
     } else if card.classes.len() != architecture.num_classes {
         format!("{} class names for {} classes", card.classes.len(), architecture.num_classes)
     } else if card.preprocess.channels != architecture.input_channels {
         let (given, taken) = (card.preprocess.channels, architecture.input_channels);
-        format!("preprocessing gives {given} channels to a network of {taken}")
+        format!("preprocessing for {given} channels, but a network with {taken}")
     } else if let Some((key, side, most)) = oversized(&card) {
-        format!("`preprocess.{key}` is {side} pixels, more than the {most} that it may be")
-    } else if !is_possible(&card.preprocess) {
-        format!("impossible preprocessing {:?}", card.preprocess)
+        format!("`preprocess.{key}` is {side} pixels, but at most {most} are supported")
+    } else if !is_valid(&card.preprocess) {
+        format!("invalid preprocessing {:?}", card.preprocess)
     } else {
         return Ok(card);
     };
-    Err(ModelError::Card { path: shown(), message: wrong })
+    Err(ModelError::Card { path: shown(), message })
 }
 
-/// The side of the preprocessing that is too long, and its limit: more only if the model's recipe
-/// asks for it.
+/// Returns an image size of the preprocessing that exceeds the limit, with its key and the limit. The
+/// limit is larger if the model's recipe has larger images.
 fn oversized(card: &ModelCard) -> Option<(&'static str, usize, usize)> {
     let input = card.recipe.as_ref().and_then(|recipe| recipe.get("input"));
     let sizes = ["size", "eval_size", "eval_resize"].map(|key| input?.get(key)?.as_u64());
@@ -340,12 +340,12 @@ fn oversized(card: &ModelCard) -> Option<(&'static str, usize, usize)> {
     sides.into_iter().find(|(_, side)| *side > most).map(|(key, side)| (key, side, most))
 }
 
-fn is_possible(preprocess: &Preprocess) -> bool {
+fn is_valid(preprocess: &Preprocess) -> bool {
     let sizes = [preprocess.resize, preprocess.crop];
     let finite = preprocess.mean.iter().chain(&preprocess.std).all(|value| value.is_finite());
     !sizes.contains(&0) && finite && preprocess.std.iter().all(|&std| std > 0.0)
 }
 
-fn invalid(path: &Path, error: ArchitectureError) -> ModelError {
+fn invalid_architecture(path: &Path, error: ArchitectureError) -> ModelError {
     ModelError::Card { path: path.display().to_string(), message: error.to_string() }
 }

@@ -1,5 +1,4 @@
-//! Model files from strangers: an error that says what is wrong, or a model; never a panic, never
-//! much memory.
+//! Damaged and malicious model files give an error or a model, without panics or large allocations.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -11,7 +10,7 @@ use mbconv_nets::NetworkOptions;
 use mbconv_nets::weights::{Precision, WeightsError};
 use proptest::prelude::*;
 
-/// A small model file.
+/// Returns a small model file.
 fn whole() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| {
@@ -30,7 +29,7 @@ fn open(bytes: &[u8]) -> Result<Model, ModelError> {
     Model::from_bytes(bytes, Path::new("model.safetensors"), &Device::default())
 }
 
-/// The header's text and the bytes after it.
+/// Returns the header and the bytes after it.
 fn split() -> (String, &'static [u8]) {
     let length = u64::from_le_bytes(whole()[..8].try_into().unwrap()) as usize;
     (String::from_utf8(whole()[8..8 + length].to_vec()).unwrap(), &whole()[8 + length..])
@@ -41,31 +40,30 @@ fn joined(header: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn images_larger_than_any_network_takes_are_refused() {
+fn invalid_image_sizes_are_rejected() {
     let (header, body) = split();
     for (key, side) in [("crop", 8192), ("resize", 2049), ("crop", 0)] {
-        let asks = header.replace(&format!("\\\"{key}\\\":8"), &format!("\\\"{key}\\\":{side}"));
-        assert_ne!(asks, header);
-        let error = open(&joined(&asks, body)).unwrap_err().to_string();
+        let changed = header.replace(&format!("\\\"{key}\\\":8"), &format!("\\\"{key}\\\":{side}"));
+        assert_ne!(changed, header);
+        let error = open(&joined(&changed, body)).unwrap_err().to_string();
         assert!(error.contains(&side.to_string()) && error.contains(key), "{error}");
     }
 }
 
 #[test]
-fn the_whole_file_opens() {
+fn unchanged_model_opens() {
     assert!(open(whole()).is_ok());
     let (header, body) = split();
     assert_eq!(joined(&header, body), whole());
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused_at_once() {
+fn impossible_sizes_are_rejected_without_allocation() {
     let (header, body) = split();
     let mut claims = whole().to_vec();
     claims[..8].copy_from_slice(&(1u64 << 60).to_le_bytes());
     assert!(matches!(open(&claims), Err(ModelError::Weights { source: WeightsError::Format(_), .. })));
-    // A network of gigabytes in a file of kilobytes: the file is found wanting before the network
-    // is made.
+    // A network of gigabytes in a file of kilobytes is rejected before the network is allocated.
     let names: Vec<String> = (0..1_000_000).map(|_| "\\\"\\\"".into()).collect();
     let large = header
         .replace("mobilenet_v2_0.1", "efficientnet_b7")
@@ -76,23 +74,23 @@ fn sizes_that_cannot_be_are_refused_at_once() {
     let error = open(&joined(&large, body)).unwrap_err();
     assert!(matches!(error, ModelError::Weights { source: WeightsError::Missing { .. }, .. }), "{error}");
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
-    // Preprocessing that would ask for terabytes of pixels.
+    // Preprocessing to terabytes of pixels.
     let huge = header.replace("\\\"crop\\\":8", "\\\"crop\\\":8000000");
     assert!(matches!(open(&joined(&huge, body)), Err(ModelError::Card { .. })));
 }
 
 #[test]
-fn other_shapes_types_and_values_are_named() {
+fn wrong_keys_types_and_values_are_named() {
     let (header, body) = split();
     let message = |header: &str, body: &[u8]| open(&joined(header, body)).unwrap_err().to_string();
     let renamed = header.replace("features.0.0.weight", "features.0.0.weigth");
     assert!(message(&renamed, body).contains("`features.0.0.weight`"));
     let typed = header.replace("\"F16\"", "\"I16\"");
     assert!(message(&typed, body).contains("type I16"));
-    // All ones is no number in half precision.
+    // All bits set is NaN in half precision.
     assert!(message(&header, &vec![0xff; body.len()]).contains("not finite"));
     assert!(message(&header.replace("mobilenet_v2_0.1", "resnet50"), body).contains("resnet50"));
-    // Half precision's -1, where ones were.
+    // Changes a 1 in half precision to -1.
     let key = "features.3.conv.1.1.running_var";
     let at = header.find(&format!("\"{key}\"")).unwrap();
     let offsets = &header[at + header[at..].find("data_offsets\":[").unwrap() + 15..];
@@ -106,12 +104,12 @@ fn other_shapes_types_and_values_are_named() {
 }
 
 #[test]
-fn files_of_other_programs_lead_to_import() {
+fn weights_of_other_libraries_suggest_import() {
     let (header, body) = split();
     let hint = |bytes: &[u8]| open(bytes).unwrap_err().hint().unwrap();
-    let nobodys = joined(&header.replace("\"mbconv\":", "\"nobody\":"), body);
+    let foreign = joined(&header.replace("\"mbconv\":", "\"nobody\":"), body);
     let zip = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import/zip.pth")).unwrap();
-    for bytes in [nobodys, zip] {
+    for bytes in [foreign, zip] {
         assert!(hint(&bytes).contains("`mbconv import model.safetensors MODEL.safetensors`"));
     }
 }
@@ -120,18 +118,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_give_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+    fn arbitrary_bytes_give_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(open(&bytes).is_err());
     }
 
     #[test]
-    fn a_cut_file_gives_an_error(part in 0.0f64..1.0) {
+    fn truncated_files_give_an_error(part in 0.0f64..1.0) {
         prop_assert!(open(&whole()[..(part * whole().len() as f64) as usize]).is_err());
     }
 
     #[test]
     fn changed_bytes_give_an_error_or_a_model(changes in proptest::collection::vec((any::<u32>(), any::<u8>()), 1..8)) {
-        // Most of the interesting bytes are in the header.
+        // Most changes are in the header.
         let (header, _) = split();
         let mut bytes = whole().to_vec();
         for (at, value) in changes {

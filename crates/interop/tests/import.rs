@@ -1,5 +1,5 @@
-//! Imported weights of other libraries give those libraries' logits, which
-//! `scripts/golden_import.py` computed in double precision.
+//! Imported weights reproduce the logits of their libraries, which `scripts/golden_import.py` computed
+//! in double precision.
 
 mod fixture;
 
@@ -26,7 +26,7 @@ fn logits(model: &Model) -> Vec<f64> {
     model.network.forward(images).into_data().iter::<f64>().collect()
 }
 
-fn agrees(fixture_name: &str) {
+fn check_logits(fixture_name: &str) {
     let fixture = fixture(fixture_name);
     let folder = tempfile::tempdir().unwrap();
     let path = fixture.write(folder.path(), |_| ());
@@ -38,7 +38,7 @@ fn agrees(fixture_name: &str) {
     let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     println!("{fixture_name}: {:.1e} of {size:.2}", worst / size);
     assert!(worst <= 2e-5 * size, "{fixture_name}: {worst:.1e} of {size:.2}");
-    // What was imported is a model file that says the same of itself.
+    // The saved model opens unchanged.
     let saved = folder.path().join("model.safetensors");
     Model::save(&loaded.model.network, &loaded.model.card, Precision::F32, &saved).unwrap();
     let opened = load(&saved).unwrap();
@@ -48,37 +48,37 @@ fn agrees(fixture_name: &str) {
 }
 
 #[test]
-fn torchvisions_and_the_flat_mobilenet_agree() {
-    agrees("torchvision_mobilenet_v2");
-    agrees("flat_mobilenet_v2");
-    agrees("flat_mobilenet_v2_0.1");
+fn torchvision_and_d_li14_logits_are_reproduced() {
+    check_logits("torchvision_mobilenet_v2");
+    check_logits("flat_mobilenet_v2");
+    check_logits("flat_mobilenet_v2_0.1");
 }
 
 #[test]
-fn timms_agree() {
+fn timm_logits_are_reproduced() {
     for name in ["timm_mobilenet_v2", "timm_efficientnet", "timm_tf_efficientnet", "timm_tf_lite"] {
-        agrees(name);
+        check_logits(name);
     }
 }
 
 #[test]
-fn fused_blocks_agree() {
-    agrees("timm_edgetpu");
-    agrees("timm_tf_edgetpu");
+fn logits_of_fused_blocks_are_reproduced() {
+    check_logits("timm_edgetpu");
+    check_logits("timm_tf_edgetpu");
     // Its first stage has two blocks, without residuals.
-    agrees("timm_edgetpu_medium");
+    check_logits("timm_edgetpu_medium");
 }
 
 #[test]
-fn efficientnet_pytorchs_agree() {
-    agrees("lukemelas_efficientnet");
-    agrees("lukemelas_lite");
+fn lukemelas_logits_are_reproduced() {
+    check_logits("lukemelas_efficientnet");
+    check_logits("lukemelas_lite");
 }
 
 #[test]
-fn hugging_faces_agree() {
-    agrees("hugging_face_mobilenet_v2");
-    agrees("hugging_face_efficientnet");
+fn hugging_face_logits_are_reproduced() {
+    check_logits("hugging_face_mobilenet_v2");
+    check_logits("hugging_face_efficientnet");
 }
 
 /// Renames the keys of a state.
@@ -86,18 +86,18 @@ fn rename(state: &mut State, to: impl Fn(&str) -> String) {
     *state = std::mem::take(state).into_iter().map(|(key, tensor)| (to(&key), tensor)).collect();
 }
 
-/// A float tensor of zeros.
+/// Returns a float tensor of zeros.
 fn zeros(shape: &[usize]) -> (Dtype, Vec<usize>, Vec<u8>) {
     (Dtype::F32, shape.to_vec(), vec![0; 4 * shape.iter().product::<usize>()])
 }
 
-/// Keys that begin with `from` begin with `to`.
-fn moved<'a>(from: &'a str, to: &'a str) -> impl Fn(&str) -> String + 'a {
+/// Returns a renaming that replaces the prefix `from` by `to`.
+fn replace_prefix<'a>(from: &'a str, to: &'a str) -> impl Fn(&str) -> String + 'a {
     move |key| key.strip_prefix(from).map_or_else(|| key.to_string(), |rest| format!("{to}{rest}"))
 }
 
 #[test]
-fn wrapped_weights_are_read_as_they_were() {
+fn wrapped_and_renamed_weights_are_recognized() {
     let folder = tempfile::tempdir().unwrap();
     for (name, classifier) in [("timm_mobilenet_v2", "classifier"), ("torchvision_mobilenet_v2", "classifier.1")] {
         let fixture = fixture(name);
@@ -136,32 +136,32 @@ fn wrapped_weights_are_read_as_they_were() {
             ["classifier.", "classifier.1.", "classifier.0.", "fc.", "head.fc."].into_iter().filter(|new| *new != old)
         {
             let note = format!("classifier `{}`", new.trim_end_matches('.'));
-            same(new, &note, &|state| rename(state, moved(&old, new)));
+            same(new, &note, &|state| rename(state, replace_prefix(&old, new)));
         }
-        same("a head of its own", "below `backbone.`, classifier `head`", &|state| {
+        same("a separate head", "prefix `backbone.`, classifier `head`", &|state| {
             rename(state, |key| match key.strip_prefix(&old) {
                 Some(rest) => format!("head.{rest}"),
                 None => format!("backbone.{key}"),
             });
         });
-        same("a sequence", "below `0.`, classifier `2`", &|state| {
+        same("a sequence", "prefix `0.`, classifier `2`", &|state| {
             rename(state, |key| match key.strip_prefix(&old) {
                 Some(rest) => format!("2.{rest}"),
                 None => format!("0.{key}"),
             });
         });
     }
-    // The features alone, and transformers' network without its classifier's scope.
+    // Other names of the feature extractor.
     for (name, scope) in [("torchvision_mobilenet_v2", "features."), ("hugging_face_mobilenet_v2", "mobilenet_v2.")] {
         let fixture = fixture(name);
         let alone = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
-        let path = fixture.write(folder.path(), |state| rename(state, moved(scope, "encoder.")));
+        let path = fixture.write(folder.path(), |state| rename(state, replace_prefix(scope, "encoder.")));
         assert_eq!(logits(&load(&path).unwrap().model), alone, "{name}");
     }
 }
 
 #[test]
-fn several_networks_are_told_apart_by_prefix() {
+fn prefix_selects_one_of_several_networks() {
     let fixture = fixture("timm_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let alone = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
@@ -174,7 +174,7 @@ fn several_networks_are_told_apart_by_prefix() {
         state.extend(teacher);
     });
     let error = load(&path).unwrap_err();
-    assert!(error.to_string().contains("several networks, below `student.`, `teacher.`"), "{error}");
+    assert!(error.to_string().contains("several networks, with the prefixes `student.`, `teacher.`"), "{error}");
     assert!(error.hint().unwrap().contains("--prefix student."), "{:?}", error.hint());
     let load = |prefix: &str| {
         let options = ImportOptions { prefix: Some(prefix.into()), ..ImportOptions::default() };
@@ -183,15 +183,15 @@ fn several_networks_are_told_apart_by_prefix() {
     assert_eq!(logits(&load("teacher.").unwrap().model), alone);
     assert_eq!(logits(&load("teacher").unwrap().model), alone);
     let error = load("network.").unwrap_err().to_string();
-    assert!(error.contains("only below `student.`, `teacher.`"), "{error}");
+    assert!(error.contains("only with `student.`, `teacher.`"), "{error}");
 }
 
 #[test]
-fn what_may_belong_to_the_network_is_not_passed_over() {
+fn tensors_that_may_belong_to_the_network_are_errors() {
     let fixture = fixture("timm_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let alone = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
-    // Another layer after the network, or pixels that are normalized in it.
+    // A layer after the network, or normalization in it.
     for (key, shape) in [("fc.weight", &[7, 10][..]), ("normalize.mean", &[1, 3, 1, 1])] {
         let path = fixture.write(folder.path(), |state| {
             rename(state, |key| format!("model.{key}"));
@@ -208,7 +208,7 @@ fn what_may_belong_to_the_network_is_not_passed_over() {
 }
 
 #[test]
-fn weights_without_a_usable_classifier_give_a_body() {
+fn missing_classifiers_are_errors_unless_allowed() {
     let fixture = fixture("timm_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let features = fixture.keys["classifier.weight"][1];
@@ -249,7 +249,7 @@ fn weights_without_a_usable_classifier_give_a_body() {
 }
 
 #[test]
-fn one_output_is_a_sigmoid() {
+fn single_output_is_read_as_a_sigmoid() {
     let fixture = fixture("timm_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let all = logits(&load(&fixture.write(folder.path(), |_| ())).unwrap().model);
@@ -261,7 +261,7 @@ fn one_output_is_a_sigmoid() {
         }
     });
     let loaded = load(&path).unwrap();
-    assert!(loaded.origin.contains("one output is taken for a sigmoid"), "{}", loaded.origin);
+    assert!(loaded.origin.contains("the single output is read as a sigmoid"), "{}", loaded.origin);
     assert_eq!(loaded.model.card.classes, ["class_0", "class_1"]);
     // The softmax of 0 and x is 1 / (1 + exp(-x)).
     let found = logits(&loaded.model);
@@ -271,7 +271,7 @@ fn one_output_is_a_sigmoid() {
 }
 
 #[test]
-fn a_folder_of_save_pretrained_is_a_model() {
+fn folders_of_save_pretrained_are_imported_with_their_configuration() {
     let fixture = Fixture { file: "model".into(), ..fixture("hugging_face_mobilenet_v2") };
     let folder = tempfile::tempdir().unwrap();
     fixture.write(folder.path(), |_| ());
@@ -286,7 +286,7 @@ fn a_folder_of_save_pretrained_is_a_model() {
     config("");
     let card = load(folder.path()).unwrap().model.card;
     assert_eq!((card.classes[9].as_str(), card.preprocess.resize, card.preprocess.crop), ("label 9", 180, 160));
-    // Padding and batch-norm's constant are the configuration's.
+    // Padding and batch-norm's epsilon are read from the configuration.
     config(r#", "tf_padding": false, "layer_norm_eps": 0.01"#);
     let architecture = load(folder.path()).unwrap().model.card.architecture;
     assert_eq!((architecture.name.as_str(), architecture.norm_epsilon), ("mobilenet_v2_0.35", Some(0.01)));
@@ -301,7 +301,7 @@ fn a_folder_of_save_pretrained_is_a_model() {
     }
     config(r#", "problem_type": "multi_label_classification""#);
     assert!(load(folder.path()).unwrap().origin.contains("each output is a sigmoid"));
-    // Pixels that the processor scales otherwise, or not at all.
+    // Other scales of the pixels, or none.
     for (processor, mean, std) in [
         (r#""rescale_factor": 0.00784313725490196, "rescale_offset": true, "do_normalize": false"#, 0.5, 0.5),
         (r#""do_normalize": false"#, 0.0, 1.0),
@@ -312,7 +312,7 @@ fn a_folder_of_save_pretrained_is_a_model() {
         assert!((preprocess.mean[0] - mean).abs() < 1e-5 && (preprocess.std[0] - std).abs() < 1e-5, "{preprocess:?}");
     }
 
-    // Other folders say what they are.
+    // Errors describe other folders.
     let at = |name: &str, file: &str| {
         let place = folder.path().join(name);
         std::fs::create_dir_all(&place).unwrap();
@@ -331,7 +331,7 @@ fn a_folder_of_save_pretrained_is_a_model() {
 }
 
 #[test]
-fn spoilt_weights_are_errors_that_name_them() {
+fn invalid_weights_are_errors_that_name_the_tensor() {
     let fixture = fixture("flat_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let error = |change: &dyn Fn(&mut State)| load(&fixture.write(folder.path(), change)).unwrap_err().to_string();
@@ -348,21 +348,21 @@ fn spoilt_weights_are_errors_that_name_them() {
     let found = error(&|state| state.get_mut(key).unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
     assert!(found.contains("features.3.conv.3.weight") && found.contains("not finite"), "{found}");
     let found = error(&|state| state.get_mut(key).unwrap().0 = Dtype::I32);
-    assert!(found.contains("features.3.conv.3.weight") && found.contains("whole numbers"), "{found}");
+    assert!(found.contains("features.3.conv.3.weight") && found.contains("integers"), "{found}");
     let found = error(&|state| {
         let (dtype, _, bytes) = state.get_mut(key).unwrap();
         *dtype = Dtype::F8_E4M3;
         bytes.truncate(bytes.len() / 4);
     });
     assert!(found.contains("features.3.conv.3.weight") && found.contains("floats of 8 bits"), "{found}");
-    // By their home's key.
+    // The error has the source's key.
     let key = "features.3.conv.4.running_var";
     let found = error(&|state| state.get_mut(key).unwrap().2[..4].copy_from_slice(&(-0.5f32).to_le_bytes()));
     assert!(found.contains(key) && found.contains("negative"), "{found}");
 }
 
 #[test]
-fn errors_say_what_would_mend_them() {
+fn errors_have_hints() {
     let fixture = fixture("flat_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let hint = |arch: Option<&str>, change: &dyn Fn(&mut State)| {
@@ -371,9 +371,9 @@ fn errors_say_what_would_mend_them() {
         error.hint().unwrap_or_else(|| panic!("{error}"))
     };
     let key = "features.3.conv.3.weight";
-    // Whatever name is wrong, and however: of another size, of another family, of nobody.
+    // Another size, another family, and an unknown name.
     for name in ["mobilenet_v2_0.5", "efficientnet_b0", "resnet50"] {
-        assert!(hint(Some(name), &|_| ()).contains("leave --arch away"), "{name}");
+        assert!(hint(Some(name), &|_| ()).contains("omit --arch"), "{name}");
     }
     assert!(hint(None, &|state| drop(state.remove(key))).contains("lukemelas/EfficientNet-PyTorch"));
     assert!(hint(None, &|state| state.clear()).contains("Hugging Face transformers"));
@@ -384,11 +384,11 @@ fn errors_say_what_would_mend_them() {
     );
     let cut = folder.path().join("cut.pth");
     std::fs::write(&cut, b"PK\x03\x04\0\0").unwrap();
-    assert!(load(&cut).unwrap_err().hint().unwrap().contains("is the file whole?"));
+    assert!(load(&cut).unwrap_err().hint().unwrap().contains("check that the file is complete"));
 }
 
 #[test]
-fn tensorflows_conventions_do_not_hang_on_a_name() {
+fn tensorflow_conventions_do_not_depend_on_the_name() {
     for name in ["lukemelas_efficientnet", "hugging_face_efficientnet"] {
         let fixture = fixture(name);
         let folder = tempfile::tempdir().unwrap();
@@ -402,7 +402,7 @@ fn tensorflows_conventions_do_not_hang_on_a_name() {
 }
 
 #[test]
-fn a_cache_of_hugging_faces_says_whose_weights_they_are() {
+fn conventions_follow_from_the_hugging_face_repository() {
     let fixture = Fixture { file: "model".into(), ..fixture("timm_tf_efficientnet") };
     let folder = tempfile::tempdir().unwrap();
     let snapshot = |repository: &str| {
@@ -418,26 +418,26 @@ fn a_cache_of_hugging_faces_says_whose_weights_they_are() {
         let card = load(&snapshot(repository)).unwrap().model.card;
         assert_eq!((card.architecture.name.as_str(), card.preprocess.mean[0]), (name, mean), "{repository}");
     }
-    // What came along with them says more.
+    // The configuration beside the weights takes precedence.
     let path = snapshot("models--timm--tf_efficientnet_b0.ap_in1k");
     let config = r#"{"architecture": "tf_efficientnet_b0", "pretrained_cfg": {"tag": "ap_in1k", "input_size": [3, 160, 160],
         "crop_pct": 1.0, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}"#;
     std::fs::write(path.with_file_name("config.json"), config).unwrap();
     let card = load(&path).unwrap().model.card;
     assert_eq!((card.preprocess.crop, card.preprocess.mean), (160, [0.1, 0.2, 0.3]));
-    // A folder of another form has no name to give.
+    // Other folder names are ignored.
     assert!(matches!(load(&snapshot("timm--tf_efficientnet_b0.in1k")), Err(ImportError::Ambiguous { .. })));
 }
 
 #[test]
-fn another_networks_configuration_is_not_heeded() {
+fn configuration_of_another_network_is_ignored() {
     let config = |architecture: &str| {
         format!(
             r#"{{"architecture": "{architecture}", "label_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "nine"],
             "pretrained_cfg": {{"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}}}"#
         )
     };
-    for (name, strangers) in [
+    for (name, others) in [
         ("timm_mobilenet_v2", &["efficientnet_b0", "mobilenetv2_050", "resnet50", ""][..]),
         // timm's configurations are of timm's layout.
         ("lukemelas_efficientnet", &["efficientnet_b0", "tf_efficientnet_b0"]),
@@ -446,11 +446,11 @@ fn another_networks_configuration_is_not_heeded() {
         let folder = tempfile::tempdir().unwrap();
         let path = fixture.write(folder.path(), |_| ());
         let alone = load(&path).unwrap().model;
-        for stranger in strangers {
-            std::fs::write(folder.path().join("config.json"), config(stranger)).unwrap();
+        for other in others {
+            std::fs::write(folder.path().join("config.json"), config(other)).unwrap();
             let beside = load(&path).unwrap().model;
-            assert_eq!(beside.card, alone.card, "{name} beside {stranger}");
-            // What the user says must fit all the same.
+            assert_eq!(beside.card, alone.card, "{name} beside {other}");
+            // The user's option must still match.
             let options = ImportOptions { arch: Some("efficientnet_b3".into()), ..ImportOptions::default() };
             assert!(matches!(
                 load_weights(&path, &options, &Device::default()),
@@ -461,7 +461,7 @@ fn another_networks_configuration_is_not_heeded() {
 }
 
 #[test]
-fn weights_trained_with_advprop_have_pixels_from_minus_one_to_one() {
+fn advprop_weights_scale_pixels_to_minus_one_to_one() {
     let fixture = fixture("lukemelas_efficientnet");
     let folder = tempfile::tempdir().unwrap();
     let path = fixture.write(folder.path(), |_| ());
@@ -472,7 +472,7 @@ fn weights_trained_with_advprop_have_pixels_from_minus_one_to_one() {
 }
 
 #[test]
-fn what_shapes_leave_open_is_asked_for() {
+fn ambiguous_weights_need_arch_or_a_configuration() {
     let fixture = Fixture { file: "weights".into(), ..fixture("timm_tf_efficientnet") };
     let folder = tempfile::tempdir().unwrap();
     let path = fixture.write(folder.path(), |_| ());
@@ -497,7 +497,7 @@ fn what_shapes_leave_open_is_asked_for() {
     };
     let error = load_weights(&path, &options, &Device::default()).unwrap_err();
     assert!(error.to_string().contains("`keras`") && error.hint().unwrap().contains("torchvision_v1"));
-    // timm's own file beside the weights says it all.
+    // timm's configuration resolves the ambiguity.
     let config = r#"{"architecture": "tf_efficientnet_b0", "label_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "nine"],
         "pretrained_cfg": {"tag": "ap_in1k", "input_size": [3, 192, 192], "crop_pct": 0.8, "interpolation": "bilinear",
         "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}"#;
@@ -508,7 +508,7 @@ fn what_shapes_leave_open_is_asked_for() {
 }
 
 #[test]
-fn another_number_of_classes_or_channels_is_said_aloud() {
+fn changed_classes_and_channels_give_notes() {
     let fixture = fixture("torchvision_mobilenet_v2");
     let folder = tempfile::tempdir().unwrap();
     let path = fixture.write(folder.path(), |_| ());
@@ -520,14 +520,14 @@ fn another_number_of_classes_or_channels_is_said_aloud() {
     let (fewer, note) = renamed.with_classes(names(4)).unwrap();
     assert_eq!(note.unwrap(), "the classifier is new, for 4 classes instead of 10: train it");
     assert_eq!((fewer.card.architecture.num_classes, logits(&fewer).len()), (4, 8));
-    let (grey, note) = fewer.with_input_channels(1).unwrap();
+    let (gray, note) = fewer.with_input_channels(1).unwrap();
     assert_eq!(note.unwrap(), "the stem's weights are summed, for 1 input channel instead of 3");
-    assert_eq!(grey.network.stem.weight.dims()[1], 1);
-    assert!(grey.with_classes(vec![]).is_err());
+    assert_eq!(gray.network.stem.weight.dims()[1], 1);
+    assert!(gray.with_classes(vec![]).is_err());
 }
 
 #[test]
-fn what_is_no_file_of_weights_is_said_to_be_none() {
+fn files_without_weights_are_errors_that_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let fails = |path: &Path| load(path).unwrap_err().to_string();
@@ -556,8 +556,8 @@ fn what_is_no_file_of_weights_is_said_to_be_none() {
     }
 }
 
-/// A network's weights and PyTorch's forms of files, as they left home.
-fn whole_files() -> &'static [(String, Vec<u8>)] {
+/// Returns intact weights files in all formats, by name.
+fn intact_files() -> &'static [(String, Vec<u8>)] {
     static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
     FILES.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -574,16 +574,16 @@ fn whole_files() -> &'static [(String, Vec<u8>)] {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Whatever the damage: an error that names the file, or a model.
+    /// Damaged files give an error that names the file, or a model.
     #[test]
     fn damaged_files_are_errors_or_models(
         which in any::<prop::sample::Index>(),
-        // Damage lies where it matters more often than where weights are.
+        // Most changes are in headers.
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<u8>()), 0..6),
         end in prop::option::of(any::<prop::sample::Index>()),
     ) {
         const HEADERS: usize = 16 << 10;
-        let (name, whole) = &whole_files()[which.index(whole_files().len())];
+        let (name, whole) = &intact_files()[which.index(intact_files().len())];
         let mut bytes = whole.clone();
         for (at, anywhere, byte) in changes {
             let length = if anywhere { bytes.len() } else { bytes.len().min(HEADERS) };
@@ -607,7 +607,7 @@ proptest! {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn claims_of_files_allocate_nothing() {
+fn sizes_in_headers_allocate_nothing() {
     let peak = || -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -630,6 +630,6 @@ fn claims_of_files_allocate_nothing() {
         let error = load(&path).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("not a usable weights file"), "{error}");
     }
-    // In KiB, with all that the other tests of this file take.
+    // In KiB, including the other tests of this file.
     assert!(peak() < 4 << 20, "{} KiB", peak());
 }

@@ -53,7 +53,7 @@ fn pixels() -> Vec<u8> {
     (0..IMAGES * SIDE * SIDE * 3).map(|i| ((i * 37 + i / 96 * 11) % 256) as u8).collect()
 }
 
-fn normalised(card: &ModelCard) -> Tensor<4> {
+fn normalized(card: &ModelCard) -> Tensor<4> {
     let Preprocess { mean, std, .. } = card.preprocess;
     let values: Vec<f32> =
         pixels().iter().enumerate().map(|(i, &p)| (f32::from(p) / 255.0 - mean[i % 3]) / std[i % 3]).collect();
@@ -74,17 +74,17 @@ fn assert_near(found: &[f32], expected: &[f32], tolerance: f32) {
 }
 
 #[test]
-fn onnx_files_compute_the_logits_of_the_network() {
+fn exported_model_reproduces_logits_in_the_interpreter() {
     for (name, strides) in [
         ("mobilenet_v2_0.1", Strides::Imagenet),
         ("mobilenet_v2_0.1", Strides::Custom(vec![1, 1, 2, 3, 1, 2, 1, 2])),
         ("efficientnet_b0", Strides::Imagenet),
     ] {
         let (network, card) = model(name, strides);
-        let images = normalised(&card);
+        let images = normalized(&card);
         let expected = numbers(network.forward(images.clone()));
         let scale = expected.iter().fold(0f32, |max, value| max.max(value.abs()));
-        assert!(scale > 0.01, "logits that are all alike prove nothing: {expected:?}");
+        assert!(scale > 0.01, "the logits are too similar for a comparison: {expected:?}");
         let input = Value::new([IMAGES, 3, SIDE, SIDE], numbers(images));
 
         let plain = decode(&to_onnx(&network, &card, OnnxOptions::default()).unwrap());
@@ -130,7 +130,7 @@ fn gray_networks_have_one_input_channel() {
 }
 
 #[test]
-fn names_types_and_shapes_are_as_documented() {
+fn inputs_and_outputs_match_the_documentation() {
     let (network, card) = model("mobilenet_v2_0.1", Strides::Imagenet);
     let describe = |value: &proto::ValueInfo| {
         let tensor = value.r#type.clone().unwrap().tensor_type.unwrap();
@@ -163,16 +163,16 @@ fn names_types_and_shapes_are_as_documented() {
 
         // Each value is defined once and before it is used, and each constant is used.
         let mut known: BTreeSet<&str> = graph.initializer.iter().map(|constant| constant.name()).collect();
-        assert_eq!(known.len(), graph.initializer.len(), "two constants of one name");
+        assert_eq!(known.len(), graph.initializer.len(), "constants with the same name");
         let mut unused = known.clone();
         known.insert(input.0);
         for node in &graph.node {
             for name in &node.input {
-                assert!(known.contains(name.as_str()), "{} reads {name} too early", node.name());
+                assert!(known.contains(name.as_str()), "{} reads {name} before it is defined", node.name());
                 unused.remove(name.as_str());
             }
             for name in &node.output {
-                assert!(known.insert(name), "{name} is made twice");
+                assert!(known.insert(name), "{name} is defined twice");
             }
         }
         assert!(known.contains(output));

@@ -60,7 +60,7 @@ pub struct Verify {
     /// Report classes with fewer training images than this
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub few: usize,
-    /// Move bad files and redundant copies to DIR [default: NAME-aside beside the data set];
+    /// Move bad files and redundant copies to DIR [default: NAME-aside next to the data set];
     /// nothing is deleted
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     pub fix: Option<Option<PathBuf>>,
@@ -101,10 +101,10 @@ pub struct Pack {
     /// Seed of the order of training images and of the held-out images
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Skip images that cannot be read, instead of ending with an error
+    /// Skip unreadable images instead of failing
     #[arg(long)]
     pub skip_bad_images: bool,
-    /// Also take images outside the data set to which links or the table point
+    /// Include images outside the data set that links or the table refer to
     #[arg(long)]
     pub follow_links: bool,
     #[command(flatten)]
@@ -131,10 +131,10 @@ pub struct Split {
     pub pool: bool,
     #[command(flatten)]
     pub way: WayArgs,
-    /// Skip images that cannot be decoded, instead of ending with an error
+    /// Skip undecodable images instead of failing
     #[arg(long)]
     pub skip_bad_images: bool,
-    /// Also take images outside the data set to which links or the table point
+    /// Include images outside the data set that links or the table refer to
     #[arg(long)]
     pub follow_links: bool,
     #[command(flatten)]
@@ -153,7 +153,7 @@ pub struct WayArgs {
     /// Move the files; `mbconv data verify DATA --undo=OUT` moves them back
     #[arg(long = "move")]
     pub moving: bool,
-    /// Only list paths and labels, in train.csv, val.csv and test.csv
+    /// Only write paths and labels to train.csv, val.csv and test.csv
     #[arg(long)]
     pub list: bool,
 }

@@ -19,20 +19,21 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// Sets the number of threads and returns the device. Called once, before any computation.
+    /// Sets the number of threads and returns the device. Must be called once, before any
+    /// computation.
     pub fn open(&self) -> Result<Device, DeviceError> {
         device::set_threads(self.threads);
         device::parse(&self.device)
     }
 
-    /// Returns the given options as they are written on a command line.
+    /// Returns the options as command-line arguments.
     pub fn repeated(&self) -> String {
         let device = (self.device != "auto").then(|| format!(" --device {}", quoted(&self.device)));
         let threads = self.threads.map(|threads| format!(" --threads {threads}"));
         [device, threads].into_iter().flatten().collect()
     }
 
-    /// Returns the device of one of several processes, with its share of the threads.
+    /// Returns the device of one of several processes, and sets its number of threads.
     pub fn open_in(&self, group: &Group) -> Result<Device, DeviceError> {
         device::set_threads(self.threads.or_else(|| (group.size() > 1).then(|| group.threads())));
         let name = if self.device == "auto" { device::automatic() } else { &self.device };
@@ -42,7 +43,7 @@ impl DeviceArgs {
 
 #[derive(Args)]
 pub struct DtypeArgs {
-    /// Precision of matrix products: bf16 is faster on GPUs and on processors with AVX512-BF16
+    /// Precision of matrix multiplications: bf16 is faster on GPUs and on processors with AVX512-BF16
     #[arg(long, value_enum, default_value_t = MapDtype::F32)]
     pub dtype: MapDtype,
 }
@@ -54,7 +55,7 @@ impl DtypeArgs {
         let precision = MapPrecision::from(self.dtype);
         precision.check(device)?;
         if precision.is_slow_to_evaluate(device) {
-            eprintln!("--dtype bf16: this processor has no instructions for it, f32 is quicker");
+            eprintln!("note: --dtype bf16: this processor has no bf16 instructions; f32 is faster");
         }
         Ok(precision)
     }

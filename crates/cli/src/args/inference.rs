@@ -10,12 +10,12 @@ use super::values::positive;
 
 #[derive(Args)]
 pub struct Eval {
-    /// Model file, or folder of a run (its best model)
+    /// Model file, run folder (its best model), or weights of another library
     pub model: PathBuf,
     /// Data set
     #[arg(long)]
     pub data: String,
-    /// Split to evaluate on: val, test, train or all [default: val or else test; all of data
+    /// Split to evaluate: val, test, train or all [default: val, otherwise test; all for data
     /// without splits]
     #[arg(long)]
     pub split: Option<String>,
@@ -25,12 +25,12 @@ pub struct Eval {
     /// Threads that decode images [default: one per core]
     #[arg(long, value_parser = positive)]
     pub workers: Option<usize>,
-    /// Skip images that cannot be read, instead of ending with an error
+    /// Skip unreadable images instead of failing
     #[arg(long)]
     pub skip_bad_images: bool,
     #[command(flatten)]
     pub dtype: DtypeArgs,
-    /// Write report.html into this folder: curves, confusion matrix, worst mistakes
+    /// Write report.html to this folder: curves, confusion matrix, worst mistakes
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     #[command(flatten)]
@@ -41,7 +41,7 @@ pub struct Eval {
 
 #[derive(Args)]
 pub struct Predict {
-    /// Model file, or folder of a run (its best model)
+    /// Model file, run folder (its best model), or weights of another library
     pub model: PathBuf,
     /// Image files, folders, quoted patterns such as 'photos/**/*.jpg', or - for paths from
     /// standard input
@@ -53,10 +53,10 @@ pub struct Predict {
     /// Include the logits of every class (with --json, or --out FILE.jsonl)
     #[arg(long)]
     pub logits: bool,
-    /// Write the results to a .csv or .jsonl file, row by row, instead of standard output
+    /// Write the results to a .csv or .jsonl file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Exit with status 0 even if images cannot be read; they are always named
+    /// Exit with status 0 even if images cannot be read; they are always listed
     #[arg(long)]
     pub skip_bad_images: bool,
     #[command(flatten)]

@@ -17,7 +17,10 @@ pub use self::inference::{Eval, Predict};
 pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};
 pub use self::networks::{Bench, BenchMode, Draw, Info, List};
-pub use self::scale::{Only, Scale};
+pub use self::scale::{
+    BudgetArgs, CoefficientArgs, DEFAULT_PHI, FormulaArgs, NetworkArgs, Only, Scale, ScaleCommand, SearchArgs,
+    SeriesArgs,
+};
 pub use self::train::{Average, Compare, FindLr, Finetune, Train};
 
 /// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
@@ -40,11 +43,11 @@ pub enum Command {
     FindLr(FindLr),
     /// Compare training runs in a table
     Compare(Compare),
-    /// Classify image files, folders of them, or a list of paths
+    /// Classify image files, folders of images, or a list of paths
     Predict(Predict),
     /// Average the weights of several models
     Average(Average),
-    /// Write a model for other tools
+    /// Export a model for other tools
     Export(Export),
     /// Convert weights of torchvision, timm, EfficientNet-PyTorch or Hugging Face into a model
     Import(Import),
@@ -57,13 +60,13 @@ pub enum Command {
     Info(Info),
     /// List the architectures, or published weights
     List(List),
-    /// Draw a network's stages, or the published accuracy of the families over their cost, as SVG
+    /// Draw a network's stages, or published accuracy over cost, as SVG
     Draw(Draw),
-    /// Scale a network in depth, width and resolution: by formula, to a budget, or by a search
-    Scale(Scale),
+    /// Scale a network's depth, width and resolution: by formula, to a budget, or by a search
+    Scale(Box<Scale>),
     /// Measure the speed and memory of a network on this machine
     Bench(Bench),
-    /// Show the devices this build can use
+    /// List the devices that this build can use
     Devices(JsonArgs),
 }
 
@@ -74,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn command_line_definition_is_valid() {
         Arguments::command().debug_assert();
     }
 }

@@ -9,7 +9,7 @@ use super::values::positive;
 
 #[derive(Args)]
 pub struct Export {
-    /// Model file, or folder of a run (its best model)
+    /// Model file, run folder (its best model), or weights of another library
     pub model: PathBuf,
     /// File to write
     pub out: PathBuf,
@@ -40,15 +40,15 @@ pub struct Import {
     /// Architecture, if it cannot be detected from the weights; timm's names are accepted
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
-    /// Prefix of the network's keys in the file, such as backbone., where it contains more than
-    /// one network
+    /// Prefix of the network's keys, such as backbone., if the file contains several networks
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Channels of the images; the stem is adapted if the file has another number (for 1, gray, by
+    /// Number of image channels; the stem is adapted if it differs from the file's (for 1, gray, by
     /// summing its weights)
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,
-    /// Text file with one class name per line; the classifier is replaced if their number differs
+    /// Text file with one class name per line; another number than the model's replaces the
+    /// classifier
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
     /// Preprocessing [default: the source's]

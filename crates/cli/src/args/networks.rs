@@ -11,7 +11,8 @@ use super::values::{positive, seconds};
 #[derive(Args)]
 pub struct Info {
     /// Architecture name, model file, run folder, recipe or stage table (TOML)
-    pub subject: String,
+    #[arg(value_name = "MODEL")]
+    pub model_ref: String,
     /// Number of classes [default: 1000, or the model's]
     #[arg(long, value_parser = positive)]
     pub classes: Option<usize>,
@@ -47,11 +48,11 @@ pub struct List {
 #[derive(Args)]
 pub struct Draw {
     /// Architecture name, model file, run folder, recipe or stage table (TOML)
-    #[arg(required_unless_present = "chart")]
-    pub subject: Option<String>,
+    #[arg(value_name = "MODEL", required_unless_present = "chart")]
+    pub model_ref: Option<String>,
     /// Draw published ImageNet accuracy over multiply-accumulates instead, with one curve per
     /// family
-    #[arg(long, conflicts_with = "subject")]
+    #[arg(long, conflicts_with = "model_ref")]
     pub chart: bool,
     /// Number of classes [default: 1000, or the model's]
     #[arg(long, value_parser = positive)]
@@ -67,7 +68,8 @@ pub struct Draw {
 #[derive(Args)]
 pub struct Bench {
     /// Architecture name, model file, run folder, recipe or stage table (TOML)
-    pub subject: String,
+    #[arg(value_name = "MODEL")]
+    pub model_ref: String,
     /// Measure inference (images to logits) or whole training steps
     #[arg(long, value_enum, default_value_t = BenchMode::Infer)]
     pub mode: BenchMode,
@@ -86,7 +88,7 @@ pub struct Bench {
     /// In training, recompute activations in the backward pass instead of keeping them
     #[arg(long)]
     pub gradient_checkpointing: bool,
-    /// In training on a GPU, launch every kernel separately instead of replaying a recorded step
+    /// In training on a GPU, launch every kernel separately instead of replaying a captured step
     #[arg(long)]
     pub queue_steps: bool,
     #[command(flatten)]

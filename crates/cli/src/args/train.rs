@@ -16,7 +16,7 @@ pub struct Train {
     /// Data set [default: the recipe's]
     #[arg(long)]
     pub data: Option<String>,
-    /// Folder of the run [default: runs/ and the recipe's name]
+    /// Run folder [default: runs/ and the recipe's name]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
@@ -63,33 +63,32 @@ impl OnNan {
 
 #[derive(Args)]
 pub struct Finetune {
-    /// Initial weights: a model file, a run's folder (its best model), or published weights
+    /// Initial weights: a model file, a run folder (its best model), or published weights
     #[arg(long, value_name = "MODEL")]
     pub weights: PathBuf,
     /// Architecture, if it cannot be detected from the weights
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
-    /// Prefix of the network's keys in the weights, such as backbone., where they contain more
-    /// than one network
+    /// Prefix of the network's keys, such as backbone., if the weights contain several networks
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Channels of the images: 1 for gray, 3 for color; the stem is adapted if the model has
-    /// another number
+    /// Number of image channels: 1 for gray, 3 for color; the stem is adapted if it differs from the
+    /// model's
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,
     /// Data set; the classifier is replaced unless the classes are the model's
     #[arg(long)]
     pub data: String,
-    /// Folder of the run
+    /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Number of epochs [default: from the number of images]
     #[arg(long, value_parser = positive)]
     pub epochs: Option<usize>,
-    /// Freeze the body (a linear probe), or a number of stages from the image
+    /// Layers to freeze: body (a linear probe), or the number of first stages
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
-    /// Keep the running statistics of every batch-norm as they are (the default)
+    /// Freeze the running statistics of all batch-norms (the default)
     #[arg(long)]
     pub freeze_norms: bool,
     #[command(flatten)]
@@ -143,17 +142,16 @@ pub struct FindLr {
     /// Data set [default: the recipe's]
     #[arg(long)]
     pub data: Option<String>,
-    /// Initial weights: a model file, a run's folder (its best model), or published weights
+    /// Initial weights: a model file, a run folder (its best model), or published weights
     #[arg(long, value_name = "MODEL")]
     pub weights: Option<PathBuf>,
     /// Architecture, if it cannot be detected from the weights; without a recipe
     #[arg(long, value_name = "NAME", requires = "weights", conflicts_with = "recipe")]
     pub arch: Option<String>,
-    /// Prefix of the network's keys in the weights, such as backbone., where they contain more
-    /// than one network
+    /// Prefix of the network's keys, such as backbone., if the weights contain several networks
     #[arg(long, value_name = "PREFIX", requires = "weights")]
     pub prefix: Option<String>,
-    /// Freeze the body (a linear probe), or a number of stages from the image
+    /// Layers to freeze: body (a linear probe), or the number of first stages
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
     /// Number of updates of each sweep
@@ -191,7 +189,7 @@ pub struct Compare {
 
 #[derive(Args)]
 pub struct Average {
-    /// Model files or folders of runs (their best models), then the file to write
+    /// Model files or run folders (their best models), then the file to write
     #[arg(required = true, num_args = 2.., value_names = ["MODEL", "OUT"])]
     pub paths: Vec<PathBuf>,
 }

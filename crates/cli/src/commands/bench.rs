@@ -8,21 +8,21 @@ use mbconv_nets::Network;
 use mbconv_train::bench::{BenchConfig, BenchReport, Mode, bench};
 use mbconv_train::precision::MapPrecision;
 
-use super::{open_model, print_json, print_text};
 use crate::args::{Bench, BenchMode};
-use crate::failure::Failure;
-use crate::subject::Subject;
+use crate::error::CliError;
+use crate::model_ref::{ModelRef, open_model};
+use crate::output::{print_json, print_text};
 
-pub fn run(args: Bench) -> Result<(), Failure> {
+pub fn run(args: Bench) -> Result<(), CliError> {
     let device = args.device.open()?;
-    let path = Path::new(&args.subject);
+    let path = Path::new(&args.model_ref);
     let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-    let (network, size) = if !is_toml && path.exists() || args.subject.ends_with(".safetensors") {
+    let (network, size) = if !is_toml && path.exists() || args.model_ref.ends_with(".safetensors") {
         let model = open_model(path, &device)?;
         let size = model.card.preprocess.crop;
         (model.network, size)
     } else {
-        let Subject { options, input_size, .. } = Subject::find(&args.subject, args.classes)?;
+        let ModelRef { options, input_size, .. } = ModelRef::resolve(&args.model_ref, args.classes)?;
         let architecture = options.architecture()?;
         (Network::new(&architecture, &device), input_size.unwrap_or(architecture.resolution))
     };
@@ -32,7 +32,7 @@ pub fn run(args: Bench) -> Result<(), Failure> {
     };
     let precision = args.dtype.check(&device)?;
     if mode == Mode::Train && precision.is_slow(&device) {
-        eprintln!("--dtype bf16: the processor trains quicker in f32");
+        eprintln!("note: --dtype bf16: this processor trains faster in f32");
     }
     let config = BenchConfig {
         mode,
@@ -46,19 +46,19 @@ pub fn run(args: Bench) -> Result<(), Failure> {
     };
     let report = bench(network, &device, &config);
     if let Some(error) = &report.not_recorded {
-        eprintln!("steps were queued kernel by kernel, since recording one failed: {error}");
+        eprintln!("note: kernels were launched one by one, because capturing the step failed: {error}");
     }
     if args.json.json {
         return print_json(&serde_json::to_value(&report).map_err(std::io::Error::from)?);
     }
-    print_text(&table(&args.subject, &report))
+    print_text(&table(&args.model_ref, &report))
 }
 
-fn table(subject: &str, report: &BenchReport) -> String {
+fn table(name: &str, report: &BenchReport) -> String {
     let BenchReport { device, mode, batch_size, input_size, threads, instructions, precision, .. } = report;
     let mode = match mode {
         Mode::Infer => "inference",
-        Mode::Train if report.recorded => "training by a recorded step",
+        Mode::Train if report.recorded => "training by a captured step",
         Mode::Train => "training",
     };
     let precision = match precision {
@@ -66,7 +66,7 @@ fn table(subject: &str, report: &BenchReport) -> String {
         MapPrecision::Bf16 => "bf16",
     };
     let mut text = String::new();
-    let _ = writeln!(text, "{subject}, {mode}, {batch_size} images of {input_size}×{input_size} pixels");
+    let _ = writeln!(text, "{name}, {mode}, {batch_size} images of {input_size}×{input_size} pixels");
     let _ = match device.as_str() {
         "cpu" => writeln!(text, "on cpu, {threads} threads, {instructions}, {precision}\n"),
         other => writeln!(text, "on {other}, {precision}\n"),
@@ -76,7 +76,7 @@ fn table(subject: &str, report: &BenchReport) -> String {
         ("median", report.median_ms),
         ("95th percentile", report.p95_ms),
         ("99th percentile", report.p99_ms),
-        ("quickest", report.min_ms),
+        ("fastest", report.min_ms),
     ] {
         let _ = writeln!(text, "{name:<17}  {value:>10.2} ms");
     }

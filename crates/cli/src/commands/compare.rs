@@ -4,11 +4,12 @@ use mbconv_train::compare::{RunSummary, differences};
 use mbconv_train::text::visible_name;
 use serde_json::json;
 
-use super::{percent, print_json, print_text};
 use crate::args::Compare;
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::output::{print_json, print_text};
+use crate::units::percent_or_dash;
 
-pub fn run(args: Compare) -> Result<(), Failure> {
+pub fn run(args: Compare) -> Result<(), CliError> {
     let runs: Vec<RunSummary> = args.runs.iter().map(|run| RunSummary::read(run)).collect::<Result<_, _>>()?;
     let differences = differences(&runs);
     if args.json.json {
@@ -16,7 +17,6 @@ pub fn run(args: Compare) -> Result<(), Failure> {
             differences.into_iter().map(|(key, values)| (key, json!(values))).collect();
         return print_json(&json!({ "runs": runs, "differences": differences }));
     }
-    let share = |value: Option<f64>| value.map_or("–".into(), percent);
     let plain = |value: Option<f64>, decimals: usize| value.map_or("–".into(), |value| format!("{value:.decimals$}"));
     let mut rows = vec![
         ["run", "model", "epochs", "best", "top-1", "top-5", "val loss", "train loss", "img/s", "time"]
@@ -28,8 +28,8 @@ pub fn run(args: Compare) -> Result<(), Failure> {
             run.model.clone(),
             format!("{}/{}", run.epochs, run.planned_epochs),
             run.best_epoch.map_or("–".into(), |epoch| epoch.to_string()),
-            share(run.top1),
-            share(run.top5),
+            percent_or_dash(run.top1),
+            percent_or_dash(run.top5),
             plain(run.val_loss, 4),
             plain(run.train_loss, 4),
             plain(run.images_per_second, 0),
@@ -47,13 +47,13 @@ pub fn run(args: Compare) -> Result<(), Failure> {
         text += &if rows.len() > 1 {
             format!("\n{}", table(rows, usize::MAX))
         } else {
-            "\nthe recipes are the same\n".into()
+            "\nthe recipes are identical\n".into()
         };
     }
     print_text(&text)
 }
 
-/// Columns as wide as their cells; from column `right` on they are flush right.
+/// Formats a table with aligned columns; columns from `right` on are right-aligned.
 fn table(mut rows: Vec<Vec<String>>, right: usize) -> String {
     rows.iter_mut().flatten().for_each(|cell| *cell = visible_name(cell).into_owned());
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

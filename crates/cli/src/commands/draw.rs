@@ -2,15 +2,14 @@
 
 use mbconv_hub::PRETRAINED;
 use mbconv_nets::{NetworkOptions, Summary};
-use mbconv_train::files::write_atomically;
 use mbconv_train::report::{Chart, Label, Scale, Series, Unit, stage_diagram};
 
-use super::{check_extension, print_text};
 use crate::args::Draw;
-use crate::failure::Failure;
-use crate::subject::Subject;
+use crate::error::CliError;
+use crate::model_ref::{IMAGENET_CLASSES, ModelRef};
+use crate::output::{check_extension, print_text, write_file};
 
-/// The curves of the chart: name, and the published weights on it. Of each family those that were trained alike.
+/// The curves of the chart: name and published weights. The weights of a curve were trained alike.
 const CURVES: [(&str, &[&str]); 3] = [
     (
         "EfficientNet (torchvision)",
@@ -46,13 +45,13 @@ const CURVES: [(&str, &[&str]); 3] = [
     ),
 ];
 
-pub fn run(args: Draw) -> Result<(), Failure> {
+pub fn run(args: Draw) -> Result<(), CliError> {
     if let Some(out) = &args.out {
-        check_extension(out, "a drawing in SVG", &["svg"])?;
+        check_extension(out, "an SVG file", &["svg"])?;
     }
-    let svg = match &args.subject {
-        Some(subject) => {
-            let Subject { options, input_size, .. } = Subject::find(subject, args.classes)?;
+    let svg = match &args.model_ref {
+        Some(model_ref) => {
+            let ModelRef { options, input_size, .. } = ModelRef::resolve(model_ref, args.classes)?;
             let architecture = options.architecture()?;
             let side = args.input_size.or(input_size).unwrap_or(architecture.resolution);
             stage_diagram(&options.title(), &architecture, &Summary::new(&architecture, side)?)
@@ -61,20 +60,19 @@ pub fn run(args: Draw) -> Result<(), Failure> {
     };
     match &args.out {
         None => print_text(&svg),
-        Some(out) => write_atomically(out, svg.as_bytes())
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", out.display()), None)),
+        Some(out) => write_file(out, svg.as_bytes()),
     }
 }
 
-/// Accuracy as published over multiply-accumulates as counted.
-fn chart() -> Result<String, Failure> {
+/// Draws published accuracy over multiply-accumulates.
+fn chart() -> Result<String, CliError> {
     let (mut series, mut labels) = (Vec::new(), Vec::new());
     for (name, weights) in CURVES {
         let mut points = Vec::new();
         for weights in weights {
             let Some(row) = PRETRAINED.iter().find(|row| row.name == *weights) else { continue };
             let (Some(top1), Some(name)) = (row.top1, architecture_of(row.name)) else { continue };
-            let architecture = NetworkOptions::new(&name, 1000).architecture()?;
+            let architecture = NetworkOptions::new(&name, IMAGENET_CLASSES).architecture()?;
             let macs = Summary::new(&architecture, row.resolution)?.macs;
             let point = (macs as f64 / 1e9, top1 / 100.0);
             labels.push(Label { at: point, text: short_name(&name), below: !series.is_empty() });
@@ -93,20 +91,21 @@ fn chart() -> Result<String, Failure> {
         size: (760.0, 440.0),
         ..Chart::default()
     };
-    chart.to_svg_file().ok_or_else(|| Failure::new("there is nothing to draw", None))
+    chart.to_svg_file().ok_or_else(|| CliError::new("no published weights to draw", None))
 }
 
-/// The architecture of published weights: `efficientnet_b1` of `torchvision/efficientnet_b1.imagenet1k_v1`.
+/// Returns the architecture of published weights: `efficientnet_b1` for
+/// `torchvision/efficientnet_b1.imagenet1k_v1`.
 fn architecture_of(weights: &str) -> Option<String> {
     let (_, name) = weights.split_once('/')?;
     match name.strip_prefix("mobilenet_v2_") {
-        // Google's: width, then resolution.
+        // Google's names contain width and resolution.
         Some(rest) => Some(format!("mobilenet_v2_{}", rest.split_once('_')?.0)),
         None => Some(name.split('.').next()?.into()),
     }
 }
 
-/// What stands beside a point: `B1`, `Lite0`, `×1.4`.
+/// Returns the label of a point: `B1`, `Lite0`, `×1.4`.
 fn short_name(architecture: &str) -> String {
     let suffix = architecture.rsplit('_').next().unwrap_or(architecture);
     match suffix.strip_prefix("lite").or(suffix.strip_prefix('b')) {
@@ -121,12 +120,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_point_of_the_chart_is_known() {
+    fn chart_names_known_weights_and_architectures() {
         for weights in CURVES.iter().flat_map(|(_, weights)| *weights) {
             let row = PRETRAINED.iter().find(|row| row.name == *weights);
             assert!(row.is_some_and(|row| row.top1.is_some()), "{weights}");
             let name = architecture_of(weights).unwrap();
-            assert!(NetworkOptions::new(&name, 1000).architecture().is_ok(), "{name}");
+            assert!(NetworkOptions::new(&name, IMAGENET_CLASSES).architecture().is_ok(), "{name}");
         }
     }
 }

@@ -17,22 +17,24 @@ use mbconv_train::report::{self, Evaluated, REPORT, Report};
 use mbconv_train::run_folder::RECIPE;
 use mbconv_train::text::visible_name;
 
-use super::{open_classifier, percent, print_json, print_text};
 use crate::args::Eval;
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::model_ref::open_classifier;
+use crate::output::{create_folder, print_json, print_text};
 use crate::terminal::Progress;
+use crate::units::percent;
 
-pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
     let model = open_classifier(&args.model, &device)?;
     let card = &model.card;
-    // Data without splits is divided as it was for training, so that `val` holds no training image.
+    // Data without splits are divided as in training, so that `val` contains no training image.
     let options = RecipeFile::of_model(card).map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
-    // Classes are matched by name, so that a split may have any of them.
+    // Classes are matched by name: a split may have a subset of them.
     let data = data::open(&args.data, &OpenOptions { classes_may_differ: true, ..options })?;
     let selected = data.select(args.split.as_deref());
-    // What is held out does not concern a measurement of everything.
+    // The note about held-out images does not apply to an evaluation of all images.
     let whole = selected.as_ref().is_ok_and(|(split, _)| *split == "all");
     for note in data.notes.iter().filter(|note| !(whole && note.starts_with(NO_SPLITS))) {
         eprintln!("note: {note}");
@@ -65,7 +67,7 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     }
     let skipped = evaluation.skipped.len();
     if skipped as f64 > MOST_UNREADABLE * total as f64 {
-        eprintln!("warning: {skipped} of {total} images cannot be read; the results are those of the others");
+        eprintln!("warning: {skipped} of {total} images cannot be read; the results are for the others");
     }
     if let Some(folder) = &args.report {
         let name = format!("{} · split {split}", args.data);
@@ -83,14 +85,14 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), Failure> {
     print_text(&table(&evaluation, &measured))
 }
 
-/// The split that was measured, and the speed.
+/// Name of the evaluated split, and the speed.
 struct Measured {
     split: String,
     seconds: f64,
     images_per_second: f64,
 }
 
-/// The name of a split in messages.
+/// Returns the name of a split in messages.
 fn split_name(split: &str, data: &DataSet) -> String {
     match split {
         "all" if data.divided => "the whole data set (it has no splits)".into(),
@@ -99,7 +101,7 @@ fn split_name(split: &str, data: &DataSet) -> String {
     }
 }
 
-/// Returns a note if the images contain some that the model was trained on.
+/// Returns a note if the images include training images of the model.
 fn trained_on(card: &ModelCard, data: &DataSet, args: &Eval, split: &str) -> Option<String> {
     let trained = &RecipeFile::of_model(card)?.data.path?;
     let place = |path: &str| std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
@@ -107,13 +109,13 @@ fn trained_on(card: &ModelCard, data: &DataSet, args: &Eval, split: &str) -> Opt
         return None;
     }
     let remedy = match data.val {
-        Some(_) => "--split val measures only the images that were held out",
-        None => "none of them were held out",
+        Some(_) => "use --split val for the held-out images only",
+        None => "no images were held out",
     };
-    Some(format!("the model was trained on images of {}, which are measured here too: {remedy}", args.data))
+    Some(format!("the model was trained on images of {}, which are evaluated here too: {remedy}", args.data))
 }
 
-/// Writes the page, with the curves of the run that the model belongs to, if it lies in a run's folder.
+/// Writes the report, with the curves of the run if the model is in a run folder.
 fn report(
     given: &Path,
     model: &Model,
@@ -121,7 +123,7 @@ fn report(
     source: &dyn Source,
     name: &str,
     folder: &Path,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let run = model.path.parent().filter(|run| run.join(RECIPE).is_file());
     let report = match run {
         Some(run) => report::of_run(run)?,
@@ -131,14 +133,14 @@ fn report(
     };
     let title = given.file_name().unwrap_or(given.as_os_str()).to_string_lossy().into_owned();
     let evaluated = Some(Evaluated { evaluation, image: &|index| report::image_of(source, index), name });
-    std::fs::create_dir_all(folder)?;
+    create_folder(folder)?;
     let path = folder.join(REPORT);
     Report { title, model: Some(report::model_facts(&model.card)), evaluated, ..report }.write(&path)?;
     eprintln!("report: {}", path.display());
     Ok(())
 }
 
-/// The results for people: the worst classes last, where the eye rests.
+/// Formats the results as text; the worst classes come last.
 fn table(evaluation: &Evaluation, measured: &Measured) -> String {
     const CLASSES_SHOWN: usize = 20;
     let Evaluation { scores, top1_interval, top5_interval, images, classes, skipped, .. } = evaluation;

@@ -1,4 +1,4 @@
-//! `mbconv fetch`, and weights by name for every command that takes them.
+//! `mbconv fetch`, and published weights by name for other commands.
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -9,21 +9,21 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mbconv_hub::{Found, Hub, Progress, Spec};
 use mbconv_train::recipe::RecipeFile;
 
-use super::print_text;
 use crate::args::Fetch;
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::output::print_text;
 
-pub fn run(args: Fetch, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Fetch, stop: &AtomicBool) -> Result<(), CliError> {
     let path = resolve(Path::new(&args.weights), stop)?;
     if !path.is_file() {
-        return Err(Failure::new(format!("there is no file {}", path.display()), None));
+        return Err(CliError::new(format!("there is no file {}", path.display()), None));
     }
     print_text(&format!("{}\n", path.display()))
 }
 
-/// The file that `weights` names: fetched where it is not a file on this machine.
-pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, Failure> {
-    // No name of published weights is anything but UTF-8.
+/// Returns the file of `weights`; published weights are downloaded into the cache.
+pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, CliError> {
+    // Names of published weights are UTF-8.
     let Some(weights) = weights.to_str() else { return Ok(weights.into()) };
     if let Spec::Path(path) = Spec::parse(weights)? {
         return Ok(path);
@@ -37,7 +37,7 @@ pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, Failure> {
         bar.set_draw_target(ProgressDrawTarget::stderr());
         bar
     });
-    let mut told = false;
+    let mut announced = false;
     let mut show = |progress: Progress| {
         match &bar {
             _ if progress.retry.is_some() => {
@@ -48,10 +48,10 @@ pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, Failure> {
                 bar.set_length(progress.total.unwrap_or(progress.done));
                 bar.set_position(progress.done);
             }
-            None if !told => {
+            None if !announced => {
                 let size = progress.total.map_or(String::new(), |bytes| format!(" ({:.1} MB)", bytes as f64 / 1e6));
                 eprintln!("fetching {}{size}", progress.url);
-                told = true;
+                announced = true;
             }
             None => {}
         }
@@ -63,13 +63,13 @@ pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, Failure> {
     }
     let Found { path, alone } = result?;
     if let Some(error) = alone {
-        eprintln!("note: {error}; how the weights are used follows from their name alone");
+        eprintln!("note: {error}; preprocessing and padding are derived from the name only");
     }
     Ok(path)
 }
 
-/// The recipe's weights to begin with, where it names published ones.
-pub fn resolve_in(recipe: &mut RecipeFile, stop: &AtomicBool) -> Result<(), Failure> {
+/// Replaces a recipe's published initial weights by their file.
+pub fn resolve_in(recipe: &mut RecipeFile, stop: &AtomicBool) -> Result<(), CliError> {
     if let Some(weights) = recipe.finetune.as_mut().and_then(|finetune| finetune.weights.as_mut()) {
         *weights = resolve(weights, stop)?;
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 use mbconv_train::Recipe;
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
-use mbconv_train::files::write_atomically;
 use mbconv_train::lr_finder::{Sweep, find_lr};
 use mbconv_train::recipe::RecipeFile;
 use serde_json::json;
@@ -13,35 +12,34 @@ use serde_json::json;
 use super::fetch::resolve_in;
 use super::finetune::Start;
 use super::train::no_data;
-use super::{check_extension, print_json, print_text};
 use crate::args::FindLr;
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::output::{check_extension, print_json, print_text, write_file};
 use crate::terminal::Progress;
 
-/// The suggestions of single sweeps agree up to this factor.
-const AGREED: f64 = 4.0;
+/// Maximum ratio between the suggestions of single sweeps for a certain result.
+const MAX_SPREAD: f64 = 4.0;
 
-pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), CliError> {
     if !(args.from > 0.0 && args.from < args.to && args.to.is_finite()) {
-        return Err(Failure::new("--from must be above 0 and below --to", None));
+        return Err(CliError::new("--from must be positive and less than --to", None));
     }
-    check_extension(&args.out, "a drawing in SVG", &["svg"])?;
+    check_extension(&args.out, "an SVG file", &["svg"])?;
     let device = args.device.open()?;
-    let (recipe, data) = subject(&args, &device, stop)?;
+    let (recipe, data) = recipe_and_data(&args, &device, stop)?;
 
     let mut progress = Progress::new();
     let sweep = Sweep { steps: args.steps, from: args.from, to: args.to, sweeps: args.sweeps };
     let mut done = 0;
     let result = find_lr(&recipe, &data, &device, sweep, stop, &mut |point| {
         done += recipe.batch_size;
-        let message = format!("rate {:.1e}  loss {:.3}", point.learning_rate, point.smoothed);
+        let message = format!("learning rate {:.1e}  loss {:.3}", point.learning_rate, point.smoothed);
         progress.advance("find-lr", done, args.sweeps * args.steps * recipe.batch_size, message);
     });
     progress.finish();
     let curve = result?;
     if let Some(svg) = curve.to_svg() {
-        write_atomically(&args.out, svg.as_bytes())
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", args.out.display()), None))?;
+        write_file(&args.out, svg.as_bytes())?;
     }
     if args.json.json {
         let mut json = json!(curve);
@@ -50,7 +48,7 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     }
     let rate = |rate: Option<f64>| rate.map_or("none".into(), |rate| format!("{rate:.2e}"));
     let mut text = format!(
-        "suggested      {}\nsteepest fall  {}\nleast loss     {}\nfall           {:.0} % of the loss at the start\n",
+        "suggestion      {}\nsteepest slope  {}\nminimum loss    {}\ndecrease        {:.0} % of the initial loss\n",
         rate(curve.suggestion),
         rate(curve.steepest),
         rate(curve.minimum),
@@ -58,24 +56,24 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), Failure> {
     );
     if curve.sweeps.len() > 1 {
         let each: Vec<String> = curve.sweeps.iter().map(|&single| rate(single)).collect();
-        text += &format!("single sweeps  {}\n", each.join("  "));
+        text += &format!("single sweeps   {}\n", each.join("  "));
     }
-    text += &format!("curve          {}\n\n", args.out.display());
-    let sure = curve.sweeps.is_empty() || curve.range().is_some_and(|(least, most)| most <= AGREED * least);
+    text += &format!("curve           {}\n\n", args.out.display());
+    let certain = curve.sweeps.is_empty() || curve.range().is_some_and(|(least, most)| most <= MAX_SPREAD * least);
     text += &match curve.suggestion {
-        None => "no suggestion: the loss did not clearly fall; try more --steps, other --from and --to, or look at \
-                 the curve\n"
+        None => "no suggestion: the loss did not clearly decrease; try more --steps, other --from and --to, or \
+                 look at the curve\n"
             .into(),
         Some(suggestion) => format!("--set optimizer.learning_rate={suggestion:.2e}\n"),
     };
-    if curve.suggestion.is_some() && !sure {
-        text += "unsure: single sweeps suggest other rates; more --steps or --sweeps make the suggestion surer\n";
+    if curve.suggestion.is_some() && !certain {
+        text += "uncertain: single sweeps suggest other learning rates; use more --steps or --sweeps\n";
     }
     print_text(&text)
 }
 
-/// Returns the recipe and the data to try learning rates with.
-fn subject(args: &FindLr, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), Failure> {
+/// Returns the recipe and the data of the test.
+fn recipe_and_data(args: &FindLr, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), CliError> {
     let settings = args.settings();
     let Some(path) = &args.recipe else {
         let (Some(weights), Some(data)) = (&args.weights, &args.data) else { return Err(no_data()) };

@@ -12,23 +12,24 @@ use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Recipe, Run, finetune};
 
 use super::fetch::resolve;
-use super::train::{Watch, finish, lock};
+use super::train::{finish, lock};
 use crate::args::Finetune;
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::progress_ui::ProgressUi;
 use crate::terminal::Progress;
 
-pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Finetune, stop: &AtomicBool) -> Result<(), CliError> {
     let group = Group::join()?;
-    finetune(args, stop, &group).map_err(|failure| failure.among(&group))
+    finetune(args, stop, &group).map_err(|error| error.report_among(&group))
 }
 
-fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
-    let watch = group.all_ok(Watch::new(args.tui, group))?;
-    let device = group.all_ok(args.device.open_in(group).map_err(Failure::from))?;
+fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), CliError> {
+    let ui = group.all_ok(ProgressUi::new(args.tui, group))?;
+    let device = group.all_ok(args.device.open_in(group).map_err(CliError::from))?;
     let settings = args.settings();
-    let begun = if args.resume { recipe_of(&args.out, group) } else { None };
-    let prepare = || match &begun {
-        Some(recipe) => continued(recipe, &args, &settings, stop),
+    let stored_recipe = if args.resume { recipe_of(&args.out, group) } else { None };
+    let prepare = || match &stored_recipe {
+        Some(recipe) => resumed(recipe, &args, &settings, stop),
         None => {
             let Finetune { weights, arch, input_channels, data, .. } = &args;
             let start = Start { weights, arch: arch.clone(), channels: *input_channels, data, settings: &settings };
@@ -39,18 +40,18 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), Fail
 
     let mut progress = Progress::new();
     let lock = lock(&args.out, group)?;
-    watch.line(&progress, &format!("run folder {}", args.out.display()));
+    ui.line(&progress, &format!("run folder {}", args.out.display()));
     let (out, resume, settings, lock) = (&args.out, args.resume, Some(&settings[..]), lock.as_ref());
     let run = Run { recipe: &recipe, data: &data, out, device: &device, group, resume, settings, lock, stop };
-    let outcome = watch.train(run, &mut progress);
+    let outcome = ui.train(run, &mut progress);
     finish(outcome?, group, &data, &args.data, &args.out, &repeat(&args))
 }
 
-/// Weights, data and settings that fine-tuning begins with.
+/// Initial weights, data and settings of fine-tuning.
 pub struct Start<'a> {
     /// Model file, folder of a run, or published weights.
     pub weights: &'a Path,
-    /// Network of the weights.
+    /// Architecture, if it cannot be detected from the weights.
     pub arch: Option<String>,
     /// Channels of the images.
     pub channels: Option<usize>,
@@ -61,19 +62,19 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Returns the recipe that suits the weights and the data, and the data.
-    pub fn recipe(self, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), Failure> {
+    /// Returns the recipe chosen for the weights and the data, and the data.
+    pub fn recipe(self, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), CliError> {
         let weights = resolve_utf8(self.weights, stop)?;
         let prefix = self.settings.iter().rev().find_map(|setting| setting.strip_prefix("finetune.prefix="));
         let prefix = prefix.map(String::from);
         let options = ImportOptions { arch: self.arch, prefix, without_classifier: true, ..ImportOptions::default() };
         let loaded = load_weights(&weights, &options, device)?;
-        // What is done to it for this the run will tell.
+        // The run prints the note about this change.
         let card = match self.channels {
             Some(channels) => loaded.model.with_input_channels(channels)?.0.card,
             None => loaded.model.card,
         };
-        // The preset follows from the number of images, and how many are left to train on from the recipe.
+        // The preset depends on the number of training images, which depends on the recipe's split.
         let shape = finetune::recipe(&card, &weights, 1000, self.settings)?;
         let data = data::open(self.data, &shape.data.open_options(shape.seed))?;
         let images = data.split("train")?.len();
@@ -83,30 +84,31 @@ impl Start<'_> {
     }
 }
 
-/// Returns the path of the file that `weights` names, which must be UTF-8.
-fn resolve_utf8(weights: &Path, stop: &AtomicBool) -> Result<std::path::PathBuf, Failure> {
+/// Returns the path of the weights file, which must be UTF-8.
+fn resolve_utf8(weights: &Path, stop: &AtomicBool) -> Result<std::path::PathBuf, CliError> {
     let weights = resolve(weights, stop)?;
     if weights.to_str().is_none() {
-        let message = format!("the path {weights:?} is not UTF-8, and a recipe holds no other");
-        return Err(Failure::new(message, "rename it, or make a link to it".to_string()));
+        let message = format!("the path {weights:?} is not UTF-8, as recipes require");
+        return Err(CliError::new(message, "rename the file or create a link to it".to_string()));
     }
     Ok(weights)
 }
 
-/// Returns the recipe of the run in `out`, as far as that can be read.
+/// Returns the recipe of the run in `out`, or `None` if it cannot be read.
 fn recipe_of(out: &Path, group: &Group) -> Option<String> {
     let read = || saved_progress(out).map_or(String::new(), |progress| progress.recipe);
     let text = group.broadcast(if group.is_leader() { read().into_bytes() } else { Vec::new() });
     String::from_utf8(text).ok().filter(|text| !text.is_empty())
 }
 
-/// The recipe of a run that goes on: its own, with what is set now. What was chosen by the number of epochs stays.
-fn continued(
+/// Returns the stored recipe with the current settings, and the data. Values derived from the number
+/// of epochs are kept.
+fn resumed(
     recipe: &str,
     args: &Finetune,
     settings: &[String],
     stop: &AtomicBool,
-) -> Result<(Recipe, DataSet), Failure> {
+) -> Result<(Recipe, DataSet), CliError> {
     let mut file = RecipeFile::parse(recipe, "checkpoint", settings)?;
     let weights = resolve_utf8(&args.weights, stop)?;
     if let Some(finetune) = &mut file.finetune {
@@ -124,7 +126,7 @@ fn continued(
     Ok((Recipe::try_from(file)?, data))
 }
 
-/// The command that continues the run, which has kept its settings.
+/// Returns the arguments that continue the run, which stores its settings.
 fn repeat(args: &Finetune) -> String {
     let [weights, out] = [&args.weights, &args.out].map(quoted_path);
     let arch = args.arch.as_ref().map(|name| format!(" --arch {}", quoted(name))).unwrap_or_default();

@@ -6,34 +6,27 @@ use std::sync::atomic::AtomicBool;
 use mbconv_nets::weights::Precision;
 use mbconv_train::data::read_text;
 use mbconv_train::import::{ImportOptions, load_weights};
-use mbconv_train::shell::quoted_path;
 use mbconv_train::{Model, device};
 
-use super::check_extension;
 use super::fetch::resolve;
 use crate::args::Import;
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::output::{check_extension, check_is_file_name, print_written};
 
-/// Longest file of class names.
+/// Maximum size of a file of class names in bytes.
 const MAX_BYTES: u64 = 64 << 20;
 
-pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Import, stop: &AtomicBool) -> Result<(), CliError> {
     let Import { file, out, arch, prefix, input_channels, classes, preprocess } = args;
-    if out.is_dir() {
-        let example = out.join("model.safetensors");
-        return Err(Failure::new(
-            format!("{} is a folder", out.display()),
-            format!("name the file to write, such as {}", quoted_path(example)),
-        ));
-    }
+    check_is_file_name(&out, "model.safetensors")?;
     check_extension(&out, "a model file", &["safetensors"])?;
     let classes = classes.as_deref().map(class_names).transpose()?;
     let file = resolve(&file, stop)?;
     let options = ImportOptions { arch, preprocess, prefix, without_classifier: classes.is_some() };
     let loaded = load_weights(&file, &options, &device::parse("cpu")?)?;
     if loaded.origin.is_empty() {
-        let message = format!("{} is a model of this program already", file.display());
-        return Err(Failure::new(message, "use it as it is; `mbconv export` writes it in other forms".to_string()));
+        let message = format!("{} is already a model of mbconv", file.display());
+        return Err(CliError::new(message, "use it directly; `mbconv export` writes other formats".to_string()));
     }
     eprintln!("{}", loaded.origin);
     let (model, stem) = match input_channels {
@@ -42,8 +35,8 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
     };
     let (model, head) = match classes {
         Some(classes) if classes.len() < 2 => {
-            let outputs = "a network of one output is taken for a sigmoid, of a negative and a positive class";
-            return Err(Failure::new("--classes has a single name", format!("give two or more: {outputs}")));
+            let hint = "give two or more names: a network with one output has a negative and a positive class";
+            return Err(CliError::new("--classes has a single name", hint.to_string()));
         }
         Some(classes) => model.with_classes(classes)?,
         None => (model, None),
@@ -56,31 +49,29 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), Failure> {
         eprintln!("{note}");
     }
     Model::save(&model.network, &model.card, Precision::F32, &out)?;
-    let bytes = std::fs::metadata(&out)?.len();
-    eprintln!("wrote {} ({:.3} MB)", out.display(), bytes as f64 / 1e6);
-    Ok(())
+    print_written(&out)
 }
 
-/// One name a line, by index.
-fn class_names(path: &Path) -> Result<Vec<String>, Failure> {
-    let unreadable = |why: String| {
-        Failure::new(
-            format!("cannot read the class names in {}: {why}", path.display()),
-            "give a text file with one name a line, in the order of the model's outputs".to_string(),
+/// Reads one class name per line, in the order of the outputs.
+fn class_names(path: &Path) -> Result<Vec<String>, CliError> {
+    let unreadable = |reason: String| {
+        CliError::new(
+            format!("cannot read the class names in {}: {reason}", path.display()),
+            "use a text file with one name per line, in the order of the model's outputs".to_string(),
         )
     };
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(unreadable("it is no file of names".into()));
+        return Err(unreadable("not a regular file, or too large".into()));
     }
     let text = read_text(path)?;
     let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
     let mut sorted: Vec<&String> = names.iter().collect();
     sorted.sort();
     match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        _ if names.is_empty() => Err(unreadable("it is empty".into())),
+        _ if names.is_empty() => Err(unreadable("the file is empty".into())),
         _ if sorted[0].is_empty() => Err(unreadable("a line is empty".into())),
-        Some(pair) => Err(unreadable(format!("`{}` stands there twice", pair[0]))),
+        Some(pair) => Err(unreadable(format!("`{}` occurs twice", pair[0]))),
         None => Ok(names),
     }
 }

@@ -6,29 +6,30 @@ use mbconv_nets::{Architecture, Strides, Summary};
 use mbconv_train::text::visible_name;
 use serde_json::json;
 
-use super::{accuracy, print_json, print_text, thousands};
 use crate::args::Info;
-use crate::failure::Failure;
-use crate::subject::Subject;
+use crate::error::CliError;
+use crate::model_ref::ModelRef;
+use crate::output::{print_json, print_text};
+use crate::units::{accuracy, count, thousands};
 
-pub fn run(args: Info) -> Result<(), Failure> {
-    let mut subject = Subject::find(&args.subject, args.classes)?;
+pub fn run(args: Info) -> Result<(), CliError> {
+    let mut model_ref = ModelRef::resolve(&args.model_ref, args.classes)?;
     if let Some(strides) = &args.strides {
-        subject.options.strides = parse_strides(strides)?;
+        model_ref.options.strides = parse_strides(strides)?;
     }
-    let architecture = subject.options.architecture()?;
-    let input_size = args.input_size.or(subject.input_size).unwrap_or(architecture.resolution);
+    let architecture = model_ref.options.architecture()?;
+    let input_size = args.input_size.or(model_ref.input_size).unwrap_or(architecture.resolution);
     let summary = Summary::new(&architecture, input_size)?;
     if args.csv {
         return print_text(&to_csv(&summary));
     }
     if args.json.json {
-        return print_json(&to_json(&subject, &architecture, &summary, &args));
+        return print_json(&to_json(&model_ref, &architecture, &summary, &args));
     }
-    print_text(&to_text(&subject, &architecture, &summary, &args))
+    print_text(&to_text(&model_ref, &architecture, &summary, &args))
 }
 
-/// Bytes of training with SGD and momentum, and with Adam's two moments; with and without gradient
+/// Returns the training memory in bytes: with SGD and momentum, with Adam, and with SGD and gradient
 /// checkpointing.
 fn training(summary: &Summary, batch: usize) -> [u64; 3] {
     [(1, false), (2, false), (1, true)]
@@ -48,26 +49,26 @@ fn to_csv(summary: &Summary) -> String {
     csv
 }
 
-fn parse_strides(text: &str) -> Result<Strides, Failure> {
+fn parse_strides(text: &str) -> Result<Strides, CliError> {
     match text {
         "imagenet" => Ok(Strides::Imagenet),
         "cifar" => Ok(Strides::Cifar),
         list => {
             let numbers = list.trim_matches(['[', ']']).split(',').map(|number| number.trim().parse());
             numbers.collect::<Result<_, _>>().map(Strides::Custom).map_err(|_| {
-                Failure::new(
-                    format!("`{text}` are no strides"),
-                    "give imagenet, cifar, or numbers such as 1,1,1,2,2,1,2,1".to_string(),
+                CliError::new(
+                    format!("invalid --strides `{text}`"),
+                    "use imagenet, cifar, or numbers such as 1,1,1,2,2,1,2,1".to_string(),
                 )
             })
         }
     }
 }
 
-fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, args: &Info) -> serde_json::Value {
+fn to_json(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary, args: &Info) -> serde_json::Value {
     let [sgd, adam, checkpointing] = training(summary, args.batch_size);
     let mut json = json!({
-        "name": subject.options.name,
+        "name": model_ref.options.name,
         "family": architecture.family,
         "classes": architecture.num_classes,
         "input_channels": architecture.input_channels,
@@ -90,7 +91,7 @@ fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
     if args.layers {
         json["layers"] = json!(summary.layers);
     }
-    if let Some(card) = &subject.card {
+    if let Some(card) = &model_ref.card {
         json["class_names"] = json!(card.classes);
         json["preprocess"] = json!(card.preprocess);
         json["results"] = json!(card.results);
@@ -98,27 +99,27 @@ fn to_json(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
     json
 }
 
-fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, args: &Info) -> String {
+fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary, args: &Info) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<14}{}", visible_name(&value));
     };
     let strides: Vec<String> = architecture.strides().iter().map(usize::to_string).collect();
-    row("architecture", subject.options.title());
+    row("architecture", model_ref.options.title());
     row("family", architecture.family.to_string());
     row("classes", architecture.num_classes.to_string());
     if architecture.input_channels != 3 {
         row("channels", architecture.input_channels.to_string());
     }
-    row("parameters", thousands(summary.parameters as u64));
+    row("parameters", count(summary.parameters));
     row("size", format!("{:.3} MB as f32", summary.size_bytes as f64 / 1e6));
     row("MACs", format!("{} at {1}×{1} px", thousands(summary.macs), summary.input_size));
-    row("strides", format!("{} (stem, stages), {} in all", strides.join(" "), architecture.total_stride()));
+    row("strides", format!("{} (stem, stages), {} in total", strides.join(" "), architecture.total_stride()));
     let mega = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     row(
         "activations",
         format!(
-            "{} for one image, {} at most in and out of a layer",
+            "{} for one image, at most {} for the input and output of a layer",
             mega(summary.activation_bytes),
             mega(summary.peak_activation_bytes)
         ),
@@ -130,12 +131,12 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
         format!("about {sgd} for batches of {} (Adam {adam}, checkpointing {checkpointing})", args.batch_size),
     );
     row("blocks", architecture.blocks.len().to_string());
-    if let Some(card) = &subject.card {
+    if let Some(card) = &model_ref.card {
         row("class names", shortened(&card.classes));
         row("preprocessing", card.preprocess.to_string());
         if let Some(results) = &card.results {
             let accuracy = accuracy(results.top1, results.top5, card.classes.len());
-            row("measured", format!("{accuracy} of {} validation images", results.images));
+            row("measured", format!("{accuracy} on {} validation images", results.images));
         }
         row("written by", card.program.clone());
     }
@@ -146,17 +147,17 @@ fn to_text(subject: &Subject, architecture: &Architecture, summary: &Summary, ar
     text
 }
 
-/// Every layer, and the totals.
+/// Formats a table of all layers and the totals.
 fn layer_table(summary: &Summary) -> String {
     let width = summary.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    let mut row = |[name, kind, input, output, parameters, macs, map, field]: [&str; 8]| {
+    let mut row = |[name, kind, input, output, parameters, macs, output_bytes, field]: [&str; 8]| {
         let _ = writeln!(
             text,
-            "{name:<width$}  {kind:<22}{input:>16}{output:>16}{parameters:>14}{macs:>18}{map:>12}{field:>10}"
+            "{name:<width$}  {kind:<22}{input:>16}{output:>16}{parameters:>14}{macs:>18}{output_bytes:>12}{field:>10}"
         );
     };
-    row(["layer", "kind", "in", "out", "parameters", "MACs", "map, kB", "field, px"]);
+    row(["layer", "kind", "in", "out", "parameters", "MACs", "output, kB", "field, px"]);
     let kilo = |bytes: u64| thousands(bytes.div_ceil(1000));
     for layer in &summary.layers {
         let shape = |[c, h, w]: [usize; 3]| format!("{c}×{h}×{w}");
@@ -165,20 +166,20 @@ fn layer_table(summary: &Summary) -> String {
             &layer.kind,
             &shape(layer.input),
             &shape(layer.output),
-            &thousands(layer.parameters as u64),
+            &count(layer.parameters),
             &thousands(layer.macs),
             &kilo(layer.activation_bytes),
-            &thousands(layer.receptive_field as u64),
+            &count(layer.receptive_field),
         ]);
     }
-    let (parameters, macs) = (thousands(summary.parameters as u64), thousands(summary.macs));
+    let (parameters, macs) = (count(summary.parameters), thousands(summary.macs));
     row(["total", "", "", "", &parameters, &macs, &kilo(summary.activation_bytes), ""]);
-    text + "\nmap: the output for one image as f32; field: side of the part of the image that an output is computed from\n"
+    text + "\noutput: f32 activations for one image; field: side of the receptive field\n"
 }
 
 fn shortened(names: &[String]) -> String {
     const SHOWN: usize = 10;
     let shown: Vec<_> = names.iter().take(SHOWN).map(|name| visible_name(name)).collect();
     let shown = shown.join(", ");
-    if names.len() > SHOWN { format!("{shown}, … {} in all", names.len()) } else { shown }
+    if names.len() > SHOWN { format!("{shown}, … {} in total", names.len()) } else { shown }
 }

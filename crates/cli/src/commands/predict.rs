@@ -12,12 +12,13 @@ use clap::error::ErrorKind;
 use mbconv_train::predict::{Inputs, PredictOptions, Prediction, Table, TableFormat, Unread, predict};
 use mbconv_train::text::{visible, visible_name};
 
-use super::{open_classifier, thousands};
 use crate::args::{Arguments, Predict};
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::model_ref::open_classifier;
 use crate::terminal::Progress;
+use crate::units::count;
 
-pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
     let format = args.out.as_deref().map(TableFormat::of).transpose()?;
     if args.logits && !args.json.json && format != Some(TableFormat::JsonLines) {
         let message = "--logits needs --json or --out FILE.jsonl";
@@ -35,7 +36,7 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), Failure> {
     };
     let table = args.out.as_deref().map(|path| Table::create(path, options.top_k)).transpose()?;
     let mut output = Output {
-        screen: Screen { style: Style::of(&args), begun: false, gone: false },
+        screen: Screen { style: Style::of(&args), begun: false, closed: false },
         table,
         skip_bad_images: args.skip_bad_images,
         progress: Progress::new(),
@@ -45,25 +46,25 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), Failure> {
     };
     output.progress.count("predicting", 0, output.total.get());
     let mut failed = None;
-    let mut each = |results: Vec<Result<Prediction, Unread>>| match output.take(results) {
+    let mut each = |results: Vec<Result<Prediction, Unread>>| match output.write(results) {
         Ok(flow) => flow,
-        Err(failure) => {
-            failed = Some(failure);
+        Err(error) => {
+            failed = Some(error);
             ControlFlow::Break(())
         }
     };
     let files = Inputs::new(args.paths);
     let predicted = predict(&network, &model.card, files, &options, &device, stop, &mut each);
-    // The JSON document is closed, whatever happened.
-    let ended = output.end(stop.load(Ordering::Relaxed));
+    // Completes the JSON document also after an error.
+    let ended = output.finish(stop.load(Ordering::Relaxed));
     predicted?;
     match failed {
-        Some(failure) => Err(failure),
+        Some(error) => Err(error),
         None => ended,
     }
 }
 
-/// The form of the results on standard output.
+/// Format of the results on standard output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {
     Text,
@@ -81,13 +82,13 @@ impl Style {
     }
 }
 
-/// Standard output.
+/// The results on standard output.
 struct Screen {
     style: Style,
-    /// True once the JSON list has an entry.
+    /// The JSON list has an entry.
     begun: bool,
-    /// True once the reader has gone away, such as `head`.
-    gone: bool,
+    /// The reader, such as `head`, has closed the pipe.
+    closed: bool,
 }
 
 impl Screen {
@@ -120,13 +121,13 @@ impl Screen {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
-        if self.gone {
+        if self.closed {
             return Ok(());
         }
         let mut out = io::stdout().lock();
         match out.write_all(visible(text).as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.gone = true;
+                self.closed = true;
                 Ok(())
             }
             written => written,
@@ -134,7 +135,7 @@ impl Screen {
     }
 }
 
-/// Writes results as they come.
+/// Writes results as they arrive.
 struct Output {
     screen: Screen,
     table: Option<Table>,
@@ -146,8 +147,8 @@ struct Output {
 }
 
 impl Output {
-    /// Writes a batch's results; breaks if nobody reads any.
-    fn take(&mut self, results: Vec<Result<Prediction, Unread>>) -> Result<ControlFlow<()>, Failure> {
+    /// Writes the results of a batch. Breaks if all outputs are closed.
+    fn write(&mut self, results: Vec<Result<Prediction, Unread>>) -> Result<ControlFlow<()>, CliError> {
         let mut text = String::new();
         for result in results {
             match result {
@@ -160,7 +161,7 @@ impl Output {
                 }
                 Err(unread) => {
                     self.bad += 1;
-                    // Results before it come first, where both go to one terminal.
+                    // Keeps the order of results and errors on a terminal.
                     let before = std::mem::take(&mut text);
                     self.progress.suspend(|| self.screen.write(&before))?;
                     let prefix = if self.skip_bad_images { "skipped" } else { "error:" };
@@ -173,17 +174,17 @@ impl Output {
             table.flush()?;
         }
         self.progress.count("predicting", self.done + self.bad, self.total.get());
-        let unread = self.screen.gone && self.table.is_none();
-        Ok(if unread { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        let closed = self.screen.closed && self.table.is_none();
+        Ok(if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    /// Completes what was written, and reports what could not be read.
-    fn end(mut self, interrupted: bool) -> Result<(), Failure> {
+    /// Completes the outputs and reports unreadable images.
+    fn finish(mut self, interrupted: bool) -> Result<(), CliError> {
         self.progress.finish();
         self.screen.write(self.screen.end())?;
-        let rows = thousands(self.done as u64);
+        let rows = count(self.done);
         match self.table {
-            Some(table) if interrupted => eprintln!("{} has the first {rows} rows", table.part().display()),
+            Some(table) if interrupted => eprintln!("{} contains the first {rows} rows", table.part().display()),
             Some(table) => {
                 let path = table.finish()?;
                 eprintln!("wrote {} ({rows} rows)", path.display());
@@ -191,24 +192,23 @@ impl Output {
             None => {}
         }
         if interrupted {
-            return Err(Failure::Interrupted);
+            return Err(CliError::Interrupted);
         }
-        let count = |number: usize| thousands(number as u64);
         let tried = self.done + self.bad;
         match self.bad {
             0 => Ok(()),
             _ if self.skip_bad_images && self.done > 0 => Ok(()),
-            _ if self.skip_bad_images => Err(Failure::new("no image could be read", None)),
-            _ if tried == 1 => Err(Failure::Told),
-            bad => Err(Failure::new(
+            _ if self.skip_bad_images => Err(CliError::new("no image could be read", None)),
+            _ if tried == 1 => Err(CliError::Reported),
+            bad => Err(CliError::new(
                 format!("{} of {} images could not be read", count(bad), count(tried)),
-                "--skip-bad-images exits with status 0 all the same".to_string(),
+                "with --skip-bad-images the exit status is 0".to_string(),
             )),
         }
     }
 }
 
-/// Number of images, counted on a thread of its own: only a progress bar needs it.
+/// Number of images, counted on a separate thread for the progress bar.
 struct Total(Arc<AtomicUsize>);
 
 impl Total {

@@ -1,43 +1,37 @@
 //! `mbconv train`
 
-#[cfg(feature = "tui")]
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
 use mbconv_train::model_file::BEST;
-use mbconv_train::observe::Observers;
 use mbconv_train::recipe::RecipeFile;
-use mbconv_train::report::{self, ReportWriter};
 use mbconv_train::run_folder::{holds_run, saved_progress};
 use mbconv_train::run_lock::{RunLock, RunLockError};
 use mbconv_train::shell::{quoted, quoted_path};
-use mbconv_train::tensorboard::TensorBoard;
 use mbconv_train::{Group, Outcome, Recipe, Run};
 
-use super::accuracy;
 use super::fetch::resolve_in;
 use crate::args::Train;
-#[cfg(feature = "tui")]
-use crate::dashboard::Dashboard;
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::progress_ui::ProgressUi;
 use crate::terminal::Progress;
+use crate::units::accuracy;
 
-pub fn run(args: Train, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Train, stop: &AtomicBool) -> Result<(), CliError> {
     let group = Group::join()?;
-    train(args, stop, &group).map_err(|failure| failure.among(&group))
+    train(args, stop, &group).map_err(|error| error.report_among(&group))
 }
 
-fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
+fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), CliError> {
     let resumed = args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&args.recipe)));
-    // What earlier commands set holds unless this one sets it otherwise.
+    // Settings of earlier commands remain unless this command changes them.
     let remembered = resumed.as_ref().map_or(Vec::new(), |out| remembered_settings(out, group));
     let settings = merged(remembered, args.settings());
-    let watch = group.all_ok(Watch::new(args.tui, group))?;
-    let device = group.all_ok(args.device.open_in(group).map_err(Failure::from))?;
-    let prepare = || -> Result<_, Failure> {
+    let ui = group.all_ok(ProgressUi::new(args.tui, group))?;
+    let device = group.all_ok(args.device.open_in(group).map_err(CliError::from))?;
+    let prepare = || -> Result<_, CliError> {
         let mut file = RecipeFile::read(&args.recipe, &settings)?;
         resolve_in(&mut file, stop)?;
         let recipe = Recipe::try_from(file)?;
@@ -53,38 +47,39 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), Failure> {
             let lock = lock(&out, group)?;
             (out, lock)
         }
-        None => new_default_folder(&args.recipe, group, &mut |line| watch.line(&progress, line))?,
+        None => new_default_folder(&args.recipe, group, &mut |line| ui.line(&progress, line))?,
     };
-    watch.line(&progress, &format!("run folder {}", out.display()));
+    ui.line(&progress, &format!("run folder {}", out.display()));
     let (resume, settings, lock) = (args.resume, Some(&settings[..]), lock.as_ref());
     let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume, settings, lock, stop };
-    let outcome = watch.train(run, &mut progress);
+    let outcome = ui.train(run, &mut progress);
     let device = args.device.repeated();
-    // The run remembers all that was set.
+    // The run folder stores all settings.
     let repeat = format!("train {} --out {}{device} --resume", quoted_path(&args.recipe), quoted_path(&out));
     finish(outcome?, group, &data, &path, &out, &repeat)
 }
 
-/// A recipe without a data set.
-pub fn no_data() -> Failure {
-    Failure::new("the recipe names no data set", "name one with --data PATH, or --data digits".to_string())
+/// Returns the error of a recipe without a data set.
+pub fn no_data() -> CliError {
+    CliError::new("the recipe has no data set", "add --data PATH, or --data digits".to_string())
 }
 
-/// Returns what the commands that began and resumed the run in `out` set of its recipe.
+/// Returns the recipe settings of the commands that started and resumed the run in `out`.
 fn remembered_settings(out: &Path, group: &Group) -> Vec<String> {
     let read = || saved_progress(out).map_or(Vec::new(), |progress| progress.settings);
     let json = if group.is_leader() { serde_json::json!(read()).to_string() } else { String::new() };
     serde_json::from_slice(&group.broadcast(json.into_bytes())).unwrap_or_default()
 }
 
-/// Returns both, without settings whose keys are set again.
+/// Returns all settings; later ones replace earlier ones of the same key.
 fn merged(earlier: Vec<String>, later: Vec<String>) -> Vec<String> {
     let key = |setting: &str| setting.split('=').next().unwrap_or_default().trim().to_string();
     let again = |setting: &String| later.iter().any(|other| key(other) == key(setting));
     earlier.iter().filter(|setting| !again(setting)).chain(&later).cloned().collect()
 }
 
-/// Says how the run in `out` on `path` ended and what to do next; `repeat` are the arguments that continue it.
+/// Prints the result of the run in `out` on the data `path` and the next commands. `repeat` are the
+/// arguments that continue the run.
 pub fn finish(
     outcome: Outcome,
     group: &Group,
@@ -92,15 +87,15 @@ pub fn finish(
     path: &str,
     out: &Path,
     repeat: &str,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let program = quoted(&std::env::args().next().unwrap_or_else(|| "mbconv".into()));
     match outcome {
-        Outcome::Interrupted if !group.is_leader() => Err(Failure::Interrupted),
+        Outcome::Interrupted if !group.is_leader() => Err(CliError::Interrupted),
         Outcome::Finished { .. } if !group.is_leader() => Ok(()),
         Outcome::Interrupted => {
-            eprintln!("everything is kept in {}; continue with", out.display());
+            eprintln!("the run is saved in {}; continue with", out.display());
             eprintln!("  {program} {repeat}");
-            Err(Failure::Interrupted)
+            Err(CliError::Interrupted)
         }
         Outcome::Finished { best } => {
             let model = out.join(BEST);
@@ -124,76 +119,8 @@ pub fn finish(
     }
 }
 
-/// What the user sees of a run.
-pub enum Watch {
-    /// Nothing: another process shows it.
-    Nothing,
-    Line,
-    #[cfg(feature = "tui")]
-    Dashboard,
-}
-
-impl Watch {
-    /// The dashboard if `tui`, where there is one and a terminal for it.
-    pub fn new(tui: bool, group: &Group) -> Result<Self, Failure> {
-        match tui {
-            _ if !group.is_leader() => Ok(Self::Nothing),
-            false => Ok(Self::Line),
-            #[cfg(feature = "tui")]
-            true if std::io::stdout().is_terminal() => Ok(Self::Dashboard),
-            #[cfg(feature = "tui")]
-            true => Err(Failure::new("--tui needs a terminal as standard output", "leave --tui away".to_string())),
-            #[cfg(not(feature = "tui"))]
-            true => {
-                let hint = "build with it: cargo build --release --features tui".to_string();
-                Err(Failure::new("this program was built without the dashboard", hint))
-            }
-        }
-    }
-
-    /// Says what is worth keeping.
-    pub fn line(&self, progress: &Progress, line: &str) {
-        if !matches!(self, Self::Nothing) {
-            progress.line(line);
-        }
-    }
-
-    /// Trains, with everything that watches a run, and completes its page.
-    pub fn train(self, run: Run, progress: &mut Progress) -> Result<Outcome, TrainError> {
-        let mut observers = Observers::default();
-        match self {
-            Self::Nothing => return mbconv_train::train(run, &mut |_| ()),
-            Self::Line => observers.add("progress", &mut *progress),
-            #[cfg(feature = "tui")]
-            Self::Dashboard => observers.add("dashboard", Dashboard::new(run.stop)),
-        }
-        observers.add("TensorBoard curves", TensorBoard::new(run.out, &run.recipe.to_toml()));
-        observers.add("report", ReportWriter::new(run.out));
-        let outcome = mbconv_train::train(run, &mut |event| observers.event(&event));
-        drop(observers);
-        if let Ok(Outcome::Finished { best: Some(_) }) = outcome {
-            // A run is none the worse for a page that could not be written.
-            if let Err(Failure::Failed { message, .. }) = finish_report(&run, progress) {
-                progress.line(&format!("note: no complete report: {message}"));
-            }
-        }
-        progress.finish();
-        outcome
-    }
-}
-
-/// Writes the run's page anew, with what the best model makes of the validation images.
-fn finish_report(run: &Run, progress: &mut Progress) -> Result<(), Failure> {
-    let Run { recipe, data, out, device, stop, .. } = *run;
-    let total = data.val.as_ref().map_or(0, |val| val.len());
-    let mut advance = |images| progress.advance("report", images, total, String::new());
-    let path = report::complete(out, data, recipe, device, stop, &mut advance)?;
-    progress.line(&format!("report: {}", path.display()));
-    Ok(())
-}
-
 /// Locks the folder of a run, in the first process.
-pub fn lock(out: &Path, group: &Group) -> Result<Option<RunLock>, Failure> {
+pub fn lock(out: &Path, group: &Group) -> Result<Option<RunLock>, CliError> {
     let lock = group.is_leader().then(|| RunLock::acquire(out).map_err(|error| TrainError::from(error).into()));
     group.all_ok(lock.transpose())
 }
@@ -204,20 +131,20 @@ fn default_folder(recipe: &Path, number: usize) -> PathBuf {
     Path::new("runs").join(if number == 1 { name } else { format!("{name}-{number}") })
 }
 
-/// Returns the first default folder in which no run is or was, locked by the first process; prints
-/// which ones are in use.
+/// Returns the first default folder without a run, locked by the first process. Prints the folders
+/// in use.
 fn new_default_folder(
     recipe: &Path,
     group: &Group,
     line: &mut dyn FnMut(&str),
-) -> Result<(PathBuf, Option<RunLock>), Failure> {
-    let mut first_free = || -> Result<_, Failure> {
+) -> Result<(PathBuf, Option<RunLock>), CliError> {
+    let mut first_free = || -> Result<_, CliError> {
         for folder in (1..).map(|number| default_folder(recipe, number)) {
             if holds_run(&folder) {
                 continue;
             }
             match RunLock::acquire(&folder) {
-                // A run may have ended there just before.
+                // A run may have ended there in the meantime.
                 Ok(_) if holds_run(&folder) => {}
                 Ok(lock) => return Ok((folder, Some(lock))),
                 Err(error @ RunLockError::Locked { .. }) => line(&format!("note: {error}")),
@@ -226,7 +153,7 @@ fn new_default_folder(
         }
         unreachable!("there is a folder for every number")
     };
-    // The other processes write nothing.
+    // Other processes do not write.
     group.all_ok(if group.is_leader() { first_free() } else { Ok((default_folder(recipe, 1), None)) })
 }
 
@@ -236,10 +163,10 @@ fn last_default_folder(recipe: &Path) -> PathBuf {
     folders.filter(|folder| holds_run(folder)).last().unwrap_or_else(|| default_folder(recipe, 1))
 }
 
-/// The digits as image files, in this program's repository.
+/// The digits as image files in mbconv's repository.
 const DIGITS: &str = "datasets/digits/examples";
 
-/// An image to try `predict` on.
+/// Returns an image for an example of `predict`.
 fn example_image(data: &DataSet) -> String {
     let files = |source: &std::sync::Arc<dyn Source>| (source.len() > 0).then(|| source.name(0));
     let first = data.val.as_ref().or(data.train.as_ref()).and_then(files);

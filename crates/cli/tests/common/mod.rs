@@ -1,12 +1,12 @@
-//! What the tests of the program share.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! Helpers of the program's tests.
+#![allow(dead_code, reason = "each test file uses some of them")]
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use assert_cmd::Command;
 
-/// A recipe so small that an epoch on the digits takes about a second.
+/// A small recipe: an epoch on the digits takes about a second.
 pub const TINY: &str = r#"
 epochs = 2
 batch_size = 64
@@ -29,12 +29,13 @@ weight_decay = 5e-4
 warmup_epochs = 0.5
 "#;
 
-/// The program.
+/// Returns a command that runs the program.
 pub fn mbconv() -> Command {
     Command::cargo_bin("mbconv").unwrap()
 }
 
-/// Runs the program and gives standard output and standard error; panics unless it exits with `status`.
+/// Runs the program and returns standard output and standard error. Panics unless it exits with
+/// `status`.
 pub fn run(status: i32, arguments: &[&str]) -> (String, String) {
     let output = mbconv().args(arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -43,12 +44,12 @@ pub fn run(status: i32, arguments: &[&str]) -> (String, String) {
     (stdout, stderr)
 }
 
-/// Standard output of a command that succeeds, as JSON.
+/// Runs a command that must succeed and returns its standard output as JSON.
 pub fn json(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&run(0, arguments).0).unwrap()
 }
 
-/// Standard error of a command that fails.
+/// Runs a command that must fail and returns its standard error.
 pub fn error(arguments: &[&str]) -> String {
     let (stdout, stderr) = run(1, arguments);
     assert_eq!(stdout, "", "a failing command prints nothing on standard output");
@@ -68,7 +69,7 @@ pub fn tiny_recipe(folder: &Path) -> PathBuf {
     file
 }
 
-/// A run of the tiny recipe, trained once for all tests of a file.
+/// Returns a run of the tiny recipe, trained once for all tests of a file.
 pub fn trained() -> &'static Path {
     static RUN: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = RUN.get_or_init(|| {
@@ -81,14 +82,14 @@ pub fn trained() -> &'static Path {
     PATH.get_or_init(|| folder.path().join("run"))
 }
 
-/// A folder of class folders with `images` small pictures each; every class has its own colour.
+/// Writes class folders with `images` small images each; every class has its own color.
 pub fn image_folder(root: &Path, classes: &[&str], images: usize) {
     for (index, class) in classes.iter().enumerate() {
         std::fs::create_dir_all(root.join(class)).unwrap();
         for image in 0..images {
             let shade = (image * 7 % 60) as u8;
-            let colour = [(index * 90) as u8 + shade, 200 - (index * 60) as u8, shade];
-            image::RgbImage::from_pixel(12, 10, image::Rgb(colour))
+            let color = [(index * 90) as u8 + shade, 200 - (index * 60) as u8, shade];
+            image::RgbImage::from_pixel(12, 10, image::Rgb(color))
                 .save(root.join(class).join(format!("{image}.png")))
                 .unwrap();
         }

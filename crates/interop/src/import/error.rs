@@ -10,7 +10,7 @@ use crate::import::presets::PRESETS;
 use crate::model_file::ModelError;
 
 /// Sources of supported weights.
-const HOMES: &str =
+const SOURCES: &str =
     "torchvision, timm, lukemelas/EfficientNet-PyTorch, Hugging Face transformers and d-li14/mobilenetv2.pytorch";
 /// Maximum number of keys or prefixes listed in a line.
 pub(crate) const LISTED: usize = 6;
@@ -27,25 +27,25 @@ pub enum ImportError {
         source: std::io::Error,
     },
     /// A file in another format, or without weights.
-    #[error("{path} is {what}")]
+    #[error("{path} is {kind}")]
     Foreign {
         /// Path of the file.
         path: String,
         /// Kind of the file, with an article.
-        what: String,
+        kind: String,
         /// Advice for the user.
-        remedy: String,
+        advice: String,
     },
     /// No network was located in the keys.
-    #[error("{path} {}", no_network(why))]
+    #[error("{path} {}", describe_not_found(reason))]
     NoNetwork {
         /// Path of the file.
         path: String,
         /// The reason.
-        why: NotFound,
+        reason: NotFound,
     },
     /// The weights have no classifier.
-    #[error("the weights in {path} have no classifier{}", several(layers))]
+    #[error("the weights in {path} have no classifier{}", describe_layers(layers))]
     NoClassifier {
         /// Path of the file.
         path: String,
@@ -53,12 +53,12 @@ pub enum ImportError {
         layers: Vec<String>,
     },
     /// A configuration with an unsupported setting.
-    #[error("the configuration {path} asks for {asked}, which is not supported")]
+    #[error("the configuration {path} requires {setting}, which is not supported")]
     Configuration {
         /// Path of the configuration.
         path: String,
         /// Key and value.
-        asked: String,
+        setting: String,
     },
     /// A folder, device or pipe.
     #[error("{path} is not a file")]
@@ -67,15 +67,15 @@ pub enum ImportError {
         path: String,
     },
     /// A file that is damaged or does not contain weights.
-    #[error("{path} is not a usable weights file: {wrong}")]
+    #[error("{path} is not a usable weights file: {reason}")]
     Format {
         /// Path of the file.
         path: String,
         /// The reason.
-        wrong: String,
+        reason: String,
     },
     /// Valid weights of an unknown network.
-    #[error("the weights in {path} are no known network's: {source}")]
+    #[error("the weights in {path} match no supported network: {source}")]
     Unknown {
         /// Path of the file.
         path: String,
@@ -85,27 +85,25 @@ pub enum ImportError {
         named: bool,
     },
     /// Two networks have these shapes.
-    #[error(
-        "the weights in {path} may be {name}'s or tf_{name}'s, which differ in padding and batch-norm's epsilon only"
-    )]
+    #[error("the weights in {path} match {name} and tf_{name}, which differ only in padding and batch-norm epsilon")]
     Ambiguous {
         /// Path of the file.
         path: String,
         /// Name of the one without prefix.
         name: String,
     },
-    /// A tensor of another type than floats, or of floats with too few bits for weights.
-    #[error("`{key}` in {path} holds {holds} where weights are expected")]
+    /// A tensor that does not contain floats of at least 16 bits.
+    #[error("`{key}` in {path} contains {found} instead of weights")]
     Type {
         /// Path of the file.
         path: String,
         /// Key of the tensor.
         key: String,
-        /// Description of its type.
-        holds: &'static str,
+        /// Description of its elements.
+        found: &'static str,
     },
     /// A tensor with infinite or NaN values.
-    #[error("`{key}` in {path} has a value that is not finite")]
+    #[error("`{key}` in {path} contains a value that is not finite")]
     NotFinite {
         /// Path of the file.
         path: String,
@@ -113,7 +111,7 @@ pub enum ImportError {
         key: String,
     },
     /// An unknown preset.
-    #[error("there is no preprocessing preset `{name}`")]
+    #[error("unknown preprocessing preset `{name}`")]
     UnknownPreset {
         /// The name.
         name: String,
@@ -126,93 +124,94 @@ pub enum ImportError {
         /// The error.
         source: WeightsError,
     },
-    /// A model file of this program is unusable.
+    /// An unusable model file of mbconv.
     #[error(transparent)]
     Model(#[from] ModelError),
 }
 
-fn no_network(why: &NotFound) -> String {
+fn describe_not_found(reason: &NotFound) -> String {
     let listed = |prefixes: &[String]| -> String {
-        let named: Vec<String> = prefixes.iter().take(LISTED).map(|prefix| named(prefix)).collect();
-        named.join(", ")
+        let quoted: Vec<String> = prefixes.iter().take(LISTED).map(|prefix| quoted(prefix)).collect();
+        quoted.join(", ")
     };
-    match why {
-        NotFound::Nothing => "holds no known network".into(),
-        NotFound::NoSuchPrefix(found) if found.is_empty() => "has no tensors below that prefix".into(),
-        NotFound::NoSuchPrefix(found) => format!("has no tensors below that prefix, only below {}", listed(found)),
-        NotFound::Several(prefixes) => format!("holds several networks, below {}", listed(prefixes)),
+    match reason {
+        NotFound::Nothing => "contains no supported network".into(),
+        NotFound::NoSuchPrefix(found) if found.is_empty() => "has no tensors with this prefix".into(),
+        NotFound::NoSuchPrefix(found) => format!("has no tensors with this prefix, only with {}", listed(found)),
+        NotFound::Several(prefixes) => format!("contains several networks, with the prefixes {}", listed(prefixes)),
         NotFound::Beside(prefix, keys) => {
-            let below = if prefix.is_empty() { String::new() } else { format!(" below {}", named(prefix)) };
-            format!("holds tensors beside the network{below} that may be part of what it computes: {}", keys.join(", "))
+            let prefix = if prefix.is_empty() { String::new() } else { format!(" with prefix {}", quoted(prefix)) };
+            let keys = keys.join(", ");
+            format!("contains tensors beside the network{prefix} that may be part of its computation: {keys}")
         }
     }
 }
 
-/// Quotes a prefix for messages.
-fn named(prefix: &str) -> String {
-    if prefix.is_empty() { "no prefix".into() } else { format!("`{prefix}`") }
+fn quoted(prefix: &str) -> String {
+    if prefix.is_empty() { "none".into() } else { format!("`{prefix}`") }
 }
 
-fn several(layers: &[String]) -> String {
+fn describe_layers(layers: &[String]) -> String {
     if layers.is_empty() {
         String::new()
     } else {
-        format!(" of one linear layer on the pooled features, but {}", layers.join(", "))
+        format!(" (one linear layer on the pooled features), but {}", layers.join(", "))
     }
 }
 
 impl ImportError {
-    pub(crate) fn foreign(path: &Path, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// Returns the error of a file of another kind; `FILE` in the advice is replaced by its path.
+    pub(crate) fn foreign(path: &Path, kind: impl Into<String>, advice: impl Into<String>) -> Self {
         let path = path.display().to_string();
-        Self::Foreign { remedy: remedy.into().replace("FILE", &path), what: what.into(), path }
+        Self::Foreign { advice: advice.into().replace("FILE", &path), kind: kind.into(), path }
     }
 
     /// Returns advice on how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Foreign { remedy, .. } => Some(remedy.clone()),
-            Self::NoNetwork { why, .. } => match why {
-                NotFound::Nothing => Some(format!("MobileNetV2 and EfficientNet are read as {HOMES} write them")),
-                NotFound::NoSuchPrefix(_) => Some("leave --prefix away to have it found".into()),
+            Self::Foreign { advice, .. } => Some(advice.clone()),
+            Self::NoNetwork { reason, .. } => match reason {
+                NotFound::Nothing => Some(format!("supported are MobileNetV2 and EfficientNet weights of {SOURCES}")),
+                NotFound::NoSuchPrefix(_) => Some("omit --prefix to detect it".into()),
                 NotFound::Several(prefixes) => {
                     let example = prefixes.iter().find(|prefix| !prefix.is_empty())?;
-                    Some(format!("name one of them: --prefix {example}"))
+                    Some(format!("`--prefix {example}` selects that one"))
                 }
                 NotFound::Beside(prefix, _) if prefix.is_empty() => Some("save the network's own `state_dict()`".into()),
-                NotFound::Beside(prefix, _) => Some(format!("--prefix {prefix} takes the network alone")),
+                NotFound::Beside(prefix, _) => Some(format!("`--prefix {prefix}` imports only the network")),
             },
             Self::NoClassifier { .. } => Some(
-                "`mbconv import --classes FILE` gives them a new classifier, as `mbconv finetune` does by itself: \
-                 train it before use"
+                "`mbconv import --classes FILE` adds a new classifier, which must be trained before use; `mbconv \
+                 finetune` adds one automatically"
                     .into(),
             ),
             Self::Configuration { .. } => {
-                Some("if the weights do not need it, remove the file, and name the network with --arch".into())
+                Some("if the weights do not need this setting, remove the file and select the network with --arch".into())
             }
             Self::Ambiguous { name, .. } => {
-                Some(format!("`--arch tf_{name}` for weights that were trained with TensorFlow, else `--arch {name}`"))
+                Some(format!("`--arch tf_{name}` for weights trained with TensorFlow, otherwise `--arch {name}`"))
             }
             Self::Unknown { named: true, .. } => {
-                Some("leave --arch away to have the network found; `mbconv list` shows the names".into())
+                Some("omit --arch to detect the network; `mbconv list` prints the names".into())
             }
             Self::Unknown { .. } => Some(format!(
-                "the networks of `mbconv list` are read as {HOMES} write them; other networks cannot be imported"
+                "supported are the networks of `mbconv list`, with weights of {SOURCES}"
             )),
             Self::Format { .. } => Some(
-                "is the file whole? Read are .safetensors files and what `torch.save(model.state_dict(), \"FILE.pth\")` writes"
+                "check that the file is complete; supported are .safetensors files and files that `torch.save(model.state_dict(), \"FILE.pth\")` writes"
                     .into(),
             ),
             Self::Type { .. } => {
-                Some("weights are floats of 16, 32 or 64 bits: convert them where they come from, as with `.float()`".into())
+                Some("weights must be floats of 16, 32 or 64 bits: convert them in the source program, for example with `.float()`".into())
             }
             Self::NotFinite { .. } => {
-                Some("the file is damaged, or its training had diverged: fetch it again, or take another checkpoint".into())
+                Some("the file is damaged or the training diverged: download it again, or use another checkpoint".into())
             }
-            Self::UnknownPreset { .. } => Some(format!("there are {}", PRESETS.join(", "))),
+            Self::UnknownPreset { .. } => Some(format!("use one of {}", PRESETS.join(", "))),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("give a .pth or .safetensors file, a folder that `save_pretrained` wrote, or a model of this program".into())
+                Some("use a .pth or .safetensors file, a folder written by `save_pretrained`, or a model of mbconv".into())
             }
-            Self::NotAFile { .. } => Some("give the file of weights itself".into()),
+            Self::NotAFile { .. } => Some("use the weights file itself".into()),
             Self::Model(error) => error.hint(),
             _ => None,
         }

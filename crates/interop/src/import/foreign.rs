@@ -7,47 +7,47 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign {
     /// Kind of the file, with an article.
-    pub what: &'static str,
+    pub kind: &'static str,
     /// Advice for the user.
-    pub remedy: &'static str,
+    pub advice: &'static str,
 }
 
 /// Number of bytes from the start of a file that [`by_content`] examines.
 pub const HEAD: usize = 512;
 
 const KERAS: Foreign = Foreign {
-    what: "a Keras or other HDF5 file",
-    remedy: "Keras weights are not read: take the same network's weights from timm or torchvision \
+    kind: "a Keras or other HDF5 file",
+    advice: "Keras weights are not supported: use weights of the same network from timm or torchvision \
              (`mbconv list --pretrained`), or convert them to a PyTorch `state_dict()`",
 };
 const TENSORFLOW: Foreign = Foreign {
-    what: "a TensorFlow model or checkpoint",
-    remedy: "TensorFlow weights are not read: take the same network's weights from timm (`tf_efficientnet_…`) or Hugging \
-             Face transformers, which can convert MobileNetV2 and EfficientNet checkpoints",
+    kind: "a TensorFlow model or checkpoint",
+    advice: "TensorFlow weights are not supported: use weights of the same network from timm (`tf_efficientnet_…`) or \
+             Hugging Face transformers, which can convert MobileNetV2 and EfficientNet checkpoints",
 };
 const ONNX: Foreign = Foreign {
-    what: "an ONNX model",
-    remedy: "import the PyTorch weights it was exported from: `torch.save(model.state_dict(), \"weights.pth\")`",
+    kind: "an ONNX model",
+    advice: "import the PyTorch weights it was exported from: `torch.save(model.state_dict(), \"weights.pth\")`",
 };
 const TFLITE: Foreign = Foreign {
-    what: "a TensorFlow Lite model",
-    remedy: "import the PyTorch weights of the same network: `mbconv list --pretrained`",
+    kind: "a TensorFlow Lite model",
+    advice: "import the PyTorch weights of the same network: `mbconv list --pretrained`",
 };
 const TORCHSCRIPT: Foreign = Foreign {
-    what: "a TorchScript archive (`torch.jit.save`)",
-    remedy: "save its weights: `torch.save(torch.jit.load(\"FILE\").state_dict(), \"weights.pth\")`",
+    kind: "a TorchScript archive (`torch.jit.save`)",
+    advice: "save its weights: `torch.save(torch.jit.load(\"FILE\").state_dict(), \"weights.pth\")`",
 };
 const EXPORTED: Foreign = Foreign {
-    what: "an exported PyTorch program (`torch.export.save`)",
-    remedy: "save its weights: `torch.save(torch.export.load(\"FILE\").state_dict, \"weights.pth\")`",
+    kind: "an exported PyTorch program (`torch.export.save`)",
+    advice: "save its weights: `torch.save(torch.export.load(\"FILE\").state_dict, \"weights.pth\")`",
 };
 const NUMPY: Foreign = Foreign {
-    what: "a NumPy file",
-    remedy: "if its names are a PyTorch `state_dict()`'s, convert it: \
+    kind: "a NumPy file",
+    advice: "if its names are those of a PyTorch `state_dict()`, convert it: \
              `safetensors.numpy.save_file(dict(numpy.load(\"FILE\")), \"weights.safetensors\")`",
 };
 const UNPACK: Foreign =
-    Foreign { what: "a compressed file or an archive", remedy: "unpack it and give the weights in it" };
+    Foreign { kind: "a compressed file or an archive", advice: "unpack it and use the weights in it" };
 const OTHER_RUNTIME: &str = "import the PyTorch weights of the same network: `mbconv list --pretrained`";
 
 /// Signatures: the offset of the bytes, and the bytes.
@@ -55,18 +55,18 @@ const SIGNATURES: [(usize, &[u8], Foreign); 22] = [
     (0, b"\x89HDF\r\n\x1a\n", KERAS),
     (4, b"TFL3", TFLITE),
     (0, b"\x93NUMPY", NUMPY),
-    (0, b"GGUF", Foreign { what: "a GGUF file", remedy: OTHER_RUNTIME }),
-    (4, b"ET12", Foreign { what: "an ExecuTorch program", remedy: OTHER_RUNTIME }),
+    (0, b"GGUF", Foreign { kind: "a GGUF file", advice: OTHER_RUNTIME }),
+    (4, b"ET12", Foreign { kind: "an ExecuTorch program", advice: OTHER_RUNTIME }),
     (
         0,
         b"version https://git-lfs.github.com/spec",
-        Foreign { what: "a Git LFS pointer, not the file itself", remedy: "fetch the file: `git lfs pull`" },
+        Foreign { kind: "a Git LFS pointer, not the file itself", advice: "download the file: `git lfs pull`" },
     ),
     (0, b"<!DOCTYPE", WEB_PAGE),
     (0, b"<!doctype", WEB_PAGE),
     (0, b"<html", WEB_PAGE),
     (0, b"<HTML", WEB_PAGE),
-    (0, b"<?xml", Foreign { what: "an XML document", remedy: OTHER_RUNTIME }),
+    (0, b"<?xml", Foreign { kind: "an XML document", advice: OTHER_RUNTIME }),
     (0, b"\x1f\x8b", UNPACK),
     (0, b"\x28\xb5\x2f\xfd", UNPACK),
     (0, b"\xfd7zXZ", UNPACK),
@@ -77,19 +77,19 @@ const SIGNATURES: [(usize, &[u8], Foreign); 22] = [
     (0, b"\x80\x03", PICKLE),
     (0, b"\x80\x04", PICKLE),
     (0, b"\x80\x05", PICKLE),
-    (0, b"\x00\x00\x00\x00\x04\x00\x00\x00CoreML", Foreign { what: "a Core ML model", remedy: OTHER_RUNTIME }),
+    (0, b"\x00\x00\x00\x00\x04\x00\x00\x00CoreML", Foreign { kind: "a Core ML model", advice: OTHER_RUNTIME }),
 ];
 const PICKLE: Foreign = Foreign {
-    what: "a Python pickle that PyTorch did not write",
-    remedy: "load it in Python and save the weights in it: `torch.save(state_dict, \"weights.pth\")`",
+    kind: "a Python pickle that PyTorch did not write",
+    advice: "load it in Python and save its weights: `torch.save(state_dict, \"weights.pth\")`",
 };
 const INDEX: Foreign = Foreign {
-    what: "the index of a model in several files",
-    remedy: "save the model in one file: `model.save_pretrained(\"FOLDER\", max_shard_size=\"100GB\")`",
+    kind: "the index of a model in several files",
+    advice: "save the model in one file: `model.save_pretrained(\"FOLDER\", max_shard_size=\"100GB\")`",
 };
 const WEB_PAGE: Foreign = Foreign {
-    what: "a web page, not weights",
-    remedy: "the download failed: fetch the file again, by its direct address",
+    kind: "a web page, not weights",
+    advice: "the download failed: download the file again from its direct URL",
 };
 
 /// Formats without a signature, by extension.
@@ -106,15 +106,15 @@ const EXTENSIONS: [(&str, Foreign); 21] = [
     ("npz", NUMPY),
     ("npy", NUMPY),
     ("pt2", EXPORTED),
-    ("gguf", Foreign { what: "a GGUF file", remedy: OTHER_RUNTIME }),
-    ("msgpack", Foreign { what: "a Flax model", remedy: OTHER_RUNTIME }),
-    ("mlmodel", Foreign { what: "a Core ML model", remedy: OTHER_RUNTIME }),
-    ("caffemodel", Foreign { what: "a Caffe model", remedy: OTHER_RUNTIME }),
-    ("engine", Foreign { what: "a TensorRT engine", remedy: OTHER_RUNTIME }),
-    ("pte", Foreign { what: "an ExecuTorch program", remedy: OTHER_RUNTIME }),
+    ("gguf", Foreign { kind: "a GGUF file", advice: OTHER_RUNTIME }),
+    ("msgpack", Foreign { kind: "a Flax model", advice: OTHER_RUNTIME }),
+    ("mlmodel", Foreign { kind: "a Core ML model", advice: OTHER_RUNTIME }),
+    ("caffemodel", Foreign { kind: "a Caffe model", advice: OTHER_RUNTIME }),
+    ("engine", Foreign { kind: "a TensorRT engine", advice: OTHER_RUNTIME }),
+    ("pte", Foreign { kind: "an ExecuTorch program", advice: OTHER_RUNTIME }),
     ("tar", UNPACK),
     ("zip", UNPACK),
-    ("json", Foreign { what: "a JSON document, not weights", remedy: "give the weights beside it, or their folder" }),
+    ("json", Foreign { kind: "a JSON document, not weights", advice: "use the weights beside it, or their folder" }),
 ];
 
 /// Returns the kind of a file that starts with `head`.
@@ -166,17 +166,17 @@ fn protobuf(head: &[u8]) -> Option<Foreign> {
 
 /// Returns the kind of a folder that contains another program's model.
 pub fn folder(path: &Path) -> Option<Foreign> {
-    let holds = |name: &str| path.join(name).exists();
-    if holds("saved_model.pb") || holds("tf_model.h5") || holds("checkpoint") && !holds("config.json") {
+    let contains = |name: &str| path.join(name).exists();
+    if contains("saved_model.pb") || contains("tf_model.h5") || contains("checkpoint") && !contains("config.json") {
         Some(TENSORFLOW)
-    } else if holds("model.safetensors.index.json") || holds("pytorch_model.bin.index.json") {
+    } else if contains("model.safetensors.index.json") || contains("pytorch_model.bin.index.json") {
         Some(INDEX)
-    } else if holds("flax_model.msgpack") {
-        Some(Foreign { what: "a Flax model", remedy: OTHER_RUNTIME })
-    } else if holds("adapter_model.safetensors") || holds("adapter_model.bin") {
+    } else if contains("flax_model.msgpack") {
+        Some(Foreign { kind: "a Flax model", advice: OTHER_RUNTIME })
+    } else if contains("adapter_model.safetensors") || contains("adapter_model.bin") {
         Some(Foreign {
-            what: "a PEFT adapter, not a whole model",
-            remedy: "merge it into its model first: `model.merge_and_unload().save_pretrained(\"FOLDER\")`",
+            kind: "a PEFT adapter, not a whole model",
+            advice: "merge it into its model first: `model.merge_and_unload().save_pretrained(\"FOLDER\")`",
         })
     } else {
         None
@@ -184,9 +184,9 @@ pub fn folder(path: &Path) -> Option<Foreign> {
 }
 
 /// Returns the kind of another program's model in a folder without supported weights, and advice.
-pub(crate) fn folder_of_another_program(path: &Path) -> Option<(&'static str, String)> {
+pub(crate) fn foreign_folder(path: &Path) -> Option<(&'static str, String)> {
     let foreign = folder(path)?;
-    Some((foreign.what, foreign.remedy.replace("FILE", &path.display().to_string())))
+    Some((foreign.kind, foreign.advice.replace("FILE", &path.display().to_string())))
 }
 
 #[cfg(test)]
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn files_are_recognized_by_content_then_by_extension() {
-        for (name, head, what) in [
+        for (name, head, kind) in [
             ("model.bin", &b"\x89HDF\r\n\x1a\n\0\0"[..], "Keras"),
             ("model.bin", b"\x20\0\0\0TFL3", "TensorFlow Lite"),
             ("model.onnx", b"anything", "ONNX"),
@@ -209,8 +209,8 @@ mod tests {
             ("weights.pth.tar", b"\x1f\x8b\x08", "compressed"),
             ("model.gguf", b"GGUF\x03", "GGUF"),
         ] {
-            let found = by_content(Path::new(name), head).map(|foreign| foreign.what);
-            assert!(found.is_some_and(|found| found.contains(what)), "{name}: {found:?}");
+            let found = by_content(Path::new(name), head).map(|foreign| foreign.kind);
+            assert!(found.is_some_and(|found| found.contains(kind)), "{name}: {found:?}");
         }
         assert_eq!(by_content(Path::new("weights.pth"), b"nothing known"), None);
         assert_eq!(by_content(Path::new("weights"), b""), None);
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn zip_archives_are_recognized_by_their_members() {
-        for (members, what) in [
+        for (members, kind) in [
             (&["m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"][..], Some("TorchScript")),
             (&["archive_format", "models/model.json"], Some("torch.export")),
             (&["config.json", "model.weights.h5"], Some("Keras")),
@@ -226,10 +226,10 @@ mod tests {
             (&["archive/data.pkl", "archive/data/0"], None),
             (&["photo.jpg"], Some("archive")),
         ] {
-            let found = by_members(Path::new("file.pt"), members.iter().copied()).map(|foreign| foreign.what);
-            match what {
+            let found = by_members(Path::new("file.pt"), members.iter().copied()).map(|foreign| foreign.kind);
+            match kind {
                 None => assert_eq!(found, None),
-                Some(what) => assert!(found.is_some_and(|found| found.contains(what)), "{members:?}: {found:?}"),
+                Some(kind) => assert!(found.is_some_and(|found| found.contains(kind)), "{members:?}: {found:?}"),
             }
         }
     }

@@ -43,7 +43,7 @@ impl Hints {
         let crop = self.crop.unwrap_or(published.crop);
         let fraction = self.fraction.map(|fraction| (crop as f64 / fraction) as usize);
         let fraction = fraction.filter(|resize| *resize <= Preprocess::MAX_SIDE);
-        let said = Preprocess {
+        let preprocess = Preprocess {
             resize_mode: self.resize_mode.unwrap_or(published.resize_mode),
             crop_rounding: self.crop_rounding.unwrap_or(published.crop_rounding),
             resize: self.resize.or(fraction).unwrap_or(if self.crop.is_some() { crop } else { published.resize }),
@@ -55,7 +55,7 @@ impl Hints {
             exif_orientation: published.exif_orientation,
             gray16: published.gray16,
         };
-        (self.crop.is_some() || self.mean.is_some()).then_some(said)
+        (self.crop.is_some() || self.mean.is_some()).then_some(preprocess)
     }
 }
 
@@ -98,8 +98,8 @@ impl Transformers {
             options.norm_epsilon = if differs { Some(epsilon) } else { options.norm_epsilon };
         }
         let several = config["problem_type"].as_str() == Some("multi_label_classification");
-        let note = "note: its configuration says `multi_label_classification`: each output is a sigmoid there, while \
-                    probabilities here are a softmax over all classes";
+        let note = "note: its configuration has `multi_label_classification`, where each output is a sigmoid; mbconv \
+                    computes a softmax over all classes";
         Ok(several.then(|| note.into()).into_iter().collect())
     }
 }
@@ -114,7 +114,7 @@ pub fn beside(weights: &Path) -> Hints {
     };
     let mut hints = Hints { processor: read("preprocessor_config.json"), ..Hints::default() };
     if let Some(config) = read("config.json") {
-        hints.of_timm(&config);
+        hints.read_timm(&config);
         hints.classes = labels(&config["id2label"]).or_else(|| names(&config["label_names"]));
         // transformers' wrapper of timm models uses timm's keys.
         if let Some(kind) = config["model_type"].as_str().filter(|_| hints.architecture.is_none()) {
@@ -122,7 +122,7 @@ pub fn beside(weights: &Path) -> Hints {
             hints.transformers = Some(Transformers { path, kind: kind.into(), config });
         }
     }
-    hints.of_processor();
+    hints.read_processor();
     hints
 }
 
@@ -130,19 +130,19 @@ impl Hints {
     /// Discards the contents of `config.json`, which belongs to other weights.
     pub fn ignore_config(&mut self) {
         *self = Self { processor: self.processor.take(), ..Self::default() };
-        self.of_processor();
+        self.read_processor();
     }
 
-    fn of_processor(&mut self) {
+    fn read_processor(&mut self) {
         if let Some(processor) = self.processor.take() {
-            self.of_transformers(&processor);
+            self.read_transformers(&processor);
             self.processor = Some(processor);
         }
     }
 }
 
 impl Hints {
-    fn of_timm(&mut self, config: &Value) {
+    fn read_timm(&mut self, config: &Value) {
         let Some(architecture) = config["architecture"].as_str() else { return };
         let pretrained = &config["pretrained_cfg"];
         self.architecture = Some(architecture.into());
@@ -164,7 +164,7 @@ impl Hints {
         (self.mean, self.std) = (channels(&pretrained["mean"]), channels(&pretrained["std"]).filter(positive));
     }
 
-    fn of_transformers(&mut self, processor: &Value) {
+    fn read_transformers(&mut self, processor: &Value) {
         let edge = side(&processor["size"]["shortest_edge"]).or_else(|| side(&processor["size"]["height"]));
         let crop = side(&processor["crop_size"]["height"]).or_else(|| side(&processor["crop_size"]));
         let crops = processor["do_center_crop"].as_bool().unwrap_or(true);

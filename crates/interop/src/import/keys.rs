@@ -85,7 +85,7 @@ const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_ch
 const BOOKKEEPING: [&str; 8] =
     ["criterion", "loss", "metric", "confmat", "accuracy", "n_averaged", "total_ops", "total_params"];
 /// Words in the names of linear layers that are not classifiers.
-const NO_CLASSIFIERS: [&str; 3] = ["proj", "embed", "neck"];
+const OTHER_LAYERS: [&str; 3] = ["proj", "embed", "neck"];
 const BATCH_COUNTER: &str = "num_batches_tracked";
 
 /// The classifier of a checkpoint's network.
@@ -221,8 +221,8 @@ pub fn is_below(key: &str, prefix: &str) -> bool {
 fn scope(prefix: &str, unwrapped: &BTreeMap<String, &str>) -> String {
     let whole = prefix.trim_end_matches('.');
     let plain = without_wrappers(whole);
-    let kept = unwrapped.iter().all(|(key, original)| key == original);
-    let prefix = if kept { whole.to_string() } else { plain };
+    let unchanged = unwrapped.iter().all(|(key, original)| key == original);
+    let prefix = if unchanged { whole.to_string() } else { plain };
     if prefix.is_empty() { prefix } else { prefix + "." }
 }
 
@@ -325,7 +325,7 @@ fn classifier<'a>(
 
 fn is_linear<'a>(weight: &str, bias: &str, features: Option<usize>, shape: &impl Fn(&str) -> &'a [usize]) -> bool {
     let (Some(layer), &[classes, inputs]) = (weight.strip_suffix(".weight"), shape(weight)) else { return false };
-    let named = !NO_CLASSIFIERS.iter().any(|word| layer.to_ascii_lowercase().contains(word));
+    let named = !OTHER_LAYERS.iter().any(|word| layer.to_ascii_lowercase().contains(word));
     let pair = bias.strip_suffix(".bias") == Some(layer) && *shape(bias) == [classes];
     named && pair && features == Some(inputs)
 }
@@ -387,7 +387,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_keys_cause_a_panic(
+        fn arbitrary_keys_do_not_panic(
             keys in prop::collection::btree_map(
                 "(|a\\.|module\\.|features\\.)(conv_stem|_fc|1\\.conv\\.0\\.0|classifier|0\\.0|é|)\\.?(weight|bias|)",
                 prop::collection::vec(0usize..9, 0..5),

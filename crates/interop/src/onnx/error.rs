@@ -4,19 +4,19 @@
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum OnnxError {
     /// bfloat16, for which the runtimes have no convolutions.
-    #[error("ONNX files are written in f32 or f16, not bf16")]
+    #[error("ONNX export supports f32 and f16, not bf16")]
     Precision,
     /// Byte input requires RGB or gray images.
-    #[error("preprocessing inside the graph needs a network of 3 input channels or of 1, not of {0}")]
+    #[error("preprocessing in the graph requires 1 or 3 input channels, not {0}")]
     Channels(usize),
     /// A folded weight that is not finite, or too large for f16.
-    #[error("`{path}`, with its batch-norm folded in, has a value that is not finite in the precision asked for")]
+    #[error("`{path}`, with its batch-norm folded in, has a value that is not finite in the requested precision")]
     Value {
         /// Path of the tensor in the module.
         path: String,
     },
     /// The model exceeds the maximum size of a protobuf message.
-    #[error("the model would take {0} bytes, but an ONNX file holds 2147483647 at most")]
+    #[error("the model takes {0} bytes, but ONNX files are limited to 2147483647")]
     TooLarge(usize),
 }
 
@@ -24,9 +24,9 @@ impl OnnxError {
     /// Returns how to fix the error.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Precision | Self::TooLarge(_) => Some("try --dtype f16".into()),
-            Self::Value { .. } => Some("try --dtype f32".into()),
-            Self::Channels(_) => Some("leave --with-preprocessing out, and normalise before".into()),
+            Self::Precision | Self::TooLarge(_) => Some("use --dtype f16".into()),
+            Self::Value { .. } => Some("use --dtype f32".into()),
+            Self::Channels(_) => Some("omit --with-preprocessing and normalize the images before the model".into()),
         }
     }
 }

@@ -67,12 +67,12 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
 
     let input = if options.preprocessing {
         let channels = architecture.input_channels;
-        let colour = match channels {
+        let color = match channels {
             3 => "RGB",
-            1 => "grey",
+            1 => "gray",
             _ => return Err(OnnxError::Channels(channels)),
         };
-        let document = format!("{colour} images of {side}×{side} pixels, as decoded, resized and cropped");
+        let document = format!("{color} images of {side}×{side} pixels, as decoded, resized and cropped");
         value("image", UINT8, &[side, side, channels], &document)
     } else {
         let document =
@@ -80,15 +80,15 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
         value("input", FLOAT, &[architecture.input_channels, side, side], document)
     };
     let x =
-        if options.preprocessing { normalise(&mut graph, card, architecture.input_channels) } else { "input".into() };
+        if options.preprocessing { normalize(&mut graph, card, architecture.input_channels) } else { "input".into() };
     let x = graph.cast("input.cast", x, FLOAT, element);
     let x = graph.network(&fold(network), Map { name: x, sides: [side, side] })?;
     let mut x = graph.cast("classifier.cast", x, element, FLOAT);
     let (name, document) = if options.softmax {
         x = graph.node("softmax", "Softmax", &[&x], vec![Attribute::int("axis", 1)]);
-        ("probabilities", "one probability a class, summing to 1")
+        ("probabilities", "one probability per class, with sum 1")
     } else {
-        ("logits", "one number a class, before softmax")
+        ("logits", "one number per class, before softmax")
     };
     let output = value(name, FLOAT, &[architecture.num_classes], document);
     // Renames the last operator's output to the documented name.
@@ -129,7 +129,7 @@ fn json(value: &impl Serialize) -> String {
 
 /// Adds the normalization of bytes `[N, H, W, C]`: `(byte − 255·mean) / (255·std)`, `[N, C, H, W]`;
 /// C is 3 or 1.
-fn normalise(graph: &mut Graph, card: &ModelCard, channels: usize) -> String {
+fn normalize(graph: &mut Graph, card: &ModelCard, channels: usize) -> String {
     let x = graph.cast("image.cast", "image".into(), UINT8, FLOAT);
     let x = graph.node("image.transpose", "Transpose", &[&x], vec![Attribute::ints("perm", &[0, 3, 1, 2])]);
     let mut constant = |name: &str, values: [f32; 3]| {
@@ -137,8 +137,8 @@ fn normalise(graph: &mut Graph, card: &ModelCard, channels: usize) -> String {
     };
     constant("preprocess.mean", card.preprocess.mean);
     constant("preprocess.std", card.preprocess.std);
-    let x = graph.node("image.centred", "Sub", &[&x, "preprocess.mean"], vec![]);
-    graph.node("image.normalised", "Div", &[&x, "preprocess.std"], vec![])
+    let x = graph.node("image.centered", "Sub", &[&x, "preprocess.mean"], vec![]);
+    graph.node("image.normalized", "Div", &[&x, "preprocess.std"], vec![])
 }
 
 /// Returns a graph input or output of any batch size.

@@ -96,7 +96,7 @@ fn evaluate(node: &Node, inputs: &[&Value]) -> Value {
             });
             Value::new(x.shape.clone(), rows.collect())
         }
-        other => panic!("the interpreter knows no `{other}`"),
+        other => panic!("operator `{other}` is not implemented"),
     }
 }
 

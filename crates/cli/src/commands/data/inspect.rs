@@ -7,32 +7,31 @@ use std::sync::atomic::AtomicBool;
 
 use mbconv_train::data::tools::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
 use mbconv_train::data::tools::sheet::{SheetOptions, contact_sheet, png};
-use mbconv_train::files::write_atomically;
 use mbconv_train::text::visible_name;
 
 use super::{open, with_progress};
 use crate::args::Inspect;
-use crate::commands::{bytes, check_extension, print_json, print_text, thousands};
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::output::{check_extension, print_json, print_text, write_file};
+use crate::units::{bytes, count};
 
-/// Of more classes than this, the largest and the smallest are shown.
+/// Maximum number of classes shown; of more, the largest and the smallest are shown.
 const CLASSES_SHOWN: usize = 24;
-/// Of other lists, the first.
+/// Maximum number of entries of other lists.
 const SHOWN: usize = 5;
-/// Length of the longest bar of the histogram.
+/// Length of the longest bar of the histogram in characters.
 const BAR: usize = 40;
 
-pub fn run(args: Inspect, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Inspect, stop: &AtomicBool) -> Result<(), CliError> {
     if let Some(path) = &args.sheet {
-        check_extension(path, "a picture in PNG", &["png"])?;
+        check_extension(path, "a PNG file", &["png"])?;
     }
     let data = open(&args.data)?;
     let inspection = with_progress("inspecting", &data, stop, |work| inspect(&data, work))?;
     if let Some(path) = &args.sheet {
         let options = SheetOptions { classes: args.sheet_classes, images: args.sheet_images, seed: args.seed };
         let sheet = contact_sheet(&data, &options)?;
-        let failed = |why: String| Failure::new(format!("cannot write {}: {why}", path.display()), None);
-        write_atomically(path, &png(&sheet).map_err(failed)?).map_err(|error| failed(error.to_string()))?;
+        write_file(path, &png(&sheet).map_err(|error| CliError::cannot_write(path, error))?)?;
         eprintln!("contact sheet: {} ({}×{} pixels)", path.display(), sheet.width, sheet.height);
     }
     if args.json.json {
@@ -48,7 +47,7 @@ fn text(inspection: &Inspection) -> String {
         let _ = writeln!(text, "{name:<9} {}", visible_name(&value));
     };
     row("form", form.clone());
-    row("images", format!("{} of {} classes, {}", count(*images), count(classes.len()), bytes(inspection.bytes)));
+    row("images", format!("{} in {} classes, {}", count(*images), count(classes.len()), bytes(inspection.bytes)));
     for (name, summary) in in_order(splits) {
         row(name, split(summary, classes.len()));
     }
@@ -69,14 +68,11 @@ fn text(inspection: &Inspection) -> String {
             );
             let common =
                 sizes.common.iter().map(|size| format!("{}×{} ({})", size.width, size.height, count(size.images)));
-            row(
-                "commonest",
-                format!("{}; {} different", common.collect::<Vec<_>>().join(", "), count(sizes.different)),
-            );
+            row("common", format!("{}; {} different", common.collect::<Vec<_>>().join(", "), count(sizes.different)));
         }
     }
     if inspection.turned > 0 {
-        row("turned", format!("{} with an EXIF orientation, which is not applied", count(inspection.turned)));
+        row("rotated", format!("{} with an EXIF orientation, which is not applied", count(inspection.turned)));
     }
     for note in &inspection.notes {
         row("note", note.clone());
@@ -87,14 +83,14 @@ fn text(inspection: &Inspection) -> String {
         for bar in sizes.shorter_side.iter().filter(|bar| bar.images > 0) {
             let range = match bar.to {
                 Some(to) => format!("{}–{}", bar.from, to - 1),
-                None => format!("{} and more", bar.from),
+                None => format!("{} or more", bar.from),
             };
             let length = (bar.images * BAR).div_ceil(most);
             let _ = writeln!(text, "{range:>14} {:>9}  {}", count(bar.images), "█".repeat(length));
         }
     }
     if !inspection.odd.is_empty() {
-        text += "\nunlike the others:\n";
+        text += "\nunusual images:\n";
     }
     for Odd { what, detail, images, examples } in &inspection.odd {
         let _ = writeln!(text, "  {}: {}", kind(what, detail), count(*images));
@@ -104,7 +100,7 @@ fn text(inspection: &Inspection) -> String {
         }
     }
     if inspection.unreadable > 0 {
-        let _ = writeln!(text, "\n{} unreadable (`mbconv data verify` tells more):", count(inspection.unreadable));
+        let _ = writeln!(text, "\n{} unreadable (details: `mbconv data verify`):", count(inspection.unreadable));
         for image in inspection.unreadable_images.iter().take(SHOWN) {
             let _ = writeln!(text, "  {}: {}", visible_name(&image.name), visible_name(&image.why));
         }
@@ -112,7 +108,7 @@ fn text(inspection: &Inspection) -> String {
     text + &class_table(classes, splits)
 }
 
-/// A heading over odd images.
+/// Returns the heading of a group of unusual images.
 fn kind(what: &str, detail: &str) -> String {
     match what {
         "small" => format!("small, from {detail}"),
@@ -122,11 +118,7 @@ fn kind(what: &str, detail: &str) -> String {
     }
 }
 
-fn count(number: usize) -> String {
-    thousands(number as u64)
-}
-
-/// The splits in the order in which they are used.
+/// Returns the splits in the order train, val, test.
 fn in_order<'a, T>(splits: &'a BTreeMap<&'static str, T>) -> impl Iterator<Item = (&'static str, &'a T)> {
     ["train", "val", "test"].into_iter().filter_map(|name| splits.get(name).map(|split| (name, split)))
 }
@@ -134,11 +126,11 @@ fn in_order<'a, T>(splits: &'a BTreeMap<&'static str, T>) -> impl Iterator<Item 
 fn split(summary: &SplitSummary, classes: usize) -> String {
     let SplitSummary { images, smallest, largest, evenness, .. } = summary;
     let each = match smallest == largest {
-        true => format!("{} a class", count(*largest)),
-        false => format!("{} to {} a class, evenness {evenness:.3}", count(*smallest), count(*largest)),
+        true => format!("{} per class", count(*largest)),
+        false => format!("{} to {} per class, evenness {evenness:.3}", count(*smallest), count(*largest)),
     };
     let missing = classes - summary.classes;
-    let missing = if missing > 0 { format!(", {} without any", count(missing)) } else { String::new() };
+    let missing = if missing > 0 { format!(", {} without images", count(missing)) } else { String::new() };
     format!("{} images, {each}{missing}", count(*images))
 }
 
@@ -163,7 +155,7 @@ fn class_table(classes: &[ClassCount], splits: &BTreeMap<&'static str, SplitSumm
     text.push('\n');
     for (place, class) in shown().enumerate() {
         if hidden > 0 && place == half {
-            let _ = writeln!(text, "       … {} classes between (all of them with --json)", count(hidden));
+            let _ = writeln!(text, "       … {} more classes (--json lists all)", count(hidden));
         }
         let _ = write!(text, "{:>5}  {:<width$}", class.index, visible_name(&class.label));
         for name in &names {

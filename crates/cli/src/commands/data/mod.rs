@@ -12,10 +12,10 @@ use mbconv_train::data::{self, DataSet, OpenOptions};
 use mbconv_train::device;
 
 use crate::args::{Data, DataArgs};
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::terminal::Progress;
 
-pub fn run(args: Data, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Data, stop: &AtomicBool) -> Result<(), CliError> {
     match args {
         Data::Inspect(args) => inspect::run(args, stop),
         Data::Verify(args) => verify::run(args, stop),
@@ -24,25 +24,25 @@ pub fn run(args: Data, stop: &AtomicBool) -> Result<(), Failure> {
     }
 }
 
-/// Opens the data set, whole: nothing is held out of a split, and classes that one of them lacks are something to tell.
-fn open(args: &DataArgs) -> Result<DataSet, Failure> {
+/// Opens the whole data set. No images are held out, and splits may have different classes.
+fn open(args: &DataArgs) -> Result<DataSet, CliError> {
     open_with(args, &OpenOptions { val_fraction: 0.0, classes_may_differ: true, ..OpenOptions::default() })
 }
 
-fn open_with(args: &DataArgs, options: &OpenOptions) -> Result<DataSet, Failure> {
+fn open_with(args: &DataArgs, options: &OpenOptions) -> Result<DataSet, CliError> {
     device::set_threads(args.workers);
     Ok(data::open(&args.data, options)?)
 }
 
-/// Does long work on the images of a data set, with a progress line.
+/// Runs `work` on the images of a data set, with a progress line.
 fn with_progress<T, E>(
     doing: &str,
     data: &DataSet,
     stop: &AtomicBool,
     work: impl FnOnce(&mut Work) -> Result<T, E>,
-) -> Result<T, Failure>
+) -> Result<T, CliError>
 where
-    Failure: From<E>,
+    CliError: From<E>,
 {
     let mut progress = Progress::new();
     let total = tools::images(data);

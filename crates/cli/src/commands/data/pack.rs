@@ -9,11 +9,12 @@ use mbconv_train::data::{Extent, OnBadImage, OpenOptions};
 
 use super::open_with;
 use crate::args::Pack;
-use crate::commands::{bytes, print_json, print_text, thousands};
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::output::{print_json, print_text};
 use crate::terminal::Progress;
+use crate::units::{bytes, count};
 
-pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), CliError> {
     let mut held_out = OpenOptions { val_fraction: args.val, ..OpenOptions::default() };
     held_out.seed = args.seed;
     let data = open_with(&args.data, &held_out)?;
@@ -28,14 +29,14 @@ pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
     };
     let mut progress = Progress::new();
     let total = tools::images(&data);
-    let mut kept = 0;
+    let mut existing = 0;
     let mut advance = |images| progress.advance("packing", images, total, String::new());
     let mut work = Work { stop, progress: &mut advance };
-    let result = pack(&data, &args.out, &options, &mut work, &mut |_, was_there| kept += usize::from(was_there));
+    let result = pack(&data, &args.out, &options, &mut work, &mut |_, exists| existing += usize::from(exists));
     progress.finish();
     let out = args.out.display();
     if let Err(CurateError::Interrupted) = result {
-        eprintln!("finished shards are kept in {out}; the same command goes on");
+        eprintln!("finished shards are in {out}; the same command continues");
     }
     let manifest = result?;
     for skipped in manifest.splits.iter().flat_map(|split| &split.shards).flat_map(|shard| &shard.skipped) {
@@ -44,9 +45,8 @@ pub fn run(args: Pack, stop: &AtomicBool) -> Result<(), Failure> {
     if args.json.json {
         return print_json(&serde_json::to_value(&manifest).map_err(std::io::Error::from)?);
     }
-    let kept =
-        if kept > 0 { format!(" ({} of them were there already)", thousands(kept as u64)) } else { String::new() };
-    print_text(&format!("{}{out}/{MANIFEST} lists them with their checksums{kept}\n", table(&manifest)))
+    let existing = if existing > 0 { format!(" ({} existed already)", count(existing)) } else { String::new() };
+    print_text(&format!("{}checksums in {out}/{MANIFEST}{existing}\n", table(&manifest)))
 }
 
 fn table(manifest: &Manifest) -> String {
@@ -54,7 +54,7 @@ fn table(manifest: &Manifest) -> String {
         let images: usize = split.shards.iter().map(|shard| shard.images).sum();
         let size = bytes(split.shards.iter().map(|shard| shard.bytes).sum());
         let shards = split.shards.len();
-        format!("{:<6} {:>9} images in {shards} shard(s), {size}\n", split.split, thousands(images as u64))
+        format!("{:<6} {:>9} images in {shards} shard(s), {size}\n", split.split, count(images))
     };
     manifest.splits.iter().map(row).collect()
 }

@@ -8,10 +8,11 @@ use serde_json::json;
 
 use super::{open, with_progress};
 use crate::args::Split;
-use crate::commands::{print_json, print_text, thousands};
-use crate::failure::Failure;
+use crate::error::CliError;
+use crate::output::{print_json, print_text};
+use crate::units::count;
 
-pub fn run(args: Split, stop: &AtomicBool) -> Result<(), Failure> {
+pub fn run(args: Split, stop: &AtomicBool) -> Result<(), CliError> {
     let data = open(&args.data)?;
     let ways = [
         (args.way.link, Way::Link),
@@ -19,7 +20,7 @@ pub fn run(args: Split, stop: &AtomicBool) -> Result<(), Failure> {
         (args.way.moving, Way::Move),
         (args.way.list, Way::List),
     ];
-    let way = ways.into_iter().find(|(wanted, _)| *wanted).map(|(_, way)| way);
+    let way = ways.into_iter().find(|(given, _)| *given).map(|(_, way)| way);
     let options = SplitOptions {
         val: args.val,
         test: args.test,
@@ -38,7 +39,6 @@ pub fn run(args: Split, stop: &AtomicBool) -> Result<(), Failure> {
         return print_json(&json!({ "out": args.out, "images": images, "skipped": skipped }));
     }
     let rows = ["train", "val", "test"].into_iter().filter_map(|name| Some((name, images.get(name)?)));
-    let text: String =
-        rows.map(|(name, count)| format!("{name:<6} {:>9} images\n", thousands(*count as u64))).collect();
+    let text: String = rows.map(|(name, images)| format!("{name:<6} {:>9} images\n", count(*images))).collect();
     print_text(&text)
 }
