@@ -1,7 +1,7 @@
 //! The `mbconv` program: arguments in, library calls, results out.
 
-/// Prints a line on standard error. Control characters, including line breaks, are escaped. A failed
-/// write is ignored, so that a run continues after its terminal is closed.
+/// Prints a line on standard error. Control characters, including line breaks, are escaped. A
+/// failed write is ignored, so that a run continues after its terminal is closed.
 macro_rules! eprintln {
     ($($argument:tt)*) => { crate::terminal::print_line(&format!($($argument)*)) };
 }

@@ -2,13 +2,13 @@
 // The standard library has no interface for signal handlers.
 #![allow(unsafe_code)]
 
-/// Calls `install`, which sets handlers for SIGINT, SIGTERM and SIGHUP, then restores those that were
-/// ignored before. `nohup` ignores SIGHUP, and shells ignore SIGINT for background commands.
+/// Calls `install`, which sets handlers for SIGINT, SIGTERM and SIGHUP, then restores those that
+/// were ignored before. `nohup` ignores SIGHUP, and shells ignore SIGINT for background commands.
 #[cfg(unix)]
 pub fn keep_ignored<T>(install: impl FnOnce() -> T) -> T {
     let is_ignored = |signal: &libc::c_int| {
-        // SAFETY: an all-zero `sigaction` is valid, and without a new action the call only writes the
-        // current one.
+        // SAFETY: an all-zero `sigaction` is valid, and without a new action the call only writes
+        // the current one.
         let action = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(*signal, std::ptr::null(), &mut action);

@@ -164,14 +164,14 @@ fn faulty(root: &Path) {
     let middle = png.len() / 2;
     png[middle] ^= 0xFF;
     fs::write(train.join("flipped.png"), &png).unwrap();
-    // The same bytes within a class, in another split and in another class; the same pixels in
-    // another format.
+    // Copies within a class, in another split and in another class; identical pixels in another
+    // format.
     fs::copy(train.join("1.jpg"), train.join("1 again.jpg")).unwrap();
     fs::copy(train.join("2.jpg"), root.join("val/cat/leaked.jpg")).unwrap();
     fs::copy(train.join("3.jpg"), root.join("train/dog/no dog.jpg")).unwrap();
     picture(48, 36, 400).save(root.join("train/eel/lossless.png")).unwrap();
     picture(48, 36, 400).save(root.join("train/eel/lossless.bmp")).unwrap();
-    // The same scene at a smaller size.
+    // A smaller image of one scene.
     scene(400, 300).save(root.join("train/eel/scene.png")).unwrap();
     scene(200, 150).save(root.join("val/eel/scene small.jpg")).unwrap();
 }

@@ -14,7 +14,8 @@ use common::{error, path};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/fetch_data.sh");
 
-/// Serves `/cifar-10-binary.tar.gz` and notes the first byte asked for each time; the first answer ends in the middle.
+/// Serves `/cifar-10-binary.tar.gz` and records the first byte of each request. The first response
+/// is cut in half.
 fn serve(archive: Vec<u8>) -> (String, Arc<Mutex<Vec<usize>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -98,24 +99,24 @@ fn a_fetch_is_resumed_checked_and_unpacked_whole() {
         all
     };
 
-    let (status, told) = fetch(&["cifar10"]);
-    assert!(status == 1 && told.contains("goes on where it stopped"), "{told}");
+    let (status, output) = fetch(&["cifar10"]);
+    assert!(status == 1 && output.contains("goes on where it stopped"), "{output}");
     assert_eq!(entries(), ["cifar-10-binary.tar.gz.partial"]);
-    let (status, told) = fetch(&["cifar10"]);
-    assert!(status == 0 && told.contains("cifar-10-batches-bin is ready"), "{told}");
+    let (status, output) = fetch(&["cifar10"]);
+    assert!(status == 0 && output.contains("cifar-10-batches-bin is ready"), "{output}");
     assert_eq!(entries(), ["cifar-10-batches-bin"]);
     assert_eq!(*asked.lock().unwrap(), [0, content.len() / 2]);
     let unpacked = to.join("cifar-10-batches-bin/test_batch.bin");
     assert_eq!(fs::read(&unpacked).unwrap(), fs::read(folder.join("test_batch.bin")).unwrap());
 
-    // What is there is not fetched again, what is elsewhere is not found, what is not the official archive is refused.
+    // An existing data set is not downloaded again. Unknown names and other archives are errors.
     assert!(fetch(&["cifar10"]).1.contains("there already"));
     assert_eq!(fetch(&["cifar100"]).0, 1);
     assert_eq!(fetch(&["nonsense"]).0, 1);
     fs::remove_dir_all(to.join("cifar-10-batches-bin")).unwrap();
     fs::write(&archive, "another").unwrap();
-    let (status, told) = fetch(&["cifar10"]);
-    assert!(status == 1 && told.contains("the MD5 wrong"), "{told}");
+    let (status, output) = fetch(&["cifar10"]);
+    assert!(status == 1 && output.contains("the MD5 wrong"), "{output}");
     assert!(entries().is_empty(), "{:?}", entries());
     assert!(fetch(&["imagenet"]).1.contains("ILSVRC2012_img_train.tar"));
 }

@@ -97,7 +97,8 @@ fn nan_loss_ends_the_run_with_a_checkpoint() {
     let text = error(&wild);
     assert!(text.contains("epoch 1") && text.contains("step 2") && text.contains("--on-nan skip"), "{text}");
     assert!(out.join("checkpoint.safetensors").is_file());
-    // The checkpoint precedes the NaN, so the resumed run fails too. Skipping every update also ends.
+    // The checkpoint precedes the NaN, so the resumed run fails too. Skipping every update also
+    // ends.
     assert!(error(&[&wild[..], &["--resume"]].concat()).contains("step 2"));
     let text = error(&[&wild[..], &["--resume", "--on-nan", "skip"]].concat());
     assert!(text.contains("consecutive updates were skipped"), "{text}");

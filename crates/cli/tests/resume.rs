@@ -83,7 +83,7 @@ fn changed_data_files_are_named() {
     let data = folder.path().join("data");
     let resume = ["--set", "epochs=2", "--resume"];
 
-    // The same size and a later time, as after copying.
+    // A later time with an unchanged size, as after copying.
     let touched = data.join("train/red/3.png");
     let later = SystemTime::now() + Duration::from_secs(100);
     fs::File::options().write(true).open(&touched).unwrap().set_modified(later).unwrap();

@@ -50,7 +50,7 @@ pub struct ModelCard {
     /// Accuracy on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
-    /// Whether the weights are a moving average of the trained ones.
+    /// True if the weights are a moving average of the trained ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub averaged: bool,
 }
@@ -329,8 +329,8 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     Err(ModelError::Card { path: shown(), message })
 }
 
-/// Returns an image size of the preprocessing that exceeds the limit, with its key and the limit. The
-/// limit is larger if the model's recipe has larger images.
+/// Returns an image size of the preprocessing that exceeds the limit, with its key and the limit.
+/// The limit is larger if the model's recipe has larger images.
 fn oversized(card: &ModelCard) -> Option<(&'static str, usize, usize)> {
     let input = card.recipe.as_ref().and_then(|recipe| recipe.get("input"));
     let sizes = ["size", "eval_size", "eval_resize"].map(|key| input?.get(key)?.as_u64());

@@ -1,5 +1,5 @@
-//! Imported weights reproduce the logits of their libraries, which `scripts/golden_import.py` computed
-//! in double precision.
+//! Imported weights reproduce the logits of their libraries, which `scripts/golden_import.py`
+//! computed in double precision.
 
 mod fixture;
 

@@ -43,7 +43,8 @@ impl DeviceArgs {
 
 #[derive(Args)]
 pub struct DtypeArgs {
-    /// Precision of matrix multiplications: bf16 is faster on GPUs and on processors with AVX512-BF16
+    /// Precision of matrix multiplications: bf16 is faster on GPUs and on processors with
+    /// AVX512-BF16
     #[arg(long, value_enum, default_value_t = MapDtype::F32)]
     pub dtype: MapDtype,
 }

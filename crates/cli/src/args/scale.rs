@@ -41,16 +41,14 @@ pub enum ScaleCommand {
 #[derive(Args)]
 pub struct FormulaArgs {
     #[command(flatten)]
-    pub network: NetworkArgs,
-    #[command(flatten)]
     pub series: SeriesArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
 }
 
 #[derive(Args)]
 #[command(mut_group("TargetArgs", |group| group.required(true)))]
 pub struct BudgetArgs {
-    #[command(flatten)]
-    pub network: NetworkArgs,
     #[command(flatten)]
     pub targets: TargetArgs,
     /// Scale only this dimension
@@ -61,6 +59,8 @@ pub struct BudgetArgs {
     /// Recipe whose network is the default base; only the short form sets it.
     #[arg(skip)]
     pub proxy: Option<PathBuf>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -81,13 +81,13 @@ pub struct BudgetArgs {
 )]
 pub struct SearchArgs {
     #[command(flatten)]
-    pub network: NetworkArgs,
-    #[command(flatten)]
     pub grid: GridArgs,
     #[command(flatten)]
     pub series: SeriesArgs,
     #[command(flatten)]
     pub training: TrainingArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

@@ -72,8 +72,8 @@ pub struct Finetune {
     /// Prefix of the network's keys, such as backbone., if the weights contain several networks
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// Number of image channels: 1 for gray, 3 for color; the stem is adapted if it differs from the
-    /// model's
+    /// Number of image channels: 1 for gray, 3 for color; the stem is adapted if it differs from
+    /// the model's
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,
     /// Data set; the classifier is replaced unless the classes are the model's

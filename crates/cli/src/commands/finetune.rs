@@ -101,8 +101,8 @@ fn recipe_of(out: &Path, group: &Group) -> Option<String> {
     String::from_utf8(text).ok().filter(|text| !text.is_empty())
 }
 
-/// Returns the stored recipe with the current settings, and the data. Values derived from the number
-/// of epochs are kept.
+/// Returns the stored recipe with the current settings, and the data. Values derived from the
+/// number of epochs are kept.
 fn resumed(
     recipe: &str,
     args: &Finetune,

@@ -29,8 +29,8 @@ pub fn run(args: Info) -> Result<(), CliError> {
     print_text(&to_text(&model_ref, &architecture, &summary, &args))
 }
 
-/// Returns the training memory in bytes: with SGD and momentum, with Adam, and with SGD and gradient
-/// checkpointing.
+/// Returns the training memory in bytes: with SGD and momentum, with Adam, and with SGD and
+/// gradient checkpointing.
 fn training(summary: &Summary, batch: usize) -> [u64; 3] {
     [(1, false), (2, false), (1, true)]
         .map(|(state, checkpointing)| summary.training_bytes(batch, state, checkpointing))

@@ -40,7 +40,8 @@ pub struct ImportOptions {
 pub struct Loaded {
     /// The model, ready to use.
     pub model: Model,
-    /// Source of the weights and assumptions about them, for the user. Empty for mbconv's own files.
+    /// Source of the weights and assumptions about them, for the user. Empty for mbconv's own
+    /// files.
     pub origin: String,
     /// True if the file has no usable classifier; the model's is then a placeholder with one
     /// output.

@@ -31,8 +31,8 @@ struct Entry {
     elements: usize,
 }
 
-/// Reads a file that starts like a weights file. Folders, devices and pipes are rejected, also behind
-/// links.
+/// Reads a file that starts like a weights file. Folders, devices and pipes are rejected, also
+/// behind links.
 pub fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     let shown = || path.display().to_string();
     let unreadable = |source| ImportError::Read { path: shown(), source };
@@ -199,8 +199,8 @@ impl StateFile {
         self.collect(&pickle, prefix, |key| files.get(&format!("{folder}data/{key}")).cloned())
     }
 
-    /// Reads the format before PyTorch 1.6: four pickles (magic number, version, system information,
-    /// values), the keys of the storages, and the storages.
+    /// Reads the format before PyTorch 1.6: four pickles (magic number, version, system
+    /// information, values), the keys of the storages, and the storages.
     fn read_legacy(&mut self, prefix: Option<&str>) -> Result<(), CheckpointError> {
         let mut at = 0;
         let mut next = || -> Result<Pickle, Reason> {
@@ -423,8 +423,8 @@ mod tests {
 
     #[test]
     fn total_length_of_tensor_names_is_limited() {
-        // A dictionary under a thousand keys contains a tensor a thousand times; all keys are the same
-        // text of 100 kB.
+        // A dictionary under a thousand keys contains a tensor a thousand times; all keys are the
+        // same text of 100 kB.
         let text = [b"X\xa0\x86\x01\x00", &[b'k'; 100_000][..], b"q\x01"].concat();
         let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01NtQK\x00))\x89NtRq\x02";
         let inner = [b"}(", &b"h\x01h\x02".repeat(1000)[..], b"uq\x03"].concat();

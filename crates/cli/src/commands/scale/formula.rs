@@ -61,8 +61,8 @@ fn published(plan: &Plan, candidate: &Candidate) -> Result<Option<Scaled>, CliEr
     Ok(Some(Scaled { factors, resolution, summary, options }))
 }
 
-/// Adds the published network and its differences to `text`, writes its recipe, and returns its JSON
-/// object.
+/// Adds the published network and its differences to `text`, writes its recipe, and returns its
+/// JSON object.
 fn show_published(plan: &Plan, formula: &Scaled, published: &Scaled, text: &mut String) -> Result<Value, CliError> {
     let name = &published.options.name;
     let differences = differences(formula, published)?;

@@ -53,7 +53,7 @@ impl<'a> Machine<'a> {
         Ok(little_endian(self.take(size)?))
     }
 
-    /// Reads a length of `size` bytes and as many bytes of data.
+    /// Reads a length stored in `size` bytes, and data of that length.
     pub fn counted(&mut self, size: usize) -> Result<&'a [u8], Reason> {
         let count = self.number(size)?;
         self.take(usize::try_from(count).map_err(|_| SHORT)?)
