@@ -5,15 +5,14 @@ use std::path::Path;
 
 use mbconv_hub::HubError;
 use mbconv_nets::ArchitectureError;
-use mbconv_train::weight_average::AverageError;
 use mbconv_train::burnpack::BurnpackError;
 use mbconv_train::compare::CompareError;
 use mbconv_train::data::DataError;
 use mbconv_train::data::tools::CurateError;
 use mbconv_train::device::DeviceError;
+use mbconv_train::distributed::{Group, GroupError};
 use mbconv_train::engine::TrainError;
 use mbconv_train::evaluate::EvaluateError;
-use mbconv_train::distributed::{Group, GroupError};
 use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
 use mbconv_train::onnx::OnnxError;
@@ -24,6 +23,7 @@ use mbconv_train::report::ReportError;
 use mbconv_train::scale::ScaleError;
 use mbconv_train::scale::search::SearchError;
 use mbconv_train::text::visible_name;
+use mbconv_train::weight_average::AverageError;
 
 /// The reason why a command did not succeed.
 pub enum CliError {

@@ -178,7 +178,7 @@ fn check_timm_config(hints: &mut Hints, shapes: &Shapes) -> Option<String> {
     if detect(shapes, Some(&canonical_name(name))).is_ok_and(|found| found.layout == Layout::Timm) {
         return None;
     }
-    let note = format!("note: the config.json beside it is for timm's `{name}` and is ignored");
+    let note = format!("note: the config.json beside the weights is for timm's `{name}` and is ignored");
     hints.ignore_config();
     Some(note)
 }
