@@ -133,8 +133,8 @@ fn few_unreadable_validation_images_give_a_warning() {
     let data = partly_unreadable(folder.path(), 3);
     let (_, log) = train(folder.path(), &data, 0);
     assert!(log.contains("warning: 3 of 30 validation images so far cannot be read"), "{log}");
-    let kept = std::fs::read_to_string(folder.path().join("run/log.txt")).unwrap();
-    assert!(kept.contains("warning: 3 of 30") && kept.matches("skipped ").count() == 3, "{kept}");
+    let log = std::fs::read_to_string(folder.path().join("run/log.txt")).unwrap();
+    assert!(log.contains("warning: 3 of 30") && log.matches("skipped ").count() == 3, "{log}");
 }
 
 #[test]

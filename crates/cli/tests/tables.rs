@@ -1,4 +1,5 @@
-//! Columns and folders of a table, named on the command line and in recipes; lists of class names in other encodings.
+//! Columns and folders of a table, named on the command line and in recipes; lists of class names
+//! in other encodings.
 
 mod common;
 
@@ -11,7 +12,8 @@ use mbconv_train::device;
 
 use common::{error, image_folder, json, path, run, tiny_recipe};
 
-/// A table whose labels and image folder cannot be guessed: `left/` and `right/` hold the same names.
+/// A table whose labels and image folder cannot be guessed: `left/` and `right/` hold the same
+/// names.
 fn table(root: &Path) -> String {
     image_folder(root, &["left", "right"], 12);
     let row = |n: usize| format!("{n},{},{},{}\n", ["cat", "dog"][n % 2], n % 3, n / 2 % 3);
