@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use mbconv_nets::NetworkOptions;
+use mbconv_train::config::{RecipeFile, is_table, read_table};
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportError, ImportOptions, NotFound, load_weights};
 use mbconv_train::model_file::{ModelCard, read_card};
-use mbconv_train::recipe::{RecipeFile, is_table, read_table};
 use mbconv_train::{Model, Recipe, device};
 
 use crate::error::CliError;

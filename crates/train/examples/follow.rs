@@ -16,10 +16,10 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Int, IntDType, Tensor, TensorData};
 use mbconv_nets::{Network, weights};
+use mbconv_train::config::{Recipe, RecipeFile};
 use mbconv_train::ema;
 use mbconv_train::loss::cross_entropy;
 use mbconv_train::optimizer::with_stable_ids;
-use mbconv_train::recipe::{Recipe, RecipeFile};
 use safetensors::SafeTensors;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -9,6 +9,7 @@ use mbconv_kernels::graph_capture::{CapturedGraph, GraphCapture};
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
 
+use crate::config::optimizer::OptimizerConfig;
 use crate::device::{describe, is_host, is_on_gpus};
 use crate::engine::learner::Learner;
 use crate::engine::step::{StepInputs, apply_update, forward_backward};
@@ -17,7 +18,6 @@ use crate::memory;
 use crate::optimizer::clip::Clipping;
 use crate::optimizer::param_ids::with_stable_ids;
 use crate::precision::MapPrecision;
-use crate::recipe::optimizer::OptimizerConfig;
 
 /// Measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -10,11 +10,11 @@ use mbconv_data::{Batch, DataError, Source};
 use mbconv_interop::import::{ImportError, ImportOptions, load_weights};
 use mbconv_interop::model_file::Model;
 
+use crate::config::Recipe;
+use crate::config::error::RecipeError;
+use crate::config::loss::{DistillationConfig, DistillationKind, LossName};
 use crate::mixup::Mixes;
 use crate::normalize::{Normalizer, pixels, targets};
-use crate::recipe::Recipe;
-use crate::recipe::error::RecipeError;
-use crate::recipe::loss::{DistillationConfig, DistillationKind, LossName};
 
 /// Errors of creating the criterion of a run.
 #[derive(Debug, thiserror::Error)]

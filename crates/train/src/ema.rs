@@ -63,7 +63,7 @@ mod tests {
     use mbconv_nets::MobileNetV2Config;
 
     use super::*;
-    use crate::recipe::EmaConfig;
+    use crate::config::EmaConfig;
 
     fn small(seed: u64) -> Network {
         let device = Device::default().autodiff();

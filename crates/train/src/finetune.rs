@@ -10,18 +10,18 @@ use mbconv_nets::weights::{WeightsError, load_state_dict, new_classifier, state_
 use mbconv_data::Sampling;
 use mbconv_data::augment::AugmentConfig;
 
+use crate::config::checkpoint::CheckpointConfig;
+use crate::config::data::DataConfig;
+use crate::config::ema::EmaConfig;
+use crate::config::error::RecipeError;
+use crate::config::finetune::{FinetuneConfig, Freeze};
+use crate::config::input::{CropKind, InputConfig};
+use crate::config::loss::LossConfig;
+use crate::config::mix::MixConfig;
+use crate::config::optimizer::{OptimizerConfig, OptimizerName};
+use crate::config::schedule::ScheduleConfig;
+use crate::config::{OnNan, RecipeFile};
 use crate::precision::MapPrecision;
-use crate::recipe::checkpoint::CheckpointConfig;
-use crate::recipe::data::DataConfig;
-use crate::recipe::ema::EmaConfig;
-use crate::recipe::error::RecipeError;
-use crate::recipe::finetune::{FinetuneConfig, Freeze};
-use crate::recipe::input::{CropKind, InputConfig};
-use crate::recipe::loss::LossConfig;
-use crate::recipe::mix::MixConfig;
-use crate::recipe::optimizer::{OptimizerConfig, OptimizerName};
-use crate::recipe::schedule::ScheduleConfig;
-use crate::recipe::{OnNan, RecipeFile};
 use mbconv_interop::import::{ImportError, ImportOptions, Loaded, load_weights};
 use mbconv_interop::model_file::ModelCard;
 
@@ -232,7 +232,7 @@ mod tests {
     use mbconv_nets::weights::Precision;
 
     use super::*;
-    use crate::recipe::Recipe;
+    use crate::config::Recipe;
     use mbconv_data::Preprocess;
     use mbconv_interop::model_file::Model;
 

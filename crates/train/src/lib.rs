@@ -2,11 +2,11 @@
 //!
 //! Read the modules in this order:
 //!
-//! 1. [`recipe`]: settings of a run, checked before it starts;
+//! 1. [`config`]: settings of a run, checked before it starts;
 //! 2. [`data`] (`mbconv-data`): reading data sets into batches of pixels; [`normalize`]:
 //!    normalization on the device; [`precision`]: of feature maps;
 //! 3. [`engine`]: the training loop, with [`criterion`], [`loss`], [`metrics`], [`optimizer`],
-//!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_folder`] and [`run_lock`];
+//!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_dir`] and [`run_lock`];
 //!    [`observe`]: events of a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison
 //!    of runs; [`lr_finder`]: the learning-rate range test;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
@@ -18,6 +18,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod compare;
+pub mod config;
 pub mod criterion;
 pub mod device;
 mod device_augment;
@@ -40,10 +41,9 @@ pub mod optimizer;
 mod params;
 pub mod precision;
 pub mod predict;
-pub mod recipe;
 mod recovery;
 pub mod report;
-pub mod run_folder;
+pub mod run_dir;
 pub mod run_lock;
 mod running_metrics;
 pub mod scale;
@@ -55,7 +55,7 @@ pub use mbconv_files::{shell, text};
 pub use mbconv_interop::{burnpack, import, model_file, onnx};
 pub use {mbconv_data as data, mbconv_files as files};
 
+pub use config::Recipe;
 pub use distributed::Group;
 pub use engine::{Event, Outcome, Run, train};
 pub use model_file::{Model, ModelCard};
-pub use recipe::Recipe;

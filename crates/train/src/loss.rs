@@ -3,8 +3,8 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::recipe::error::RecipeError;
-use crate::recipe::loss::{LossConfig, LossName};
+use crate::config::error::RecipeError;
+use crate::config::loss::{LossConfig, LossName};
 
 /// Training targets of a batch.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::recipe::ClassWeights;
+    use crate::config::ClassWeights;
 
     #[derive(Deserialize)]
     struct Fixture {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 use serde::Serialize;
 
+use crate::config::Recipe;
 use crate::criterion::Criterion;
 use crate::device::is_host;
 use crate::engine::error::TrainError;
@@ -14,7 +15,6 @@ use crate::engine::step::{StepInputs, apply_update, forward_backward};
 use crate::finetune::load_body;
 use crate::normalize::Normalizer;
 use crate::optimizer::param_ids::fresh_network;
-use crate::recipe::Recipe;
 use crate::report::{Chart, Scale, Series};
 use crate::{freeze, memory};
 use mbconv_data::{DataSet, Loader, LoaderConfig, OnBadImage, Transform, keep};

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use mbconv_nets::{Architecture, Summary};
 
+use crate::config::RecipeFile;
+use crate::config::finetune::Freeze;
 use crate::precision::MapPrecision;
-use crate::recipe::RecipeFile;
-use crate::recipe::finetune::Freeze;
 use crate::scale::config::optimizer_state;
 
 /// Fraction of the estimate that a training step certainly needs. Measured steps needed 0.86 to

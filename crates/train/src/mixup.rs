@@ -8,7 +8,7 @@ use rand_distr::{Beta, Distribution};
 use mbconv_data::Batch;
 use mbconv_data::seed::mix_rng;
 
-use crate::recipe::mix::{MixConfig, MixMode};
+use crate::config::mix::{MixConfig, MixMode};
 
 /// Mixing of one image.
 #[derive(Clone, Copy, Debug, PartialEq)]

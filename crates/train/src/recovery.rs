@@ -10,9 +10,9 @@ use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoc
 use mbconv_data::Position;
 use mbconv_files::read_weights;
 
+use crate::config::RecipeFile;
 use crate::engine::learner::Learner;
 use crate::history::{EpochRow, METRICS};
-use crate::recipe::RecipeFile;
 use crate::report::History;
 use mbconv_interop::model_file::{BEST, LAST, LAST_EMA, ModelError, Results, read_card};
 

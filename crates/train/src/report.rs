@@ -10,11 +10,11 @@ pub use mbconv_report::{
     Best, Chart, Evaluated, History, Label, ModelFacts, Report, Scale, Series, Unit, stage_diagram,
 };
 
+use crate::config::Recipe;
 use crate::engine::event::Event;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
 use crate::history::{METRICS, RECIPE};
 use crate::observe::Observer;
-use crate::recipe::Recipe;
 use mbconv_data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, RgbPixels, Source, Transform};
 use mbconv_interop::model_file::{Model, ModelCard, ModelError};
 

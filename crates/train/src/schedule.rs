@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::recipe::schedule::{Curve, ScheduleConfig};
+use crate::config::schedule::{Curve, ScheduleConfig};
 use mbconv_interop::model_file::Score;
 
 impl ScheduleConfig {

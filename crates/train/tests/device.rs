@@ -19,6 +19,7 @@ use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_stat
 use mbconv_kernels::{conv2d, depthwise_conv2d, global_average, pointwise_conv2d, scale_channels};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 use mbconv_nets::{Architecture, Inference, Network, NetworkOptions};
+use mbconv_train::config::{OptimizerConfig, OptimizerName};
 use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Preprocess, TrainTransform, Transform};
 use mbconv_train::device::{Device, describe, is_host, parse};
 use mbconv_train::evaluate::{Labelled, evaluate};
@@ -26,7 +27,6 @@ use mbconv_train::loss::cross_entropy;
 use mbconv_train::model_file::{LAST, LAST_EMA};
 use mbconv_train::normalize::{images, targets};
 use mbconv_train::optimizer::{Clipping, fresh_network, with_stable_ids};
-use mbconv_train::recipe::{OptimizerConfig, OptimizerName};
 use mbconv_train::{Event, Group, Model, Outcome, Recipe, Run, ema, train};
 
 /// Returns the device under test.

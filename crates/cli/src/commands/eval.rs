@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use mbconv_train::Model;
+use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{
     self, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, NO_SPLITS, OnBadImage, OpenOptions, Source, Transform,
 };
 use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
 use mbconv_train::metrics::shows_top5;
 use mbconv_train::model_file::ModelCard;
-use mbconv_train::recipe::RecipeFile;
 use mbconv_train::report::{self, Evaluated, REPORT, Report};
-use mbconv_train::run_folder::RECIPE;
+use mbconv_train::run_dir::RECIPE;
 use mbconv_train::text::visible_name;
 
 use crate::args::Eval;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mbconv_hub::{Found, Hub, Progress, Spec};
-use mbconv_train::recipe::RecipeFile;
+use mbconv_train::config::RecipeFile;
 
 use crate::args::Fetch;
 use crate::error::CliError;

@@ -3,10 +3,10 @@
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::Recipe;
+use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::lr_finder::{Sweep, find_lr};
-use mbconv_train::recipe::RecipeFile;
 use serde_json::json;
 
 use super::fetch::resolve_in;

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportOptions, load_weights};
-use mbconv_train::recipe::RecipeFile;
-use mbconv_train::run_folder::saved_progress;
+use mbconv_train::run_dir::saved_progress;
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Recipe, Run, finetune};
 

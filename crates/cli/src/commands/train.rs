@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
 use mbconv_train::model_file::BEST;
-use mbconv_train::recipe::RecipeFile;
-use mbconv_train::run_folder::{holds_run, saved_progress};
+use mbconv_train::run_dir::{holds_run, saved_progress};
 use mbconv_train::run_lock::{RunLock, RunLockError};
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Outcome, Recipe, Run};

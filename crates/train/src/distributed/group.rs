@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use mbconv_data::DataSet;
 
+use crate::config::{Recipe, RecipeFile};
 use crate::distributed::link::{GroupError, Link};
 use crate::metrics::Tally;
-use crate::recipe::{Recipe, RecipeFile};
 
 /// Communication statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -12,12 +12,12 @@ use super::step::{
     Requests, StepInputs, StepOutcome, StepRequest, StepResult, TrainStep, apply_update, dropout_from,
     forward_backward, step_seed,
 };
+use crate::config::OnNan;
 use crate::criterion::Criterion;
 use crate::device::{is_host, is_on_gpus};
 use crate::normalize::Normalizer;
 use crate::optimizer::clip::{Clipping, global_norm, scale};
 use crate::params::{untrained, with_untrained};
-use crate::recipe::OnNan;
 use crate::running_metrics::{RunningMetrics, batch_metrics};
 use mbconv_data::{Batch, DataError, Preprocess};
 

@@ -18,7 +18,7 @@ use crate::distributed::Traffic;
 use crate::freeze;
 use crate::history::EpochRow;
 use crate::metrics::Scores;
-use crate::run_folder::RunFolder;
+use crate::run_dir::RunDir;
 use crate::running_metrics::RunningMetrics;
 
 /// Number of batches between reports on the CPU.
@@ -84,7 +84,7 @@ impl<'a> Trainer<'a> {
     pub(super) fn train_epoch(
         &mut self,
         mut learner: Learner,
-        folder: &mut RunFolder,
+        folder: &mut RunDir,
         observer: &mut dyn FnMut(Event),
     ) -> Result<(Learner, Option<TrainedEpoch>), TrainError> {
         let setup = self.setup;
@@ -160,7 +160,7 @@ impl<'a> Trainer<'a> {
     fn count_skipped(
         &mut self,
         running: &RunningEpoch,
-        folder: &mut RunFolder,
+        folder: &mut RunDir,
         observer: &mut dyn FnMut(Event),
     ) -> Result<(), TrainError> {
         let RunningEpoch { epoch, step, .. } = *running;
@@ -179,7 +179,7 @@ impl<'a> Trainer<'a> {
         &mut self,
         running: &mut RunningEpoch,
         learning_rate: f64,
-        folder: &mut RunFolder,
+        folder: &mut RunDir,
         observer: &mut dyn FnMut(Event),
     ) -> Result<(), TrainError> {
         let (Run { recipe, group, .. }, steps) = (self.setup.run, self.setup.steps());
@@ -203,7 +203,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Logs the communication of the epoch.
-    fn log_traffic(&self, folder: &RunFolder) -> Result<(), TrainError> {
+    fn log_traffic(&self, folder: &RunDir) -> Result<(), TrainError> {
         let group = self.setup.run.group;
         if group.size() == 1 {
             return Ok(());
@@ -255,7 +255,7 @@ impl TrainedEpoch {
     }
 
     /// Saves the epoch before its validation, which a resumed run repeats.
-    pub(super) fn save(self, folder: &mut RunFolder, learner: &Learner, steps: usize) -> Result<(), TrainError> {
+    pub(super) fn save(self, folder: &mut RunDir, learner: &Learner, steps: usize) -> Result<(), TrainError> {
         (folder.progress.position, folder.progress.partial) = (self.position, self.partial);
         folder.save_checkpoint(learner).map_err(|error| error.at_step(self.epoch, steps))
     }

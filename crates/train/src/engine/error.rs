@@ -7,12 +7,12 @@ use mbconv_data::DataError;
 use mbconv_interop::model_file::ModelError;
 
 use crate::checkpoint::CheckpointError;
+use crate::config::error::RecipeError;
 use crate::criterion::CriterionError;
 use crate::distributed::GroupError;
 use crate::finetune::FinetuneError;
 use crate::memory::OutOfMemory;
 use crate::precision::NoBf16;
-use crate::recipe::error::RecipeError;
 use crate::run_lock::RunLockError;
 
 /// Hint for a run that diverged.

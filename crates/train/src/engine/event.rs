@@ -8,10 +8,10 @@ use burn::tensor::Device;
 use mbconv_data::DataSet;
 use mbconv_interop::model_file::Results;
 
+use crate::config::Recipe;
 use crate::distributed::Group;
 use crate::history::EpochRow;
 use crate::metrics::Scores;
-use crate::recipe::Recipe;
 use crate::run_lock::RunLock;
 
 /// Arguments of [`train`](crate::train).
@@ -30,7 +30,7 @@ pub struct Run<'a> {
     /// Continue the run in the folder instead of starting one.
     pub resume: bool,
     /// Recipe keys set on the command line, which are stored with the run. With `Some`, a resumed
-    /// run may change the keys in [`RESUMABLE`](crate::recipe::RESUMABLE); with `None` it needs the
+    /// run may change the keys in [`RESUMABLE`](crate::config::RESUMABLE); with `None` it needs the
     /// recipe that it was started with.
     pub settings: Option<&'a [String]>,
     /// The lock on `out`, if the caller holds it. With `None`, the run locks its folder itself.

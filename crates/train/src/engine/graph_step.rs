@@ -18,13 +18,13 @@ use super::step::{
     StepInputs, StepOutcome, StepRequest, StepResult, TrainStep, apply_update, dropout_from, forward_backward,
 };
 use crate::checkpoint;
+use crate::config::optimizer::OptimizerName;
+use crate::config::{OnNan, Recipe};
 use crate::criterion::{Criterion, Prepared};
 use crate::device::is_on_gpus;
 use crate::loss::Targets;
 use crate::normalize::Normalizer;
 use crate::optimizer::clip::Clipping;
-use crate::recipe::optimizer::OptimizerName;
-use crate::recipe::{OnNan, Recipe};
 use crate::running_metrics::{RunningMetrics, batch_metrics};
 use mbconv_data::{Batch, DataError, Preprocess};
 

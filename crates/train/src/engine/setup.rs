@@ -19,13 +19,13 @@ use mbconv_data::{
 };
 use mbconv_interop::model_file::ModelCard;
 
+use crate::config::finetune::FinetuneConfig;
 use crate::device::is_host;
 use crate::finetune::load_body;
 use crate::memory;
 use crate::optimizer::param_ids::fresh_network;
 use crate::precision::MapPrecision;
-use crate::recipe::finetune::FinetuneConfig;
-use crate::run_folder::RunFolder;
+use crate::run_dir::RunDir;
 
 /// The parts of a run that do not change.
 pub(super) struct Setup<'a> {
@@ -97,9 +97,9 @@ impl<'a> Setup<'a> {
     }
 
     /// Opens the run's folder, and creates the learner or loads it from the checkpoint.
-    pub(super) fn start(&self, observer: &mut dyn FnMut(Event)) -> Result<(RunFolder, Learner), TrainError> {
+    pub(super) fn start(&self, observer: &mut dyn FnMut(Event)) -> Result<(RunDir, Learner), TrainError> {
         let Run { recipe, data, group, .. } = self.run;
-        let mut folder = group.all_ok(RunFolder::open(&self.run, self.train_images))?;
+        let mut folder = group.all_ok(RunDir::open(&self.run, self.train_images))?;
         // Only the first process reads the folder.
         folder.begun = group.any(folder.begun);
         let mut notes = self.notes.clone();

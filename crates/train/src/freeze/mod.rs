@@ -3,7 +3,7 @@
 use burn::module::Module;
 use mbconv_nets::Network;
 
-use crate::recipe::finetune::{FinetuneConfig, Freeze};
+use crate::config::finetune::{FinetuneConfig, Freeze};
 
 /// Freezes and unfreezes layers as `config` requires in `epoch`, counted from 0. Frozen layers have
 /// no gradients, use the running statistics of their batch-norms and take no part in the backward

@@ -5,7 +5,7 @@ use mbconv_nets::Architecture;
 use mbconv_nets::layout::{Role, TensorInfo, tensors};
 
 use super::param_ids::stable_id;
-use crate::recipe::optimizer::OptimizerConfig;
+use crate::config::optimizer::OptimizerConfig;
 
 /// Parameters that share the settings of an optimizer.
 pub(super) struct Group {

@@ -26,7 +26,7 @@ use self::groups::{Group, Kind, groups};
 pub use self::multi_tensor::NetworkOptimizer;
 pub use self::param_ids::{fresh_network, with_stable_ids};
 pub use self::rule::{Rule, RuleKind};
-use crate::recipe::optimizer::{OptimizerConfig, OptimizerName};
+use crate::config::optimizer::{OptimizerConfig, OptimizerName};
 
 impl OptimizerConfig {
     /// Returns the gradient-clipping settings.

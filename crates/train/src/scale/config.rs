@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::formula::Scaled;
-use crate::recipe::RecipeFile;
-use crate::recipe::optimizer::OptimizerName;
+use crate::config::RecipeFile;
+use crate::config::optimizer::OptimizerName;
 
 /// Returns the default template: the ImageNet recipe of EfficientNet's authors.
 pub fn default_recipe() -> RecipeFile {

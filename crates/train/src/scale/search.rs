@@ -19,10 +19,10 @@ use mbconv_data::{DataError, DataSet, Dataset, Sample, Source};
 use mbconv_files::write_atomically;
 use mbconv_interop::model_file::Results;
 
+use crate::config::{Recipe, RecipeFile};
 use crate::engine::train;
-use crate::recipe::{Recipe, RecipeFile};
 use crate::report::{Chart, Label, Scale, Series, Unit};
-use crate::run_folder::holds_run;
+use crate::run_dir::holds_run;
 
 /// JSON results in the search folder.
 pub const JSON: &str = "search.json";

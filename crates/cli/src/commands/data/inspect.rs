@@ -9,7 +9,7 @@ use mbconv_train::data::tools::inspect::{ClassCount, Inspection, Odd, SplitSumma
 use mbconv_train::data::tools::sheet::{SheetOptions, contact_sheet, png};
 use mbconv_train::text::visible_name;
 
-use super::{open, with_progress};
+use super::open::{open, with_progress};
 use crate::args::Inspect;
 use crate::error::CliError;
 use crate::output::{check_extension, print_json, print_text, write_file};

@@ -7,7 +7,7 @@ use mbconv_train::data::tools::pack::{MANIFEST, Manifest, PackOptions, pack};
 use mbconv_train::data::tools::{CurateError, Work};
 use mbconv_train::data::{Extent, OnBadImage, OpenOptions};
 
-use super::open_with;
+use super::open::open_with;
 use crate::args::Pack;
 use crate::error::CliError;
 use crate::output::{print_json, print_text};

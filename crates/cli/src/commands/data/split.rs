@@ -6,7 +6,7 @@ use mbconv_train::data::OnBadImage;
 use mbconv_train::data::tools::split::{Divided, SplitOptions, Way, split};
 use serde_json::json;
 
-use super::{open, with_progress};
+use super::open::{open, with_progress};
 use crate::args::Split;
 use crate::error::CliError;
 use crate::output::{print_json, print_text};

@@ -11,7 +11,7 @@ use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::text::{cell, visible, visible_name};
 use serde_json::json;
 
-use super::{open, with_progress};
+use super::open::{open, with_progress};
 use crate::args::Verify;
 use crate::error::CliError;
 use crate::output::{check_extension, print_json, print_text, write_file};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mbconv_nets::Summary;
 use mbconv_train::Recipe;
-use mbconv_train::recipe::RecipeFile;
+use mbconv_train::config::RecipeFile;
 use mbconv_train::scale::{
     Base, Factors, Scaled, default_recipe, recipe_file, recipe_text, suggested_batch, training_bytes,
 };

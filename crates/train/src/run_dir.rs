@@ -10,16 +10,16 @@ use mbconv_nets::weights::Precision;
 use mbconv_nets::{NetworkOptions, summary};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoch, Progress};
+use crate::config::RecipeFile;
+use crate::config::checkpoint::CheckpointConfig;
+use crate::config::loss::ClassWeights;
+use crate::config::resume::{Change, changes};
 use crate::distributed::Group;
 use crate::engine::error::TrainError;
 use crate::engine::event::{Event, Run};
 use crate::engine::learner::Learner;
 use crate::fingerprint::{Differences, Fingerprint};
 pub use crate::history::{EPOCHS, EpochRow, LOG, METRICS, RECIPE};
-use crate::recipe::RecipeFile;
-use crate::recipe::checkpoint::CheckpointConfig;
-use crate::recipe::loss::ClassWeights;
-use crate::recipe::resume::{Change, changes};
 use crate::recovery::{Saved, State};
 use mbconv_data::{Loader, Position, Sampling, Source};
 use mbconv_files::text::{enumerate, visible_name};
@@ -44,7 +44,7 @@ pub fn saved_progress(folder: &Path) -> Option<Progress> {
 }
 
 /// The folder of a run: recipe, metrics, log, models, checkpoint.
-pub(crate) struct RunFolder {
+pub(crate) struct RunDir {
     folder: PathBuf,
     pub(crate) progress: Progress,
     /// Whether there is a state to continue from.
@@ -68,7 +68,7 @@ pub(crate) struct RunFolder {
     lock: Option<RunLock>,
 }
 
-impl RunFolder {
+impl RunDir {
     /// Locks the folder, unless the caller did, and checks that a run can start or continue in it.
     pub(crate) fn open(run: &Run, train_images: usize) -> Result<Self, TrainError> {
         let folder = run.out.to_path_buf();

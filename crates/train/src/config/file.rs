@@ -19,10 +19,10 @@ use mbconv_data::augment::{AugmentConfig, AugmentOn, Augmentation};
 use mbconv_data::{Preprocess, Sampling, TrainTransform};
 use mbconv_interop::model_file::ModelCard;
 
+use crate::config::ema::EmaConfig;
+use crate::config::optimizer::OptimizerConfig;
+use crate::config::schedule::ScheduleConfig;
 use crate::precision::MapPrecision;
-use crate::recipe::ema::EmaConfig;
-use crate::recipe::optimizer::OptimizerConfig;
-use crate::recipe::schedule::ScheduleConfig;
 
 /// A parsed recipe with checked keys and unchecked values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
