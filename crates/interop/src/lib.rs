@@ -9,4 +9,4 @@ pub mod onnx;
 pub mod pretrained;
 
 pub use model_file::{Model, ModelCard};
-pub use pretrained::{PretrainedError, pretrained, pretrained_from};
+pub use pretrained::{Pretrained, PretrainedError, pretrained, pretrained_from};

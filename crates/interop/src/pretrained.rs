@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Device;
 use mbconv_hub::{Hub, HubError};
+use mbconv_nets::{EfficientNetConfig, Family, MobileNetV2Config, Network};
 
 use crate::import::{ImportError, ImportOptions, Loaded, load_weights};
 
@@ -16,6 +17,16 @@ pub enum PretrainedError {
     /// The file cannot be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The weights are those of another family of networks.
+    #[error("{name} is of the family {found:?}, not {expected:?}")]
+    Family {
+        /// Name of the weights.
+        name: String,
+        /// Family of the weights.
+        found: Family,
+        /// Family of the config.
+        expected: Family,
+    },
 }
 
 impl PretrainedError {
@@ -24,6 +35,7 @@ impl PretrainedError {
         match self {
             Self::Hub(error) => error.hint(),
             Self::Import(error) => error.hint(),
+            Self::Family { .. } => None,
         }
     }
 }
@@ -47,6 +59,49 @@ impl PretrainedError {
 /// The name is unknown, the download fails, or the file is damaged.
 pub fn pretrained(name: &str, device: &Device) -> Result<Loaded, PretrainedError> {
     pretrained_from(&Hub::from_env()?, name, device)
+}
+
+/// Configs with published weights.
+pub trait Pretrained {
+    /// The family of networks that the config describes.
+    const FAMILY: Family;
+
+    /// Loads the network of published weights by name, as [`pretrained`] does.
+    ///
+    /// ```no_run
+    /// use burn::tensor::Device;
+    /// use mbconv_interop::Pretrained;
+    /// use mbconv_nets::MobileNetV2Config;
+    ///
+    /// let network = MobileNetV2Config::pretrained("timm/mobilenetv2_100", &Device::default())?;
+    /// # Ok::<(), mbconv_interop::PretrainedError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`pretrained`], and weights of another family.
+    fn pretrained(name: &str, device: &Device) -> Result<Network, PretrainedError> {
+        Self::pretrained_from(&Hub::from_env()?, name, device)
+    }
+
+    /// Loads the network of published weights with the cache and server of `hub`.
+    ///
+    /// # Errors
+    /// As [`pretrained`](Self::pretrained).
+    fn pretrained_from(hub: &Hub, name: &str, device: &Device) -> Result<Network, PretrainedError> {
+        let network = pretrained_from(hub, name, device)?.model.network;
+        match network.architecture().family {
+            family if family == Self::FAMILY => Ok(network),
+            found => Err(PretrainedError::Family { name: name.into(), found, expected: Self::FAMILY }),
+        }
+    }
+}
+
+impl Pretrained for MobileNetV2Config {
+    const FAMILY: Family = Family::MobileNetV2;
+}
+
+impl Pretrained for EfficientNetConfig {
+    const FAMILY: Family = Family::EfficientNet;
 }
 
 /// Does the same as [`pretrained`] with the cache and server of `hub`.

@@ -2,9 +2,9 @@
 
 use burn::tensor::{Device, Tensor};
 use mbconv_hub::{Cache, Hub, HubError};
-use mbconv_interop::{PretrainedError, pretrained_from};
+use mbconv_interop::{Pretrained, PretrainedError, pretrained_from};
 use mbconv_nets::weights::{Precision, to_safetensors_in};
-use mbconv_nets::{Layout, NetworkOptions};
+use mbconv_nets::{EfficientNetConfig, Layout, MobileNetV2Config, NetworkOptions};
 
 #[test]
 fn pretrained_loads_a_network_by_name_from_the_cache() {
@@ -21,6 +21,11 @@ fn pretrained_loads_a_network_by_name_from_the_cache() {
     let difference: f32 = (model.network.forward(image.clone()) - network.forward(image)).abs().max().into_scalar();
     assert_eq!(difference, 0.0);
     assert_eq!(model.card.classes.len(), 1000);
+
+    let same = MobileNetV2Config::pretrained_from(&hub, "timm/mobilenetv2_050", &device).unwrap();
+    assert_eq!(same.architecture(), network.architecture());
+    let other = EfficientNetConfig::pretrained_from(&hub, "timm/mobilenetv2_050", &device).unwrap_err();
+    assert!(matches!(other, PretrainedError::Family { .. }), "{other}");
 
     let error = pretrained_from(&hub, "timm/mobilenetv2_100", &device).unwrap_err();
     assert!(matches!(error, PretrainedError::Hub(HubError::Offline { .. })), "{error}");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use mbconv_data::Position;
 
 use crate::engine::learner::Learner;
+use crate::fnv::{BASIS, fnv};
 use crate::history::{EpochRow, RECIPE};
 use mbconv_files::shell::quoted_path;
 use mbconv_files::{write_atomically, write_keeping_previous};
@@ -277,8 +278,5 @@ fn metadata(bytes: &[u8]) -> Result<serde_json::Value, Box<dyn std::error::Error
 
 /// Returns the FNV-1a hash of all parts, in hexadecimal.
 fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
-    let hash = parts
-        .flat_map(|part| part.iter())
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("{hash:016x}")
+    format!("{:016x}", parts.fold(BASIS, fnv))
 }

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use rayon::prelude::*;
 
+use crate::fnv::{BASIS, fnv};
 use mbconv_data::{DataSet, Source};
 
 /// Up to this number of samples, each sample has a row; with more samples, each class of a split
@@ -201,13 +202,6 @@ fn plain(name: &str) -> String {
         return name.to_string();
     }
     name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
-const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// Continues an FNV-1a hash.
-fn fnv(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 #[cfg(test)]

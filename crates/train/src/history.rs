@@ -51,8 +51,8 @@ impl EpochRow {
         self.better().0.map_or([0.0, -self.train_loss], |results| results.score())
     }
 
-    /// Returns the epoch as one printed line, with top-5 accuracy if it is meaningful for this number
-    /// of `classes`.
+    /// Returns the epoch as one printed line. It includes top-5 accuracy if that is meaningful for
+    /// this number of `classes`.
     pub fn line(&self, classes: usize) -> String {
         let Self { epoch, learning_rate, train_loss, train_top1, images_per_second, seconds, .. } = self;
         let mut line = format!("epoch {epoch:>3}  train loss {train_loss:.4} top-1 {:6.2} %", 100.0 * train_top1);

@@ -28,6 +28,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod finetune;
 mod fingerprint;
+mod fnv;
 pub mod freeze;
 pub mod history;
 pub mod loss;

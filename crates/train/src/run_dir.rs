@@ -298,8 +298,8 @@ impl RunDir {
         lines
     }
 
-    /// Returns the state with which all processes start: that of the checkpoint if the run continues,
-    /// otherwise `learner`.
+    /// Returns the state with which all processes start: that of the checkpoint if the run
+    /// continues, otherwise `learner`.
     pub(crate) fn beginning(&mut self, learner: Learner, group: &Group) -> Result<Learner, TrainError> {
         let path = self.path(CHECKPOINT);
         let state = std::mem::replace(&mut self.state, State::Nothing);
@@ -342,8 +342,8 @@ impl RunDir {
         Ok(())
     }
 
-    /// Saves the models of the epoch, the metrics and finally the checkpoint. A run killed before the
-    /// checkpoint is written repeats the epoch and writes the same files.
+    /// Saves the models of the epoch, the metrics and finally the checkpoint. A run killed before
+    /// the checkpoint is written repeats the epoch and writes the same files.
     pub(crate) fn complete_epoch(
         &mut self,
         row: EpochRow,
@@ -394,8 +394,8 @@ impl RunDir {
         Ok(())
     }
 
-    /// Returns the number of epochs since the best one, not counting the first `head_epochs`, in which
-    /// only the classifier is trained.
+    /// Returns the number of epochs since the best one, not counting the first `head_epochs`, in
+    /// which only the classifier is trained.
     pub(crate) fn epochs_without_progress(&self, head_epochs: usize) -> usize {
         without_progress(&self.progress.rows, head_epochs)
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::CheckpointConfig;
 use super::data::DataConfig;
+use super::defaults;
 use super::error::RecipeError;
 use super::error::{ensure, ensure_count};
 use super::finetune::FinetuneConfig;
@@ -37,7 +38,7 @@ pub struct RecipeFile {
     pub batch_size: usize,
     /// Number of batches whose gradients are averaged for one optimizer step, as for one large
     /// batch. Batches that remain at the end of an epoch make a smaller step.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one_count")]
     pub accumulate: usize,
     /// Label smoothing: the share of the target spread evenly over all classes (Szegedy et al.
     /// 2016).
@@ -55,7 +56,7 @@ pub struct RecipeFile {
     #[serde(default)]
     pub gradient_checkpointing: bool,
     /// On GPUs, record an optimizer step after the first few steps, and replay it.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub record_steps: bool,
     /// Precision of the feature maps: `"f32"` or `"bf16"`.
     #[serde(default)]
@@ -110,13 +111,6 @@ pub enum OnNan {
     Stop,
     /// Skip the optimizer step, undo all changes by its batches, and continue.
     Skip,
-}
-
-fn yes() -> bool {
-    true
-}
-fn one() -> usize {
-    1
 }
 
 impl RecipeFile {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::defaults;
 use super::error::{RecipeError, ensure, ensure_count};
 use mbconv_data::{
     Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
@@ -30,7 +31,7 @@ pub struct InputConfig {
     #[serde(default = "default_padding")]
     pub padding: usize,
     /// Probability of a horizontal flip.
-    #[serde(default = "half")]
+    #[serde(default = "defaults::half")]
     pub horizontal_flip: f64,
     /// Filter of all resizing.
     #[serde(default = "bilinear")]
@@ -66,7 +67,7 @@ pub struct ProgressiveConfig {
     pub stages: usize,
     /// Fraction of the epochs that the stages take together. The remaining epochs use the full
     /// size.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub until: f64,
 }
 
@@ -93,14 +94,8 @@ fn default_ratio() -> [f64; 2] {
 fn default_stages() -> usize {
     4
 }
-fn one() -> f64 {
-    1.0
-}
 fn default_padding() -> usize {
     4
-}
-fn half() -> f64 {
-    0.5
 }
 fn bilinear() -> Interpolation {
     Interpolation::Bilinear
@@ -125,7 +120,7 @@ impl InputConfig {
             scale: default_scale(),
             ratio: default_ratio(),
             padding: default_padding(),
-            horizontal_flip: half(),
+            horizontal_flip: defaults::half(),
             interpolation: bilinear(),
             eval_size: None,
             eval_resize: None,

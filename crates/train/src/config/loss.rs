@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::defaults;
 use super::error::{RecipeError, ensure};
 
 /// `[loss]`: the training loss. Label smoothing is set by `label_smoothing`.
@@ -123,10 +124,10 @@ pub struct DistillationConfig {
     #[serde(default)]
     pub kind: DistillationKind,
     /// Weight of the teacher in the loss; the labels have weight `1 - alpha`.
-    #[serde(default = "half")]
+    #[serde(default = "defaults::half")]
     pub alpha: f64,
     /// Temperature of `soft`, by which logits are divided.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub temperature: f64,
 }
 
@@ -140,13 +141,6 @@ pub enum DistillationKind {
     Soft,
     /// Cross-entropy with the teacher's most probable class (Touvron et al. 2021).
     Hard,
-}
-
-fn half() -> f64 {
-    0.5
-}
-fn one() -> f64 {
-    1.0
 }
 
 impl DistillationConfig {

@@ -7,6 +7,7 @@
 mod augment;
 pub(crate) mod checkpoint;
 pub(crate) mod data;
+mod defaults;
 pub(crate) mod ema;
 pub(crate) mod error;
 pub(crate) mod file;

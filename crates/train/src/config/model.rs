@@ -6,7 +6,8 @@ use mbconv_nets::{NetworkOptions, StageTable, TableSource};
 
 use super::error::RecipeError;
 
-/// Replaces the path of a stage table by the table, so that recipes and model files are self-contained.
+/// Replaces the path of a stage table by the table, so that recipes and model files are
+/// self-contained.
 pub(super) fn load_table(model: &mut NetworkOptions, folder: &Path) -> Result<(), RecipeError> {
     if let Some(TableSource::File(file)) = &model.table {
         let beside = folder.join(file);
@@ -27,8 +28,8 @@ pub fn read_table(path: &Path) -> Result<StageTable, RecipeError> {
         .map_err(|error| RecipeError::Parse { path: shown, message: error.to_string().trim_end().into() })
 }
 
-/// Returns whether TOML text is a stage table rather than a recipe. Invalid TOML counts as one if it
-/// contains rows of stages.
+/// Returns whether TOML text is a stage table rather than a recipe. Invalid TOML counts as one if
+/// it contains rows of stages.
 pub fn is_table(text: &str) -> bool {
     match text.parse::<toml::Table>() {
         Ok(table) => table.contains_key("stages") || table.contains_key("name"),

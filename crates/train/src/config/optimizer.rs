@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::defaults;
 use super::error::{RecipeError, ensure};
 
 /// `[optimizer]`: the optimizer and gradient clipping.
@@ -21,7 +22,7 @@ pub struct OptimizerConfig {
     #[serde(default = "default_momentum")]
     pub momentum: f64,
     /// Use Nesterov momentum in `sgd`.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub nesterov: bool,
     /// Decay factor of the mean square in `rmsprop_tf`.
     #[serde(default = "default_alpha")]
@@ -42,10 +43,10 @@ pub struct OptimizerConfig {
     #[serde(default)]
     pub decay_norm_and_bias: bool,
     /// Learning-rate factor of all layers except the classifier.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub body_factor: f64,
     /// Factor by which the learning rate decreases per stage from the classifier to the stem.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub layer_decay: f64,
     /// Largest global gradient norm (Pascanu et al. 2013).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,12 +84,6 @@ fn default_momentum() -> f64 {
 fn default_alpha() -> f64 {
     0.9
 }
-fn yes() -> bool {
-    true
-}
-fn one() -> f64 {
-    1.0
-}
 
 impl Default for OptimizerConfig {
     /// SGD with Nesterov momentum and a learning rate of 0.1.
@@ -98,14 +93,14 @@ impl Default for OptimizerConfig {
             learning_rate: 0.1,
             learning_rate_per: None,
             momentum: default_momentum(),
-            nesterov: yes(),
+            nesterov: defaults::yes(),
             alpha: default_alpha(),
             betas: None,
             epsilon: None,
             weight_decay: 0.0,
             decay_norm_and_bias: false,
-            body_factor: one(),
-            layer_decay: one(),
+            body_factor: defaults::one(),
+            layer_decay: defaults::one(),
             clip_norm: None,
             adaptive_clip: None,
         }

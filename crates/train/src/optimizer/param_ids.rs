@@ -1,5 +1,6 @@
 //! Parameter ids that are the same in every process.
 
+use crate::fnv::{BASIS, fnv};
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use mbconv_nets::weights::{load_state_dict, state_dict};
@@ -26,10 +27,7 @@ pub fn fresh_network(architecture: &Architecture, seed: u64, device: &Device) ->
 pub(super) fn stable_id(path: &str) -> ParamId {
     // Checkpoints were first written when γ and β had PyTorch's names.
     let path = path.replace(".norm.gamma", ".norm.weight").replace(".norm.beta", ".norm.bias");
-    let hash = path
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    ParamId::from(hash)
+    ParamId::from(fnv(BASIS, path.as_bytes()))
 }
 
 struct StableIds {
