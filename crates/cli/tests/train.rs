@@ -156,7 +156,7 @@ fn bench_ends_at_the_first_signal() {
 fn resume_after_interrupt_is_bit_identical() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());
-    let set = ["--set", "epochs=24", "--set", "model.dropout=0.2", "--set", "model.drop_path=0.1"];
+    let set = ["--set", "epochs=6", "--set", "model.dropout=0.2", "--set", "model.drop_path=0.1"];
     let train = |out: &Path, more: &[&str]| {
         [&["train", path(&recipe), "--out", path(out)], &set[..], more]
             .concat()
@@ -179,7 +179,8 @@ fn resume_after_interrupt_is_bit_identical() {
     }
     // Somewhere in the second epoch.
     std::thread::sleep(Duration::from_millis(60));
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    // Not SIGINT, which a shell ignores for commands in the background.
+    let killed = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let log = std::fs::read_to_string(halves.join("log.txt")).unwrap();
