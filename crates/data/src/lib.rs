@@ -50,7 +50,7 @@ pub use image_file::{MAX_IMAGE_BYTES, read_image};
 pub use loader::{Batch, Epoch, Loader, LoaderConfig, OnBadImage, Position};
 pub use options::{LabelSource, OpenOptions, TableOptions, path_of};
 pub use sampler::Sampling;
-pub use source::{Runs, Sample, Source, StoredImage};
+pub use source::{Runs, Sample, Source, StoredImage, class_counts};
 pub use splits::NO_SPLITS;
 pub use subset::{Joined, Subset};
 pub use text::read_text;

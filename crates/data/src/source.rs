@@ -83,6 +83,13 @@ pub trait Source: Dataset<Sample, DataError> {
     }
 }
 
+/// Returns the number of samples of each class.
+pub fn class_counts(source: &dyn Source, classes: usize) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+    counts
+}
+
 /// Runs of samples that are stored together in large files. A shuffled epoch takes groups of
 /// `abreast` runs in random order and shuffles the samples of each group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

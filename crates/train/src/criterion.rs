@@ -6,7 +6,7 @@ use mbconv_nets::Network;
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
-use mbconv_data::{Batch, DataError, Source};
+use mbconv_data::{Batch, DataError, Source, class_counts};
 use mbconv_interop::import::{ImportError, ImportOptions, load_weights};
 use mbconv_interop::model_file::Model;
 
@@ -63,8 +63,7 @@ impl<'a> Criterion<'a> {
         source: &dyn Source,
         device: &Device,
     ) -> Result<Self, CriterionError> {
-        let mut counts = vec![0; classes.len()];
-        (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+        let counts = class_counts(source, classes.len());
         let loss = Loss::new(&recipe.loss, recipe.label_smoothing, &counts, device)?;
         let teacher =
             recipe.distillation.as_ref().map(|config| Teacher::open(config, classes, &device.clone().inner()));

@@ -21,7 +21,7 @@ use crate::engine::learner::Learner;
 use crate::fingerprint::{Differences, Fingerprint};
 pub use crate::history::{EPOCHS, EpochRow, LOG, METRICS, RECIPE};
 use crate::recovery::{Saved, State};
-use mbconv_data::{Loader, Position, Sampling, Source};
+use mbconv_data::{Loader, Position, Sampling, Source, class_counts};
 use mbconv_files::text::{enumerate, visible_name};
 use mbconv_files::{remove_left_overs, write_atomically};
 use mbconv_interop::model_file::{BEST, LAST, LAST_EMA, Model, ModelCard, ModelError, Results, read_card};
@@ -475,8 +475,7 @@ fn kept_epochs(rows: &[EpochRow], keep: &CheckpointConfig) -> HashSet<usize> {
 fn balance(source: &dyn Source, classes: &[String], recipe: &RecipeFile) -> String {
     /// Ratio of the largest to the smallest class from which a note is printed.
     const UNEVEN: usize = 3;
-    let mut counts = vec![0usize; classes.len()];
-    (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+    let counts = class_counts(source, classes.len());
     let by_count = |class: &usize| counts[*class];
     let extremes = (0..classes.len()).min_by_key(by_count).zip((0..classes.len()).max_by_key(by_count));
     let Some((few, many)) = extremes else { return "no classes".into() };

@@ -11,7 +11,7 @@ use mbconv_image::formats::{WIDE_GRAY, wide_gray_warning};
 
 use crate::dataset::DataSet;
 use crate::error::DataError;
-use crate::source::{Source, StoredImage};
+use crate::source::{Source, StoredImage, class_counts};
 use crate::tools::verify::FileOf;
 use crate::tools::{CurateError, Work, header, splits};
 
@@ -200,8 +200,7 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
     let mut sizes = BTreeMap::new();
     let mut wide_gray: Option<(String, usize)> = None;
     for (name, source) in splits(data) {
-        let mut counts = vec![0; data.classes.len()];
-        (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+        let counts = class_counts(&*source, data.classes.len());
         for (class, &count) in result.classes.iter_mut().zip(&counts) {
             class.images.insert(name, count);
         }

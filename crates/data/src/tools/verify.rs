@@ -14,7 +14,7 @@ use mbconv_image::{DecodeError, RgbPixels, formats};
 
 use crate::dataset::DataSet;
 use crate::error::DataError;
-use crate::source::{Sample, Source, StoredImage};
+use crate::source::{Sample, Source, StoredImage, class_counts};
 use crate::tools::perceptual::{self, DisjointSets, perceptual_hash};
 use crate::tools::{CurateError, Work, header, images, splits};
 
@@ -399,8 +399,7 @@ impl Check<'_> {
     /// Finds classes without images in a split, and classes with few training images.
     fn classes(&mut self, few: usize) {
         for (name, source) in self.splits.clone() {
-            let mut counts = vec![0; self.classes.len()];
-            (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+            let counts = class_counts(&*source, self.classes.len());
             for (class, &count) in self.classes.iter().zip(&counts) {
                 let (kind, detail) = match count {
                     0 => (Kind::Missing, format!("no images of {class} in {name}")),

@@ -15,7 +15,7 @@ use crate::checkpoint::CheckpointError;
 use crate::distributed::Group;
 use crate::engine::error::TrainError;
 use crate::engine::event::{Event, Outcome, Run};
-use mbconv_data::{DataError, DataSet, Dataset, Sample, Source};
+use mbconv_data::{DataError, DataSet, Dataset, Sample, Source, class_counts};
 use mbconv_files::write_atomically;
 use mbconv_interop::model_file::Results;
 
@@ -354,8 +354,7 @@ struct Part {
 
 impl Part {
     fn new(whole: Arc<dyn Source>, classes: usize, share: f64) -> Self {
-        let mut counts = vec![0usize; classes];
-        (0..whole.len()).for_each(|index| counts[whole.label(index)] += 1);
+        let counts = class_counts(&*whole, classes);
         let mut left: Vec<usize> = counts.iter().map(|&count| (count as f64 * share).ceil() as usize).collect();
         let members = (0..whole.len()).filter(|&index| {
             let left = &mut left[whole.label(index)];
