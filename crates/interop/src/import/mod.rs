@@ -1,6 +1,6 @@
 //! Import of published weights: converts a file of torchvision, timm,
 //! lukemelas/EfficientNet-PyTorch, Hugging Face transformers or d-li14/mobilenetv2.pytorch to a
-//! [`Model`] with the conventions of its source.
+//! [`Model`](crate::Model) with the conventions of its source.
 //!
 //! [`load_weights`] accepts any file or folder with weights, including mbconv's own:
 //!
