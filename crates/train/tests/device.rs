@@ -639,7 +639,7 @@ fn replayed_steps_match_queued_steps() {
                 _ => {}
             };
             train(run, &mut observer).unwrap();
-            assert_eq!(lines.contains("repeated"), record, "{lines}");
+            assert_eq!(lines.contains("replayed"), record, "{lines}");
             let models = [LAST, LAST_EMA].map(|name| {
                 let model = Model::open(&out.join(name), &Device::flex()).unwrap();
                 state(name, &model.network).collect::<Results>()
