@@ -47,18 +47,18 @@ pub fn saved_progress(folder: &Path) -> Option<Progress> {
 pub(crate) struct RunDir {
     folder: PathBuf,
     pub(crate) progress: Progress,
-    /// Whether there is a state to continue from.
+    /// True if there is a state to continue from.
     pub(crate) begun: bool,
     state: State,
-    /// Whether the newest checkpoint is intact, so that it is kept as the previous one.
+    /// True if the newest checkpoint is intact, so that it is kept as the previous one.
     good: bool,
-    /// Whether the best model cannot be read, so that the next epoch's model replaces it.
+    /// True if the best model cannot be read, so that the next epoch's model replaces it.
     best_is_lost: bool,
     /// Differences between a resumed run and its checkpoint, as lines to print.
     changes: Vec<String>,
-    /// Whether the resumed run restarts its epoch, because the data changed.
+    /// True if the resumed run restarts its epoch, because the data changed.
     again: bool,
-    /// Whether this process writes files and prints.
+    /// True if this process writes files and prints.
     leads: bool,
     /// Number of processes before the run was resumed.
     before: usize,

@@ -24,7 +24,7 @@ pub struct RunLock {
     file: Option<File>,
     /// Warning for the user if there is no lock.
     warning: Option<String>,
-    /// Whether this lock created the folder.
+    /// True if this lock created the folder.
     created: bool,
 }
 

@@ -90,7 +90,7 @@ pub struct Block {
     pub gate: Option<Gate>,
     /// Pointwise.
     pub project: Layer,
-    /// Whether the input is added.
+    /// True if the input is added.
     pub residual: bool,
 }
 

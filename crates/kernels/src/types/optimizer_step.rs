@@ -11,7 +11,7 @@ pub enum OptimizerStep {
         decay: f32,
         /// Decay factor of the first moment.
         momentum: f32,
-        /// Whether to use Nesterov momentum.
+        /// Uses Nesterov momentum.
         nesterov: bool,
         /// Learning rate.
         lr: f32,
