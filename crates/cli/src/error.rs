@@ -155,19 +155,10 @@ impl From<CompareError> for CliError {
 
 impl From<RecipeError> for CliError {
     fn from(error: RecipeError) -> Self {
-        let hint = match &error {
-            RecipeError::Model(error) => error.hint(),
-            RecipeError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("mbconv's recipes are in configs/".into())
-            }
-            RecipeError::Table { .. } => {
-                Some("the path is relative to the recipe's folder or the working folder".into())
-            }
-            _ => None,
-        };
+        let hint = error.hint();
         match error {
             // The message quotes the line of the recipe.
-            RecipeError::Parse { path, message } => {
+            RecipeError::Parse { path, message, .. } => {
                 Self::Message { message: format!("in {}: {message}", visible_name(&path)), hint }
             }
             error => Self::new(error.to_string(), hint),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::data::dataset::Dataset;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use mbconv_image::formats::dimensions;
@@ -15,17 +16,17 @@ use crate::source::{Sample, Source, StoredImage};
 pub const CACHE_BUDGET: usize = 512 << 20;
 
 /// `cache`: whether to keep decoded images in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "must be \"auto\", true or false")]
 pub enum Cache {
-    /// `true`: always; `false`: never.
+    /// Always, or never.
     Always(bool),
-    /// `"auto"`: if all images fit into [`CACHE_BUDGET`].
+    /// If all images fit into 512 MiB.
     WhereItFits(Auto),
 }
 
 /// The value `auto`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Auto {
     /// `auto`.

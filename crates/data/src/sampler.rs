@@ -1,6 +1,7 @@
 //! Order and sampling of an epoch.
 
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use mbconv_image::seed;
@@ -8,7 +9,7 @@ use mbconv_image::seed;
 use crate::source::Runs;
 
 /// The sampling strategy. An epoch always has as many samples as the source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
     /// Every sample once.
@@ -16,7 +17,7 @@ pub enum Sampling {
     Once,
     /// A subset of the samples, each repeated this many times in a row with different augmentation
     /// (Hoffer et al. 2020; timm's `--aug-repeats` on one device).
-    Repeated(usize),
+    Repeated(#[schemars(range(min = 1, max = 100))] usize),
     /// Every class equally often: samples of rare classes repeat; of common classes, a subset is
     /// used.
     Balanced,

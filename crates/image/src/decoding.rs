@@ -2,6 +2,7 @@
 
 use image::DynamicImage;
 use image::metadata::Orientation;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use mbconv_kernels::image_ops::RgbPixels;
@@ -28,7 +29,7 @@ pub struct Decoding {
 }
 
 /// Conversion of gray images of more than 8 bits to 8 bits.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Gray16 {
     /// Clips values above 255, as Pillow does.

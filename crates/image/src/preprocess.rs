@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::UnsupportedChannels;
@@ -56,7 +57,7 @@ impl Preprocess {
 }
 
 /// The sides of an image that are resized to a given length.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeMode {
     /// Resizes the shorter side and keeps the aspect ratio.

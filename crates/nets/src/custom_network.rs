@@ -2,27 +2,20 @@
 //! the row and the key.
 
 use crate::error::{ArchitectureError, check};
+use crate::limits::{
+    MAX_CHANNELS, MAX_DIVISOR, MAX_EXPANSION, MAX_KERNEL, MAX_MULTIPLIER, MAX_REPEATS, MAX_STAGES, MAX_STRIDE,
+    MIN_MULTIPLIER,
+};
 use crate::stage_table::{Stage, StageTable};
-
-/// Largest number of rows.
-const MAX_STAGES: usize = 64;
-/// Largest number of blocks per stage before scaling.
-const MAX_REPEATS: usize = 256;
-/// Largest number of channels of a layer before scaling.
-const MAX_CHANNELS: usize = 65_536;
-/// Largest expansion factor.
-const MAX_EXPANSION: usize = 64;
-/// Largest `divisor`.
-const MAX_DIVISOR: usize = 64;
-/// Largest kernel size.
-const MAX_KERNEL: usize = 15;
 
 impl StageTable {
     /// Checks the range of every value.
     pub(crate) fn check(&self) -> Result<(), ArchitectureError> {
         let channels =
             |key, value: usize| check((1..=MAX_CHANNELS).contains(&value), key, value, "between 1 and 65536");
-        let scale = |key, value: f64| check((0.01..=20.0).contains(&value), key, value, "between 0.01 and 20");
+        let scale = |key, value: f64| {
+            check((MIN_MULTIPLIER..=MAX_MULTIPLIER).contains(&value), key, value, "between 0.01 and 20")
+        };
         let share = |key, value: f64| check((0.0..=1.0).contains(&value), key, value, "in [0, 1]");
         let probability = |key, value: f64| check((0.0..1.0).contains(&value), key, value, "in [0, 1)");
         let name = self.name.trim();
@@ -32,7 +25,7 @@ impl StageTable {
         scale("depth", self.depth)?;
         channels("stem", self.stem)?;
         channels("head", self.head)?;
-        check((1..=4).contains(&self.stem_stride), "stem_stride", self.stem_stride, "between 1 and 4")?;
+        check((1..=MAX_STRIDE).contains(&self.stem_stride), "stem_stride", self.stem_stride, "between 1 and 4")?;
         check((1..=MAX_DIVISOR).contains(&self.divisor), "divisor", self.divisor, "between 1 and 64")?;
         check(self.squeeze_divisor <= MAX_CHANNELS, "squeeze_divisor", self.squeeze_divisor, "at most 65536")?;
         share("norm_epsilon", self.norm_epsilon)?;
@@ -64,7 +57,7 @@ impl Stage {
         within("expansion", self.expansion, MAX_EXPANSION)?;
         within("kernel", self.kernel, MAX_KERNEL)?;
         ensure(self.kernel % 2 == 1, "kernel", self.kernel, "odd".into())?;
-        within("stride", self.stride, 4)?;
+        within("stride", self.stride, MAX_STRIDE)?;
         within("expanded_from", self.expanded_from.unwrap_or(input), MAX_CHANNELS)
     }
 }

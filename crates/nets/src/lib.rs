@@ -34,6 +34,7 @@ mod inference_gpu;
 pub mod inverted_residual;
 pub mod layers;
 pub mod layout;
+mod limits;
 pub mod mobilenet_v2;
 pub mod network;
 pub mod norm;

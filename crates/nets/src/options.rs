@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::de::{Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::architecture::Architecture;
 use crate::error::{ArchitectureError, check};
+use crate::limits::{MAX_MULTIPLIER, MAX_RESOLUTION, MIN_MULTIPLIER};
 use crate::registry::stage_table;
 use crate::stage_table::StageTable;
 use crate::summary::trainable_parameters;
@@ -14,8 +16,6 @@ use crate::types::Strides;
 
 /// Largest number of parameters of a custom network.
 const MAX_PARAMETERS: usize = 100_000_000_000;
-/// Largest image side that a network can be made for.
-const MAX_RESOLUTION: usize = 8192;
 
 /// An architecture by name or stage table, with changes. Every option except the number of classes
 /// has a default: the value of the named network or of the table.
@@ -26,50 +26,60 @@ const MAX_RESOLUTION: usize = 8192;
 /// let half = NetworkOptions::new("mobilenet_v2_0.5", 10).architecture().unwrap();
 /// assert_eq!(half.stem, 16);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{ "required": ["name"] }, { "required": ["table"] }]))]
 pub struct NetworkOptions {
-    /// Name of the architecture ([`stage_table`] lists the valid ones), or the name of the table's
-    /// network.
+    /// Architecture, as listed by `mbconv list`, or the name of the stage table's network.
     #[serde(default)]
     pub name: String,
     /// Number of classes. In a recipe it comes from the data, and the key is not set.
     #[serde(default, rename = "classes", skip_serializing_if = "is_zero")]
+    #[schemars(skip)]
     pub num_classes: usize,
     /// Channels of the input image: 3 for color, 1 for gray.
     #[serde(default = "three", skip_serializing_if = "is_three")]
+    #[schemars(extend("enum" = [1, 3], "default" = three()))]
     pub input_channels: usize,
-    /// Strides: `"imagenet"`, `"cifar"` or a list.
+    /// Strides of the stem and the stages.
     #[serde(default)]
     pub strides: Strides,
-    /// Width multiplier.
+    /// Width multiplier; by default that of the architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = MIN_MULTIPLIER, max = MAX_MULTIPLIER))]
     pub width: Option<f64>,
-    /// Depth multiplier.
+    /// Depth multiplier; by default that of the architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = MIN_MULTIPLIER, max = MAX_MULTIPLIER))]
     pub depth: Option<f64>,
-    /// Dropout before the classifier.
+    /// Dropout probability before the classifier; as published by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: Option<f64>,
-    /// Stochastic depth at the last block.
+    /// Stochastic depth: drop probability of the last block, to which those of the others rise
+    /// linearly; as published by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub drop_path: Option<f64>,
-    /// Epsilon of batch-norm.
+    /// Epsilon of batch-norm; by default that of the architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
     pub norm_epsilon: Option<f64>,
-    /// Momentum of batch-norm, as PyTorch defines it.
+    /// Momentum of batch-norm, as PyTorch defines it; by default that of the architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
     pub norm_momentum: Option<f64>,
     /// Side of the image the network is made for, in pixels. In a recipe, `input.size` sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
     pub resolution: Option<usize>,
-    /// Stage table of a custom network.
+    /// Stage table of a custom network, instead of `name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<TableSource>,
 }
 
 /// A stage table, or the path of a TOML file that holds one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TableSource {
     /// Path of a TOML file, relative to the recipe or to the working directory.

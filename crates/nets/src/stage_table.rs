@@ -21,41 +21,55 @@
 //! ```
 
 use mbconv_kernels::Activation;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{
+    MAX_CHANNELS, MAX_DIVISOR, MAX_EXPANSION, MAX_KERNEL, MAX_MULTIPLIER, MAX_REPEATS, MAX_RESOLUTION, MAX_STAGES,
+    MAX_STRIDE, MIN_MULTIPLIER,
+};
 use crate::scaling::{round_channels_to, round_repeats};
 use crate::types::{Family, Padding};
 
 /// One row of a stage table, before scaling. Only `channels` is required in TOML.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Expansion factor `t`: the expanded width is `t` times the block's input channels.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = MAX_EXPANSION))]
     pub expansion: usize,
     /// Kernel size of the depthwise convolution.
     #[serde(default = "three")]
+    #[schemars(range(min = 1, max = MAX_KERNEL))]
     pub kernel: usize,
     /// Stride of the stage's first block; the others have stride 1.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = MAX_STRIDE))]
     pub stride: usize,
     /// Output channels at width 1.
+    #[schemars(range(min = 1, max = MAX_CHANNELS))]
     pub channels: usize,
     /// Number of blocks at depth 1.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = MAX_REPEATS))]
     pub repeats: usize,
     /// Whether one dense k×k convolution replaces expansion and depthwise convolution.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("default" = false))]
     pub fused: bool,
     /// Channels at width 1 that the first block's expansion factor multiplies, if not its input
     /// channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_CHANNELS))]
     pub expanded_from: Option<usize>,
     /// Whether blocks with equal input and output shapes have a residual connection.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    #[schemars(extend("default" = yes()))]
     pub residual: bool,
     /// Whether the stage has squeeze-excitation, if the network has.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    #[schemars(extend("default" = yes()))]
     pub squeeze: bool,
 }
 
@@ -92,7 +106,7 @@ impl Stage {
 /// let network = Architecture::new(&table, 10, 3, &Strides::Imagenet).unwrap();
 /// assert_eq!(network.blocks.len(), 3);
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageTable {
     /// Name of the network.
@@ -102,15 +116,19 @@ pub struct StageTable {
     pub family: Family,
     /// Side of the image the network is made for, in pixels.
     #[serde(default = "resolution")]
+    #[schemars(range(min = 1, max = MAX_RESOLUTION))]
     pub resolution: usize,
     /// Width multiplier: scales the channels of every layer.
     #[serde(default = "once")]
+    #[schemars(range(min = MIN_MULTIPLIER, max = MAX_MULTIPLIER))]
     pub width: f64,
     /// Depth multiplier: scales the repeats of every stage.
     #[serde(default = "once")]
+    #[schemars(range(min = MIN_MULTIPLIER, max = MAX_MULTIPLIER))]
     pub depth: f64,
     /// Scaled channels are rounded to a multiple of this (torchvision's `round_nearest`).
     #[serde(default = "eight")]
+    #[schemars(range(min = 1, max = MAX_DIVISOR))]
     pub divisor: usize,
     /// Keeps the widths of stem and head and the depths of the first and last stage, as
     /// EfficientNet-Lite does.
@@ -118,12 +136,15 @@ pub struct StageTable {
     pub fixed_ends: bool,
     /// Output channels of the stem, a 3×3 convolution.
     #[serde(default = "stem")]
+    #[schemars(range(min = 1, max = MAX_CHANNELS))]
     pub stem: usize,
     /// Stride of the stem.
     #[serde(default = "stem_stride")]
+    #[schemars(range(min = 1, max = MAX_STRIDE))]
     pub stem_stride: usize,
     /// Output channels of the last pointwise convolution.
     #[serde(default = "head")]
+    #[schemars(range(min = 1, max = MAX_CHANNELS))]
     pub head: usize,
     /// Effect of the width multiplier on `head`.
     #[serde(default)]
@@ -131,31 +152,37 @@ pub struct StageTable {
     /// The squeeze-excitation bottleneck has the block's input channels divided by this; 0 disables
     /// it.
     #[serde(default = "squeeze_divisor")]
+    #[schemars(range(max = MAX_CHANNELS))]
     pub squeeze_divisor: usize,
-    /// Activation of every layer except the linear bottlenecks: `"silu"`, `"relu6"` or `"relu"`.
+    /// Activation of every layer except the linear bottlenecks.
     #[serde(default = "silu")]
     pub activation: Activation,
     /// Epsilon of batch-norm.
     #[serde(default = "norm_epsilon")]
+    #[schemars(range(min = 0, max = 1))]
     pub norm_epsilon: f64,
     /// Momentum of batch-norm, as PyTorch defines it.
     #[serde(default = "norm_momentum")]
+    #[schemars(range(min = 0, max = 1))]
     pub norm_momentum: f64,
     /// Zero padding.
     #[serde(default)]
     pub padding: Padding,
     /// Dropout before the classifier.
     #[serde(default = "fifth")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
     /// Stochastic depth: drop probability of the last block's branch.
     #[serde(default = "fifth")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub drop_path: f64,
-    /// The rows.
+    /// The rows, one per stage.
+    #[schemars(length(min = 1, max = MAX_STAGES))]
     pub stages: Vec<Stage>,
 }
 
 /// Effect of the width multiplier on the head.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadWidth {
     /// The head is scaled like every other layer (EfficientNet).

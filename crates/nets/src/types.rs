@@ -1,9 +1,12 @@
 //! Options of a network and of its layers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::MAX_STRIDE;
+
 /// Zero padding of convolutions with stride 2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
     /// Equal numbers of zeros on every side, as in PyTorch.
@@ -15,7 +18,7 @@ pub enum Padding {
 }
 
 /// The network family, which decides the key layout and the weight initialization.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     /// Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>.
@@ -58,7 +61,7 @@ pub enum Initialization {
 }
 
 /// Strides of the stem and of each stage.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strides {
     /// As published, for photographs: total stride 32.
@@ -69,7 +72,7 @@ pub enum Strides {
     Cifar,
     /// One stride for the stem, then one per stage.
     #[serde(untagged)]
-    Custom(Vec<usize>),
+    Custom(#[schemars(inner(range(min = 1, max = MAX_STRIDE)))] Vec<usize>),
 }
 
 /// Options that all layers of a network share. The default is PyTorch's.

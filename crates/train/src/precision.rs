@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use mbconv_nets::{Inference, Network, cast_images};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -10,7 +11,7 @@ use crate::device::{describe, is_host};
 /// Precision of feature maps and matrix multiplications. In training, weights, optimizer state,
 /// moving average, batch-norm statistics, classifier and loss are always in f32 (Micikevicius et
 /// al. 2018, <https://arxiv.org/abs/1710.03740>). So is the evaluation during a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MapPrecision {
     /// 32-bit floating point.

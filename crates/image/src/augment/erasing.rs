@@ -2,6 +2,7 @@
 
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use mbconv_kernels::image_ops::{Area, Operation, Sampling};
@@ -9,23 +10,27 @@ use mbconv_kernels::image_ops::{Area, Operation, Sampling};
 use crate::augment::plan::AugmentPlan;
 
 /// `[augment.erasing]`: overwrites random rectangles.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomErasing {
     /// Probability of erasing an image.
+    #[schemars(range(min = 0, max = 1))]
     pub probability: f64,
     /// Fill of the rectangles.
     pub mode: EraseMode,
     /// Range of the erased fraction of the area, for all rectangles together.
+    #[schemars(extend("items" = { "type": "number", "exclusiveMinimum": 0, "maximum": 1 }, "x-rising" = true))]
     pub area: [f64; 2],
     /// Range of the aspect ratio, height over width.
+    #[schemars(extend("items" = { "type": "number", "exclusiveMinimum": 0, "maximum": 1000 }, "x-rising" = true))]
     pub aspect: [f64; 2],
     /// Minimum and maximum number of rectangles.
+    #[schemars(inner(range(min = 1, max = 100)), extend("x-rising" = true))]
     pub count: [usize; 2],
 }
 
 /// The fill of erased rectangles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EraseMode {
     /// Mean color, which is zero after normalization.

@@ -2,17 +2,21 @@
 
 use rand::Rng;
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use mbconv_kernels::image_ops::{Operation, Sampling};
 
 use crate::augment::plan::AugmentPlan;
 
+/// Largest strength of a change, except of the hue.
+const MAX_STRENGTH: f64 = 100.0;
+
 /// `augment.color_jitter`: maximum changes of brightness, contrast, saturation and hue, applied in
 /// random order.
 ///
 /// A single number sets the first three, like timm's `--color-jitter`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "Jitters", into = "[f64; 4]")]
 pub struct ColorJitter {
     /// The brightness factor is in `[1 - x, 1 + x]`, at least 0.
@@ -25,12 +29,15 @@ pub struct ColorJitter {
     pub hue: f64,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a number, or [brightness, contrast, saturation] with or without hue")]
 enum Jitters {
-    One(f64),
-    Three([f64; 3]),
-    Four([f64; 4]),
+    /// Brightness, contrast and saturation.
+    One(#[schemars(range(min = 0, max = MAX_STRENGTH))] f64),
+    /// Brightness, contrast and saturation.
+    Three(#[schemars(inner(range(min = 0, max = MAX_STRENGTH)))] [f64; 3]),
+    /// Brightness, contrast, saturation, and hue up to 0.5.
+    Four(#[schemars(inner(range(min = 0, max = MAX_STRENGTH)))] [f64; 4]),
 }
 
 impl From<Jitters> for ColorJitter {

@@ -16,6 +16,7 @@ mod timm;
 mod torchvision;
 
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
@@ -28,35 +29,38 @@ pub use policy::Policy;
 pub use settings::PolicyError;
 
 /// `[augment]`: augmentation after cropping and horizontal flipping.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Device that runs the augmentation.
+    /// Where training images are augmented.
     #[serde(skip_serializing_if = "AugmentOn::is_auto")]
+    #[schemars(extend("default" = AugmentOn::default()))]
     pub on: AugmentOn,
-    /// Name of a policy, such as `"rand-m9-mstd0.5-inc1"` or `"ta_wide"`: see [`Policy`].
+    /// Augmentation policy of timm or torchvision, such as `"rand-m9-mstd0.5-inc1"` or `"ta_wide"`;
+    /// docs/augmentation.md lists them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
-    /// Filter of the policy's rotations, shears and translations. timm's policies use `"random"`
-    /// (per operation) by default, torchvision's use `input.interpolation`.
+    /// Filter of the policy's rotations, shears and translations; by default `"random"` for timm's
+    /// policies and `input.interpolation` for torchvision's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interpolation: Option<AugmentInterpolation>,
-    /// Color of areas outside the image after rotations, shears and translations: by default
-    /// `input.mean` for timm's policies, black for torchvision's.
+    /// Color, `[red, green, blue]`, of areas outside the image after rotations, shears and
+    /// translations; by default `input.mean` for timm's policies and black for torchvision's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fill: Option<[u8; 3]>,
     /// Probability of a vertical flip.
+    #[schemars(range(min = 0, max = 1))]
     pub vertical_flip: f64,
-    /// Random brightness, contrast, saturation and hue, after the policy.
+    /// Largest random change of brightness, contrast, saturation and hue, after the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub color_jitter: Option<ColorJitter>,
-    /// Random erasing.
+    /// Random erasing (Zhong et al. 2020): overwrites random rectangles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erasing: Option<RandomErasing>,
 }
 
 /// The place where training images are augmented.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AugmentOn {
     /// On the device if it is a GPU, else on worker threads.
@@ -75,7 +79,7 @@ impl AugmentOn {
 }
 
 /// Resampling filters of a policy's operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AugmentInterpolation {
     /// 2×2 pixels.
@@ -84,38 +88,6 @@ pub enum AugmentInterpolation {
     Bicubic,
     /// A random choice per operation.
     Random,
-}
-
-impl AugmentConfig {
-    /// Returns the first invalid setting as key, value and allowed values.
-    pub fn fault(&self) -> Option<(&'static str, String, &'static str)> {
-        let unit = 0.0..=1.0;
-        if !unit.contains(&self.vertical_flip) {
-            return Some(("augment.vertical_flip", self.vertical_flip.to_string(), "in [0, 1]"));
-        }
-        if let Some(ColorJitter { brightness, contrast, saturation, hue }) = self.color_jitter {
-            let valid = [brightness, contrast, saturation].iter().all(|x| (0.0..=100.0).contains(x));
-            if !valid || !(0.0..=0.5).contains(&hue) {
-                let shown = format!("[{brightness}, {contrast}, {saturation}, {hue}]");
-                return Some(("augment.color_jitter", shown, "at least 0, the hue in [0, 0.5]"));
-            }
-        }
-        let RandomErasing { probability, area, aspect, count, .. } = self.erasing.as_ref()?;
-        let range = |[low, high]: [f64; 2], most: f64| low > 0.0 && low <= high && high <= most;
-        if !unit.contains(probability) {
-            return Some(("augment.erasing.probability", probability.to_string(), "in [0, 1]"));
-        }
-        if !range(*area, 1.0) {
-            return Some(("augment.erasing.area", format!("{area:?}"), "[low, high] with 0 < low ≤ high ≤ 1"));
-        }
-        if !range(*aspect, 1e3) {
-            return Some(("augment.erasing.aspect", format!("{aspect:?}"), "[low, high] with 0 < low ≤ high ≤ 1000"));
-        }
-        if !(1..=100).contains(&count[0]) || !(count[0]..=100).contains(&count[1]) {
-            return Some(("augment.erasing.count", format!("{count:?}"), "[low, high] with 1 ≤ low ≤ high ≤ 100"));
-        }
-        None
-    }
 }
 
 /// [`AugmentConfig`] with the settings it uses from the recipe's `[input]`.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use rand::Rng;
 use rand::distr::weighted::WeightedIndex;
 use rand_distr::{Beta, Distribution, Gamma};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::plan::{Chain, Mixture};
@@ -30,7 +31,7 @@ use crate::augment::plan::AugmentPlan;
 /// | `ra` | torchvision's RandAugment, optionally with `-m9-n2` |
 /// | `ta_wide` | torchvision's TrivialAugmentWide |
 /// | `imagenet`, `cifar10`, `svhn` | torchvision's AutoAugment policies |
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Policy {
     name: String,

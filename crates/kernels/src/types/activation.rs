@@ -1,13 +1,14 @@
 //! Activation functions.
 
 use burn::tensor::{Tensor, activation};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The upper bound of [`Activation::Relu6`].
 pub const RELU6_MAX: f64 = 6.0;
 
 /// A function applied to every element, after a normalization.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Nothing: the linear bottleneck.

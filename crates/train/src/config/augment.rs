@@ -1,11 +1,9 @@
-//! `[augment]`: see [`AugmentConfig`].
+//! `[augment]`: see [`AugmentConfig`](mbconv_data::augment::AugmentConfig).
+
+use mbconv_data::augment::ColorJitter;
 
 use super::error::{RecipeError, ensure};
-use mbconv_data::augment::AugmentConfig;
 
-pub(super) fn check(augment: &AugmentConfig) -> Result<(), RecipeError> {
-    match augment.fault() {
-        Some((key, value, expected)) => ensure(false, key, value, expected),
-        None => Ok(()),
-    }
+pub(super) fn check_jitter(jitter: &ColorJitter) -> Result<(), RecipeError> {
+    ensure(jitter.hue <= 0.5, "augment.color_jitter", jitter.hue, "at most 0.5 for the hue")
 }

@@ -1,15 +1,15 @@
 //! `[checkpoint]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::error::{RecipeError, ensure};
 
 /// `[checkpoint]`: frequency of checkpoints and models to keep. A resumed run may change all of
 /// these settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
     /// Minutes between checkpoints within an epoch; 0 saves only at the end of epochs.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub minutes: f64,
     /// Number of last epochs whose models are kept in `epochs/`, in addition to `last.safetensors`.
     pub keep_last: usize,
@@ -20,11 +20,5 @@ pub struct CheckpointConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         Self { minutes: 10.0, keep_last: 0, keep_best: 0 }
-    }
-}
-
-impl CheckpointConfig {
-    pub(super) fn check(&self) -> Result<(), RecipeError> {
-        ensure((0.0..=1e6).contains(&self.minutes), "checkpoint.minutes", self.minutes, "between 0 and 1e6")
     }
 }

@@ -1,12 +1,12 @@
 //! `[data]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::error::{RecipeError, ensure, ensure_count};
 use mbconv_data::{Cache, Decoding, Gray16, LabelSource, MAX_PIXELS, OpenOptions, TableOptions};
 
 /// `[data]`: the data set and how to read it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// Path of the data set, or the name of an embedded one. The command line's `--data` overrides
@@ -14,6 +14,7 @@ pub struct DataConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Fraction of the images used for validation if the data set has no validation split.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub val_fraction: f64,
     /// Allow splits with different classes. Otherwise an error lists the differences.
     pub classes_may_differ: bool,
@@ -21,20 +22,22 @@ pub struct DataConfig {
     /// error lists the changes.
     pub may_change: bool,
     /// Number of data-loader threads; 0 means one per CPU core.
+    #[schemars(range(max = 1024))]
     pub workers: usize,
     /// Number of batches loaded in advance.
+    #[schemars(range(min = 1, max = 1024))]
     pub prefetch: usize,
     /// Decode JPEG files only partly for training crops, with pixel errors of about 1 of 255.
     /// Evaluation always uses exact decoding.
     pub fast_decode: bool,
-    /// Cache of decoded images in memory: `"auto"` caches data sets of up to 512 MiB.
+    /// Cache of decoded images in memory.
     pub cache: Cache,
     /// Rotate images according to their EXIF data, unlike torchvision.
     pub exif_orientation: bool,
-    /// Conversion of gray images with more than 8 bits to 8 bits: `"clip"` as in Pillow, `"image"`
-    /// scales the range of each image, `"full"` scales 0 to 65535.
+    /// Conversion of gray images with more than 8 bits to 8 bits.
     pub gray16: Gray16,
-    /// Largest number of pixels of an image.
+    /// Largest number of pixels of an image; larger images are bad images.
+    #[schemars(range(min = 1, max = u32::MAX))]
     pub max_pixels: usize,
     /// Column of images in a table or Parquet files, as a name or a number from 1, if it cannot be
     /// detected.
@@ -52,9 +55,9 @@ pub struct DataConfig {
     /// Folder of the images of a table, relative to the table or the working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_folder: Option<String>,
-    /// Source of the labels in a folder with class folders and a table: `"folders"`, `"table"` or
-    /// `"auto"`.
+    /// Source of the labels in a folder with class folders and a table.
     #[serde(skip_serializing_if = "is_auto")]
+    #[schemars(extend("default" = LabelSource::default()))]
     pub form: LabelSource,
 }
 
@@ -87,15 +90,6 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
-    pub(super) fn check(&self) -> Result<(), RecipeError> {
-        let Self { val_fraction, workers, prefetch, max_pixels, .. } = *self;
-        let inside = val_fraction > 0.0 && val_fraction < 1.0;
-        ensure(inside, "data.val_fraction", val_fraction, "between 0 and 1, both excluded")?;
-        ensure(workers <= 1024, "data.workers", workers, "at most 1024")?;
-        ensure_count("data.max_pixels", max_pixels, u32::MAX as usize)?;
-        ensure_count("data.prefetch", prefetch, 1024)
-    }
-
     /// Returns the options for opening the data set in a run with this seed.
     pub fn open_options(&self, seed: u64) -> OpenOptions {
         let table = TableOptions {

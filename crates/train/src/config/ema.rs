@@ -1,14 +1,14 @@
 //! `[ema]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::error::{RecipeError, ensure};
-
 /// `[ema]`: exponential moving average of the weights. The section enables it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
     /// Decay factor of the average.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub decay: f64,
     /// Use the smaller decay `min(decay, (1 + n) / (10 + n))` at step `n`, as in TensorFlow.
     /// Otherwise, the average of a short run remains close to the initial weights.
@@ -22,10 +22,6 @@ impl Default for EmaConfig {
 }
 
 impl EmaConfig {
-    pub(crate) fn check(&self) -> Result<(), RecipeError> {
-        ensure((0.0..1.0).contains(&self.decay), "ema.decay", self.decay, "in [0, 1)")
-    }
-
     /// Returns the decay factor after `updates` updates of the average.
     pub fn decay_at(&self, updates: usize) -> f64 {
         let n = updates as f64;

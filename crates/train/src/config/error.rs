@@ -10,6 +10,16 @@ pub enum RecipeError {
         path: String,
         /// Error of the operating system.
         source: std::io::Error,
+        /// Similar name of a recipe in the program.
+        similar: Option<&'static str>,
+    },
+    /// Neither a file nor a recipe in the program.
+    #[error("no recipe `{name}`: neither a file nor a recipe that comes with mbconv")]
+    Unknown {
+        /// Given name.
+        name: String,
+        /// Similar name of a recipe in the program.
+        similar: Option<&'static str>,
     },
     /// The file of a stage table could not be read.
     #[error("cannot read the stage table {path}: {source}")]
@@ -26,6 +36,8 @@ pub enum RecipeError {
         path: String,
         /// Description of the error, including the key.
         message: String,
+        /// A similar key or value.
+        hint: Option<String>,
     },
     /// An override is not `key=value`, or its key does not exist.
     #[error("cannot set `{setting}`: {message}")]
@@ -50,14 +62,31 @@ pub enum RecipeError {
     Model(#[from] mbconv_nets::ArchitectureError),
 }
 
+impl RecipeError {
+    /// Returns a fix, if the message does not already name it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { source, similar, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some(names(*similar))
+            }
+            Self::Unknown { similar, .. } => Some(names(*similar)),
+            Self::Table { .. } => Some("the path is relative to the recipe's folder or the working folder".into()),
+            Self::Parse { hint, .. } => hint.clone(),
+            Self::Model(error) => error.hint(),
+            Self::OutOfRange { key, .. } => Some(format!("`mbconv recipe keys {key}` describes the key")),
+            Self::Read { .. } | Self::Override { .. } => None,
+        }
+    }
+}
+
+fn names(similar: Option<&str>) -> String {
+    let meant = similar.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+    meant + "`mbconv recipe list` shows the recipes that come with mbconv"
+}
+
 pub(crate) fn ensure(holds: bool, key: &str, value: impl ToString, expected: &str) -> Result<(), RecipeError> {
     if holds {
         return Ok(());
     }
     Err(RecipeError::OutOfRange { key: key.into(), value: value.to_string(), expected: expected.into() })
-}
-
-/// Checks that a value is between 1 and `most`.
-pub(crate) fn ensure_count(key: &str, value: usize, most: usize) -> Result<(), RecipeError> {
-    ensure((1..=most).contains(&value), key, value, &format!("between 1 and {most}"))
 }

@@ -1,20 +1,24 @@
 //! The whole recipe, before and after its values are checked.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use mbconv_nets::{Architecture, NetworkOptions};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::CheckpointConfig;
 use super::data::DataConfig;
 use super::defaults;
-use super::error::RecipeError;
-use super::error::{ensure, ensure_count};
+use super::embedded::read_recipe;
+use super::error::{RecipeError, ensure};
 use super::finetune::FinetuneConfig;
 use super::input::InputConfig;
 use super::loss::{DistillationConfig, LossConfig};
 use super::mix::MixConfig;
-use super::{augment, model, setting};
+use super::range::check_ranges;
+use super::schema::schema_of;
+use super::{augment, model, setting, suggest};
 use crate::device::{Device, is_gpu, is_host};
 use mbconv_data::augment::{AugmentConfig, AugmentOn, Augmentation};
 use mbconv_data::{Preprocess, Sampling, TrainTransform};
@@ -25,24 +29,31 @@ use crate::config::optimizer::OptimizerConfig;
 use crate::config::schedule::ScheduleConfig;
 use crate::precision::MapPrecision;
 
+/// Largest number of images per batch and of accumulated batches.
+const MAX_BATCH: usize = 1 << 20;
+
 /// A parsed recipe with checked keys and unchecked values.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeFile {
     /// Random seed of the weights, the sample order, augmentation and dropout.
     #[serde(default)]
     pub seed: u64,
     /// Number of epochs.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: usize,
     /// Number of images per batch.
+    #[schemars(range(min = 1, max = MAX_BATCH))]
     pub batch_size: usize,
     /// Number of batches whose gradients are averaged for one optimizer step, as for one large
     /// batch. Batches that remain at the end of an epoch make a smaller step.
     #[serde(default = "defaults::one_count")]
+    #[schemars(range(min = 1, max = MAX_BATCH))]
     pub accumulate: usize,
-    /// Label smoothing: the share of the target spread evenly over all classes (Szegedy et al.
+    /// Label smoothing: share of the target that is spread evenly over all classes (Szegedy et al.
     /// 2016).
     #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
     /// Reaction to a loss or gradient that is not finite.
     #[serde(default)]
@@ -58,43 +69,43 @@ pub struct RecipeFile {
     /// On GPUs, record an optimizer step after the first few steps, and replay it.
     #[serde(default = "defaults::yes")]
     pub record_steps: bool,
-    /// Precision of the feature maps: `"f32"` or `"bf16"`.
+    /// Precision of the feature maps in training.
     #[serde(default)]
     pub precision: MapPrecision,
     /// Compute batch-norm statistics over the batches of all processes.
     #[serde(default)]
     pub sync_batch_norm: bool,
-    /// Sampling of the training images in an epoch: `"once"`, `{ repeated = 3 }` or `"balanced"`.
+    /// Sampling of the training images in an epoch.
     #[serde(default)]
     pub sampling: Sampling,
-    /// The network.
+    /// The network: its architecture and changes to it.
     pub model: NetworkOptions,
     /// The data set and how to read it.
     #[serde(default)]
     pub data: DataConfig,
-    /// Sizes, cropping and normalization of the images.
+    /// Sizes in pixels of the square network input, cropping and normalization.
     pub input: InputConfig,
-    /// Further augmentation of training images.
+    /// Augmentation of training images after cropping and horizontal flipping.
     #[serde(default)]
     pub augment: AugmentConfig,
-    /// Mixup and cutmix.
+    /// Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019), as in timm.
     #[serde(default)]
     pub mix: MixConfig,
-    /// The loss.
+    /// The training loss.
     #[serde(default)]
     pub loss: LossConfig,
-    /// Knowledge distillation from a teacher network.
+    /// Knowledge distillation from a teacher network; enabled by the section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<DistillationConfig>,
-    /// The optimizer.
+    /// The optimizer and gradient clipping.
     pub optimizer: OptimizerConfig,
     /// The learning-rate schedule.
     #[serde(default)]
     pub schedule: ScheduleConfig,
-    /// Exponential moving average of the weights.
+    /// Exponential moving average of the weights; enabled by the section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
-    /// Frequency of checkpoints and models to keep.
+    /// Frequency of checkpoints, and models to keep.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
     /// Initial weights and frozen layers.
@@ -103,7 +114,7 @@ pub struct RecipeFile {
 }
 
 /// Reaction to a loss or gradient that is not finite.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnNan {
     /// End the run. The last good checkpoint is kept.
@@ -126,28 +137,52 @@ impl RecipeFile {
     }
 
     fn parse_text(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
-        let parse = |message: String| RecipeError::Parse { path: path.into(), message };
+        let parse = |error: toml::de::Error, hint| {
+            let message = error.to_string().trim_end().into();
+            RecipeError::Parse { path: path.into(), message, hint }
+        };
+        let hint = |table: &toml::Table| suggest::hint(Self::schema(), table, "");
         if overrides.is_empty() {
             // Parses the text directly, so that errors contain line and column.
-            return toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()));
+            return toml::from_str(text).map_err(|error| parse(error, text.parse().ok().as_ref().and_then(hint)));
         }
-        let mut table: toml::Table =
-            toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().into()))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| parse(error, None))?;
         for setting in overrides {
             setting::apply(&mut table, setting)
                 .map_err(|message| RecipeError::Override { setting: setting.clone(), message })?;
         }
-        table.try_into().map_err(|error: toml::de::Error| parse(error.to_string().trim_end().into()))
+        table.clone().try_into().map_err(|error| parse(error, hint(&table)))
     }
 
-    /// Reads and parses a file.
+    /// Reads and parses a file, the recipe of a run folder, or a recipe in the program; see
+    /// [`read_recipe`].
     ///
     /// # Errors
-    /// Returns the errors of [`parse`](Self::parse), or an error if the file cannot be read.
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: shown.clone(), source })?;
-        Self::parse(&text, &shown, overrides)
+    /// Returns the errors of [`parse`](Self::parse), or an error if there is no such recipe.
+    pub fn read(recipe: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
+        let (path, text) = read_recipe(recipe)?;
+        Self::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    /// Returns the JSON schema (draft 2020-12) of recipes. Its extension `x-rising` requires a list
+    /// in rising order.
+    pub fn schema() -> &'static serde_json::Value {
+        static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(schema_of::<RecipeFile>);
+        &SCHEMA
+    }
+
+    /// Checks the range of every value except those of a stage table, which the network checks.
+    fn check_ranges(&self) -> Result<(), RecipeError> {
+        let invalid = |error: toml::ser::Error| {
+            let message = error.to_string();
+            RecipeError::Parse { path: "the recipe".into(), message, hint: None }
+        };
+        // TOML lacks whole numbers above 2⁶³.
+        let mut table = toml::Table::try_from(self).map_err(invalid)?;
+        if let Some(toml::Value::Table(model)) = table.get_mut("model") {
+            model.remove("table");
+        }
+        check_ranges(Self::schema(), &toml::Value::Table(table), "")
     }
 
     /// Returns this recipe with `overrides` applied, as in [`parse`](Self::parse).
@@ -176,6 +211,20 @@ impl RecipeFile {
     }
 }
 
+/// Returns the line of a key, or of its table, in a recipe, counted from 1.
+pub fn line_of(text: &str, key: &str) -> Option<usize> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut start = None;
+    for part in key.split('.') {
+        let Some((name, value)) = table.get_key_value(part) else { break };
+        start = Some(name.span().start);
+        let Some(inner) = value.get_ref().as_table() else { break };
+        table = inner;
+    }
+    start.map(|start| text[..start].matches('\n').count() + 1)
+}
+
 /// A recipe with checked values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe(RecipeFile);
@@ -191,35 +240,22 @@ impl TryFrom<RecipeFile> for Recipe {
     type Error = RecipeError;
 
     fn try_from(file: RecipeFile) -> Result<Self, RecipeError> {
-        let RecipeFile { input, data, optimizer, schedule, .. } = &file;
-        ensure_count("epochs", file.epochs, 1_000_000)?;
-        ensure_count("batch_size", file.batch_size, 1 << 20)?;
-        ensure_count("accumulate", file.accumulate, 1 << 20)?;
-        ensure((0.0..1.0).contains(&file.label_smoothing), "label_smoothing", file.label_smoothing, "in [0, 1)")?;
-        data.check()?;
-        input.check(file.epochs)?;
-        augment::check(&file.augment)?;
+        file.check_ranges()?;
+        file.input.check(file.epochs)?;
+        file.augment.color_jitter.as_ref().map_or(Ok(()), augment::check_jitter)?;
         file.mix.check(file.epochs)?;
         file.loss.check()?;
-        file.distillation.as_ref().map_or(Ok(()), DistillationConfig::check)?;
-        if let Sampling::Repeated(times) = file.sampling {
-            ensure_count("sampling.repeated", times, 100)?;
-        }
-        optimizer.check()?;
-        schedule.check(file.epochs)?;
-        file.ema.as_ref().map_or(Ok(()), EmaConfig::check)?;
-        file.checkpoint.check()?;
+        file.optimizer.check()?;
+        file.schedule.check(file.epochs)?;
         let named = !file.model.name.is_empty() || file.model.table.is_some();
         ensure(named, "model.name", "missing", "an architecture's name, or model.table a stage table")?;
         let (classes, resolution) = (file.model.num_classes, file.model.resolution);
         ensure(classes == 0, "model.classes", classes, "left out: the number of classes is the data's")?;
         ensure(resolution.is_none(), "model.resolution", format!("{resolution:?}"), "left out: set input.size")?;
         // The number of classes does not affect whether the network can be built.
-        let channels = file.model.input_channels;
-        ensure(matches!(channels, 1 | 3), "model.input_channels", channels, "3 for color or 1 for gray")?;
         let architecture = file.model.with_classes(2).architecture()?;
         if file.model.table.is_some() {
-            architecture.check_side(input.size)?;
+            architecture.check_side(file.input.size)?;
         }
         let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
         file.finetune.as_ref().map_or(Ok(()), |finetune| finetune.check(stages))?;

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{RecipeError, ensure};
 
 /// `[finetune]`: initial weights and frozen layers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FinetuneConfig {
     /// Model file or run folder of the initial weights; the program also accepts names of published
@@ -20,23 +21,22 @@ pub struct FinetuneConfig {
     pub prefix: Option<String>,
     /// Number of epochs at the beginning that train only the classifier.
     pub head_epochs: usize,
-    /// Frozen layers: `"none"`, `"body"` (a linear probe), or the number of frozen stages, counted
-    /// from the stem, which is frozen with the first stage.
+    /// Frozen layers. Their batch-norms use the running statistics.
     pub freeze: Freeze,
     /// Freeze the running statistics of all batch-norms, for example with small batches.
     pub freeze_norms: bool,
 }
 
 /// Frozen layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Freeze {
     /// No frozen layers.
     #[default]
     None,
-    /// All layers except the classifier.
+    /// All layers except the classifier: a linear probe.
     Body,
-    /// The stem and this many stages.
+    /// The stem and this number of stages.
     #[serde(untagged)]
     Stages(usize),
 }

@@ -1,19 +1,21 @@
 //! `[input]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::error::{RecipeError, ensure, ensure_count};
+use super::error::{RecipeError, ensure};
 use mbconv_data::{
     Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
 };
 use mbconv_interop::model_file::MAX_RECIPE_SIDE;
 
 /// `[input]`: sizes in pixels of the square network input, cropping and normalization.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InputConfig {
     /// Size of training images.
+    #[schemars(range(min = 1, max = MAX_RECIPE_SIDE))]
     pub size: usize,
     /// Use smaller training images in the first epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,56 +25,65 @@ pub struct InputConfig {
     pub crop: CropKind,
     /// Range of the crop's share of the image area for `crop = "random_resized"`.
     #[serde(default = "default_scale")]
+    #[schemars(extend("items" = { "type": "number", "exclusiveMinimum": 0, "maximum": 1 }, "x-rising" = true))]
     pub scale: [f64; 2],
     /// Range of the crop's aspect ratio (width/height) for `crop = "random_resized"`.
     #[serde(default = "default_ratio")]
+    #[schemars(extend("items" = { "type": "number", "exclusiveMinimum": 0, "maximum": 100 }, "x-rising" = true))]
     pub ratio: [f64; 2],
     /// Zero padding on each side before the random crop for `crop = "pad"`.
     #[serde(default = "default_padding")]
     pub padding: usize,
     /// Probability of a horizontal flip.
     #[serde(default = "defaults::half")]
+    #[schemars(range(min = 0, max = 1))]
     pub horizontal_flip: f64,
     /// Filter of all resizing.
     #[serde(default = "bilinear")]
     pub interpolation: Interpolation,
     /// Size of the center crop in evaluation; `size` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_RECIPE_SIDE))]
     pub eval_size: Option<usize>,
     /// Length to which the shorter side is resized before the crop in evaluation; `eval_size` by
     /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_RECIPE_SIDE))]
     pub eval_resize: Option<usize>,
-    /// Sides that are resized to `eval_resize` in evaluation: the `"shorter"` side, or both
-    /// (`"squash"`).
+    /// Sides that are resized to `eval_resize` in evaluation.
     #[serde(default, skip_serializing_if = "is_shorter")]
+    #[schemars(extend("default" = ResizeMode::default()))]
     pub resize_mode: ResizeMode,
     /// Mean of each channel for values in [0, 1]; ImageNet's by default.
     #[serde(default = "imagenet_mean")]
     pub mean: [f32; 3],
     /// Standard deviation of each channel; ImageNet's by default.
     #[serde(default = "imagenet_std")]
+    #[schemars(extend("items" = { "type": "number", "format": "float", "exclusiveMinimum": 0 }))]
     pub std: [f32; 3],
 }
 
 /// `[input.progressive]`: training images that grow from `start` to `input.size` (Tan and Le 2021).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProgressiveConfig {
     /// Size in the first epochs.
+    #[schemars(range(min = 1))]
     pub start: usize,
     /// Number of sizes, including the first and the full size. Each is used for an equal number of
     /// epochs.
     #[serde(default = "default_stages")]
+    #[schemars(range(min = 1))]
     pub stages: usize,
     /// Fraction of the epochs that the stages take together. The remaining epochs use the full
     /// size.
     #[serde(default = "defaults::one")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub until: f64,
 }
 
 /// Methods of cropping training images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CropKind {
     /// Crop of random area and aspect ratio, as in torchvision's `RandomResizedCrop`; for
@@ -131,26 +142,15 @@ impl InputConfig {
     }
 
     pub(super) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
-        ensure_count("input.size", self.size, MAX_RECIPE_SIDE)?;
-        ensure_count("input.eval_size", self.eval_size(), MAX_RECIPE_SIDE)?;
-        ensure_count("input.eval_resize", self.eval_resize(), MAX_RECIPE_SIDE)?;
         ensure(self.padding <= self.size, "input.padding", self.padding, "at most input.size")?;
-        let flip = self.horizontal_flip;
-        ensure((0.0..=1.0).contains(&flip), "input.horizontal_flip", flip, "in [0, 1]")?;
-        let range = |key: &str, [low, high]: [f64; 2], most: f64| {
-            let holds = low > 0.0 && low <= high && high <= most;
-            ensure(holds, key, format!("[{low}, {high}]"), &format!("[low, high] with 0 < low ≤ high ≤ {most}"))
-        };
-        range("input.scale", self.scale, 1.0)?;
-        range("input.ratio", self.ratio, 100.0)?;
-        if let Some(ProgressiveConfig { start, stages, until }) = self.progressive {
-            ensure_count("input.progressive.start", start, self.size)?;
-            ensure_count("input.progressive.stages", stages, epochs)?;
-            ensure(until > 0.0 && until <= 1.0, "input.progressive.until", until, "above 0 and at most 1")?;
-        }
-        for (mean, std) in self.mean.iter().zip(self.std) {
-            ensure(mean.is_finite(), "input.mean", mean, "finite")?;
-            ensure(std.is_finite() && std > 0.0, "input.std", std, "above 0")?;
+        if let Some(ProgressiveConfig { start, stages, .. }) = self.progressive {
+            ensure(
+                start <= self.size,
+                "input.progressive.start",
+                start,
+                &format!("at most input.size ({})", self.size),
+            )?;
+            ensure(stages <= epochs, "input.progressive.stages", stages, &format!("at most epochs ({epochs})"))?;
         }
         Ok(())
     }

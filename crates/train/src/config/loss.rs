@@ -2,30 +2,33 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use super::error::{RecipeError, ensure};
 
 /// `[loss]`: the training loss. Label smoothing is set by `label_smoothing`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
     /// Name of the loss.
     pub name: LossName,
     /// Exponent γ of `focal`; 0 gives cross-entropy.
+    #[schemars(range(min = 0, max = 100))]
     pub gamma: f64,
     /// Threshold of `bce`: targets above it become 1, others 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub target_threshold: Option<f64>,
     /// Sum the classes in `bce` instead of averaging them.
     pub sum_classes: bool,
-    /// Class weights: `"none"`, `"balanced"` or a list of one number per class.
+    /// Weights of the classes.
     pub class_weights: ClassWeights,
 }
 
 /// Names of the losses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossName {
     /// Softmax cross-entropy.
@@ -38,13 +41,13 @@ pub enum LossName {
 }
 
 /// Class weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "class_weights is \"none\", \"balanced\" or a list of one number a class")]
 pub enum ClassWeights {
     /// A named rule.
     Named(NamedWeights),
     /// One weight per class.
-    Listed(Vec<f32>),
+    Listed(#[schemars(inner(range(min = 0)))] Vec<f32>),
 }
 
 impl Default for ClassWeights {
@@ -54,7 +57,7 @@ impl Default for ClassWeights {
 }
 
 /// Rules for class weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NamedWeights {
     /// Equal weights.
@@ -78,14 +81,9 @@ impl Default for LossConfig {
 
 impl LossConfig {
     pub(super) fn check(&self) -> Result<(), RecipeError> {
-        ensure((0.0..=100.0).contains(&self.gamma), "loss.gamma", self.gamma, "between 0 and 100")?;
-        if let Some(threshold) = self.target_threshold {
-            ensure((0.0..1.0).contains(&threshold), "loss.target_threshold", threshold, "in [0, 1)")?;
-        }
         if let ClassWeights::Listed(weights) = &self.class_weights {
-            let holds = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0)
-                && weights.iter().any(|weight| *weight > 0.0);
-            ensure(holds, "loss.class_weights", format!("{weights:?}"), "numbers of at least 0, one of them above")?;
+            let any = weights.iter().any(|weight| *weight > 0.0);
+            ensure(any, "loss.class_weights", format!("{weights:?}"), "numbers of at least 0, one of them above")?;
         }
         Ok(())
     }
@@ -115,7 +113,7 @@ impl LossConfig {
 }
 
 /// `[distillation]`: knowledge distillation from a teacher network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistillationConfig {
     /// Model file or run folder of the teacher. Its classes are matched by name.
@@ -125,14 +123,16 @@ pub struct DistillationConfig {
     pub kind: DistillationKind,
     /// Weight of the teacher in the loss; the labels have weight `1 - alpha`.
     #[serde(default = "defaults::half")]
+    #[schemars(range(min = 0, max = 1))]
     pub alpha: f64,
     /// Temperature of `soft`, by which logits are divided.
     #[serde(default = "defaults::one")]
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0))]
     pub temperature: f64,
 }
 
 /// Kinds of distillation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DistillationKind {
     /// Kullback–Leibler divergence KL(teacher ‖ student), times the temperature squared (Hinton et
@@ -141,15 +141,6 @@ pub enum DistillationKind {
     Soft,
     /// Cross-entropy with the teacher's most probable class (Touvron et al. 2021).
     Hard,
-}
-
-impl DistillationConfig {
-    pub(super) fn check(&self) -> Result<(), RecipeError> {
-        let Self { alpha, temperature, .. } = *self;
-        ensure((0.0..=1.0).contains(&alpha), "distillation.alpha", alpha, "in [0, 1]")?;
-        let positive = temperature > 0.0 && temperature <= 1000.0;
-        ensure(positive, "distillation.temperature", temperature, "above 0 and at most 1000")
-    }
 }
 
 #[cfg(test)]

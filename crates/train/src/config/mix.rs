@@ -1,5 +1,6 @@
 //! `[mix]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{RecipeError, ensure};
@@ -7,20 +8,25 @@ use super::error::{RecipeError, ensure};
 /// `[mix]`: mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), as in timm's `Mixup`.
 ///
 /// Image `i` of a batch is mixed with image `n - 1 - i`, and their targets in the same proportion.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MixConfig {
     /// Parameter α of mixup's distribution Beta(α, α); 0 disables mixup.
+    #[schemars(range(min = 0, max = 100))]
     pub mixup: f64,
     /// Parameter α of cutmix's distribution Beta(α, α); 0 disables cutmix.
+    #[schemars(range(min = 0, max = 100))]
     pub cutmix: f64,
     /// Range of the sides of the pasted rectangle relative to the image, used instead of the Beta
     /// distribution. Enables cutmix.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(inner(range(min = 0, max = 1)), extend("x-rising" = true))]
     pub cutmix_range: Option<[f64; 2]>,
     /// Probability of mixing a batch, pair or image.
+    #[schemars(range(min = 0, max = 1))]
     pub probability: f64,
     /// Probability of cutmix rather than mixup if both are enabled.
+    #[schemars(range(min = 0, max = 1))]
     pub switch_probability: f64,
     /// Granularity of the random mixing proportion and rectangle.
     pub mode: MixMode,
@@ -29,7 +35,7 @@ pub struct MixConfig {
 }
 
 /// Granularity of the random mixing proportion and rectangle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MixMode {
     /// One for the whole batch.
@@ -57,16 +63,8 @@ impl Default for MixConfig {
 
 impl MixConfig {
     pub(super) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
-        for (key, value) in [("mix.mixup", self.mixup), ("mix.cutmix", self.cutmix)] {
-            ensure((0.0..=100.0).contains(&value), key, value, "between 0 and 100")?;
-        }
-        for (key, value) in [("mix.probability", self.probability), ("mix.switch_probability", self.switch_probability)]
-        {
-            ensure((0.0..=1.0).contains(&value), key, value, "in [0, 1]")?;
-        }
         if let Some([low, high]) = self.cutmix_range {
-            let holds = 0.0 <= low && low < high && high <= 1.0;
-            ensure(holds, "mix.cutmix_range", format!("[{low}, {high}]"), "[low, high] with 0 ≤ low < high ≤ 1")?;
+            ensure(low < high, "mix.cutmix_range", format!("[{low}, {high}]"), "[low, high] with low < high")?;
         }
         let fits = self.off_epochs <= epochs;
         ensure(fits, "mix.off_epochs", self.off_epochs, &format!("at most epochs ({epochs})"))

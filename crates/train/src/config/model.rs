@@ -5,6 +5,8 @@ use std::path::Path;
 use mbconv_nets::{NetworkOptions, StageTable, TableSource};
 
 use super::error::RecipeError;
+use super::schema::schema_of;
+use super::suggest::hint;
 
 /// Replaces the path of a stage table by the table, so that recipes and model files are
 /// self-contained.
@@ -24,8 +26,11 @@ pub(super) fn load_table(model: &mut NetworkOptions, folder: &Path) -> Result<()
 pub fn read_table(path: &Path) -> Result<StageTable, RecipeError> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Table { path: shown.clone(), source })?;
-    toml::from_str(&text)
-        .map_err(|error| RecipeError::Parse { path: shown, message: error.to_string().trim_end().into() })
+    toml::from_str(&text).map_err(|error| {
+        let table: Option<toml::Table> = text.parse().ok();
+        let hint = table.and_then(|table| hint(&schema_of::<StageTable>(), &table, "model.table"));
+        RecipeError::Parse { path: shown, message: error.to_string().trim_end().into(), hint }
+    })
 }
 
 /// Returns whether TOML text is a stage table rather than a recipe. Invalid TOML counts as one if

@@ -1,65 +1,77 @@
 //! `[optimizer]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use super::error::{RecipeError, ensure};
 
 /// `[optimizer]`: the optimizer and gradient clipping.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// Name of the optimizer.
     pub name: OptimizerName,
     /// Base learning rate, scaled by the schedule.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Number of images per optimizer step for which `learning_rate` is given: the learning rate is
     /// scaled in proportion to `batch_size · accumulate` (Goyal et al. 2017). If absent, it is used
     /// unscaled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub learning_rate_per: Option<usize>,
     /// Momentum of `sgd`, `rmsprop_tf` and `muon`.
     #[serde(default = "default_momentum")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub momentum: f64,
     /// Use Nesterov momentum in `sgd`.
     #[serde(default = "defaults::yes")]
     pub nesterov: bool,
     /// Decay factor of the mean square in `rmsprop_tf`.
     #[serde(default = "default_alpha")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub alpha: f64,
     /// Decay factors of the moments: two for `adamw` and `lamb` (default `[0.9, 0.999]`), three for
     /// `adan` (default `[0.98, 0.92, 0.99]`). The defaults are those of the authors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("items" = { "type": "number", "minimum": 0, "exclusiveMaximum": 1 }))]
     pub betas: Option<Vec<f64>>,
     /// Added to denominators. Defaults: 1e-3 for `rmsprop_tf`, 1e-6 for `lamb`, 1e-8 for the
     /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub epsilon: Option<f64>,
     /// Weight decay: an L2 penalty added to the gradient in `sgd` and `rmsprop_tf`, decoupled in
     /// the others.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
     pub weight_decay: f64,
     /// Also decay biases and the weight and bias of batch-norms.
     #[serde(default)]
     pub decay_norm_and_bias: bool,
     /// Learning-rate factor of all layers except the classifier.
     #[serde(default = "defaults::one")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub body_factor: f64,
     /// Factor by which the learning rate decreases per stage from the classifier to the stem.
     #[serde(default = "defaults::one")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub layer_decay: f64,
     /// Largest global gradient norm (Pascanu et al. 2013).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_norm: Option<f64>,
     /// Largest gradient norm of an output channel relative to the norm of its weights: adaptive
     /// gradient clipping (Brock et al. 2021) for all layers except the classifier. 0.01 is
     /// customary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub adaptive_clip: Option<f64>,
 }
 
 /// Names of the optimizers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerName {
     /// SGD as in PyTorch, without dampening.
@@ -109,35 +121,10 @@ impl Default for OptimizerConfig {
 
 impl OptimizerConfig {
     pub(crate) fn check(&self) -> Result<(), RecipeError> {
-        let positive = |key: &str, value: f64| {
-            ensure(value > 0.0 && value.is_finite(), &format!("optimizer.{key}"), value, "above 0 and finite")
-        };
-        let share = |key: &str, value: f64| {
-            ensure((0.0..1.0).contains(&value), &format!("optimizer.{key}"), value, "in [0, 1)")
-        };
-        let factor = |key: &str, value: f64| {
-            ensure(value > 0.0 && value <= 1.0, &format!("optimizer.{key}"), value, "above 0 and at most 1")
-        };
-        positive("learning_rate", self.learning_rate)?;
-        ensure(self.learning_rate_per != Some(0), "optimizer.learning_rate_per", 0, "above 0")?;
-        share("momentum", self.momentum)?;
-        share("alpha", self.alpha)?;
-        let decay = self.weight_decay;
-        ensure((0.0..=1.0).contains(&decay), "optimizer.weight_decay", decay, "in [0, 1]")?;
-        factor("body_factor", self.body_factor)?;
-        factor("layer_decay", self.layer_decay)?;
-        for (key, value) in
-            [("epsilon", self.epsilon), ("clip_norm", self.clip_norm), ("adaptive_clip", self.adaptive_clip)]
-        {
-            value.map_or(Ok(()), |value| positive(key, value))?;
-        }
-        if let Some(betas) = &self.betas {
-            let count = if self.name == OptimizerName::Adan { 3 } else { 2 };
-            let shown = format!("{betas:?}");
-            ensure(betas.len() == count, "optimizer.betas", shown, &format!("{count} numbers for this optimizer"))?;
-            betas.iter().try_for_each(|&beta| share("betas", beta))?;
-        }
-        Ok(())
+        let Some(betas) = &self.betas else { return Ok(()) };
+        let count = if self.name == OptimizerName::Adan { 3 } else { 2 };
+        let expected = format!("{count} numbers for this optimizer");
+        ensure(betas.len() == count, "optimizer.betas", format!("{betas:?}"), &expected)
     }
 
     /// Returns the base learning rate for optimizer steps on `images` images.

@@ -1,10 +1,11 @@
 //! Interpolation between pixels, and the color outside of an image.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Interpolation between pixels, which matches Pillow's filter of the same name. When resizing, all
 /// but `Nearest` are antialiased.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// Linear interpolation between two pixels per axis.
