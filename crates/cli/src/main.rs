@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args, stop()),
         Command::Fetch(args) => commands::fetch::run(args, stop()),
+        Command::Recipe(command) => commands::recipe::run(command),
         Command::Data(args) => commands::data::run(args, stop()),
         Command::Info(args) => commands::info::run(args),
         Command::List(args) => commands::list::run(args),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mbconv_nets::NetworkOptions;
-use mbconv_train::config::{RecipeFile, is_table, read_table};
+use mbconv_train::config::{EmbeddedRecipe, RecipeFile, is_table, read_table};
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportError, ImportOptions, NotFound, load_weights};
 use mbconv_train::model_file::{ModelCard, read_card};
@@ -32,6 +32,8 @@ impl ModelRef {
         let path = Path::new(text);
         let mut found = if path.extension().is_some_and(|extension| extension == "toml") {
             Self::from_toml(path)?
+        } else if !path.exists() && EmbeddedRecipe::named(text).is_some() {
+            Self::from_recipe(path)?
         } else if path.exists() || text.ends_with(".safetensors") {
             Self::from_model(path)?
         } else {
@@ -50,6 +52,11 @@ impl ModelRef {
         if std::fs::read_to_string(path).is_ok_and(|text| is_table(&text)) {
             return Ok(Self::from_options(NetworkOptions::of_table(read_table(path)?, IMAGENET_CLASSES)));
         }
+        Self::from_recipe(path)
+    }
+
+    /// Reads a recipe.
+    fn from_recipe(path: &Path) -> Result<Self, CliError> {
         let file = RecipeFile::read(path, &[])?;
         let recipe = Recipe::try_from(file.clone())?;
         let input_size = Some(recipe.input.size);

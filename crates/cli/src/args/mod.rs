@@ -4,8 +4,10 @@ mod data;
 mod device;
 mod inference;
 mod json;
+mod keys;
 mod models;
 mod networks;
+mod recipe;
 mod scale;
 mod train;
 mod values;
@@ -17,6 +19,7 @@ pub use self::inference::{Eval, Predict};
 pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};
 pub use self::networks::{Bench, BenchMode, Draw, Info, List};
+pub use self::recipe::{CheckRecipes, Recipe, RecipeKeys, ShowRecipe};
 pub use self::scale::{
     BudgetArgs, CoefficientArgs, DEFAULT_PHI, FormulaArgs, NetworkArgs, Only, Scale, ScaleCommand, SearchArgs,
     SeriesArgs,
@@ -53,6 +56,9 @@ pub enum Command {
     Import(Import),
     /// Download published weights into the cache and print their path
     Fetch(Fetch),
+    /// List, print and check recipes, and describe their keys
+    #[command(subcommand)]
+    Recipe(Recipe),
     /// Inspect, verify, pack or split a data set
     #[command(subcommand)]
     Data(Data),

@@ -7,11 +7,12 @@ use clap::{Args, ValueEnum};
 
 use super::device::DeviceArgs;
 use super::json::JsonArgs;
+use super::keys::{KeyArgs, short_form};
 use super::values::positive;
 
 #[derive(Args)]
 pub struct Train {
-    /// TOML recipe, such as configs/digits.toml
+    /// Recipe: a TOML file, or a name from `mbconv recipe list`, such as digits
     pub recipe: PathBuf,
     /// Data set [default: the recipe's]
     #[arg(long)]
@@ -21,6 +22,8 @@ pub struct Train {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub keys: KeyArgs,
     /// Set any key of the recipe, such as optimizer.learning_rate=0.05; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
@@ -39,7 +42,8 @@ impl Train {
     /// Returns the recipe keys that the command line sets, as `key=value`.
     pub fn settings(&self) -> Vec<String> {
         let data = self.data.as_ref().map(|path| format!("data.path={}", serde_json::json!(path)));
-        self.overrides.iter().cloned().chain(data).chain(self.on_nan.map(OnNan::setting)).collect()
+        let short = self.keys.settings(&self.overrides);
+        self.overrides.iter().cloned().chain(short).chain(data).chain(self.on_nan.map(OnNan::setting)).collect()
     }
 }
 
@@ -82,9 +86,8 @@ pub struct Finetune {
     /// Run folder
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Number of epochs [default: from the number of images]
-    #[arg(long, value_parser = positive)]
-    pub epochs: Option<usize>,
+    #[command(flatten)]
+    pub keys: KeyArgs,
     /// Layers to freeze: body (a linear probe), or the number of first stages
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
@@ -110,15 +113,15 @@ pub struct Finetune {
 impl Finetune {
     /// Returns the recipe keys that the command line sets, as `key=value`.
     pub fn settings(&self) -> Vec<String> {
-        let epochs = self.epochs.map(|epochs| format!("epochs={epochs}"));
         let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
         let norms = self.freeze_norms.then(|| "finetune.freeze_norms=true".into());
         let prefix = self.prefix.as_ref().map(|prefix| format!("finetune.prefix={prefix}"));
         let on_nan = self.on_nan.map(OnNan::setting);
-        [epochs, freeze, norms, prefix]
+        [freeze, norms, prefix]
             .into_iter()
             .flatten()
             .chain(self.overrides.iter().cloned())
+            .chain(self.keys.settings(&self.overrides))
             .chain(on_nan)
             .collect()
     }
@@ -129,14 +132,15 @@ impl FindLr {
     pub fn settings(&self) -> Vec<String> {
         let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
         let prefix = self.prefix.as_ref().map(|prefix| format!("finetune.prefix={prefix}"));
-        [freeze, prefix].into_iter().flatten().chain(self.overrides.iter().cloned()).collect()
+        let batch_size = short_form("--batch-size", "batch_size", self.batch_size, &self.overrides);
+        [freeze, prefix].into_iter().flatten().chain(self.overrides.iter().cloned()).chain(batch_size).collect()
     }
 }
 
 #[derive(Args)]
 pub struct FindLr {
-    /// TOML recipe, such as configs/digits.toml [default with --weights and --data: that of
-    /// finetune]
+    /// Recipe: a TOML file, or a name from `mbconv recipe list` [default with --weights and --data:
+    /// that of finetune]
     #[arg(required_unless_present_all = ["weights", "data"])]
     pub recipe: Option<PathBuf>,
     /// Data set [default: the recipe's]
@@ -154,6 +158,9 @@ pub struct FindLr {
     /// Layers to freeze: body (a linear probe), or the number of first stages
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
+    /// Number of images per batch, short for --set batch_size=N
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub batch_size: Option<usize>,
     /// Number of updates of each sweep
     #[arg(long, default_value_t = 300, value_parser = positive)]
     pub steps: usize,

@@ -15,5 +15,6 @@ pub mod import;
 pub mod info;
 pub mod list;
 pub mod predict;
+pub mod recipe;
 pub mod scale;
 pub mod train;
