@@ -4,7 +4,7 @@ ci:
 
 # Train on the embedded digits
 digits:
-    cargo run --release -- train configs/digits.toml
+    cargo run --release -- train digits
 
 # Fast tests
 test:
@@ -25,6 +25,10 @@ sanitize:
 lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings
+
+# Write docs/recipes.md after a change of the recipes' keys
+recipe-keys:
+    cargo run --release -- recipe keys --markdown > docs/recipes.md.new && mv docs/recipes.md.new docs/recipes.md
 
 # Write golden fixtures (requires scripts/requirements.txt; PHOTOS is a folder of photographs)
 golden PHOTOS:
