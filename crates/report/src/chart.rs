@@ -19,8 +19,28 @@ const MAX_POINTS: usize = 600;
 pub struct Series {
     /// Name in the legend.
     pub name: &'static str,
-    /// Points `(x, y)` in ascending x.
+    /// Points `(x, y)` in ascending x. Points that are not finite are gaps.
     pub points: Vec<(f64, f64)>,
+}
+
+/// Returns an upper limit of the y axis that cuts off outliers, such as the loss of a run that
+/// diverges, or `None` if there are none.
+///
+/// Usual values are up to five times the lowest first value of a series, but at most a hundred times
+/// the median of all, and at least five times their first quartile.
+pub(crate) fn outlier_limit(series: &[Series]) -> Option<f64> {
+    let finite = |series: &Series| -> Vec<f64> {
+        series.points.iter().map(|point| point.1).filter(|value| value.is_finite()).collect()
+    };
+    let values: Vec<Vec<f64>> = series.iter().map(finite).collect();
+    let first = values.iter().filter_map(|values| values.first()).copied().reduce(f64::min)?;
+    let mut sorted = values.concat();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len() - 1;
+    let (quartile, median) = (sorted[last / 4], sorted[last / 2]);
+    let most_usual = (5.0 * first).min(100.0 * median).max(5.0 * quartile);
+    let usual = sorted.iter().copied().rfind(|value| *value <= most_usual)?;
+    (sorted[last] > most_usual && usual > 0.0).then_some(1.1 * usual)
 }
 
 /// The scale of an axis.
@@ -221,6 +241,7 @@ impl Chart<'_> {
         plot.draw_legend();
         plot.draw_whiskers();
         plot.draw_series();
+        plot.draw_clipped();
         plot.draw_mark();
         plot.draw_labels();
         Some(plot.svg)
@@ -330,36 +351,70 @@ impl<'a> Plot<'a> {
         }
     }
 
-    /// Draws each series as a line, and as points with tooltips if there are few.
+    /// Returns the position of a point, or `None` for a gap.
+    fn place(&self, point: (f64, f64)) -> Option<(f64, f64)> {
+        let is_shown =
+            point.0.is_finite() && point.1.is_finite() && (self.chart.y_scale == Scale::Linear || point.1 > 0.0);
+        is_shown.then(|| (self.x.at(point.0), self.y_at(point.1)))
+    }
+
+    /// Draws each series as a line with gaps, and as points with tooltips if there are few.
     fn draw_series(&mut self) {
-        let Self { chart, x, y, svg, .. } = self;
         for (index, series) in self.series.iter().enumerate() {
             let stride = series.points.len().div_ceil(MAX_POINTS);
             let last = series.points.len() - 1;
-            let visible =
-                |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite() && (chart.y_scale == Scale::Linear || p.1 > 0.0);
-            let chosen =
-                series.points.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| p);
-            let places: Vec<(f64, f64)> =
-                chosen.filter(visible).map(|p| (x.at(p.0), y.at(chart.clipped(p.1)))).collect();
-            let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            if !chart.scattered {
-                let _ = write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
+            let chosen = series.points.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last);
+            let places: Vec<Option<(f64, f64)>> = chosen.map(|(_, point)| self.place(*point)).collect();
+            for part in places.split(Option::is_none).filter(|part| !part.is_empty() && !self.chart.scattered) {
+                let path: Vec<String> = part.iter().flatten().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+                let _ = write!(self.svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
             }
             if series.points.len() <= 60 {
-                for (place, point) in places.iter().zip(series.points.iter().filter(visible)) {
+                for (place, point) in places.iter().zip(&series.points) {
+                    let Some((x, y)) = place else { continue };
                     let _ = write!(
-                        svg,
-                        r#"<circle class="point s{index}" cx="{:.1}" cy="{:.1}" r="2.6"><title>{} {}: {} {}</title></circle>"#,
-                        place.0,
-                        place.1,
-                        escape(chart.x_label),
+                        self.svg,
+                        r#"<circle class="point s{index}" cx="{x:.1}" cy="{y:.1}" r="2.6"><title>{} {}: {} {}</title></circle>"#,
+                        escape(self.chart.x_label),
                         number(point.0),
                         series.name,
-                        chart.write_y(point.1)
+                        self.chart.write_y(point.1)
                     );
                 }
             }
+        }
+    }
+
+    /// Marks points above the upper limit of the y axis, and writes the limit.
+    fn draw_clipped(&mut self) {
+        /// Minimum distance between marks of a series.
+        const DISTANCE: f64 = 12.0;
+        let Some(limit) = self.chart.y_most else { return };
+        let mut is_any = false;
+        for (index, series) in self.series.iter().enumerate() {
+            let mut last = f64::NEG_INFINITY;
+            for point in series.points.iter().filter(|point| point.1 > limit) {
+                let Some((x, y)) = self.place(*point).filter(|(x, _)| x - last >= DISTANCE) else { continue };
+                let _ = write!(
+                    self.svg,
+                    r#"<path class="s{index}" d="M{:.1} {y:.1}h8l-4 -6z"><title>{} {}: {} {}</title></path>"#,
+                    x - 4.0,
+                    escape(self.chart.x_label),
+                    number(point.0),
+                    series.name,
+                    self.chart.write_y(point.1)
+                );
+                (last, is_any) = (x, true);
+            }
+        }
+        if is_any {
+            let _ = write!(
+                self.svg,
+                r#"<text class="tick" x="{}" y="{}">clipped at {}</text>"#,
+                self.left,
+                self.top - 4.0,
+                self.chart.write_y(limit)
+            );
         }
     }
 
@@ -454,5 +509,35 @@ mod tests {
             }
         }
         assert!(Chart::default().to_svg().is_none());
+    }
+
+    fn series(values: &[f64]) -> Series {
+        Series { name: "a", points: (1..).map(f64::from).zip(values.iter().copied()).collect() }
+    }
+
+    #[test]
+    fn outliers_do_not_flatten_curves() {
+        let limit = |curves: &[&[f64]]| outlier_limit(&curves.iter().map(|curve| series(curve)).collect::<Vec<_>>());
+        let overfitted = [0.7, 0.5, 0.8, 1.5, 2.0];
+        for usual in [&[2.3, 0.5, 0.1, 0.05, 0.02][..], &[6.9, 4.0], &[0.5], &overfitted, &[0.0, 0.0]] {
+            assert_eq!(limit(&[usual, usual]), None, "{usual:?}");
+        }
+        let close = |found: Option<f64>, expected: f64| assert!((found.unwrap() - expected).abs() < 1e-9, "{found:?}");
+        close(limit(&[&[2.3, 1e8, 1.9], &[2.0, 9e9, 1.8]]), 2.53);
+        close(limit(&[&[2.3, 2.0, 1e8, 1e9, 1e9, 1e8]]), 2.53);
+        close(limit(&[&[3e5, 2.0, 1.5, 1.25]]), 2.2);
+        close(limit(&[&[2.0, f64::NAN, f64::INFINITY, 80.0]]), 2.2);
+        assert_eq!(limit(&[&[f64::NAN]]), None);
+    }
+
+    #[test]
+    fn clipped_points_are_marked_and_missing_ones_are_gaps() {
+        let values = [2.0, 1e8, 1e9, 1.8, f64::NAN, 1.6, 1.4];
+        let svg = |y_most| Chart { series: vec![series(&values)], y_most, ..Chart::default() }.to_svg().unwrap();
+        let clipped = svg(Some(2.2));
+        assert_eq!(clipped.matches("<polyline").count(), 2, "{clipped}");
+        assert_eq!(clipped.matches("<path").count(), 2, "{clipped}");
+        assert!(clipped.contains("clipped at 2.2") && clipped.contains("epoch 2: a 1.0e8"), "{clipped}");
+        assert!(!svg(None).contains("clipped") && !svg(Some(1e10)).contains("clipped"));
     }
 }

@@ -40,7 +40,7 @@ impl History {
     fn parse(text: &str) -> Self {
         let mut lines = text.lines().map(|line| line.split(',').map(str::trim));
         let columns = lines.next().map(|cells| cells.map(String::from).collect()).unwrap_or_default();
-        let rows = lines.map(|cells| cells.map(|cell| cell.parse().ok().filter(|v: &f64| v.is_finite())).collect());
+        let rows = lines.map(|cells| cells.map(|cell| cell.parse().ok()).collect());
         Self { columns, rows: rows.collect() }
     }
 
@@ -54,9 +54,13 @@ impl History {
         self.rows.is_empty()
     }
 
-    /// Returns the values of a column with their epochs, without empty cells. Unknown columns are
-    /// empty.
+    /// Returns the finite values of a column with their epochs. Unknown columns are empty.
     pub fn column(&self, name: &str) -> Vec<(f64, f64)> {
+        self.curve(name).into_iter().filter(|(_, value)| value.is_finite()).collect()
+    }
+
+    /// Returns the values of a column with their epochs, without empty cells.
+    pub(crate) fn curve(&self, name: &str) -> Vec<(f64, f64)> {
         let position = |name: &str| self.columns.iter().position(|column| column == name);
         let (Some(epoch), Some(column)) = (position("epoch"), position(name)) else { return Vec::new() };
         let cell = |row: &Vec<Option<f64>>, i: usize| row.get(i).copied().flatten();
@@ -100,6 +104,8 @@ mod tests {
         assert_eq!(history.column("train_loss"), [(1.0, 2.5), (3.0, 1.5)]);
         assert_eq!(history.column("val_top1"), [(2.0, 0.5), (3.0, 0.75)]);
         assert_eq!(history.column("ema_top1"), []);
+        assert_eq!(history.curve("train_loss").len(), 3);
+        assert_eq!(history.curve("val_top1").len(), 2);
         assert_eq!(history.last("val_top1"), Some(0.75));
         assert!(History::parse("").is_empty() && History::parse("").best().is_none());
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use mbconv_files::write_atomically;
 use mbconv_image::RgbPixels;
 
-use crate::chart::{Chart, Series, Unit, number};
+use crate::chart::{Chart, Series, Unit, number, outlier_limit};
 use crate::confusion;
 use crate::evaluation::{ClassScores, Evaluation, Predicted, shows_top5};
 use crate::history::{Best, History};
@@ -169,14 +169,11 @@ fn duration(seconds: f64) -> String {
 /// Renders the curves of a run.
 fn curves(history: &History) -> String {
     let series = |rows: &[(&'static str, &str)]| -> Vec<Series> {
-        rows.iter().map(|&(name, column)| Series { name, points: history.column(column) }).collect()
+        rows.iter().map(|&(name, column)| Series { name, points: history.curve(column) }).collect()
     };
+    let losses = series(&[("training", "train_loss"), ("validation", "val_loss"), ("average", "ema_loss")]);
     let charts = [
-        Chart {
-            title: "Loss",
-            series: series(&[("training", "train_loss"), ("validation", "val_loss"), ("average", "ema_loss")]),
-            ..Chart::default()
-        },
+        Chart { title: "Loss", y_most: outlier_limit(&losses), series: losses, ..Chart::default() },
         Chart {
             title: "Top-1",
             series: series(&[("training", "train_top1"), ("validation", "val_top1"), ("average", "ema_top1")]),
