@@ -10,8 +10,12 @@ use burn_train::logger::TrainingProgressLogger;
 use burn_train::metric::{MetricDefinition, MetricEntry, MetricId, NumericAttributes, NumericEntry, SerializedEntry};
 use burn_train::renderer::tui::TuiMetricsRendererWrapper;
 use burn_train::renderer::{MetricState, MetricsRenderer, MetricsRendererTraining};
+use console::Term;
 use mbconv_train::Event;
+use mbconv_train::metrics::shows_top5;
 use mbconv_train::observe::Observer;
+
+use crate::terminal::columns;
 
 /// The metrics: name, unit, and whether higher is better.
 const METRICS: [(&str, Option<&str>, bool); 5] = [
@@ -40,6 +44,7 @@ pub struct Dashboard<'a> {
     interrupter: Interrupter,
     stop: &'a AtomicBool,
     epochs: usize,
+    classes: usize,
     split: Option<Split>,
     /// Log lines to print after the dashboard is closed.
     lines: Vec<String>,
@@ -48,16 +53,20 @@ pub struct Dashboard<'a> {
 impl<'a> Dashboard<'a> {
     /// Creates the dashboard of a run that `stop` ends. It is shown when the run starts.
     pub fn new(stop: &'a AtomicBool) -> Self {
-        Self { renderer: None, interrupter: Interrupter::new(), stop, epochs: 0, split: None, lines: Vec::new() }
+        let interrupter = Interrupter::new();
+        Self { renderer: None, interrupter, stop, epochs: 0, classes: 0, split: None, lines: Vec::new() }
     }
 
     fn show(&mut self, event: &Event) {
         match event {
             Event::Line(line) => self.lines.push(line.to_string()),
-            Event::Start { epoch, epochs, .. } => {
-                self.epochs = *epochs;
+            Event::Start { epoch, epochs, classes, .. } => {
+                (self.epochs, self.classes) = (*epochs, *classes);
                 let mut renderer = TuiMetricsRendererWrapper::new(self.interrupter.clone(), Some(*epoch));
                 for (name, unit, higher_is_better) in METRICS {
+                    if name == METRICS[TOP5].0 && !shows_top5(self.classes) {
+                        continue;
+                    }
                     let attributes = NumericAttributes { unit: unit.map(str::to_string), higher_is_better };
                     renderer.register_metric(MetricDefinition {
                         metric_id: id(name),
@@ -91,7 +100,7 @@ impl<'a> Dashboard<'a> {
                         renderer.update_epoch(row.epoch);
                     }
                 }
-                self.lines.push(row.to_string());
+                self.lines.push(row.line(self.classes, columns(&Term::stderr())));
             }
         }
     }
@@ -106,6 +115,9 @@ impl<'a> Dashboard<'a> {
 
     fn update(&mut self, split: Split, metric: usize, value: f64) {
         let Some(renderer) = &mut self.renderer else { return };
+        if metric == TOP5 && !shows_top5(self.classes) {
+            return;
+        }
         let (name, unit, _) = METRICS[metric];
         let shown = match (metric, unit) {
             (LEARNING_RATE, _) => format!("{value:.3e}"),

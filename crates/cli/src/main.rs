@@ -3,7 +3,7 @@
 /// Prints a line on standard error. Control characters, including line breaks, are escaped. A
 /// failed write is ignored, so that a run continues after its terminal is closed.
 macro_rules! eprintln {
-    ($($argument:tt)*) => { crate::terminal::print_line(&format!($($argument)*)) };
+    ($($argument:tt)*) => { crate::messages::print_line(&format!($($argument)*)) };
 }
 
 mod args;
@@ -11,10 +11,12 @@ mod commands;
 #[cfg(feature = "tui")]
 mod dashboard;
 mod error;
+mod messages;
 mod model_ref;
 mod output;
 mod progress_ui;
 mod signals;
+mod table;
 mod terminal;
 mod units;
 
@@ -32,7 +34,7 @@ use crate::terminal::INTERRUPTED;
 static ALLOCATOR: mbconv_train::device::Allocator = mbconv_train::device::Allocator;
 
 /// Parses the command line. clap's errors repeat the arguments; if one contains control characters,
-/// the error is printed escaped and without colors.
+/// the error is printed escaped.
 fn arguments() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| {
         let is_plain = |text: std::ffi::OsString| visible_name(&text.to_string_lossy()) == text.to_string_lossy();

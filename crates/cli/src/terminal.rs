@@ -1,13 +1,14 @@
 //! Progress on standard error: a bar on a terminal, otherwise plain lines.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use mbconv_train::Event;
+use mbconv_train::history::LINE_WIDTH;
 use mbconv_train::observe::Observer;
-use mbconv_train::text::visible_name;
 
 use crate::signals::keep_ignored;
 
@@ -24,11 +25,6 @@ impl Observer for &mut Progress {
     }
 }
 
-/// Prints a line on standard error and ignores errors.
-pub fn print_line(line: &str) {
-    let _ = std::io::stderr().write_all(format!("{}\n", visible_name(line)).as_bytes());
-}
-
 /// Returns a flag that is set by Ctrl-C or a termination signal. A second signal ends the program
 /// at once. Ignored signals stay ignored.
 pub fn stop_on_interrupt() -> &'static AtomicBool {
@@ -38,7 +34,7 @@ pub fn stop_on_interrupt() -> &'static AtomicBool {
             std::process::exit(INTERRUPTED.into());
         }
         // The current line may contain the terminal's `^C`.
-        print_line("");
+        eprintln!("");
         eprintln!("stopping after this step; interrupt again to stop at once");
     };
     if let Err(error) = keep_ignored(|| ctrlc::set_handler(handler)) {
@@ -56,10 +52,24 @@ struct PlainProgress {
     first: usize,
 }
 
-/// Template of the progress bar.
-const WITH_TOTAL: &str = "{prefix} {wide_bar} {pos}/{len} images  {per_sec}  {eta} left  {msg}";
+/// Template of the progress bar, which has room for ImageNet's numbers in [`LINE_WIDTH`] columns.
+const WITH_TOTAL: &str = "{prefix} {wide_bar} {pos}/{len}  {per_sec}  {eta} left  {msg}";
+/// Template of the progress bar on narrower terminals.
+const NARROW: &str = "{prefix} {wide_bar} {pos}/{len}  {msg}";
 /// Template of the progress bar while the total is unknown.
 const WITHOUT_TOTAL: &str = "{prefix} {pos} images  {per_sec}";
+
+/// Returns the number of columns of a terminal. Without a terminal, it is `COLUMNS` or
+/// [`LINE_WIDTH`].
+pub fn columns(terminal: &Term) -> usize {
+    let given = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|&columns| columns > 0);
+    terminal.size_checked().map(|(_, columns)| columns.into()).or_else(given).unwrap_or(LINE_WIDTH)
+}
+
+/// Returns the template of the progress bar for the current width of the terminal.
+fn with_total() -> &'static str {
+    if columns(&Term::stderr()) < LINE_WIDTH { NARROW } else { WITH_TOTAL }
+}
 
 fn show_as(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -91,7 +101,7 @@ impl Progress {
     pub fn new() -> Self {
         let bar = Self::is_shown().then(|| {
             let bar = ProgressBar::hidden();
-            show_as(&bar, WITH_TOTAL);
+            show_as(&bar, with_total());
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             bar
         });
@@ -111,7 +121,7 @@ impl Progress {
             Event::Validate { images, total } => self.advance("validation", *images, *total, String::new()),
             Event::Epoch(row) => {
                 self.plain = None;
-                self.line(&row.line(self.classes));
+                self.line(&row.line(self.classes, columns(&Term::stderr())));
             }
         }
     }
@@ -122,7 +132,7 @@ impl Progress {
             return self.advance_plainly(prefix, images, total, &message);
         };
         if bar.prefix() != prefix || bar.length() != Some(total as u64) {
-            show_as(bar, WITH_TOTAL);
+            show_as(bar, with_total());
             bar.reset();
             bar.set_length(total as u64);
             bar.set_prefix(prefix.to_string());

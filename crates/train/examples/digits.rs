@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use mbconv_train::data::{self, OpenOptions};
+use mbconv_train::history::LINE_WIDTH;
 use mbconv_train::{Event, Group, Recipe, Run, train};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let outcome = train(run, &mut |event| {
         if let Event::Epoch(row) = event {
-            println!("{}", row.line(data.classes.len()));
+            println!("{}", row.line(data.classes.len(), LINE_WIDTH));
         }
     })?;
     println!("{outcome:?}; the model is {}", out.join("best.safetensors").display());

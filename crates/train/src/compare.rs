@@ -33,6 +33,9 @@ pub struct RunSummary {
     pub images_per_second: Option<f64>,
     /// Training time in seconds.
     pub seconds: f64,
+    /// Whether top-5 accuracy is below 1 in an epoch. With up to five classes it never is.
+    #[serde(skip)]
+    pub shows_top5: bool,
     /// The recipe's dotted keys with their values as TOML.
     #[serde(skip)]
     recipe: BTreeMap<String, String>,
@@ -103,6 +106,7 @@ impl RunSummary {
             top5: best.and_then(|best| best.top5),
             val_loss: best.and_then(|best| best.loss),
             train_loss: history.last("train_loss"),
+            shows_top5: ["train_top5", "val_top5"].iter().any(|name| history.column(name).iter().any(|p| p.1 < 1.0)),
             images_per_second: speeds.get(speeds.len() / 2).copied(),
             seconds: history.column("seconds").iter().map(|point| point.1).sum(),
             recipe,
@@ -156,6 +160,8 @@ mod tests {
         assert_eq!((a.epochs, a.planned_epochs, a.images_per_second, a.seconds), (3, 5, Some(110.0), 28.5));
         let b = run(root.path(), "b", "epochs = 5\n[model]\nname = \"y\"\n[mix]\nmixup = 0.2", "");
         assert_eq!((b.epochs, b.top1), (0, None));
+        let c = run(root.path(), "c", "", "epoch,train_top5,val_top1,val_top5\n1,1.0,0.5,1.0\n2,1.0,0.6,1.0\n");
+        assert_eq!((a.shows_top5, b.shows_top5, c.shows_top5, c.top5), (true, false, false, Some(1.0)));
         let differences = differences(&[a, b]);
         let keys: Vec<&str> = differences.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["mix.mixup", "model.name"]);

@@ -14,6 +14,9 @@ pub const LOG: &str = "log.txt";
 /// Folder of the models of single epochs, if the recipe requests them.
 pub const EPOCHS: &str = "epochs";
 
+/// Columns of an epoch's line in the log, and of output that is not for a terminal.
+pub const LINE_WIDTH: usize = 80;
+
 /// Results of one epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRow {
@@ -51,20 +54,149 @@ impl EpochRow {
         self.better().0.map_or([0.0, -self.train_loss], |results| results.score())
     }
 
-    /// Returns the epoch as one printed line. It includes top-5 accuracy if that is meaningful for
-    /// this number of `classes`.
-    pub fn line(&self, classes: usize) -> String {
-        let Self { epoch, learning_rate, train_loss, train_top1, images_per_second, seconds, .. } = self;
-        let mut line = format!("epoch {epoch:>3}  train loss {train_loss:.4} top-1 {:6.2} %", 100.0 * train_top1);
-        if let Some(Results { top1, top5, loss, .. }) = self.val {
-            line += &format!("  val loss {loss:.4} top-1 {:6.2} %", 100.0 * top1);
+    /// Returns the epoch as one printed line of at most `width` columns. The least needed figures
+    /// that do not fit are left out, and top-5 accuracy if it is always 100 % with this number of
+    /// `classes`.
+    pub fn line(&self, classes: usize, width: usize) -> String {
+        let mut cells = self.cells(classes);
+        while line_of(&cells).chars().count() > width
+            && let Some((least, _)) = cells.iter().enumerate().max_by_key(|(_, cell)| cell.rank)
+            && cells[least].rank > 0
+        {
+            cells.remove(least);
+        }
+        line_of(&cells)
+    }
+
+    /// Returns the figures of the line from left to right. Those with the highest rank are left out
+    /// first: the loss of the moving average, top-5, speed, training top-1, learning rate, time,
+    /// top-1 of the moving average, validation loss, training loss, validation top-1.
+    fn cells(&self, classes: usize) -> Vec<Cell> {
+        let cell = |rank, group, text| Cell { rank, group, text };
+        let loss = |loss| format!("loss {}", six(loss));
+        let top = |k, fraction| format!("top-{k} {} %", percent(fraction));
+        let mut cells = vec![
+            cell(0, "epoch", format!("{:>3}", self.epoch)),
+            cell(2, "train", loss(self.train_loss)),
+            cell(7, "train", top(1, self.train_top1)),
+        ];
+        if let Some(val) = self.val {
+            cells.extend([cell(3, "val", loss(val.loss)), cell(1, "val", top(1, val.top1))]);
             if shows_top5(classes) {
-                line += &format!(" top-5 {:6.2} %", 100.0 * top5);
+                cells.push(cell(9, "val", top(5, val.top5)));
             }
         }
-        if let Some(Results { top1, loss, .. }) = self.ema {
-            line += &format!("  average loss {loss:.4} top-1 {:6.2} %", 100.0 * top1);
+        if let Some(ema) = self.ema {
+            cells.extend([cell(10, "ema", loss(ema.loss)), cell(4, "ema", top(1, ema.top1))]);
         }
-        line + &format!("  lr {learning_rate:.2e}  {images_per_second:.0} img/s  {seconds:.1} s")
+        cells.extend([
+            cell(6, "lr", format!("{:.2e}", self.learning_rate)),
+            cell(8, "", format!("{:>5.0} img/s", self.images_per_second)),
+            cell(5, "", seconds(self.seconds)),
+        ]);
+        cells
+    }
+}
+
+/// A figure of an epoch's line.
+struct Cell {
+    rank: u8,
+    /// Name that neighboring figures share.
+    group: &'static str,
+    text: String,
+}
+
+fn line_of(cells: &[Cell]) -> String {
+    let mut line = String::new();
+    let mut last = "";
+    for Cell { group, text, .. } in cells {
+        line += match (line.is_empty(), last == *group && !group.is_empty()) {
+            (true, _) => "",
+            (false, true) => " ",
+            (false, false) => "  ",
+        };
+        if *group != last && !group.is_empty() {
+            line += group;
+            line.push(' ');
+        }
+        line += text;
+        last = group;
+    }
+    line
+}
+
+/// Formats a number with six characters and up to four decimals.
+fn six(value: f64) -> String {
+    let mut fixed = (0..=4).rev().map(|decimals| format!("{value:>6.decimals$}"));
+    fixed.find(|text| text.len() == 6).unwrap_or_else(|| format!("{value:>6.0e}"))
+}
+
+/// Formats a fraction as a percentage with five characters.
+fn percent(fraction: f64) -> String {
+    let text = format!("{:5.2}", 100.0 * fraction);
+    if text == "100.00" { "100.0".into() } else { text }
+}
+
+/// Formats seconds with four characters, unless they are 10⁴ or more.
+fn seconds(seconds: f64) -> String {
+    if seconds < 99.95 { format!("{seconds:>4.1} s") } else { format!("{seconds:>4.0} s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ema: bool) -> EpochRow {
+        let results = |loss, top1| Results { epoch: 7, top1, top5: 0.91, loss, images: 1000 };
+        EpochRow {
+            epoch: 7,
+            learning_rate: 0.05,
+            train_loss: 1.234567,
+            train_top1: 0.5678,
+            train_top5: 0.9,
+            val: Some(results(2.5, 0.4321)),
+            ema: ema.then(|| results(2.25, 0.4567)),
+            images_per_second: 1234.4,
+            seconds: 40.51,
+        }
+    }
+
+    #[test]
+    fn lines_fit_the_width() {
+        let lines = [(false, 60), (false, 80), (false, 120), (true, 60), (true, 80), (true, 120), (true, 200)]
+            .map(|(ema, width)| row(ema).line(10, width));
+        let expected = [
+            "epoch   7  train loss 1.2346  val loss 2.5000 top-1 43.21 %",
+            "epoch   7  train loss 1.2346  val loss 2.5000 top-1 43.21 %  lr 5.00e-2  40.5 s",
+            "epoch   7  train loss 1.2346 top-1 56.78 %  val loss 2.5000 top-1 43.21 % top-5 91.00 %  lr 5.00e-2   \
+             1234 img/s  40.5 s",
+            "epoch   7  train loss 1.2346  val loss 2.5000 top-1 43.21 %",
+            "epoch   7  train loss 1.2346  val loss 2.5000 top-1 43.21 %  ema top-1 45.67 %",
+            "epoch   7  train loss 1.2346 top-1 56.78 %  val loss 2.5000 top-1 43.21 %  ema top-1 45.67 %  \
+             lr 5.00e-2  40.5 s",
+            "epoch   7  train loss 1.2346 top-1 56.78 %  val loss 2.5000 top-1 43.21 % top-5 91.00 %  \
+             ema loss 2.2500 top-1 45.67 %  lr 5.00e-2   1234 img/s  40.5 s",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn top5_needs_more_than_five_classes_and_columns_do_not_move() {
+        assert!(!row(true).line(5, 200).contains("top-5"));
+        let odd = [0.0, 9.99999, 12.345678, 123.456, 98765.4, 999_999.9, 1.5e7, 1e300, f64::INFINITY, f64::NAN];
+        for width in [20, 40, 60, 80, 120, 200] {
+            let usual = row(true).line(10, width).chars().count();
+            assert!(usual <= width.max(9));
+            for train_loss in odd {
+                let line = EpochRow { train_loss, train_top1: 1.0, seconds: 4321.0, ..row(true) }.line(10, width);
+                assert!(line.chars().count() == usual, "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_without_validation_show_training_alone() {
+        let line = EpochRow { val: None, ..row(false) }.line(10, 80);
+        assert_eq!(line, "epoch   7  train loss 1.2346 top-1 56.78 %  lr 5.00e-2   1234 img/s  40.5 s");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::args::JsonArgs;
 use crate::error::CliError;
 use crate::output::{print_json, print_text};
+use crate::table::wrapped;
 use crate::units::bytes;
 
 pub fn run(args: JsonArgs) -> Result<(), CliError> {
@@ -28,7 +29,8 @@ pub fn run(args: JsonArgs) -> Result<(), CliError> {
             (true, true) => "in this build; none found".into(),
             (true, false) => "in this build".into(),
         };
-        let _ = writeln!(text, "{:<8}  {}; {status}", kind.name, kind.description);
+        let description = wrapped(&format!("{}; {status}", kind.description), 10);
+        let _ = writeln!(text, "{:<8}  {description}", kind.name);
         for device in present {
             let _ = writeln!(text, "          {}", line(&device));
         }

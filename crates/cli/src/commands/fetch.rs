@@ -30,10 +30,11 @@ pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, CliError> {
     }
     let bar = std::io::stderr().is_terminal().then(|| {
         let bar = ProgressBar::hidden();
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes}  {eta} left") {
+        // `wide_msg` is cut to the terminal's width.
+        if let Ok(style) = ProgressStyle::with_template("{bar:16} {bytes}/{total_bytes}  {eta} left  {wide_msg}") {
             bar.set_style(style.progress_chars("━╸─"));
         }
-        bar.set_prefix(weights.to_string());
+        bar.set_message(weights.to_string());
         bar.set_draw_target(ProgressDrawTarget::stderr());
         bar
     });

@@ -61,8 +61,8 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), CliError> {
     text += &format!("curve           {}\n\n", args.out.display());
     let certain = curve.sweeps.is_empty() || curve.range().is_some_and(|(least, most)| most <= MAX_SPREAD * least);
     text += &match curve.suggestion {
-        None => "no suggestion: the loss did not clearly decrease; try more --steps, other --from and --to, or \
-                 look at the curve\n"
+        None => "no suggestion: the loss did not clearly decrease; look at the curve, or try\n\
+                 more --steps, other --from and --to\n"
             .into(),
         Some(suggestion) => format!("--set optimizer.learning_rate={suggestion:.2e}\n"),
     };

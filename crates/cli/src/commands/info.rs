@@ -10,6 +10,7 @@ use crate::args::Info;
 use crate::error::CliError;
 use crate::model_ref::ModelRef;
 use crate::output::{print_json, print_text};
+use crate::table::{Table, wrapped};
 use crate::units::{accuracy, count, thousands};
 
 pub fn run(args: Info) -> Result<(), CliError> {
@@ -102,7 +103,7 @@ fn to_json(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
 fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary, args: &Info) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<14}{}", visible_name(&value));
+        let _ = writeln!(text, "{name:<14}{}", wrapped(&visible_name(&value), 14));
     };
     let strides: Vec<String> = architecture.strides().iter().map(usize::to_string).collect();
     row("architecture", model_ref.options.title());
@@ -119,7 +120,7 @@ fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
     row(
         "activations",
         format!(
-            "{} for one image, at most {} for the input and output of a layer",
+            "{} for one image, at most {} in and out of a layer",
             mega(summary.activation_bytes),
             mega(summary.peak_activation_bytes)
         ),
@@ -128,7 +129,7 @@ fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         training(summary, args.batch_size).map(|bytes| format!("{:.2} GB", bytes as f64 / 1e9));
     row(
         "training",
-        format!("about {sgd} for batches of {} (Adam {adam}, checkpointing {checkpointing})", args.batch_size),
+        format!("about {sgd} at batch size {} (Adam {adam}, checkpointing {checkpointing})", args.batch_size),
     );
     row("blocks", architecture.blocks.len().to_string());
     if let Some(card) = &model_ref.card {
@@ -149,32 +150,32 @@ fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
 
 /// Formats a table of all layers and the totals.
 fn layer_table(summary: &Summary) -> String {
-    let width = summary.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    let mut row = |[name, kind, input, output, parameters, macs, output_bytes, field]: [&str; 8]| {
-        let _ = writeln!(
-            text,
-            "{name:<width$}  {kind:<22}{input:>16}{output:>16}{parameters:>14}{macs:>18}{output_bytes:>12}{field:>10}"
-        );
-    };
-    row(["layer", "kind", "in", "out", "parameters", "MACs", "output, kB", "field, px"]);
+    let headings = ["layer", "kind", "in", "out", "parameters", "MACs", "output, kB", "field, px"];
     let kilo = |bytes: u64| thousands(bytes.div_ceil(1000));
-    for layer in &summary.layers {
-        let shape = |[c, h, w]: [usize; 3]| format!("{c}×{h}×{w}");
-        row([
-            &layer.name,
-            &layer.kind,
-            &shape(layer.input),
-            &shape(layer.output),
-            &count(layer.parameters),
-            &thousands(layer.macs),
-            &kilo(layer.activation_bytes),
-            &count(layer.receptive_field),
-        ]);
-    }
+    let shape = |[c, h, w]: [usize; 3]| format!("{c}×{h}×{w}");
+    let mut rows = vec![headings.map(String::from)];
+    rows.extend(summary.layers.iter().map(|layer| {
+        [
+            layer.name.clone(),
+            layer.kind.clone(),
+            shape(layer.input),
+            shape(layer.output),
+            count(layer.parameters),
+            thousands(layer.macs),
+            kilo(layer.activation_bytes),
+            count(layer.receptive_field),
+        ]
+    }));
     let (parameters, macs) = (count(summary.parameters), thousands(summary.macs));
-    row(["total", "", "", "", &parameters, &macs, &kilo(summary.activation_bytes), ""]);
-    text + "\noutput: f32 activations for one image; field: side of the receptive field\n"
+    let none = String::new;
+    rows.push(["total".into(), none(), none(), none(), parameters, macs, kilo(summary.activation_bytes), none()]);
+    let table = Table::new(rows.into_iter().map(Vec::from).collect(), 2);
+    let (mut text, hidden) = table.fitting(&[0, 3, 4, 5, 6, 1, 7, 2]);
+    text += "\noutput: f32 activations for one image; field: side of the receptive field\n";
+    if !hidden.is_empty() {
+        let _ = writeln!(text, "not shown at this width, but by --csv: {}", hidden.join("; "));
+    }
+    text
 }
 
 fn shortened(names: &[String]) -> String {

@@ -11,6 +11,7 @@ use crate::args::List;
 use crate::error::CliError;
 use crate::model_ref::IMAGENET_CLASSES;
 use crate::output::{print_json, print_text};
+use crate::table::wrapped;
 
 pub fn run(args: List) -> Result<(), CliError> {
     if args.pretrained { pretrained(args.json.json) } else { architectures(args.json.json) }
@@ -28,8 +29,9 @@ fn pretrained(as_json: bool) -> Result<(), CliError> {
         let shown = |percent: Option<f64>| percent.map_or("–".into(), |percent| format!("{percent:.2} %"));
         let _ = writeln!(text, "{:<46}{:>9}{:>9}{:>9} px", row.name, shown(row.top1), shown(row.top5), row.resolution);
     }
-    text += "\nPublished ImageNet-1k validation accuracy at the given resolution. A name without its tag selects the first\n";
-    text += "of its rows. Also supported: hf:owner/name[@revision][/file] (Hugging Face) and https://…\n";
+    let note = "Published ImageNet-1k validation accuracy at the given resolution. A name without its tag selects the \
+                first of its rows. Also supported: hf:owner/name[@revision][/file] (Hugging Face) and https://…";
+    let _ = writeln!(text, "\n{}", wrapped(note, 0));
     if as_json { print_json(&json!(rows)) } else { print_text(&text) }
 }
 
@@ -60,7 +62,9 @@ fn architectures(as_json: bool) -> Result<(), CliError> {
         let (millions, giga) = (parameters as f64 / 1e6, macs as f64 / 1e9);
         let _ = writeln!(text, "{name:<24}{millions:>12.3} M{giga:>10.3} G{resolution:>9} px");
     }
-    text += "\n1000 classes, one image at the given resolution. mobilenet_v2_<width> accepts any width; tf_: TensorFlow's padding.\n";
-    text += "Also supported: stage tables (TOML), and other widths and depths of these networks: `mbconv scale`\n";
+    let note = "1000 classes, one image at the given resolution. mobilenet_v2_<width> accepts any width; tf_: \
+                TensorFlow's padding. Also supported: stage tables (TOML), and other widths and depths of these \
+                networks: `mbconv scale`";
+    let _ = writeln!(text, "\n{}", wrapped(note, 0));
     if as_json { print_json(&json!(rows)) } else { print_text(&text) }
 }

@@ -15,6 +15,7 @@ pub use self::error::TrainError;
 pub use self::event::{Event, Outcome, Run};
 use self::setup::Setup;
 use self::validate::{Validation, check_readable, validate};
+use crate::history::LINE_WIDTH;
 
 /// Trains a network, and calls `observer` with the events of the run.
 ///
@@ -63,7 +64,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
             .map_err(|error| error.at_step(epoch, setup.steps()))?;
         trainer.checkpoint_written();
         observer(Event::Epoch(&row));
-        folder.log(&row.line(data.classes.len()))?;
+        folder.log(&row.line(data.classes.len(), LINE_WIDTH))?;
         folder.report_skipped(train_loader, "training", observer)?;
         folder.report_skipped(val_loader, "validation", observer)?;
     }

@@ -13,6 +13,7 @@ use super::open::{open, with_progress};
 use crate::args::Inspect;
 use crate::error::CliError;
 use crate::output::{check_extension, print_json, print_text, write_file};
+use crate::table::wrapped;
 use crate::units::{bytes, count};
 
 /// Maximum number of classes shown; of more, the largest and the smallest are shown.
@@ -44,7 +45,7 @@ fn text(inspection: &Inspection) -> String {
     let Inspection { form, images, classes, splits, sizes, .. } = inspection;
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<9} {}", visible_name(&value));
+        let _ = writeln!(text, "{name:<9} {}", wrapped(&visible_name(&value), 10));
     };
     row("form", form.clone());
     row("images", format!("{} in {} classes, {}", count(*images), count(classes.len()), bytes(inspection.bytes)));

@@ -12,6 +12,7 @@ use super::series;
 use crate::args::FormulaArgs;
 use crate::error::CliError;
 use crate::output::{print_json, print_text};
+use crate::table::wrapped;
 
 pub fn run(args: FormulaArgs) -> Result<(), CliError> {
     let plan = Plan::new(args.network, None)?;
@@ -67,7 +68,7 @@ fn show_published(plan: &Plan, formula: &Scaled, published: &Scaled, text: &mut 
     let name = &published.options.name;
     let differences = differences(formula, published)?;
     let _ = writeln!(text, "{}", plan.row(name, published));
-    let _ = writeln!(text, "  {differences}");
+    let _ = writeln!(text, "  {}", wrapped(&differences, 2));
     let mut json = plan.json(name, published);
     json["differs"] = json!(differences);
     let origin = format!("{name} as published: its coefficients were rounded by hand");

@@ -14,6 +14,7 @@ use crate::args::NetworkArgs;
 use crate::error::CliError;
 use crate::model_ref::{IMAGENET_CLASSES, ModelRef};
 use crate::output::{create_folder, write_file};
+use crate::table::wrapped;
 
 /// Default base network.
 const BASE: &str = "efficientnet_b0";
@@ -61,10 +62,11 @@ impl Plan {
             Some(out) => format!("recipes in {}", out.display()),
             None => "--out DIR writes recipes".into(),
         };
-        format!(
-            "{classes} classes; memory: estimate for the given batch, the largest within {:.0} GB; {written}",
-            self.args.memory as f64 / 1e9
-        )
+        let memory = self.args.memory as f64 / 1e9;
+        let notes = format!(
+            "{classes} classes; memory: estimate for the given batch, the largest within {memory:.0} GB; {written}"
+        );
+        wrapped(&notes, 0)
     }
 
     /// Writes a network's recipe if an output folder is given, and adds its path to `json`.
@@ -90,7 +92,7 @@ impl Plan {
             _ => (depth, width),
         };
         format!(
-            "{name:<28}{depth:>8}{width:>8}{:>6} px{:>11.3} M{:>10.4} G{batch:>7}{:>9.2} GB",
+            "{name:<25}{depth:>7}{width:>7}{:>4} px{:>8.3} M{:>7.4} G{batch:>6}{:>6.1} GB",
             scaled.resolution,
             parameters as f64 / 1e6,
             macs as f64 / 1e9,
@@ -130,7 +132,7 @@ impl Plan {
 /// Returns the table's header.
 pub fn header() -> String {
     format!(
-        "{:<28}{:>8}{:>8}{:>9}{:>13}{:>12}{:>7}{:>12}",
-        "network", "depth", "width", "image", "parameters", "MACs", "batch", "memory"
+        "{:<25}{:>7}{:>7}{:>7}{:>10}{:>9}{:>6}{:>9}",
+        "network", "depth", "width", "image", "params", "MACs", "batch", "memory"
     )
 }

@@ -16,6 +16,7 @@ use super::series;
 use crate::args::SearchArgs;
 use crate::error::CliError;
 use crate::output::{create_folder, print_json, print_text};
+use crate::table::{Table, wrapped};
 use crate::terminal::Progress;
 use crate::units::{count, percent, percent_or_dash, thousands};
 
@@ -77,24 +78,27 @@ fn train(search: &Search, candidates: Vec<Candidate>, out: &Path) -> Result<Vec<
 fn ranking(trials: &[Trial]) -> String {
     let mut by_efficiency: Vec<&Trial> = trials.iter().collect();
     by_efficiency.sort_by(|a, b| b.accuracy_per_macs.total_cmp(&a.accuracy_per_macs));
-    let mut text = format!(
-        "{:>4}  {:<24}{:>10}{:>10}{:>14}{:>13}{:>9}{:>18}{:>6}\n",
-        "rank", "network", "top-1", "±", "MACs", "parameters", "image", "points per M MACs", "rank"
-    );
+    let headings =
+        ["rank", "network", "top-1", "±", "MACs", "parameters", "image", "points per M MACs", "rank by points"];
+    let mut rows = vec![headings.map(String::from)];
     for (index, trial) in trials.iter().enumerate() {
         let rank = by_efficiency.iter().position(|other| other.name == trial.name).map_or(0, |place| place + 1);
-        let _ = writeln!(
-            text,
-            "{:>4}  {:<24}{:>10}{:>10}{:>14}{:>13}{:>6} px{:>18.3}{rank:>6}",
-            index + 1,
-            trial.name,
+        rows.push([
+            (index + 1).to_string(),
+            trial.name.clone(),
             percent(trial.top1),
             percent_or_dash(trial.top1_deviation),
             thousands(trial.macs),
             count(trial.parameters),
-            trial.resolution,
-            trial.accuracy_per_macs
-        );
+            format!("{} px", trial.resolution),
+            format!("{:.3}", trial.accuracy_per_macs),
+            rank.to_string(),
+        ]);
+    }
+    let table = Table::new(rows.into_iter().map(Vec::from).collect(), 2);
+    let (mut text, hidden) = table.fitting(&[0, 1, 2, 3, 4, 7, 8, 5, 6]);
+    if !hidden.is_empty() {
+        let _ = writeln!(text, "\nnot shown at this width, but by --json: {}", hidden.join("; "));
     }
     let (seeds, images) = trials.first().map_or((0, 0), |trial| (trial.runs.len(), trial.runs[0].images));
     let half_width = |p: f64| 1.96 * (p * (1.0 - p) / images as f64).sqrt();
@@ -103,10 +107,10 @@ fn ranking(trials: &[Trial]) -> String {
         0 | 1 => String::new(),
         _ => format!(", mean of {seeds} seeds; ±: standard deviation between seeds"),
     };
-    let _ = writeln!(
-        text,
-        "\nbest validation accuracy{mean}. Uncertainty from the number of validation images ({images}): ±{} (95 %)",
+    let note = format!(
+        "best validation accuracy{mean}. Uncertainty from the number of validation images ({images}): ±{} (95 %)",
         percent(uncertainty)
     );
+    let _ = writeln!(text, "\n{}", wrapped(&note, 0));
     text
 }
