@@ -69,6 +69,8 @@ fn main() -> ExitCode {
         Command::Scale(args) => commands::scale::run(*args, stop()),
         Command::Bench(args) => commands::bench::run(args),
         Command::Devices(args) => commands::devices::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+        Command::Man(args) => commands::man::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,13 +9,15 @@ use super::values::{distance, positive};
 
 #[derive(Subcommand)]
 pub enum Data {
-    /// Show splits, classes, image sizes and formats of a data set, and sample images of each class
+    /// Show splits, classes, image sizes, formats and samples of a data set
     Inspect(Inspect),
-    /// Find unreadable files, duplicates and leaks between splits; exits with status 1 if there are
-    /// any
+    /// Find unreadable files, duplicates and leaks between splits
+    ///
+    /// Exits with status 1 if there are any.
     Verify(Verify),
-    /// Pack a data set into shards with a manifest of checksums; a repeated call continues where it
-    /// stopped
+    /// Pack a data set into shards with a manifest of checksums
+    ///
+    /// A repeated call continues where it stopped.
     Pack(Pack),
     /// Split a data set into training, validation and test images
     Split(Split),
@@ -34,6 +36,9 @@ pub struct DataArgs {
 pub struct Inspect {
     #[command(flatten)]
     pub data: DataArgs,
+    /// Seed for choosing the images of the contact sheet
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
     /// Write a contact sheet to this PNG file
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
@@ -43,9 +48,6 @@ pub struct Inspect {
     /// Maximum number of images per class on the contact sheet
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub sheet_images: usize,
-    /// Seed for choosing the images of the contact sheet
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
     #[command(flatten)]
     pub json: JsonArgs,
 }
@@ -67,12 +69,12 @@ pub struct Verify {
     /// Only move back the files that --fix moved to DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with_all = ["fix", "near", "report", "strict"])]
     pub undo: Option<Option<PathBuf>>,
-    /// Write all findings to a .json, .csv or .txt file
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
     /// Exit with status 1 on warnings too
     #[arg(long)]
     pub strict: bool,
+    /// Write all findings to a .json, .csv or .txt file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     #[command(flatten)]
     pub json: JsonArgs,
 }
@@ -83,18 +85,6 @@ pub struct Pack {
     pub data: DataArgs,
     /// Output folder
     pub out: PathBuf,
-    /// Format of the shards
-    #[arg(long, value_enum)]
-    pub format: ShardFormat,
-    /// Resize images so that the shorter side is at most PIXELS; smaller images keep their bytes
-    #[arg(long, value_name = "PIXELS", value_parser = positive)]
-    pub size: Option<usize>,
-    /// JPEG quality of resized images
-    #[arg(long, default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub quality: u8,
-    /// Maximum number of images per shard
-    #[arg(long, value_name = "IMAGES", default_value_t = 5000, value_parser = positive)]
-    pub shard_size: usize,
     /// Fraction of each class to hold out for validation, if the data set has no splits
     #[arg(long, value_name = "PART", default_value_t = 0.2)]
     pub val: f64,
@@ -107,6 +97,18 @@ pub struct Pack {
     /// Include images outside the data set that links or the table refer to
     #[arg(long)]
     pub follow_links: bool,
+    /// Format of the shards
+    #[arg(long, value_enum)]
+    pub format: ShardFormat,
+    /// Resize images so that the shorter side is at most PIXELS; smaller images keep their bytes
+    #[arg(long, value_name = "PIXELS", value_parser = positive)]
+    pub size: Option<usize>,
+    /// JPEG quality of resized images
+    #[arg(long, default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub quality: u8,
+    /// Maximum number of images per shard
+    #[arg(long, value_name = "IMAGES", default_value_t = 5000, value_parser = positive)]
+    pub shard_size: usize,
     #[command(flatten)]
     pub json: JsonArgs,
 }
@@ -129,14 +131,14 @@ pub struct Split {
     /// Merge existing splits first, instead of dividing the training split and keeping the others
     #[arg(long)]
     pub pool: bool,
-    #[command(flatten)]
-    pub way: WayArgs,
     /// Skip undecodable images instead of failing
     #[arg(long)]
     pub skip_bad_images: bool,
     /// Include images outside the data set that links or the table refer to
     #[arg(long)]
     pub follow_links: bool,
+    #[command(flatten)]
+    pub way: WayArgs,
     #[command(flatten)]
     pub json: JsonArgs,
 }

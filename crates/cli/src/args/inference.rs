@@ -19,24 +19,24 @@ pub struct Eval {
     /// without splits]
     #[arg(long)]
     pub split: Option<String>,
-    /// Images per batch
-    #[arg(long, default_value_t = 64, value_parser = positive)]
-    pub batch_size: usize,
-    /// Threads that decode images [default: one per core]
-    #[arg(long, value_parser = positive)]
-    pub workers: Option<usize>,
     /// Skip unreadable images instead of failing
     #[arg(long)]
     pub skip_bad_images: bool,
-    #[command(flatten)]
-    pub dtype: DtypeArgs,
+    /// Threads that decode images [default: one per core]
+    #[arg(long, value_parser = positive)]
+    pub workers: Option<usize>,
     /// Write report.html to this folder: curves, confusion matrix, worst mistakes
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     #[command(flatten)]
-    pub device: DeviceArgs,
-    #[command(flatten)]
     pub json: JsonArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Images per batch
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub batch_size: usize,
+    #[command(flatten)]
+    pub dtype: DtypeArgs,
 }
 
 #[derive(Args)]
@@ -47,6 +47,9 @@ pub struct Predict {
     /// standard input
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
+    /// Exit with status 0 even if images cannot be read; they are always listed
+    #[arg(long)]
+    pub skip_bad_images: bool,
     /// Number of classes to show
     #[arg(long, default_value_t = 5, value_parser = positive)]
     pub top_k: usize,
@@ -56,13 +59,10 @@ pub struct Predict {
     /// Write the results to a .csv or .jsonl file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Exit with status 0 even if images cannot be read; they are always listed
-    #[arg(long)]
-    pub skip_bad_images: bool,
     #[command(flatten)]
-    pub dtype: DtypeArgs,
+    pub json: JsonArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]
-    pub json: JsonArgs,
+    pub dtype: DtypeArgs,
 }

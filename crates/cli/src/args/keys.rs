@@ -16,7 +16,7 @@ pub struct KeyArgs {
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
     /// Number of images per batch, short for --set batch_size=N
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Training")]
     pub batch_size: Option<usize>,
 }
 

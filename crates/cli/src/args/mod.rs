@@ -2,6 +2,7 @@
 
 mod data;
 mod device;
+mod help;
 mod inference;
 mod json;
 mod keys;
@@ -9,6 +10,7 @@ mod models;
 mod networks;
 mod recipe;
 mod scale;
+mod shell;
 mod train;
 mod values;
 
@@ -24,11 +26,17 @@ pub use self::scale::{
     BudgetArgs, CoefficientArgs, DEFAULT_PHI, FormulaArgs, NetworkArgs, Only, Scale, ScaleCommand, SearchArgs,
     SeriesArgs,
 };
+pub use self::shell::{Completions, Man};
 pub use self::train::{Average, Compare, FindLr, Finetune, Train};
 
 /// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
 #[derive(Parser)]
-#[command(name = "mbconv", version, about, max_term_width = 110)]
+#[command(
+    name = "mbconv",
+    version,
+    help_template = help::template(),
+    mut_subcommands(help::complete)
+)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -38,7 +46,7 @@ pub struct Arguments {
 pub enum Command {
     /// Train a network from a TOML recipe
     Train(Train),
-    /// Fine-tune a model on your own images, with settings chosen from the data
+    /// Fine-tune a model on your images, with settings chosen from them
     Finetune(Finetune),
     /// Measure a model's top-1 and top-5 accuracy on a data set
     Eval(Eval),
@@ -52,7 +60,7 @@ pub enum Command {
     Average(Average),
     /// Export a model for other tools
     Export(Export),
-    /// Convert weights of torchvision, timm, EfficientNet-PyTorch or Hugging Face into a model
+    /// Convert weights of torchvision, timm, Hugging Face and others
     Import(Import),
     /// Download published weights into the cache and print their path
     Fetch(Fetch),
@@ -62,18 +70,22 @@ pub enum Command {
     /// Inspect, verify, pack or split a data set
     #[command(subcommand)]
     Data(Data),
-    /// Show an architecture's parameters, size, multiply-accumulates and layers
+    /// Show a network's parameters, size, cost and layers
     Info(Info),
     /// List the architectures, or published weights
     List(List),
     /// Draw a network's stages, or published accuracy over cost, as SVG
     Draw(Draw),
-    /// Scale a network's depth, width and resolution: by formula, to a budget, or by a search
+    /// Scale depth, width and resolution by formula, budget or search
     Scale(Box<Scale>),
     /// Measure the speed and memory of a network on this machine
     Bench(Bench),
     /// List the devices that this build can use
     Devices(JsonArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(Completions),
+    /// Write man pages of all commands to a folder
+    Man(Man),
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub struct Export {
     #[arg(long, value_enum)]
     pub layout: Option<Layout>,
     /// Precision of the weights; ONNX has no bf16
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Output")]
     pub dtype: Dtype,
     /// ONNX: output probabilities (`probabilities`) instead of logits
     #[arg(long)]

@@ -26,14 +26,14 @@ pub struct Info {
     /// Show every layer
     #[arg(long)]
     pub layers: bool,
-    /// Batch size for the estimate of training memory
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
-    pub batch_size: usize,
     /// Print the layers as comma-separated values
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
     #[command(flatten)]
     pub json: JsonArgs,
+    /// Batch size for the estimate of training memory
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub batch_size: usize,
 }
 
 #[derive(Args)]
@@ -50,16 +50,16 @@ pub struct Draw {
     /// Architecture name, model file, run folder, recipe or stage table (TOML)
     #[arg(value_name = "MODEL", required_unless_present = "chart")]
     pub model_ref: Option<String>,
-    /// Draw published ImageNet accuracy over multiply-accumulates instead, with one curve per
-    /// family
-    #[arg(long, conflicts_with = "model_ref")]
-    pub chart: bool,
     /// Number of classes [default: 1000, or the model's]
     #[arg(long, value_parser = positive)]
     pub classes: Option<usize>,
     /// Image size in pixels [default: the network's]
     #[arg(long, value_parser = positive)]
     pub input_size: Option<usize>,
+    /// Draw published ImageNet accuracy over multiply-accumulates instead, with one curve per
+    /// family
+    #[arg(long, conflicts_with = "model_ref")]
+    pub chart: bool,
     /// File to write [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -70,21 +70,21 @@ pub struct Bench {
     /// Architecture name, model file, run folder, recipe or stage table (TOML)
     #[arg(value_name = "MODEL")]
     pub model_ref: String,
-    /// Measure inference (images to logits) or whole training steps
-    #[arg(long, value_enum, default_value_t = BenchMode::Infer)]
-    pub mode: BenchMode,
-    /// Images per batch
-    #[arg(long, default_value_t = 1, value_parser = positive)]
-    pub batch_size: usize,
     /// Image size in pixels [default: the network's]
     #[arg(long, value_parser = positive)]
     pub input_size: Option<usize>,
     /// Number of classes of an architecture given by name [default: 1000]
     #[arg(long, value_parser = positive)]
     pub classes: Option<usize>,
+    /// Measure inference (images to logits) or whole training steps
+    #[arg(long, value_enum, default_value_t = BenchMode::Infer)]
+    pub mode: BenchMode,
     /// Duration of the measurement in seconds
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     pub seconds: f64,
+    /// Show the time of every part of the network
+    #[arg(long)]
+    pub profile: bool,
     /// In training, recompute activations in the backward pass instead of keeping them
     #[arg(long)]
     pub gradient_checkpointing: bool,
@@ -92,14 +92,14 @@ pub struct Bench {
     #[arg(long)]
     pub queue_steps: bool,
     #[command(flatten)]
-    pub dtype: DtypeArgs,
-    /// Show the time of every part of the network
-    #[arg(long)]
-    pub profile: bool,
+    pub json: JsonArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Images per batch
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub batch_size: usize,
     #[command(flatten)]
-    pub json: JsonArgs,
+    pub dtype: DtypeArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -41,14 +41,16 @@ pub enum ScaleCommand {
 #[derive(Args)]
 pub struct FormulaArgs {
     #[command(flatten)]
-    pub series: SeriesArgs,
-    #[command(flatten)]
     pub network: NetworkArgs,
+    #[command(flatten)]
+    pub series: SeriesArgs,
 }
 
 #[derive(Args)]
 #[command(mut_group("TargetArgs", |group| group.required(true)))]
 pub struct BudgetArgs {
+    #[command(flatten)]
+    pub network: NetworkArgs,
     #[command(flatten)]
     pub targets: TargetArgs,
     /// Scale only this dimension
@@ -59,8 +61,6 @@ pub struct BudgetArgs {
     /// Recipe whose network is the default base; only the short form sets it.
     #[arg(skip)]
     pub proxy: Option<PathBuf>,
-    #[command(flatten)]
-    pub network: NetworkArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -81,13 +81,13 @@ pub struct BudgetArgs {
 )]
 pub struct SearchArgs {
     #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
     pub grid: GridArgs,
     #[command(flatten)]
     pub series: SeriesArgs,
     #[command(flatten)]
     pub training: TrainingArgs,
-    #[command(flatten)]
-    pub network: NetworkArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -149,6 +149,12 @@ pub struct NetworkArgs {
     /// model file [default: efficientnet_b0]
     #[arg(long, value_name = "ARCH|FILE")]
     pub base: Option<String>,
+    /// Number of classes [default: 1000, or the data's]
+    #[arg(long, value_parser = positive)]
+    pub classes: Option<usize>,
+    /// Image size of the base in pixels [default: the network's]
+    #[arg(long, value_parser = positive)]
+    pub input_size: Option<usize>,
     /// Template of the recipes to write [default: EfficientNet's for ImageNet]
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<PathBuf>,
@@ -158,12 +164,6 @@ pub struct NetworkArgs {
     /// Memory for which a batch size is suggested
     #[arg(long, default_value = "16GB", value_parser = bytes)]
     pub memory: u64,
-    /// Number of classes [default: 1000, or the data's]
-    #[arg(long, value_parser = positive)]
-    pub classes: Option<usize>,
-    /// Image size of the base in pixels [default: the network's]
-    #[arg(long, value_parser = positive)]
-    pub input_size: Option<usize>,
     /// Round scaled image sizes to multiples of this
     #[arg(long, default_value_t = mbconv_train::scale::SIDE_STEP, value_parser = positive)]
     pub side_step: usize,
@@ -245,10 +245,10 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "RECIPE", requires_all = ["data", "out"], conflicts_with = "recipe")]
     pub run: Option<PathBuf>,
     /// Data set to train on
-    #[arg(long, requires = "run")]
+    #[arg(long, requires = "run", help_heading = "Training")]
     pub data: Option<String>,
     /// Fraction of each class's training images to train on; validation uses all images
-    #[arg(long, default_value_t = 1.0, value_parser = share, requires = "run")]
+    #[arg(long, default_value_t = 1.0, value_parser = share, requires = "run", help_heading = "Training")]
     pub share: f64,
     /// Number of runs per network, with consecutive seeds; networks are ranked by the mean
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000), requires = "run")]

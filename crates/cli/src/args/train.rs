@@ -17,11 +17,6 @@ pub struct Train {
     /// Data set [default: the recipe's]
     #[arg(long)]
     pub data: Option<String>,
-    /// Run folder [default: runs/ and the recipe's name]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    #[command(flatten)]
-    pub device: DeviceArgs,
     #[command(flatten)]
     pub keys: KeyArgs,
     /// Set any key of the recipe, such as optimizer.learning_rate=0.05; may be repeated
@@ -33,9 +28,15 @@ pub struct Train {
     /// Continue the run exactly where it stopped
     #[arg(long)]
     pub resume: bool,
+    /// Run folder [default: runs/ and the recipe's name]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Show Burn's dashboard with live curves instead of a progress line (q stops the run)
     #[arg(long)]
+    #[cfg_attr(not(feature = "tui"), arg(hide = true))]
     pub tui: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 impl Train {
@@ -83,9 +84,6 @@ pub struct Finetune {
     /// Data set; the classifier is replaced unless the classes are the model's
     #[arg(long)]
     pub data: String,
-    /// Run folder
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
     #[command(flatten)]
     pub keys: KeyArgs,
     /// Layers to freeze: body (a linear probe), or the number of first stages
@@ -94,8 +92,6 @@ pub struct Finetune {
     /// Freeze the running statistics of all batch-norms (the default)
     #[arg(long)]
     pub freeze_norms: bool,
-    #[command(flatten)]
-    pub device: DeviceArgs,
     /// Set any key of the recipe, such as optimizer.learning_rate=0.001; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
@@ -105,9 +101,15 @@ pub struct Finetune {
     /// Continue the run exactly where it stopped
     #[arg(long)]
     pub resume: bool,
+    /// Run folder
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
     /// Show Burn's dashboard with live curves instead of a progress line (q stops the run)
     #[arg(long)]
+    #[cfg_attr(not(feature = "tui"), arg(hide = true))]
     pub tui: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 impl Finetune {
@@ -143,9 +145,6 @@ pub struct FindLr {
     /// that of finetune]
     #[arg(required_unless_present_all = ["weights", "data"])]
     pub recipe: Option<PathBuf>,
-    /// Data set [default: the recipe's]
-    #[arg(long)]
-    pub data: Option<String>,
     /// Initial weights: a model file, a run folder (its best model), or published weights
     #[arg(long, value_name = "MODEL")]
     pub weights: Option<PathBuf>,
@@ -155,12 +154,18 @@ pub struct FindLr {
     /// Prefix of the network's keys, such as backbone., if the weights contain several networks
     #[arg(long, value_name = "PREFIX", requires = "weights")]
     pub prefix: Option<String>,
+    /// Data set [default: the recipe's]
+    #[arg(long)]
+    pub data: Option<String>,
     /// Layers to freeze: body (a linear probe), or the number of first stages
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
     /// Number of images per batch, short for --set batch_size=N
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Training")]
     pub batch_size: Option<usize>,
+    /// Set any key of the recipe; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
     /// Number of updates of each sweep
     #[arg(long, default_value_t = 300, value_parser = positive)]
     pub steps: usize,
@@ -177,12 +182,9 @@ pub struct FindLr {
     #[arg(long, value_name = "FILE", default_value = "find-lr.svg")]
     pub out: PathBuf,
     #[command(flatten)]
-    pub device: DeviceArgs,
-    /// Set any key of the recipe; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
-    #[command(flatten)]
     pub json: JsonArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 pub mod average;
 pub mod bench;
 pub mod compare;
+pub mod completions;
 pub mod data;
 pub mod devices;
 pub mod draw;
@@ -14,6 +15,7 @@ pub mod finetune;
 pub mod import;
 pub mod info;
 pub mod list;
+pub mod man;
 pub mod predict;
 pub mod recipe;
 pub mod scale;
