@@ -130,7 +130,7 @@ impl Loader {
     pub fn new(source: Arc<dyn Source>, transform: Transform, config: LoaderConfig) -> Self {
         let config = LoaderConfig { batch_size: config.batch_size.max(1), workers: config.workers.max(1), ..config };
         let decoding = match &transform {
-            Transform::Eval(preprocess) => preprocess.decoding(),
+            Transform::Eval(preprocess) | Transform::FiveCrops(preprocess) => preprocess.decoding(),
             Transform::Train(_) => Decoding::default(),
         };
         Loader { source, transform: Arc::new(transform), config, decoding, skipped: Arc::default() }
@@ -147,7 +147,7 @@ impl Loader {
     pub fn memory(&self) -> usize {
         let LoaderConfig { batch_size, prefetch, workers, .. } = self.config;
         let images = (prefetch + 2).saturating_mul(batch_size) + workers * CHUNK;
-        images.saturating_mul(self.transform.size().pow(2) * 3)
+        images.saturating_mul(self.transform.size().pow(2) * self.transform.crops() * 3)
     }
 
     /// Starts an epoch.
@@ -429,7 +429,7 @@ struct Assembly {
     workers: Vec<JoinHandle<()>>,
     config: LoaderConfig,
     /// Height and width of the images.
-    side: usize,
+    size: [usize; 2],
     /// Number of batches in the whole epoch.
     batches: usize,
     position: Position,
@@ -462,6 +462,7 @@ impl Assembly {
         let mut order = epoch_order(samples, label, &runs, config.sampling, config.shuffle, config.seed, epoch);
         let transform = Arc::new(loader.transform.at_epoch(epoch));
         let side = transform.size();
+        let size = [side * transform.crops(), side];
         let whole = config.batch_size;
         let dealt = config.wanted().map(|_| (position, whole));
         let mut start = position.samples;
@@ -491,7 +492,7 @@ impl Assembly {
         let mut this = Self {
             shared,
             workers: Vec::new(),
-            side,
+            size,
             batches,
             position,
             waiting: Vec::new().into_iter(),
@@ -621,11 +622,12 @@ impl Assembly {
             return Ok(None);
         }
         let size = self.config.batch_size;
+        let [height, width] = self.size;
         let mut batch = Batch {
-            images: Vec::with_capacity(size * self.side * self.side * 3),
+            images: Vec::with_capacity(size * height * width * 3),
             labels: Vec::with_capacity(size),
-            height: self.side,
-            width: self.side,
+            height,
+            width,
             indices: Vec::with_capacity(size),
             plans: Vec::new(),
         };

@@ -54,6 +54,9 @@ impl Preprocess {
     /// Maximum side in pixels that a model or another program's configuration may request. The
     /// largest of a published network is 800. Recipes are not limited.
     pub const MAX_SIDE: usize = 2048;
+
+    /// Number of crops of [`five_crops`](Self::five_crops).
+    pub const FIVE: usize = 5;
 }
 
 /// The sides of an image that are resized to a given length.
@@ -76,6 +79,18 @@ pub enum CropRounding {
     Even,
     /// Down, to the upper left: Hugging Face transformers.
     Down,
+}
+
+impl CropRounding {
+    /// Returns the first position of a center crop of `size` pixels. It is negative for a length
+    /// below `size`: CenterCrop pads, and the smaller half of the border comes first.
+    fn start(self, length: usize, size: usize) -> isize {
+        match (length.checked_sub(size), self) {
+            (None, _) => -(((size - length) / 2) as isize),
+            (Some(rest), Self::Even) => half_to_even(rest) as isize,
+            (Some(rest), Self::Down) => (rest / 2) as isize,
+        }
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -116,12 +131,35 @@ impl Preprocess {
 
     /// Resizes and crops to `crop`×`crop` pixels, without normalization.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
+        center_crop(&image, self.resized(&image), self.crop, self.interpolation, self.crop_rounding)
+    }
+
+    /// Resizes and crops the four corners and the center, as torchvision's `FiveCrop`: upper left,
+    /// upper right, lower left, lower right, center. Returns the crops below each other, as an image
+    /// of `crop`×`5 crop` pixels. Along a side that is not longer than the crop, all are centered.
+    pub fn five_crops(&self, image: &RgbPixels) -> RgbPixels {
+        let (width, height) = self.resized(image);
+        let size = self.crop.max(1);
+        let starts = |length: usize| {
+            let center = self.crop_rounding.start(length, size);
+            let last = length.saturating_sub(size);
+            if last == 0 { [center; 3] } else { [0, last as isize, center] }
+        };
+        let ([left, right, center_x], [top, bottom, center_y]) = (starts(width), starts(height));
+        let mut data = Vec::with_capacity(Self::FIVE * size * size * 3);
+        for corner in [(left, top), (right, top), (left, bottom), (right, bottom), (center_x, center_y)] {
+            data.extend(padded_crop(image, (width, height), corner, size, self.interpolation).data);
+        }
+        RgbPixels { width: size, height: Self::FIVE * size, data }
+    }
+
+    /// Returns the size of the image after resizing.
+    fn resized(&self, image: &RgbPixels) -> (usize, usize) {
         let side = self.resize.max(1);
-        let size = match self.resize_mode {
+        match self.resize_mode {
             ResizeMode::Shorter => shorter_side(image.width, image.height, side),
             ResizeMode::Squash => (side, side),
-        };
-        center_crop(&image, size, self.crop, self.interpolation, self.crop_rounding)
+        }
     }
 
     /// Sets the number of input channels. A single channel is normalized with the average of the
@@ -187,13 +225,8 @@ pub fn center_crop(
     rounding: CropRounding,
 ) -> RgbPixels {
     let size = size.max(1);
-    // CenterCrop pads images that are too small; the smaller half of the border comes first.
-    let start = |length: usize| match (length.checked_sub(size), rounding) {
-        (None, _) => -(((size - length) / 2) as isize),
-        (Some(rest), CropRounding::Even) => half_to_even(rest) as isize,
-        (Some(rest), CropRounding::Down) => (rest / 2) as isize,
-    };
-    padded_crop(image, (width, height), (start(width), start(height)), size, interpolation)
+    let start = (rounding.start(width, size), rounding.start(height, size));
+    padded_crop(image, (width, height), start, size, interpolation)
 }
 
 /// Resizes to `width`×`height` and crops the square at `(left, top)`, black beyond the edges.
@@ -225,6 +258,24 @@ pub fn padded_crop(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn five_crops_are_the_corners_and_the_center() {
+        let image = RgbPixels { width: 5, height: 3, data: (0..45).collect() };
+        let of = |resize, size: usize| {
+            let preprocess =
+                Preprocess { resize, crop: size, interpolation: Interpolation::Bilinear, ..Preprocess::default() };
+            let crops = preprocess.five_crops(&image);
+            assert_eq!((crops.width, crops.height), (size, 5 * size));
+            assert_eq!(crops.data[4 * size * size * 3..], preprocess.apply(image.clone()).data);
+            crops.data.chunks(size * size * 3).map(|crop| crop[0]).collect::<Vec<u8>>()
+        };
+        // The red byte of the pixel (x, y) is 15 y + 3 x.
+        assert_eq!(of(3, 2), [0, 9, 15, 24, 6]);
+        assert_eq!(of(3, 3), [0, 6, 0, 6, 3]);
+        // Black above, because the image is lower than the crop; 5 columns are centered too.
+        assert_eq!(of(3, 5), [0; 5]);
+    }
 
     #[test]
     fn sizes_and_positions_are_rounded_as_in_torchvision() {

@@ -189,6 +189,8 @@ pub enum Transform {
     Train(TrainTransform),
     /// Deterministic preprocessing for validation and prediction.
     Eval(Preprocess),
+    /// The same with [five crops](Preprocess::five_crops) of each image, below each other.
+    FiveCrops(Preprocess),
 }
 
 impl Transform {
@@ -198,6 +200,7 @@ impl Transform {
         match self {
             Transform::Train(train) => train.apply(image, rng),
             Transform::Eval(preprocess) => (preprocess.apply(image), AugmentPlan::default()),
+            Transform::FiveCrops(preprocess) => (preprocess.five_crops(&image), AugmentPlan::default()),
         }
     }
 
@@ -208,7 +211,7 @@ impl Transform {
                 let size = train.progressive.map_or(train.size, |progressive| progressive.size(train.size, epoch));
                 Transform::Train(TrainTransform { size, progressive: None, ..train.clone() })
             }
-            Transform::Eval(_) => self.clone(),
+            Transform::Eval(_) | Transform::FiveCrops(_) => self.clone(),
         }
     }
 
@@ -217,11 +220,19 @@ impl Transform {
         matches!(self, Transform::Train(train) if train.deferred)
     }
 
-    /// Returns the side of the output square in pixels.
+    /// Returns the width of the output in pixels.
     pub fn size(&self) -> usize {
         match self {
             Transform::Train(train) => train.size.max(1),
-            Transform::Eval(preprocess) => preprocess.crop.max(1),
+            Transform::Eval(preprocess) | Transform::FiveCrops(preprocess) => preprocess.crop.max(1),
+        }
+    }
+
+    /// Returns the number of squares below each other in the output.
+    pub fn crops(&self) -> usize {
+        match self {
+            Transform::Train(_) | Transform::Eval(_) => 1,
+            Transform::FiveCrops(_) => Preprocess::FIVE,
         }
     }
 }
