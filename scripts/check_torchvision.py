@@ -2,12 +2,13 @@
 """Opens mbconv's model files with torchvision and compares logits.
 
     python scripts/check_torchvision.py MODEL.safetensors...
-    python scripts/check_torchvision.py MODEL.safetensors... --images FILES... --mbconv PROGRAM
+    python scripts/check_torchvision.py MODEL.safetensors... --images FILES... --mbconv PROGRAM [--tta VIEWS]
 
 The first form builds the network described by each file's metadata and loads the weights with
 `strict=True`. The second form also preprocesses the images with Pillow and torchvision according to
 the metadata, and compares torchvision's logits with `mbconv predict`. The exit status is 1 if they
-differ by more than 1e-3 of the largest logit. Requires torch, torchvision, safetensors and Pillow.
+differ by more than 1e-3 of the largest logit. With --tta, the logits are the logarithms of the mean
+probabilities of torchvision's FiveCrop, of horizontal flips, or of both. Requires torch, torchvision, safetensors and Pillow.
 """
 import argparse
 import json
@@ -70,20 +71,29 @@ def load(path):
     return model, card
 
 
-def transform(preprocess):
-    """Returns the metadata's preprocessing as a torchvision transform."""
-    return v2.Compose([
-        v2.Resize(preprocess["resize"], interpolation=INTERPOLATION[preprocess["interpolation"]]),
-        v2.CenterCrop(preprocess["crop"]),
+def views(preprocess, tta, image):
+    """Returns the views of an image, `[views, channels, height, width]`."""
+    resize = v2.Resize(preprocess["resize"], interpolation=INTERPOLATION[preprocess["interpolation"]])
+    crop = v2.FiveCrop if tta in ["five-crop", "ten-crop"] else v2.CenterCrop
+    normalize = v2.Compose([
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize(preprocess["mean"], preprocess["std"]),
     ])
+    crops = crop(preprocess["crop"])(resize(image))
+    crops = torch.stack([normalize(crop) for crop in (crops if isinstance(crops, tuple) else [crops])])
+    return torch.cat([crops, crops.flip(3)]) if tta in ["flip", "ten-crop"] else crops
 
 
-def predict(program, path, images):
+def logits(model, views):
+    """Returns the logits of an image; of several views, the logarithms of the mean probabilities."""
+    found = model(views)
+    return found if len(found) == 1 else found.softmax(1).mean(0, keepdim=True).log()
+
+
+def predict(program, path, images, tta):
     """Returns the logits of `mbconv predict`, one row per image."""
-    command = [program, "predict", path, *images, "--logits", "--json"]
+    command = [program, "predict", path, *images, "--tta", tta, "--logits", "--json"]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"error: `{' '.join(command)}` ended with {run.returncode}: {run.stderr.strip()}")
@@ -95,10 +105,10 @@ def predict(program, path, images):
 
 def compare(model, card, path, options):
     """Prints the difference of the logits and returns whether they agree."""
-    prepare = transform(card["preprocess"])
+    images = [Image.open(name).convert("RGB") for name in options.images]
     with torch.inference_mode():
-        expected = torch.cat([model(prepare(Image.open(name).convert("RGB"))[None]) for name in options.images])
-    found = predict(options.mbconv, path, options.images)
+        expected = torch.cat([logits(model, views(card["preprocess"], options.tta, image)) for image in images])
+    found = predict(options.mbconv, path, options.images, options.tta)
     if found.shape != expected.shape:
         print(f"  logits have shape {list(found.shape)}, torchvision's {list(expected.shape)}")
         return False
@@ -117,6 +127,7 @@ def main():
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a .safetensors file written by mbconv")
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="images whose logits are compared")
     parser.add_argument("--mbconv", metavar="PROGRAM", help="path of the program; needed with --images")
+    parser.add_argument("--tta", choices=["none", "flip", "five-crop", "ten-crop"], default="none", help="views")
     options = parser.parse_args()
     if bool(options.images) != bool(options.mbconv):
         parser.error("--images and --mbconv go together")

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args, stop()),
         Command::Finetune(args) => commands::finetune::run(args, stop()),
         Command::Eval(args) => commands::eval::run(args, stop()),
+        Command::Calibrate(args) => commands::calibrate::run(args, stop()),
         Command::FindLr(args) => commands::find_lr::run(args, stop()),
         Command::Compare(args) => commands::compare::run(args),
         Command::Predict(args) => commands::predict::run(args, stop()),

@@ -106,11 +106,17 @@ fn needs_import_option(error: &ImportError) -> bool {
     }
 }
 
-/// Opens a model like [`open_model`], for classification.
+/// Opens a model like [`open_model`], for classification. The temperature of a calibrated model is
+/// included in the weights.
 ///
 /// # Errors
 /// A model with a single class, whose softmax is 1 for every image.
 pub fn open_classifier(path: &Path, device: &Device) -> Result<Model, CliError> {
+    open_uncalibrated(path, device).map(Model::calibrated)
+}
+
+/// Opens a model like [`open_classifier`], without including the temperature in the weights.
+pub fn open_uncalibrated(path: &Path, device: &Device) -> Result<Model, CliError> {
     let model = open_model(path, device)?;
     if model.card.classes.len() < 2 {
         return Err(CliError::new(

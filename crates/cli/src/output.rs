@@ -6,12 +6,43 @@ use std::path::Path;
 use mbconv_train::files::write_atomically;
 use mbconv_train::shell::quoted_path;
 use mbconv_train::text::visible;
+use serde_json::Value;
 
 use crate::error::CliError;
 
 /// Prints one JSON document on standard output.
-pub fn print_json(value: &serde_json::Value) -> Result<(), CliError> {
-    print_text(&format!("{value:#}\n"))
+pub fn print_json(value: &Value) -> Result<(), CliError> {
+    let mut text = String::new();
+    write_json(&mut text, value, 0);
+    text.push('\n');
+    print_text(&text)
+}
+
+/// Writes JSON with an entry per line; lists of numbers, such as the rows of a matrix, take one line.
+fn write_json(text: &mut String, value: &Value, depth: usize) {
+    let mut entries = |brackets: [char; 2], values: &mut dyn Iterator<Item = (Option<&String>, &Value)>| {
+        text.push(brackets[0]);
+        for (index, (key, value)) in values.enumerate() {
+            *text += if index == 0 { "\n" } else { ",\n" };
+            *text += &"  ".repeat(depth + 1);
+            if let Some(key) = key {
+                *text += &format!("{}: ", Value::from(key.as_str()));
+            }
+            write_json(text, value, depth + 1);
+        }
+        text.push('\n');
+        *text += &"  ".repeat(depth);
+        text.push(brackets[1]);
+    };
+    match value {
+        Value::Array(list) if !list.iter().all(Value::is_number) => {
+            entries(['[', ']'], &mut list.iter().map(|value| (None, value)));
+        }
+        Value::Object(map) if !map.is_empty() => {
+            entries(['{', '}'], &mut map.iter().map(|(key, value)| (Some(key), value)));
+        }
+        value => *text += &value.to_string(),
+    }
 }
 
 /// Prints on standard output with control characters escaped. A closed pipe is not an error.
@@ -63,4 +94,21 @@ pub fn check_extension(path: &Path, kind: &str, extensions: &[&str]) -> Result<(
         format!("{} does not have the extension of {kind}", path.display()),
         format!("use a name that ends in {}", listed.join(" or ")),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_is_indented_with_numbers_on_one_line() {
+        let value = json!({"a \"b\"": [[1, 2.5], [3, 4]], "c": {}, "d": [], "e": ["x", null], "f": {"g": true}});
+        let mut text = String::new();
+        write_json(&mut text, &value, 0);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        assert!(text.starts_with("{\n  \"a \\\"b\\\"\": [\n    [1,2.5],\n    [3,4]\n  ],\n"), "{text}");
+        assert!(text.ends_with("  \"f\": {\n    \"g\": true\n  }\n}"), "{text}");
+    }
 }

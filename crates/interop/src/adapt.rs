@@ -42,6 +42,17 @@ impl Model {
         Ok((model, Some(note)))
     }
 
+    /// Divides the classifier's weights and biases by the card's temperature, if it has one, so that
+    /// the softmax of the logits gives calibrated probabilities. The card of the result has none.
+    pub fn calibrated(mut self) -> Self {
+        if let Some(temperature) = self.card.temperature.take() {
+            let classifier = &mut self.network.classifier;
+            classifier.weight = classifier.weight.clone().map(|weight| weight.div_scalar(temperature));
+            classifier.bias = classifier.bias.clone().map(|bias| bias.div_scalar(temperature));
+        }
+        self
+    }
+
     /// Prepends an output of 0 to the only output: the softmax of both equals the sigmoid of the
     /// original one. `classes` are the names of both.
     pub(crate) fn with_two_outputs(self, classes: Vec<String>) -> Result<Self, WeightsError> {
@@ -71,8 +82,9 @@ impl Model {
             options.architecture().map_err(|error| ModelError::Card { path: path(), message: error.to_string() })?;
         let network =
             adapt(&self.network, &architecture).map_err(|source| ModelError::Weights { path: path(), source })?;
-        // Recipe and results belong to the original network.
-        let card = ModelCard { architecture: options, recipe: None, results: None, ..self.card };
+        // These belong to the original network.
+        let (recipe, results, temperature) = Default::default();
+        let card = ModelCard { architecture: options, recipe, results, temperature, ..self.card };
         Ok(Self { card, network, path: self.path })
     }
 }

@@ -50,13 +50,14 @@ pub struct ModelCard {
     /// Accuracy on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
+    /// Temperature by which the logits are divided for calibrated probabilities, if it was fitted.
+    /// The weights in the file do not include it. Versions before it ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// True if the weights are a moving average of the trained ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub averaged: bool,
 }
-
-/// Quality of an epoch, compared from left to right; higher is better.
-pub type Score = [f64; 2];
 
 /// Accuracy on the validation split when the file was written.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,13 +72,12 @@ pub struct Results {
     pub loss: f64,
     /// Number of validation images.
     pub images: usize,
-}
-
-impl Results {
-    /// Returns the quality for comparisons: accuracy, and for equal accuracy the loss.
-    pub fn score(&self) -> Score {
-        [self.top1, -self.loss]
-    }
+    /// Mean F1 of the classes, if it selected the best model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macro_f1: Option<f64>,
+    /// Mean recall of the classes, if it selected the best model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced_accuracy: Option<f64>,
 }
 
 impl ModelCard {
@@ -92,6 +92,7 @@ impl ModelCard {
             preprocess,
             recipe: None,
             results: None,
+            temperature: None,
             averaged: false,
         }
     }
@@ -296,6 +297,26 @@ impl Model {
     }
 }
 
+/// Writes a copy of the model file `from` to `to` with another card, atomically. The weights are
+/// copied as they are. Both may be the same file.
+///
+/// # Errors
+/// A file that is not a model file, or I/O errors.
+pub fn copy_with_card(from: &Path, card: &ModelCard, to: &Path) -> Result<(), ModelError> {
+    let bytes = read(from)?;
+    let invalid = |source| ModelError::Weights { path: from.display().to_string(), source };
+    card_of(&bytes, from)?;
+    let (length, _) = SafeTensors::read_metadata(&bytes).map_err(|error| invalid(error.into()))?;
+    let start = 8 + length;
+    let mut json: serde_json::Value = serde_json::from_slice(&bytes[8..start]).expect("the header was parsed");
+    json["__metadata__"][METADATA_KEY] = serde_json::to_string(card).expect("a card is plain data").into();
+    let mut header = json.to_string().into_bytes();
+    // safetensors aligns the weights to 8 bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let copy = [&(header.len() as u64).to_le_bytes(), header.as_slice(), &bytes[start..]].concat();
+    write_atomically(to, &copy).map_err(|source| ModelError::Write { path: to.display().to_string(), source })
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     read_weights(path).map_err(|source| ModelError::Read { path: path.display().to_string(), source })
 }
@@ -321,6 +342,8 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
         format!("preprocessing for {given} channels, but a network with {taken}")
     } else if let Some((key, side, most)) = oversized(&card) {
         format!("`preprocess.{key}` is {side} pixels, but at most {most} are supported")
+    } else if let Some(temperature) = card.temperature.filter(|value| !(value.is_finite() && *value > 0.0)) {
+        format!("the temperature {temperature} is not a positive number")
     } else if !is_valid(&card.preprocess) {
         format!("invalid preprocessing {:?}", card.preprocess)
     } else {

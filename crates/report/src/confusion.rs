@@ -1,5 +1,6 @@
 //! The confusion matrix and the most frequent confusions.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::evaluation::Evaluation;
@@ -10,19 +11,9 @@ const MAX_CLASSES: usize = 40;
 /// Number of listed pairs.
 const PAIRS: usize = 12;
 
-/// Counts images by true and predicted class, `[true][predicted]`.
-pub(crate) fn matrix(evaluation: &Evaluation) -> Vec<Vec<usize>> {
-    let classes = evaluation.classes.len();
-    let mut counts = vec![vec![0; classes]; classes];
-    for prediction in &evaluation.predictions {
-        counts[prediction.label][prediction.chosen] += 1;
-    }
-    counts
-}
-
 /// Renders the matrix as SVG, or returns `None` if there are too many classes.
 pub(crate) fn svg(evaluation: &Evaluation) -> Option<String> {
-    let counts = matrix(evaluation);
+    let counts = evaluation.confusion_matrix.as_ref()?;
     let n = counts.len();
     if !(2..=MAX_CLASSES).contains(&n) {
         return None;
@@ -98,12 +89,13 @@ pub(crate) fn svg(evaluation: &Evaluation) -> Option<String> {
 
 /// Renders the most frequent confusions as a table, or returns `None` without mistakes.
 pub(crate) fn pairs(evaluation: &Evaluation) -> Option<String> {
-    let mut pairs: Vec<(usize, usize, usize, f64)> = Vec::new();
-    for (label, counts) in matrix(evaluation).iter().enumerate() {
-        let total: usize = counts.iter().sum();
-        let wrong = counts.iter().enumerate().filter(|(chosen, count)| *chosen != label && **count > 0);
-        pairs.extend(wrong.map(|(chosen, &count)| (label, chosen, count, count as f64 / total as f64)));
+    let mut counts: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    for wrong in evaluation.predictions.iter().filter(|prediction| prediction.chosen != prediction.label) {
+        *counts.entry((wrong.label, wrong.chosen)).or_default() += 1;
     }
+    let share = |label: usize, count: usize| count as f64 / evaluation.classes[label].images.max(1) as f64;
+    let pairs = counts.into_iter().map(|((label, chosen), count)| (label, chosen, count, share(label, count)));
+    let mut pairs: Vec<(usize, usize, usize, f64)> = pairs.collect();
     if pairs.is_empty() {
         return None;
     }

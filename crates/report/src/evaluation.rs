@@ -1,5 +1,7 @@
 //! Results of an evaluation.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Means of metrics over samples.
@@ -23,15 +25,78 @@ pub struct Evaluation {
     pub top1_interval: [f64; 2],
     /// 95 % interval of the top-5 accuracy (Wilson).
     pub top5_interval: [f64; 2],
+    /// Top-k accuracy by the requested k.
+    pub top_k: BTreeMap<usize, f64>,
     /// Number of evaluated images.
     pub images: usize,
+    /// Averages over the classes.
+    #[serde(flatten)]
+    pub averages: Averages,
+    /// Agreement of probabilities and accuracy.
+    #[serde(flatten)]
+    pub calibration: Calibration,
     /// Results of each class, by index.
     pub classes: Vec<ClassScores>,
     /// Prediction for each image, in order.
     #[serde(skip)]
     pub predictions: Vec<Predicted>,
+    /// Number of images by class and predicted class, `[class][predicted]`. `None` with more than
+    /// [`MAX_MATRIX`] classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confusion_matrix: Option<Vec<Vec<usize>>>,
     /// Images that could not be read, with the reason. Empty unless the loader skips such images.
     pub skipped: Vec<(String, String)>,
+}
+
+/// Maximum number of classes for which an [`Evaluation`] contains the confusion matrix.
+pub const MAX_MATRIX: usize = 1000;
+
+/// Averages over the classes. Those of precision, recall and F1 are over the classes that occur
+/// among labels or predictions, as in scikit-learn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Averages {
+    /// Mean precision.
+    pub macro_precision: f64,
+    /// Mean recall.
+    pub macro_recall: f64,
+    /// Mean F1.
+    pub macro_f1: f64,
+    /// Mean F1, weighted by the number of images.
+    pub weighted_f1: f64,
+    /// Mean recall of the classes with images.
+    pub balanced_accuracy: f64,
+    /// Mean AUROC of the classes that have one.
+    pub macro_auroc: Option<f64>,
+    /// Mean average precision of the classes that have one.
+    pub macro_average_precision: Option<f64>,
+}
+
+/// Agreement of the predicted classes' probabilities with the accuracy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Calibration {
+    /// Expected calibration error: the mean difference between accuracy and probability over bins
+    /// of equal width, weighted by their images (Guo et al. 2017).
+    pub ece: f64,
+    /// Brier score: the mean squared difference between the probabilities and the one-hot label,
+    /// summed over the classes, in `[0, 2]`.
+    pub brier: f64,
+    /// The bins, by ascending probability.
+    pub reliability: Vec<ReliabilityBin>,
+}
+
+/// Images whose predicted class has a probability in `(low, high]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ReliabilityBin {
+    /// Lower edge.
+    pub low: f64,
+    /// Upper edge.
+    pub high: f64,
+    /// Number of images.
+    pub images: usize,
+    /// Mean probability of the predicted class; `None` without images.
+    pub confidence: Option<f64>,
+    /// Top-1 accuracy; `None` without images.
+    pub accuracy: Option<f64>,
 }
 
 /// Prediction for an image.
@@ -56,12 +121,22 @@ pub struct Predicted {
 pub struct ClassScores {
     /// Class name.
     pub label: String,
-    /// Number of images of the class.
+    /// Number of images of the class (its support).
     pub images: usize,
     /// Top-1 accuracy of the class.
     pub top1: f64,
     /// Top-5 accuracy of the class.
     pub top5: f64,
+    /// Share of the predictions of this class that are correct; 0 without predictions.
+    pub precision: f64,
+    /// Share of the class's images that are predicted correctly; 0 without images.
+    pub recall: f64,
+    /// Harmonic mean of precision and recall; 0 without hits.
+    pub f1: f64,
+    /// AUROC against the other classes; `None` without images of this or of other classes.
+    pub auroc: Option<f64>,
+    /// Average precision against the other classes; `None` like `auroc`.
+    pub average_precision: Option<f64>,
 }
 
 /// Returns whether top-5 accuracy is meaningful. With up to five classes it is always 100 %.

@@ -7,6 +7,8 @@ use std::path::Path;
 pub struct History {
     columns: Vec<String>,
     rows: Vec<Vec<Option<f64>>>,
+    /// Metric that selects the best epoch, if it is not the top-1 accuracy.
+    metric: Option<String>,
 }
 
 /// The best validation result of a run.
@@ -41,7 +43,12 @@ impl History {
         let mut lines = text.lines().map(|line| line.split(',').map(str::trim));
         let columns = lines.next().map(|cells| cells.map(String::from).collect()).unwrap_or_default();
         let rows = lines.map(|cells| cells.map(|cell| cell.parse().ok()).collect());
-        Self { columns, rows: rows.collect() }
+        Self { columns, rows: rows.collect(), metric: None }
+    }
+
+    /// Sets the metric that selects the best epoch, such as `macro_f1`; the default is `top1`.
+    pub fn selected_by(self, metric: Option<&str>) -> Self {
+        Self { metric: metric.map(String::from), ..self }
     }
 
     /// Returns the number of epochs.
@@ -67,24 +74,28 @@ impl History {
         self.rows.iter().filter_map(|row| Some((cell(row, epoch)?, cell(row, column)?))).collect()
     }
 
-    /// Returns the best validation result, of the network or of its moving average: the highest
-    /// top-1 accuracy, then the lowest loss, then the earliest epoch, as in training.
+    /// Returns the best validation result, of the network or of its moving average: the best metric,
+    /// then the lowest loss, then the earliest epoch, as in training.
     pub fn best(&self) -> Option<Best> {
-        let mut best: Option<Best> = None;
+        let metric = self.metric.as_deref().unwrap_or("top1");
+        let mut best: Option<(Best, [f64; 3])> = None;
         for kind in ["val", "ema"] {
-            let [top1, top5, loss] = ["top1", "top5", "loss"].map(|name| self.column(&format!("{kind}_{name}")));
+            let [top1, top5, loss, values] =
+                ["top1", "top5", "loss", metric].map(|name| self.column(&format!("{kind}_{name}")));
             let at =
                 |column: &[(f64, f64)], epoch: f64| column.iter().find(|point| point.0 == epoch).map(|point| point.1);
             for &(epoch, top1) in &top1 {
                 let (top5, loss) = (at(&top5, epoch), at(&loss, epoch));
-                let new = Best { epoch: epoch as usize, top1, top5, loss, averaged: kind == "ema" };
-                let score = |best: &Best| (best.top1, -best.loss.unwrap_or(f64::INFINITY), -(best.epoch as f64));
-                if best.as_ref().is_none_or(|old| score(&new) > score(old)) {
-                    best = Some(new);
+                let cost = loss.unwrap_or(f64::INFINITY);
+                let value = if metric == "loss" { -cost } else { at(&values, epoch).unwrap_or(f64::NEG_INFINITY) };
+                let score = [value, -cost, -epoch];
+                if best.is_none_or(|(_, old)| score > old) {
+                    let result = Best { epoch: epoch as usize, top1, top5, loss, averaged: kind == "ema" };
+                    best = Some((result, score));
                 }
             }
         }
-        best
+        best.map(|(best, _)| best)
     }
 
     /// Returns the last value of a column.
@@ -117,5 +128,12 @@ mod tests {
         let of = |rows| (best(rows).epoch, best(rows).top1, best(rows).averaged);
         assert_eq!(of("1,1.0,0.5,0.9,1.2,0.4,0.9\n2,0.9,0.6,0.9,0.8,0.7,0.9\n"), (2, 0.7, true));
         assert_eq!(of("1,1.0,0.5,0.9,,,\n2,0.9,0.5,0.9,,,\n3,0.9,0.5,0.9,,,\n"), (2, 0.5, false));
+    }
+
+    #[test]
+    fn best_result_follows_the_metric() {
+        let csv = "epoch,val_loss,val_top1,val_macro_f1\n1,0.5,0.9,\n2,0.7,0.8,0.7\n3,0.6,0.7,0.6\n";
+        let best = |metric| History::parse(csv).selected_by(metric).best().unwrap().epoch;
+        assert_eq!([None, Some("top1"), Some("loss"), Some("macro_f1")].map(best), [1, 1, 1, 2]);
     }
 }

@@ -16,6 +16,8 @@ pub mod tensorboard;
 
 pub use chart::{Chart, Label, Scale, Series, Unit};
 pub use diagram::stage_diagram;
-pub use evaluation::{ClassScores, Evaluation, Predicted, Scores, shows_top5};
+pub use evaluation::{
+    Averages, Calibration, ClassScores, Evaluation, MAX_MATRIX, Predicted, ReliabilityBin, Scores, shows_top5,
+};
 pub use history::{Best, History};
 pub use page::{Evaluated, ModelFacts, Report};

@@ -9,7 +9,7 @@ use mbconv_image::RgbPixels;
 
 use crate::chart::{Chart, Series, Unit, number, outlier_limit};
 use crate::confusion;
-use crate::evaluation::{ClassScores, Evaluation, Predicted, shows_top5};
+use crate::evaluation::{Calibration, ClassScores, Evaluation, Predicted, ReliabilityBin, shows_top5};
 use crate::history::{Best, History};
 use crate::html::{STYLE, escape, percent};
 use crate::pictures::picture;
@@ -99,7 +99,7 @@ fn html(report: &Report) -> String {
         section(&mut body, "Confusion", &format!("<div class=pair><div>{matrix}</div><div>{pairs}</div></div>"));
         section(&mut body, "Classes", &classes(evaluation));
         section(&mut body, "Worst mistakes", &mistakes(evaluation, *image));
-        section(&mut body, "Confidence", &confidence(evaluation));
+        section(&mut body, "Calibration", &calibration(evaluation));
     }
     if let Some(recipe) = &report.recipe {
         section(&mut body, "Recipe", &format!("<pre>{}</pre>", escape(recipe)));
@@ -134,6 +134,9 @@ fn tiles(report: &Report) -> String {
         if shows_top5(evaluation.classes.len()) {
             tiles.push((percent(evaluation.scores.top5), "top-5", interval(evaluation.top5_interval)));
         }
+        let averages = &evaluation.averages;
+        tiles.push((percent(averages.macro_f1), "macro F1", format!("weighted {}", percent(averages.weighted_f1))));
+        tiles.push((percent(averages.balanced_accuracy), "balanced accuracy", "mean recall of the classes".into()));
         tiles.push((number(evaluation.scores.loss), "loss", format!("{} images", evaluation.images)));
     } else if let Some(Best { epoch, top1, .. }) = best {
         tiles.push((percent(top1), "best top-1", format!("validation, epoch {epoch}")));
@@ -187,20 +190,22 @@ fn curves(history: &History) -> String {
     format!("<div class=charts>{charts}</div>")
 }
 
-/// Renders the accuracy of each class, worst first.
+/// Renders the metrics of each class, worst F1 first.
 fn classes(evaluation: &Evaluation) -> String {
     let mut present: Vec<_> = evaluation.classes.iter().filter(|class| class.images > 0).collect();
-    present.sort_by(|a, b| a.top1.total_cmp(&b.top1).then(a.label.cmp(&b.label)));
+    present.sort_by(|a, b| a.f1.total_cmp(&b.f1).then(a.label.cmp(&b.label)));
     let row = |class: &&ClassScores| {
-        format!(
-            "<tr><td>{}</td><td class=n>{}</td><td class=bar><i style=\"width:{:.1}%\"></i></td><td class=n>{}</td></tr>",
-            escape(&class.label),
-            class.images,
-            100.0 * class.top1,
-            percent(class.top1)
-        )
+        let ClassScores { label, images, precision, recall, f1, auroc, average_precision, .. } = class;
+        let bar = format!("<td class=bar><i style=\"width:{:.1}%\"></i></td>", 100.0 * f1);
+        let mut cells = vec![images.to_string()];
+        cells.extend([precision, recall, f1].map(|value| percent(*value)));
+        cells.extend([auroc, average_precision].map(|value| value.map_or("–".into(), |value| format!("{value:.4}"))));
+        let cells: String = cells.into_iter().map(|cell| format!("<td class=n>{cell}</td>")).collect();
+        format!("<tr><td>{}</td>{bar}{cells}</tr>", escape(label))
     };
-    let head = "<thead><tr><th>class</th><th class=n>images</th><th></th><th class=n>top-1</th></tr></thead>";
+    let names = ["images", "precision", "recall", "F1", "AUROC", "average precision"];
+    let names: String = names.iter().map(|name| format!("<th class=n>{name}</th>")).collect();
+    let head = format!("<thead><tr><th>class</th><th></th>{names}</tr></thead>");
     let table = |rows: &[&ClassScores]| {
         format!("<table class=classes>{head}<tbody>{}</tbody></table>", rows.iter().map(row).collect::<String>())
     };
@@ -239,34 +244,44 @@ fn mistakes(evaluation: &Evaluation, image: &dyn Fn(usize) -> (String, Option<Rg
     format!("<p>{lead}</p><div class=mistakes>{figures}</div>")
 }
 
-/// Renders accuracy against confidence.
-fn confidence(evaluation: &Evaluation) -> String {
-    const BINS: usize = 10;
-    let mut bins = [(0usize, 0usize, 0.0f64); BINS];
-    for p in &evaluation.predictions {
-        let bin = &mut bins[((p.probability * BINS as f64) as usize).min(BINS - 1)];
-        *bin = (bin.0 + 1, bin.1 + usize::from(p.chosen == p.label), bin.2 + p.probability);
-    }
-    let total = evaluation.predictions.len();
-    if total == 0 {
+/// Renders the calibration metrics and the reliability diagram.
+fn calibration(evaluation: &Evaluation) -> String {
+    let Calibration { ece, brier, reliability } = &evaluation.calibration;
+    let points: Vec<_> = reliability.iter().filter_map(|bin| Some((bin.confidence?, bin.accuracy?))).collect();
+    if points.is_empty() {
         return String::new();
     }
-    let filled = || bins.iter().filter(|bin| bin.0 > 0);
-    let points = filled().map(|&(count, hits, sure)| (sure / count as f64, hits as f64 / count as f64)).collect();
-    let error: f64 = filled().map(|&(_, hits, sure)| (sure - hits as f64).abs()).sum::<f64>() / total as f64;
-    let chart = Chart {
-        title: "Accuracy by confidence",
-        x_label: "probability of the predicted class",
-        whole_x: false,
-        series: vec![
-            Series { name: "network", points },
-            Series { name: "ideal", points: vec![(0.0, 0.0), (1.0, 1.0)] },
-        ],
-        unit: Unit::Percent,
-        ..Chart::default()
-    };
-    let lead = format!("Expected calibration error {} (10 bins).", percent(error));
-    format!("<p>{lead}</p><div class=charts>{}</div>", chart.to_svg().unwrap_or_default())
+    let shares = |bin: &ReliabilityBin| (0.5 * (bin.low + bin.high), bin.images as f64 / evaluation.images as f64);
+    let x_label = "probability of the predicted class";
+    let charts = [
+        Chart {
+            title: "Reliability diagram: accuracy by probability",
+            x_label,
+            whole_x: false,
+            series: vec![
+                Series { name: "network", points },
+                Series { name: "ideal", points: vec![(0.0, 0.0), (1.0, 1.0)] },
+            ],
+            unit: Unit::Percent,
+            ..Chart::default()
+        },
+        Chart {
+            title: "Images by probability",
+            x_label,
+            whole_x: false,
+            series: vec![Series { name: "", points: reliability.iter().map(shares).collect() }],
+            unit: Unit::Percent,
+            ..Chart::default()
+        },
+    ];
+    let lead = format!(
+        "Expected calibration error {} ({} bins of equal width), Brier score {brier:.4}, negative log-likelihood {:.4}.",
+        percent(*ece),
+        reliability.len(),
+        evaluation.scores.loss
+    );
+    let charts: String = charts.iter().filter_map(Chart::to_svg).collect();
+    format!("<p>{lead}</p><div class=charts>{charts}</div>")
 }
 
 /// Renders the model's properties as a table.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::history::{METRICS, RECIPE};
+use crate::history::{METRICS, RECIPE, metric_of};
 use crate::report::History;
 
 /// Summary of a run folder.
@@ -19,7 +19,8 @@ pub struct RunSummary {
     pub epochs: usize,
     /// Number of epochs in the recipe.
     pub planned_epochs: usize,
-    /// Epoch with the best validation score of the network or its moving average.
+    /// Epoch with the best validation score of the network or its moving average, by
+    /// `checkpoint.metric`.
     pub best_epoch: Option<usize>,
     /// Top-1 accuracy in that epoch.
     pub top1: Option<f64>,
@@ -87,7 +88,8 @@ impl RunSummary {
             .map_err(|error: toml::de::Error| CompareError::Recipe { path: shown, message: error.message().into() })?;
         let metrics = folder.join(METRICS);
         let history = History::read(&metrics)
-            .map_err(|source| CompareError::Read { path: metrics.display().to_string(), source })?;
+            .map_err(|source| CompareError::Read { path: metrics.display().to_string(), source })?
+            .selected_by(metric_of(&table));
         let mut recipe = BTreeMap::new();
         flatten("", &toml::Value::Table(table.clone()), &mut recipe);
 

@@ -1,19 +1,20 @@
 //! Evaluation of a network on a split.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use mbconv_nets::Inference;
+use burn::tensor::Tensor;
 
+use mbconv_data::{DataError, DataSet, Loader};
+pub use mbconv_report::{ClassScores, Evaluation, MAX_MATRIX, Predicted};
+
+use crate::classifier::Classifier;
 use crate::device::is_host;
-use crate::loss::cross_entropy;
-use mbconv_data::{Batch, DataError, DataSet, Loader, Preprocess};
-pub use mbconv_report::{ClassScores, Evaluation, Predicted};
-
-use crate::metrics::{Scores, Tally, target_ranks, wilson_interval};
-use crate::normalize::{images, targets};
+use crate::metrics::{
+    ClassCounts, Ranking, Reliability, Scores, Tally, argmax, cross_entropy, one_vs_rest, rank, softmax,
+    wilson_interval,
+};
 
 /// Errors of an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -75,103 +76,213 @@ impl<'a> Labelled<'a> {
     }
 }
 
-/// The network's results for a batch, on the device.
-struct BatchOutput {
-    batch: Batch,
-    ranks: Tensor<1, Int>,
-    losses: Tensor<1>,
-    probabilities: Tensor<2>,
-    chosen: Tensor<2, Int>,
+/// An image with its logits.
+#[derive(Clone, Copy, Debug)]
+pub struct Classified<'a> {
+    /// Index of the sample in the source.
+    pub index: usize,
+    /// Label as a class index of the model.
+    pub label: usize,
+    /// Logits of all classes.
+    pub logits: &'a [f32],
 }
 
-impl BatchOutput {
-    /// Evaluates a batch, padded to `size` with black images. A GPU would compile and tune kernels
-    /// again for another batch size.
-    fn new(network: &Inference, mut batch: Batch, size: usize, preprocess: &Preprocess, device: &Device) -> Self {
-        let count = batch.labels.len();
-        batch.images.resize(size * batch.height * batch.width * 3, 0);
-        batch.labels.resize(size, 0);
-        let logits = network.forward_channels_last(images(&mut batch, preprocess, device));
-        let targets = targets(&batch, device);
-        batch.labels.truncate(count);
-        let ranks = target_ranks(logits.clone(), targets.clone());
-        let losses = cross_entropy(logits.clone(), targets, 0.0);
-        let (probabilities, chosen) = softmax(logits, 1).max_dim_with_indices(1);
-        Self { batch, ranks, losses, probabilities, chosen }
-    }
-
-    /// Returns rank of the target, loss, predicted class and its probability for each image.
-    /// Synchronizes with the device.
-    #[allow(clippy::type_complexity)]
-    fn read(self) -> (Batch, Vec<usize>, Vec<f64>, Vec<(usize, f64)>) {
-        let count = self.batch.labels.len();
-        let floats = |data: TensorData| data.iter::<f64>().take(count).collect::<Vec<_>>();
-        let certain = to_usize(self.chosen.into_data()).into_iter().zip(floats(self.probabilities.into_data()));
-        let certain = certain.collect();
-        (self.batch, to_usize(self.ranks.into_data()), floats(self.losses.into_data()), certain)
-    }
-}
-
-/// Evaluates `network`, which is on `device`, on all images in `data`. Calls `progress` with the
-/// number of images done.
+/// Classifies all images in `data`, whose loader applies [`Tta::transform`](crate::classifier::Tta),
+/// and calls `each` with them in order, batch by batch. Ends early if `each` breaks.
 ///
 /// # Errors
 /// Returns an error if an image cannot be read and the loader does not skip such images, if the
 /// network does not accept images, or if `stop` is set.
-pub fn evaluate(
-    network: &Inference,
+pub fn classify(
+    classifier: &Classifier,
     data: &Labelled,
-    preprocess: &Preprocess,
-    class_names: &[String],
-    device: &Device,
     stop: &AtomicBool,
-    progress: &mut dyn FnMut(usize),
-) -> Result<Evaluation, EvaluateError> {
-    preprocess.takes_pictures().map_err(DataError::from)?;
-    let mut tallies = vec![Tally::default(); class_names.len()];
-    let mut total = Tally::default();
-    let mut predictions = Vec::with_capacity(data.loader.len());
-    let mut count = |output: BatchOutput| {
-        let (batch, ranks, losses, certain) = output.read();
-        let samples = batch.indices.iter().zip(&batch.labels).zip(ranks).zip(losses).zip(certain);
-        for ((((&index, &label), rank), loss), (chosen, probability)) in samples {
-            total.add(&[rank], loss);
-            tallies[label].add(&[rank], loss);
-            let target_probability = (-loss).exp();
-            predictions.push(Predicted { index, label, chosen, probability, target_probability, loss });
-        }
-        progress(total.images);
-    };
+    each: &mut dyn FnMut(&[Classified]) -> ControlFlow<()>,
+) -> Result<(), EvaluateError> {
+    classifier.preprocess.takes_pictures().map_err(DataError::from)?;
     // A GPU computes a batch while the results of the previous one are read.
-    let mut last = None;
+    let mut last: Option<Pending> = None;
     let mut largest = 0;
     for batch in data.loader.epoch(0) {
         if stop.load(Ordering::Relaxed) {
             return Err(EvaluateError::Interrupted);
         }
-        let mut batch = batch?;
-        batch.labels.iter_mut().for_each(|label| *label = data.labels[*label]);
-        largest = largest.max(batch.labels.len());
-        let size = if is_host(device) { batch.labels.len() } else { largest };
-        let output = BatchOutput::new(network, batch, size, preprocess, device);
-        last.replace(output).map(&mut count);
+        let batch = batch?;
+        let (indices, count) = (batch.indices.clone(), batch.labels.len());
+        let labels = batch.labels.iter().map(|label| data.labels[*label]).collect();
+        largest = largest.max(count);
+        let size = if is_host(classifier.device) { count } else { largest };
+        let pending = Pending { indices, labels, logits: classifier.logits(batch, size) };
+        if last.replace(pending).is_some_and(|before| before.read(each).is_break()) {
+            return Ok(());
+        }
     }
-    last.map(&mut count);
-    let classes = class_names.iter().zip(&tallies).map(|(name, tally)| {
-        let Scores { top1, top5, .. } = tally.scores();
-        ClassScores { label: name.clone(), images: tally.images, top1, top5 }
-    });
-    Ok(Evaluation {
-        scores: total.scores(),
-        top1_interval: wilson_interval(total.top1, total.images),
-        top5_interval: wilson_interval(total.top5, total.images),
-        images: total.images,
-        classes: classes.collect(),
-        predictions,
-        skipped: data.loader.skipped(),
-    })
+    let _ = last.map(|last| last.read(each));
+    Ok(())
 }
 
-fn to_usize(data: TensorData) -> Vec<usize> {
-    data.iter::<i64>().map(|value| value as usize).collect()
+/// A batch that is being computed.
+struct Pending {
+    indices: Vec<usize>,
+    labels: Vec<usize>,
+    logits: Tensor<2>,
+}
+
+impl Pending {
+    /// Passes the images on. Synchronizes with the device.
+    fn read(self, each: &mut dyn FnMut(&[Classified]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let classes = self.logits.dims()[1];
+        let logits: Vec<f32> = self.logits.into_data().iter().collect();
+        let images = self.indices.into_iter().zip(self.labels).zip(logits.chunks(classes));
+        each(&images.map(|((index, label), logits)| Classified { index, label, logits }).collect::<Vec<_>>())
+    }
+}
+
+/// Maximum number of probabilities that an [`Evaluator`] stores for AUROC and average precision:
+/// 1 GiB.
+const MAX_PROBABILITIES: usize = 1 << 28;
+
+/// Computes the metrics of classified images.
+///
+/// AUROC and average precision are exact, which requires the probabilities of all images: 200 MB
+/// for ImageNet's 50 000 validation images. Above 1 GiB they are left out.
+pub struct Evaluator {
+    classes: Vec<String>,
+    total: Tally,
+    tallies: Vec<Tally>,
+    counts: ClassCounts,
+    reliability: Reliability,
+    predictions: Vec<Predicted>,
+    /// Number of images whose label is among the first k, by k.
+    top_k: BTreeMap<usize, usize>,
+    /// Probabilities, `[N, classes]`, if they are few enough.
+    probabilities: Option<Vec<f32>>,
+}
+
+impl Evaluator {
+    /// Creates an evaluator for about `images` images of a model with these classes, with top-k
+    /// accuracies for each k in `top_k`.
+    pub fn new(classes: &[String], images: usize, top_k: &[usize]) -> Self {
+        let values = images.saturating_mul(classes.len());
+        Self {
+            classes: classes.to_vec(),
+            total: Tally::default(),
+            tallies: vec![Tally::default(); classes.len()],
+            counts: ClassCounts::new(classes.len()),
+            reliability: Reliability::default(),
+            predictions: Vec::with_capacity(images),
+            top_k: top_k.iter().map(|&k| (k, 0)).collect(),
+            probabilities: (values <= MAX_PROBABILITIES).then(|| Vec::with_capacity(values)),
+        }
+    }
+
+    /// Returns whether AUROC and average precision are left out, because there are too many images.
+    pub fn omits_rankings(&self) -> bool {
+        self.probabilities.is_none()
+    }
+
+    /// Returns the number of images.
+    pub fn len(&self) -> usize {
+        self.total.images
+    }
+
+    /// Returns whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds an image, and returns its probabilities.
+    pub fn add(&mut self, image: &Classified) -> Vec<f32> {
+        let Classified { index, label, logits } = *image;
+        let probabilities = softmax(logits);
+        let (rank, loss, chosen) = (rank(logits, label), cross_entropy(logits, label), argmax(logits));
+        self.total.add(&[rank], loss);
+        self.tallies[label].add(&[rank], loss);
+        self.counts.add(label, chosen);
+        self.reliability.add(&probabilities, label, chosen);
+        self.top_k.iter_mut().for_each(|(&k, hits)| *hits += usize::from(rank < k));
+        let (probability, target_probability) = (f64::from(probabilities[chosen]), (-loss).exp());
+        self.predictions.push(Predicted { index, label, chosen, probability, target_probability, loss });
+        if let Some(stored) = &mut self.probabilities {
+            stored.extend(&probabilities);
+        }
+        probabilities
+    }
+
+    /// Returns the results. `skipped` are the images that could not be read.
+    pub fn finish(self, skipped: Vec<(String, String)>) -> Evaluation {
+        let Self { total, predictions, .. } = &self;
+        let classes = self.classes.len();
+        let rankings = match &self.probabilities {
+            Some(probabilities) => {
+                let labels: Vec<usize> = predictions.iter().map(|prediction| prediction.label).collect();
+                one_vs_rest(probabilities, &labels, classes)
+            }
+            None => vec![None; classes],
+        };
+        let mean = |value: fn(&Ranking) -> f64| {
+            let values: Vec<f64> = rankings.iter().flatten().map(value).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let mut averages = self.counts.averages();
+        averages.macro_auroc = mean(|ranking| ranking.auroc);
+        averages.macro_average_precision = mean(|ranking| ranking.average_precision);
+        let share = |hits: usize| hits as f64 / total.images.max(1) as f64;
+        Evaluation {
+            scores: total.scores(),
+            top1_interval: wilson_interval(total.top1, total.images),
+            top5_interval: wilson_interval(total.top5, total.images),
+            top_k: self.top_k.iter().map(|(&k, &hits)| (k, share(hits))).collect(),
+            images: total.images,
+            averages,
+            calibration: self.reliability.calibration(),
+            classes: (0..classes).map(|class| self.class_scores(class, rankings[class])).collect(),
+            confusion_matrix: (classes <= MAX_MATRIX).then(|| confusion_matrix(predictions, classes)),
+            predictions: self.predictions,
+            skipped,
+        }
+    }
+
+    fn class_scores(&self, class: usize, ranking: Option<Ranking>) -> ClassScores {
+        let Scores { top1, top5, .. } = self.tallies[class].scores();
+        ClassScores {
+            label: self.classes[class].clone(),
+            images: self.counts.images(class),
+            top1,
+            top5,
+            precision: self.counts.precision(class),
+            recall: self.counts.recall(class),
+            f1: self.counts.f1(class),
+            auroc: ranking.map(|ranking| ranking.auroc),
+            average_precision: ranking.map(|ranking| ranking.average_precision),
+        }
+    }
+}
+
+/// Counts images by label and predicted class, `[label][chosen]`.
+fn confusion_matrix(predictions: &[Predicted], classes: usize) -> Vec<Vec<usize>> {
+    let mut counts = vec![vec![0; classes]; classes];
+    predictions.iter().for_each(|prediction| counts[prediction.label][prediction.chosen] += 1);
+    counts
+}
+
+/// Evaluates a classifier with these classes on all images in `data`. Calls `progress` with the
+/// number of images done.
+///
+/// # Errors
+/// See [`classify`].
+pub fn evaluate(
+    classifier: &Classifier,
+    data: &Labelled,
+    classes: &[String],
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Evaluation, EvaluateError> {
+    let mut evaluator = Evaluator::new(classes, data.loader.len(), &[]);
+    classify(classifier, data, stop, &mut |images| {
+        images.iter().for_each(|image| drop(evaluator.add(image)));
+        progress(evaluator.len());
+        ControlFlow::Continue(())
+    })?;
+    Ok(evaluator.finish(data.loader.skipped()))
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::checkpoint::{Metric, Score};
 use crate::metrics::shows_top5;
-use mbconv_interop::model_file::{Results, Score};
+use mbconv_interop::model_file::Results;
 
 /// File name of the resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
@@ -42,16 +43,17 @@ pub struct EpochRow {
 }
 
 impl EpochRow {
-    /// Returns the better validation results, and whether they are those of the moving average.
-    pub fn better(&self) -> (Option<Results>, bool) {
-        let score = |results: Option<Results>| results.map(|results| results.score());
+    /// Returns the validation results that are better by `metric`, and whether they are those of the
+    /// moving average.
+    pub fn better(&self, metric: Metric) -> (Option<Results>, bool) {
+        let score = |results: Option<Results>| results.map(|results| metric.score(&results));
         let averaged = score(self.ema) > score(self.val);
         (if averaged { self.ema } else { self.val }, averaged)
     }
 
     /// Returns the score of the better validation results, or of the training loss without any.
-    pub fn score(&self) -> Score {
-        self.better().0.map_or([0.0, -self.train_loss], |results| results.score())
+    pub fn score(&self, metric: Metric) -> Score {
+        self.better(metric).0.map_or([0.0, -self.train_loss], |results| metric.score(&results))
     }
 
     /// Returns the epoch as one printed line of at most `width` columns. The least needed figures
@@ -85,9 +87,11 @@ impl EpochRow {
             if shows_top5(classes) {
                 cells.push(cell(9, "val", top(5, val.top5)));
             }
+            cells.extend(class_metric(&val).map(|text| cell(1, "val", text)));
         }
         if let Some(ema) = self.ema {
             cells.extend([cell(10, "ema", loss(ema.loss)), cell(4, "ema", top(1, ema.top1))]);
+            cells.extend(class_metric(&ema).map(|text| cell(4, "ema", text)));
         }
         cells.extend([
             cell(6, "lr", format!("{:.2e}", self.learning_rate)),
@@ -142,12 +146,24 @@ fn seconds(seconds: f64) -> String {
     if seconds < 99.95 { format!("{seconds:>4.1} s") } else { format!("{seconds:>4.0} s") }
 }
 
+/// Formats the metric of the classes that selects the best model, if there is one.
+fn class_metric(results: &Results) -> Option<String> {
+    let named = [("macro F1", results.macro_f1), ("balanced accuracy", results.balanced_accuracy)];
+    named.iter().find_map(|(name, value)| Some(format!("{name} {} %", percent((*value)?))))
+}
+
+/// Returns the name of the metric by which a recipe, given as TOML, selects the best model.
+pub(crate) fn metric_of(recipe: &toml::Table) -> Option<&str> {
+    recipe.get("checkpoint")?.get("metric")?.as_str()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Scores;
 
     fn row(ema: bool) -> EpochRow {
-        let results = |loss, top1| Results { epoch: 7, top1, top5: 0.91, loss, images: 1000 };
+        let results = |loss, top1| crate::metrics::results(7, Scores { top1, top5: 0.91, loss }, 1000);
         EpochRow {
             epoch: 7,
             learning_rate: 0.05,

@@ -10,13 +10,14 @@
 //!    [`observe`]: events of a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison
 //!    of runs; [`lr_finder`]: the learning-rate range test;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
-//! 5. [`evaluate`], [`predict`], [`finetune`] and [`weight_average`]: use of model files; [`onnx`]
+//! 5. [`classifier`], [`evaluate`], [`predict`], [`finetune`] and [`weight_average`]: use of model files; [`onnx`]
 //!    and [`burnpack`]: export;
 //! 6. [`scale`]: scaling of networks by formula, by budget or by search;
 //! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.
 
 pub mod bench;
 pub mod checkpoint;
+pub mod classifier;
 pub mod compare;
 pub mod config;
 pub mod criterion;

@@ -10,10 +10,11 @@ pub use mbconv_report::{
     Best, Chart, Evaluated, History, Label, ModelFacts, Report, Scale, Series, Unit, stage_diagram,
 };
 
+use crate::classifier::{Classifier, Tta};
 use crate::config::Recipe;
 use crate::engine::event::Event;
 use crate::evaluate::{EvaluateError, Labelled, evaluate};
-use crate::history::{METRICS, RECIPE};
+use crate::history::{METRICS, RECIPE, metric_of};
 use crate::observe::Observer;
 use mbconv_data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, RgbPixels, Source, Transform};
 use mbconv_interop::model_file::{Model, ModelCard, ModelError};
@@ -34,6 +35,8 @@ pub fn of_run(folder: &Path) -> io::Result<Report<'static>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
+    let table: Option<toml::Table> = recipe.as_deref().and_then(|recipe| recipe.parse().ok());
+    let history = history.selected_by(table.as_ref().and_then(metric_of));
     Ok(Report { title, history, recipe, ..Report::default() })
 }
 
@@ -103,7 +106,8 @@ pub fn complete(
         .with_decoding(recipe.data.decoding(false));
     let labelled = Labelled::by_name(&loader, data, &card.classes)?;
     let network = Inference::new(&network);
-    let evaluation = evaluate(&network, &labelled, &card.preprocess, &card.classes, device, stop, progress)?;
+    let classifier = Classifier { network: &network, preprocess: &card.preprocess, device, tta: Tta::None };
+    let evaluation = evaluate(&classifier, &labelled, &card.classes, stop, progress)?;
     let name = format!("{} · validation", data.form);
     let evaluated = Some(Evaluated { evaluation: &evaluation, image: &|index| image_of(&*source, index), name: &name });
     let path = folder.join(REPORT);

@@ -11,7 +11,7 @@ use mbconv_nets::{NetworkOptions, summary};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoch, Progress};
 use crate::config::RecipeFile;
-use crate::config::checkpoint::CheckpointConfig;
+use crate::config::checkpoint::{CheckpointConfig, Metric};
 use crate::config::loss::ClassWeights;
 use crate::config::resume::{Change, changes};
 use crate::distributed::Group;
@@ -361,10 +361,12 @@ impl RunDir {
             let network = average.as_ref().filter(|_| averaged).unwrap_or(network);
             Ok(Model::save(network, &ModelCard { results, averaged, ..card.clone() }, Precision::F32, &path)?)
         };
-        let (results, averaged) = row.better();
+        let metric = keep.metric;
+        let (results, averaged) = row.better(metric);
         // Rows of a run that continues from its last model may be missing.
-        let better = self.progress.best.is_none_or(|best| row.score() > best.score());
-        if self.best_is_lost || (better && self.progress.rows.iter().all(|old| row.score() > old.score())) {
+        let better = self.progress.best.is_none_or(|best| row.score(metric) > metric.score(&best));
+        let first = || self.progress.rows.iter().all(|old| row.score(metric) > old.score(metric));
+        if self.best_is_lost || (better && first()) {
             self.progress.best = results;
             self.best_is_lost = false;
             save(averaged, self.path(BEST))?;
@@ -396,26 +398,12 @@ impl RunDir {
 
     /// Returns the number of epochs since the best one, not counting the first `head_epochs`, in
     /// which only the classifier is trained.
-    pub(crate) fn epochs_without_progress(&self, head_epochs: usize) -> usize {
-        without_progress(&self.progress.rows, head_epochs)
+    pub(crate) fn epochs_without_progress(&self, head_epochs: usize, metric: Metric) -> usize {
+        without_progress(&self.progress.rows, head_epochs, metric)
     }
 
     fn metrics(&self) -> String {
-        let mut csv = String::from(
-            "epoch,learning_rate,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,images_per_second,seconds,\
-             ema_loss,ema_top1,ema_top5\n",
-        );
-        for row in &self.progress.rows {
-            let EpochRow { epoch, learning_rate, train_loss, train_top1, train_top5, .. } = row;
-            let [val, ema] = [row.val, row.ema].map(|results| {
-                results.map_or(",,".into(), |Results { loss, top1, top5, .. }| format!("{loss:.6},{top1:.6},{top5:.6}"))
-            });
-            let (speed, seconds) = (row.images_per_second, row.seconds);
-            csv += &format!(
-                "{epoch},{learning_rate:.8},{train_loss:.6},{train_top1:.6},{train_top5:.6},{val},{speed:.1},{seconds:.2},{ema}\n"
-            );
-        }
-        csv
+        metrics_csv(&self.progress.rows)
     }
 
     /// Reports each unreadable image of a split once, and their number.
@@ -448,10 +436,47 @@ impl RunDir {
     }
 }
 
-fn without_progress(rows: &[EpochRow], head_epochs: usize) -> usize {
+/// Name of a metric of the classes, and its value in the results.
+type ClassMetric = (&'static str, fn(&Results) -> Option<f64>);
+
+/// Metrics of the classes, whose columns are present if an epoch has them.
+const CLASS_METRICS: [ClassMetric; 2] =
+    [("macro_f1", |results| results.macro_f1), ("balanced_accuracy", |results| results.balanced_accuracy)];
+
+/// Returns the contents of `metrics.csv`.
+fn metrics_csv(rows: &[EpochRow]) -> String {
+    let measured = |value: &fn(&Results) -> Option<f64>| {
+        rows.iter().any(|row| [row.val, row.ema].iter().flatten().any(|results| value(results).is_some()))
+    };
+    let further: Vec<_> = CLASS_METRICS.into_iter().filter(|(_, value)| measured(value)).collect();
+    let mut csv = String::from(
+        "epoch,learning_rate,train_loss,train_top1,train_top5,val_loss,val_top1,val_top5,images_per_second,seconds,\
+         ema_loss,ema_top1,ema_top5",
+    );
+    csv.extend(further.iter().map(|(name, _)| format!(",val_{name},ema_{name}")));
+    csv.push('\n');
+    for row in rows {
+        let EpochRow { epoch, learning_rate, train_loss, train_top1, train_top5, .. } = row;
+        let [val, ema] = [row.val, row.ema].map(|results| {
+            results.map_or(",,".into(), |Results { loss, top1, top5, .. }| format!("{loss:.6},{top1:.6},{top5:.6}"))
+        });
+        let (speed, seconds) = (row.images_per_second, row.seconds);
+        csv += &format!(
+            "{epoch},{learning_rate:.8},{train_loss:.6},{train_top1:.6},{train_top5:.6},{val},{speed:.1},{seconds:.2},{ema}"
+        );
+        for (_, value) in &further {
+            let cells = [row.val, row.ema].map(|results| results.as_ref().and_then(value));
+            csv.extend(cells.map(|cell| cell.map_or(",".into(), |value| format!(",{value:.6}"))));
+        }
+        csv.push('\n');
+    }
+    csv
+}
+
+fn without_progress(rows: &[EpochRow], head_epochs: usize, metric: Metric) -> usize {
     let mut best: Option<&EpochRow> = None;
     for row in rows {
-        if best.is_none_or(|best| row.score() > best.score()) {
+        if best.is_none_or(|best| row.score(metric) > best.score(metric)) {
             best = Some(row);
         }
     }
@@ -466,7 +491,7 @@ fn epoch_file(epoch: usize) -> String {
 /// Returns the epochs whose models are kept: the last and the best.
 fn kept_epochs(rows: &[EpochRow], keep: &CheckpointConfig) -> HashSet<usize> {
     let mut by_score: Vec<&EpochRow> = rows.iter().collect();
-    by_score.sort_by(|a, b| b.score().partial_cmp(&a.score()).unwrap_or(Ordering::Equal));
+    by_score.sort_by(|a, b| b.score(keep.metric).partial_cmp(&a.score(keep.metric)).unwrap_or(Ordering::Equal));
     let best = by_score.into_iter().take(keep.keep_best);
     rows.iter().rev().take(keep.keep_last).chain(best).map(|row| row.epoch).collect()
 }
@@ -526,9 +551,10 @@ fn refused(old: &Progress, new: &Progress, may_differ: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{self, Scores};
 
     fn row(epoch: usize, top1: f64) -> EpochRow {
-        let results = |top1| Results { epoch, top1, top5: 1.0, loss: 1.0, images: 10 };
+        let results = |top1| metrics::results(epoch, Scores { top1, top5: 1.0, loss: 1.0 }, 10);
         EpochRow {
             epoch,
             learning_rate: 0.1,
@@ -547,11 +573,11 @@ mod tests {
         let rows = |scores: &[f64]| -> Vec<EpochRow> {
             scores.iter().enumerate().map(|(index, top1)| row(index + 1, *top1)).collect()
         };
-        assert_eq!(without_progress(&rows(&[0.9, 0.5]), 0), 1);
-        assert_eq!(without_progress(&rows(&[0.9, 0.5]), 2), 0);
-        assert_eq!(without_progress(&rows(&[0.9, 0.5, 0.6, 0.7]), 2), 2);
-        assert_eq!(without_progress(&rows(&[0.5, 0.5, 0.6, 0.5]), 2), 1);
-        assert_eq!(without_progress(&[], 2), 0);
+        assert_eq!(without_progress(&rows(&[0.9, 0.5]), 0, Metric::Top1), 1);
+        assert_eq!(without_progress(&rows(&[0.9, 0.5]), 2, Metric::Top1), 0);
+        assert_eq!(without_progress(&rows(&[0.9, 0.5, 0.6, 0.7]), 2, Metric::Top1), 2);
+        assert_eq!(without_progress(&rows(&[0.5, 0.5, 0.6, 0.5]), 2, Metric::Top1), 1);
+        assert_eq!(without_progress(&[], 2, Metric::Top1), 0);
     }
 
     #[test]
@@ -570,6 +596,24 @@ mod tests {
         assert_eq!(kept(1, 2), [2, 3, 5]);
         assert_eq!(kept(99, 99), [1, 2, 3, 4, 5]);
         // The average counts if it is better than the network.
-        assert!(rows[4].better().1 && !rows[1].better().1);
+        assert!(rows[4].better(Metric::Top1).1 && !rows[1].better(Metric::Top1).1);
+    }
+
+    #[test]
+    fn columns_of_class_metrics_are_appended_if_measured() {
+        let mut rows = vec![row(1, 0.5), row(2, 0.4)];
+        let plain = metrics_csv(&rows);
+        assert!(plain.starts_with("epoch,learning_rate,") && plain.lines().next().unwrap().ends_with(",ema_top5"));
+        rows[1].val.as_mut().unwrap().macro_f1 = Some(0.25);
+        let csv = metrics_csv(&rows);
+        let lines: Vec<&str> = csv.lines().collect();
+        for ((line, before), end) in
+            lines.iter().zip(plain.lines()).zip([",val_macro_f1,ema_macro_f1", ",,", ",0.250000,"])
+        {
+            assert_eq!(**line, format!("{before}{end}"));
+        }
+        // Epochs without the metric are worse than all others.
+        assert_eq!(without_progress(&rows, 0, Metric::MacroF1), 0);
+        assert_eq!(without_progress(&rows, 0, Metric::Top1), 1);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::f64::consts::PI;
 
+use crate::config::checkpoint::Score;
 use crate::config::schedule::{Curve, ScheduleConfig};
-use mbconv_interop::model_file::Score;
 
 impl ScheduleConfig {
     /// Returns the learning-rate factor at `step`, counted from 0, in a run of `epochs` epochs of

@@ -34,7 +34,7 @@ pub enum AverageError {
 }
 
 /// Averages the weights and running statistics of models with equal weights. The result has the
-/// model card of the first model, without results.
+/// model card of the first model, without results and temperature.
 ///
 /// # Errors
 /// Returns an error if a model cannot be read or differs from the first in architecture, classes or
@@ -75,6 +75,6 @@ pub fn average(models: &[PathBuf], device: &Device) -> Result<Model, AverageErro
         .collect();
     model.network = load_state_dict(model.network, state)
         .map_err(|source| ModelError::Weights { path: first.display().to_string(), source })?;
-    model.card.results = None;
+    (model.card.results, model.card.temperature) = (None, None);
     Ok(model)
 }

@@ -19,6 +19,7 @@ use mbconv_kernels::{Activation, Statistics, batch_norm_activation, channel_stat
 use mbconv_kernels::{conv2d, depthwise_conv2d, global_average, pointwise_conv2d, scale_channels};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 use mbconv_nets::{Architecture, Inference, Network, NetworkOptions};
+use mbconv_train::classifier::{Classifier, Tta};
 use mbconv_train::config::{OptimizerConfig, OptimizerName};
 use mbconv_train::data::{self, Loader, LoaderConfig, OpenOptions, Preprocess, TrainTransform, Transform};
 use mbconv_train::device::{Device, describe, is_host, parse};
@@ -425,7 +426,8 @@ fn evaluation_matches_the_cpu() {
         // Maps ten digits to five classes.
         let labelled = Labelled { loader: &loader, labels: (0..10).map(|label| label / 2).collect() };
         let network = Inference::new(&network(&architecture, device));
-        evaluate(&network, &labelled, &preprocess, &names, device, &AtomicBool::new(false), &mut |_| ()).unwrap()
+        let classifier = Classifier { network: &network, preprocess: &preprocess, device, tta: Tta::Flip };
+        evaluate(&classifier, &labelled, &names, &AtomicBool::new(false), &mut |_| ()).unwrap()
     };
     let (found, expected) = (evaluation(&device), evaluation(&Device::flex()));
     assert_eq!((found.images, found.predictions.len()), (expected.images, expected.predictions.len()));

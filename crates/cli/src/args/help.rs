@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command, Subcommand};
 /// Groups of `mbconv --help`, in their order, and their commands.
 const GROUPS: [(&str, &str); 5] = [
     ("Train", "train finetune recipe find-lr compare average"),
-    ("Use models", "eval predict export import fetch"),
+    ("Use models", "eval calibrate predict export import fetch"),
     ("Data", "data"),
     ("Networks", "list info draw scale bench"),
     ("Program", "devices completions man"),
@@ -18,7 +18,7 @@ const GROUPS: [(&str, &str); 5] = [
 /// its own keeps it.
 const HEADINGS: [(&str, &str); 8] = [
     ("Model", "weights arch prefix input_channels preprocess classes strides base input_size"),
-    ("Data", "data split val test pool near few fix undo seed strict follow_links skip_bad_images workers"),
+    ("Data", "data split val test pool near few fix undo seed strict follow_links skip_bad_images workers tta"),
     ("Training", "epochs lr freeze freeze_norms recipe run seeds overrides on_nan resume steps sweeps from to"),
     (
         "Scaling",
@@ -28,15 +28,15 @@ const HEADINGS: [(&str, &str); 8] = [
     ("Measurement", "mode seconds profile gradient_checkpointing queue_steps"),
     (
         "Output",
-        "out format size quality shard_size layout with_softmax with_preprocessing link copy moving list top_k logits \
-         layers pretrained resolved markdown chart sheet sheet_classes sheet_images report csv json tui",
+        "out format size quality shard_size layout with_softmax with_preprocessing link copy moving list top_k per_class \
+         logits predictions layers pretrained resolved markdown chart sheet sheet_classes sheet_images report csv json tui",
     ),
     ("Device", "device threads batch_size dtype"),
     ("Help", "help"),
 ];
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 32] = [
+const EXAMPLES: [(&str, &[&str]); 33] = [
     (
         "train",
         &[
@@ -62,6 +62,10 @@ const EXAMPLES: [(&str, &[&str]); 32] = [
     ("compare", &["compare runs/*"]),
     ("average", &["average runs/a runs/b mean.safetensors"]),
     ("eval", &["eval runs/pets --data photos", "eval runs/pets --data photos --split test --report report --json"]),
+    (
+        "calibrate",
+        &["calibrate runs/pets --data photos", "calibrate runs/pets --data photos --out calibrated.safetensors"],
+    ),
     ("predict", &["predict runs/pets new.jpg album", "predict runs/pets 'album/**/*.jpg' --top-k 3 --out album.csv"]),
     ("export", &["export runs/pets pets.onnx", "export runs/pets pets.safetensors --layout timm --dtype f16"]),
     (

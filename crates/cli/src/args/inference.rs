@@ -1,8 +1,9 @@
-//! Arguments of `eval` and `predict`.
+//! Arguments of `eval`, `calibrate` and `predict`.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use mbconv_train::classifier::Tta;
 
 use super::device::{DeviceArgs, DtypeArgs};
 use super::json::JsonArgs;
@@ -12,11 +13,57 @@ use super::values::positive;
 pub struct Eval {
     /// Model file, run folder (its best model), or weights of another library
     pub model: PathBuf,
+    #[command(flatten)]
+    pub images: LabelledImages,
+    #[command(flatten)]
+    pub tta: TtaArgs,
+    /// Top-k accuracies to measure, such as 1,3,10
+    #[arg(long, value_name = "K", value_delimiter = ',', default_value = "1,5", value_parser = positive)]
+    pub top_k: Vec<usize>,
+    /// Print the metrics of every class, not only of the worst
+    #[arg(long)]
+    pub per_class: bool,
+    /// Write the prediction for each image to a .csv or .jsonl file
+    #[arg(long, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
+    /// Write report.html to this folder: curves, confusion matrix, worst mistakes
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub json: JsonArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub dtype: DtypeArgs,
+}
+
+#[derive(Args)]
+pub struct Calibrate {
+    /// Model file, run folder (its best model), or weights of another library
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub images: LabelledImages,
+    /// Model file to write [default: MODEL itself]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub json: JsonArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+}
+
+/// Images with labels.
+#[derive(Args)]
+pub struct LabelledImages {
     /// Data set
     #[arg(long)]
     pub data: String,
-    /// Split to evaluate: val, test, train or all [default: val, otherwise test; all for data
-    /// without splits]
+    /// Split: val, test, train or all [default: val, otherwise test; for data without splits, eval
+    /// takes all images, calibrate those held out in training]
     #[arg(long)]
     pub split: Option<String>,
     /// Skip unreadable images instead of failing
@@ -25,18 +72,40 @@ pub struct Eval {
     /// Threads that decode images [default: one per core]
     #[arg(long, value_parser = positive)]
     pub workers: Option<usize>,
-    /// Write report.html to this folder: curves, confusion matrix, worst mistakes
-    #[arg(long, value_name = "DIR")]
-    pub report: Option<PathBuf>,
-    #[command(flatten)]
-    pub json: JsonArgs,
-    #[command(flatten)]
-    pub device: DeviceArgs,
+}
+
+#[derive(Args)]
+pub struct BatchArgs {
     /// Images per batch
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub batch_size: usize,
-    #[command(flatten)]
-    pub dtype: DtypeArgs,
+}
+
+#[derive(Args)]
+pub struct TtaArgs {
+    /// Test-time augmentation: average the probabilities of the mirror image, of five crops, or of
+    /// both
+    #[arg(long, value_name = "VIEWS", value_enum, default_value_t = Views::None)]
+    pub tta: Views,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Views {
+    None,
+    Flip,
+    FiveCrop,
+    TenCrop,
+}
+
+impl From<Views> for Tta {
+    fn from(views: Views) -> Self {
+        match views {
+            Views::None => Self::None,
+            Views::Flip => Self::Flip,
+            Views::FiveCrop => Self::FiveCrop,
+            Views::TenCrop => Self::TenCrop,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -50,6 +119,8 @@ pub struct Predict {
     /// Exit with status 0 even if images cannot be read; they are always listed
     #[arg(long)]
     pub skip_bad_images: bool,
+    #[command(flatten)]
+    pub tta: TtaArgs,
     /// Number of classes to show
     #[arg(long, default_value_t = 5, value_parser = positive)]
     pub top_k: usize,

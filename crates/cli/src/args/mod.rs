@@ -17,7 +17,7 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub use self::data::{Data, DataArgs, Inspect, Pack, Split, Verify};
-pub use self::inference::{Eval, Predict};
+pub use self::inference::{BatchArgs, Calibrate, Eval, LabelledImages, Predict};
 pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};
 pub use self::networks::{Bench, BenchMode, Draw, Info, List};
@@ -48,8 +48,10 @@ pub enum Command {
     Train(Train),
     /// Fine-tune a model on your images, with settings chosen from them
     Finetune(Finetune),
-    /// Measure a model's top-1 and top-5 accuracy on a data set
+    /// Measure accuracy, F1, AUROC and calibration on a data set
     Eval(Eval),
+    /// Fit the temperature that calibrates a model's probabilities
+    Calibrate(Calibrate),
     /// Run a learning-rate range test and draw the loss
     FindLr(FindLr),
     /// Compare training runs in a table

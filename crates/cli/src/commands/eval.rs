@@ -1,118 +1,161 @@
 //! `mbconv eval`
 
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use mbconv_train::Model;
+use mbconv_train::classifier::{Classifier, Tta};
 use mbconv_train::config::RecipeFile;
-use mbconv_train::data::{
-    self, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, NO_SPLITS, OnBadImage, OpenOptions, Source, Transform,
-};
-use mbconv_train::evaluate::{Evaluation, Labelled, evaluate};
-use mbconv_train::metrics::shows_top5;
-use mbconv_train::model_file::ModelCard;
+use mbconv_train::data::Source;
+use mbconv_train::evaluate::{ClassScores, Classified, Evaluation, Evaluator, Labelled, classify};
+use mbconv_train::metrics::{shows_top5, wilson_interval};
+use mbconv_train::predict::{Prediction, Table, TableError, Truth, candidates};
 use mbconv_train::report::{self, Evaluated, REPORT, Report};
 use mbconv_train::run_dir::RECIPE;
 use mbconv_train::text::visible_name;
 
+use super::labelled_data::LabelledData;
 use crate::args::Eval;
 use crate::error::CliError;
-use crate::model_ref::open_classifier;
+use crate::model_ref::open_uncalibrated;
 use crate::output::{create_folder, print_json, print_text};
 use crate::terminal::Progress;
-use crate::units::percent;
+use crate::units::{count, percent};
 
 pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
-    let model = open_classifier(&args.model, &device)?;
+    let model = open_uncalibrated(&args.model, &device)?;
+    let temperature = model.card.temperature;
+    let model = model.calibrated();
     let card = &model.card;
-    // Data without splits are divided as in training, so that `val` contains no training image.
-    let options = RecipeFile::of_model(card).map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
-    // Classes are matched by name: a split may have a subset of them.
-    let data = data::open(&args.data, &OpenOptions { classes_may_differ: true, ..options })?;
-    let selected = data.select(args.split.as_deref());
-    // The note about held-out images does not apply to an evaluation of all images.
-    let whole = selected.as_ref().is_ok_and(|(split, _)| *split == "all");
-    for note in data.notes.iter().filter(|note| !(whole && note.starts_with(NO_SPLITS))) {
-        eprintln!("note: {note}");
-    }
-    let (split, source) = selected?;
-    let default = LoaderConfig::default();
-    let config = LoaderConfig {
-        batch_size: args.batch_size,
-        workers: args.workers.unwrap_or(default.workers),
-        on_bad_image: if args.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
-        ..default
-    };
-    let loader = Loader::new(source, Transform::Eval(card.preprocess.clone()), config);
-    let labelled = Labelled::by_name(&loader, &data, &card.classes)?;
-    if let Some(note) = trained_on(card, &data, &args, split) {
-        eprintln!("note: {note}");
-    }
+    let tta = Tta::from(args.tta.tta);
+    let data = LabelledData::open(&args.images, &args.batch, card, tta, false)?;
+    let labelled = Labelled::by_name(&data.loader, &data.data, &card.classes)?;
+    let table = args.predictions.as_deref().map(|path| PredictionTable::create(path, &args, card.classes.len()));
+    let table = table.transpose()?;
 
     let network = precision.inference(&model.network);
-    let mut progress = Progress::new();
-    let total = loader.len();
-    let mut advance = |images| progress.advance("evaluating", images, total, String::new());
+    let classifier = Classifier { network: &network, preprocess: &card.preprocess, device: &device, tta };
     let started = Instant::now();
-    let result = evaluate(&network, &labelled, &card.preprocess, &card.classes, &device, stop, &mut advance);
+    let evaluation = evaluate(&classifier, &labelled, &card.classes, &args.top_k, table, stop)?;
     let seconds = started.elapsed().as_secs_f64();
-    progress.finish();
-    let evaluation = result?;
-    for (name, why) in &evaluation.skipped {
-        eprintln!("skipped {name}: {why}");
-    }
-    let skipped = evaluation.skipped.len();
-    if skipped as f64 > MOST_UNREADABLE * total as f64 {
-        eprintln!("warning: {skipped} of {total} images cannot be read; the results are for the others");
-    }
+    data.report_skipped();
     if let Some(folder) = &args.report {
-        let name = format!("{} · split {split}", args.data);
-        report(&args.model, &model, &evaluation, loader.source().as_ref(), &name, folder)?;
+        let name = format!("{} · split {}", args.images.data, data.split);
+        report(&args.model, &model, &evaluation, data.loader.source().as_ref(), &name, folder)?;
     }
-    let measured = Measured { split: split_name(split, &data), seconds, images_per_second: total as f64 / seconds };
+    let images_per_second = data.loader.len() as f64 / seconds;
     if args.json.json {
         let mut json = serde_json::to_value(&evaluation).map_err(std::io::Error::from)?;
-        json["split"] = split.into();
-        json["data"] = args.data.into();
+        json["split"] = data.split.into();
+        json["data"] = args.images.data.into();
         json["seconds"] = seconds.into();
-        json["images_per_second"] = measured.images_per_second.into();
+        json["images_per_second"] = images_per_second.into();
+        json["views"] = tta.views().into();
+        json["temperature"] = temperature.into();
         return print_json(&json);
     }
-    print_text(&table(&evaluation, &measured))
-}
-
-/// Name of the evaluated split, and the speed.
-struct Measured {
-    split: String,
-    seconds: f64,
-    images_per_second: f64,
-}
-
-/// Returns the name of a split in messages.
-fn split_name(split: &str, data: &DataSet) -> String {
-    match split {
-        "all" if data.divided => "the whole data set (it has no splits)".into(),
-        "all" => "all splits".into(),
-        split => format!("the split `{split}`"),
-    }
-}
-
-/// Returns a note if the images include training images of the model.
-fn trained_on(card: &ModelCard, data: &DataSet, args: &Eval, split: &str) -> Option<String> {
-    let trained = &RecipeFile::of_model(card)?.data.path?;
-    let place = |path: &str| std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    if split != "all" || data.train.is_none() || place(trained) != place(&args.data) {
-        return None;
-    }
-    let remedy = match data.val {
-        Some(_) => "use --split val for the held-out images only",
-        None => "no images were held out",
+    let mut text = String::new();
+    let skipped = match evaluation.skipped.len() {
+        0 => "none".to_string(),
+        count => count.to_string(),
     };
-    Some(format!("the model was trained on images of {}, which are evaluated here too: {remedy}", args.data))
+    let views = if tta == Tta::None { String::new() } else { format!(", {} views of each", tta.views()) };
+    let _ = writeln!(text, "{} images of {}, {skipped} skipped{views}", evaluation.images, data.split_name());
+    let _ = writeln!(text, "{seconds:.2} s, {images_per_second:.0} images per second\n");
+    text += &summary(&evaluation);
+    text += &class_table(&evaluation, args.per_class);
+    print_text(&text)
+}
+
+/// Evaluates all images and writes the table, if there is one.
+fn evaluate(
+    classifier: &Classifier,
+    data: &Labelled,
+    classes: &[String],
+    top_k: &[usize],
+    mut table: Option<PredictionTable>,
+    stop: &AtomicBool,
+) -> Result<Evaluation, CliError> {
+    let total = data.loader.len();
+    let mut evaluator = Evaluator::new(classes, total, top_k);
+    if evaluator.omits_rankings() {
+        eprintln!(
+            "note: AUROC and average precision are left out, because {} × {} probabilities do not fit into 1 GiB",
+            count(total),
+            count(classes.len())
+        );
+    }
+    let mut progress = Progress::new();
+    let mut failed = None;
+    let classified = classify(classifier, data, stop, &mut |images| {
+        for image in images {
+            let probabilities = evaluator.add(image);
+            let Some(table) = &mut table else { continue };
+            let path = data.loader.source().name(image.index);
+            if let Err(error) = table.write(path, image, classes, probabilities) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        progress.advance("evaluating", evaluator.len(), total, String::new());
+        ControlFlow::Continue(())
+    });
+    progress.finish();
+    if let (Err(_), Some(table)) = (&classified, &table) {
+        let rows = count(evaluator.len());
+        eprintln!("{} contains the first {rows} rows", table.table.part().display());
+    }
+    classified?;
+    match (failed, table) {
+        (Some(error), _) => return Err(error.into()),
+        (None, Some(table)) => {
+            let path = table.table.finish()?;
+            eprintln!("wrote {} ({} rows)", path.display(), count(evaluator.len()));
+        }
+        (None, None) => {}
+    }
+    Ok(evaluator.finish(data.loader.skipped()))
+}
+
+/// The table of `--predictions`.
+struct PredictionTable {
+    table: Table,
+    /// Number of classes per image.
+    top_k: usize,
+    /// Includes the probabilities of all classes.
+    probabilities: bool,
+}
+
+impl PredictionTable {
+    fn create(path: &Path, args: &Eval, classes: usize) -> Result<Self, TableError> {
+        let top_k = args.top_k.iter().copied().max().unwrap_or(1).min(classes);
+        let table = Table::create(path, top_k, true)?;
+        Ok(Self { probabilities: table.is_json(), table, top_k })
+    }
+
+    fn write(
+        &mut self,
+        path: String,
+        image: &Classified,
+        classes: &[String],
+        probabilities: Vec<f32>,
+    ) -> Result<(), TableError> {
+        let predictions = candidates(&probabilities, classes, self.top_k);
+        let label = image.label;
+        let correct = predictions.first().is_some_and(|candidate| candidate.index == label);
+        self.table.write(&Prediction {
+            path,
+            truth: Some(Truth { true_label: classes[label].clone(), true_index: label, correct }),
+            predictions,
+            logits: None,
+            probabilities: self.probabilities.then_some(probabilities),
+        })
+    }
 }
 
 /// Writes the report, with the curves of the run if the model is in a run folder.
@@ -140,37 +183,49 @@ fn report(
     Ok(())
 }
 
-/// Formats the results as text; the worst classes come last.
-fn table(evaluation: &Evaluation, measured: &Measured) -> String {
-    const CLASSES_SHOWN: usize = 20;
-    let Evaluation { scores, top1_interval, top5_interval, images, classes, skipped, .. } = evaluation;
-    let interval = |[low, high]: [f64; 2]| format!("(95 % interval {:.2}–{:.2})", 100.0 * low, 100.0 * high);
+/// Formats the metrics of all images.
+fn summary(evaluation: &Evaluation) -> String {
+    let Evaluation { scores, top_k, images, averages, calibration, classes, .. } = evaluation;
     let mut text = String::new();
-    let Measured { split, seconds, images_per_second } = measured;
-    let skipped = match skipped.len() {
-        0 => "none".to_string(),
-        count => count.to_string(),
+    let mut row = |name: &str, value: String, note: String| {
+        let line = format!("{name:<18}{value:>9}  {note}");
+        let _ = writeln!(text, "{}", line.trim_end());
     };
-    let _ = writeln!(text, "{images} images of {split}, {skipped} skipped");
-    let _ = writeln!(text, "{seconds:.2} s, {images_per_second:.0} images per second\n");
-    let _ = writeln!(text, "top-1  {:>8}  {}", percent(scores.top1), interval(*top1_interval));
-    let with_top5 = shows_top5(classes.len());
-    if with_top5 {
-        let _ = writeln!(text, "top-5  {:>8}  {}", percent(scores.top5), interval(*top5_interval));
+    for (&k, &accuracy) in top_k.iter().filter(|(k, _)| **k != 5 || shows_top5(classes.len())) {
+        let [low, high] = wilson_interval((accuracy * *images as f64).round() as usize, *images);
+        let note = format!("(95 % interval {:.2}–{:.2})", 100.0 * low, 100.0 * high);
+        row(&format!("top-{k}"), percent(accuracy), note);
     }
-    let _ = writeln!(text, "loss   {:>8.4}", scores.loss);
-    let mut present: Vec<_> = classes.iter().filter(|class| class.images > 0).collect();
-    present.sort_by(|a, b| b.top1.total_cmp(&a.top1).then(a.label.cmp(&b.label)));
-    let hidden = present.len().saturating_sub(CLASSES_SHOWN);
-    let width = present.iter().map(|class| visible_name(&class.label).chars().count()).max().unwrap_or(0).max(5);
-    let column = |value: String| if with_top5 { format!("  {value:>8}") } else { String::new() };
-    let _ = writeln!(text, "\n{:<width$}  images     top-1{}", "class", column("top-5".into()));
+    row("macro F1", percent(averages.macro_f1), String::new());
+    row("balanced accuracy", percent(averages.balanced_accuracy), String::new());
+    if let Some(auroc) = averages.macro_auroc {
+        let without = classes.iter().filter(|class| class.auroc.is_none()).count();
+        let note = if without == 0 { String::new() } else { format!("({without} classes without images left out)") };
+        row("macro AUROC", format!("{auroc:.4}"), note);
+    }
+    row("loss", format!("{:.4}", scores.loss), String::new());
+    row("ECE", percent(calibration.ece), format!("({} bins)", calibration.reliability.len()));
+    text
+}
+
+/// Formats the metrics of the classes with images; the worst F1 comes last. Shows only the worst
+/// ones, unless `all`.
+fn class_table(evaluation: &Evaluation, all: bool) -> String {
+    const CLASSES_SHOWN: usize = 20;
+    let mut present: Vec<_> = evaluation.classes.iter().filter(|class| class.images > 0).collect();
+    present.sort_by(|a, b| b.f1.total_cmp(&a.f1).then(a.label.cmp(&b.label)));
+    let hidden = if all { 0 } else { present.len().saturating_sub(CLASSES_SHOWN) };
+    let shown = &present[hidden..];
+    let width = shown.iter().map(|class| visible_name(&class.label).chars().count()).max().unwrap_or(0).max(5);
+    let mut text = format!("\n{:<width$}  images  precision    recall        F1   AUROC\n", "class");
     if hidden > 0 {
-        let _ = writeln!(text, "… {hidden} better classes (all of them with --json)");
+        let _ = writeln!(text, "… {hidden} better classes (all of them with --per-class)");
     }
-    for class in &present[hidden..] {
-        let (top1, top5) = (percent(class.top1), column(percent(class.top5)));
-        let _ = writeln!(text, "{:<width$}  {:>6}  {top1:>8}{top5}", visible_name(&class.label), class.images);
+    for ClassScores { label, images, precision, recall, f1, auroc, .. } in shown {
+        let [precision, recall, f1] = [precision, recall, f1].map(|value| percent(*value));
+        let auroc = auroc.map_or("–".into(), |value| format!("{value:.4}"));
+        let name = visible_name(label);
+        let _ = writeln!(text, "{name:<width$}  {images:>6}  {precision:>9}  {recall:>8}  {f1:>8}  {auroc:>6}");
     }
     text
 }

@@ -10,7 +10,7 @@ use mbconv_train::{Model, device};
 
 use crate::args::{Arguments, Export, Format, Layout};
 use crate::error::CliError;
-use crate::model_ref::open_classifier;
+use crate::model_ref::open_uncalibrated;
 use crate::output::{check_is_file_name, print_written, write_file};
 
 pub fn run(args: Export) -> Result<(), CliError> {
@@ -26,7 +26,11 @@ pub fn run(args: Export) -> Result<(), CliError> {
     };
     check_options(&args, format);
     let Export { model, out, layout, dtype, with_softmax, with_preprocessing, .. } = args;
-    let Model { network, card, .. } = open_classifier(&model, &device::parse("cpu")?)?;
+    let model = open_uncalibrated(&model, &device::parse("cpu")?)?;
+    if let Some(temperature) = model.card.temperature {
+        eprintln!("note: logits are divided by the temperature {temperature:.4}, in the classifier's weights and bias");
+    }
+    let Model { network, card, .. } = model.calibrated();
     let precision = dtype.into();
     match format {
         Format::Safetensors => {

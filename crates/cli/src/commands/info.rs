@@ -96,6 +96,7 @@ fn to_json(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         json["class_names"] = json!(card.classes);
         json["preprocess"] = json!(card.preprocess);
         json["results"] = json!(card.results);
+        json["temperature"] = json!(card.temperature);
     }
     json
 }
@@ -138,6 +139,9 @@ fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         if let Some(results) = &card.results {
             let accuracy = accuracy(results.top1, results.top5, card.classes.len());
             row("measured", format!("{accuracy} on {} validation images", results.images));
+        }
+        if let Some(temperature) = card.temperature {
+            row("temperature", format!("{temperature:.4}, by which the logits are divided"));
         }
         row("written by", card.program.clone());
     }

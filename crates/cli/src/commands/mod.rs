@@ -2,6 +2,7 @@
 
 pub mod average;
 pub mod bench;
+pub mod calibrate;
 pub mod compare;
 pub mod completions;
 pub mod data;
@@ -14,6 +15,7 @@ pub mod find_lr;
 pub mod finetune;
 pub mod import;
 pub mod info;
+mod labelled_data;
 pub mod list;
 pub mod man;
 pub mod predict;

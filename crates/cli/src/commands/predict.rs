@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+use mbconv_train::classifier::Classifier;
 use mbconv_train::predict::{Inputs, PredictOptions, Prediction, Table, TableFormat, Unread, predict};
 use mbconv_train::text::{visible, visible_name};
 
@@ -34,7 +35,7 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
         logits: args.logits,
         workers: args.device.threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1),
     };
-    let table = args.out.as_deref().map(|path| Table::create(path, options.top_k)).transpose()?;
+    let table = args.out.as_deref().map(|path| Table::create(path, options.top_k, false)).transpose()?;
     let mut output = Output {
         screen: Screen { style: Style::of(&args), begun: false, closed: false },
         table,
@@ -54,7 +55,10 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
         }
     };
     let files = Inputs::new(args.paths);
-    let predicted = predict(&network, &model.card, files, &options, &device, stop, &mut each);
+    let card = &model.card;
+    let classifier =
+        Classifier { network: &network, preprocess: &card.preprocess, device: &device, tta: args.tta.tta.into() };
+    let predicted = predict(&classifier, &card.classes, files, &options, stop, &mut each);
     // Completes the JSON document also after an error.
     let ended = output.finish(stop.load(Ordering::Relaxed));
     predicted?;

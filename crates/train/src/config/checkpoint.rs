@@ -3,11 +3,56 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use mbconv_interop::model_file::Results;
+
+/// A metric of the validation split.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Top-1 accuracy.
+    #[default]
+    Top1,
+    /// Top-5 accuracy.
+    Top5,
+    /// Mean cross-entropy; lower is better.
+    Loss,
+    /// Mean F1 of the classes that occur among labels or predictions.
+    MacroF1,
+    /// Mean recall of the classes with images.
+    BalancedAccuracy,
+}
+
+/// Quality of an epoch, compared from left to right; higher is better.
+pub type Score = [f64; 2];
+
+impl Metric {
+    /// Returns whether the metric requires counts of each class.
+    pub fn needs_classes(self) -> bool {
+        matches!(self, Self::MacroF1 | Self::BalancedAccuracy)
+    }
+
+    /// Returns the quality for comparisons: the metric, and for equal values the loss. Results
+    /// without the metric are worse than all others.
+    pub fn score(self, results: &Results) -> Score {
+        let value = match self {
+            Self::Top1 => Some(results.top1),
+            Self::Top5 => Some(results.top5),
+            Self::Loss => Some(-results.loss),
+            Self::MacroF1 => results.macro_f1,
+            Self::BalancedAccuracy => results.balanced_accuracy,
+        };
+        [value.unwrap_or(f64::NEG_INFINITY), -results.loss]
+    }
+}
+
 /// `[checkpoint]`: frequency of checkpoints and models to keep. A resumed run may change all of
 /// these settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
+    /// Metric of the validation split that selects the best model. Early stopping and the plateau
+    /// schedule follow it.
+    pub metric: Metric,
     /// Minutes between checkpoints within an epoch; 0 saves only at the end of epochs.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub minutes: f64,
@@ -19,6 +64,6 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { minutes: 10.0, keep_last: 0, keep_best: 0 }
+        Self { metric: Metric::Top1, minutes: 10.0, keep_last: 0, keep_best: 0 }
     }
 }

@@ -219,6 +219,7 @@ impl RunningEpoch {
     /// Starts or resumes the epoch of `progress` at `position`.
     fn resume(setup: &Setup, progress: &mut Progress, position: Position) -> Self {
         let partial = mem::take(&mut progress.partial);
+        let recipe = setup.run.recipe;
         Self {
             epoch: progress.epoch,
             step: position.batches,
@@ -226,7 +227,7 @@ impl RunningEpoch {
             partial,
             started: Instant::now(),
             seconds_before: partial.seconds,
-            plateau: setup.run.recipe.schedule.after(progress.rows.iter().map(EpochRow::score)),
+            plateau: recipe.schedule.after(progress.rows.iter().map(|row| row.score(recipe.checkpoint.metric))),
         }
     }
 

@@ -33,7 +33,7 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
     let mut trainer = Trainer::new(&setup, &folder.progress);
 
     while folder.progress.epoch < recipe.epochs {
-        let waited = folder.epochs_without_progress(setup.finetune.head_epochs);
+        let waited = folder.epochs_without_progress(setup.finetune.head_epochs, recipe.checkpoint.metric);
         if recipe.early_stopping > 0 && waited >= recipe.early_stopping {
             let line = format!("stopped early: no better validation for {waited} epochs (early_stopping)");
             folder.say(&line, observer)?;

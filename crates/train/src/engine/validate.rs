@@ -1,5 +1,7 @@
 //! Validation after an epoch.
 
+use std::ops::ControlFlow;
+
 use burn::module::Module;
 use mbconv_nets::{Inference, Network};
 
@@ -7,9 +9,11 @@ use super::error::TrainError;
 use super::event::{Event, Run};
 use super::learner::Learner;
 use super::setup::Setup;
+use crate::classifier::{Classifier, Tta};
+use crate::config::checkpoint::Metric;
 use crate::distributed::Group;
-use crate::evaluate::{EvaluateError, Labelled, evaluate};
-use crate::metrics::{self, Tally};
+use crate::evaluate::{Classified, EvaluateError, Labelled, classify};
+use crate::metrics::{self, ClassCounts, Tally, argmax, cross_entropy, rank};
 use mbconv_data::{DataError, Loader, MOST_UNREADABLE};
 use mbconv_interop::model_file::Results;
 
@@ -48,23 +52,38 @@ fn results(
     epoch: usize,
     observer: &mut dyn FnMut(Event),
 ) -> Result<Option<Results>, TrainError> {
-    let Run { data, device, group, stop, .. } = setup.run;
-    let (classes, total) = (&data.classes, loader.len());
-    let labelled = Labelled { loader, labels: (0..classes.len()).collect() };
-    let mut progress = |images: usize| observer(Event::Validate { images: total.min(images * group.size()), total });
+    let Run { recipe, data, device, group, stop, .. } = setup.run;
+    let (classes, total) = (data.classes.len(), loader.len());
+    let labelled = Labelled { loader, labels: (0..classes).collect() };
     let network = Inference::new(network);
-    let evaluation = match evaluate(&network, &labelled, &setup.preprocess, classes, device, stop, &mut progress) {
-        Ok(evaluation) => Some(evaluation),
-        Err(EvaluateError::Interrupted) => None,
+    let classifier = Classifier { network: &network, preprocess: &setup.preprocess, device, tta: Tta::None };
+    let (mut tally, mut counts) = (Tally::default(), ClassCounts::new(classes));
+    let classified = classify(&classifier, &labelled, stop, &mut |images| {
+        for &Classified { label, logits, .. } in images {
+            tally.add(&[rank(logits, label)], cross_entropy(logits, label));
+            counts.add(label, argmax(logits));
+        }
+        observer(Event::Validate { images: total.min(tally.images * group.size()), total });
+        ControlFlow::Continue(())
+    });
+    let interrupted = match classified {
+        Ok(()) => false,
+        Err(EvaluateError::Interrupted) => true,
         Err(EvaluateError::Data(error)) => return Err(error.into()),
         Err(EvaluateError::UnknownClass { .. }) => unreachable!("labels are mapped to themselves"),
     };
-    if group.any(evaluation.is_none()) {
+    if group.any(interrupted) {
         return Ok(None);
     }
-    let tally = evaluation.map_or(Tally::default(), |evaluation| Tally::of(evaluation.scores, evaluation.images));
     let tally = group.sum_tally(tally);
-    Ok(Some(metrics::results(epoch + 1, tally.scores(), tally.images)))
+    let mut results = metrics::results(epoch + 1, tally.scores(), tally.images);
+    let metric = recipe.checkpoint.metric;
+    if metric.needs_classes() {
+        let counts = counts.summed(|values| group.sum_f64(values));
+        results.macro_f1 = (metric == Metric::MacroF1).then(|| counts.macro_f1());
+        results.balanced_accuracy = (metric == Metric::BalancedAccuracy).then(|| counts.balanced_accuracy());
+    }
+    Ok(Some(results))
 }
 
 /// Checks that at most [`MOST_UNREADABLE`] of the validation images were unreadable. Otherwise, the

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::result::Unread;
+use crate::classifier::Tta;
 use mbconv_data::{DataError, DecodeError, Preprocess, RgbPixels, decode, read_image};
 
 /// A file with its preprocessed pixels.
@@ -35,6 +36,7 @@ impl Decoders {
     pub fn start(
         files: impl Iterator<Item = Result<PathBuf, Unread>> + Send + 'static,
         preprocess: &Preprocess,
+        tta: Tta,
         workers: usize,
         ahead: usize,
     ) -> Result<Self, DataError> {
@@ -47,7 +49,7 @@ impl Decoders {
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..workers.max(1) {
             let (queue, preprocess) = (queue.clone(), preprocess.clone());
-            spawn(format!("decoder-{number}"), Box::new(move || work(&queue, &preprocess)))?;
+            spawn(format!("decoder-{number}"), Box::new(move || work(&queue, &preprocess, tta)))?;
         }
         spawn("files".into(), Box::new(move || list(files, &sender, &jobs)))?;
         Ok(Self { pending })
@@ -82,11 +84,11 @@ fn list(
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess) {
+fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess, tta: Tta) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((path, sender)) = job else { return };
-        let outcome = match read(&path, preprocess) {
+        let outcome = match read(&path, preprocess, tta) {
             Ok(pixels) => Ok(Decoded { path, pixels }),
             Err(unread) => Err(unread),
         };
@@ -95,7 +97,7 @@ fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess) {
     }
 }
 
-fn read(path: &Path, preprocess: &Preprocess) -> Result<RgbPixels, Unread> {
+fn read(path: &Path, preprocess: &Preprocess, tta: Tta) -> Result<RgbPixels, Unread> {
     let bytes = read_image(path).map_err(|error| match error {
         DataError::Image { source, .. } => Unread::new(path, source),
         DataError::Io { source, .. } => Unread::new(path, source),
@@ -103,7 +105,7 @@ fn read(path: &Path, preprocess: &Preprocess) -> Result<RgbPixels, Unread> {
     })?;
     // Decoders from other crates may panic on malformed files. A panic is treated as an unreadable
     // image.
-    let pixels = catch_unwind(AssertUnwindSafe(|| Ok(preprocess.apply(decode(&bytes, &preprocess.decoding())?))));
+    let pixels = catch_unwind(AssertUnwindSafe(|| Ok(tta.crop(preprocess, decode(&bytes, &preprocess.decoding())?))));
     let panicked = |_| Err(DecodeError::Damaged("the decoder panicked".into()));
     pixels.unwrap_or_else(panicked).map_err(|error| Unread::new(path, error))
 }

@@ -11,19 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor};
-use mbconv_nets::Inference;
+use burn::tensor::Tensor;
 
 pub use inputs::Inputs;
-pub use result::{Candidate, Prediction, Unread};
+pub use result::{Candidate, Prediction, Truth, Unread, candidates};
 pub use table::{Table, TableError, TableFormat};
 
 use mbconv_data::{Batch, DataError};
-use mbconv_interop::model_file::ModelCard;
 
+use crate::classifier::Classifier;
 use crate::device::is_host;
-use crate::normalize::images;
+use crate::metrics::softmax;
 use decoders::{Decoded, Decoders};
 
 /// Number of images per batch.
@@ -47,8 +45,7 @@ pub struct PredictOptions {
     pub workers: usize,
 }
 
-/// Classifies image files with `network`, the network of the model `card`, which also defines the
-/// preprocessing. Calls `each` with the results of one batch after the other, in the order of the
+/// Classifies image files with `classifier`, whose classes have these names. Calls `each` with the results of one batch after the other, in the order of the
 /// files. A file that cannot be read or decoded gives an error result. Ends early if `each` breaks
 /// or `stop` is set.
 ///
@@ -57,17 +54,17 @@ pub struct PredictOptions {
 /// # Errors
 /// Returns an error if the network does not accept images or threads cannot be started.
 pub fn predict(
-    network: &Inference,
-    card: &ModelCard,
+    classifier: &Classifier,
+    classes: &[String],
     files: impl Iterator<Item = Result<PathBuf, Unread>> + Send + 'static,
     options: &PredictOptions,
-    device: &Device,
     stop: &AtomicBool,
     each: &mut dyn FnMut(Vec<Result<Prediction, Unread>>) -> ControlFlow<()>,
 ) -> Result<(), DataError> {
-    card.preprocess.takes_pictures().map_err(DataError::from)?;
-    let decoders = Decoders::start(files, &card.preprocess, options.workers, BATCHES_AHEAD * BATCH)?;
-    let classifier = Classifier { network, card, options, device };
+    classifier.preprocess.takes_pictures().map_err(DataError::from)?;
+    let decoders =
+        Decoders::start(files, classifier.preprocess, classifier.tta, options.workers, BATCHES_AHEAD * BATCH)?;
+    let predictor = Predictor { classifier, classes, options };
     // A GPU computes a batch while the results of the previous one are read.
     let mut computing: Option<Computing> = None;
     let mut batch = Vec::with_capacity(BATCH);
@@ -77,15 +74,15 @@ pub fn predict(
         let waited = outcome.is_err();
         batch.extend(outcome.ok());
         if batch.len() == BATCH || waited && !batch.is_empty() {
-            let started = classifier.start(std::mem::take(&mut batch));
+            let started = predictor.start(std::mem::take(&mut batch));
             if let Some(before) = computing.replace(started) {
-                each(classifier.read(before))?;
+                each(predictor.read(before))?;
             }
         }
-        if (waited || is_host(device))
+        if (waited || is_host(classifier.device))
             && let Some(last) = computing.take()
         {
-            each(classifier.read(last))?;
+            each(predictor.read(last))?;
         }
         if ended || stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
@@ -101,30 +98,23 @@ struct Computing {
     logits: Option<Tensor<2>>,
 }
 
-struct Classifier<'a> {
-    network: &'a Inference,
-    card: &'a ModelCard,
+struct Predictor<'a> {
+    classifier: &'a Classifier<'a>,
+    classes: &'a [String],
     options: &'a PredictOptions,
-    device: &'a Device,
 }
 
-impl Classifier<'_> {
+impl Predictor<'_> {
     /// Starts the computation of a batch.
     fn start(&self, decoded: Vec<Result<Decoded, Unread>>) -> Computing {
-        let preprocess = &self.card.preprocess;
-        let side = preprocess.crop;
-        let mut batch = Batch {
-            images: Vec::with_capacity(BATCH * side * side * 3),
-            labels: Vec::new(),
-            height: side,
-            width: side,
-            indices: Vec::new(),
-            plans: Vec::new(),
-        };
+        let width = self.classifier.preprocess.crop.max(1);
+        let mut images = Vec::new();
+        let mut height = width;
         let mut count = 0;
         let files = decoded.into_iter().map(|outcome| {
             let Decoded { path, pixels } = outcome?;
-            batch.images.extend_from_slice(&pixels.data);
+            height = pixels.height;
+            images.extend(pixels.data);
             count += 1;
             Ok(path)
         });
@@ -132,47 +122,31 @@ impl Classifier<'_> {
         if count == 0 {
             return Computing { files, logits: None };
         }
-        // GPU kernels are compiled and tuned for each shape, so the last batch is padded with black
-        // images.
-        let size = if is_host(self.device) { count } else { BATCH };
-        batch.images.resize(size * side * side * 3, 0);
-        batch.labels = vec![0; size];
-        let logits = self.network.forward_channels_last(images(&mut batch, preprocess, self.device));
-        Computing { files, logits: Some(logits) }
+        let batch = Batch { images, labels: vec![0; count], height, width, indices: Vec::new(), plans: Vec::new() };
+        // GPU kernels are compiled and tuned for each shape, so the last batch is padded.
+        let size = if is_host(self.classifier.device) { count } else { BATCH };
+        Computing { files, logits: Some(self.classifier.logits(batch, size)) }
     }
 
     /// Returns the results of a batch. Synchronizes with the device.
     fn read(&self, Computing { files, logits }: Computing) -> Vec<Result<Prediction, Unread>> {
-        let classes = self.card.classes.len();
-        let (probabilities, logits): (Vec<f32>, Vec<f32>) = match logits {
-            Some(logits) => {
-                (softmax(logits.clone(), 1).into_data().iter().collect(), logits.into_data().iter().collect())
-            }
-            None => Default::default(),
-        };
-        let mut outputs = probabilities.chunks(classes).zip(logits.chunks(classes));
+        let logits: Vec<f32> = logits.map_or_else(Vec::new, |logits| logits.into_data().iter().collect());
+        let mut outputs = logits.chunks(self.classes.len());
         let predictions = files.into_iter().map(|file| {
             let path = file?;
-            let Some((probabilities, logits)) = outputs.next() else {
-                return Err(Unread::new(&path, "the network gave no result"));
-            };
-            Ok(self.prediction(&path, probabilities, logits))
+            let logits = outputs.next().ok_or_else(|| Unread::new(&path, "the network gave no result"))?;
+            Ok(self.prediction(&path, logits))
         });
         predictions.collect()
     }
 
-    fn prediction(&self, path: &Path, probabilities: &[f32], logits: &[f32]) -> Prediction {
-        let mut order: Vec<usize> = (0..probabilities.len()).collect();
-        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-        let candidates = order.into_iter().take(self.options.top_k).map(|index| Candidate {
-            label: self.card.classes[index].clone(),
-            index,
-            probability: probabilities[index],
-        });
+    fn prediction(&self, path: &Path, logits: &[f32]) -> Prediction {
         Prediction {
             path: path.display().to_string(),
-            predictions: candidates.collect(),
+            truth: None,
+            predictions: candidates(&softmax(logits), self.classes, self.options.top_k),
             logits: self.options.logits.then(|| logits.to_vec()),
+            probabilities: None,
         }
     }
 }

@@ -10,11 +10,28 @@ use serde::Serialize;
 pub struct Prediction {
     /// Path of the image file.
     pub path: String,
+    /// The label, if it is known.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub truth: Option<Truth>,
     /// The most probable classes, best first.
     pub predictions: Vec<Candidate>,
     /// Logits of all classes, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logits: Option<Vec<f32>>,
+    /// Softmax probabilities of all classes, if requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probabilities: Option<Vec<f32>>,
+}
+
+/// The label of an image.
+#[derive(Clone, Debug, Serialize)]
+pub struct Truth {
+    /// Name of the image's class.
+    pub true_label: String,
+    /// Index of the image's class.
+    pub true_index: usize,
+    /// True if it is the most probable class.
+    pub correct: bool,
 }
 
 /// A class with its probability.
@@ -26,6 +43,15 @@ pub struct Candidate {
     pub index: usize,
     /// Softmax probability.
     pub probability: f32,
+}
+
+/// Returns the `top_k` most probable classes, best first.
+pub fn candidates(probabilities: &[f32], classes: &[String], top_k: usize) -> Vec<Candidate> {
+    let mut order: Vec<usize> = (0..probabilities.len()).collect();
+    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+    let candidate =
+        |index: usize| Candidate { label: classes[index].clone(), index, probability: probabilities[index] };
+    order.into_iter().take(top_k).map(candidate).collect()
 }
 
 /// A file, folder or pattern that could not be read.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mbconv_files::text::cell;
 
-use super::result::Prediction;
+use super::result::{Prediction, Truth};
 
 /// Format of a [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +54,10 @@ pub enum TableError {
 /// A table of predictions. Rows are written to a file with `.part` appended to its name, which is
 /// renamed when the table is complete.
 ///
-/// Columns of CSV files: `path`, then `label`, `index` and `probability` of the most probable
-/// class, then `label_2`, `index_2`, `probability_2` and so on. Text that a spreadsheet would
-/// interpret as a formula is prefixed with `'`.
+/// Columns of CSV files: `path`; if the labels are known, `true_label`, `true_index` and `correct`;
+/// then `label`, `index` and `probability` of the most probable class, then `label_2`, `index_2`,
+/// `probability_2` and so on. Text that a spreadsheet would interpret as a formula is prefixed with
+/// `'`.
 pub struct Table {
     path: PathBuf,
     part: PathBuf,
@@ -69,12 +70,13 @@ enum Rows {
 }
 
 impl Table {
-    /// Creates a table with `top_k` classes per image.
+    /// Creates a table with `top_k` classes per image. If `labelled`, each [`Prediction`] contains
+    /// its label.
     ///
     /// # Errors
     /// Returns an error if the extension is unknown, the path exists and is not a regular file, or
     /// the file cannot be created.
-    pub fn create(path: &Path, top_k: usize) -> Result<Self, TableError> {
+    pub fn create(path: &Path, top_k: usize, labelled: bool) -> Result<Self, TableError> {
         let format = TableFormat::of(path)?;
         let failed = |source| TableError::Write { path: path.into(), source };
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -87,12 +89,17 @@ impl Table {
         let rows = match format {
             TableFormat::Csv => {
                 let mut writer = csv::Writer::from_writer(file);
-                writer.write_record(header(top_k)).map_err(|error| failed(error.into()))?;
+                writer.write_record(header(top_k, labelled)).map_err(|error| failed(error.into()))?;
                 Rows::Csv(Box::new(writer))
             }
             TableFormat::JsonLines => Rows::JsonLines(BufWriter::new(file)),
         };
         Ok(Self { path: path.into(), part, rows })
+    }
+
+    /// Returns whether the rows are JSON objects.
+    pub fn is_json(&self) -> bool {
+        matches!(self.rows, Rows::JsonLines(_))
     }
 
     /// Writes a row.
@@ -141,19 +148,23 @@ impl Table {
     }
 }
 
-fn header(top_k: usize) -> Vec<String> {
+fn header(top_k: usize, labelled: bool) -> Vec<String> {
     let columns = (1..=top_k).flat_map(|rank| {
         let suffix = if rank == 1 { String::new() } else { format!("_{rank}") };
         ["label", "index", "probability"].map(|name| format!("{name}{suffix}"))
     });
-    std::iter::once("path".into()).chain(columns).collect()
+    let truth = labelled.then_some(["true_label", "true_index", "correct"]).into_iter().flatten();
+    std::iter::once("path").chain(truth).map(String::from).chain(columns).collect()
 }
 
 fn row(prediction: &Prediction) -> Vec<String> {
+    let truth = prediction.truth.iter().flat_map(|Truth { true_label, true_index, correct }| {
+        [cell(true_label).into_owned(), true_index.to_string(), correct.to_string()]
+    });
     let columns = prediction.predictions.iter().flat_map(|candidate| {
         [cell(&candidate.label).into_owned(), candidate.index.to_string(), candidate.probability.to_string()]
     });
-    std::iter::once(cell(&prediction.path).into_owned()).chain(columns).collect()
+    std::iter::once(cell(&prediction.path).into_owned()).chain(truth).chain(columns).collect()
 }
 
 #[cfg(test)]
@@ -165,8 +176,10 @@ mod tests {
         let candidate = |label: &str, index, probability| Candidate { label: label.into(), index, probability };
         Prediction {
             path: "a, \"b\".jpg".into(),
+            truth: None,
             predictions: vec![candidate("cat, tabby", 1, 0.75), candidate("dog", 0, 0.25)],
             logits: None,
+            probabilities: None,
         }
     }
 
@@ -180,7 +193,7 @@ mod tests {
         for (name, expected) in [("t.CSV", csv), ("t.jsonl", json)] {
             let path = folder.path().join(name);
             fs::write(&path, "before").unwrap();
-            let mut table = Table::create(&path, 2).unwrap();
+            let mut table = Table::create(&path, 2, false).unwrap();
             table.write(&prediction()).unwrap();
             table.flush().unwrap();
             assert_eq!(fs::read_to_string(table.part()).unwrap(), expected);
@@ -189,6 +202,16 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), expected);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn labels_precede_the_predicted_classes() {
+        let truth = Some(Truth { true_label: "dog".into(), true_index: 0, correct: false });
+        let labelled = Prediction { truth, ..prediction() };
+        assert_eq!(header(1, true), ["path", "true_label", "true_index", "correct", "label", "index", "probability"]);
+        assert_eq!(row(&labelled)[1..5], ["dog", "0", "false", "cat, tabby"]);
+        let json = serde_json::to_value(&labelled).unwrap();
+        assert_eq!((&json["true_label"], &json["correct"]), (&"dog".into(), &false.into()));
     }
 
     #[test]
@@ -205,11 +228,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in ["t.xlsx", "t.json", "t", ".csv"] {
             let path = folder.path().join(name);
-            assert!(matches!(Table::create(&path, 1), Err(TableError::Extension { .. })), "{name}");
+            assert!(matches!(Table::create(&path, 1, false), Err(TableError::Extension { .. })), "{name}");
         }
         fs::create_dir(folder.path().join("d.csv")).unwrap();
         for name in ["d.csv", "missing/t.csv"] {
-            assert!(matches!(Table::create(&folder.path().join(name), 1), Err(TableError::Write { .. })), "{name}");
+            assert!(
+                matches!(Table::create(&folder.path().join(name), 1, false), Err(TableError::Write { .. })),
+                "{name}"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Top-1 and top-5 accuracy.
+//! Top-1 and top-5 accuracy, and intervals of proportions.
 
 use burn::tensor::{Int, Tensor};
-pub use mbconv_report::{Scores, shows_top5};
 
 use mbconv_interop::model_file::Results;
+use mbconv_report::Scores;
 
 /// Returns the rank of each sample's target among its logits, counted from 0: the number of other
 /// classes whose logit is at least as high.
@@ -52,13 +52,6 @@ impl Tally {
         self.loss += loss;
     }
 
-    /// Returns the sums of `images` samples with the means `scores`.
-    pub fn of(scores: Scores, images: usize) -> Self {
-        let Scores { top1, top5, loss } = scores;
-        let n = images as f64;
-        Self { images, top1: (top1 * n).round() as usize, top5: (top5 * n).round() as usize, loss: loss * n }
-    }
-
     /// Returns the means, or zeros without samples.
     pub fn scores(&self) -> Scores {
         let n = self.images.max(1) as f64;
@@ -66,10 +59,10 @@ impl Tally {
     }
 }
 
-/// Returns validation results as stored in a model file.
+/// Returns validation results as stored in a model file, without metrics of the classes.
 pub fn results(epoch: usize, scores: Scores, images: usize) -> Results {
     let Scores { top1, top5, loss } = scores;
-    Results { epoch, top1, top5, loss, images }
+    Results { epoch, top1, top5, loss, images, macro_f1: None, balanced_accuracy: None }
 }
 
 /// Returns Wilson's 95 % score interval of the proportion `hits / n`.
