@@ -23,8 +23,8 @@ pub enum HubError {
     Unknown {
         /// The name as given.
         name: String,
-        /// Similar names.
-        nearest: Vec<String>,
+        /// A known name that is similar.
+        similar: Option<&'static str>,
     },
     /// The file is not in the cache, and network access is disabled.
     #[error("{url} is not in the cache, and HF_HUB_OFFLINE is set")]
@@ -131,8 +131,10 @@ impl HubError {
                  hf:google/mobilenet_v2_1.0_224 or https://…; `mbconv list --pretrained` shows those that are known"
                     .into(),
             ),
-            Self::Unknown { nearest, .. } if !nearest.is_empty() => Some(format!("there is {}", nearest.join(", "))),
-            Self::Unknown { .. } => Some("`mbconv list --pretrained` shows what is known".into()),
+            Self::Unknown { similar, .. } => {
+                let similar = similar.map(|similar| format!("did you mean `{similar}`? ")).unwrap_or_default();
+                Some(similar + "`mbconv list --pretrained` shows what is known")
+            }
             // The hub also returns this for missing repositories, so as not to reveal private ones.
             Self::Status { url, status: 401 | 403, place } => Some(format!(
                 "is the name right? If the repository is yours or gated, set HF_TOKEN to a token that may read it; or {}",

@@ -29,6 +29,6 @@ pub mod spec;
 pub use cache::Cache;
 pub use error::HubError;
 pub use fetch::Progress;
-pub use pretrained::{PRETRAINED, Pretrained};
+pub use pretrained::{PRETRAINED, Pretrained, similar_weights};
 pub use resolve::{Found, Hub};
 pub use spec::Spec;

@@ -21,6 +21,31 @@ pub struct Pretrained {
     pub top5: Option<f64>,
 }
 
+impl Pretrained {
+    /// Returns the name without the tag: `torchvision/mobilenet_v2`. A tag starts with a letter;
+    /// the fraction of a width does not.
+    pub fn untagged(&self) -> &'static str {
+        match self.name.split_once('.') {
+            Some((name, tag)) if tag.starts_with(|first: char| first.is_ascii_alphabetic()) => name,
+            _ => self.name,
+        }
+    }
+}
+
+/// Minimum similarity of a suggested name.
+const SIMILAR: f64 = 0.9;
+
+/// Returns the name in the table, with or without its tag, that is most similar to `name`, if one
+/// is similar.
+pub fn similar_weights(name: &str) -> Option<&'static str> {
+    let wanted = name.to_ascii_lowercase();
+    let names = PRETRAINED.iter().flat_map(|row| [row.untagged(), row.name]);
+    let rated = names.map(|known| (strsim::jaro_winkler(&wanted, known), known));
+    // The first of several equal ones is the default.
+    let best = rated.reduce(|best, other| if other.0 > best.0 { other } else { best })?;
+    (best.0 >= SIMILAR).then_some(best.1)
+}
+
 /// Location of a known file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::HubError;
-use crate::pretrained::{PRETRAINED, Place};
+use crate::pretrained::{PRETRAINED, Place, similar_weights};
 
 /// Source of weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,20 +55,14 @@ impl Spec {
             ["torchvision/", "timm/", "lukemelas/", "d-li14/"].into_iter().find_map(|home| text.strip_prefix(home));
         let Some(name) = home.filter(|_| !Path::new(text).exists()) else { return Ok(Self::Path(text.into())) };
         let wanted = text.to_ascii_lowercase();
-        // The first row of an architecture is its default. Tags start with a letter; the fraction
-        // of a width does not.
-        let untagged = |name: &'static str| {
-            let tagged =
-                name.split_once('.').filter(|(_, tag)| tag.starts_with(|first: char| first.is_ascii_alphabetic()));
-            tagged.map_or(name, |(architecture, _)| architecture)
-        };
-        let known = PRETRAINED.iter().find(|row| row.name == wanted || untagged(row.name) == wanted);
+        // The first row of an architecture is its default.
+        let known = PRETRAINED.iter().find(|row| row.name == wanted || row.untagged() == wanted);
         match known.map(|row| row.place) {
             Some(Place::Url(url)) => Ok(Self::Url { url: url.into(), sha256: hash_in_name(url) }),
             Some(Place::HuggingFace(repository)) => Ok(Self::repository(repository)),
             // timm publishes under its own names, including tags.
             None if text.starts_with("timm/") && name.contains('.') => repository(text, text),
-            None => Err(HubError::Unknown { name: text.into(), nearest: nearest(&wanted) }),
+            None => Err(HubError::Unknown { name: text.into(), similar: similar_weights(text) }),
         }
     }
 
@@ -147,15 +141,6 @@ fn hash_in_name(url: &str) -> Option<String> {
     (looks && hexadecimal(hash)).then(|| hash.into())
 }
 
-/// Returns known names of the same publisher with the longest common prefix.
-fn nearest(name: &str) -> Vec<String> {
-    let shared = |other: &str| name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
-    let home = name.find('/').map_or(0, |at| at + 1);
-    let best = PRETRAINED.iter().map(|row| shared(row.name)).max().unwrap_or(0);
-    let near = PRETRAINED.iter().filter(|row| best > home && shared(row.name) == best);
-    near.take(5).map(|row| row.name.into()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,7 +217,7 @@ mod tests {
     fn unknown_names_suggest_similar_ones() {
         let error = Spec::parse("torchvision/mobilenet_v3").unwrap_err();
         assert_eq!(error.to_string(), "no weights are known as `torchvision/mobilenet_v3`");
-        assert!(error.hint().unwrap().contains("torchvision/mobilenet_v2.imagenet1k_v2"));
+        assert!(error.hint().unwrap().contains("did you mean `torchvision/mobilenet_v2`?"));
         assert!(Spec::parse("timm/resnet50").unwrap_err().hint().unwrap().contains("--pretrained"));
     }
 }

@@ -8,6 +8,8 @@ pub enum ArchitectureError {
     UnknownName {
         /// The name as given.
         name: String,
+        /// A known name that is similar.
+        similar: Option<&'static str>,
     },
     /// A value outside its range.
     #[error("`{key}` is {value}, but must be {expected}")]
@@ -59,7 +61,10 @@ impl ArchitectureError {
     /// Returns a fix, if the message does not already name it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownName { .. } => Some("`mbconv list` shows the known architectures".into()),
+            Self::UnknownName { similar, .. } => {
+                let similar = similar.map(|similar| format!("did you mean `{similar}`? "));
+                Some(similar.unwrap_or_default() + "`mbconv list` shows the known architectures")
+            }
             Self::VanishedMap { .. } => {
                 Some("use larger images, or smaller strides: strides = \"cifar\", or a list".into())
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::architecture::Architecture;
 use crate::error::{ArchitectureError, check};
 use crate::limits::{MAX_MULTIPLIER, MAX_RESOLUTION, MIN_MULTIPLIER};
-use crate::registry::stage_table;
+use crate::registry::{similar_name, stage_table};
 use crate::stage_table::StageTable;
 use crate::summary::trainable_parameters;
 use crate::types::Strides;
@@ -166,9 +166,10 @@ impl NetworkOptions {
                 let (key, value) = ("table", path.display().to_string());
                 return Err(ArchitectureError::OutOfRange { key, value, expected: "read from its file first" });
             }
-            None => {
-                stage_table(&self.name).ok_or_else(|| ArchitectureError::UnknownName { name: self.name.clone() })?
-            }
+            None => stage_table(&self.name).ok_or_else(|| ArchitectureError::UnknownName {
+                name: self.name.clone(),
+                similar: similar_name(&self.name),
+            })?,
         };
         let table = self.changed(table);
         check((1..=MAX_RESOLUTION).contains(&table.resolution), "resolution", table.resolution, "between 1 and 8192")?;

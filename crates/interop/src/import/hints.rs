@@ -22,6 +22,10 @@ pub struct Hints {
     pub name: Option<String>,
     /// Class names.
     pub classes: Option<Vec<String>>,
+    /// Whether timm's arguments select TensorFlow's padding.
+    same_padding: bool,
+    /// Epsilon of batch-norm in timm's arguments.
+    epsilon: Option<f64>,
     /// transformers' configuration of the network.
     pub transformers: Option<Transformers>,
     /// The processor's configuration, without `config.json`.
@@ -56,6 +60,19 @@ impl Hints {
             gray16: published.gray16,
         };
         (self.crop.is_some() || self.mean.is_some()).then_some(preprocess)
+    }
+}
+
+impl Hints {
+    /// Applies timm's arguments of the network to `options`.
+    pub fn apply_timm_arguments(&self, options: &mut NetworkOptions) {
+        let epsilon = |options: &NetworkOptions| Some(options.architecture().ok()?.layer_options.norm_epsilon);
+        let wanted = self.epsilon.or(epsilon(options));
+        if self.same_padding && !options.name.starts_with(TENSORFLOW) {
+            options.name = format!("{TENSORFLOW}{}", options.name);
+        }
+        let published = NetworkOptions { norm_epsilon: None, ..options.clone() };
+        options.norm_epsilon = wanted.filter(|_| wanted != epsilon(&published));
     }
 }
 
@@ -146,6 +163,9 @@ impl Hints {
         let Some(architecture) = config["architecture"].as_str() else { return };
         let pretrained = &config["pretrained_cfg"];
         self.architecture = Some(architecture.into());
+        let arguments = &config["model_args"];
+        self.same_padding = arguments["pad_type"].as_str() == Some("same");
+        self.epsilon = arguments["bn_eps"].as_f64().filter(|epsilon| (0.0..1.0).contains(epsilon));
         let tag = pretrained["tag"].as_str().unwrap_or_default();
         self.name = Some(format!("{architecture}.{tag}"));
         self.crop = side(&pretrained["input_size"][2]);

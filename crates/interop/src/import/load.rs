@@ -7,6 +7,7 @@ use burn::tensor::{Device, TensorData};
 use mbconv_image::{IMAGENET_CLASSES, Preprocess};
 use mbconv_nets::detect::{DetectError, Detected, Shapes, detect};
 use mbconv_nets::layout::TensorInfo;
+use mbconv_nets::registry::canonical_name;
 use mbconv_nets::weights::{WeightsError, load_state_dict};
 use mbconv_nets::{Architecture, Layout, Network, NetworkOptions};
 
@@ -14,7 +15,7 @@ use crate::import::error::ImportError;
 use crate::import::hints::{self, Hints};
 use crate::import::keys::Classifier;
 use crate::import::origin;
-use crate::import::presets::{self, canonical_name};
+use crate::import::presets;
 use crate::import::signature::{NAMELESS, is_safetensors};
 use crate::import::state::{self, StateFile};
 use crate::model_file::{Model, ModelCard, ModelError, resolve};
@@ -160,6 +161,9 @@ fn identify(shapes: &Shapes, path: &Path, options: &ImportOptions) -> Result<Sou
     let name = network.name.clone();
     let mut found = presets::conventions(layout, network, &stem, arch.is_some())
         .ok_or_else(|| ImportError::Ambiguous { path: shown(), name })?;
+    if layout == Layout::Timm {
+        hints.apply_timm_arguments(&mut found.options);
+    }
     notes.extend(apply_transformers_config(&mut hints, layout, &mut found.options)?);
     let architecture = found.options.architecture().map_err(|error| unknown(error.into()))?;
 

@@ -39,4 +39,4 @@ mod state;
 pub use error::ImportError;
 pub use keys::NotFound;
 pub use load::{ImportOptions, Loaded, from_bytes, load_weights};
-pub use presets::{PRESETS, canonical_name, preprocess};
+pub use presets::{PRESETS, preprocess};

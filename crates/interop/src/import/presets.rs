@@ -188,30 +188,6 @@ pub fn conventions(layout: Layout, mut options: NetworkOptions, stem: &str, name
     Some(Conventions { options, preset })
 }
 
-/// Returns this program's name of a network named as in timm or torchvision:
-/// `mobilenetv2_100.ra_in1k`, `tf_efficientnet_b0.ns_jft_in1k`, `efficientnet-b0`.
-pub fn canonical_name(name: &str) -> String {
-    let known = |name: &str| NetworkOptions::new(name, 1).architecture().is_ok();
-    if known(name) {
-        return name.into();
-    }
-    let name = name.split('.').next().unwrap_or(name).to_ascii_lowercase().replace('-', "_");
-    let (prefix, rest) = match name.strip_prefix(TENSORFLOW) {
-        Some(rest) => (TENSORFLOW, rest),
-        None => ("", name.as_str()),
-    };
-    let renamed = match rest.strip_prefix("mobilenetv2_") {
-        Some("100") => "mobilenet_v2".into(),
-        Some(deepened @ ("110d" | "120d")) => format!("mobilenet_v2_{deepened}"),
-        Some(percent) => match percent.parse::<u32>() {
-            Ok(percent) => format!("mobilenet_v2_{}", f64::from(percent) / 100.0),
-            Err(_) => rest.into(),
-        },
-        None => rest.into(),
-    };
-    format!("{prefix}{renamed}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,20 +304,5 @@ mod tests {
         assert_eq!(mode("tf_mobilenet_v2", 224), Some(ResizeMode::Shorter));
         assert_eq!(preprocess("keras", "mobilenet_v2", 224), None);
         assert!(PRESETS.iter().all(|preset| preprocess(preset, "efficientnet_b0", 224).is_some()));
-    }
-
-    #[test]
-    fn names_of_other_projects_are_converted() {
-        for (theirs, ours) in [
-            ("mobilenetv2_100.ra_in1k", "mobilenet_v2"),
-            ("mobilenetv2_035", "mobilenet_v2_0.35"),
-            ("mobilenetv2_120d", "mobilenet_v2_120d"),
-            ("tf_efficientnet_b0.ns_jft_in1k", "tf_efficientnet_b0"),
-            ("efficientnet-b7", "efficientnet_b7"),
-            ("mobilenet_v2_0.35", "mobilenet_v2_0.35"),
-            ("resnet50.a1", "resnet50"),
-        ] {
-            assert_eq!(canonical_name(theirs), ours);
-        }
     }
 }

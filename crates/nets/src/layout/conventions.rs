@@ -2,32 +2,26 @@
 //! other padding, epsilon or strides than the network whose weights are exported.
 
 use super::Layout;
-use crate::architecture::Architecture;
 use crate::error::ArchitectureError;
 use crate::options::NetworkOptions;
-use crate::registry::TENSORFLOW;
+use crate::registry::{TENSORFLOW, timm_name};
 use crate::types::{Family, Padding};
 
 /// Epsilon of batch-norm in PyTorch, and in the original networks.
 const PYTORCH_EPSILON: f64 = 1e-5;
 const ORIGINAL_EPSILON: f64 = 1e-3;
-/// timm's MobileNetV2s: suffix of the name here and in timm.
-const TIMM_MOBILENETS: [(&str, &str); 7] = [
-    ("", "100"),
-    ("_0.35", "035"),
-    ("_0.5", "050"),
-    ("_0.75", "075"),
-    ("_1.4", "140"),
-    ("_110d", "110d"),
-    ("_120d", "120d"),
-];
 
-/// The target library's network.
-struct Target {
+/// A library's network with the shapes of another network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
     /// Name in the library.
-    name: String,
-    padding: Padding,
-    epsilon: f64,
+    pub name: String,
+    /// Padding.
+    pub padding: Padding,
+    /// Epsilon of batch-norm.
+    pub epsilon: f64,
+    /// Strides of the stem and the stages.
+    pub strides: Vec<usize>,
 }
 
 impl Layout {
@@ -44,11 +38,11 @@ impl Layout {
             // There is no export to these.
             Self::Lukemelas | Self::HuggingFace | Self::Flat => return Ok(Vec::new()),
         };
-        let Some(target) = self.target(options, &network) else {
+        let Some(target) = self.target(options)? else {
             let name = &options.name;
             return Ok(vec![format!("{project} has no network like {name}: only the keys follow {project}")]);
         };
-        let Target { name, padding, epsilon } = target;
+        let Target { name, padding, epsilon, strides } = target;
         let theirs = format!("{project}'s {name}");
         let mut notes = Vec::new();
         if network.layer_options.padding != padding {
@@ -67,48 +61,54 @@ impl Layout {
             };
             notes.push(format!("batch-norm's epsilon is {epsilon} in {theirs}, {ours} in this network: {remedy}"));
         }
-        let published = NetworkOptions::new(options.name.as_str(), options.num_classes).architecture()?.strides();
         let ours = network.strides();
-        if ours != published {
+        if ours != strides {
             notes.push(format!(
-                "the strides of stem and stages are {published:?} in {theirs}, {ours:?} in this network: \
+                "the strides of stem and stages are {strides:?} in {theirs}, {ours:?} in this network: \
                  give its stem and the depthwise convolution of each stage's first block these strides"
             ));
         }
         Ok(notes)
     }
 
-    /// Returns the library's network with the shapes of `options`, if it has one.
-    fn target(self, options: &NetworkOptions, network: &Architecture) -> Option<Target> {
+    /// Returns the network of torchvision or timm with the shapes of `options`, if it has one.
+    ///
+    /// # Errors
+    /// Invalid options.
+    pub fn target(self, options: &NetworkOptions) -> Result<Option<Target>, ArchitectureError> {
+        let network = options.architecture()?;
         let any_width = (self, network.family) == (Self::Torchvision, Family::MobileNetV2);
         if options.table.is_some() || options.depth.is_some() || options.width.is_some() && !any_width {
-            return None;
+            return Ok(None);
         }
         let (plain, tensorflow) = match options.name.strip_prefix(TENSORFLOW) {
             Some(plain) => (plain, true),
             None => (options.name.as_str(), false),
         };
-        let pytorch = |name: String| Target { name, padding: Padding::Symmetric, epsilon: PYTORCH_EPSILON };
-        match (self, network.family) {
-            (Self::Torchvision, Family::MobileNetV2) if plain.ends_with("0d") => None,
+        let pytorch = (Padding::Symmetric, PYTORCH_EPSILON);
+        let found = match (self, network.family) {
             // With `width_mult` and `round_nearest`.
-            (Self::Torchvision, Family::MobileNetV2) => Some(pytorch("mobilenet_v2".into())),
+            (Self::Torchvision, Family::MobileNetV2) if !plain.ends_with("0d") => {
+                Some(("mobilenet_v2".into(), pytorch))
+            }
             (Self::Torchvision, Family::EfficientNet) => {
-                let number = plain.strip_prefix("efficientnet_b")?.parse().ok().filter(|number: &u32| *number < 8)?;
-                let epsilon = if number < 5 { PYTORCH_EPSILON } else { ORIGINAL_EPSILON };
-                Some(Target { epsilon, ..pytorch(plain.into()) })
+                torchvision_epsilon(plain).map(|epsilon| (plain.into(), (Padding::Symmetric, epsilon)))
             }
-            (_, Family::MobileNetV2) => {
-                let suffix = plain.strip_prefix("mobilenet_v2")?;
-                let (_, theirs) = TIMM_MOBILENETS.into_iter().find(|(ours, _)| *ours == suffix)?;
-                Some(pytorch(format!("mobilenetv2_{theirs}")))
+            (Self::Timm, Family::EfficientNet) if tensorflow => {
+                timm_name(&options.name).map(|name| (name, (Padding::Same, ORIGINAL_EPSILON)))
             }
-            (_, Family::EfficientNet) if tensorflow => {
-                Some(Target { name: options.name.clone(), padding: Padding::Same, epsilon: ORIGINAL_EPSILON })
-            }
-            (_, Family::EfficientNet) => Some(pytorch(plain.into())),
-        }
+            (Self::Timm, _) => timm_name(&options.name).map(|name| (name, pytorch)),
+            _ => None,
+        };
+        let strides = NetworkOptions::new(options.name.as_str(), options.num_classes).architecture()?.strides();
+        Ok(found.map(|(name, (padding, epsilon))| Target { name, padding, epsilon, strides }))
     }
+}
+
+/// Returns batch-norm's epsilon in torchvision's EfficientNet called `name`, if it has one.
+fn torchvision_epsilon(name: &str) -> Option<f64> {
+    let number: u32 = name.strip_prefix("efficientnet_b")?.parse().ok()?;
+    (number < 8).then_some(if number < 5 { PYTORCH_EPSILON } else { ORIGINAL_EPSILON })
 }
 
 #[cfg(test)]

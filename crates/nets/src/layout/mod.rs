@@ -5,7 +5,7 @@
 //! Each [`Layout`] is a file with a table of keys. `conventions` compares padding, epsilon and
 //! strides.
 
-mod conventions;
+pub mod conventions;
 mod flat;
 mod hugging_face;
 mod layer;
