@@ -112,6 +112,67 @@ fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> std::io::Resul
     Ok(())
 }
 
+/// Writes `files`, as names and contents, to a new folder and renames it to `path`.
+///
+/// An existing folder is replaced if it contains only files called as in `replaceable`.
+///
+/// # Errors
+/// A path that exists and is not such a folder; I/O errors. After an error, the old folder is
+/// unchanged.
+pub fn write_folder_atomically(path: &Path, files: &[(&str, Vec<u8>)], replaceable: &[&str]) -> io::Result<()> {
+    // Resolved, so that a link to a folder stays one, and `.` has a parent.
+    let path = if path.exists() { path.canonicalize()? } else { path.to_path_buf() };
+    if path.exists() {
+        check_is_replaceable(&path, replaceable)?;
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent)?;
+    let temporary = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(TEMPORARY[0]).suffix(TEMPORARY[1]);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        builder.tempdir_in(parent)
+    };
+    let new = temporary()?;
+    for (name, bytes) in files {
+        let mut file = File::create_new(new.path().join(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+    }
+    sync_folder(new.path());
+    // Deletes the old folder at the end.
+    let old = temporary()?;
+    let moved = old.path().join("old");
+    if path.exists() {
+        std::fs::rename(&path, &moved)?;
+    }
+    if let Err(error) = std::fs::rename(new.path(), &path) {
+        let _ = std::fs::rename(&moved, &path);
+        return Err(error);
+    }
+    let _ = new.keep();
+    sync_folder(parent);
+    Ok(())
+}
+
+/// Rejects anything but a folder that contains only files called as in `replaceable`.
+fn check_is_replaceable(path: &Path, replaceable: &[&str]) -> io::Result<()> {
+    if !path.is_dir() {
+        return Err(io::Error::other("it exists and is not a folder"));
+    }
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if !replaceable.iter().any(|known| name == *known) {
+            return Err(io::Error::other(format!("it contains `{}`, which would be lost", name.to_string_lossy())));
+        }
+    }
+    Ok(())
+}
+
 /// Flushes a folder's directory entries to disk, if the system supports it.
 fn sync_folder(folder: &Path) {
     if cfg!(unix) {
@@ -164,6 +225,29 @@ mod tests {
         write_keeping_previous(&path, b"second", &previous).unwrap();
         write_keeping_previous(&path, b"third", &previous).unwrap();
         assert_eq!(contents(), [Some("third".into()), Some("second".into())]);
+    }
+
+    #[test]
+    fn folders_are_replaced_as_a_whole() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("deep/folder");
+        let write = |files: &[(&str, Vec<u8>)]| write_folder_atomically(&path, files, &["a", "b"]);
+        let names = |folder: &Path| -> Vec<String> {
+            let entries = std::fs::read_dir(folder).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        write(&[("a", b"1".to_vec()), ("b", b"2".to_vec())]).unwrap();
+        write(&[("a", b"3".to_vec())]).unwrap();
+        assert_eq!(names(&path), ["a"]);
+        assert_eq!(std::fs::read(path.join("a")).unwrap(), b"3");
+        // Other files are not lost.
+        std::fs::write(path.join("notes.txt"), "precious").unwrap();
+        assert!(write(&[("a", b"4".to_vec())]).unwrap_err().to_string().contains("notes.txt"));
+        assert_eq!(names(&path), ["a", "notes.txt"]);
+        assert_eq!(names(&parent.path().join("deep")), ["folder"], "no temporary folders");
+        assert!(write_folder_atomically(&path.join("a"), &[], &[]).is_err(), "a file");
     }
 
     #[test]

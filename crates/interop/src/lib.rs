@@ -5,6 +5,7 @@ mod adapt;
 pub mod burnpack;
 pub mod import;
 pub mod model_file;
+pub mod model_folder;
 pub mod onnx;
 pub mod pretrained;
 

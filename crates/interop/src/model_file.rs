@@ -287,13 +287,26 @@ impl Model {
         path: &Path,
     ) -> Result<(), ModelError> {
         let shown = || path.display().to_string();
+        let bytes = Self::to_bytes(network, card, layout, precision)
+            .map_err(|source| ModelError::Weights { path: shown(), source })?;
+        write_atomically(path, &bytes).map_err(|source| ModelError::Write { path: shown(), source })
+    }
+
+    /// Returns the contents of the model's file in any layout.
+    ///
+    /// # Errors
+    /// A weight that `precision` cannot represent.
+    pub fn to_bytes(
+        network: &Network,
+        card: &ModelCard,
+        layout: Layout,
+        precision: Precision,
+    ) -> Result<Vec<u8>, WeightsError> {
         let json = serde_json::to_string(card).expect("a card is plain data");
         // Hugging Face's loaders require the framework in the metadata.
         let metadata = [(METADATA_KEY, json.as_str()), ("format", "pt")];
         let metadata = metadata.map(|(key, value)| (key.to_string(), value.to_string())).into();
-        let bytes = weights::to_safetensors_in(network, layout, precision, Some(metadata))
-            .map_err(|source| ModelError::Weights { path: shown(), source })?;
-        write_atomically(path, &bytes).map_err(|source| ModelError::Write { path: shown(), source })
+        weights::to_safetensors_in(network, layout, precision, Some(metadata))
     }
 }
 

@@ -162,9 +162,7 @@ impl CheckpointError {
             }
             Self::Lost { path, .. } => {
                 let model = quoted_path(Path::new(path).join(BEST));
-                Some(format!(
-                    "start another run with --out; `mbconv finetune --weights {model}` starts from the best model"
-                ))
+                Some(format!("start another run with --out; `mbconv finetune {model} DATA` starts from the best model"))
             }
             Self::FewerEpochs { done, .. } => Some(format!("continue with --set epochs={} or more", done + 1)),
             _ => None,

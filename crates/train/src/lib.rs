@@ -54,7 +54,7 @@ pub mod tensorboard;
 pub mod weight_average;
 
 pub use mbconv_files::{shell, text};
-pub use mbconv_interop::{burnpack, import, model_file, onnx};
+pub use mbconv_interop::{burnpack, import, model_file, model_folder, onnx, pretrained};
 pub use {mbconv_data as data, mbconv_files as files};
 
 pub use config::Recipe;

@@ -132,7 +132,7 @@ impl RecipeFile {
     /// Returns an error with the key if the text, an override or the stage table is invalid.
     pub fn parse(text: &str, path: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let mut file = Self::parse_text(text, path, overrides)?;
-        model::load_table(&mut file.model, Path::new(path).parent().unwrap_or(Path::new("")))?;
+        model::resolve(&mut file.model, Path::new(path).parent().unwrap_or(Path::new("")))?;
         Ok(file)
     }
 

@@ -12,7 +12,8 @@ use super::error::{RecipeError, ensure};
 #[serde(deny_unknown_fields, default)]
 pub struct FinetuneConfig {
     /// Model file or run folder of the initial weights; the program also accepts names of published
-    /// weights. The classifier is reinitialized unless the model's classes are those of the data.
+    /// weights and of architectures. The classifier is reinitialized unless the model's classes are
+    /// those of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// Prefix of the network's keys in the weights, such as `"backbone."`, if the weights contain

@@ -116,7 +116,8 @@ impl LossConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistillationConfig {
-    /// Model file or run folder of the teacher. Its classes are matched by name.
+    /// Model file or run folder of the teacher; the program also accepts names of published weights
+    /// and of architectures. Its classes are matched by name.
     pub teacher: PathBuf,
     /// Kind of distillation.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mbconv_nets::registry::canonical_name;
 use mbconv_nets::{NetworkOptions, StageTable, TableSource};
 
 use super::error::RecipeError;
@@ -9,8 +10,11 @@ use super::schema::schema_of;
 use super::suggest::hint;
 
 /// Replaces the path of a stage table by the table, so that recipes and model files are
-/// self-contained.
-pub(super) fn load_table(model: &mut NetworkOptions, folder: &Path) -> Result<(), RecipeError> {
+/// self-contained, and another library's name of an architecture by the name used here.
+pub(super) fn resolve(model: &mut NetworkOptions, folder: &Path) -> Result<(), RecipeError> {
+    if model.table.is_none() {
+        model.name = canonical_name(&model.name);
+    }
     if let Some(TableSource::File(file)) = &model.table {
         let beside = folder.join(file);
         let path = if beside.is_file() { &beside } else { file };

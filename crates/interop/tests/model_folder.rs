@@ -1,0 +1,193 @@
+//! Folders for timm and transformers: contents, networks that a library lacks, and reading them
+//! back without mbconv's metadata.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use mbconv_image::{CropRounding, Interpolation, Preprocess, ResizeMode};
+use mbconv_interop::import::{ImportOptions, load_weights};
+use mbconv_interop::model_file::{Model, ModelCard, Results};
+use mbconv_interop::model_folder::{FolderError, Library, configuration, write};
+use mbconv_nets::weights::{Precision, to_safetensors_in};
+use mbconv_nets::{Network, NetworkOptions, Strides};
+use serde_json::{Value, json};
+
+fn card(options: NetworkOptions, side: usize) -> ModelCard {
+    let classes = (0..options.num_classes).map(|index| format!("class {index}")).collect();
+    let preprocess =
+        Preprocess { resize: side * 8 / 7, crop: side, interpolation: Interpolation::Bicubic, ..Preprocess::default() };
+    ModelCard::new(options, classes, preprocess)
+}
+
+fn network(card: &ModelCard) -> Network {
+    card.architecture.architecture().unwrap().init(&Device::default())
+}
+
+fn logits(network: &Network) -> Vec<f32> {
+    let images = Tensor::<4>::full([1, 3, 64, 64], 0.3, &Device::default());
+    network.forward(images).into_data().try_to_vec().unwrap()
+}
+
+fn json_of(folder: &Path, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+}
+
+/// Writes and reads the folder of a network with and without mbconv's metadata in the weights.
+fn check_round_trip(library: Library, card: &ModelCard) {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("model");
+    let network = network(card);
+    write(&network, card, library, Precision::F32, &folder).unwrap();
+    let load = || load_weights(&folder, &ImportOptions::default(), &Device::default()).unwrap().model;
+    let own = load();
+    assert_eq!((&own.card, logits(&own.network)), (card, logits(&network)));
+
+    let plain = to_safetensors_in(&network, library.layout(), Precision::F32, None).unwrap();
+    std::fs::write(folder.join("model.safetensors"), plain).unwrap();
+    let imported = load();
+    // The libraries' crops differ in rounding, and their files do not contain training settings.
+    let expected = Preprocess { crop_rounding: imported.card.preprocess.crop_rounding, ..card.preprocess.clone() };
+    assert_eq!(imported.card.preprocess, expected);
+    assert_eq!(imported.card.classes, card.classes);
+    let shown = |card: &ModelCard| {
+        let network = card.architecture.architecture().unwrap();
+        (network.layer_options.padding, network.layer_options.norm_epsilon, network.blocks)
+    };
+    assert_eq!(shown(&imported.card), shown(card), "{library:?} {}", card.architecture.name);
+    assert_eq!(logits(&imported.network), logits(&network));
+}
+
+#[test]
+fn timm_folders_are_read_back() {
+    for name in ["mobilenet_v2_0.35", "tf_mobilenet_v2_0.35", "efficientnet_lite0", "tf_efficientnet_b0"] {
+        check_round_trip(Library::Timm, &card(NetworkOptions::new(name, 3), 64));
+    }
+    let epsilon = NetworkOptions { norm_epsilon: Some(0.01), ..NetworkOptions::new("efficientnet_b0", 3) };
+    check_round_trip(Library::Timm, &card(epsilon, 64));
+}
+
+#[test]
+fn transformers_folders_are_read_back() {
+    for name in ["mobilenet_v2_0.35", "tf_mobilenet_v2_0.35", "mobilenet_v2_0.6", "tf_efficientnet_b0"] {
+        check_round_trip(Library::Transformers, &card(NetworkOptions::new(name, 3), 64));
+    }
+    let mut squashed = card(NetworkOptions::new("mobilenet_v2_0.35", 3), 64);
+    squashed.preprocess.resize_mode = ResizeMode::Squash;
+    squashed.preprocess.crop_rounding = CropRounding::Down;
+    check_round_trip(Library::Transformers, &squashed);
+}
+
+#[test]
+fn configurations_have_the_libraries_keys() {
+    let timm =
+        |name: &str| configuration(Library::Timm, &card(NetworkOptions::new(name, 3), 224)).unwrap().swap_remove(0).1;
+    let config = timm("mobilenet_v2");
+    assert_eq!((&config["architecture"], &config["num_classes"]), (&json!("mobilenetv2_100"), &json!(3)));
+    assert_eq!(config["label_names"], json!(["class 0", "class 1", "class 2"]));
+    assert!(config.get("model_args").is_none());
+    let pretrained = &config["pretrained_cfg"];
+    assert_eq!((&pretrained["input_size"], &pretrained["crop_pct"]), (&json!([3, 224, 224]), &json!(0.875)));
+    assert_eq!((&pretrained["mean"], &pretrained["interpolation"]), (&json!([0.485, 0.456, 0.406]), &json!("bicubic")));
+    assert_eq!((&pretrained["first_conv"], &pretrained["classifier"]), (&json!("conv_stem"), &json!("classifier")));
+    assert_eq!(timm("tf_mobilenet_v2_1.4")["model_args"], json!({"pad_type": "same", "bn_eps": 1e-3}));
+    assert_eq!(timm("efficientnet_b5")["model_args"], json!({"bn_eps": 1e-3}));
+
+    let hf = |name: &str, side: usize| {
+        let files = configuration(Library::Transformers, &card(NetworkOptions::new(name, 3), side)).unwrap();
+        (files[0].1.clone(), files[1].1.clone())
+    };
+    let (config, processor) = hf("mobilenet_v2_1.4", 224);
+    assert_eq!((&config["model_type"], &config["tf_padding"]), (&json!("mobilenet_v2"), &json!(false)));
+    assert_eq!((&config["depth_multiplier"], &config["layer_norm_eps"]), (&json!(1.4), &json!(1e-5)));
+    assert_eq!((&config["id2label"]["2"], &config["label2id"]["class 2"]), (&json!("class 2"), &json!(2)));
+    assert_eq!((&processor["size"], &processor["resample"]), (&json!({"shortest_edge": 256}), &json!(3)));
+    // As in google/efficientnet-b1: the input of block 16 has an odd side at 240 pixels.
+    let (config, _) = hf("tf_efficientnet_b1", 240);
+    assert_eq!((&config["depthwise_padding"], &config["width_coefficient"]), (&json!([16]), &json!(1.0)));
+    assert_eq!((&config["hidden_dim"], &config["depth_coefficient"]), (&json!(1280), &json!(1.1)));
+    assert_eq!(hf("tf_efficientnet_b7", 600).0["hidden_dim"], 2560);
+}
+
+#[test]
+fn networks_that_a_library_lacks_are_refused() {
+    let named = |name: &str| NetworkOptions::new(name, 3);
+    for (library, options, side, words) in [
+        (Library::Timm, named("mobilenet_v2_0.6"), 224, "none of its networks"),
+        (Library::Timm, NetworkOptions { strides: Strides::Cifar, ..named("mobilenet_v2") }, 32, "strides"),
+        (Library::Timm, NetworkOptions { depth: Some(1.1), ..named("efficientnet_b0") }, 224, "none of its networks"),
+        (Library::Transformers, named("efficientnet_lite0"), 224, "Lite or EdgeTPU"),
+        (Library::Transformers, named("tf_efficientnet_es"), 224, "Lite or EdgeTPU"),
+        (Library::Transformers, named("efficientnet_b0"), 224, "pads symmetrically"),
+        (Library::Transformers, named("tf_efficientnet_b0"), 223, "odd side, 223"),
+        (Library::Transformers, named("mobilenet_v2_110d"), 224, "other blocks or strides"),
+        // Its first block has a residual connection.
+        (Library::Transformers, named("mobilenet_v2_0.25"), 224, "other blocks or strides"),
+        (Library::Transformers, NetworkOptions { strides: Strides::Cifar, ..named("mobilenet_v2") }, 32, "strides"),
+    ] {
+        let error = configuration(library, &card(options.clone(), side)).unwrap_err();
+        assert!(matches!(&error, FolderError::Inexpressible { .. }), "{error}");
+        assert!(error.to_string().contains(words) && error.hint().is_some(), "{}: {error}", options.name);
+    }
+}
+
+#[test]
+fn readme_contains_what_the_model_file_contains() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("pets");
+    let mut card = card(NetworkOptions::new("mobilenet_v2_0.35", 3), 64);
+    let readme = |card: &ModelCard, library| {
+        write(&network(card), card, library, Precision::F16, &folder).unwrap();
+        std::fs::read_to_string(folder.join("README.md")).unwrap()
+    };
+    let text = readme(&card, Library::Timm);
+    assert!(text.starts_with("---\nlibrary_name: timm\npipeline_tag: image-classification\ntags:\n"), "{text}");
+    for words in ["# pets\n", "`class 0`, `class 1`, `class 2`", "local-dir:pets", "hf:OWNER/NAME", "## Intended use"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("license: ") && !text.contains("## Evaluation") && !text.contains("## Training"), "{text}");
+
+    card.results = Some(Results {
+        epoch: 7,
+        top1: 0.9477,
+        top5: 1.0,
+        loss: 0.2,
+        images: 153,
+        macro_f1: None,
+        balanced_accuracy: None,
+    });
+    card.recipe = Some(json!({
+        "epochs": 9, "data": {"path": "/home/me/photos/"}, "finetune": {"weights": "/home/me/.cache/b0.pth"},
+    }));
+    let text = readme(&card, Library::Transformers);
+    for words in [
+        "library_name: transformers",
+        "metrics:\n- accuracy",
+        "data set `photos`",
+        "starting from `b0.pth`",
+        "epochs 9",
+        "94.77 %",
+        "153 validation images",
+        "AutoImageProcessor.from_pretrained(\"pets\")",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // Paths on this machine are not published.
+    let file = std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(!text.contains("/home") && !String::from_utf8_lossy(&file[..10_000]).contains("/home"));
+    let opened = Model::open(&folder, &Device::default()).unwrap();
+    assert_eq!(opened.card.recipe.unwrap()["data"]["path"], "photos");
+    // The files of the other library are gone.
+    readme(&card, Library::Timm);
+    assert!(!folder.join("preprocessor_config.json").exists());
+    assert_eq!(json_of(&folder, "config.json")["architecture"], "mobilenetv2_035");
+}
+
+#[test]
+fn folders_with_other_files_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("notes.txt"), "precious").unwrap();
+    let card = card(NetworkOptions::new("mobilenet_v2_0.35", 3), 64);
+    let error = write(&network(&card), &card, Library::Timm, Precision::F32, folder.path()).unwrap_err();
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
