@@ -16,6 +16,7 @@ use mbconv_train::engine::TrainError;
 use mbconv_train::evaluate::EvaluateError;
 use mbconv_train::import::ImportError;
 use mbconv_train::model_file::ModelError;
+use mbconv_train::model_folder::FolderError;
 use mbconv_train::onnx::OnnxError;
 use mbconv_train::precision::NoBf16;
 use mbconv_train::predict::TableError;
@@ -99,6 +100,7 @@ with_hint!(
     ArchitectureError,
     DataError,
     DeviceError,
+    FolderError,
     GroupError,
     ImportError,
     ModelError,

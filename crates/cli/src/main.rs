@@ -10,6 +10,7 @@ mod args;
 mod commands;
 #[cfg(feature = "tui")]
 mod dashboard;
+mod download;
 mod error;
 mod messages;
 mod model_ref;

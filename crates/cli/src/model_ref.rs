@@ -1,20 +1,106 @@
 //! Models and networks named on the command line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
+use mbconv_hub::{Spec, similar_weights};
 use mbconv_nets::NetworkOptions;
+use mbconv_nets::registry::{canonical_name, similar_name, stage_table};
 use mbconv_train::config::{EmbeddedRecipe, RecipeFile, is_table, read_table};
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportError, ImportOptions, NotFound, load_weights};
 use mbconv_train::model_file::{ModelCard, read_card};
+use mbconv_train::pretrained::default_weights;
 use mbconv_train::{Model, Recipe, device};
 
+use crate::download::download;
 use crate::error::CliError;
 
 /// Number of classes of a network that is given without classes: ImageNet's.
 pub const IMAGENET_CLASSES: usize = 1000;
+/// Stop flag for the commands that an interrupt ends at once.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
+/// Kinds of models that every command accepts.
+const ACCEPTED: &str = "a model is a run folder, a .safetensors or .pth file, a folder written by `save_pretrained`, \
+                        an architecture (`mbconv list`), published weights (`mbconv list --pretrained`), \
+                        hf:owner/name, or https://…";
 
-/// A network given as architecture name, model file, run folder, recipe or stage table.
+/// Returns the file or folder of a model: an existing path, or published weights, which are
+/// downloaded into the cache. An architecture's name selects its default published weights.
+///
+/// # Errors
+/// Nothing has this name, or the download fails.
+pub fn locate(model: &Path, stop: &AtomicBool) -> Result<PathBuf, CliError> {
+    let absent = std::fs::metadata(model).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    // Names of published weights are UTF-8.
+    let Some(name) = model.to_str().filter(|_| absent) else { return Ok(model.into()) };
+    if !matches!(Spec::parse(name)?, Spec::Path(_)) {
+        return download(name, stop);
+    }
+    match default_weights(name) {
+        Some(weights) => {
+            eprintln!("{name}: published weights {}", weights.name);
+            download(weights.name, stop)
+        }
+        None if is_architecture(name) => Err(CliError::new(
+            format!("no weights of the architecture `{name}` are published"),
+            "`mbconv list --pretrained` lists the published weights; `mbconv train` trains a network from its recipe"
+                .to_string(),
+        )),
+        None => Err(unknown(name)),
+    }
+}
+
+fn is_architecture(name: &str) -> bool {
+    stage_table(&canonical_name(name)).is_some()
+}
+
+/// Returns the error of a text that names nothing.
+fn unknown(name: &str) -> CliError {
+    let similar = if name.contains('/') { similar_weights(name) } else { similar_name(name).or(similar_weights(name)) };
+    let similar = similar.map(|similar| format!("did you mean `{similar}`? ")).unwrap_or_default();
+    CliError::new(format!("there is no model or architecture `{name}`"), similar + ACCEPTED)
+}
+
+/// Replaces a recipe's published weights by their files.
+pub fn locate_in(recipe: &mut RecipeFile, stop: &AtomicBool) -> Result<(), CliError> {
+    let weights = recipe.finetune.as_mut().and_then(|finetune| finetune.weights.as_mut());
+    let teacher = recipe.distillation.as_mut().map(|distillation| &mut distillation.teacher);
+    for model in weights.into_iter().chain(teacher) {
+        *model = locate(model, stop)?;
+    }
+    Ok(())
+}
+
+/// Kinds of descriptions of a network.
+pub enum Source {
+    /// Stage table or recipe.
+    Toml(PathBuf),
+    /// Name of an embedded recipe.
+    Recipe(String),
+    /// Name of an architecture, as used here.
+    Architecture(String),
+    /// Model file, run folder or weights of another library.
+    Weights(PathBuf),
+}
+
+impl Source {
+    /// Finds out what `text` describes.
+    pub fn parse(text: &str) -> Result<Self, CliError> {
+        let path = Path::new(text);
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            Ok(Self::Toml(path.into()))
+        } else if !path.exists() && EmbeddedRecipe::named(text).is_some() {
+            Ok(Self::Recipe(text.into()))
+        } else if !path.exists() && is_architecture(text) {
+            Ok(Self::Architecture(canonical_name(text)))
+        } else {
+            Ok(Self::Weights(locate(path, &NEVER)?))
+        }
+    }
+}
+
+/// A network given as architecture name, model, recipe or stage table.
 pub struct ModelRef {
     /// The network.
     pub options: NetworkOptions,
@@ -29,15 +115,16 @@ pub struct ModelRef {
 impl ModelRef {
     /// Resolves `text`. The default number of classes is the model's, or ImageNet's.
     pub fn resolve(text: &str, classes: Option<usize>) -> Result<Self, CliError> {
-        let path = Path::new(text);
-        let mut found = if path.extension().is_some_and(|extension| extension == "toml") {
-            Self::from_toml(path)?
-        } else if !path.exists() && EmbeddedRecipe::named(text).is_some() {
-            Self::from_recipe(path)?
-        } else if path.exists() || text.ends_with(".safetensors") {
-            Self::from_model(path)?
-        } else {
-            Self::from_options(NetworkOptions::new(text, IMAGENET_CLASSES))
+        Self::read(Source::parse(text)?, classes)
+    }
+
+    /// Reads the network that `source` describes, with `classes` classes.
+    pub fn read(source: Source, classes: Option<usize>) -> Result<Self, CliError> {
+        let mut found = match source {
+            Source::Toml(path) => Self::from_toml(&path)?,
+            Source::Recipe(name) => Self::from_recipe(Path::new(&name))?,
+            Source::Architecture(name) => Self::from_options(NetworkOptions::new(name, IMAGENET_CLASSES)),
+            Source::Weights(path) => Self::from_model(&path)?,
         };
         found.options.num_classes = classes.unwrap_or(found.options.num_classes);
         Ok(found)
@@ -68,7 +155,7 @@ impl ModelRef {
     fn from_model(path: &Path) -> Result<Self, CliError> {
         let card = match read_card(path) {
             Ok(card) => card,
-            Err(_) => open_model(path, &device::parse("cpu")?)?.card,
+            Err(_) => open_model(path, &device::parse("cpu")?, &NEVER)?.card,
         };
         let input_size = Some(card.preprocess.crop);
         Ok(Self { input_size, ..Self::from_options(card.architecture.clone()) }.with_card(card))
@@ -79,10 +166,11 @@ impl ModelRef {
     }
 }
 
-/// Opens a model file, a run's best model, or weights of another library as `mbconv import` reads
-/// them. Prints the origin of imported weights.
-pub fn open_model(path: &Path, device: &Device) -> Result<Model, CliError> {
-    let opened = load_weights(path, &ImportOptions::default(), device);
+/// Opens a model that [`locate`] finds; weights of another library as `mbconv import` reads them.
+/// Prints the origin of imported weights.
+pub fn open_model(model: &Path, device: &Device, stop: &AtomicBool) -> Result<Model, CliError> {
+    let path = locate(model, stop)?;
+    let opened = load_weights(&path, &ImportOptions::default(), device);
     let loaded = opened.map_err(|error| match error.hint() {
         Some(hint) if needs_import_option(&error) => {
             let import = format!("`mbconv import {} MODEL.safetensors`", path.display());
@@ -111,18 +199,18 @@ fn needs_import_option(error: &ImportError) -> bool {
 ///
 /// # Errors
 /// A model with a single class, whose softmax is 1 for every image.
-pub fn open_classifier(path: &Path, device: &Device) -> Result<Model, CliError> {
-    open_uncalibrated(path, device).map(Model::calibrated)
+pub fn open_classifier(model: &Path, device: &Device, stop: &AtomicBool) -> Result<Model, CliError> {
+    open_uncalibrated(model, device, stop).map(Model::calibrated)
 }
 
 /// Opens a model like [`open_classifier`], without including the temperature in the weights.
-pub fn open_uncalibrated(path: &Path, device: &Device) -> Result<Model, CliError> {
-    let model = open_model(path, device)?;
-    if model.card.classes.len() < 2 {
+pub fn open_uncalibrated(model: &Path, device: &Device, stop: &AtomicBool) -> Result<Model, CliError> {
+    let opened = open_model(model, device, stop)?;
+    if opened.card.classes.len() < 2 {
         return Err(CliError::new(
-            format!("the model {} has a single class: its probability is 1 for every image", path.display()),
+            format!("the model {} has a single class: its probability is 1 for every image", model.display()),
             "train or fine-tune it on two classes or more".to_string(),
         ));
     }
-    Ok(model)
+    Ok(opened)
 }

@@ -1,6 +1,6 @@
 //! Numbers with units, for people.
 
-use mbconv_train::metrics::shows_top5;
+use mbconv_train::metrics::{shows_top5, wilson_interval};
 
 /// Formats 1234567 as `1,234,567`.
 pub fn thousands(number: u64) -> String {
@@ -34,6 +34,20 @@ pub fn percent_or_dash(fraction: Option<f64>) -> String {
 pub fn accuracy(top1: f64, top5: f64, classes: usize) -> String {
     let top5 = if shows_top5(classes) { format!(", top-5 {}", percent(top5)) } else { String::new() };
     format!("top-1 {}{top5}", percent(top1))
+}
+
+/// Formats accuracies like [`accuracy`], with the 95 % interval of the top-1 accuracy on `images`
+/// images.
+pub fn accuracy_with_interval(top1: f64, top5: f64, images: usize, classes: usize) -> String {
+    let hits = (top1 * images as f64).round() as usize;
+    let top1_only = percent(top1);
+    let with_interval = format!("{top1_only} {}", interval(wilson_interval(hits, images)));
+    accuracy(top1, top5, classes).replacen(&top1_only, &with_interval, 1)
+}
+
+/// Formats a 95 % interval as `(95 % interval 94.10–98.22)`, in percent.
+pub fn interval([low, high]: [f64; 2]) -> String {
+    format!("(95 % interval {:.2}–{:.2})", 100.0 * low, 100.0 * high)
 }
 
 /// Formats 43210000 as `43.2 MB`.

@@ -3,8 +3,13 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
-use common::{error, json, path, run, trained};
+use common::{error, image_folder, json, path, run, trained};
+use mbconv_nets::NetworkOptions;
+use mbconv_nets::weights::Precision;
+use mbconv_train::data::Preprocess;
+use mbconv_train::{Model, ModelCard, device};
 
 #[test]
 fn exported_safetensors_keep_their_accuracy() {
@@ -111,4 +116,50 @@ fn output_extensions_must_match_the_format() {
         assert!(message.contains(words), "{arguments:?}: {message}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn folders_are_written_for_timm_and_transformers() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let model = at("model.safetensors");
+    let options = NetworkOptions::new("mobilenet_v2_0.35", 2);
+    let network = options.architecture().unwrap().init(&device::parse("cpu").unwrap());
+    let card = ModelCard::new(options, vec!["ant".into(), "bee".into()], Preprocess::default());
+    Model::save(&network, &card, Precision::F32, &model).unwrap();
+    image_folder(&at("images"), &["x"], 2);
+    let logits = |model: &Path| {
+        let found = json(&["predict", path(model), path(&at("images/x")), "--logits", "--json"]);
+        found.as_array().unwrap().iter().map(|row| row["logits"].clone()).collect::<Vec<_>>()
+    };
+    for (layout, name, files) in [
+        ("timm", "published", &["README.md", "config.json", "model.safetensors"][..]),
+        ("hf", "published.v2", &["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]),
+        ("hf", "published", &["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]),
+    ] {
+        let out = at(name);
+        let (_, stderr) = run(0, &["export", path(&model), path(&out), "--layout", layout]);
+        assert!(stderr.contains("wrote the folder ") && stderr.contains(name), "{stderr}");
+        let mut found: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        found.sort();
+        assert_eq!(found, files);
+        assert_eq!(logits(&out), logits(&model));
+        assert!(fs::read_to_string(out.join("README.md")).unwrap().contains(&format!("# {name}\n")));
+    }
+    // A file has only the weights.
+    let weights = at("weights.safetensors");
+    run(0, &["export", path(&model), path(&weights), "--layout", "hf"]);
+    let bytes = fs::read(&weights).unwrap();
+    assert!(String::from_utf8_lossy(&bytes[..20_000]).contains("mobilenet_v2.conv_stem.first_conv.convolution.weight"));
+    assert_eq!(logits(&weights), logits(&model));
+    // Other files are not lost, and other options are rejected.
+    fs::write(at("published/LICENSE"), "precious").unwrap();
+    let message = error(&["export", path(&model), path(&at("published")), "--layout", "timm"]);
+    assert!(message.contains("LICENSE"), "{message}");
+    run(2, &["export", path(&model), path(&at("other")), "--layout", "timm", "--with-softmax"]);
+    assert!(
+        error(&["export", path(trained()), path(&at("other")), "--layout", "hf"]).contains("transformers has no such")
+    );
+    assert!(error(&["export", path(&model), path(&at("a.pth")), "--layout", "timm"]).contains("safetensors.torch"));
+    assert!(!at("other").exists());
 }

@@ -59,9 +59,9 @@ fn offline_error_names_the_cache_path() {
 fn unknown_names_give_suggestions() {
     let cache = tempfile::tempdir().unwrap();
     let (status, _, stderr) = fetch(cache.path(), "torchvision/mobilenet_v4", true);
-    assert!(status == 1 && stderr.contains("hint: there is torchvision/mobilenet_v2.imagenet1k_v2"), "{stderr}");
+    assert!(status == 1 && stderr.contains("hint: did you mean `torchvision/mobilenet_v2`?"), "{stderr}");
     let (status, _, stderr) = fetch(cache.path(), "gone.pth", true);
-    assert!(status == 1 && stderr.contains("there is no file gone.pth"), "{stderr}");
+    assert!(status == 1 && stderr.contains("there is no model or architecture `gone.pth`"), "{stderr}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn published_weights_are_listed() {
 
 #[test]
 fn unknown_networks_and_files_are_named() {
-    assert!(error(&["info", "resnet50"]).contains("unknown architecture `resnet50`"));
+    assert!(error(&["info", "resnet50"]).contains("there is no model or architecture `resnet50`"));
     assert!(error(&["info", "mobilenet_v2", "--strides", "1,2"]).contains("give 8 numbers"));
     assert!(error(&["info", "gone.safetensors"]).contains("gone.safetensors"));
     assert!(error(&["info", "gone.toml"]).contains("gone.toml"));

@@ -98,8 +98,7 @@ fn unrecoverable_runs_name_the_lost_files() {
         copy.truncate(name);
     }
     let text = error(&copy.resume());
-    for words in ["cannot continue", CHECKPOINTS[0], CHECKPOINTS[1], "last.safetensors", "--out", "finetune --weights"]
-    {
+    for words in ["cannot continue", CHECKPOINTS[0], CHECKPOINTS[1], "last.safetensors", "--out", "mbconv finetune "] {
         assert!(text.contains(words), "{words}: {text}");
     }
     // The suggestion works.

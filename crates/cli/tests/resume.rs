@@ -188,7 +188,7 @@ fn suggested_commands_are_quoted() {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{text}");
-        assert_eq!(follow(&text, "try next:", root), 2, "{text}");
+        assert_eq!(follow(&text, "try next:", root), 3, "{text}");
     }
 }
 
@@ -207,7 +207,7 @@ fn two_images_train_and_evaluate() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-    assert_eq!(follow(&text, "try next:", root), 2, "{text}");
+    assert_eq!(follow(&text, "try next:", root), 3, "{text}");
 }
 
 #[cfg(unix)]

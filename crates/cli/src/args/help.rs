@@ -47,10 +47,7 @@ const EXAMPLES: [(&str, &[&str]); 33] = [
     ),
     (
         "finetune",
-        &[
-            "finetune --weights torchvision/mobilenet_v2 --data photos --out runs/pets",
-            "finetune --weights runs/pets --data photos --out runs/more --epochs 5 --freeze body",
-        ],
+        &["finetune efficientnet_lite0 photos", "finetune runs/pets photos --out runs/more --epochs 5 --freeze body"],
     ),
     ("find-lr", &["find-lr digits", "find-lr --weights torchvision/mobilenet_v2 --data photos --sweeps 1"]),
     ("recipe", &["recipe list", "recipe show digits", "recipe keys optimizer"]),
@@ -67,7 +64,7 @@ const EXAMPLES: [(&str, &[&str]); 33] = [
         &["calibrate runs/pets --data photos", "calibrate runs/pets --data photos --out calibrated.safetensors"],
     ),
     ("predict", &["predict runs/pets new.jpg album", "predict runs/pets 'album/**/*.jpg' --top-k 3 --out album.csv"]),
-    ("export", &["export runs/pets pets.onnx", "export runs/pets pets.safetensors --layout timm --dtype f16"]),
+    ("export", &["export runs/pets pets.onnx", "export runs/pets pets-timm --layout timm"]),
     (
         "import",
         &["import timm/efficientnet_b0.ra_in1k b0.safetensors", "import mine.pth mine.safetensors --classes names.txt"],
@@ -99,7 +96,7 @@ const FIRST_STEPS: [(&str, &str); 4] = [
     ("train digits", "train on the embedded digits"),
     ("eval runs/digits --data digits", "measure the accuracy"),
     ("data inspect pets", "look at your own images"),
-    ("finetune --weights torchvision/mobilenet_v2 --data pets --out runs/pets", "train on them"),
+    ("finetune mobilenet_v2 pets", "train on them"),
 ];
 
 /// Returns the help template of `mbconv`, with its commands by group.

@@ -11,7 +11,8 @@ use super::values::positive;
 
 #[derive(Args)]
 pub struct Eval {
-    /// Model file, run folder (its best model), or weights of another library
+    /// Model file, run folder (its best model), weights of another library, or published weights by
+    /// name
     pub model: PathBuf,
     #[command(flatten)]
     pub images: LabelledImages,
@@ -110,7 +111,8 @@ impl From<Views> for Tta {
 
 #[derive(Args)]
 pub struct Predict {
-    /// Model file, run folder (its best model), or weights of another library
+    /// Model file, run folder (its best model), weights of another library, or published weights by
+    /// name
     pub model: PathBuf,
     /// Image files, folders, quoted patterns such as 'photos/**/*.jpg', or - for paths from
     /// standard input

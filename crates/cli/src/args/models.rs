@@ -9,9 +9,11 @@ use super::values::positive;
 
 #[derive(Args)]
 pub struct Export {
-    /// Model file, run folder (its best model), or weights of another library
+    /// Model file, run folder (its best model), weights of another library, or published weights by
+    /// name
     pub model: PathBuf,
-    /// File to write
+    /// File to write; with --layout timm or hf also a folder to publish, if OUT has no extension of a
+    /// file or exists
     pub out: PathBuf,
     /// File format [default: by OUT's extension: .safetensors, .onnx, .bpk or .burnpack]
     #[arg(long, value_enum)]
@@ -59,7 +61,7 @@ pub struct Import {
 #[derive(Args)]
 pub struct Fetch {
     /// Weights: torchvision/…, timm/…, lukemelas/…, d-li14/…, hf:owner/name, https://… (see `mbconv
-    /// list --pretrained`)
+    /// list --pretrained`), or an architecture for its default weights
     pub weights: String,
 }
 
@@ -74,6 +76,8 @@ pub enum Format {
 pub enum Layout {
     Torchvision,
     Timm,
+    /// Hugging Face transformers
+    Hf,
 }
 
 impl From<Layout> for mbconv_nets::Layout {
@@ -81,6 +85,7 @@ impl From<Layout> for mbconv_nets::Layout {
         match layout {
             Layout::Torchvision => Self::Torchvision,
             Layout::Timm => Self::Timm,
+            Layout::Hf => Self::HuggingFace,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::values::{positive, seconds};
 
 #[derive(Args)]
 pub struct Info {
-    /// Architecture name, model file, run folder, recipe or stage table (TOML)
+    /// Architecture name, model file, run folder, published weights, recipe or stage table (TOML)
     #[arg(value_name = "MODEL")]
     pub model_ref: String,
     /// Number of classes [default: 1000, or the model's]
@@ -47,7 +47,7 @@ pub struct List {
 
 #[derive(Args)]
 pub struct Draw {
-    /// Architecture name, model file, run folder, recipe or stage table (TOML)
+    /// Architecture name, model file, run folder, published weights, recipe or stage table (TOML)
     #[arg(value_name = "MODEL", required_unless_present = "chart")]
     pub model_ref: Option<String>,
     /// Number of classes [default: 1000, or the model's]
@@ -67,7 +67,7 @@ pub struct Draw {
 
 #[derive(Args)]
 pub struct Bench {
-    /// Architecture name, model file, run folder, recipe or stage table (TOML)
+    /// Architecture name, model file, run folder, published weights, recipe or stage table (TOML)
     #[arg(value_name = "MODEL")]
     pub model_ref: String,
     /// Image size in pixels [default: the network's]

@@ -1,7 +1,7 @@
 //! Arguments of the commands that train and compare: `train`, `finetune`, `find-lr`, `compare`,
 //! `average`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -68,9 +68,19 @@ impl OnNan {
 
 #[derive(Args)]
 pub struct Finetune {
-    /// Initial weights: a model file, a run folder (its best model), or published weights
-    #[arg(long, value_name = "MODEL")]
-    pub weights: PathBuf,
+    /// Initial weights: an architecture (its default published weights), published weights by name,
+    /// a model file, or a run folder (its best model)
+    #[arg(value_name = "MODEL", required_unless_present = "weights")]
+    model: Option<PathBuf>,
+    /// Data set; the classifier is replaced unless the classes are the model's
+    #[arg(value_name = "DATA", required_unless_present = "data")]
+    data_set: Option<String>,
+    /// The same as MODEL
+    #[arg(long, value_name = "MODEL", conflicts_with = "model")]
+    weights: Option<PathBuf>,
+    /// The same as DATA
+    #[arg(long, value_name = "DATA", conflicts_with = "data_set")]
+    data: Option<String>,
     /// Architecture, if it cannot be detected from the weights
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
@@ -81,9 +91,6 @@ pub struct Finetune {
     /// the model's
     #[arg(long, value_name = "N", value_parser = positive)]
     pub input_channels: Option<usize>,
-    /// Data set; the classifier is replaced unless the classes are the model's
-    #[arg(long)]
-    pub data: String,
     #[command(flatten)]
     pub keys: KeyArgs,
     /// Layers to freeze: body (a linear probe), or the number of first stages
@@ -101,9 +108,9 @@ pub struct Finetune {
     /// Continue the run exactly where it stopped
     #[arg(long)]
     pub resume: bool,
-    /// Run folder
+    /// Run folder [default: runs/DATA-MODEL]
     #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
     /// Show Burn's dashboard with live curves instead of a progress line (q stops the run)
     #[arg(long)]
     #[cfg_attr(not(feature = "tui"), arg(hide = true))]
@@ -113,6 +120,16 @@ pub struct Finetune {
 }
 
 impl Finetune {
+    /// Returns the model with the initial weights.
+    pub fn model(&self) -> &Path {
+        self.model.as_deref().or(self.weights.as_deref()).expect("clap requires one of them")
+    }
+
+    /// Returns the data set.
+    pub fn data(&self) -> &str {
+        self.data_set.as_deref().or(self.data.as_deref()).expect("clap requires one of them")
+    }
+
     /// Returns the recipe keys that the command line sets, as `key=value`.
     pub fn settings(&self) -> Vec<String> {
         let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
@@ -145,7 +162,8 @@ pub struct FindLr {
     /// that of finetune]
     #[arg(required_unless_present_all = ["weights", "data"])]
     pub recipe: Option<PathBuf>,
-    /// Initial weights: a model file, a run folder (its best model), or published weights
+    /// Initial weights: a model file, a run folder (its best model), published weights, or an
+    /// architecture (its default published weights)
     #[arg(long, value_name = "MODEL")]
     pub weights: Option<PathBuf>,
     /// Architecture, if it cannot be detected from the weights; without a recipe
@@ -198,7 +216,7 @@ pub struct Compare {
 
 #[derive(Args)]
 pub struct Average {
-    /// Model files or run folders (their best models), then the file to write
+    /// Models (files, run folders, published weights), then the file to write
     #[arg(required = true, num_args = 2.., value_names = ["MODEL", "OUT"])]
     pub paths: Vec<PathBuf>,
 }

@@ -5,6 +5,7 @@ use mbconv_train::{Model, device, weight_average};
 
 use crate::args::Average;
 use crate::error::CliError;
+use crate::model_ref::{NEVER, locate};
 use crate::output::check_extension;
 
 pub fn run(args: Average) -> Result<(), CliError> {
@@ -16,7 +17,8 @@ pub fn run(args: Average) -> Result<(), CliError> {
         ));
     }
     check_extension(out, "a model file", &["safetensors"])?;
-    let mean = weight_average::average(models, &device::parse("cpu")?)?;
+    let models: Vec<_> = models.iter().map(|model| locate(model, &NEVER)).collect::<Result<_, _>>()?;
+    let mean = weight_average::average(&models, &device::parse("cpu")?)?;
     Model::save(&mean.network, &mean.card, Precision::F32, out)?;
     eprintln!("{}: average of {} models", out.display(), models.len());
     eprintln!("batch-norm statistics are averaged too; measure the result with `mbconv eval`");

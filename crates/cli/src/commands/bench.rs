@@ -1,7 +1,6 @@
 //! `mbconv bench`
 
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use mbconv_nets::Network;
@@ -10,21 +9,21 @@ use mbconv_train::precision::MapPrecision;
 
 use crate::args::{Bench, BenchMode};
 use crate::error::CliError;
-use crate::model_ref::{ModelRef, open_model};
+use crate::model_ref::{ModelRef, NEVER, Source, open_model};
 use crate::output::{print_json, print_text};
 
 pub fn run(args: Bench) -> Result<(), CliError> {
     let device = args.device.open()?;
-    let path = Path::new(&args.model_ref);
-    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-    let (network, size) = if !is_toml && path.exists() || args.model_ref.ends_with(".safetensors") {
-        let model = open_model(path, &device)?;
-        let size = model.card.preprocess.crop;
-        (model.network, size)
-    } else {
-        let ModelRef { options, input_size, .. } = ModelRef::resolve(&args.model_ref, args.classes)?;
-        let architecture = options.architecture()?;
-        (Network::new(&architecture, &device), input_size.unwrap_or(architecture.resolution))
+    let (network, size) = match Source::parse(&args.model_ref)? {
+        Source::Weights(path) => {
+            let model = open_model(&path, &device, &NEVER)?;
+            (model.network, model.card.preprocess.crop)
+        }
+        source => {
+            let ModelRef { options, input_size, .. } = ModelRef::read(source, args.classes)?;
+            let architecture = options.architecture()?;
+            (Network::new(&architecture, &device), input_size.unwrap_or(architecture.resolution))
+        }
     };
     let mode = match args.mode {
         BenchMode::Infer => Mode::Infer,

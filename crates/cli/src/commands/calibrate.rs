@@ -28,7 +28,7 @@ pub fn run(args: Calibrate, stop: &AtomicBool) -> Result<(), CliError> {
         check_extension(out, "a model file", &["safetensors"])?;
     }
     let device = args.device.open()?;
-    let model = open_uncalibrated(&args.model, &device)?;
+    let model = open_uncalibrated(&args.model, &device, stop)?;
     let target = Target::of(&args.model, args.out.clone())?;
     let data = LabelledData::open(&args.images, &args.batch, &model.card, Tta::None, true)?;
     let logits = Logits::of(&model, &data, &device, stop)?;

@@ -23,12 +23,12 @@ use crate::error::CliError;
 use crate::model_ref::open_uncalibrated;
 use crate::output::{create_folder, print_json, print_text};
 use crate::terminal::Progress;
-use crate::units::{count, percent};
+use crate::units::{count, interval, percent};
 
 pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
-    let model = open_uncalibrated(&args.model, &device)?;
+    let model = open_uncalibrated(&args.model, &device, stop)?;
     let temperature = model.card.temperature;
     let model = model.calibrated();
     let card = &model.card;
@@ -192,8 +192,7 @@ fn summary(evaluation: &Evaluation) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     };
     for (&k, &accuracy) in top_k.iter().filter(|(k, _)| **k != 5 || shows_top5(classes.len())) {
-        let [low, high] = wilson_interval((accuracy * *images as f64).round() as usize, *images);
-        let note = format!("(95 % interval {:.2}–{:.2})", 100.0 * low, 100.0 * high);
+        let note = interval(wilson_interval((accuracy * *images as f64).round() as usize, *images));
         row(&format!("top-{k}"), percent(accuracy), note);
     }
     row("macro F1", percent(averages.macro_f1), String::new());

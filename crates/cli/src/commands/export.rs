@@ -4,16 +4,21 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+use mbconv_nets::Network;
 use mbconv_train::burnpack::to_burnpack;
+use mbconv_train::model_folder::{self, FolderError, Library};
 use mbconv_train::onnx::{OnnxOptions, to_onnx};
-use mbconv_train::{Model, device};
+use mbconv_train::{Model, ModelCard, device};
 
 use crate::args::{Arguments, Export, Format, Layout};
 use crate::error::CliError;
-use crate::model_ref::open_uncalibrated;
+use crate::model_ref::{NEVER, open_uncalibrated};
 use crate::output::{check_is_file_name, print_written, write_file};
 
 pub fn run(args: Export) -> Result<(), CliError> {
+    if let Some(library) = folder_library(&args) {
+        return write_folder(args, library);
+    }
     let example = match args.format {
         Some(Format::Safetensors) | None => "model.safetensors",
         Some(Format::Onnx) => "model.onnx",
@@ -26,18 +31,18 @@ pub fn run(args: Export) -> Result<(), CliError> {
     };
     check_options(&args, format);
     let Export { model, out, layout, dtype, with_softmax, with_preprocessing, .. } = args;
-    let model = open_uncalibrated(&model, &device::parse("cpu")?)?;
-    if let Some(temperature) = model.card.temperature {
-        eprintln!("note: logits are divided by the temperature {temperature:.4}, in the classifier's weights and bias");
-    }
-    let Model { network, card, .. } = model.calibrated();
+    let Model { network, card, .. } = calibrated(&model)?;
     let precision = dtype.into();
     match format {
         Format::Safetensors => {
             let target: mbconv_nets::Layout = layout.unwrap_or(Layout::Torchvision).into();
-            Model::save_in(&network, &card, target, precision, &out)?;
             // An explicit layout means that the file is for that library.
-            let notes = if layout.is_some() { target.differences(&card.architecture)? } else { Vec::new() };
+            let notes = match layout {
+                Some(Layout::Hf) => differences_to_transformers(&network, &card)?,
+                Some(_) => target.differences(&card.architecture)?,
+                None => Vec::new(),
+            };
+            Model::save_in(&network, &card, target, precision, &out)?;
             notes.iter().for_each(|note| eprintln!("note: {note}"));
         }
         Format::Onnx => {
@@ -47,6 +52,55 @@ pub fn run(args: Export) -> Result<(), CliError> {
         Format::Burnpack => write_file(&out, &to_burnpack(&network, &card, precision)?)?,
     }
     print_written(&out)
+}
+
+/// Opens a model with its temperature included in the weights.
+fn calibrated(model: &Path) -> Result<Model, CliError> {
+    let model = open_uncalibrated(model, &device::parse("cpu")?, &NEVER)?;
+    if let Some(temperature) = model.card.temperature {
+        eprintln!("note: logits are divided by the temperature {temperature:.4}, in the classifier's weights and bias");
+    }
+    Ok(model.calibrated())
+}
+
+/// Returns the library if the output is a folder for it.
+fn folder_library(args: &Export) -> Option<Library> {
+    let library = match args.layout? {
+        Layout::Timm => Library::Timm,
+        Layout::Hf => Library::Transformers,
+        Layout::Torchvision => return None,
+    };
+    let extension = args.out.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let extension = extension.to_ascii_lowercase();
+    let is_file = EXTENSIONS.iter().any(|(known, _)| *known == extension)
+        || OTHER_FORMATS.iter().any(|(known, _)| known.contains(&&*extension));
+    (args.format.is_none() && (args.out.is_dir() || !is_file)).then_some(library)
+}
+
+/// Writes a folder that `library` opens.
+fn write_folder(args: Export, library: Library) -> Result<(), CliError> {
+    check_options(&args, Format::Safetensors);
+    let Export { model, out, dtype, .. } = args;
+    let Model { network, card, .. } = calibrated(&model)?;
+    model_folder::write(&network, &card, library, dtype.into(), &out)?;
+    eprintln!("wrote the folder {}; its README.md is a template of a model card", out.display());
+    Ok(())
+}
+
+/// Returns how the network differs from that of transformers.
+///
+/// # Errors
+/// A network whose layers have no keys there.
+fn differences_to_transformers(network: &Network, card: &ModelCard) -> Result<Vec<String>, CliError> {
+    match model_folder::configuration(Library::Transformers, card) {
+        Ok(_) => Ok(Vec::new()),
+        Err(error @ FolderError::Inexpressible { .. })
+            if mbconv_nets::Layout::HuggingFace.holds(network.architecture()) =>
+        {
+            Ok(vec![error.to_string()])
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Extensions of the supported formats.

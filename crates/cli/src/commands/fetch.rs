@@ -1,78 +1,14 @@
-//! `mbconv fetch`, and published weights by name for other commands.
+//! `mbconv fetch`
 
-use std::io::IsTerminal;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use mbconv_hub::{Found, Hub, Progress, Spec};
-use mbconv_train::config::RecipeFile;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use crate::args::Fetch;
 use crate::error::CliError;
+use crate::model_ref::locate;
 use crate::output::print_text;
 
 pub fn run(args: Fetch, stop: &AtomicBool) -> Result<(), CliError> {
-    let path = resolve(Path::new(&args.weights), stop)?;
-    if !path.is_file() {
-        return Err(CliError::new(format!("there is no file {}", path.display()), None));
-    }
+    let path = locate(Path::new(&args.weights), stop)?;
     print_text(&format!("{}\n", path.display()))
-}
-
-/// Returns the file of `weights`; published weights are downloaded into the cache.
-pub fn resolve(weights: &Path, stop: &AtomicBool) -> Result<PathBuf, CliError> {
-    // Names of published weights are UTF-8.
-    let Some(weights) = weights.to_str() else { return Ok(weights.into()) };
-    if let Spec::Path(path) = Spec::parse(weights)? {
-        return Ok(path);
-    }
-    let bar = std::io::stderr().is_terminal().then(|| {
-        let bar = ProgressBar::hidden();
-        // `wide_msg` is cut to the terminal's width.
-        if let Ok(style) = ProgressStyle::with_template("{bar:16} {bytes}/{total_bytes}  {eta} left  {wide_msg}") {
-            bar.set_style(style.progress_chars("━╸─"));
-        }
-        bar.set_message(weights.to_string());
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-        bar
-    });
-    let mut announced = false;
-    let mut show = |progress: Progress| {
-        match &bar {
-            _ if progress.retry.is_some() => {
-                let note = || eprintln!("note: {}", progress.retry.unwrap_or_default());
-                bar.as_ref().map_or_else(note, |bar| bar.suspend(note));
-            }
-            Some(bar) => {
-                bar.set_length(progress.total.unwrap_or(progress.done));
-                bar.set_position(progress.done);
-            }
-            None if !announced => {
-                let size = progress.total.map_or(String::new(), |bytes| format!(" ({:.1} MB)", bytes as f64 / 1e6));
-                eprintln!("fetching {}{size}", progress.url);
-                announced = true;
-            }
-            None => {}
-        }
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let result = Hub::from_env()?.resolve(weights, &mut show);
-    if let Some(bar) = &bar {
-        bar.finish_and_clear();
-    }
-    let Found { path, alone } = result?;
-    if let Some(error) = alone {
-        eprintln!("note: {error}; preprocessing and padding are derived from the name only");
-    }
-    Ok(path)
-}
-
-/// Replaces a recipe's published initial weights by their file.
-pub fn resolve_in(recipe: &mut RecipeFile, stop: &AtomicBool) -> Result<(), CliError> {
-    if let Some(weights) = recipe.finetune.as_mut().and_then(|finetune| finetune.weights.as_mut()) {
-        *weights = resolve(weights, stop)?;
-    }
-    Ok(())
 }

@@ -9,11 +9,11 @@ use mbconv_train::device::Device;
 use mbconv_train::lr_finder::{Sweep, find_lr};
 use serde_json::json;
 
-use super::fetch::resolve_in;
 use super::finetune::Start;
 use super::train::no_data;
 use crate::args::FindLr;
 use crate::error::CliError;
+use crate::model_ref::locate_in;
 use crate::output::{check_extension, print_json, print_text, write_file};
 use crate::terminal::Progress;
 
@@ -85,7 +85,7 @@ fn recipe_and_data(args: &FindLr, device: &Device, stop: &AtomicBool) -> Result<
     if let Some(weights) = &args.weights {
         file.finetune.get_or_insert_default().weights = Some(weights.clone());
     }
-    resolve_in(&mut file, stop)?;
+    locate_in(&mut file, stop)?;
     let recipe = Recipe::try_from(file)?;
     let path = recipe.data.path.as_ref().ok_or_else(no_data)?;
     let data = data::open(path, &recipe.data.open_options(recipe.seed))?;

@@ -11,10 +11,10 @@ use mbconv_train::run_dir::saved_progress;
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Recipe, Run, finetune};
 
-use super::fetch::resolve;
-use super::train::{finish, lock};
+use super::train::{finish, last_default_folder, lock, new_default_folder};
 use crate::args::Finetune;
 use crate::error::CliError;
+use crate::model_ref::locate;
 use crate::progress_ui::ProgressUi;
 use crate::terminal::Progress;
 
@@ -27,29 +27,55 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), CliE
     let ui = group.all_ok(ProgressUi::new(args.tui, group))?;
     let device = group.all_ok(args.device.open_in(group).map_err(CliError::from))?;
     let settings = args.settings();
-    let stored_recipe = if args.resume { recipe_of(&args.out, group) } else { None };
+    let name = run_name(args.data(), args.model());
+    let resumed_out = args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&name)));
+    let stored_recipe = resumed_out.as_deref().and_then(|out| recipe_of(out, group));
     let prepare = || match &stored_recipe {
         Some(recipe) => resumed(recipe, &args, &settings, stop),
         None => {
-            let Finetune { weights, arch, input_channels, data, .. } = &args;
-            let start = Start { weights, arch: arch.clone(), channels: *input_channels, data, settings: &settings };
-            start.recipe(&device, stop)
+            let (weights, data) = (args.model(), args.data());
+            let (arch, channels) = (args.arch.clone(), args.input_channels);
+            Start { weights, arch, channels, data, settings: &settings }.recipe(&device, stop)
         }
     };
     let (recipe, data) = group.all_ok(prepare())?;
 
     let mut progress = Progress::new();
-    let lock = lock(&args.out, group)?;
-    ui.line(&progress, &format!("run folder {}", args.out.display()));
-    let (out, resume, settings, lock) = (&args.out, args.resume, Some(&settings[..]), lock.as_ref());
-    let run = Run { recipe: &recipe, data: &data, out, device: &device, group, resume, settings, lock, stop };
+    let (out, lock) = match resumed_out.or(args.out.clone()) {
+        Some(out) => {
+            let lock = lock(&out, group)?;
+            (out, lock)
+        }
+        None => new_default_folder(&name, group, &mut |line| ui.line(&progress, line))?,
+    };
+    ui.line(&progress, &format!("run folder {}", out.display()));
+    let (resume, settings, lock) = (args.resume, Some(&settings[..]), lock.as_ref());
+    let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume, settings, lock, stop };
     let outcome = ui.train(run, &mut progress);
-    finish(outcome?, group, &data, &args.data, &args.out, &repeat(&args))
+    finish(outcome?, group, &data, args.data(), &out, &repeat(&args, &out))
+}
+
+/// Extensions of weights and data sets, which the names of runs omit.
+const EXTENSIONS: [&str; 9] = ["safetensors", "pth", "pt", "bin", "zip", "tar", "csv", "gz", "parquet"];
+
+/// Returns the name of a run without an output folder: `photos-efficientnet_lite0`.
+fn run_name(data: &str, model: &Path) -> String {
+    let model = model.to_string_lossy();
+    let [data, model] = [data, &model].map(|text| {
+        let text = text.split(['?', '#', '@']).next().unwrap_or_default().trim_end_matches(['/', '\\']);
+        let mut name = text.rsplit(['/', '\\', ':']).next().unwrap_or_default();
+        while let Some((stem, _)) = name.rsplit_once('.').filter(|(_, last)| EXTENSIONS.contains(last)) {
+            name = stem;
+        }
+        let name = name.replace(|c: char| !(c.is_alphanumeric() || "._-".contains(c)), "-");
+        if name.chars().all(|c| c == '.') { "data".into() } else { name }
+    });
+    format!("{data}-{model}")
 }
 
 /// Initial weights, data and settings of fine-tuning.
 pub struct Start<'a> {
-    /// Model file, folder of a run, or published weights.
+    /// The model, as given on the command line.
     pub weights: &'a Path,
     /// Architecture, if it cannot be detected from the weights.
     pub arch: Option<String>,
@@ -86,7 +112,7 @@ impl Start<'_> {
 
 /// Returns the path of the weights file, which must be UTF-8.
 fn resolve_utf8(weights: &Path, stop: &AtomicBool) -> Result<std::path::PathBuf, CliError> {
-    let weights = resolve(weights, stop)?;
+    let weights = locate(weights, stop)?;
     if weights.to_str().is_none() {
         let message = format!("the path {weights:?} is not UTF-8, as recipes require");
         return Err(CliError::new(message, "rename the file or create a link to it".to_string()));
@@ -110,7 +136,7 @@ fn resumed(
     stop: &AtomicBool,
 ) -> Result<(Recipe, DataSet), CliError> {
     let mut file = RecipeFile::parse(recipe, "checkpoint", settings)?;
-    let weights = resolve_utf8(&args.weights, stop)?;
+    let weights = resolve_utf8(args.model(), stop)?;
     if let Some(finetune) = &mut file.finetune {
         let same = |other: &Path| match (other.canonicalize(), weights.canonicalize()) {
             (Ok(a), Ok(b)) => a == b,
@@ -121,16 +147,35 @@ fn resumed(
         }
     }
     file.model.input_channels = args.input_channels.unwrap_or(file.model.input_channels);
-    file.data.path = Some(args.data.clone());
-    let data = data::open(&args.data, &file.data.open_options(file.seed))?;
+    file.data.path = Some(args.data().into());
+    let data = data::open(args.data(), &file.data.open_options(file.seed))?;
     Ok((Recipe::try_from(file)?, data))
 }
 
 /// Returns the arguments that continue the run, which stores its settings.
-fn repeat(args: &Finetune) -> String {
-    let [weights, out] = [&args.weights, &args.out].map(quoted_path);
+fn repeat(args: &Finetune, out: &Path) -> String {
+    let [model, out] = [args.model(), out].map(quoted_path);
     let arch = args.arch.as_ref().map(|name| format!(" --arch {}", quoted(name))).unwrap_or_default();
     let channels = args.input_channels.map(|channels| format!(" --input-channels {channels}")).unwrap_or_default();
-    let (data, device) = (quoted_path(&args.data), args.device.repeated());
-    format!("finetune --weights {weights}{arch}{channels} --data {data} --out {out}{device} --resume")
+    let (data, device) = (quoted_path(args.data()), args.device.repeated());
+    format!("finetune {model} {data}{arch}{channels} --out {out}{device} --resume")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_folders_are_named_after_data_and_model() {
+        for (data, model, name) in [
+            ("photos", "efficientnet_lite0", "photos-efficientnet_lite0"),
+            ("/a/my photos.tar.gz", "timm/mobilenetv2_100.ra_in1k", "my-photos-mobilenetv2_100.ra_in1k"),
+            ("photos/", "runs/pets/", "photos-pets"),
+            ("labels.csv?label=species", "hf:google/mobilenet_v2_1.0_224@main", "labels-mobilenet_v2_1.0_224"),
+            (".", "mobilenet_v2", "data-mobilenet_v2"),
+            ("digits", "https://x.org/a/small.pth#sha256=00112233", "digits-small"),
+        ] {
+            assert_eq!(run_name(data, Path::new(model)), name);
+        }
+    }
 }

@@ -8,9 +8,9 @@ use mbconv_train::data::read_text;
 use mbconv_train::import::{ImportOptions, load_weights};
 use mbconv_train::{Model, device};
 
-use super::fetch::resolve;
 use crate::args::Import;
 use crate::error::CliError;
+use crate::model_ref::locate;
 use crate::output::{check_extension, check_is_file_name, print_written};
 
 /// Maximum size of a file of class names in bytes.
@@ -21,7 +21,7 @@ pub fn run(args: Import, stop: &AtomicBool) -> Result<(), CliError> {
     check_is_file_name(&out, "model.safetensors")?;
     check_extension(&out, "a model file", &["safetensors"])?;
     let classes = classes.as_deref().map(class_names).transpose()?;
-    let file = resolve(&file, stop)?;
+    let file = locate(&file, stop)?;
     let options = ImportOptions { arch, preprocess, prefix, without_classifier: classes.is_some() };
     let loaded = load_weights(&file, &options, &device::parse("cpu")?)?;
     if loaded.origin.is_empty() {

@@ -27,7 +27,7 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
     }
     let device = args.device.open()?;
     let precision = args.dtype.check(&device)?;
-    let model = open_classifier(&args.model, &device)?;
+    let model = open_classifier(&args.model, &device, stop)?;
     model.card.preprocess.takes_pictures().map_err(mbconv_train::data::DataError::from)?;
     let network = precision.inference(&model.network);
     let options = PredictOptions {

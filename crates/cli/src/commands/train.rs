@@ -6,18 +6,18 @@ use std::sync::atomic::AtomicBool;
 use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
-use mbconv_train::model_file::BEST;
+use mbconv_train::model_file::{BEST, Results};
 use mbconv_train::run_dir::{holds_run, saved_progress};
 use mbconv_train::run_lock::{RunLock, RunLockError};
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Outcome, Recipe, Run};
 
-use super::fetch::resolve_in;
 use crate::args::Train;
 use crate::error::CliError;
+use crate::model_ref::locate_in;
 use crate::progress_ui::ProgressUi;
 use crate::terminal::Progress;
-use crate::units::accuracy;
+use crate::units::accuracy_with_interval;
 
 pub fn run(args: Train, stop: &AtomicBool) -> Result<(), CliError> {
     let group = Group::join()?;
@@ -25,7 +25,8 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), CliError> {
 }
 
 fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), CliError> {
-    let resumed = args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&args.recipe)));
+    let resumed =
+        args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&recipe_name(&args.recipe))));
     // Settings of earlier commands remain unless this command changes them.
     let remembered = resumed.as_ref().map_or(Vec::new(), |out| remembered_settings(out, group));
     let settings = merged(remembered, args.settings());
@@ -33,7 +34,7 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), CliError> 
     let device = group.all_ok(args.device.open_in(group).map_err(CliError::from))?;
     let prepare = || -> Result<_, CliError> {
         let mut file = RecipeFile::read(&args.recipe, &settings)?;
-        resolve_in(&mut file, stop)?;
+        locate_in(&mut file, stop)?;
         let recipe = Recipe::try_from(file)?;
         let path = recipe.data.path.clone().ok_or_else(no_data)?;
         let data = data::open(&path, &recipe.data.open_options(recipe.seed))?;
@@ -47,7 +48,7 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), CliError> 
             let lock = lock(&out, group)?;
             (out, lock)
         }
-        None => new_default_folder(&args.recipe, group, &mut |line| ui.line(&progress, line))?,
+        None => new_default_folder(&recipe_name(&args.recipe), group, &mut |line| ui.line(&progress, line))?,
     };
     ui.line(&progress, &format!("run folder {}", out.display()));
     let (resume, settings, lock) = (args.resume, Some(&settings[..]), lock.as_ref());
@@ -100,20 +101,20 @@ pub fn finish(
         Outcome::Finished { best } => {
             let model = out.join(BEST);
             match best {
-                Some(best) => eprintln!(
-                    "best model: {}, epoch {}, {} of {} validation images",
-                    model.display(),
-                    best.epoch,
-                    accuracy(best.top1, best.top5, data.classes.len()),
-                    best.images
-                ),
+                Some(Results { epoch, top1, top5, images, .. }) => {
+                    let accuracy = accuracy_with_interval(top1, top5, images, data.classes.len());
+                    eprintln!("best model: {}, epoch {epoch}", model.display());
+                    eprintln!("{accuracy} of {images} validation images");
+                }
                 None => eprintln!("model: {}", model.display()),
             }
             eprintln!("try next:");
             let split = if data.divided && data.val.is_some() { " --split val" } else { "" };
+            let onnx = Path::new(out.file_name().unwrap_or("model".as_ref())).with_added_extension("onnx");
             let out = quoted_path(out);
             eprintln!("  {program} eval {out} --data {}{split}", quoted_path(path));
             eprintln!("  {program} predict {out} {}", quoted_path(example_image(data)));
+            eprintln!("  {program} export {out} {}", quoted_path(onnx));
             Ok(())
         }
     }
@@ -125,21 +126,24 @@ pub fn lock(out: &Path, group: &Group) -> Result<Option<RunLock>, CliError> {
     group.all_ok(lock.transpose())
 }
 
-/// Returns default folder `number`: `runs/NAME` after the recipe's name, then `runs/NAME-2`, …
-fn default_folder(recipe: &Path, number: usize) -> PathBuf {
-    let name = recipe.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-    Path::new("runs").join(if number == 1 { name } else { format!("{name}-{number}") })
+fn recipe_name(recipe: &Path) -> String {
+    recipe.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Returns default folder `number` of runs called `name`: `runs/NAME`, then `runs/NAME-2`, …
+fn default_folder(name: &str, number: usize) -> PathBuf {
+    Path::new("runs").join(if number == 1 { name.into() } else { format!("{name}-{number}") })
 }
 
 /// Returns the first default folder without a run, locked by the first process. Prints the folders
 /// in use.
-fn new_default_folder(
-    recipe: &Path,
+pub fn new_default_folder(
+    name: &str,
     group: &Group,
     line: &mut dyn FnMut(&str),
 ) -> Result<(PathBuf, Option<RunLock>), CliError> {
     let mut first_free = || -> Result<_, CliError> {
-        for folder in (1..).map(|number| default_folder(recipe, number)) {
+        for folder in (1..).map(|number| default_folder(name, number)) {
             if holds_run(&folder) {
                 continue;
             }
@@ -154,13 +158,13 @@ fn new_default_folder(
         unreachable!("there is a folder for every number")
     };
     // Other processes do not write.
-    group.all_ok(if group.is_leader() { first_free() } else { Ok((default_folder(recipe, 1), None)) })
+    group.all_ok(if group.is_leader() { first_free() } else { Ok((default_folder(name, 1), None)) })
 }
 
 /// Returns the last default folder with a run in it.
-fn last_default_folder(recipe: &Path) -> PathBuf {
-    let folders = (1..).map(|number| default_folder(recipe, number)).take_while(|folder| folder.is_dir());
-    folders.filter(|folder| holds_run(folder)).last().unwrap_or_else(|| default_folder(recipe, 1))
+pub fn last_default_folder(name: &str) -> PathBuf {
+    let folders = (1..).map(|number| default_folder(name, number)).take_while(|folder| folder.is_dir());
+    folders.filter(|folder| holds_run(folder)).last().unwrap_or_else(|| default_folder(name, 1))
 }
 
 /// The digits as image files in mbconv's repository.
