@@ -2,17 +2,19 @@
 """Compares CPU training and inference with PyTorch, ONNX Runtime and OpenVINO.
 
     python scripts/bench_peers.py --mbconv target/release/mbconv [--threads 2] [--rounds 3]
-        [--seconds 5] [--only train|infer]
+        [--seconds 5] [--only train|infer] [--load 1]
 
 Training and inference run in f32; inference also in bf16, compared with OpenVINO. Every measurement
 is a separate process with the same number of threads; the programs alternate, and the result is the
-median of the rounds. A training step is forward, cross-entropy, backward and SGD with Nesterov
+median of the rounds, with the slowest and the fastest in parentheses. `--load N` keeps N
+single-threaded processes busy beside each measurement. A training step is forward, cross-entropy, backward and SGD with Nesterov
 momentum on a batch in memory; inference computes logits of images in memory. PyTorch runs
 torchvision's networks channels-last; ONNX Runtime and OpenVINO run their ONNX export with a fixed
 batch size. Peak memory is that of the process; the part added by training is in parentheses. Prints
 Markdown tables. Requires torch, torchvision, onnx, onnxruntime and openvino.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -119,6 +121,18 @@ def work(args):
     print(json.dumps(result))
 
 
+@contextlib.contextmanager
+def load(processes):
+    """Runs single-threaded busy loops."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def measure(program, mode, network, size, batch, args):
     if program.startswith("mbconv"):
         command = [args.mbconv, "bench", network, "--mode", mode, "--input-size", size, "--batch-size", batch]
@@ -128,8 +142,9 @@ def measure(program, mode, network, size, batch, args):
         command = [sys.executable, __file__, "--worker", f"{program}:{mode}:{network}:{size}:{batch}"]
         command += ["--threads", args.threads, "--seconds", args.seconds, "--folder", args.folder]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-    output = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE,
-                            stderr=None if args.verbose else subprocess.DEVNULL, env=environment)
+    with load(args.load):
+        output = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE,
+                                stderr=None if args.verbose else subprocess.DEVNULL, env=environment)
     result = json.loads(output.stdout.decode().strip().splitlines()[-1] if not program.startswith("mbconv") else output.stdout)
     if "images_per_second" in result:
         result = {"seconds": result["median_ms"] / 1e3, "peak": result["peak_memory_bytes"]}
@@ -148,10 +163,12 @@ def table(mode, sizes, args):
             for _ in range(args.rounds):
                 for program in programs:
                     results[program].append(measure(program, mode, network, size, batch, args))
-            speed = {p: batch / statistics.median(r["seconds"] for r in results[p]) for p in programs}
+            speeds = {p: sorted(batch / r["seconds"] for r in results[p]) for p in programs}
+            speed = {p: statistics.median(speeds[p]) for p in programs}
             best = max(speed[p] for p in PEERS[mode])
             case = f"{network} {size} px, batch {batch}"
-            print(f"| {case} | " + " | ".join(f"{speed[p]:.1f}" for p in programs) + f" | {speed['mbconv'] / best:.2f} |", flush=True)
+            cells = [f"{speed[p]:.1f} ({speeds[p][0]:.1f} to {speeds[p][-1]:.1f})" for p in programs]
+            print(f"| {case} | " + " | ".join(cells) + f" | {speed['mbconv'] / best:.2f} |", flush=True)
             memory.append((case, {p: results[p][0] for p in programs}))
     if mode == "train":
         print("\n| training, peak memory in MB | " + " | ".join(programs) + " |")
@@ -171,6 +188,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    parser.add_argument("--load", type=int, default=0, help="number of busy processes beside each measurement")
     parser.add_argument("--only", choices=["train", "infer"])
     parser.add_argument("--verbose", action="store_true", help="show the programs' standard error")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
