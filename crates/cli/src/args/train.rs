@@ -184,9 +184,9 @@ pub struct FindLr {
     /// Set any key of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Number of updates of each sweep
-    #[arg(long, default_value_t = 300, value_parser = positive)]
-    pub steps: usize,
+    /// Number of updates of each sweep [default: 600, or 200 from a model's weights]
+    #[arg(long, value_parser = positive)]
+    pub steps: Option<usize>,
     /// Number of sweeps, each with new initial weights and other batches
     #[arg(long, default_value_t = 3, value_parser = positive)]
     pub sweeps: usize,

@@ -19,6 +19,10 @@ use crate::terminal::Progress;
 
 /// Maximum ratio between the suggestions of single sweeps for a certain result.
 const MAX_SPREAD: f64 = 4.0;
+/// Default number of updates of a sweep from new weights, whose loss falls late,
+const STEPS: usize = 600;
+/// and from a model's weights.
+const STEPS_FROM_WEIGHTS: usize = 200;
 
 pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), CliError> {
     if !(args.from > 0.0 && args.from < args.to && args.to.is_finite()) {
@@ -29,12 +33,14 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), CliError> {
     let (recipe, data) = recipe_and_data(&args, &device, stop)?;
 
     let mut progress = Progress::new();
-    let sweep = Sweep { steps: args.steps, from: args.from, to: args.to, sweeps: args.sweeps };
+    let from_weights = recipe.finetune.as_ref().is_some_and(|finetune| finetune.weights.is_some());
+    let steps = args.steps.unwrap_or(if from_weights { STEPS_FROM_WEIGHTS } else { STEPS });
+    let sweep = Sweep { steps, from: args.from, to: args.to, sweeps: args.sweeps };
     let mut done = 0;
     let result = find_lr(&recipe, &data, &device, sweep, stop, &mut |point| {
         done += recipe.batch_size;
         let message = format!("learning rate {:.1e}  loss {:.3}", point.learning_rate, point.smoothed);
-        progress.advance("find-lr", done, args.sweeps * args.steps * recipe.batch_size, message);
+        progress.advance("find-lr", done, args.sweeps * steps * recipe.batch_size, message);
     });
     progress.finish();
     let curve = result?;
