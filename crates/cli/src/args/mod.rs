@@ -91,13 +91,75 @@ pub enum Command {
 }
 
 #[cfg(test)]
+#[path = "../../tests/common/documented.rs"]
+mod documented;
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use clap::error::{ContextKind, ErrorKind};
 
+    use super::documented::{calls, code_spans, commands, pages};
     use super::*;
 
     #[test]
     fn command_line_definition_is_valid() {
         Arguments::command().debug_assert();
+    }
+
+    fn parse(arguments: &[String]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("mbconv").chain(arguments.iter().map(String::as_str)))
+    }
+
+    #[test]
+    fn documented_commands_parse() {
+        let commands: Vec<_> = pages().iter().flat_map(|page| commands(page)).collect();
+        let calls =
+            commands.iter().flat_map(|command| calls(&command.text).into_iter().map(|call| (&command.place, call)));
+        let (calls, mut failures): (Vec<_>, Vec<_>) = (calls.collect(), Vec::new());
+        for (place, arguments) in &calls {
+            if let Err(error) = parse(arguments) {
+                failures.push(format!("{place}: mbconv {}\n{error}", arguments.join(" ")));
+            }
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+        assert!(calls.len() > 50, "found only {} commands", calls.len());
+    }
+
+    /// Returns true if the wrong word is a placeholder, such as `COMMAND`.
+    fn is_placeholder(error: &clap::Error) -> bool {
+        [ContextKind::InvalidSubcommand, ContextKind::InvalidValue]
+            .into_iter()
+            .filter_map(|kind| error.get(kind))
+            .any(|word| word.to_string().chars().all(|character| character.is_ascii_uppercase()))
+    }
+
+    /// Commands in running text may lack arguments, as in `mbconv train`, and describe others by
+    /// `…`, `[` or `|`.
+    #[test]
+    fn commands_and_options_in_running_text_exist() {
+        let wrong = [
+            ErrorKind::UnknownArgument,
+            ErrorKind::InvalidSubcommand,
+            ErrorKind::InvalidValue,
+            ErrorKind::ValueValidation,
+            ErrorKind::ArgumentConflict,
+        ];
+        let (mut parsed, mut failures) = (0, Vec::new());
+        for page in pages() {
+            for span in code_spans(&page).iter().filter(|span| !span.contains(['…', '[', '|'])) {
+                for arguments in calls(span) {
+                    parsed += 1;
+                    if let Err(error) = parse(&arguments)
+                        && wrong.contains(&error.kind())
+                        && !is_placeholder(&error)
+                    {
+                        failures.push(format!("{}: `{span}`\n{error}", page.display()));
+                    }
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+        assert!(parsed > 50, "found only {parsed} commands");
     }
 }
