@@ -26,6 +26,10 @@ lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings
 
+# Show the documentation as a book
+book:
+    mdbook serve docs --open
+
 # Write docs/recipes.md after a change of the recipes' keys
 recipe-keys:
     cargo run --release -- recipe keys --markdown > docs/recipes.md.new && mv docs/recipes.md.new docs/recipes.md
