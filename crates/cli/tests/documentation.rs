@@ -119,6 +119,18 @@ fn run_page(page: &Path) -> usize {
 }
 
 #[test]
+fn calls_are_read_as_a_shell_reads_them() {
+    let of = |text| calls(text).iter().map(|call| call.join(",")).collect::<Vec<_>>();
+    assert_eq!(
+        of("COLUMNS=200 mbconv data inspect 'a b?label=x' \\\n  --json > out  # mbconv"),
+        ["data,inspect,a b?label=x,--json"]
+    );
+    assert_eq!(of("find . | mbconv predict m - && mpirun -np 2 mbconv train r"), ["predict,m,-", "train,r"]);
+    assert_eq!(of("cargo run --release -- train digits"), ["train,digits"]);
+    assert!(of("python scripts/parity.py --mbconv target/release/mbconv").is_empty());
+}
+
+#[test]
 fn commands_of_the_readme_run() {
     assert!(run_page(Path::new("README.md")) >= 6);
 }
