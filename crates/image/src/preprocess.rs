@@ -131,14 +131,28 @@ impl Preprocess {
 
     /// Resizes and crops to `crop`×`crop` pixels, without normalization.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
-        center_crop(&image, self.resized(&image), self.crop, self.interpolation, self.crop_rounding)
+        let size = self.resized(image.width, image.height);
+        center_crop(&image, size, self.crop, self.interpolation, self.crop_rounding)
+    }
+
+    /// Returns the part of an image of `width`×`height` pixels that [`apply`](Self::apply) crops:
+    /// left edge, top edge, width and height in pixels of that image. The part may extend beyond
+    /// the image.
+    pub fn cropped_part(&self, width: usize, height: usize) -> [f64; 4] {
+        let (resized_width, resized_height) = self.resized(width, height);
+        let size = self.crop.max(1);
+        let scale_x = width as f64 / resized_width.max(1) as f64;
+        let scale_y = height as f64 / resized_height.max(1) as f64;
+        let left = self.crop_rounding.start(resized_width, size) as f64;
+        let top = self.crop_rounding.start(resized_height, size) as f64;
+        [left * scale_x, top * scale_y, size as f64 * scale_x, size as f64 * scale_y]
     }
 
     /// Resizes and crops the four corners and the center, as torchvision's `FiveCrop`: upper left,
     /// upper right, lower left, lower right, center. Returns the crops below each other, as an image
     /// of `crop`×`5 crop` pixels. Along a side that is not longer than the crop, all are centered.
     pub fn five_crops(&self, image: &RgbPixels) -> RgbPixels {
-        let (width, height) = self.resized(image);
+        let (width, height) = self.resized(image.width, image.height);
         let size = self.crop.max(1);
         let starts = |length: usize| {
             let center = self.crop_rounding.start(length, size);
@@ -153,11 +167,11 @@ impl Preprocess {
         RgbPixels { width: size, height: Self::FIVE * size, data }
     }
 
-    /// Returns the size of the image after resizing.
-    fn resized(&self, image: &RgbPixels) -> (usize, usize) {
+    /// Returns the size of an image of `width`×`height` pixels after resizing.
+    fn resized(&self, width: usize, height: usize) -> (usize, usize) {
         let side = self.resize.max(1);
         match self.resize_mode {
-            ResizeMode::Shorter => shorter_side(image.width, image.height, side),
+            ResizeMode::Shorter => shorter_side(width, height, side),
             ResizeMode::Squash => (side, side),
         }
     }
@@ -275,6 +289,17 @@ mod tests {
         assert_eq!(of(3, 3), [0, 6, 0, 6, 3]);
         // Black above, because the image is lower than the crop; 5 columns are centered too.
         assert_eq!(of(3, 5), [0; 5]);
+    }
+
+    #[test]
+    fn cropped_part_is_in_pixels_of_the_image() {
+        let preprocess = Preprocess { resize: 64, crop: 48, ..Preprocess::default() };
+        assert_eq!(preprocess.cropped_part(256, 128), [80.0, 16.0, 96.0, 96.0]);
+        let squash = Preprocess { resize_mode: ResizeMode::Squash, ..preprocess.clone() };
+        assert_eq!(squash.cropped_part(256, 128), [32.0, 16.0, 192.0, 96.0]);
+        // A crop of 96 pixels has a border of 16 around 64.
+        let padded = Preprocess { crop: 96, ..preprocess };
+        assert_eq!(padded.cropped_part(32, 32), [-8.0, -8.0, 48.0, 48.0]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Data-set tools: statistics ([`inspect`]), contact sheets ([`sheet`]), checks ([`verify`]),
-//! moving bad files to another folder ([`quarantine`]), conversion to shards ([`pack`]) and
-//! division into splits ([`split`]).
+//! Data-set tools: statistics ([`inspect`]), contact sheets ([`sheet`], drawn on a [`canvas`]),
+//! checks ([`verify`]), moving bad files to another folder ([`quarantine`]), conversion to shards
+//! ([`pack`]) and division into splits ([`split`]).
 //!
 //! All tools read samples through [`Source`], so they support every form of data set. Samples are
 //! processed in windows: all threads share one window, and its results are consumed in sample order
 //! before the next window starts. This limits memory use, and results do not depend on the number
 //! of threads.
 
+pub mod canvas;
 pub mod header;
 pub mod inspect;
 pub mod pack;

@@ -30,8 +30,8 @@ use crate::dataset::DataSet;
 use crate::error::DataError;
 use crate::loader::OnBadImage;
 use crate::source::{Source, StoredImage};
+use crate::tools::canvas::png;
 use crate::tools::header::{self, exif};
-use crate::tools::sheet::png;
 use crate::tools::{CurateError, Work, check_inside, splits};
 
 /// File name of the list of class names, one per line, stored with the shards.
