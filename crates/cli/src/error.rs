@@ -12,6 +12,7 @@ use mbconv_train::data::DataError;
 use mbconv_train::data::tools::CurateError;
 use mbconv_train::device::DeviceError;
 use mbconv_train::distributed::{Group, GroupError};
+use mbconv_train::embed::FeatureError;
 use mbconv_train::engine::TrainError;
 use mbconv_train::evaluate::EvaluateError;
 use mbconv_train::import::ImportError;
@@ -136,7 +137,7 @@ macro_rules! without_hint {
     )+};
 }
 
-without_hint!(BurnpackError, TableError, std::io::Error);
+without_hint!(BurnpackError, FeatureError, TableError, std::io::Error);
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

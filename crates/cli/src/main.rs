@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         Command::FindLr(args) => commands::find_lr::run(args, stop()),
         Command::Compare(args) => commands::compare::run(args),
         Command::Predict(args) => commands::predict::run(args, stop()),
+        Command::Explain(args) => commands::explain::run(args, stop()),
+        Command::Embed(args) => commands::embed::run(args, stop()),
         Command::Average(args) => commands::average::run(args),
         Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args, stop()),

@@ -10,8 +10,8 @@
 //!    [`observe`]: events of a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison
 //!    of runs; [`lr_finder`]: the learning-rate range test;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
-//! 5. [`classifier`], [`evaluate`], [`predict`], [`finetune`] and [`weight_average`]: use of model files; [`onnx`]
-//!    and [`burnpack`]: export;
+//! 5. [`classifier`], [`evaluate`], [`predict`], [`explain`], [`embed`], [`finetune`] and
+//!    [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
 //! 6. [`scale`]: scaling of networks by formula, by budget or by search;
 //! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.
 
@@ -25,8 +25,10 @@ pub mod device;
 mod device_augment;
 pub mod distributed;
 pub mod ema;
+pub mod embed;
 pub mod engine;
 pub mod evaluate;
+pub mod explain;
 pub mod finetune;
 mod fingerprint;
 mod fnv;

@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command, Subcommand};
 /// Groups of `mbconv --help`, in their order, and their commands.
 const GROUPS: [(&str, &str); 5] = [
     ("Train", "train finetune recipe find-lr compare average"),
-    ("Use models", "eval calibrate predict export import fetch"),
+    ("Use models", "eval calibrate predict explain embed export import fetch"),
     ("Data", "data"),
     ("Networks", "list info draw scale bench"),
     ("Program", "devices completions man"),
@@ -28,7 +28,7 @@ const HEADINGS: [(&str, &str); 8] = [
     ("Measurement", "mode seconds profile gradient_checkpointing queue_steps"),
     (
         "Output",
-        "out format size quality shard_size layout with_softmax with_preprocessing link copy moving list top_k per_class \
+        "out class stage method nearest query format size quality shard_size layout with_softmax with_preprocessing link copy moving list top_k per_class \
          logits predictions layers pretrained resolved markdown chart sheet sheet_classes sheet_images report csv json tui",
     ),
     ("Device", "device threads batch_size dtype"),
@@ -36,7 +36,7 @@ const HEADINGS: [(&str, &str); 8] = [
 ];
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 33] = [
+const EXAMPLES: [(&str, &[&str]); 35] = [
     (
         "train",
         &[
@@ -64,6 +64,21 @@ const EXAMPLES: [(&str, &[&str]); 33] = [
         &["calibrate runs/pets --data photos", "calibrate runs/pets --data photos --out calibrated.safetensors"],
     ),
     ("predict", &["predict runs/pets new.jpg album", "predict runs/pets 'album/**/*.jpg' --top-k 3 --out album.csv"]),
+    (
+        "explain",
+        &[
+            "explain runs/pets cat.jpg --out cat.png",
+            "explain runs/pets album --class dog --method layer-cam --out cams",
+        ],
+    ),
+    (
+        "embed",
+        &[
+            "embed runs/pets photos --out photos.npy",
+            "embed runs/pets photos --nearest 3",
+            "embed runs/pets album --query new.jpg --nearest 5",
+        ],
+    ),
     ("export", &["export runs/pets pets.onnx", "export runs/pets pets-timm --layout timm"]),
     (
         "import",

@@ -4,6 +4,7 @@ mod data;
 mod device;
 mod help;
 mod inference;
+mod insight;
 mod json;
 mod keys;
 mod models;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::data::{Data, DataArgs, Inspect, Pack, Split, Verify};
 pub use self::inference::{BatchArgs, Calibrate, Eval, LabelledImages, Predict};
+pub use self::insight::{Embed, Explain};
 pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};
 pub use self::networks::{Bench, BenchMode, Draw, Info, List};
@@ -58,6 +60,10 @@ pub enum Command {
     Compare(Compare),
     /// Classify image files, folders of images, or a list of paths
     Predict(Predict),
+    /// Show which parts of images speak for a class, as heatmaps
+    Explain(Explain),
+    /// Write the features of images, or find similar images
+    Embed(Embed),
     /// Average the weights of several models
     Average(Average),
     /// Export a model for other tools

@@ -88,7 +88,7 @@ fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess, tta: Tta) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((path, sender)) = job else { return };
-        let outcome = match read(&path, preprocess, tta) {
+        let outcome = match read_file(&path, preprocess, |image| tta.crop(preprocess, image)) {
             Ok(pixels) => Ok(Decoded { path, pixels }),
             Err(unread) => Err(unread),
         };
@@ -97,7 +97,8 @@ fn work(queue: &Mutex<Receiver<Job>>, preprocess: &Preprocess, tta: Tta) {
     }
 }
 
-fn read(path: &Path, preprocess: &Preprocess, tta: Tta) -> Result<RgbPixels, Unread> {
+/// Reads and decodes an image file, and applies `make` to the pixels.
+pub fn read_file<T>(path: &Path, preprocess: &Preprocess, make: impl FnOnce(RgbPixels) -> T) -> Result<T, Unread> {
     let bytes = read_image(path).map_err(|error| match error {
         DataError::Image { source, .. } => Unread::new(path, source),
         DataError::Io { source, .. } => Unread::new(path, source),
@@ -105,7 +106,7 @@ fn read(path: &Path, preprocess: &Preprocess, tta: Tta) -> Result<RgbPixels, Unr
     })?;
     // Decoders from other crates may panic on malformed files. A panic is treated as an unreadable
     // image.
-    let pixels = catch_unwind(AssertUnwindSafe(|| Ok(tta.crop(preprocess, decode(&bytes, &preprocess.decoding())?))));
+    let made = catch_unwind(AssertUnwindSafe(|| Ok(make(decode(&bytes, &preprocess.decoding())?))));
     let panicked = |_| Err(DecodeError::Damaged("the decoder panicked".into()));
-    pixels.unwrap_or_else(panicked).map_err(|error| Unread::new(path, error))
+    made.unwrap_or_else(panicked).map_err(|error| Unread::new(path, error))
 }

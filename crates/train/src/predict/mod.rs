@@ -17,6 +17,8 @@ pub use inputs::Inputs;
 pub use result::{Candidate, Prediction, Truth, Unread, candidates};
 pub use table::{Table, TableError, TableFormat};
 
+pub(crate) use decoders::read_file;
+
 use mbconv_data::{Batch, DataError};
 
 use crate::classifier::Classifier;

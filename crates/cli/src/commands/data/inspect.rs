@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::data::tools::canvas::png;
 use mbconv_train::data::tools::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
-use mbconv_train::data::tools::sheet::{SheetOptions, contact_sheet, png};
+use mbconv_train::data::tools::sheet::{SheetOptions, contact_sheet};
 use mbconv_train::text::visible_name;
 
 use super::open::{open, with_progress};

@@ -1,0 +1,210 @@
+//! Files of features.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use mbconv_files::text::cell;
+
+/// Length of the header of a `.npy` file, which leaves room for any number of rows.
+const HEADER: usize = 128;
+
+/// Errors of writing features.
+#[derive(Debug, thiserror::Error)]
+pub enum FeatureError {
+    /// The file extension is neither `.npy` nor `.csv`.
+    #[error("{} cannot be written: features are written as .npy or .csv", path.display())]
+    Extension {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: io::Error,
+    },
+}
+
+/// A file of features, written row by row.
+///
+/// - `.npy`: NumPy's array format, float32 `[images, features]`. A CSV file of the same name lists
+///   the paths and labels of the rows.
+/// - `.csv`: the columns `path`, `label`, `f0`, `f1` and so on.
+///
+/// Rows are written to files with `.part` appended to their names, which are renamed when they are
+/// complete and removed otherwise.
+pub struct FeatureTable {
+    width: usize,
+    rows: u64,
+    /// The matrix, for `.npy`.
+    matrix: Option<Part<BufWriter<File>>>,
+    /// Paths and labels; for `.csv` also the features.
+    table: Part<csv::Writer<File>>,
+}
+
+impl FeatureTable {
+    /// Creates a file for rows of `width` features.
+    ///
+    /// # Errors
+    /// Returns an error if the extension is unknown, the path exists and is not a regular file, or
+    /// a file cannot be created.
+    pub fn create(path: &Path, width: usize) -> Result<Self, FeatureError> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        let matrix = match extension.as_deref() {
+            Some("npy") => Some(Part::create(path, BufWriter::new)?),
+            Some("csv") => None,
+            _ => return Err(FeatureError::Extension { path: path.into() }),
+        };
+        let names: Vec<String> = (0..width).filter(|_| matrix.is_none()).map(|index| format!("f{index}")).collect();
+        let mut table = Part::create(&path.with_extension("csv"), csv::Writer::from_writer)?;
+        let header = ["path", "label"].into_iter().chain(names.iter().map(String::as_str));
+        table.write(|out| Ok(out.write_record(header)?))?;
+        let mut this = Self { width, rows: 0, matrix, table };
+        this.write_header()?;
+        Ok(this)
+    }
+
+    /// Appends a row. An unlabeled image has the label "".
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written.
+    pub fn write(&mut self, path: &str, label: &str, features: &[f32]) -> Result<(), FeatureError> {
+        self.rows += 1;
+        let mut record = vec![cell(path).into_owned(), cell(label).into_owned()];
+        match &mut self.matrix {
+            Some(matrix) => {
+                let bytes: Vec<u8> = features.iter().flat_map(|value| value.to_le_bytes()).collect();
+                matrix.write(|out| out.write_all(&bytes))?;
+            }
+            None => record.extend(features.iter().map(f32::to_string)),
+        }
+        self.table.write(|out| Ok(out.write_record(&record)?))
+    }
+
+    /// Completes the files and returns their paths.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written or renamed.
+    pub fn finish(mut self) -> Result<Vec<PathBuf>, FeatureError> {
+        self.write_header()?;
+        let matrix = self.matrix.map(|mut matrix| {
+            matrix.write(Write::flush)?;
+            matrix.finish()
+        });
+        self.table.write(csv::Writer::flush)?;
+        Ok(matrix.transpose()?.into_iter().chain([self.table.finish()?]).collect())
+    }
+
+    /// Writes the header of the matrix with the current number of rows.
+    fn write_header(&mut self) -> Result<(), FeatureError> {
+        let header = npy_header(self.rows, self.width);
+        let Some(matrix) = &mut self.matrix else { return Ok(()) };
+        matrix.write(|out| {
+            out.seek(SeekFrom::Start(0))?;
+            out.write_all(&header)
+        })
+    }
+}
+
+/// Returns the header of NumPy's format 1.0
+/// (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
+fn npy_header(rows: u64, width: usize) -> Vec<u8> {
+    const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
+    let length = HEADER - MAGIC.len() - 2;
+    let description = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    let mut header = [MAGIC, &(length as u16).to_le_bytes()].concat();
+    header.extend(format!("{description:<0$}\n", length - 1).bytes());
+    header
+}
+
+/// A file that is renamed when it is complete, and removed otherwise.
+struct Part<W> {
+    out: W,
+    path: PathBuf,
+    part: PathBuf,
+}
+
+impl<W> Part<W> {
+    fn create(path: &Path, writer: impl FnOnce(File) -> W) -> Result<Self, FeatureError> {
+        let failed = |source| FeatureError::Write { path: path.into(), source };
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(failed(io::Error::other("it exists and is not a regular file")));
+        }
+        let mut part = path.as_os_str().to_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        Ok(Self { out: writer(File::create(&part).map_err(failed)?), path: path.into(), part })
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) -> Result<(), FeatureError> {
+        write(&mut self.out).map_err(|source| FeatureError::Write { path: self.path.clone(), source })
+    }
+
+    fn finish(self) -> Result<PathBuf, FeatureError> {
+        let path = self.path.clone();
+        fs::rename(&self.part, &path).map_err(|source| FeatureError::Write { path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
+impl<W> Drop for Part<W> {
+    fn drop(&mut self) {
+        // It no longer exists if it was renamed.
+        let _ = fs::remove_file(&self.part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npy_files_have_their_rows_and_a_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e.npy");
+        let mut table = FeatureTable::create(&path, 3).unwrap();
+        table.write("a.jpg", "cat", &[1.0, -2.5, 0.0]).unwrap();
+        table.write("b,c.jpg", "", &[0.5, 4.0, 1e-9]).unwrap();
+        assert_eq!(table.finish().unwrap(), [path.clone(), folder.path().join("e.csv")]);
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 128 + 2 * 3 * 4);
+        // Written by numpy.save for the same array, except for spaces.
+        let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
+        assert_eq!(&bytes[..10], b"\x93NUMPY\x01\x00\x76\x00");
+        assert_eq!(std::str::from_utf8(&bytes[10..128]).unwrap().trim_end_matches([' ', '\n']), text);
+        assert_eq!(bytes[127], b'\n');
+        let values: Vec<f32> = bytes[128..].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        assert_eq!(values, [1.0, -2.5, 0.0, 0.5, 4.0, 1e-9]);
+        let rows = fs::read_to_string(folder.path().join("e.csv")).unwrap();
+        assert_eq!(rows, "path,label\na.jpg,cat\n\"b,c.jpg\",\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn csv_files_contain_the_features() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e.csv");
+        let mut table = FeatureTable::create(&path, 2).unwrap();
+        table.write("a.jpg", "cat", &[1.0, 0.1]).unwrap();
+        table.finish().unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "path,label,f0,f1\na.jpg,cat,1,0.1\n");
+    }
+
+    #[test]
+    fn incomplete_files_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e.npy");
+        fs::write(&path, "before").unwrap();
+        let mut table = FeatureTable::create(&path, 1).unwrap();
+        table.write("a.jpg", "", &[1.0]).unwrap();
+        drop(table);
+        assert_eq!(fs::read_to_string(path).unwrap(), "before");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        for name in ["e.parquet", "e", "missing/e.npy"] {
+            assert!(FeatureTable::create(&folder.path().join(name), 1).is_err(), "{name}");
+        }
+    }
+}
