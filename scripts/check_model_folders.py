@@ -6,7 +6,7 @@
 
 For every model, which may be anything that mbconv accepts, the script exports a folder for each
 library, opens it, and compares class names, preprocessed images and logits with mbconv's. By default
-the models are networks with random weights and statistics. A library that does not have the network
+the models are networks with random weights. A library that does not have the network
 is reported with the reason. The exit status is 1 if logits differ by more than 1e-4 of the largest.
 Requires torch, timm, transformers, safetensors and Pillow.
 """
@@ -30,16 +30,22 @@ RANDOM = ["mobilenetv2_100", "efficientnet_b0", "tf_efficientnet_b0", "tf_effici
           "tf_efficientnet_lite0"]
 
 
-def random_model(name, folder, program):
-    """Writes timm's network with random weights and statistics as a model of mbconv."""
+def random_model(name, images, folder, program):
+    """Writes timm's network with random weights as a model of mbconv.
+
+    The running statistics are those of the images, so that every layer passes its input on, and the
+    logits depend on the image but not on rounding.
+    """
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=5).eval()
+    model = timm.create_model(name, num_classes=5).train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.momentum = None
+            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
             torch.nn.init.normal_(module.bias, std=0.1)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    with torch.no_grad():
+        model(torch.stack([transform(Image.open(path).convert("RGB")) for path in images]))
     weights, out = folder / f"{name}.random.safetensors", folder / f"{name}.safetensors"
     save_file(model.state_dict(), weights)
     subprocess.run([program, "import", weights, out, "--arch", name], check=True, capture_output=True)
@@ -95,7 +101,7 @@ def main():
     failed = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        models = args.models or [random_model(name, folder, args.mbconv) for name in RANDOM]
+        models = args.models or [random_model(name, args.images, folder, args.mbconv) for name in RANDOM]
         for number, model in enumerate(models):
             print(Path(model).stem)
             expected, names = mbconv_logits(args.mbconv, model, args.images)
