@@ -8,6 +8,11 @@
 //!
 //! Decoding, transforms and augmentation are in `mbconv-image`, whose items are re-exported here.
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod cache;
 mod dataset;
 mod error;

@@ -1,6 +1,11 @@
 //! File and text helpers: atomic writing, bounded reading, zip archives, and escaping for terminals
 //! and shells.
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod shell;
 pub mod text;
 pub mod zip;

@@ -18,6 +18,11 @@
 //! # Ok::<(), mbconv_hub::HubError>(())
 //! ```
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod cache;
 pub mod error;
 pub mod fetch;

@@ -4,6 +4,11 @@
 //! accuracies were measured with them: see [`decode_rgb`] and [`Preprocess`]. A training crop of a
 //! JPEG file can be decoded without the rest of the image: see [`jpeg_crop`].
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod augment;
 mod decode;
 mod decoding;

@@ -1,6 +1,11 @@
 //! Models in and out: model files, import of other projects' weights, and export to ONNX and
 //! Burn's own format.
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod adapt;
 pub mod burnpack;
 pub mod import;

@@ -18,6 +18,11 @@
 //!   instructions.
 #![allow(unsafe_code)]
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod autodiff;
 mod backend;
 mod cpu;

@@ -24,6 +24,11 @@
 //! assert_eq!(logits.dims(), [2, 10]);
 //! ```
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod architecture;
 mod custom_network;
 pub mod detect;

@@ -3,6 +3,11 @@
 //! A [`Report`] shows a run, an evaluation or both as a single HTML file: curves, confusion matrix,
 //! worst mistakes, recipe. A [`Chart`] is also available as an SVG file.
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod chart;
 mod confusion;
 mod diagram;

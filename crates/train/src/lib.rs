@@ -15,6 +15,11 @@
 //! 6. [`scale`]: scaling of networks by formula, by budget or by search;
 //! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.
 
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod bench;
 pub mod checkpoint;
 pub mod classifier;

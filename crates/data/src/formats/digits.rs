@@ -14,7 +14,7 @@ use crate::source::{Sample, Source, StoredImage};
 use crate::splits::stratified;
 
 /// One row per sample: the label, then 64 pixels of 0 to 16. Written by `scripts/make_digits.py`.
-static PNG: &[u8] = include_bytes!("../../datasets/digits/digits.png");
+static PNG: &[u8] = include_bytes!("digits.png");
 
 const SIDE: usize = 8;
 const COLUMNS: usize = 1 + SIDE * SIDE;
