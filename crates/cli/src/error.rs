@@ -81,6 +81,14 @@ impl CliError {
         Self::Message { message: visible_name(&message.into()).into_owned(), hint }
     }
 
+    /// Begins the message with the recipe's key that it is about.
+    pub fn about(self, key: &str) -> Self {
+        match self {
+            Self::Message { message, hint } => Self::Message { message: format!("{key}: {message}"), hint },
+            other => other,
+        }
+    }
+
     /// Creates the error of a file that could not be written.
     pub fn cannot_write(path: &Path, error: impl fmt::Display) -> Self {
         Self::new(format!("cannot write {}: {error}", path.display()), None)

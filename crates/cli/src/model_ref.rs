@@ -62,12 +62,14 @@ fn unknown(name: &str) -> CliError {
     CliError::new(format!("there is no model or architecture `{name}`"), similar + ACCEPTED)
 }
 
-/// Replaces a recipe's published weights by their files.
+/// Replaces a recipe's published weights by their files. Errors name the key.
 pub fn locate_in(recipe: &mut RecipeFile, stop: &AtomicBool) -> Result<(), CliError> {
     let weights = recipe.finetune.as_mut().and_then(|finetune| finetune.weights.as_mut());
     let teacher = recipe.distillation.as_mut().map(|distillation| &mut distillation.teacher);
-    for model in weights.into_iter().chain(teacher) {
-        *model = locate(model, stop)?;
+    for (key, model) in [("finetune.weights", weights), ("distillation.teacher", teacher)] {
+        if let Some(model) = model {
+            *model = locate(model, stop).map_err(|error| error.about(key))?;
+        }
     }
     Ok(())
 }

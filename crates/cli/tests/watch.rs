@@ -123,7 +123,7 @@ fn all_training_options_work_together() {
 
     let other = folder.path().join("other");
     let wrong = |setting: &str| error(&["train", path(&recipe), "--out", path(&other), "--set", setting]);
-    assert!(wrong("distillation.teacher=nothing.safetensors").contains("the teacher: cannot read"));
+    assert!(wrong("distillation.teacher=nothing.safetensors").contains("distillation.teacher: there is no model"));
     assert!(wrong("loss.class_weights=[1, 2]").contains("one a class"));
     assert!(!other.exists(), "no run was started");
 }
