@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use mbconv_files::text::cell;
 
+use crate::predict::create_part;
+
 /// Length of the header of a `.npy` file, which leaves room for any number of rows.
 const HEADER: usize = 128;
 
@@ -16,6 +18,12 @@ pub enum FeatureError {
     #[error("{} cannot be written: features are written as .npy or .csv", path.display())]
     Extension {
         /// Path of the file.
+        path: PathBuf,
+    },
+    /// A file exists that is not the list of a `.npy` file's rows.
+    #[error("{} exists already, and the rows of the .npy file would be listed there", path.display())]
+    Occupied {
+        /// Path of the list.
         path: PathBuf,
     },
     /// A file could not be written.
@@ -49,17 +57,19 @@ impl FeatureTable {
     /// Creates a file for rows of `width` features.
     ///
     /// # Errors
-    /// Returns an error if the extension is unknown, the path exists and is not a regular file, or
-    /// a file cannot be created.
+    /// Returns an error if the extension is unknown, the path exists and is not a regular file, a
+    /// file cannot be created, or the list of a new `.npy` file's rows would replace another file.
     pub fn create(path: &Path, width: usize) -> Result<Self, FeatureError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        let list = path.with_extension("csv");
         let matrix = match extension.as_deref() {
+            Some("npy") if list.exists() && !path.exists() => return Err(FeatureError::Occupied { path: list }),
             Some("npy") => Some(Part::create(path, BufWriter::new)?),
             Some("csv") => None,
             _ => return Err(FeatureError::Extension { path: path.into() }),
         };
         let names: Vec<String> = (0..width).filter(|_| matrix.is_none()).map(|index| format!("f{index}")).collect();
-        let mut table = Part::create(&path.with_extension("csv"), csv::Writer::from_writer)?;
+        let mut table = Part::create(&list, csv::Writer::from_writer)?;
         let header = ["path", "label"].into_iter().chain(names.iter().map(String::as_str));
         table.write(|out| Ok(out.write_record(header)?))?;
         let mut this = Self { width, rows: 0, matrix, table };
@@ -129,14 +139,9 @@ struct Part<W> {
 
 impl<W> Part<W> {
     fn create(path: &Path, writer: impl FnOnce(File) -> W) -> Result<Self, FeatureError> {
-        let failed = |source| FeatureError::Write { path: path.into(), source };
-        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(failed(io::Error::other("it exists and is not a regular file")));
-        }
-        let mut part = path.as_os_str().to_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        Ok(Self { out: writer(File::create(&part).map_err(failed)?), path: path.into(), part })
+        let created = create_part(path);
+        let (part, file) = created.map_err(|source| FeatureError::Write { path: path.into(), source })?;
+        Ok(Self { out: writer(file), path: path.into(), part })
     }
 
     fn write(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) -> Result<(), FeatureError> {
@@ -181,6 +186,19 @@ mod tests {
         let rows = fs::read_to_string(folder.path().join("e.csv")).unwrap();
         assert_eq!(rows, "path,label\na.jpg,cat\n\"b,c.jpg\",\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_list_of_rows_replaces_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, list] = ["photos.npy", "photos.csv"].map(|name| folder.path().join(name));
+        fs::write(&list, "a table").unwrap();
+        assert!(matches!(FeatureTable::create(&path, 1), Err(FeatureError::Occupied { .. })));
+        assert_eq!(fs::read_to_string(&list).unwrap(), "a table");
+        // A second run replaces both files of the first.
+        fs::write(&path, "features").unwrap();
+        FeatureTable::create(&path, 1).unwrap().finish().unwrap();
+        assert_eq!(fs::read_to_string(&list).unwrap(), "path,label\n");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use burn::tensor::Tensor;
 
 pub use inputs::Inputs;
 pub use result::{Candidate, Prediction, Truth, Unread, candidates};
+pub(crate) use table::create_part;
 pub use table::{Table, TableError, TableFormat};
 
 pub(crate) use decoders::read_file;
@@ -47,9 +48,9 @@ pub struct PredictOptions {
     pub workers: usize,
 }
 
-/// Classifies image files with `classifier`, whose classes have these names. Calls `each` with the results of one batch after the other, in the order of the
-/// files. A file that cannot be read or decoded gives an error result. Ends early if `each` breaks
-/// or `stop` is set.
+/// Classifies image files with `classifier`, whose classes have these names. Calls `each` with the
+/// results of one batch after the other, in the order of the files. A file that cannot be read or
+/// decoded gives an error result. Ends early if `each` breaks or `stop` is set.
 ///
 /// Memory use does not depend on the number of files.
 ///

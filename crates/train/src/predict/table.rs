@@ -79,13 +79,7 @@ impl Table {
     pub fn create(path: &Path, top_k: usize, labelled: bool) -> Result<Self, TableError> {
         let format = TableFormat::of(path)?;
         let failed = |source| TableError::Write { path: path.into(), source };
-        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(failed(io::Error::other("it is there already and not a regular file")));
-        }
-        let mut part = path.as_os_str().to_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(failed)?;
+        let (part, file) = create_part(path).map_err(failed)?;
         let rows = match format {
             TableFormat::Csv => {
                 let mut writer = csv::Writer::from_writer(file);
@@ -146,6 +140,18 @@ impl Table {
     fn failed(&self, source: io::Error) -> TableError {
         TableError::Write { path: self.path.clone(), source }
     }
+}
+
+/// Creates the file that becomes `path` when it is renamed. Returns its path, with `.part` appended.
+pub(crate) fn create_part(path: &Path) -> io::Result<(PathBuf, File)> {
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(io::Error::other("it exists and is not a regular file"));
+    }
+    let mut part = path.as_os_str().to_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let file = File::create(&part)?;
+    Ok((part, file))
 }
 
 fn header(top_k: usize, labelled: bool) -> Vec<String> {
