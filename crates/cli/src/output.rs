@@ -18,7 +18,8 @@ pub fn print_json(value: &Value) -> Result<(), CliError> {
     print_text(&text)
 }
 
-/// Writes JSON with an entry per line; lists of numbers, such as the rows of a matrix, take one line.
+/// Writes JSON with an entry per line; lists of numbers, such as the rows of a matrix, take one
+/// line.
 fn write_json(text: &mut String, value: &Value, depth: usize) {
     let mut entries = |brackets: [char; 2], values: &mut dyn Iterator<Item = (Option<&String>, &Value)>| {
         text.push(brackets[0]);

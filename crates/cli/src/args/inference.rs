@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use mbconv_train::classifier::Tta;
+use mbconv_train::data::{LoaderConfig, OnBadImage};
 
 use super::device::{DeviceArgs, DtypeArgs};
 use super::json::JsonArgs;
@@ -35,7 +36,7 @@ pub struct Eval {
     #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]
-    pub batch: BatchArgs,
+    pub loader: LoaderArgs,
     #[command(flatten)]
     pub dtype: DtypeArgs,
 }
@@ -54,7 +55,7 @@ pub struct Calibrate {
     #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]
-    pub batch: BatchArgs,
+    pub loader: LoaderArgs,
 }
 
 /// Images with labels.
@@ -67,19 +68,33 @@ pub struct LabelledImages {
     /// takes all images, calibrate those held out in training]
     #[arg(long)]
     pub split: Option<String>,
-    /// Skip unreadable images instead of failing
-    #[arg(long)]
-    pub skip_bad_images: bool,
-    /// Threads that decode images [default: one per core]
-    #[arg(long, value_parser = positive)]
-    pub workers: Option<usize>,
 }
 
+/// Reading of images in batches.
 #[derive(Args)]
-pub struct BatchArgs {
+pub struct LoaderArgs {
+    /// Skip unreadable images instead of failing
+    #[arg(long)]
+    skip_bad_images: bool,
+    /// Threads that decode images [default: one per core]
+    #[arg(long, value_parser = positive)]
+    workers: Option<usize>,
     /// Images per batch
     #[arg(long, default_value_t = 64, value_parser = positive)]
-    pub batch_size: usize,
+    batch_size: usize,
+}
+
+impl LoaderArgs {
+    /// Returns the settings of a loader.
+    pub fn config(&self) -> LoaderConfig {
+        let default = LoaderConfig::default();
+        LoaderConfig {
+            batch_size: self.batch_size,
+            workers: self.workers.unwrap_or(default.workers),
+            on_bad_image: if self.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
+            ..default
+        }
+    }
 }
 
 #[derive(Args)]

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use mbconv_train::explain;
 
 use super::device::DeviceArgs;
-use super::inference::BatchArgs;
+use super::inference::LoaderArgs;
 use super::json::JsonArgs;
 use super::values::positive;
 
@@ -64,14 +64,8 @@ pub struct Embed {
     /// Split: train, val, test or all [default: all]
     #[arg(long)]
     pub split: Option<String>,
-    /// Skip unreadable images instead of failing
-    #[arg(long)]
-    pub skip_bad_images: bool,
-    /// Threads that decode images [default: one per core]
-    #[arg(long, value_parser = positive)]
-    pub workers: Option<usize>,
-    /// File for the features: .npy, with the paths and labels of its rows in a .csv file of the same
-    /// name, or .csv
+    /// File for the features: .npy, with the paths and labels of its rows in a .csv file of the
+    /// same name, or .csv
     #[arg(long, value_name = "FILE", required_unless_present_any = ["nearest", "query"])]
     pub out: Option<PathBuf>,
     /// Print the K most similar images of each image, the closest pairs first
@@ -85,5 +79,5 @@ pub struct Embed {
     #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]
-    pub batch: BatchArgs,
+    pub loader: LoaderArgs,
 }

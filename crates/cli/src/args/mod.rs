@@ -18,7 +18,7 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub use self::data::{Data, DataArgs, Inspect, Pack, Split, Verify};
-pub use self::inference::{BatchArgs, Calibrate, Eval, LabelledImages, Predict};
+pub use self::inference::{Calibrate, Eval, LabelledImages, LoaderArgs, Predict};
 pub use self::insight::{Embed, Explain};
 pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};

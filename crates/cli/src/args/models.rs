@@ -12,8 +12,8 @@ pub struct Export {
     /// Model file, run folder (its best model), weights of another library, or published weights by
     /// name
     pub model: PathBuf,
-    /// File to write; with --layout timm or hf also a folder to publish, if OUT has no extension of a
-    /// file or exists
+    /// File to write; with --layout timm or hf also a folder to publish, if OUT has no extension of
+    /// a file or exists
     pub out: PathBuf,
     /// File format [default: by OUT's extension: .safetensors, .onnx, .bpk or .burnpack]
     #[arg(long, value_enum)]

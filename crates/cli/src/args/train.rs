@@ -75,10 +75,10 @@ pub struct Finetune {
     /// Data set; the classifier is replaced unless the classes are the model's
     #[arg(value_name = "DATA", required_unless_present = "data")]
     data_set: Option<String>,
-    /// The same as MODEL
+    /// Initial weights, instead of MODEL
     #[arg(long, value_name = "MODEL", conflicts_with = "model")]
     weights: Option<PathBuf>,
-    /// The same as DATA
+    /// Data set, instead of DATA
     #[arg(long, value_name = "DATA", conflicts_with = "data_set")]
     data: Option<String>,
     /// Architecture, if it cannot be detected from the weights

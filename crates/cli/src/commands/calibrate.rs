@@ -30,7 +30,7 @@ pub fn run(args: Calibrate, stop: &AtomicBool) -> Result<(), CliError> {
     let device = args.device.open()?;
     let model = open_uncalibrated(&args.model, &device, stop)?;
     let target = Target::of(&args.model, args.out.clone())?;
-    let data = LabelledData::open(&args.images, &args.batch, &model.card, Tta::None, true)?;
+    let data = LabelledData::open(&args.images, &args.loader, &model.card, Tta::None, true)?;
     let logits = Logits::of(&model, &data, &device, stop)?;
     data.report_skipped();
 

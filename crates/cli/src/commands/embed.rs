@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use mbconv_train::Model;
-use mbconv_train::data::{
-    self, DataError, ImageFiles, Loader, LoaderConfig, OnBadImage, OpenOptions, Source, Transform, list_images, path_of,
-};
+use mbconv_train::data::{self, DataError, ImageFiles, Loader, OpenOptions, Source, Transform, list_images, path_of};
 use mbconv_train::device::Device;
 use mbconv_train::embed::{Embedded, Embedder, FeatureError, FeatureTable, Features, Neighbor};
 use mbconv_train::predict::Inputs;
@@ -127,14 +125,7 @@ impl Embedding<'_> {
     /// Computes the features of images, writes them to `table`, and returns them if `keep`.
     fn of(&self, images: &Images, mut table: Option<&mut FeatureTable>, keep: bool) -> Result<Rows, CliError> {
         let preprocess = &self.model.card.preprocess;
-        let default = LoaderConfig::default();
-        let config = LoaderConfig {
-            batch_size: self.args.batch.batch_size,
-            workers: self.args.workers.unwrap_or(default.workers),
-            on_bad_image: if self.args.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
-            ..default
-        };
-        let loader = Loader::new(images.source.clone(), Transform::Eval(preprocess.clone()), config);
+        let loader = Loader::new(images.source.clone(), Transform::Eval(preprocess.clone()), self.args.loader.config());
         let mut rows = Rows { done: 0, features: Features::new(self.embedder.width()), images: Vec::new() };
         let mut progress = Progress::new();
         let mut failed: Option<FeatureError> = None;

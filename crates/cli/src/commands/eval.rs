@@ -33,7 +33,7 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
     let model = model.calibrated();
     let card = &model.card;
     let tta = Tta::from(args.tta.tta);
-    let data = LabelledData::open(&args.images, &args.batch, card, tta, false)?;
+    let data = LabelledData::open(&args.images, &args.loader, card, tta, false)?;
     let labelled = Labelled::by_name(&data.loader, &data.data, &card.classes)?;
     let table = args.predictions.as_deref().map(|path| PredictionTable::create(path, &args, card.classes.len()));
     let table = table.transpose()?;

@@ -89,7 +89,7 @@ fn some(classes: &[String]) -> String {
     mbconv_train::text::enumerate(&classes.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// What is printed.
+/// Printed results.
 struct Results<'a> {
     card: &'a ModelCard,
     /// Entries of the JSON document, if it is requested.
@@ -150,7 +150,7 @@ impl Results<'_> {
     }
 }
 
-/// Where the overlays are written.
+/// Output of the overlays.
 enum Out {
     /// A file per image in a folder. Names in use.
     Folder(PathBuf, HashSet<String>),

@@ -2,10 +2,10 @@
 
 use mbconv_train::classifier::Tta;
 use mbconv_train::config::RecipeFile;
-use mbconv_train::data::{self, DataSet, Loader, LoaderConfig, MOST_UNREADABLE, NO_SPLITS, OnBadImage, OpenOptions};
+use mbconv_train::data::{self, DataSet, Loader, MOST_UNREADABLE, NO_SPLITS, OpenOptions};
 use mbconv_train::model_file::ModelCard;
 
-use crate::args::{BatchArgs, LabelledImages};
+use crate::args::{LabelledImages, LoaderArgs};
 use crate::error::CliError;
 
 /// A split of a data set, ready to be classified by a model.
@@ -22,7 +22,7 @@ impl LabelledData {
     /// default split.
     pub fn open(
         args: &LabelledImages,
-        batch: &BatchArgs,
+        loader: &LoaderArgs,
         card: &ModelCard,
         tta: Tta,
         held_out: bool,
@@ -39,14 +39,7 @@ impl LabelledData {
             eprintln!("note: {note}");
         }
         let (split, source) = selected?;
-        let default = LoaderConfig::default();
-        let config = LoaderConfig {
-            batch_size: batch.batch_size,
-            workers: args.workers.unwrap_or(default.workers),
-            on_bad_image: if args.skip_bad_images { OnBadImage::Skip } else { OnBadImage::Fail },
-            ..default
-        };
-        let loader = Loader::new(source, tta.transform(&card.preprocess), config);
+        let loader = Loader::new(source, tta.transform(&card.preprocess), loader.config());
         if let Some(note) = trained_on(card, &data, args, split) {
             eprintln!("note: {note}");
         }
