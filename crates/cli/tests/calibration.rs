@@ -1,4 +1,5 @@
-//! Metrics, prediction tables and test-time augmentation of `eval`; `calibrate`; `checkpoint.metric`.
+//! Metrics, prediction tables and test-time augmentation of `eval`; `calibrate`;
+//! `checkpoint.metric`.
 
 mod common;
 

@@ -149,8 +149,9 @@ impl Preprocess {
     }
 
     /// Resizes and crops the four corners and the center, as torchvision's `FiveCrop`: upper left,
-    /// upper right, lower left, lower right, center. Returns the crops below each other, as an image
-    /// of `crop`×`5 crop` pixels. Along a side that is not longer than the crop, all are centered.
+    /// upper right, lower left, lower right, center. Returns the crops below each other, as an
+    /// image of `crop`×`5 crop` pixels. Along a side that is not longer than the crop, all are
+    /// centered.
     pub fn five_crops(&self, image: &RgbPixels) -> RgbPixels {
         let (width, height) = self.resized(image.width, image.height);
         let size = self.crop.max(1);

@@ -189,7 +189,8 @@ pub enum Transform {
     Train(TrainTransform),
     /// Deterministic preprocessing for validation and prediction.
     Eval(Preprocess),
-    /// The same with [five crops](Preprocess::five_crops) of each image, below each other.
+    /// Deterministic preprocessing to [five crops](Preprocess::five_crops) of each image, one below
+    /// the other.
     FiveCrops(Preprocess),
 }
 

@@ -42,8 +42,9 @@ impl Model {
         Ok((model, Some(note)))
     }
 
-    /// Divides the classifier's weights and biases by the card's temperature, if it has one, so that
-    /// the softmax of the logits gives calibrated probabilities. The card of the result has none.
+    /// Divides the classifier's weights and biases by the card's temperature, if it has one, so
+    /// that the softmax of the logits gives calibrated probabilities. The card of the result has
+    /// none.
     pub fn calibrated(mut self) -> Self {
         if let Some(temperature) = self.card.temperature.take() {
             let classifier = &mut self.network.classifier;

@@ -125,8 +125,8 @@ fn mobilenet(suffix: &str) -> Option<MobileNetV2Config> {
     Some(MobileNetV2Config { width, round_nearest, ..config })
 }
 
-/// Returns the name used here for an architecture named as in timm, torchvision, or another library:
-/// `mobilenetv2_100.ra_in1k`, `tf_efficientnet_b0.ns_jft_in1k`, `efficientnet-b0`,
+/// Returns the name used here for an architecture named as in timm, torchvision, or another
+/// library: `mobilenetv2_100.ra_in1k`, `tf_efficientnet_b0.ns_jft_in1k`, `efficientnet-b0`,
 /// `mobilenet_v2_1.4_224`. Other names are returned unchanged.
 pub fn canonical_name(name: &str) -> String {
     let known = |name: &str| stage_table(name).is_some();

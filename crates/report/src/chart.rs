@@ -26,8 +26,8 @@ pub struct Series {
 /// Returns an upper limit of the y axis that cuts off outliers, such as the loss of a run that
 /// diverges, or `None` if there are none.
 ///
-/// Usual values are up to five times the lowest first value of a series, but at most a hundred times
-/// the median of all, and at least five times their first quartile.
+/// Usual values are up to five times the lowest first value of a series, but at most a hundred
+/// times the median of all, and at least five times their first quartile.
 pub(crate) fn outlier_limit(series: &[Series]) -> Option<f64> {
     let finite = |series: &Series| -> Vec<f64> {
         series.points.iter().map(|point| point.1).filter(|value| value.is_finite()).collect()

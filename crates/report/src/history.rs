@@ -74,8 +74,8 @@ impl History {
         self.rows.iter().filter_map(|row| Some((cell(row, epoch)?, cell(row, column)?))).collect()
     }
 
-    /// Returns the best validation result, of the network or of its moving average: the best metric,
-    /// then the lowest loss, then the earliest epoch, as in training.
+    /// Returns the best validation result, of the network or of its moving average: the best
+    /// metric, then the lowest loss, then the earliest epoch, as in training.
     pub fn best(&self) -> Option<Best> {
         let metric = self.metric.as_deref().unwrap_or("top1");
         let mut best: Option<(Best, [f64; 3])> = None;

@@ -34,7 +34,7 @@ pub struct RunSummary {
     pub images_per_second: Option<f64>,
     /// Training time in seconds.
     pub seconds: f64,
-    /// Whether top-5 accuracy is below 1 in an epoch. With up to five classes it never is.
+    /// True if top-5 accuracy is below 1 in an epoch. With up to five classes it never is.
     #[serde(skip)]
     pub shows_top5: bool,
     /// The recipe's dotted keys with their values as TOML.

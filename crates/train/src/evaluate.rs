@@ -87,8 +87,9 @@ pub struct Classified<'a> {
     pub logits: &'a [f32],
 }
 
-/// Classifies all images in `data`, whose loader applies [`Tta::transform`](crate::classifier::Tta),
-/// and calls `each` with them in order, batch by batch. Ends early if `each` breaks.
+/// Classifies all images in `data`, whose loader applies
+/// [`Tta::transform`](crate::classifier::Tta), and calls `each` with them in order, batch by batch.
+/// Ends early if `each` breaks.
 ///
 /// # Errors
 /// Returns an error if an image cannot be read and the loader does not skip such images, if the

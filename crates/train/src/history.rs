@@ -43,8 +43,8 @@ pub struct EpochRow {
 }
 
 impl EpochRow {
-    /// Returns the validation results that are better by `metric`, and whether they are those of the
-    /// moving average.
+    /// Returns the validation results that are better by `metric`, and whether they are those of
+    /// the moving average.
     pub fn better(&self, metric: Metric) -> (Option<Results>, bool) {
         let score = |results: Option<Results>| results.map(|results| metric.score(&results));
         let averaged = score(self.ema) > score(self.val);

@@ -32,7 +32,7 @@ pub use settings::PolicyError;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Where training images are augmented.
+    /// Processor that augments training images.
     #[serde(skip_serializing_if = "AugmentOn::is_auto")]
     #[schemars(extend("default" = AugmentOn::default()))]
     pub on: AugmentOn,

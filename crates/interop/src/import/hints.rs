@@ -22,7 +22,7 @@ pub struct Hints {
     pub name: Option<String>,
     /// Class names.
     pub classes: Option<Vec<String>>,
-    /// Whether timm's arguments select TensorFlow's padding.
+    /// True if timm's arguments select TensorFlow's padding.
     same_padding: bool,
     /// Epsilon of batch-norm in timm's arguments.
     epsilon: Option<f64>,

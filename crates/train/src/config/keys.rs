@@ -14,7 +14,7 @@ pub struct Section {
     pub name: String,
     /// Description.
     pub description: String,
-    /// Whether the table repeats, as `[[name]]`.
+    /// True for a repeated table, `[[name]]`.
     pub repeats: bool,
     /// The keys, without those of tables below.
     pub keys: Vec<Key>,
@@ -28,7 +28,7 @@ pub struct Key {
     /// Type, or the possible values.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether a recipe needs the key.
+    /// True for a key that every recipe needs.
     pub required: bool,
     /// Default value. Without one, an optional key is unset by default.
     #[serde(skip_serializing_if = "Option::is_none")]

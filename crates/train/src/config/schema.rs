@@ -38,7 +38,8 @@ pub(super) fn properties(schema: &Value) -> Option<&Map<String, Value>> {
     table(schema)?.get("properties")?.as_object()
 }
 
-/// Returns whether an alternative is a table with optional keys, rather than a variant with a value.
+/// Returns whether an alternative is a table with optional keys, rather than a variant with a
+/// value.
 fn is_section(schema: &Value) -> bool {
     schema.get("properties").is_some_and(|keys| {
         let required = schema.get("required").and_then(Value::as_array).map_or(0, Vec::len);

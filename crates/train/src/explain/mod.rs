@@ -22,7 +22,7 @@ use crate::metrics::argmax;
 use crate::normalize::images;
 use crate::predict::{Unread, read_file};
 
-/// How the channels of a feature map are weighted by the gradient of a class's logit.
+/// Weighting of a feature map's channels by the gradient of a class's logit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
     /// Each channel by its mean gradient (Selvaraju et al. 2017,

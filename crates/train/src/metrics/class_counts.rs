@@ -135,7 +135,8 @@ mod tests {
                 prop_assert!(f <= p.max(r) + 1e-12 && f >= p.min(r) - 1e-12);
             }
             let averages = counts.averages();
-            // Weighted by images, recall is accuracy; the unweighted mean is that of balanced classes.
+            // Weighted by images, recall is accuracy; the unweighted mean is that of balanced
+            // classes.
             let right = pairs.iter().filter(|(label, chosen)| label == chosen).count() as f64;
             let weighted: f64 = (0..4).map(|class| counts.images(class) as f64 * counts.recall(class)).sum();
             prop_assert!((weighted - right).abs() < 1e-9);

@@ -25,8 +25,8 @@ pub struct Temperature {
     pub at_limit: bool,
 }
 
-/// Returns the temperature that minimizes the mean negative log-likelihood of `labels`, `[N]`, under
-/// the softmax of `logits / temperature`, `[N, classes]`.
+/// Returns the temperature that minimizes the mean negative log-likelihood of `labels`, `[N]`,
+/// under the softmax of `logits / temperature`, `[N, classes]`.
 ///
 /// The likelihood is convex in the inverse temperature β: Newton's method on its derivative, within
 /// a bracket that bisection halves whenever a step leaves it.
