@@ -11,8 +11,10 @@ pub mod text;
 pub mod zip;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 /// Maximum size of a weights file in bytes: twice a checkpoint of EfficientNet-L2 with averaged
 /// weights and Adam state.
@@ -37,6 +39,26 @@ pub fn read_weights(path: &Path) -> std::io::Result<Vec<u8>> {
         )));
     }
     std::fs::read(path)
+}
+
+/// Returns bytes, such as a checksum, as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns a file's SHA-256 as lower-case hexadecimal digits.
+pub fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hex(&hasher.finalize())),
+            Ok(count) => hasher.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Reads at an offset without moving the file position, so that threads can share the file.

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use ureq::Agent;
 use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -331,11 +330,7 @@ fn certificates(path: &Path) -> Result<RootCerts, HubError> {
 /// Checks that the file's SHA-256 has the published prefix.
 pub(crate) fn check(path: &Path, sha256: Option<&str>) -> Result<(), HubError> {
     let Some(expected) = sha256 else { return Ok(()) };
-    let io = |source| HubError::io(path, source);
-    let mut file = File::open(path).map_err(io)?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(io)?;
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = mbconv_files::sha256(path).map_err(|source| HubError::io(path, source))?;
     if found.starts_with(expected) {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mbconv_files::hex;
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
@@ -312,7 +313,7 @@ fn origin(url: &str) -> &str {
 }
 
 fn digest(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text))
 }
 
 /// Makes `snapshot` refer to `blob`, as huggingface_hub does: by a relative link or, if links are

@@ -1,6 +1,6 @@
 //! Image transforms for training and evaluation.
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 use crate::jpeg_crop::{Jpeg, Scratch, square};
 use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
@@ -248,7 +248,7 @@ fn below(end: usize, rng: &mut impl Rng) -> usize {
 fn random_region(width: usize, height: usize, scale: (f64, f64), ratio: (f64, f64), rng: &mut impl Rng) -> Region {
     let area = (width * height) as f64;
     let log_ratio = (ratio.0.ln(), ratio.1.ln());
-    let uniform = |(low, high): (f64, f64), rng: &mut _| low + (high - low) * Rng::random::<f64>(rng);
+    let uniform = |(low, high): (f64, f64), rng: &mut _| low + (high - low) * RngExt::random::<f64>(rng);
     for _ in 0..10 {
         let target = area * uniform(scale, rng);
         let aspect = uniform(log_ratio, rng).exp();

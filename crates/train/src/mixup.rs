@@ -2,7 +2,7 @@
 //! the device.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rand_distr::{Beta, Distribution};
 
 use mbconv_data::Batch;
@@ -132,7 +132,7 @@ fn draw_one((width, height): (usize, usize), config: &MixConfig, rng: &mut impl 
     if !cut {
         return Mix::Blend(share as f32);
     }
-    let below = |end: usize, rng: &mut _| if end > 0 { Rng::random_range(rng, 0..end) } else { 0 };
+    let below = |end: usize, rng: &mut _| if end > 0 { RngExt::random_range(rng, 0..end) } else { 0 };
     match cutmix_range {
         None => {
             let ratio = (1.0 - share).sqrt();

@@ -18,7 +18,7 @@ use mbconv_nets::NetworkOptions;
 use mbconv_nets::weights::Precision;
 use mbconv_train::data::Preprocess;
 use mbconv_train::model_file::{Model, ModelCard};
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The system allocator, with a count of allocated bytes.

@@ -1,6 +1,6 @@
 //! Random erasing (Zhong et al. 2020), as in timm and torchvision.
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ impl RandomErasing {
             return;
         }
         let count = rng.random_range(self.count[0]..=self.count[1].max(self.count[0]));
-        let uniform = |low: f64, high: f64, rng: &mut _| low + (high - low) * Rng::random::<f64>(rng);
+        let uniform = |low: f64, high: f64, rng: &mut _| low + (high - low) * RngExt::random::<f64>(rng);
         for _ in 0..count {
             for _ in 0..10 {
                 let area = uniform(self.area[0], self.area[1], rng) * (width * height) as f64 / count as f64;

@@ -1,6 +1,6 @@
 //! Color jitter, as in torchvision.
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

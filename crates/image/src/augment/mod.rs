@@ -15,7 +15,7 @@ mod settings;
 mod timm;
 mod torchvision;
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rand::distr::weighted::WeightedIndex;
 use rand_distr::{Beta, Distribution, Gamma};
 use schemars::JsonSchema;

@@ -1,8 +1,9 @@
 //! Tests that magnitudes agree with timm and torchvision.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
-use rand::RngCore;
+use rand::TryRng;
 use serde::Deserialize;
 
 use crate::augment::Operation;
@@ -23,15 +24,18 @@ fn levels() -> Levels {
 /// A constant generator, which never flips a sign.
 struct Constant(u64);
 
-impl RngCore for Constant {
-    fn next_u32(&mut self) -> u32 {
-        (self.0 >> 32) as u32
+impl TryRng for Constant {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok((self.0 >> 32) as u32)
     }
-    fn next_u64(&mut self) -> u64 {
-        self.0
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0)
     }
-    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
         bytes.fill(0);
+        Ok(())
     }
 }
 

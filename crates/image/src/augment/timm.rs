@@ -1,6 +1,6 @@
 //! timm's conversion of magnitudes to operations.
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Normal};
 
 use mbconv_kernels::image_ops::Operation;

@@ -1,6 +1,6 @@
 //! torchvision's conversion of magnitude bins to operations.
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 use mbconv_kernels::image_ops::Operation;
 

@@ -10,6 +10,7 @@ use mbconv_nets::synchronize::{SynchronizeGuard, synchronize};
 use sha2::{Digest, Sha256};
 
 use mbconv_data::DataSet;
+use mbconv_files::hex;
 
 use crate::config::{Recipe, RecipeFile};
 use crate::distributed::link::{GroupError, Link};
@@ -237,7 +238,7 @@ impl Group {
             }
             listing.update(split.len().to_le_bytes());
         }
-        let digest = |text: &str| format!("{:x}", Sha256::digest(text));
+        let digest = |text: &str| hex(&Sha256::digest(text));
         // Path and reading threads of the data may differ between machines.
         let mut same = RecipeFile::clone(recipe);
         same.data = Default::default();
@@ -246,7 +247,7 @@ impl Group {
             env!("CARGO_PKG_VERSION").into(),
             digest(&same.to_toml()),
             digest(&data.classes.join("\n")),
-            format!("{:x}", listing.finalize()),
+            hex(&listing.finalize()),
         ];
         let all: Vec<Vec<String>> = link
             .gather(mine.join("\n").as_bytes())

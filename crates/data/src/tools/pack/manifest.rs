@@ -1,16 +1,16 @@
 //! The manifest of a folder of shards: contents, options and checksums.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
+use mbconv_files::{hex, sha256};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::dataset::DataSet;
 use crate::source::Source;
 use crate::tools::pack::options::{PackFormat, PackOptions};
-use crate::tools::pack::writer::hex;
 use crate::tools::{CurateError, splits};
 
 /// The manifest's file name.
@@ -197,15 +197,8 @@ impl SplitShards {
 impl Shard {
     /// Returns whether the file exists and has the recorded checksum.
     pub fn is_complete(&self, folder: &Path) -> bool {
-        let check = || -> io::Result<bool> {
-            let mut file = File::open(folder.join(&self.file))?;
-            if file.metadata()?.len() != self.bytes {
-                return Ok(false);
-            }
-            let mut sha = Sha256::new();
-            io::copy(&mut file, &mut sha)?;
-            Ok(hex(&sha.finalize()) == self.sha256)
-        };
-        check().unwrap_or(false)
+        let path = folder.join(&self.file);
+        path.metadata().is_ok_and(|metadata| metadata.len() == self.bytes)
+            && sha256(&path).is_ok_and(|found| found == self.sha256)
     }
 }
