@@ -18,6 +18,10 @@ test-all:
 test-device DEVICE:
     MBCONV_TEST_DEVICE={{DEVICE}} BURN_DEVICE={{DEVICE}} cargo test --release --workspace --features "mbconv/$(echo {{DEVICE}} | cut -d: -f1)" --test device --test image_ops -- --test-threads 1 --nocapture
 
+# Train one epoch on every backend and compare it with the CPU: ndarray, wgpu, mpi
+check-backends *BACKENDS:
+    scripts/check_backends.sh {{BACKENDS}}
+
 # Run the kernels' unsafe loops under AddressSanitizer
 sanitize:
     scripts/sanitize.sh
