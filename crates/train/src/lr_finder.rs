@@ -35,6 +35,9 @@ const REACH: f64 = 0.08;
 /// of the smoothed loss.
 const LEAST_FALL: f64 = 0.02;
 const LEAST_ERRORS: f64 = 6.0;
+/// The range ends where the smoothed loss has regained this fraction of a clear decrease: beyond,
+/// small networks with batch-norm may learn once more from weights that have diverged.
+const REGAINED: f64 = 0.5;
 
 /// Settings of the range test.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -273,12 +276,20 @@ impl RateCurve {
             .collect();
         let rate = |index: usize| points[index].learning_rate;
         let first = first(sweep.steps);
-        let later = first..points.len();
+        let start = points.iter().take(first).map(|point| point.loss).sum::<f64>() / first as f64;
+        let clear =
+            |fall: f64, points: &[Point]| fall > LEAST_FALL * start && fall > LEAST_ERRORS * standard_error(points);
+        let mut later = first..points.len();
+        let mut least = f64::INFINITY;
+        let regained = later.clone().find(|&i| {
+            least = least.min(points[i].smoothed);
+            points[i].smoothed > least + REGAINED * (start - least) && clear(start - least, &points[..=i])
+        });
+        later.end = regained.unwrap_or(points.len());
         let minimum = later.clone().min_by(|&a, &b| points[a].smoothed.total_cmp(&points[b].smoothed));
         let Some(minimum) = minimum else {
             return Self { suggestion: None, steepest: None, minimum: None, fall: 0.0, sweeps, points };
         };
-        let start = points[..first].iter().map(|point| point.loss).sum::<f64>() / first as f64;
         // Slope of a linear fit to the smoothed losses nearby, over the logarithm of the learning
         // rate.
         let reach = ((REACH * sweep.steps as f64) as usize).max(1);
@@ -288,9 +299,8 @@ impl RateCurve {
         let falling = first.max(reach)..(minimum + 1).min(points.len().saturating_sub(reach));
         let steepest = falling.min_by(|a, b| slope(a).total_cmp(&slope(b))).filter(|i| slope(i) < 0.0);
         let fall = start - points[minimum].smoothed;
-        let clear = fall > LEAST_FALL * start && fall > LEAST_ERRORS * standard_error(&points[..=minimum]);
         Self {
-            suggestion: steepest.filter(|_| clear).map(rate),
+            suggestion: steepest.filter(|_| clear(fall, &points[..=minimum])).map(rate),
             steepest: steepest.map(rate),
             minimum: Some(rate(minimum)),
             fall: fall / start,
@@ -383,6 +393,22 @@ mod tests {
             let svg = found.to_svg().unwrap();
             assert!(svg.starts_with("<svg xmlns=") && svg.contains("suggested"));
         }
+    }
+
+    #[test]
+    fn second_decrease_after_a_rise_is_ignored() {
+        // Falls from 2.3 to 1.2 at 0.05, returns to 2.3 at 0.2 and falls to 1.0 at 1.
+        let loss = |rate: f64| match rate.log10() {
+            ..-3.0 => 2.3,
+            at @ -3.0..-1.3 => 2.3 - 1.1 * (at + 3.0) / 1.7,
+            at @ -1.3..-0.7 => 1.2 + 1.1 * (at + 1.3) / 0.6,
+            at @ -0.7..0.0 => 2.3 - 1.3 * (at + 0.7) / 0.7,
+            at => 1.0 + 4.0 * at,
+        };
+        let losses: Vec<f64> = (0..SWEEP.steps).map(|i| loss(SWEEP.rate(i))).collect();
+        let found = RateCurve::of(&[losses], SWEEP);
+        assert!((1e-3..5e-2).contains(&found.suggestion.unwrap()), "{:?}", found.suggestion);
+        assert!((3e-2..1.5e-1).contains(&found.minimum.unwrap()), "{:?}", found.minimum);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rand::{Rng, RngExt};
 use rand::distr::weighted::WeightedIndex;
+use rand::{Rng, RngExt};
 use rand_distr::{Beta, Distribution, Gamma};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
