@@ -55,6 +55,32 @@ fn compare_lists_results_and_recipe_differences() {
 }
 
 #[test]
+fn compare_writes_a_page_with_all_curves() {
+    let folder = tempfile::tempdir().unwrap();
+    // A name with markup, an epoch less, and no validation.
+    let other = folder.path().join("a <b> & c");
+    fs::create_dir(&other).unwrap();
+    fs::copy(trained().join("recipe.toml"), other.join("recipe.toml")).unwrap();
+    fs::write(other.join("metrics.csv"), "epoch,train_loss\n1,2.5\n").unwrap();
+    let out = folder.path().join("compare.html");
+    let arguments = ["compare", path(trained()), path(&other), "--out", path(&out)];
+    let (text, log) = run(0, &arguments);
+    assert!(text.contains("top-1") && log.contains("compare.html"), "{text}{log}");
+    let page = fs::read_to_string(&out).unwrap();
+    for words in ["Training loss", "Validation loss", "Validation top-1", "Learning rate", "a &lt;b&gt; &amp; c"] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains("<b>") && FOREIGN.iter().all(|word| !page.contains(word)));
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "only the run and the page: {names:?}");
+    assert_eq!(json(&[&arguments[..], &["--json"]].concat())["runs"][1]["epochs"], 1);
+    let other = folder.path().join("compare.pdf");
+    assert!(error(&["compare", path(trained()), "--out", path(&other)]).contains(".html"));
+    assert!(error(&["compare", path(trained()), "--out", path(folder.path())]).contains("is a folder"));
+    assert!(!other.exists());
+}
+
+#[test]
 fn find_lr_suggests_a_learning_rate() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = tiny_recipe(folder.path());

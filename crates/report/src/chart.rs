@@ -12,13 +12,16 @@ const MARGIN: (f64, f64, f64, f64) = (58.0, 34.0, 14.0, 34.0);
 /// Approximate width of a title letter, and line distance.
 const TITLE_LETTER: f64 = 7.8;
 const LINE: f64 = 17.0;
+/// Numbers of colors and dash patterns in the style.
+const COLORS: usize = 8;
+const DASHES: usize = 3;
 /// Maximum number of points per curve; longer curves are thinned out.
 const MAX_POINTS: usize = 600;
 
 /// A curve of a [`Chart`].
-pub struct Series {
+pub struct Series<'a> {
     /// Name in the legend.
-    pub name: &'static str,
+    pub name: &'a str,
     /// Points `(x, y)` in ascending x. Points that are not finite are gaps.
     pub points: Vec<(f64, f64)>,
 }
@@ -68,7 +71,9 @@ pub struct Chart<'a> {
     /// Label of the x axis.
     pub x_label: &'a str,
     /// Curves; empty ones are omitted.
-    pub series: Vec<Series>,
+    pub series: Vec<Series<'a>>,
+    /// Draws the legend.
+    pub legend: bool,
     /// Scale of the x axis.
     pub x_scale: Scale,
     /// Labels the x axis at whole numbers only, for epochs.
@@ -108,6 +113,7 @@ impl Default for Chart<'_> {
             title: "",
             x_label: "epoch",
             series: Vec::new(),
+            legend: true,
             x_scale: Scale::Linear,
             whole_x: true,
             y_scale: Scale::Linear,
@@ -123,7 +129,7 @@ impl Default for Chart<'_> {
 }
 
 /// Maps the values of an axis to positions.
-struct Axis {
+pub(crate) struct Axis {
     scale: Scale,
     low: f64,
     high: f64,
@@ -133,7 +139,7 @@ struct Axis {
 
 impl Axis {
     /// Creates an axis that contains all finite values; with `whole`, without margins.
-    fn new(values: impl Iterator<Item = f64>, scale: Scale, (from, to): (f64, f64), whole: bool) -> Self {
+    pub(crate) fn new(values: impl Iterator<Item = f64>, scale: Scale, (from, to): (f64, f64), whole: bool) -> Self {
         let position = |value: f64| if scale == Scale::Log { value.log10() } else { value };
         let values = values.filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0)).map(position);
         let (mut low, mut high) =
@@ -152,13 +158,13 @@ impl Axis {
     }
 
     /// Returns the position of a value.
-    fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         let value = if self.scale == Scale::Log { value.log10() } else { value };
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
     /// Returns the tick values of the axis.
-    fn ticks(&self, wanted: f64, least_step: f64) -> Vec<f64> {
+    pub(crate) fn ticks(&self, wanted: f64, least_step: f64) -> Vec<f64> {
         let step = nice((self.high - self.low) / wanted).max(least_step);
         if self.scale == Scale::Log {
             let step = step.max(1.0).ceil();
@@ -251,7 +257,8 @@ impl Chart<'_> {
 /// A chart that is being drawn: its visible series, axes and SVG code.
 struct Plot<'a> {
     chart: &'a Chart<'a>,
-    series: Vec<&'a Series>,
+    /// Series with points, with their position in the chart, which selects the color.
+    series: Vec<(usize, &'a Series<'a>)>,
     x: Axis,
     y: Axis,
     /// Edges of the plot area.
@@ -267,19 +274,20 @@ struct Plot<'a> {
 impl<'a> Plot<'a> {
     /// Lays out the chart and draws its title. Returns `None` if all series are empty.
     fn new(chart: &'a Chart<'a>) -> Option<Self> {
-        let series: Vec<&Series> = chart.series.iter().filter(|series| !series.points.is_empty()).collect();
+        let is_drawn = |(_, series): &(usize, &Series)| !series.points.is_empty();
+        let series: Vec<(usize, &Series)> = chart.series.iter().enumerate().filter(is_drawn).collect();
         if series.is_empty() {
             return None;
         }
         let (width, height) = chart.size;
         let (left, mut top, right_margin, bottom_margin) = MARGIN;
         let (right, bottom) = (width - right_margin, height - bottom_margin);
-        let legend: f64 = series.iter().map(|series| legend_width(series.name)).sum();
+        let legend: f64 = series.iter().filter(|_| chart.legend).map(|(_, series)| legend_width(series.name)).sum();
         let title = TITLE_LETTER * chart.title.chars().count() as f64;
         // A legend that does not fit beside the title goes below it.
         let legend_y = if left + title + legend > right { 16.0 + LINE } else { 16.0 };
         top += legend_y - 16.0;
-        let points = || series.iter().flat_map(|series| series.points.iter());
+        let points = || series.iter().flat_map(|(_, series)| series.points.iter());
         // Points without lines need a margin on both sides.
         let x = Axis::new(points().map(|p| p.0), chart.x_scale, (left, right), !chart.scattered);
         let ends = chart.whiskers.iter().flat_map(|(_, low, high)| [*low, *high]);
@@ -328,16 +336,18 @@ impl<'a> Plot<'a> {
     fn draw_legend(&mut self) {
         let mut at = self.right;
         let legend_y = self.legend_y;
-        let named = self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
+        let named = self.series.iter().filter(|(_, series)| self.chart.legend && !series.name.is_empty());
         for (index, series) in named.rev() {
             let name = series.name;
             at -= legend_width(name);
             let _ = write!(
                 self.svg,
-                r#"<circle class="dot s{index}" cx="{:.1}" cy="{}" r="4"/><text class="legend" x="{:.1}" y="{legend_y}">{name}</text>"#,
+                r#"<circle class="dot {}" cx="{:.1}" cy="{}" r="4"/><text class="legend" x="{:.1}" y="{legend_y}">{}</text>"#,
+                series_class(*index),
                 at + 14.0,
                 legend_y - 4.0,
-                at + 22.0
+                at + 22.0,
+                escape(name)
             );
         }
     }
@@ -360,24 +370,25 @@ impl<'a> Plot<'a> {
 
     /// Draws each series as a line with gaps, and as points with tooltips if there are few.
     fn draw_series(&mut self) {
-        for (index, series) in self.series.iter().enumerate() {
+        for (index, series) in &self.series {
+            let class = series_class(*index);
             let stride = series.points.len().div_ceil(MAX_POINTS);
             let last = series.points.len() - 1;
             let chosen = series.points.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last);
             let places: Vec<Option<(f64, f64)>> = chosen.map(|(_, point)| self.place(*point)).collect();
             for part in places.split(Option::is_none).filter(|part| !part.is_empty() && !self.chart.scattered) {
                 let path: Vec<String> = part.iter().flatten().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-                let _ = write!(self.svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" "));
+                let _ = write!(self.svg, r#"<polyline class="line {class}" points="{}"/>"#, path.join(" "));
             }
             if series.points.len() <= 60 {
                 for (place, point) in places.iter().zip(&series.points) {
                     let Some((x, y)) = place else { continue };
                     let _ = write!(
                         self.svg,
-                        r#"<circle class="point s{index}" cx="{x:.1}" cy="{y:.1}" r="2.6"><title>{} {}: {} {}</title></circle>"#,
+                        r#"<circle class="point {class}" cx="{x:.1}" cy="{y:.1}" r="2.6"><title>{} {}: {} {}</title></circle>"#,
                         escape(self.chart.x_label),
                         number(point.0),
-                        series.name,
+                        escape(series.name),
                         self.chart.write_y(point.1)
                     );
                 }
@@ -391,17 +402,18 @@ impl<'a> Plot<'a> {
         const DISTANCE: f64 = 12.0;
         let Some(limit) = self.chart.y_most else { return };
         let mut is_any = false;
-        for (index, series) in self.series.iter().enumerate() {
+        for (index, series) in &self.series {
+            let class = series_class(*index);
             let mut last = f64::NEG_INFINITY;
             for point in series.points.iter().filter(|point| point.1 > limit) {
                 let Some((x, y)) = self.place(*point).filter(|(x, _)| x - last >= DISTANCE) else { continue };
                 let _ = write!(
                     self.svg,
-                    r#"<path class="s{index}" d="M{:.1} {y:.1}h8l-4 -6z"><title>{} {}: {} {}</title></path>"#,
+                    r#"<path class="{class}" d="M{:.1} {y:.1}h8l-4 -6z"><title>{} {}: {} {}</title></path>"#,
                     x - 4.0,
                     escape(self.chart.x_label),
                     number(point.0),
-                    series.name,
+                    escape(series.name),
                     self.chart.write_y(point.1)
                 );
                 (last, is_any) = (x, true);
@@ -449,6 +461,15 @@ impl<'a> Plot<'a> {
                 escape(text)
             );
         }
+    }
+}
+
+/// Returns the class of a series: its color and, from the ninth series on, its dashes.
+pub(crate) fn series_class(index: usize) -> String {
+    let color = format!("s{}", index % COLORS);
+    match index / COLORS % DASHES {
+        0 => color,
+        dashes => format!("{color} d{dashes}"),
     }
 }
 
@@ -511,7 +532,7 @@ mod tests {
         assert!(Chart::default().to_svg().is_none());
     }
 
-    fn series(values: &[f64]) -> Series {
+    fn series(values: &[f64]) -> Series<'static> {
         Series { name: "a", points: (1..).map(f64::from).zip(values.iter().copied()).collect() }
     }
 

@@ -9,6 +9,7 @@
 struct Readme;
 
 mod chart;
+mod comparison;
 mod confusion;
 mod diagram;
 mod evaluation;
@@ -20,6 +21,7 @@ mod svg_file;
 pub mod tensorboard;
 
 pub use chart::{Chart, Label, Scale, Series, Unit};
+pub use comparison::Comparison;
 pub use diagram::stage_diagram;
 pub use evaluation::{
     Averages, Calibration, ClassScores, Evaluation, MAX_MATRIX, Predicted, ReliabilityBin, Scores, shows_top5,

@@ -11,7 +11,7 @@ use crate::chart::{Chart, Series, Unit, number, outlier_limit};
 use crate::confusion;
 use crate::evaluation::{Calibration, ClassScores, Evaluation, Predicted, ReliabilityBin, shows_top5};
 use crate::history::{Best, History};
-use crate::html::{STYLE, escape, percent};
+use crate::html::{document, escape, percent, section};
 use crate::pictures::picture;
 
 /// Number of mistakes shown.
@@ -107,20 +107,7 @@ fn html(report: &Report) -> String {
     if let Some(facts) = &report.model {
         section(&mut body, "Model", &model(facts));
     }
-    format!(
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
-         <title>{}</title><style>{STYLE}</style></head><body><main>{body}</main>\
-         <footer>written by mbconv {}</footer></body></html>\n",
-        escape(&report.title),
-        env!("CARGO_PKG_VERSION")
-    )
-}
-
-/// Appends a section, unless it is empty.
-fn section(body: &mut String, title: &str, content: &str) {
-    if !content.is_empty() {
-        let _ = write!(body, "<section><h2>{title}</h2>{content}</section>");
-    }
+    document(&report.title, &body)
 }
 
 /// Renders the main figures.

@@ -37,6 +37,9 @@ pub struct RunSummary {
     /// True if top-5 accuracy is below 1 in an epoch. With up to five classes it never is.
     #[serde(skip)]
     pub shows_top5: bool,
+    /// Results of the epochs.
+    #[serde(skip)]
+    pub history: History,
     /// The recipe's dotted keys with their values as TOML.
     #[serde(skip)]
     recipe: BTreeMap<String, String>,
@@ -111,6 +114,7 @@ impl RunSummary {
             shows_top5: ["train_top5", "val_top5"].iter().any(|name| history.column(name).iter().any(|p| p.1 < 1.0)),
             images_per_second: speeds.get(speeds.len() / 2).copied(),
             seconds: history.column("seconds").iter().map(|point| point.1).sum(),
+            history,
             recipe,
         })
     }

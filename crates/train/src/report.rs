@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use mbconv_nets::Inference;
 pub use mbconv_report::{
-    Best, Chart, Evaluated, History, Label, ModelFacts, Report, Scale, Series, Unit, stage_diagram,
+    Best, Chart, Comparison, Evaluated, History, Label, ModelFacts, Report, Scale, Series, Unit, stage_diagram,
 };
 
 use crate::classifier::{Classifier, Tta};

@@ -56,7 +56,7 @@ const EXAMPLES: [(&str, &[&str]); 35] = [
     ("recipe keys", &["recipe keys", "recipe keys optimizer.learning_rate"]),
     ("recipe check", &["recipe check mine.toml"]),
     ("recipe schema", &["recipe schema > recipe.schema.json"]),
-    ("compare", &["compare runs/*"]),
+    ("compare", &["compare runs/*", "compare runs/a runs/b --out compare.html"]),
     ("average", &["average runs/a runs/b mean.safetensors"]),
     ("eval", &["eval runs/pets --data photos", "eval runs/pets --data photos --split test --report report --json"]),
     (

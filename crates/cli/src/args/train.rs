@@ -210,6 +210,9 @@ pub struct Compare {
     /// Folders of training runs
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
+    /// HTML file with the curves of all runs and the table
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub json: JsonArgs,
 }
