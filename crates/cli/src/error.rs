@@ -5,6 +5,7 @@ use std::path::Path;
 
 use mbconv_hub::HubError;
 use mbconv_nets::ArchitectureError;
+use mbconv_train::auto_batch::AutoBatchError;
 use mbconv_train::burnpack::BurnpackError;
 use mbconv_train::compare::CompareError;
 use mbconv_train::config::RecipeError;
@@ -107,6 +108,7 @@ macro_rules! with_hint {
 
 with_hint!(
     ArchitectureError,
+    AutoBatchError,
     DataError,
     DeviceError,
     FolderError,

@@ -147,7 +147,7 @@ impl ModelRef {
     /// Reads a recipe.
     fn from_recipe(path: &Path) -> Result<Self, CliError> {
         let file = RecipeFile::read(path, &[])?;
-        let recipe = Recipe::try_from(file.clone())?;
+        let recipe = Recipe::try_from(file.clone().or_batch(1))?;
         let input_size = Some(recipe.input.size);
         let options = recipe.model.with_classes(IMAGENET_CLASSES);
         Ok(Self { input_size, recipe: Some(file), ..Self::from_options(options) })

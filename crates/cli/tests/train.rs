@@ -200,3 +200,33 @@ fn resume_after_interrupt_is_bit_identical() {
     };
     assert_eq!(losses(&whole), losses(&halves));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn automatic_batch_size_is_printed_stored_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, out) = (tiny_recipe(folder.path()), folder.path().join("run"));
+    let text = std::fs::read_to_string(&recipe).unwrap().replace("batch_size = 64", "batch_size = \"auto\"");
+    std::fs::write(&recipe, text).unwrap();
+    assert!(run(0, &["recipe", "check", path(&recipe)]).0.contains("batches that fit in memory"));
+    let (resolved, _) = run(0, &["recipe", "show", path(&recipe), "--resolved"]);
+    assert!(resolved.contains("batch_size = \"auto\""), "{resolved}");
+    let train = ["train", path(&recipe), "--out", path(&out), "--device", "cpu"];
+    let stored = || std::fs::read_to_string(out.join("recipe.toml")).unwrap().contains("batch_size = 128");
+
+    assert!(error(&[&train[..], &["--set", "accumulate=2"]].concat()).contains("accumulate = 2"));
+    let (_, log) = run(0, &[&train[..], &["--epochs", "1"]].concat());
+    assert!(log.contains("batch size 128 (auto): training needs about 0.") && stored(), "{log}");
+    let (_, log) = run(0, &[&train[..], &["--epochs", "2", "--resume"]].concat());
+    assert!(log.contains("epoch   2") && !log.contains("(auto)") && stored(), "{log}");
+    let other = error(&[&train[..], &["--epochs", "2", "--resume", "--batch-size", "32"]].concat());
+    assert!(other.contains("`batch_size` = 128"), "{other}");
+
+    let tuned = folder.path().join("tuned");
+    let finetune = ["finetune", path(&out), "digits", "--out", path(&tuned), "--device", "cpu"];
+    let (_, log) = run(0, &[&finetune[..], &["--batch-size", "auto", "--epochs", "1"]].concat());
+    assert!(log.contains("batch size 128 (auto)"), "{log}");
+    let (_, log) = run(0, &[&finetune[..], &["--batch-size", "auto", "--epochs", "2", "--resume"]].concat());
+    assert!(!log.contains("(auto)"), "{log}");
+    run(2, &[&train[..], &["--batch-size", "all"]].concat());
+}

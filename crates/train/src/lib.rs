@@ -9,6 +9,7 @@
 //!    [`schedule`], [`ema`], [`freeze`], [`checkpoint`], [`run_dir`] and [`run_lock`];
 //!    [`observe`]: events of a run, used by [`report`] and [`tensorboard`]; [`compare`]: comparison
 //!    of runs; [`lr_finder`]: the learning-rate range test;
+//!    [`auto_batch`]: the batch size that fits;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
 //! 5. [`classifier`], [`evaluate`], [`predict`], [`explain`], [`embed`], [`finetune`] and
 //!    [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
@@ -20,6 +21,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod auto_batch;
 pub mod bench;
 pub mod checkpoint;
 pub mod classifier;

@@ -61,10 +61,7 @@ pub(crate) fn check_training(
     }
     let size = recipe.input.size;
     let (Some(available), Ok(summary)) = (available, Summary::new(architecture, size)) else { return Ok(()) };
-    let needed = |batch: usize| {
-        let part = batch.div_ceil(processes.max(1));
-        summary.training_bytes(part, optimizer_state(recipe), recipe.gradient_checkpointing)
-    };
+    let needed = |batch: usize| training_bytes(recipe, &summary, batch.div_ceil(processes.max(1)));
     if needed(recipe.batch_size) as f64 * CERTAIN <= available as f64 {
         return Ok(());
     }
@@ -72,6 +69,12 @@ pub(crate) fn check_training(
     let fits = halves.take_while(|&batch| batch > 1).find(|&batch| needed(batch) <= available);
     let [needed, available] = [needed(recipe.batch_size), available].map(|bytes| bytes as f64 / 1e9);
     Err(OutOfMemory { batch_size: recipe.batch_size, size, needed, available, fits })
+}
+
+/// Estimates the bytes for training the recipe's network, given as `summary`, on batches of `batch`
+/// images. A partly frozen network and bf16 need less.
+pub(crate) fn training_bytes(recipe: &RecipeFile, summary: &Summary, batch: usize) -> u64 {
+    summary.training_bytes(batch, optimizer_state(recipe), recipe.gradient_checkpointing)
 }
 
 /// Returns the peak memory of the process in bytes since its start or since [`forget_peak`]. Linux

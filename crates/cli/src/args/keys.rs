@@ -5,7 +5,7 @@ use std::fmt::Display;
 use clap::Args;
 use clap::error::ErrorKind;
 
-use super::values::positive;
+use super::values::{batch_size, positive};
 
 #[derive(Args)]
 pub struct KeyArgs {
@@ -15,9 +15,9 @@ pub struct KeyArgs {
     /// Base learning rate, short for --set optimizer.learning_rate=RATE
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
-    /// Number of images per batch, short for --set batch_size=N
-    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Training")]
-    pub batch_size: Option<usize>,
+    /// Number of images per batch, or auto for the largest that fits, short for --set batch_size=N
+    #[arg(long, value_name = "N", value_parser = batch_size, help_heading = "Training")]
+    pub batch_size: Option<String>,
 }
 
 impl KeyArgs {
@@ -26,7 +26,7 @@ impl KeyArgs {
     pub fn settings(&self, overrides: &[String]) -> Vec<String> {
         let epochs = short_form("--epochs", "epochs", self.epochs, overrides);
         let rate = short_form("--lr", "optimizer.learning_rate", self.lr, overrides);
-        let batch_size = short_form("--batch-size", "batch_size", self.batch_size, overrides);
+        let batch_size = short_form("--batch-size", "batch_size", self.batch_size.as_ref(), overrides);
         [epochs, rate, batch_size].into_iter().flatten().collect()
     }
 }

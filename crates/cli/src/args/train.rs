@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::device::DeviceArgs;
 use super::json::JsonArgs;
 use super::keys::{KeyArgs, short_form};
-use super::values::positive;
+use super::values::{batch_size, positive};
 
 #[derive(Args)]
 pub struct Train {
@@ -151,7 +151,7 @@ impl FindLr {
     pub fn settings(&self) -> Vec<String> {
         let freeze = self.freeze.as_ref().map(|part| format!("finetune.freeze={part}"));
         let prefix = self.prefix.as_ref().map(|prefix| format!("finetune.prefix={prefix}"));
-        let batch_size = short_form("--batch-size", "batch_size", self.batch_size, &self.overrides);
+        let batch_size = short_form("--batch-size", "batch_size", self.batch_size.as_ref(), &self.overrides);
         [freeze, prefix].into_iter().flatten().chain(self.overrides.iter().cloned()).chain(batch_size).collect()
     }
 }
@@ -178,9 +178,9 @@ pub struct FindLr {
     /// Layers to freeze: body (a linear probe), or the number of first stages
     #[arg(long, value_name = "PART")]
     pub freeze: Option<String>,
-    /// Number of images per batch, short for --set batch_size=N
-    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Training")]
-    pub batch_size: Option<usize>,
+    /// Number of images per batch, or auto for the largest that fits, short for --set batch_size=N
+    #[arg(long, value_name = "N", value_parser = batch_size, help_heading = "Training")]
+    pub batch_size: Option<String>,
     /// Set any key of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,

@@ -23,6 +23,14 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Parses a number of images per batch, or `auto`, as a recipe's value.
+pub(super) fn batch_size(text: &str) -> Result<String, String> {
+    match text {
+        "auto" => Ok(text.into()),
+        text => positive(text).map(|images| images.to_string()).map_err(|message| message + ", or auto"),
+    }
+}
+
 pub(super) fn coefficient(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if (0.1..=10.0).contains(&value) => Ok(value),

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::Recipe;
+use mbconv_train::auto_batch::with_batch_size;
 use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::lr_finder::{Sweep, find_lr};
+use mbconv_train::{Group, Recipe};
 use serde_json::json;
 
 use super::finetune::Start;
@@ -78,13 +79,22 @@ pub fn run(args: FindLr, stop: &AtomicBool) -> Result<(), CliError> {
     print_text(&text)
 }
 
+/// Prints the reason of a chosen batch size.
+fn print_note(line: Option<String>) {
+    if let Some(line) = line {
+        eprintln!("{line}");
+    }
+}
+
 /// Returns the recipe and the data of the test.
 fn recipe_and_data(args: &FindLr, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), CliError> {
     let settings = args.settings();
     let Some(path) = &args.recipe else {
         let (Some(weights), Some(data)) = (&args.weights, &args.data) else { return Err(no_data()) };
         let start = Start { weights, arch: args.arch.clone(), channels: None, data, settings: &settings };
-        return start.recipe(device, stop);
+        let (recipe, data, line) = start.recipe(device, &Group::alone(), stop)?;
+        print_note(line);
+        return Ok((recipe, data));
     };
     let mut file = RecipeFile::read(path, &settings)?;
     file.data.path = args.data.clone().or(file.data.path);
@@ -92,8 +102,10 @@ fn recipe_and_data(args: &FindLr, device: &Device, stop: &AtomicBool) -> Result<
         file.finetune.get_or_insert_default().weights = Some(weights.clone());
     }
     locate_in(&mut file, stop)?;
-    let recipe = Recipe::try_from(file)?;
-    let path = recipe.data.path.as_ref().ok_or_else(no_data)?;
-    let data = data::open(path, &recipe.data.open_options(recipe.seed))?;
+    Recipe::try_from(file.clone().or_batch(1))?;
+    let path = file.data.path.as_ref().ok_or_else(no_data)?;
+    let data = data::open(path, &file.data.open_options(file.seed))?;
+    let (recipe, line) = with_batch_size(file, None, &data, device, &Group::alone())?;
+    print_note(line);
     Ok((recipe, data))
 }

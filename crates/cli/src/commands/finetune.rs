@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::auto_batch::with_batch_size;
 use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{self, DataSet};
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportOptions, load_weights};
-use mbconv_train::run_dir::saved_progress;
+use mbconv_train::run_dir::holds_run;
 use mbconv_train::shell::{quoted, quoted_path};
 use mbconv_train::{Group, Recipe, Run, finetune};
 
-use super::train::{finish, last_default_folder, lock, new_default_folder};
+use super::train::{finish, last_default_folder, lock, new_default_folder, recipe_of};
 use crate::args::Finetune;
 use crate::error::CliError;
 use crate::model_ref::locate;
@@ -28,17 +29,17 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), CliE
     let device = group.all_ok(args.device.open_in(group).map_err(CliError::from))?;
     let settings = args.settings();
     let name = run_name(args.data(), args.model());
-    let resumed_out = args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&name)));
+    let resumed_out = args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&name, &holds_run)));
     let stored_recipe = resumed_out.as_deref().and_then(|out| recipe_of(out, group));
     let prepare = || match &stored_recipe {
-        Some(recipe) => resumed(recipe, &args, &settings, stop),
+        Some(recipe) => resumed(recipe, &args, &settings, stop).map(|(recipe, data)| (recipe, data, None)),
         None => {
             let (weights, data) = (args.model(), args.data());
             let (arch, channels) = (args.arch.clone(), args.input_channels);
-            Start { weights, arch, channels, data, settings: &settings }.recipe(&device, stop)
+            Start { weights, arch, channels, data, settings: &settings }.recipe(&device, group, stop)
         }
     };
-    let (recipe, data) = group.all_ok(prepare())?;
+    let (recipe, data, line) = group.all_ok(prepare())?;
 
     let mut progress = Progress::new();
     let (out, lock) = match resumed_out.or(args.out.clone()) {
@@ -46,9 +47,10 @@ fn finetune(args: Finetune, stop: &AtomicBool, group: &Group) -> Result<(), CliE
             let lock = lock(&out, group)?;
             (out, lock)
         }
-        None => new_default_folder(&name, group, &mut |line| ui.line(&progress, line))?,
+        None => new_default_folder(&name, &holds_run, group, &mut |line| ui.line(&progress, line))?,
     };
     ui.line(&progress, &format!("run folder {}", out.display()));
+    line.iter().for_each(|line| ui.line(&progress, line));
     let (resume, settings, lock) = (args.resume, Some(&settings[..]), lock.as_ref());
     let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume, settings, lock, stop };
     let outcome = ui.train(run, &mut progress);
@@ -88,8 +90,14 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Returns the recipe chosen for the weights and the data, and the data.
-    pub fn recipe(self, device: &Device, stop: &AtomicBool) -> Result<(Recipe, DataSet), CliError> {
+    /// Returns the recipe chosen for the weights and the data, the data, and a line about the batch
+    /// size if it was chosen for the memory.
+    pub fn recipe(
+        self,
+        device: &Device,
+        group: &Group,
+        stop: &AtomicBool,
+    ) -> Result<(Recipe, DataSet, Option<String>), CliError> {
         let weights = resolve_utf8(self.weights, stop)?;
         let prefix = self.settings.iter().rev().find_map(|setting| setting.strip_prefix("finetune.prefix="));
         let prefix = prefix.map(String::from);
@@ -106,7 +114,8 @@ impl Start<'_> {
         let images = data.split("train")?.len();
         let mut file = finetune::recipe(&card, &weights, images, self.settings)?;
         file.data.path = Some(self.data.into());
-        Ok((Recipe::try_from(file)?, data))
+        let (recipe, line) = with_batch_size(file, None, &data, device, group)?;
+        Ok((recipe, data, line))
     }
 }
 
@@ -120,13 +129,6 @@ fn resolve_utf8(weights: &Path, stop: &AtomicBool) -> Result<std::path::PathBuf,
     Ok(weights)
 }
 
-/// Returns the recipe of the run in `out`, or `None` if it cannot be read.
-fn recipe_of(out: &Path, group: &Group) -> Option<String> {
-    let read = || saved_progress(out).map_or(String::new(), |progress| progress.recipe);
-    let text = group.broadcast(if group.is_leader() { read().into_bytes() } else { Vec::new() });
-    String::from_utf8(text).ok().filter(|text| !text.is_empty())
-}
-
 /// Returns the stored recipe with the current settings, and the data. Values derived from the
 /// number of epochs are kept.
 fn resumed(
@@ -135,7 +137,8 @@ fn resumed(
     settings: &[String],
     stop: &AtomicBool,
 ) -> Result<(Recipe, DataSet), CliError> {
-    let mut file = RecipeFile::parse(recipe, "checkpoint", settings)?;
+    let stored = RecipeFile::parse(recipe, "checkpoint", &[])?.batch_size;
+    let mut file = RecipeFile::parse(recipe, "checkpoint", settings)?.or_batch(stored);
     let weights = resolve_utf8(args.model(), stop)?;
     if let Some(finetune) = &mut file.finetune {
         let same = |other: &Path| match (other.canonicalize(), weights.canonicalize()) {

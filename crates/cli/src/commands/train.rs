@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::auto_batch::with_batch_size;
 use mbconv_train::config::RecipeFile;
 use mbconv_train::data::{self, DataSet, Form, Source};
 use mbconv_train::engine::TrainError;
@@ -25,8 +26,9 @@ pub fn run(args: Train, stop: &AtomicBool) -> Result<(), CliError> {
 }
 
 fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), CliError> {
-    let resumed =
-        args.resume.then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&recipe_name(&args.recipe))));
+    let resumed = args
+        .resume
+        .then(|| args.out.clone().unwrap_or_else(|| last_default_folder(&recipe_name(&args.recipe), &holds_run)));
     // Settings of earlier commands remain unless this command changes them.
     let remembered = resumed.as_ref().map_or(Vec::new(), |out| remembered_settings(out, group));
     let settings = merged(remembered, args.settings());
@@ -35,12 +37,14 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), CliError> 
     let prepare = || -> Result<_, CliError> {
         let mut file = RecipeFile::read(&args.recipe, &settings)?;
         locate_in(&mut file, stop)?;
-        let recipe = Recipe::try_from(file)?;
-        let path = recipe.data.path.clone().ok_or_else(no_data)?;
-        let data = data::open(&path, &recipe.data.open_options(recipe.seed))?;
-        Ok((recipe, path, data))
+        Recipe::try_from(file.clone().or_batch(1))?;
+        let path = file.data.path.clone().ok_or_else(no_data)?;
+        let data = data::open(&path, &file.data.open_options(file.seed))?;
+        let stored = resumed.as_deref().filter(|_| file.has_auto_batch()).and_then(|out| stored_batch(out, group));
+        let (recipe, line) = with_batch_size(file, stored, &data, &device, group)?;
+        Ok((recipe, path, data, line))
     };
-    let (recipe, path, data) = group.all_ok(prepare())?;
+    let (recipe, path, data, line) = group.all_ok(prepare())?;
 
     let mut progress = Progress::new();
     let (out, lock) = match resumed.or(args.out) {
@@ -48,9 +52,12 @@ fn train(args: Train, stop: &AtomicBool, group: &Group) -> Result<(), CliError> 
             let lock = lock(&out, group)?;
             (out, lock)
         }
-        None => new_default_folder(&recipe_name(&args.recipe), group, &mut |line| ui.line(&progress, line))?,
+        None => {
+            new_default_folder(&recipe_name(&args.recipe), &holds_run, group, &mut |line| ui.line(&progress, line))?
+        }
     };
     ui.line(&progress, &format!("run folder {}", out.display()));
+    line.iter().for_each(|line| ui.line(&progress, line));
     let (resume, settings, lock) = (args.resume, Some(&settings[..]), lock.as_ref());
     let run = Run { recipe: &recipe, data: &data, out: &out, device: &device, group, resume, settings, lock, stop };
     let outcome = ui.train(run, &mut progress);
@@ -72,8 +79,20 @@ fn remembered_settings(out: &Path, group: &Group) -> Vec<String> {
     serde_json::from_slice(&group.broadcast(json.into_bytes())).unwrap_or_default()
 }
 
+/// Returns the recipe of the run in `out`, or `None` if it cannot be read.
+pub fn recipe_of(out: &Path, group: &Group) -> Option<String> {
+    let read = || saved_progress(out).map_or(String::new(), |progress| progress.recipe);
+    let text = group.broadcast(if group.is_leader() { read().into_bytes() } else { Vec::new() });
+    String::from_utf8(text).ok().filter(|text| !text.is_empty())
+}
+
+/// Returns the batch size of the run in `out`, if it can be read.
+fn stored_batch(out: &Path, group: &Group) -> Option<usize> {
+    Some(RecipeFile::parse(&recipe_of(out, group)?, "checkpoint", &[]).ok()?.batch_size)
+}
+
 /// Returns all settings; later ones replace earlier ones of the same key.
-fn merged(earlier: Vec<String>, later: Vec<String>) -> Vec<String> {
+pub fn merged(earlier: Vec<String>, later: Vec<String>) -> Vec<String> {
     let key = |setting: &str| setting.split('=').next().unwrap_or_default().trim().to_string();
     let again = |setting: &String| later.iter().any(|other| key(other) == key(setting));
     earlier.iter().filter(|setting| !again(setting)).chain(&later).cloned().collect()
@@ -126,7 +145,7 @@ pub fn lock(out: &Path, group: &Group) -> Result<Option<RunLock>, CliError> {
     group.all_ok(lock.transpose())
 }
 
-fn recipe_name(recipe: &Path) -> String {
+pub fn recipe_name(recipe: &Path) -> String {
     recipe.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned())
 }
 
@@ -135,21 +154,22 @@ fn default_folder(name: &str, number: usize) -> PathBuf {
     Path::new("runs").join(if number == 1 { name.into() } else { format!("{name}-{number}") })
 }
 
-/// Returns the first default folder without a run, locked by the first process. Prints the folders
-/// in use.
+/// Returns the first default folder that is not taken, locked by the first process. Prints the
+/// folders in use.
 pub fn new_default_folder(
     name: &str,
+    is_taken: &dyn Fn(&Path) -> bool,
     group: &Group,
     line: &mut dyn FnMut(&str),
 ) -> Result<(PathBuf, Option<RunLock>), CliError> {
     let mut first_free = || -> Result<_, CliError> {
         for folder in (1..).map(|number| default_folder(name, number)) {
-            if holds_run(&folder) {
+            if is_taken(&folder) {
                 continue;
             }
             match RunLock::acquire(&folder) {
                 // A run may have ended there in the meantime.
-                Ok(_) if holds_run(&folder) => {}
+                Ok(_) if is_taken(&folder) => {}
                 Ok(lock) => return Ok((folder, Some(lock))),
                 Err(error @ RunLockError::Locked { .. }) => line(&format!("note: {error}")),
                 Err(error) => return Err(TrainError::from(error).into()),
@@ -161,10 +181,10 @@ pub fn new_default_folder(
     group.all_ok(if group.is_leader() { first_free() } else { Ok((default_folder(name, 1), None)) })
 }
 
-/// Returns the last default folder with a run in it.
-pub fn last_default_folder(name: &str) -> PathBuf {
+/// Returns the last default folder that is taken.
+pub fn last_default_folder(name: &str, is_taken: &dyn Fn(&Path) -> bool) -> PathBuf {
     let folders = (1..).map(|number| default_folder(name, number)).take_while(|folder| folder.is_dir());
-    folders.filter(|folder| holds_run(folder)).last().unwrap_or_else(|| default_folder(name, 1))
+    folders.filter(|folder| is_taken(folder)).last().unwrap_or_else(|| default_folder(name, 1))
 }
 
 /// The digits as image files in mbconv's repository.

@@ -7,6 +7,7 @@ use mbconv_nets::{Architecture, NetworkOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::batch_size::{self, BatchSize, MAX_BATCH};
 use super::checkpoint::CheckpointConfig;
 use super::data::DataConfig;
 use super::defaults;
@@ -29,9 +30,6 @@ use crate::config::optimizer::OptimizerConfig;
 use crate::config::schedule::ScheduleConfig;
 use crate::precision::MapPrecision;
 
-/// Largest number of images per batch and of accumulated batches.
-const MAX_BATCH: usize = 1 << 20;
-
 /// A parsed recipe with checked keys and unchecked values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +41,8 @@ pub struct RecipeFile {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: usize,
     /// Number of images per batch.
-    #[schemars(range(min = 1, max = MAX_BATCH))]
+    #[serde(with = "batch_size")]
+    #[schemars(with = "BatchSize")]
     pub batch_size: usize,
     /// Number of batches whose gradients are averaged for one optimizer step, as for one large
     /// batch. Batches that remain at the end of an epoch make a smaller step.
@@ -193,6 +192,17 @@ impl RecipeFile {
         Self::parse(&self.to_toml(), "preset", overrides)
     }
 
+    /// Returns whether `batch_size` is `"auto"`. Such a recipe can be trained after
+    /// [`with_batch_size`](crate::auto_batch::with_batch_size).
+    pub fn has_auto_batch(&self) -> bool {
+        self.batch_size == batch_size::AUTO
+    }
+
+    /// Returns this recipe with batches of `images` images if `batch_size` is `"auto"`.
+    pub fn or_batch(self, images: usize) -> Self {
+        if self.has_auto_batch() { Self { batch_size: images, ..self } } else { self }
+    }
+
     /// Returns the recipe that a model was trained with, if its file contains one.
     pub fn of_model(card: &ModelCard) -> Option<Self> {
         serde_json::from_value(card.recipe.clone()?).ok()
@@ -241,6 +251,7 @@ impl TryFrom<RecipeFile> for Recipe {
 
     fn try_from(file: RecipeFile) -> Result<Self, RecipeError> {
         file.check_ranges()?;
+        ensure(!file.has_auto_batch(), "batch_size", "\"auto\"", "a number here: only training chooses it")?;
         file.input.check(file.epochs)?;
         file.augment.color_jitter.as_ref().map_or(Ok(()), augment::check_jitter)?;
         file.mix.check(file.epochs)?;

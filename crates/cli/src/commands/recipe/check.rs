@@ -30,9 +30,11 @@ pub fn run(args: &CheckRecipes) -> Result<(), CliError> {
 fn check(recipe: &Path) -> Result<String, CliError> {
     let (path, text) = if recipe == Path::new("-") { standard_input()? } else { read_recipe(recipe)? };
     let path = path.display().to_string();
-    let checked = RecipeFile::parse(&text, &path, &[]).and_then(Recipe::try_from);
+    let parsed = RecipeFile::parse(&text, &path, &[]);
+    let auto = parsed.as_ref().is_ok_and(RecipeFile::has_auto_batch);
+    let checked = parsed.and_then(|file| Recipe::try_from(file.or_batch(1)));
     let recipe = checked.map_err(|error| located(error, &path, &text))?;
-    summary(&path, &recipe)
+    summary(&path, &recipe, auto)
 }
 
 fn standard_input() -> Result<(PathBuf, String), CliError> {
@@ -52,8 +54,8 @@ fn located(error: RecipeError, path: &str, text: &str) -> CliError {
     CliError::new(format!("in {path}{line}: {error}"), error.hint())
 }
 
-/// Returns what would be trained.
-fn summary(path: &str, recipe: &Recipe) -> Result<String, CliError> {
+/// Returns what would be trained. `auto` is the batch size of the recipe.
+fn summary(path: &str, recipe: &Recipe, auto: bool) -> Result<String, CliError> {
     let architecture = recipe.architecture(CLASSES)?;
     let network = recipe.model.with_classes(CLASSES).title();
     let (size, stride) = (recipe.input.size, architecture.total_stride());
@@ -61,16 +63,16 @@ fn summary(path: &str, recipe: &Recipe) -> Result<String, CliError> {
         1 => String::new(),
         batches => format!(", {batches} batches per update"),
     };
+    let batches = if auto { "batches that fit in memory".into() } else { format!("batches of {}", recipe.batch_size) };
     let name = |value: serde_json::Value| value.as_str().unwrap_or_default().to_string();
     let optimizer = name(serde_json::json!(recipe.optimizer.name));
     let schedule = name(serde_json::json!(recipe.schedule.name));
     let rate = recipe.optimizer.learning_rate_for(recipe.batch_size * recipe.accumulate);
     Ok(format!(
         "{path}: OK\n  network   {network}, {size}×{size} pixels, total stride {stride}\n  \
-         training  {} epochs in batches of {}{accumulate}\n  \
+         training  {} epochs in {batches}{accumulate}\n  \
          updates   {optimizer}, learning rate {rate}, {schedule}\n  data      {}\n",
         recipe.epochs,
-        recipe.batch_size,
         recipe.data.path.as_deref().unwrap_or("set by --data"),
     ))
 }

@@ -55,6 +55,7 @@ fn show(args: &ShowRecipe) -> Result<(), CliError> {
     if !args.resolved {
         return print_text(&text);
     }
-    let recipe = Recipe::try_from(RecipeFile::parse(&text, &path.display().to_string(), &[])?)?;
-    print_text(&recipe.to_toml())
+    let file = RecipeFile::parse(&text, &path.display().to_string(), &[])?;
+    Recipe::try_from(file.clone().or_batch(1))?;
+    print_text(&file.to_toml())
 }
