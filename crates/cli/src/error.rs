@@ -26,6 +26,7 @@ use mbconv_train::report::ReportError;
 use mbconv_train::scale::ScaleError;
 use mbconv_train::scale::search::SearchError;
 use mbconv_train::text::visible_name;
+use mbconv_train::tune::TuneError;
 use mbconv_train::weight_average::AverageError;
 
 /// The reason why a command did not succeed.
@@ -119,7 +120,8 @@ with_hint!(
     OnnxError,
     ScaleError,
     SearchError,
-    TrainError
+    TrainError,
+    TuneError
 );
 
 macro_rules! interruptible {

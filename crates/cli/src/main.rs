@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args, stop()),
         Command::Calibrate(args) => commands::calibrate::run(args, stop()),
         Command::FindLr(args) => commands::find_lr::run(args, stop()),
+        Command::Tune(args) => commands::tune::run(args, stop()),
         Command::Compare(args) => commands::compare::run(args),
         Command::Predict(args) => commands::predict::run(args, stop()),
         Command::Explain(args) => commands::explain::run(args, stop()),

@@ -16,6 +16,7 @@ mod evaluation;
 mod history;
 mod html;
 mod page;
+mod parallel;
 mod pictures;
 mod svg_file;
 pub mod tensorboard;
@@ -28,3 +29,4 @@ pub use evaluation::{
 };
 pub use history::{Best, History};
 pub use page::{Evaluated, ModelFacts, Report};
+pub use parallel::{ParallelAxis, ParallelCoordinates, ParallelLine, ParallelScale};

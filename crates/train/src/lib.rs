@@ -13,7 +13,8 @@
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
 //! 5. [`classifier`], [`evaluate`], [`predict`], [`explain`], [`embed`], [`finetune`] and
 //!    [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
-//! 6. [`scale`]: scaling of networks by formula, by budget or by search;
+//! 6. [`scale`]: scaling of networks by formula, by budget or by search; [`tune`]: search of
+//!    hyperparameters;
 //! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.
 
 /// Compiles and runs the example of the README.
@@ -60,6 +61,8 @@ mod running_metrics;
 pub mod scale;
 pub mod schedule;
 pub mod tensorboard;
+mod trial;
+pub mod tune;
 pub mod weight_average;
 
 pub use mbconv_files::{shell, text};

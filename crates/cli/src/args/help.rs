@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, Subcommand};
 
 /// Groups of `mbconv --help`, in their order, and their commands.
 const GROUPS: [(&str, &str); 5] = [
-    ("Train", "train finetune recipe find-lr compare average"),
+    ("Train", "train finetune recipe find-lr tune compare average"),
     ("Use models", "eval calibrate predict explain embed export import fetch"),
     ("Data", "data"),
     ("Networks", "list info draw scale bench"),
@@ -19,7 +19,10 @@ const GROUPS: [(&str, &str); 5] = [
 const HEADINGS: [(&str, &str); 8] = [
     ("Model", "weights arch prefix input_channels preprocess classes strides base input_size"),
     ("Data", "data split val test pool near few fix undo seed strict follow_links skip_bad_images workers tta"),
-    ("Training", "epochs lr freeze freeze_norms recipe run seeds overrides on_nan resume steps sweeps from to"),
+    (
+        "Training",
+        "epochs lr freeze freeze_norms recipe run seeds overrides on_nan resume steps sweeps from to trials halving eta metric",
+    ),
     (
         "Scaling",
         "phi only alpha beta gamma step tolerance target_macs target_params target_size target_latency memory \
@@ -36,7 +39,7 @@ const HEADINGS: [(&str, &str); 8] = [
 ];
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 35] = [
+const EXAMPLES: [(&str, &[&str]); 36] = [
     (
         "train",
         &[
@@ -56,6 +59,13 @@ const EXAMPLES: [(&str, &[&str]); 35] = [
     ("recipe keys", &["recipe keys", "recipe keys optimizer.learning_rate"]),
     ("recipe check", &["recipe check mine.toml"]),
     ("recipe schema", &["recipe schema > recipe.schema.json"]),
+    (
+        "tune",
+        &[
+            "tune digits --trials 8 --set 'optimizer.learning_rate=log(1e-2,1)'",
+            "tune mine.toml --halving --set 'optimizer.weight_decay=log(1e-5,1e-2)'",
+        ],
+    ),
     ("compare", &["compare runs/*", "compare runs/a runs/b --out compare.html"]),
     ("average", &["average runs/a runs/b mean.safetensors"]),
     ("eval", &["eval runs/pets --data photos", "eval runs/pets --data photos --split test --report report --json"]),

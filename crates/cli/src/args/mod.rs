@@ -13,6 +13,7 @@ mod recipe;
 mod scale;
 mod shell;
 mod train;
+mod tune;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +31,7 @@ pub use self::scale::{
 };
 pub use self::shell::{Completions, Man};
 pub use self::train::{Average, Compare, FindLr, Finetune, Train};
+pub use self::tune::Tune;
 
 /// Train, evaluate and use MobileNetV2 and EfficientNet image classifiers.
 #[derive(Parser)]
@@ -56,6 +58,8 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Run a learning-rate range test and draw the loss
     FindLr(FindLr),
+    /// Search hyperparameters with many short trainings
+    Tune(Tune),
     /// Compare training runs in a table
     Compare(Compare),
     /// Classify image files, folders of images, or a list of paths

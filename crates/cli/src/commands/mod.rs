@@ -24,3 +24,4 @@ pub mod predict;
 pub mod recipe;
 pub mod scale;
 pub mod train;
+pub mod tune;

@@ -31,6 +31,27 @@ impl Metric {
         matches!(self, Self::MacroF1 | Self::BalancedAccuracy)
     }
 
+    /// Returns the name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Top1 => "top1",
+            Self::Top5 => "top5",
+            Self::Loss => "loss",
+            Self::MacroF1 => "macro_f1",
+            Self::BalancedAccuracy => "balanced_accuracy",
+        }
+    }
+
+    /// Returns the metric of results. It is not a number if they lack it.
+    pub fn value(self, results: &Results) -> f64 {
+        let [score, _] = self.score(results);
+        match self {
+            Self::Loss => -score,
+            _ if score == f64::NEG_INFINITY => f64::NAN,
+            _ => score,
+        }
+    }
+
     /// Returns the quality for comparisons: the metric, and for equal values the loss. Results
     /// without the metric are worse than all others.
     pub fn score(self, results: &Results) -> Score {

@@ -7,6 +7,7 @@
 //! ranges of the schema. The module checks what depends on several values.
 
 mod augment;
+mod batch_size;
 pub(crate) mod checkpoint;
 pub(crate) mod data;
 mod defaults;
@@ -28,7 +29,7 @@ mod schema;
 mod setting;
 mod suggest;
 
-pub use checkpoint::CheckpointConfig;
+pub use checkpoint::{CheckpointConfig, Metric};
 pub use data::DataConfig;
 pub use ema::EmaConfig;
 pub use embedded::{EMBEDDED, EmbeddedRecipe, read_recipe};

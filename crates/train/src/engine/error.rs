@@ -131,6 +131,20 @@ impl TrainError {
         matches!(self, Self::Diverged { .. } | Self::WeightsDiverged { .. } | Self::TooManySkipped { .. })
     }
 
+    /// Returns whether other values of the recipe's keys can avoid the error.
+    pub(crate) fn is_due_to_settings(&self) -> bool {
+        self.is_divergence()
+            || matches!(
+                self,
+                Self::Recipe(_)
+                    | Self::TooFewImages { .. }
+                    | Self::OutOfMemory(_)
+                    | Self::Criterion(_)
+                    | Self::Finetune(_)
+                    | Self::Precision(_)
+            )
+    }
+
     /// Converts an error of saving weights that are not finite into [`Self::WeightsDiverged`] of
     /// `epoch`, counted from 0.
     pub(super) fn at_step(self, epoch: usize, step: usize) -> Self {

@@ -26,13 +26,18 @@ use crate::history::LINE_WIDTH;
 /// # Errors
 /// See [`TrainError`].
 pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
+    train_until(run, run.recipe.epochs, observer)
+}
+
+/// Trains as [`train`], but only until the end of epoch `until`, from which the run can continue.
+pub(crate) fn train_until(run: Run, until: usize, observer: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
     let Run { recipe, data, group, .. } = run;
     let setup = Setup::new(run)?;
     let (train_loader, val_loader) = (Some(&setup.train_loader), setup.val_loader.as_ref());
     let (mut folder, mut learner) = setup.start(observer)?;
     let mut trainer = Trainer::new(&setup, &folder.progress);
 
-    while folder.progress.epoch < recipe.epochs {
+    while folder.progress.epoch < recipe.epochs.min(until) {
         let waited = folder.epochs_without_progress(setup.finetune.head_epochs, recipe.checkpoint.metric);
         if recipe.early_stopping > 0 && waited >= recipe.early_stopping {
             let line = format!("stopped early: no better validation for {waited} epochs (early_stopping)");

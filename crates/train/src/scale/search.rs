@@ -12,17 +12,15 @@ use serde::Serialize;
 use super::config::with_network;
 use super::formula::{Coefficients, Scaled};
 use crate::checkpoint::CheckpointError;
-use crate::distributed::Group;
 use crate::engine::error::TrainError;
-use crate::engine::event::{Event, Outcome, Run};
+use crate::engine::event::{Event, Outcome};
 use mbconv_data::{DataError, DataSet, Dataset, Sample, Source, class_counts};
 use mbconv_files::write_atomically;
 use mbconv_interop::model_file::Results;
 
 use crate::config::{Recipe, RecipeFile};
-use crate::engine::train;
 use crate::report::{Chart, Label, Scale, Series, Unit};
-use crate::run_dir::holds_run;
+use crate::trial::Trials;
 
 /// JSON results in the search folder.
 pub const JSON: &str = "search.json";
@@ -218,20 +216,9 @@ impl Search<'_> {
             false => format!("{}_seed{seed}", candidate.name),
         };
         let out = self.out.join(RUNS).join(folder);
-        let resume = holds_run(&out);
-        let group = Group::alone();
-        let run = Run {
-            recipe: &recipe,
-            data: self.data,
-            out: &out,
-            device: self.device,
-            group: &group,
-            resume,
-            settings: None,
-            lock: None,
-            stop: self.stop,
-        };
-        match train(run, &mut |event| observer(Progress::Training(event))).map_err(fail)? {
+        let trials = Trials { data: self.data, device: self.device, stop: self.stop };
+        let outcome = trials.train(&recipe, &out, recipe.epochs, &mut |event| observer(Progress::Training(event)));
+        match outcome.map_err(fail)? {
             Outcome::Interrupted => Ok(None),
             Outcome::Finished { best } => best.ok_or(SearchError::NoValidation).map(Some),
         }
