@@ -176,9 +176,14 @@ fn perfect_images_stop_at_the_limit_with_a_note() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     image_folder(&data, &["3"], 4);
-    // Renames the class to the one that the model predicts.
+    // Renames the class to the one that the model predicts, and keeps only its images.
     let shown = json(&["predict", path(trained()), path(&data), "--json"]);
     let label = shown[0]["predictions"][0]["label"].as_str().unwrap();
+    for image in shown.as_array().unwrap() {
+        if image["predictions"][0]["label"] != label {
+            fs::remove_file(image["path"].as_str().unwrap()).unwrap();
+        }
+    }
     if label != "3" {
         fs::rename(data.join("3"), data.join(label)).unwrap();
     }
