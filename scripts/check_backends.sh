@@ -33,7 +33,7 @@ compare() {
     }'
 }
 
-train=(train digits --epochs 1 --set "augment.device=false")
+train=(train digits --epochs 1 --set augment.on=workers)
 "$mbconv" "${train[@]}" --device cpu --out "$runs/cpu"
 for backend in "${backends[@]}"; do
     device=$backend
