@@ -94,7 +94,7 @@ fn features_have_a_row_per_image() {
         assert_eq!(values.len(), expected.len());
         assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5));
     }
-    assert!(error(&["embed", model, path(data.path()), "--out", "e.parquet"]).contains(".npy or .csv"));
+    assert!(error(&["embed", model, path(data.path()), "--out", "e.feather"]).contains(".csv or .parquet"));
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub struct Embed {
     #[arg(long)]
     pub split: Option<String>,
     /// File for the features: .npy, with the paths and labels of its rows in a .csv file of the
-    /// same name, or .csv
+    /// same name, .csv or .parquet
     #[arg(long, value_name = "FILE", required_unless_present_any = ["nearest", "query"])]
     pub out: Option<PathBuf>,
     /// Print the K most similar images of each image, the closest pairs first

@@ -1,6 +1,7 @@
 //! Pooled features of images, and the most similar images by them.
 
 mod nearest;
+mod parquet;
 mod table;
 
 use std::ops::ControlFlow;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mbconv_files::text::cell;
 
+use super::parquet::Parquet;
 use crate::predict::create_part;
 
 /// Length of the header of a `.npy` file, which leaves room for any number of rows.
@@ -14,8 +15,8 @@ const HEADER: usize = 128;
 /// Errors of writing features.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
-    /// The file extension is neither `.npy` nor `.csv`.
-    #[error("{} cannot be written: features are written as .npy or .csv", path.display())]
+    /// The file extension is none of `.npy`, `.csv` and `.parquet`.
+    #[error("{} cannot be written: features are written as .npy, .csv or .parquet", path.display())]
     Extension {
         /// Path of the file.
         path: PathBuf,
@@ -41,16 +42,17 @@ pub enum FeatureError {
 /// - `.npy`: NumPy's array format, float32 `[images, features]`. A CSV file of the same name lists
 ///   the paths and labels of the rows.
 /// - `.csv`: the columns `path`, `label`, `f0`, `f1` and so on.
+/// - `.parquet`: the columns `path`, `label` (null without a label) and `embedding`, a list of
+///   float32.
 ///
 /// Rows are written to files with `.part` appended to their names, which are renamed when they are
 /// complete and removed otherwise.
-pub struct FeatureTable {
-    width: usize,
-    rows: u64,
-    /// The matrix, for `.npy`.
-    matrix: Option<Part<BufWriter<File>>>,
-    /// Paths and labels; for `.csv` also the features.
-    table: Part<csv::Writer<File>>,
+pub struct FeatureTable(Form);
+
+enum Form {
+    Npy { matrix: Matrix, list: Part<csv::Writer<File>> },
+    Csv(Part<csv::Writer<File>>),
+    Parquet(Part<Parquet<BufWriter<File>>>),
 }
 
 impl FeatureTable {
@@ -62,19 +64,13 @@ impl FeatureTable {
     pub fn create(path: &Path, width: usize) -> Result<Self, FeatureError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
         let list = path.with_extension("csv");
-        let matrix = match extension.as_deref() {
+        Ok(Self(match extension.as_deref() {
             Some("npy") if list.exists() && !path.exists() => return Err(FeatureError::Occupied { path: list }),
-            Some("npy") => Some(Part::create(path, BufWriter::new)?),
-            Some("csv") => None,
+            Some("npy") => Form::Npy { matrix: Matrix::create(path, width)?, list: create_csv(&list, 0)? },
+            Some("csv") => Form::Csv(create_csv(path, width)?),
+            Some("parquet") => Form::Parquet(Part::create(path, |file| Parquet::new(BufWriter::new(file)))?),
             _ => return Err(FeatureError::Extension { path: path.into() }),
-        };
-        let names: Vec<String> = (0..width).filter(|_| matrix.is_none()).map(|index| format!("f{index}")).collect();
-        let mut table = Part::create(&list, csv::Writer::from_writer)?;
-        let header = ["path", "label"].into_iter().chain(names.iter().map(String::as_str));
-        table.write(|out| Ok(out.write_record(header)?))?;
-        let mut this = Self { width, rows: 0, matrix, table };
-        this.write_header()?;
-        Ok(this)
+        }))
     }
 
     /// Appends a row. An unlabeled image has the label "".
@@ -82,40 +78,74 @@ impl FeatureTable {
     /// # Errors
     /// Returns an error if a file cannot be written.
     pub fn write(&mut self, path: &str, label: &str, features: &[f32]) -> Result<(), FeatureError> {
-        self.rows += 1;
-        let mut record = vec![cell(path).into_owned(), cell(label).into_owned()];
-        match &mut self.matrix {
-            Some(matrix) => {
-                let bytes: Vec<u8> = features.iter().flat_map(|value| value.to_le_bytes()).collect();
-                matrix.write(|out| out.write_all(&bytes))?;
+        let record = || vec![cell(path).into_owned(), cell(label).into_owned()];
+        match &mut self.0 {
+            Form::Npy { matrix, list } => {
+                matrix.write(features)?;
+                list.write(|out| Ok(out.write_record(record())?))
             }
-            None => record.extend(features.iter().map(f32::to_string)),
+            Form::Csv(table) => {
+                let values = features.iter().map(f32::to_string);
+                table.write(|out| Ok(out.write_record(record().into_iter().chain(values))?))
+            }
+            Form::Parquet(file) => file.write(|out| out.add(path, label, features)),
         }
-        self.table.write(|out| Ok(out.write_record(&record)?))
     }
 
     /// Completes the files and returns their paths.
     ///
     /// # Errors
     /// Returns an error if a file cannot be written or renamed.
-    pub fn finish(mut self) -> Result<Vec<PathBuf>, FeatureError> {
-        self.write_header()?;
-        let matrix = self.matrix.map(|mut matrix| {
-            matrix.write(Write::flush)?;
-            matrix.finish()
-        });
-        self.table.write(csv::Writer::flush)?;
-        Ok(matrix.transpose()?.into_iter().chain([self.table.finish()?]).collect())
+    pub fn finish(self) -> Result<Vec<PathBuf>, FeatureError> {
+        Ok(match self.0 {
+            Form::Npy { matrix, list } => vec![matrix.finish()?, list.finish(csv::Writer::flush)?],
+            Form::Csv(table) => vec![table.finish(csv::Writer::flush)?],
+            Form::Parquet(file) => vec![file.finish(Parquet::finish)?],
+        })
+    }
+}
+
+/// Creates a CSV file with the columns `path`, `label` and `width` features.
+fn create_csv(path: &Path, width: usize) -> Result<Part<csv::Writer<File>>, FeatureError> {
+    let mut table = Part::create(path, |file| Ok(csv::Writer::from_writer(file)))?;
+    let names = (0..width).map(|index| format!("f{index}"));
+    let header = ["path", "label"].into_iter().map(String::from).chain(names);
+    table.write(|out| Ok(out.write_record(header)?))?;
+    Ok(table)
+}
+
+/// A `.npy` file.
+struct Matrix {
+    width: usize,
+    rows: u64,
+    file: Part<BufWriter<File>>,
+}
+
+impl Matrix {
+    fn create(path: &Path, width: usize) -> Result<Self, FeatureError> {
+        let mut this = Self { width, rows: 0, file: Part::create(path, |file| Ok(BufWriter::new(file)))? };
+        this.write_header()?;
+        Ok(this)
     }
 
-    /// Writes the header of the matrix with the current number of rows.
+    fn write(&mut self, features: &[f32]) -> Result<(), FeatureError> {
+        self.rows += 1;
+        let bytes: Vec<u8> = features.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.file.write(|out| out.write_all(&bytes))
+    }
+
+    /// Writes the header with the current number of rows.
     fn write_header(&mut self) -> Result<(), FeatureError> {
         let header = npy_header(self.rows, self.width);
-        let Some(matrix) = &mut self.matrix else { return Ok(()) };
-        matrix.write(|out| {
+        self.file.write(|out| {
             out.seek(SeekFrom::Start(0))?;
             out.write_all(&header)
         })
+    }
+
+    fn finish(mut self) -> Result<PathBuf, FeatureError> {
+        self.write_header()?;
+        self.file.finish(Write::flush)
     }
 }
 
@@ -138,17 +168,19 @@ struct Part<W> {
 }
 
 impl<W> Part<W> {
-    fn create(path: &Path, writer: impl FnOnce(File) -> W) -> Result<Self, FeatureError> {
-        let created = create_part(path);
-        let (part, file) = created.map_err(|source| FeatureError::Write { path: path.into(), source })?;
-        Ok(Self { out: writer(file), path: path.into(), part })
+    fn create(path: &Path, writer: impl FnOnce(File) -> io::Result<W>) -> Result<Self, FeatureError> {
+        let created = create_part(path).and_then(|(part, file)| Ok((part, writer(file)?)));
+        let (part, out) = created.map_err(|source| FeatureError::Write { path: path.into(), source })?;
+        Ok(Self { out, path: path.into(), part })
     }
 
     fn write(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) -> Result<(), FeatureError> {
         write(&mut self.out).map_err(|source| FeatureError::Write { path: self.path.clone(), source })
     }
 
-    fn finish(self) -> Result<PathBuf, FeatureError> {
+    /// Completes the file with `flush` and renames it.
+    fn finish(mut self, flush: impl FnOnce(&mut W) -> io::Result<()>) -> Result<PathBuf, FeatureError> {
+        self.write(flush)?;
         let path = self.path.clone();
         fs::rename(&self.part, &path).map_err(|source| FeatureError::Write { path: path.clone(), source })?;
         Ok(path)
@@ -221,7 +253,7 @@ mod tests {
         drop(table);
         assert_eq!(fs::read_to_string(path).unwrap(), "before");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        for name in ["e.parquet", "e", "missing/e.npy"] {
+        for name in ["e.feather", "e", "missing/e.npy", "missing/e.parquet"] {
             assert!(FeatureTable::create(&folder.path().join(name), 1).is_err(), "{name}");
         }
     }

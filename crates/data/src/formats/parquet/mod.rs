@@ -9,6 +9,7 @@ mod page;
 #[cfg(test)]
 mod tests;
 pub(crate) mod thrift;
+pub mod write;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;

@@ -6,6 +6,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use crate::formats::parquet::thrift::{Fields, string, unsigned};
+use crate::formats::parquet::write::{Element, FileWriter, Meaning, Page, Physical, Repetition, append_bytes};
 use crate::formats::parquet::*;
 
 const INT64: i32 = 2;
@@ -124,6 +125,59 @@ fn a_small_file_is_read() {
     let [Values::Bytes { data, ranges }] = &images[..] else { panic!("other values") };
     let texts: Vec<&[u8]> = ranges.iter().map(|range| &data[range.clone().unwrap()]).collect();
     assert_eq!(texts, [&b"first"[..], b"second"]);
+}
+
+#[test]
+fn written_columns_are_read() {
+    const SCHEMA: [Element; 5] = [
+        Element::group("schema", Repetition::Required, 2),
+        Element::column("label", Repetition::Optional, Physical::ByteArray).with(Meaning::Utf8),
+        Element::group("score", Repetition::Required, 1).with(Meaning::List),
+        Element::group("list", Repetition::Repeated, 1),
+        Element::column("element", Repetition::Required, Physical::Float),
+    ];
+    const LABEL: write::Leaf = write::Leaf { path: &["label"], physical: Physical::ByteArray };
+    const SCORE: write::Leaf = write::Leaf { path: &["score", "list", "element"], physical: Physical::Float };
+    let mut file = tempfile::tempfile().unwrap();
+    let mut writer = FileWriter::new(&mut file, &SCHEMA).unwrap();
+    for rows in [&[Some("a"), None][..], &[None, Some("bc"), Some("d")]] {
+        let pages = |encode: fn(&mut Page, Option<&str>)| {
+            rows.iter().map(move |&row| {
+                let mut page = Page { count: 1, ..Page::default() };
+                encode(&mut page, row);
+                page
+            })
+        };
+        let labels = pages(|page, row| {
+            page.definition.push(u8::from(row.is_some()), 1);
+            row.into_iter().for_each(|text| append_bytes(text.as_bytes(), &mut page.values));
+        });
+        let scores = pages(|page, row| {
+            page.repetition.push(0, 1);
+            page.definition.push(1, 1);
+            page.values.extend((row.map_or(0, str::len) as f32 + 0.5).to_le_bytes());
+        });
+        writer.write_column(&LABEL, labels).unwrap();
+        writer.write_column(&SCORE, scores).unwrap();
+        writer.end_group(rows.len());
+    }
+    writer.finish(&[("huggingface", "{}")]).unwrap();
+
+    let description = Description::read(Path::new("written.parquet"), &file).unwrap();
+    assert_eq!(description.huggingface.as_deref(), Some("{}"));
+    let read = |column: usize| description.chunks(column).map(|chunk| chunk.read(&file).unwrap()).collect::<Vec<_>>();
+    let mut labels = Vec::new();
+    for values in read(0) {
+        let Values::Bytes { data, ranges } = values else { panic!("other values") };
+        labels.extend(ranges.into_iter().map(|range| range.map(|range| data[range].to_vec())));
+    }
+    assert_eq!(labels, [Some(&b"a"[..]), None, None, Some(b"bc"), Some(b"d")].map(|text| text.map(<[u8]>::to_vec)));
+    let mut scores = Vec::new();
+    for values in read(1) {
+        let Values::Floats(values) = values else { panic!("other values") };
+        scores.extend(values.into_iter().flatten());
+    }
+    assert_eq!(scores, [1.5, 0.5, 0.5, 2.5, 1.5]);
 }
 
 #[test]
