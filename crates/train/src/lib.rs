@@ -53,6 +53,7 @@ pub mod optimizer;
 mod params;
 pub mod precision;
 pub mod predict;
+pub mod preview;
 mod recovery;
 pub mod report;
 pub mod run_dir;

@@ -84,7 +84,7 @@ const EXAMPLES: [(&str, &[&str]); 36] = [
     (
         "embed",
         &[
-            "embed runs/pets photos --out photos.npy",
+            "embed runs/pets photos --out photos.parquet",
             "embed runs/pets photos --nearest 3",
             "embed runs/pets album --query new.jpg --nearest 5",
         ],
@@ -96,7 +96,7 @@ const EXAMPLES: [(&str, &[&str]); 36] = [
     ),
     ("fetch", &["fetch torchvision/mobilenet_v2"]),
     ("data", &["data inspect photos", "data split photos photos-split --test 0.1"]),
-    ("data inspect", &["data inspect photos", "data inspect train.csv?label=animal --sheet sheet.png"]),
+    ("data inspect", &["data inspect photos", "data inspect photos --sheet batches.png --recipe mine.toml"]),
     ("data verify", &["data verify photos", "data verify photos --near --fix"]),
     ("data pack", &["data pack photos shards --format wds --size 256"]),
     ("data split", &["data split photos photos-split --val 0.2 --test 0.1", "data split photos lists --list"]),

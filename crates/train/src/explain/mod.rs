@@ -16,7 +16,7 @@ use mbconv_nets::weights::{WeightsError, load_state_dict, state_dict};
 use rayon::prelude::*;
 
 pub use heatmap::Heatmap;
-pub use overlay::{Captioned, overlay, sheet};
+pub use overlay::{Captioned, LETTERS, overlay, sheet};
 
 use crate::metrics::argmax;
 use crate::normalize::images;

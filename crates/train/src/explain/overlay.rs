@@ -44,12 +44,16 @@ fn blend(pixel: [u8; 3], value: f32) -> [u8; 3] {
     })
 }
 
+/// Side of a cell of [`sheet`] in pixels.
+const CELL: usize = 224;
+/// Maximum number of letters of a line of text below a cell of [`sheet`].
+pub const LETTERS: usize = CELL / LETTER;
+
 /// An image with two lines of text.
 pub type Captioned = (RgbPixels, [String; 2]);
 
 /// Arranges images in a grid, each with its lines of text below it.
 pub fn sheet(images: &[Captioned]) -> RgbPixels {
-    const CELL: usize = 224;
     const GAP: usize = 8;
     const LINE: usize = LETTER + 4;
     const INK: [u8; 3] = [32; 3];
@@ -63,7 +67,7 @@ pub fn sheet(images: &[Captioned]) -> RgbPixels {
         let image = fit(image, CELL);
         paste(&mut sheet, &image, left + (CELL - image.width) / 2, top + (CELL - image.height) / 2);
         for (number, line) in lines.iter().enumerate() {
-            write(&mut sheet, left, top + CELL + 4 + number * LINE, &shortened(line, CELL / LETTER), INK);
+            write(&mut sheet, left, top + CELL + 4 + number * LINE, &shortened(line, LETTERS), INK);
         }
     }
     sheet

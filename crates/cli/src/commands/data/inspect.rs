@@ -3,11 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use mbconv_train::Recipe;
+use mbconv_train::config::RecipeFile;
 use mbconv_train::data::tools::canvas::png;
 use mbconv_train::data::tools::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
 use mbconv_train::data::tools::sheet::{SheetOptions, contact_sheet};
+use mbconv_train::data::{self, RgbPixels};
+use mbconv_train::preview::{TrainingSheet, training_sheet};
 use mbconv_train::text::visible_name;
 
 use super::open::{open, with_progress};
@@ -31,8 +36,13 @@ pub fn run(args: Inspect, stop: &AtomicBool) -> Result<(), CliError> {
     let data = open(&args.data)?;
     let inspection = with_progress("inspecting", &data, stop, |work| inspect(&data, work))?;
     if let Some(path) = &args.sheet {
-        let options = SheetOptions { classes: args.sheet_classes, images: args.sheet_images, seed: args.seed };
-        let sheet = contact_sheet(&data, &options)?;
+        let sheet = match &args.recipe {
+            Some(recipe) => training_images(&args, recipe)?,
+            None => {
+                let options = SheetOptions { classes: args.sheet_classes, images: args.sheet_images, seed: args.seed };
+                contact_sheet(&data, &options)?
+            }
+        };
         write_file(path, &png(&sheet).map_err(|error| CliError::cannot_write(path, error))?)?;
         eprintln!("contact sheet: {} ({}×{} pixels)", path.display(), sheet.width, sheet.height);
     }
@@ -40,6 +50,16 @@ pub fn run(args: Inspect, stop: &AtomicBool) -> Result<(), CliError> {
         return print_json(&serde_json::to_value(&inspection).map_err(std::io::Error::from)?);
     }
     print_text(&text(&inspection))
+}
+
+/// Returns a sheet of the training images of a recipe.
+fn training_images(args: &Inspect, recipe: &Path) -> Result<RgbPixels, CliError> {
+    let recipe = Recipe::try_from(RecipeFile::read(recipe, &args.overrides)?)?;
+    let data = data::open(&args.data.data, &recipe.data.open_options(recipe.seed))?;
+    let TrainingSheet { pixels, images, batches, size: [height, width] } = training_sheet(&recipe, &data)?;
+    let batches = if batches == 1 { "1 batch".into() } else { format!("{batches} batches") };
+    eprintln!("first {images} training images of {width}×{height} pixels, in {batches} of epoch 1");
+    Ok(pixels)
 }
 
 fn text(inspection: &Inspection) -> String {
