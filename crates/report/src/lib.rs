@@ -28,5 +28,5 @@ pub use evaluation::{
     Averages, Calibration, ClassScores, Evaluation, MAX_MATRIX, Predicted, ReliabilityBin, Scores, shows_top5,
 };
 pub use history::{Best, History};
-pub use page::{Evaluated, ModelFacts, Report};
+pub use page::{Evaluated, ModelFacts, Picture, Report};
 pub use parallel::{ParallelAxis, ParallelCoordinates, ParallelLine, ParallelScale};

@@ -39,10 +39,21 @@ pub struct Report<'a> {
 pub struct Evaluated<'a> {
     /// Results.
     pub evaluation: &'a Evaluation,
-    /// Returns the name of the image with this index and, if it can be read, its pixels.
-    pub image: &'a dyn Fn(usize) -> (String, Option<RgbPixels>),
+    /// Returns the image of a prediction.
+    pub image: &'a dyn Fn(&Predicted) -> Picture,
     /// Name of the data, such as `split val of photos`.
     pub name: &'a str,
+}
+
+/// An image of an evaluation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Picture {
+    /// Name, such as the path.
+    pub name: String,
+    /// The pixels, if the image can be read.
+    pub pixels: Option<RgbPixels>,
+    /// The image with a heatmap of the predicted class, if there is one.
+    pub heatmap: Option<RgbPixels>,
 }
 
 /// Properties of a model.
@@ -205,7 +216,7 @@ fn classes(evaluation: &Evaluation) -> String {
 }
 
 /// Renders the mistakes with the highest confidence.
-fn mistakes(evaluation: &Evaluation, image: &dyn Fn(usize) -> (String, Option<RgbPixels>)) -> String {
+fn mistakes(evaluation: &Evaluation, image: &dyn Fn(&Predicted) -> Picture) -> String {
     let mut wrong: Vec<&Predicted> = evaluation.predictions.iter().filter(|p| p.chosen != p.label).collect();
     if wrong.is_empty() {
         return "<p>No mistakes.</p>".into();
@@ -213,11 +224,13 @@ fn mistakes(evaluation: &Evaluation, image: &dyn Fn(usize) -> (String, Option<Rg
     wrong.sort_by(|a, b| b.loss.total_cmp(&a.loss).then(a.index.cmp(&b.index)));
     let name = |class: usize| escape(&evaluation.classes[class].label);
     let card = |p: &&Predicted| {
-        let (file, pixels) = image(p.index);
-        let picture = pixels.and_then(|pixels| picture(pixels, &file));
-        let picture = picture.unwrap_or_else(|| "<div class=missing>?</div>".into());
+        let Picture { name: file, pixels, heatmap } = image(p);
+        let image = pixels.and_then(|pixels| picture(pixels, &file));
+        let image = image.unwrap_or_else(|| "<div class=missing>?</div>".into());
+        let heatmap = heatmap.and_then(|heatmap| picture(heatmap, &format!("heatmap of {}", name(p.chosen))));
+        let views = heatmap.map_or(image.clone(), |heatmap| format!("<div class=views>{image}{heatmap}</div>"));
         format!(
-            "<figure title=\"{}\">{picture}<figcaption><b>{}</b> {:.0} %<br><span>is {} {:.1} %</span></figcaption></figure>",
+            "<figure title=\"{}\">{views}<figcaption><b>{}</b> {:.0} %<br><span>is {} {:.1} %</span></figcaption></figure>",
             escape(&file),
             name(p.chosen),
             100.0 * p.probability,
@@ -226,9 +239,13 @@ fn mistakes(evaluation: &Evaluation, image: &dyn Fn(usize) -> (String, Option<Rg
         )
     };
     let figures: String = wrong.iter().take(MISTAKES).map(card).collect();
-    let lead =
-        format!("{} of {} images are misclassified. The worst mistakes by loss:", wrong.len(), evaluation.images);
-    format!("<p>{lead}</p><div class=mistakes>{figures}</div>")
+    let (with_heatmaps, wide) = match figures.contains("<div class=views>") {
+        true => (", with heatmaps of the predicted class (Grad-CAM)", " wide"),
+        false => ("", ""),
+    };
+    let (wrong, images) = (wrong.len(), evaluation.images);
+    let lead = format!("{wrong} of {images} images are misclassified. The worst mistakes by loss{with_heatmaps}:");
+    format!("<p>{lead}</p><div class=\"mistakes{wide}\">{figures}</div>")
 }
 
 /// Renders the calibration metrics and the reliability diagram.

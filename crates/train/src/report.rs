@@ -5,18 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use mbconv_nets::Inference;
+use mbconv_nets::{Inference, Network};
 pub use mbconv_report::{
-    Best, Chart, Comparison, Evaluated, History, Label, ModelFacts, Report, Scale, Series, Unit, stage_diagram,
+    Best, Chart, Comparison, Evaluated, History, Label, ModelFacts, Picture, Report, Scale, Series, Unit, stage_diagram,
 };
 
 use crate::classifier::{Classifier, Tta};
 use crate::config::Recipe;
 use crate::engine::event::Event;
-use crate::evaluate::{EvaluateError, Labelled, evaluate};
+use crate::evaluate::{EvaluateError, Labelled, Predicted, evaluate};
+use crate::explain::{Explainer, Explanation, Method, overlay};
 use crate::history::{METRICS, RECIPE, metric_of};
+use crate::normalize::images;
 use crate::observe::Observer;
-use mbconv_data::{DataError, DataSet, Loader, LoaderConfig, OnBadImage, RgbPixels, Source, Transform};
+use mbconv_data::{
+    Batch, DataError, DataSet, Loader, LoaderConfig, OnBadImage, Preprocess, RgbPixels, Source, Transform,
+};
 use mbconv_interop::model_file::{Model, ModelCard, ModelError};
 
 /// File name of the report in a run's folder.
@@ -52,10 +56,41 @@ pub fn model_facts(card: &ModelCard) -> ModelFacts {
     }
 }
 
-/// Returns the name of an image of a source and, if it can be read, its pixels.
-pub fn image_of(source: &dyn Source, index: usize) -> (String, Option<RgbPixels>) {
-    let pixels = source.get(index).ok().and_then(|sample| sample.image.into_pixels().ok());
-    (source.name(index), pixels)
+/// The images of an evaluated source with heatmaps of the predicted classes.
+pub struct Pictures<'a> {
+    source: &'a dyn Source,
+    preprocess: &'a Preprocess,
+    /// `None` if the network cannot be explained.
+    explainer: Option<Explainer>,
+    device: &'a Device,
+}
+
+impl<'a> Pictures<'a> {
+    /// Creates the images of `source` for `network` on `device`, without autodiff.
+    pub fn new(source: &'a dyn Source, network: &Network, preprocess: &'a Preprocess, device: &'a Device) -> Self {
+        let explainer = Explainer::new(network, Method::GradCam, None).ok();
+        Self { source, preprocess, explainer, device }
+    }
+
+    /// Returns the image of a prediction. Without a heatmap if the image cannot be read, or if the
+    /// heatmap is the same everywhere, as that of a feature map with one position.
+    pub fn of(&self, predicted: &Predicted) -> Picture {
+        let name = self.source.name(predicted.index);
+        let decoding = self.preprocess.decoding();
+        let decoded = self.source.get(predicted.index).ok().map(|sample| sample.image.into_pixels_as(&decoding));
+        let Some(Ok(pixels)) = decoded else { return Picture { name, ..Picture::default() } };
+        let heatmap = self.heatmap(&pixels, predicted.chosen);
+        Picture { name, pixels: Some(pixels), heatmap }
+    }
+
+    fn heatmap(&self, image: &RgbPixels, class: usize) -> Option<RgbPixels> {
+        let RgbPixels { width, height, data } = self.preprocess.apply(image.clone());
+        let mut batch = Batch { images: data, labels: vec![0], height, width, indices: Vec::new(), plans: Vec::new() };
+        let images = images(&mut batch, self.preprocess, self.device);
+        let Explanation { heatmap, .. } = self.explainer.as_ref()?.explain(images, Some(class)).pop()?;
+        let part = self.preprocess.cropped_part(image.width, image.height);
+        (!heatmap.is_uniform()).then(|| overlay(image, &heatmap, part))
+    }
 }
 
 /// Rewrites a run's report after every epoch; [`complete`] adds the evaluation.
@@ -105,11 +140,13 @@ pub fn complete(
     let loader = Loader::new(source.clone(), Transform::Eval(card.preprocess.clone()), config)
         .with_decoding(recipe.data.decoding(false));
     let labelled = Labelled::by_name(&loader, data, &card.classes)?;
-    let network = Inference::new(&network);
-    let classifier = Classifier { network: &network, preprocess: &card.preprocess, device, tta: Tta::None };
+    let folded = Inference::new(&network);
+    let classifier = Classifier { network: &folded, preprocess: &card.preprocess, device, tta: Tta::None };
     let evaluation = evaluate(&classifier, &labelled, &card.classes, stop, progress)?;
     let name = format!("{} · validation", data.form);
-    let evaluated = Some(Evaluated { evaluation: &evaluation, image: &|index| image_of(&*source, index), name: &name });
+    let pictures = Pictures::new(&*source, &network, &card.preprocess, device);
+    let evaluated =
+        Some(Evaluated { evaluation: &evaluation, image: &|predicted| pictures.of(predicted), name: &name });
     let path = folder.join(REPORT);
     Report { model: Some(model_facts(&card)), evaluated, ..of_run(folder)? }.write(&path)?;
     Ok(path)
@@ -130,4 +167,35 @@ pub enum ReportError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use mbconv_data::{OpenOptions, open};
+    use mbconv_nets::{NetworkOptions, Strides};
+
+    use super::*;
+
+    #[test]
+    fn heatmaps_need_a_feature_map_with_several_positions() {
+        let device = Device::default();
+        device.seed(1);
+        let data = open("digits", &OpenOptions::default()).unwrap();
+        let source = data.split("val").unwrap();
+        let preprocess = Preprocess { resize: 32, crop: 32, ..Preprocess::default() };
+        let predicted =
+            Predicted { index: 3, label: 1, chosen: 2, probability: 0.5, target_probability: 0.1, loss: 2.3 };
+        let picture = |strides| {
+            let options = NetworkOptions { strides, ..NetworkOptions::new("mobilenet_v2_0.25", 10) };
+            let network = options.architecture().unwrap().init(&device);
+            Pictures::new(&*source, &network, &preprocess, &device).of(&predicted)
+        };
+        // 4×4 positions, and one.
+        let fine = picture(Strides::Cifar);
+        assert_eq!((fine.name, fine.pixels.is_some()), (source.name(3), true));
+        let heatmap = fine.heatmap.unwrap();
+        assert_eq!((heatmap.width, heatmap.height), (768, 768));
+        assert!(heatmap.data.chunks(3).any(|pixel| pixel[0] != pixel[1]), "digits are gray, the heatmap is not");
+        assert_eq!(picture(Strides::Imagenet).heatmap, None);
+    }
 }

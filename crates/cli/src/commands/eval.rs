@@ -9,11 +9,10 @@ use std::time::Instant;
 use mbconv_train::Model;
 use mbconv_train::classifier::{Classifier, Tta};
 use mbconv_train::config::RecipeFile;
-use mbconv_train::data::Source;
 use mbconv_train::evaluate::{ClassScores, Classified, Evaluation, Evaluator, Labelled, classify};
 use mbconv_train::metrics::{shows_top5, wilson_interval};
 use mbconv_train::predict::{Prediction, Table, TableError, Truth, candidates};
-use mbconv_train::report::{self, Evaluated, REPORT, Report};
+use mbconv_train::report::{self, Evaluated, Pictures, REPORT, Report};
 use mbconv_train::run_dir::RECIPE;
 use mbconv_train::text::visible_name;
 
@@ -46,7 +45,8 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
     data.report_skipped();
     if let Some(folder) = &args.report {
         let name = format!("{} · split {}", args.images.data, data.split);
-        report(&args.model, &model, &evaluation, data.loader.source().as_ref(), &name, folder)?;
+        let pictures = Pictures::new(data.loader.source().as_ref(), &model.network, &card.preprocess, &device);
+        report(&args.model, &model, &evaluation, &pictures, &name, folder)?;
     }
     let images_per_second = data.loader.len() as f64 / seconds;
     if args.json.json {
@@ -163,7 +163,7 @@ fn report(
     given: &Path,
     model: &Model,
     evaluation: &Evaluation,
-    source: &dyn Source,
+    pictures: &Pictures,
     name: &str,
     folder: &Path,
 ) -> Result<(), CliError> {
@@ -175,7 +175,7 @@ fn report(
         }
     };
     let title = given.file_name().unwrap_or(given.as_os_str()).to_string_lossy().into_owned();
-    let evaluated = Some(Evaluated { evaluation, image: &|index| report::image_of(source, index), name });
+    let evaluated = Some(Evaluated { evaluation, image: &|predicted| pictures.of(predicted), name });
     create_folder(folder)?;
     let path = folder.join(REPORT);
     Report { title, model: Some(report::model_facts(&model.card)), evaluated, ..report }.write(&path)?;

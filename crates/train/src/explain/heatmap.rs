@@ -29,6 +29,11 @@ impl Heatmap {
         self.values.iter().all(|&value| value == 0.0)
     }
 
+    /// Returns whether all values are equal: no position differs from the others.
+    pub fn is_uniform(&self) -> bool {
+        self.values.windows(2).all(|pair| pair[0] == pair[1])
+    }
+
     /// Returns the value at a position, where (0, 0) is the upper left and (1, 1) the lower right
     /// corner: bilinear between the centers of the cells, constant beyond the outermost centers.
     pub fn at(&self, x: f64, y: f64) -> f32 {
@@ -59,9 +64,9 @@ mod tests {
     fn maps_are_divided_by_the_largest_value() {
         let map = Heatmap::normalized(2, vec![0.0, 1.0, 4.0, f32::NAN]);
         assert_eq!(map.rows().collect::<Vec<_>>(), [[0.0, 0.25], [1.0, 0.0]]);
-        assert!(!map.is_zero());
+        assert!(!map.is_zero() && !map.is_uniform());
         let zero = Heatmap::normalized(1, vec![0.0, f32::INFINITY]);
-        assert!(zero.is_zero());
+        assert!(zero.is_zero() && zero.is_uniform());
         assert_eq!(zero.at(0.3, 0.9), 0.0);
     }
 
