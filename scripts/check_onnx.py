@@ -46,18 +46,22 @@ def run(program, *arguments):
 
 
 def prepare(path, preprocess):
-    """Resizes and center-crops like torchvision; returns bytes [H, W, C], gray if C is 1."""
+    """Resizes and center-crops like torchvision, or letterboxes like timm; returns bytes [H, W, C], gray if C is 1."""
     image = Image.open(path).convert("RGB")
-    size, crop = preprocess["resize"], preprocess["crop"]
+    size, crop, color = preprocess["resize"], preprocess["crop"], 0
     width, height = image.size
     short, long = min(width, height), max(width, height)
     if preprocess.get("resize_mode") == "squash":
         image = image.resize((size, size), FILTERS[preprocess["interpolation"]])
+    elif preprocess.get("resize_mode") == "letterbox":
+        color = tuple(round(255 * value) for value in preprocess["mean"])
+        size = tuple(round(length * size / long) for length in image.size)
+        image = image.resize(size, FILTERS[preprocess["interpolation"]])
     elif short != size:
         target = int(size * long / short)
         image = image.resize((size, target) if width <= height else (target, size), FILTERS[preprocess["interpolation"]])
     width, height = image.size
-    canvas = Image.new("RGB", (max(width, crop), max(height, crop)))
+    canvas = Image.new("RGB", (max(width, crop), max(height, crop)), color)
     canvas.paste(image, ((canvas.width - width) // 2, (canvas.height - height) // 2))
     half = (lambda rest: rest // 2) if preprocess.get("crop_rounding") == "down" else (lambda rest: round(rest / 2))
     left, top = half(canvas.width - crop), half(canvas.height - crop)

@@ -4,7 +4,7 @@
     python scripts/golden_resize.py FOLDER_OF_PHOTOGRAPHS
 
 Uses the first landscape and the first portrait photograph of the folder by name, and writes to
-crates/image/tests/fixtures/resize and .../decode. Requires numpy, Pillow and torchvision.
+crates/image/tests/fixtures/resize and .../decode. Requires numpy, Pillow, timm and torchvision.
 """
 import io
 import struct
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
+from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
 from torchvision.transforms import v2
 from torchvision.transforms import InterpolationMode
 
 FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "image" / "tests" / "fixtures"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
 FILTERS = {
     "bilinear": (Image.BILINEAR, InterpolationMode.BILINEAR),
     "bicubic": (Image.BICUBIC, InterpolationMode.BICUBIC),
@@ -46,6 +48,13 @@ def resize_fixtures(photos):
         save_png(photo, out / f"{name}.png")
         for filter, (pillow, mode) in FILTERS.items():
             save_png(photo.resize((side, side), pillow), out / f"{name}_stretch{side}_{filter}.png")
+            # Centering below 1/2 rounds half pixels down, as timm does.
+            color = tuple(round(255 * value) for value in IMAGENET_MEAN)
+            for width, height in [(side, side), (64, 48)]:
+                box = ImageOps.pad(photo, (width, height), pillow, color, (0.499, 0.499))
+                save_png(box, out / f"{name}_letterbox{width}x{height}_{filter}.png")
+                timms = [ResizeKeepRatio((height, width), 1.0, filter), CenterCropOrPad((height, width), color)]
+                assert filter == "nearest" or np.array_equal(np.asarray(timms[1](timms[0](photo))), np.asarray(box))
             for size, crop in preprocess:
                 evaluation = v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(crop)])
                 save_png(evaluation(photo), out / f"{name}_resize{size}_crop{crop}_{filter}.png")

@@ -42,7 +42,7 @@ pub use burn::data::dataset::Dataset;
 pub use mbconv_image::{
     Crop, CropRounding, DecodeError, Decoding, Gray16, IMAGENET_MEAN, IMAGENET_STD, Interpolation, MAX_PIXELS,
     Preprocess, Progressive, ResizeMode, RgbPixels, TrainTransform, Transform, augment, decode, decode_rgb,
-    formats as image_formats, sample_rng, seed,
+    formats as image_formats, mean_color, sample_rng, seed,
 };
 
 pub use dataset::DataSet;

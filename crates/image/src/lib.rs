@@ -28,6 +28,6 @@ pub use decoding::{Decoding, Gray16, MAX_PIXELS};
 pub use error::{DecodeError, UnsupportedChannels};
 pub use imagenet::{IMAGENET_CLASSES, IMAGENET_MEAN, IMAGENET_STD};
 pub use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
-pub use preprocess::{CropRounding, Preprocess, ResizeMode};
+pub use preprocess::{CropRounding, Preprocess, ResizeMode, mean_color};
 pub use seed::sample_rng;
 pub use transform::{Crop, Progressive, TrainTransform, Transform};

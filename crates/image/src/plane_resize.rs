@@ -124,12 +124,12 @@ pub(crate) struct Scratch {
     done: [Vec<u8>; 3],
 }
 
-/// Resizes the window of each plane (gray, or luma and chroma) to `size`×`size` and converts to
-/// RGB, flipped horizontally if `mirrored`.
+/// Resizes the window of each plane (gray, or luma and chroma) to a width and height and converts
+/// to RGB, flipped horizontally if `mirrored`.
 #[inline(always)]
-pub(crate) fn to_square(
+pub(crate) fn to_rgb(
     planes: &[Plane],
-    size: usize,
+    (width, height): (usize, usize),
     (filter, support): Filter,
     mirrored: bool,
     scratch: &mut Scratch,
@@ -141,30 +141,30 @@ pub(crate) fn to_square(
         // Planes with equal windows share their weights.
         let same = |(of, _, _): &(&Plane, Weights, Weights)| of.across == plane.across && of.down == plane.down;
         if !ready.as_ref().is_some_and(same) {
-            let weights = |window| Weights::new(window, size, filter, support);
-            ready = Some((plane, weights(plane.across), weights(plane.down)));
+            let weights = |window, count| Weights::new(window, count, filter, support);
+            ready = Some((plane, weights(plane.across, width), weights(plane.down, height)));
         }
         let Some((_, horizontal, vertical)) = &ready else { continue };
         horizontal.apply(&plane.data, plane.stride, across);
-        stride = turn(across, plane.stride, size, plane.down.to, turned);
+        stride = turn(across, plane.stride, width, plane.down.to, turned);
         vertical.apply(turned, stride, done);
     }
-    let mut out = vec![0; size * size * 3];
+    let mut out = vec![0; width * height * 3];
     let mut line_buffers = [const { Vec::new() }; 3];
-    line_buffers.iter_mut().for_each(|line: &mut Vec<u8>| line.resize(size, 0));
-    for (y, row) in out.chunks_exact_mut((size * 3).max(1)).enumerate() {
-        let line = |plane: usize| &done[plane][y * stride..][..size];
+    line_buffers.iter_mut().for_each(|line: &mut Vec<u8>| line.resize(width, 0));
+    for (y, row) in out.chunks_exact_mut((width * 3).max(1)).enumerate() {
+        let line = |plane: usize| &done[plane][y * stride..][..width];
         let (row, _) = row.as_chunks_mut::<3>();
         if planes.len() == 1 {
             row.iter_mut().zip(line(0)).for_each(|(pixel, &value)| *pixel = [value; 3]);
         } else {
             let [red, green, blue] = &mut line_buffers;
             let (luma, cb, cr) = (line(0), line(1), line(2));
-            let (red, green, blue) = (&mut red[..size], &mut green[..size], &mut blue[..size]);
-            for i in 0..size {
+            let (red, green, blue) = (&mut red[..width], &mut green[..width], &mut blue[..width]);
+            for i in 0..width {
                 [red[i], green[i], blue[i]] = ycc_to_rgb(luma[i], cb[i], cr[i]);
             }
-            for (i, pixel) in row[..size].iter_mut().enumerate() {
+            for (i, pixel) in row[..width].iter_mut().enumerate() {
                 *pixel = [red[i], green[i], blue[i]];
             }
         }

@@ -11,11 +11,11 @@ use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 use crate::decoding::{Decoding, Gray16};
 use crate::imagenet::{IMAGENET_MEAN, IMAGENET_STD};
-use crate::resize::{Region, crop, resize_region};
+use crate::resize::{Region, resize_region};
 
 /// Evaluation preprocessing, as stored in a model file: resizes the image to `resize`, crops the
-/// central `crop`×`crop` pixels (black beyond the image), and computes `(x / 255 - mean) / std` on
-/// the device.
+/// central `crop`×`crop` pixels (black beyond the image, or the mean color for
+/// [`ResizeMode::Letterbox`]), and computes `(x / 255 - mean) / std` on the device.
 ///
 /// Sizes and positions are rounded as in torchvision's `Resize(int)` and `CenterCrop`. Pixels equal
 /// Pillow's `resize`.
@@ -68,6 +68,13 @@ pub enum ResizeMode {
     Shorter,
     /// Resizes both sides, squashing the image to a square.
     Squash,
+    /// Resizes the longer side, keeps the aspect ratio, and pads with the mean color.
+    Letterbox,
+}
+
+/// Returns the color of a mean in 0..1, which normalization maps to about 0, as timm rounds it.
+pub fn mean_color(mean: [f32; 3]) -> [u8; 3] {
+    mean.map(|mean| (255.0 * f64::from(mean)).round_ties_even().clamp(0.0, 255.0) as u8)
 }
 
 /// Rounding of half pixels in the position of a center crop.
@@ -84,7 +91,7 @@ pub enum CropRounding {
 impl CropRounding {
     /// Returns the first position of a center crop of `size` pixels. It is negative for a length
     /// below `size`: CenterCrop pads, and the smaller half of the border comes first.
-    fn start(self, length: usize, size: usize) -> isize {
+    pub(crate) fn start(self, length: usize, size: usize) -> isize {
         match (length.checked_sub(size), self) {
             (None, _) => -(((size - length) / 2) as isize),
             (Some(rest), Self::Even) => half_to_even(rest) as isize,
@@ -131,8 +138,16 @@ impl Preprocess {
 
     /// Resizes and crops to `crop`×`crop` pixels, without normalization.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
-        let size = self.resized(image.width, image.height);
-        center_crop(&image, size, self.crop, self.interpolation, self.crop_rounding)
+        let resized = self.resized(image.width, image.height);
+        let start = |length| self.crop_rounding.start(length, self.crop.max(1));
+        self.frame().crop(&image, resized, (start(resized.0), start(resized.1)))
+    }
+
+    /// Returns the output of a crop.
+    fn frame(&self) -> Frame {
+        let fill = if self.resize_mode == ResizeMode::Letterbox { mean_color(self.mean) } else { [0; 3] };
+        let side = self.crop.max(1);
+        Frame { width: side, height: side, interpolation: self.interpolation, fill }
     }
 
     /// Returns the part of an image of `width`×`height` pixels that [`apply`](Self::apply) crops:
@@ -163,7 +178,7 @@ impl Preprocess {
         let ([left, right, center_x], [top, bottom, center_y]) = (starts(width), starts(height));
         let mut data = Vec::with_capacity(Self::FIVE * size * size * 3);
         for corner in [(left, top), (right, top), (left, bottom), (right, bottom), (center_x, center_y)] {
-            data.extend(padded_crop(image, (width, height), corner, size, self.interpolation).data);
+            data.extend(self.frame().crop(image, (width, height), corner).data);
         }
         RgbPixels { width: size, height: Self::FIVE * size, data }
     }
@@ -174,6 +189,7 @@ impl Preprocess {
         match self.resize_mode {
             ResizeMode::Shorter => shorter_side(width, height, side),
             ResizeMode::Squash => (side, side),
+            ResizeMode::Letterbox => fitted((width, height), (side, side)),
         }
     }
 
@@ -205,7 +221,11 @@ impl Preprocess {
 impl fmt::Display for Preprocess {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { resize_mode, resize, crop, interpolation, channels, mean, std, exif_orientation, gray16, .. } = self;
-        let mode = if *resize_mode == ResizeMode::Squash { "squash to" } else { "resize" };
+        let mode = match resize_mode {
+            ResizeMode::Shorter => "resize",
+            ResizeMode::Squash => "squash to",
+            ResizeMode::Letterbox => "letterbox to",
+        };
         let kernel = format!("{interpolation:?}").to_lowercase();
         let gray = if *channels == 1 { "gray, " } else { "" };
         let turned = if *exif_orientation { "EXIF orientation applied, " } else { "" };
@@ -231,43 +251,59 @@ fn half_to_even(x: usize) -> usize {
     if x % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
 }
 
-/// Resizes to `width`×`height` and crops the center square.
-pub fn center_crop(
-    image: &RgbPixels,
-    (width, height): (usize, usize),
-    size: usize,
-    interpolation: Interpolation,
-    rounding: CropRounding,
-) -> RgbPixels {
-    let size = size.max(1);
-    let start = (rounding.start(width, size), rounding.start(height, size));
-    padded_crop(image, (width, height), start, size, interpolation)
+/// Returns the size of an image of `width`×`height` pixels after resizing it, with its aspect
+/// ratio, to the largest size that fits into `into`: width and height. Rounds as timm's
+/// `ResizeKeepRatio`.
+pub fn fitted((width, height): (usize, usize), into: (usize, usize)) -> (usize, usize) {
+    let ratio = (width as f64 / into.0 as f64).max(height as f64 / into.1 as f64);
+    let side = |length: usize| ((length as f64 / ratio).round_ties_even() as usize).max(1);
+    (side(width), side(height))
 }
 
-/// Resizes to `width`×`height` and crops the square at `(left, top)`, black beyond the edges.
-pub fn padded_crop(
-    image: &RgbPixels,
-    (width, height): (usize, usize),
-    (left, top): (isize, isize),
-    size: usize,
-    interpolation: Interpolation,
-) -> RgbPixels {
-    let visible = |start: isize, length: usize| {
-        let from = start.max(0).min(length as isize) as usize;
-        let to = start.saturating_add_unsigned(size).max(0).min(length as isize) as usize;
-        (from, to.max(from) - from)
-    };
-    let (from_x, columns) = visible(left, width);
-    let (from_y, rows) = visible(top, height);
-    if columns == 0 || rows == 0 {
-        return RgbPixels { width: size, height: size, data: vec![0; size * size * 3] };
+/// The output of a crop: size in pixels, resampling, and the color beyond the edges of the image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    pub width: usize,
+    pub height: usize,
+    pub interpolation: Interpolation,
+    pub fill: [u8; 3],
+}
+
+impl Frame {
+    /// Resizes an image to `width`×`height` and crops the center, with torchvision's rounding.
+    pub fn center(&self, image: &RgbPixels, (width, height): (usize, usize)) -> RgbPixels {
+        let start = |length, size| CropRounding::Even.start(length, size);
+        self.crop(image, (width, height), (start(width, self.width), start(height, self.height)))
     }
-    let region = Region { left: from_x, top: from_y, width: columns, height: rows };
-    let part = resize_region(image, width, height, region, interpolation);
-    if (columns, rows) == (size, size) {
-        return part;
+
+    /// Resizes an image to `width`×`height` and crops the rectangle at `(left, top)`.
+    pub fn crop(
+        &self,
+        image: &RgbPixels,
+        (width, height): (usize, usize),
+        (left, top): (isize, isize),
+    ) -> RgbPixels {
+        let visible = |start: isize, size: usize, length: usize| {
+            let from = start.max(0).min(length as isize) as usize;
+            let to = start.saturating_add_unsigned(size).max(0).min(length as isize) as usize;
+            (from, to.max(from) - from)
+        };
+        let (from_x, columns) = visible(left, self.width, width);
+        let (from_y, rows) = visible(top, self.height, height);
+        let region = Region { left: from_x, top: from_y, width: columns, height: rows };
+        let whole = (columns, rows) == (self.width, self.height);
+        if whole {
+            return resize_region(image, width, height, region, self.interpolation);
+        }
+        let mut data = self.fill.repeat(self.width * self.height);
+        if columns > 0 && rows > 0 {
+            let part = resize_region(image, width, height, region, self.interpolation);
+            let (x, y) = ((from_x as isize - left) as usize, (from_y as isize - top) as usize);
+            let lines = data.chunks_exact_mut(self.width * 3).skip(y).zip(part.data.chunks_exact(columns * 3));
+            lines.for_each(|(line, part)| line[x * 3..(x + columns) * 3].copy_from_slice(part));
+        }
+        RgbPixels { width: self.width, height: self.height, data }
     }
-    crop(&part, left - from_x as isize, top - from_y as isize, size, size)
 }
 
 #[cfg(test)]
@@ -298,9 +334,28 @@ mod tests {
         assert_eq!(preprocess.cropped_part(256, 128), [80.0, 16.0, 96.0, 96.0]);
         let squash = Preprocess { resize_mode: ResizeMode::Squash, ..preprocess.clone() };
         assert_eq!(squash.cropped_part(256, 128), [32.0, 16.0, 192.0, 96.0]);
+        // The whole image is 64×32 pixels, in the middle of 64×64, and a crop of 48 cuts off 8.
+        let letterbox = Preprocess { resize_mode: ResizeMode::Letterbox, ..preprocess.clone() };
+        assert_eq!(letterbox.cropped_part(256, 128), [32.0, -32.0, 192.0, 192.0]);
         // A crop of 96 pixels has a border of 16 around 64.
         let padded = Preprocess { crop: 96, ..preprocess };
         assert_eq!(padded.cropped_part(32, 32), [-8.0, -8.0, 48.0, 48.0]);
+    }
+
+    #[test]
+    fn letterboxes_keep_the_aspect_ratio() {
+        assert_eq!(fitted((500, 375), (224, 224)), (224, 168));
+        assert_eq!(fitted((375, 500), (224, 224)), (168, 224));
+        assert_eq!(fitted((10, 10), (224, 160)), (160, 160));
+        assert_eq!(fitted((60_000, 1), (224, 224)), (224, 1));
+        let preprocess =
+            Preprocess { resize_mode: ResizeMode::Letterbox, resize: 4, crop: 4, ..Preprocess::default() };
+        let out = preprocess.apply(RgbPixels { width: 4, height: 1, data: vec![9; 12] });
+        // One row of padding above, as round(1.5) down, and two below.
+        let rows: Vec<u8> = out.data.chunks(12).map(|row| row[0]).collect();
+        assert_eq!(rows, [124, 9, 124, 124]);
+        assert_eq!(out.data[..3], mean_color(IMAGENET_MEAN));
+        assert_eq!(mean_color([0.0, 0.5, 2.0]), [0, 128, 255]);
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use rand::{Rng, RngExt};
 
-use crate::jpeg_crop::{Jpeg, Scratch, square};
+use crate::jpeg_crop::{Jpeg, Scratch, resize_region};
 use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 use crate::decoding::Decoding;
-use crate::preprocess::{CropRounding, Preprocess};
-use crate::preprocess::{center_crop, padded_crop, shorter_side};
+use crate::preprocess::{CropRounding, Frame, Preprocess, fitted, shorter_side};
 use crate::resize::{Region, crop, filter, resize};
 
 use crate::augment::{AugmentPlan, Augmentation, Operation, Sampling};
@@ -40,6 +39,9 @@ pub struct TrainTransform {
     pub size: usize,
     /// Interpolation kernel.
     pub interpolation: Interpolation,
+    /// Keeps the aspect ratio and pads with this color, instead of resizing the shorter side or
+    /// stretching the crop. See [`ResizeMode::Letterbox`](crate::ResizeMode::Letterbox).
+    pub letterbox: Option<[u8; 3]>,
     /// Cropping.
     pub crop: Crop,
     /// Probability of a horizontal flip.
@@ -58,6 +60,7 @@ impl Default for TrainTransform {
         Self {
             size: 224,
             interpolation: Interpolation::Bilinear,
+            letterbox: None,
             crop: Crop::Center,
             horizontal_flip: 0.0,
             progressive: None,
@@ -103,29 +106,29 @@ impl TrainTransform {
             Crop::RandomResized { scale, ratio } => {
                 let region = random_region(image.width, image.height, scale, ratio, rng);
                 if (region.width, region.height) == (image.width, image.height) {
-                    resize(&image, size, size, self.interpolation)
+                    self.resize_crop(&image)
                 } else {
                     // Crop first, as torchvision does, so that no pixel outside the crop
                     // contributes.
-                    let cut = crop(&image, region.left as isize, region.top as isize, region.width, region.height);
-                    resize(&cut, size, size, self.interpolation)
+                    self.resize_crop(&crop(&image, region.left as isize, region.top as isize, region.width, region.height))
                 }
             }
             Crop::PadAndCrop { padding } => {
-                let (width, height) = shorter_side(image.width, image.height, size);
-                let left = below(width + 2 * padding - size + 1, rng) as isize - padding as isize;
-                let top = below(height + 2 * padding - size + 1, rng) as isize - padding as isize;
-                if self.deferred && (width, height) == (size, size) {
+                let (width, height) = self.resized(&image);
+                // The letterbox around a side that is shorter than the square is part of the image.
+                let start = |length: usize, rng: &mut _| {
+                    let shift = below(length.max(size) + 2 * padding - size + 1, rng) as isize - padding as isize;
+                    shift + CropRounding::Even.start(length, length.max(size))
+                };
+                let (left, top) = (start(width, rng), start(height, rng));
+                if self.deferred && (width, height) == (size, size) && self.letterbox.is_none() {
                     window = [left, top];
                     resize(&image, size, size, self.interpolation)
                 } else {
-                    padded_crop(&image, (width, height), (left, top), size, self.interpolation)
+                    self.frame().crop(&image, (width, height), (left, top))
                 }
             }
-            Crop::Center => {
-                let resized = shorter_side(image.width, image.height, size);
-                center_crop(&image, resized, size, self.interpolation, CropRounding::Even)
-            }
+            Crop::Center => self.frame().center(&image, self.resized(&image)),
         };
         let mirrored = self.draws_mirrored(rng);
         self.finish(out, window, mirrored, rng)
@@ -150,9 +153,45 @@ impl TrainTransform {
         }
         let region = random_region(jpeg.width, jpeg.height, scale, ratio, rng);
         let mirrored = self.draws_mirrored(rng);
-        // Flipping while writing the output is free.
-        let out = square(&jpeg, region, self.size.max(1), filter, mirrored, scratch)?;
-        Some(self.finish(out, [0, 0], false, rng))
+        let size = self.crop_size((region.width, region.height));
+        match self.letterbox {
+            // Flipping while writing the output is free.
+            None => {
+                let out = resize_region(&jpeg, region, size, filter, mirrored, scratch)?;
+                Some(self.finish(out, [0, 0], false, rng))
+            }
+            Some(_) => {
+                let out = resize_region(&jpeg, region, size, filter, false, scratch)?;
+                Some(self.finish(self.frame().center(&out, size), [0, 0], mirrored, rng))
+            }
+        }
+    }
+
+    /// Returns the output of a crop.
+    fn frame(&self) -> Frame {
+        let side = self.size.max(1);
+        let fill = self.letterbox.unwrap_or_default();
+        Frame { width: side, height: side, interpolation: self.interpolation, fill }
+    }
+
+    /// Returns the size of an image, width and height, that is resized before it is cropped.
+    fn resized(&self, image: &RgbPixels) -> (usize, usize) {
+        let side = self.size.max(1);
+        match self.letterbox {
+            None => shorter_side(image.width, image.height, side),
+            Some(_) => fitted((image.width, image.height), (side, side)),
+        }
+    }
+
+    /// Returns the size, width and height, to which a crop of this size is resized.
+    fn crop_size(&self, crop: (usize, usize)) -> (usize, usize) {
+        let side = self.size.max(1);
+        if self.letterbox.is_some() { fitted(crop, (side, side)) } else { (side, side) }
+    }
+
+    /// Resizes a crop to the output, which it fills or, with its aspect ratio, fits.
+    fn resize_crop(&self, crop: &RgbPixels) -> RgbPixels {
+        self.frame().center(crop, self.crop_size((crop.width, crop.height)))
     }
 
     fn draws_mirrored(&self, rng: &mut impl Rng) -> bool {
@@ -329,6 +368,59 @@ mod tests {
             seen[place.expect("a crop of the padded image") as usize] = true;
         }
         assert_eq!(seen, [true; 9]);
+    }
+
+    #[test]
+    fn letterboxes_keep_the_shape_of_crops() {
+        // White images of 100×40 pixels: the padded part has the other color.
+        let image = || RgbPixels { width: 100, height: 40, data: vec![255; 100 * 40 * 3] };
+        let white = |out: &RgbPixels| {
+            let inside = |x: usize, y: usize| out.data[(y * out.width + x) * 3] == 255;
+            let columns = (0..out.width).filter(|&x| (0..out.height).any(|y| inside(x, y))).count();
+            let rows = (0..out.height).filter(|&y| (0..out.width).any(|x| inside(x, y))).count();
+            (columns, rows)
+        };
+        let of = |crop, index| {
+            let transform = TrainTransform { size: 50, letterbox: Some([7; 3]), crop, ..TrainTransform::default() };
+            transform.apply(image(), &mut sample_rng(2, 0, index)).0
+        };
+        assert_eq!(white(&of(Crop::Center, 0)), (50, 20));
+        let mut shifts = [false; 2];
+        for index in 0..50 {
+            let (columns, rows) = white(&of(Crop::PadAndCrop { padding: 4 }, index));
+            assert!((46..=50).contains(&columns) && rows == 20, "{columns}×{rows}");
+            shifts[usize::from(columns < 50)] = true;
+            let crop = Crop::RandomResized { scale: (0.3, 0.5), ratio: (0.5, 2.0) };
+            let region = random_region(100, 40, (0.3, 0.5), (0.5, 2.0), &mut sample_rng(2, 0, index));
+            let (columns, rows) = white(&of(crop, index));
+            assert_eq!((columns, rows), fitted((region.width, region.height), (50, 50)), "{region:?}");
+        }
+        assert_eq!(shifts, [true; 2]);
+    }
+
+    #[test]
+    fn letterboxed_jpeg_crops_equal_those_of_decoded_images() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
+        let bytes = std::fs::read(folder.join("baseline_444.jpg")).unwrap();
+        let transform = TrainTransform {
+            size: 31,
+            letterbox: Some([7, 70, 170]),
+            crop: Crop::RandomResized { scale: (0.3, 1.0), ratio: (0.4, 2.5) },
+            horizontal_flip: 0.5,
+            ..TrainTransform::default()
+        };
+        for index in 0..40 {
+            let rng = || sample_rng(4, 0, index);
+            let (whole, _) = transform.apply(crate::decode_rgb(&bytes).unwrap(), &mut rng());
+            let (part, _) =
+                transform.apply_jpeg(&bytes, &Decoding::default(), &mut rng(), &mut Scratch::default()).unwrap();
+            let sum: u32 = whole.data.iter().zip(&part.data).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+            assert!((sum as f64) < 2.5 * whole.data.len() as f64, "{index}: {sum}");
+            let padding = |image: &RgbPixels| {
+                image.data.chunks(3).enumerate().filter(|(_, p)| p == &[7, 70, 170]).map(|(i, _)| i).collect::<Vec<_>>()
+            };
+            assert_eq!(padding(&whole), padding(&part), "{index}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, ImageFormat};
 use mbconv_image::formats::{FORMATS, Format, recognize};
 use mbconv_image::{
-    CropRounding, DecodeError, Decoding, Gray16, Interpolation, Preprocess, ResizeMode, RgbPixels, decode, decode_rgb,
+    Crop, CropRounding, DecodeError, Decoding, Gray16, IMAGENET_MEAN, Interpolation, Preprocess, ResizeMode, RgbPixels,
+    TrainTransform, decode, decode_rgb, mean_color, sample_rng,
 };
 use proptest::prelude::*;
 
@@ -66,6 +67,24 @@ fn squash_resize_matches_pillow() {
             let squash = Preprocess { resize_mode, resize, crop, interpolation, ..Preprocess::default() };
             let ours = squash.apply(load(&folder.join(format!("{photo}.png"))));
             assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {size} {filter}");
+        }
+    }
+}
+
+#[test]
+fn letterbox_matches_pillow() {
+    let folder = fixtures("resize");
+    for (photo, size) in [("landscape", 64), ("portrait", 97)] {
+        for (interpolation, filter) in FILTERS {
+            let theirs = load(&folder.join(format!("{photo}_letterbox{size}x{size}_{filter}.png")));
+            let (resize_mode, resize, crop) = (ResizeMode::Letterbox, size, size);
+            let letterbox = Preprocess { resize_mode, resize, crop, interpolation, ..Preprocess::default() };
+            let image = load(&folder.join(format!("{photo}.png")));
+            assert_eq!(difference(&letterbox.apply(image.clone()), &theirs), (0, 0.0), "{photo} {size} {filter}");
+            let fill = Some(mean_color(IMAGENET_MEAN));
+            let train =
+                TrainTransform { size, interpolation, letterbox: fill, crop: Crop::Center, ..TrainTransform::default() };
+            assert_eq!(train.apply(image, &mut sample_rng(0, 0, 0)).0, theirs, "{photo} {size} {filter} in training");
         }
     }
 }

@@ -38,13 +38,15 @@ proptest! {
     ) {
         let image = RgbPixels { width, height, data: vec![200; width * height * 3] };
         let interpolation = Interpolation::Bicubic;
-        for crop in [
+        // A letterbox of the image's color does not show.
+        for (crop, letterbox) in [
             Crop::Center, Crop::PadAndCrop { padding }, Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) },
-        ] {
-            let transform = TrainTransform { size, interpolation, crop, horizontal_flip: 0.5, ..TrainTransform::default() };
+        ].into_iter().flat_map(|crop| [(crop, None), (crop, Some([200; 3]))]) {
+            let transform =
+                TrainTransform { size, interpolation, letterbox, crop, horizontal_flip: 0.5, ..TrainTransform::default() };
             let (out, _) = transform.apply(image.clone(), &mut sample_rng(seed, 0, 0));
             prop_assert_eq!((out.width, out.height, out.data.len()), (size, size, size * size * 3));
-            if !matches!(crop, Crop::PadAndCrop { .. }) {
+            if letterbox.is_some() || !matches!(crop, Crop::PadAndCrop { .. }) {
                 // A uniform image stays uniform, because the weights sum to 1.
                 prop_assert!(out.data.iter().all(|&value| value == 200));
             }

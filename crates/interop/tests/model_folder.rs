@@ -78,6 +78,22 @@ fn transformers_folders_are_read_back() {
 }
 
 #[test]
+fn letterboxes_are_written_or_noted() {
+    let mut letterbox = card(NetworkOptions::new("mobilenet_v2_0.35", 3), 64);
+    letterbox.preprocess.resize_mode = ResizeMode::Letterbox;
+    check_round_trip(Library::Timm, &letterbox);
+    let timm = configuration(Library::Timm, &letterbox).unwrap().swap_remove(0).1;
+    assert_eq!(timm["pretrained_cfg"]["crop_mode"], "border");
+    assert_eq!(Library::Timm.preprocessing_note(&letterbox.preprocess), None);
+    let note = Library::Transformers.preprocessing_note(&letterbox.preprocess).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("hf");
+    let network = letterbox.architecture.architecture().unwrap().init(&Default::default());
+    write(&network, &letterbox, Library::Transformers, Precision::F32, &out).unwrap();
+    assert!(std::fs::read_to_string(out.join("README.md")).unwrap().contains(note));
+}
+
+#[test]
 fn configurations_have_the_libraries_keys() {
     let timm =
         |name: &str| configuration(Library::Timm, &card(NetworkOptions::new(name, 3), 224)).unwrap().swap_remove(0).1;

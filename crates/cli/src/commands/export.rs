@@ -83,6 +83,9 @@ fn write_folder(args: Export, library: Library) -> Result<(), CliError> {
     let Export { model, out, dtype, .. } = args;
     let Model { network, card, .. } = calibrated(&model)?;
     model_folder::write(&network, &card, library, dtype.into(), &out)?;
+    if let Some(note) = library.preprocessing_note(&card.preprocess) {
+        eprintln!("note: {note}");
+    }
     eprintln!("wrote the folder {}; its README.md is a template of a model card", out.display());
     Ok(())
 }

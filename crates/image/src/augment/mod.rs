@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
+use crate::preprocess::mean_color;
 pub use erasing::{EraseMode, RandomErasing};
 pub use jitter::ColorJitter;
 pub use mbconv_kernels::image_ops::{Area, Operation, Sampling};
@@ -112,8 +113,7 @@ impl Augmentation {
             Some(AugmentInterpolation::Bilinear) => Some(Interpolation::Bilinear),
             Some(AugmentInterpolation::Bicubic) => Some(Interpolation::Bicubic),
         };
-        let average = mean.map(|mean| (255.0 * f64::from(mean)).round_ties_even().min(255.0) as u8);
-        let fill = config.fill.unwrap_or(if timms { average } else { [0; 3] });
+        let fill = config.fill.unwrap_or(if timms { mean_color(mean) } else { [0; 3] });
         Self { config, interpolation, fill, mean, std }
     }
 

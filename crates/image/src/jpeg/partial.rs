@@ -100,9 +100,9 @@ impl Window {
 }
 
 /// Returns the reduced side of a block in samples (1, 2, 4 or 8): the smallest that gives at least
-/// `size` samples for `pixels`, at `scale` full-size samples per pixel.
-fn block_side(pixels: [usize; 2], scale: [f64; 2], size: usize) -> usize {
-    let enough = |side: &usize| (0..2).all(|i| pixels[i] as f64 * scale[i] * *side as f64 / 8.0 >= size as f64);
+/// `size` samples for `pixels`, at `scale` full-size samples per pixel; each across and down.
+fn block_side(pixels: [usize; 2], scale: [f64; 2], size: [usize; 2]) -> usize {
+    let enough = |side: &usize| (0..2).all(|i| pixels[i] as f64 * scale[i] * *side as f64 / 8.0 >= size[i] as f64);
     [1, 2, 4].into_iter().find(enough).unwrap_or(8)
 }
 
@@ -232,13 +232,13 @@ impl<'a> Jpeg<'a> {
         Some(())
     }
 
-    /// Decodes the part of a scan needed to resize `region` to `size`×`size` into `scratch.planes`.
-    /// Returns the number of planes.
+    /// Decodes the part of a scan needed to resize `region` to `size`, width and height, into
+    /// `scratch.planes`. Returns the number of planes.
     ///
     /// Returns `None` if the scan is damaged, truncated or not the last. `region` must lie inside
     /// the image.
     #[inline(always)]
-    pub(crate) fn decode(&self, region: Region, size: usize, scratch: &mut Scratch) -> Option<usize> {
+    pub(crate) fn decode(&self, region: Region, size: (usize, usize), scratch: &mut Scratch) -> Option<usize> {
         let Scratch { data, ends, planes } = scratch;
         unstuff(self.scan, data, ends)?;
         let (most_across, most_down) = (self.components[0].across, self.components[0].down);
@@ -293,11 +293,17 @@ impl<'a> Jpeg<'a> {
         Some(self.components.len())
     }
 
-    fn prepare(&self, component: &Component, region: Region, size: usize, plane: &mut Plane) -> Option<Task> {
+    fn prepare(
+        &self,
+        component: &Component,
+        region: Region,
+        size: (usize, usize),
+        plane: &mut Plane,
+    ) -> Option<Task> {
         let luma = &self.components[0];
         let ratio = |own: usize, most: usize| own as f64 / most as f64;
         let scale = [ratio(component.across, luma.across), ratio(component.down, luma.down)];
-        let side = block_side([region.width, region.height], scale, size);
+        let side = block_side([region.width, region.height], scale, size.into());
         let samples = |pixels: usize, own: usize, most: usize| ((pixels * own).div_ceil(most) * side).div_ceil(8);
         let window = |start, length, pixels, own, most| {
             Window::new(start, length, ratio(own, most) * side as f64 / 8.0, samples(pixels, own, most))

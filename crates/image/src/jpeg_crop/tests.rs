@@ -26,29 +26,35 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode").join(name)).unwrap()
 }
 
-fn made(bytes: &[u8], region: Region, size: usize, filter: Interpolation, mirrored: bool) -> Option<RgbPixels> {
+fn made(
+    bytes: &[u8],
+    region: Region,
+    size: (usize, usize),
+    filter: Interpolation,
+    mirrored: bool,
+) -> Option<RgbPixels> {
     let jpeg = Jpeg::open(bytes)?;
-    square(&jpeg, region, size, filter_of(filter)?, mirrored, &mut Scratch::default())
+    resize_region(&jpeg, region, size, filter_of(filter)?, mirrored, &mut Scratch::default())
 }
 
-fn exact(bytes: &[u8], region: Region, size: usize, filter: Interpolation) -> RgbPixels {
+fn exact(bytes: &[u8], region: Region, (width, height): (usize, usize), filter: Interpolation) -> RgbPixels {
     let whole = decode_rgb(bytes).unwrap();
     let cut = crop(&whole, region.left as isize, region.top as isize, region.width, region.height);
-    resize(&cut, size, size, filter)
+    resize(&cut, width, height, filter)
 }
 
 /// Returns the mean absolute difference, the mean difference, and the shift of `a` to the right
 /// of and below `b`, in pixels, that explains most of the difference.
 fn compare(a: &RgbPixels, b: &RgbPixels) -> (f64, f64, [f64; 2]) {
     assert_eq!((a.width, a.height, a.data.len()), (b.width, b.height, b.data.len()));
-    let side = a.width;
-    let at = |image: &RgbPixels, x: usize, y: usize, c: usize| f64::from(image.data[(y * side + x) * 3 + c]);
+    let (width, height) = (a.width, a.height);
+    let at = |image: &RgbPixels, x: usize, y: usize, c: usize| f64::from(image.data[(y * width + x) * 3 + c]);
     let (mut distance, mut bias, mut along, mut square) = (0.0, 0.0, [0.0; 2], [1e-9; 2]);
-    for (y, x, c) in (0..side).flat_map(|y| (0..side).flat_map(move |x| (0..3).map(move |c| (y, x, c)))) {
+    for (y, x, c) in (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (y, x, c)))) {
         let difference = at(a, x, y, c) - at(b, x, y, c);
         distance += difference.abs();
         bias += difference;
-        if (1..side - 1).contains(&x) && (1..side - 1).contains(&y) {
+        if (1..width - 1).contains(&x) && (1..height - 1).contains(&y) {
             let slopes = [at(b, x + 1, y, c) - at(b, x - 1, y, c), at(b, x, y + 1, c) - at(b, x, y - 1, c)];
             for (i, slope) in slopes.into_iter().enumerate() {
                 along[i] -= difference * slope / 2.0;
@@ -81,12 +87,12 @@ fn crops_match_exact_decoding_up_to_rounding() {
             Region { left: 3, top: 5, width: w * 2 / 3, height: h * 3 / 5 },
         ];
         for region in regions {
-            for size in [20, 48, 100, 224] {
+            for size in [(20, 20), (48, 30), (100, 140), (224, 224)] {
                 for filter in [Interpolation::Bilinear, Interpolation::Bicubic] {
                     let (ours, whole) =
                         (made(bytes, region, size, filter, false).unwrap(), exact(bytes, region, size, filter));
                     let (distance, bias, shift) = compare(&ours, &whole);
-                    let what = format!("{name} {region:?} to {size}, {filter:?}: {distance}, {bias}, {shift:?}");
+                    let what = format!("{name} {region:?} to {size:?}, {filter:?}: {distance}, {bias}, {shift:?}");
                     assert!(distance < 2.5 && bias.abs() < 0.5, "{what}");
                     assert!(shift.iter().all(|shift| shift.abs() < 0.06), "{what}");
                 }
@@ -102,7 +108,7 @@ fn shift_measure_detects_half_a_pixel() {
     // A source pixel is half an output pixel.
     let (a, b) = (region(0), region(1));
     let (_, _, shift) =
-        compare(&exact(&bytes, a, 223, Interpolation::Bilinear), &exact(&bytes, b, 223, Interpolation::Bilinear));
+        compare(&exact(&bytes, a, (223, 223), Interpolation::Bilinear), &exact(&bytes, b, (223, 223), Interpolation::Bilinear));
     assert!((shift[0] - 0.5).abs() < 0.05 && shift[1].abs() < 0.05, "{shift:?}");
 }
 
@@ -111,8 +117,8 @@ fn mirrored_output_is_flipped_plain_output() {
     let bytes = fixture("baseline_420.jpg");
     let jpeg = Jpeg::open(&bytes).unwrap();
     let region = Region { left: 1, top: 2, width: jpeg.width - 3, height: jpeg.height - 2 };
-    let plain = made(&bytes, region, 33, Interpolation::Bilinear, false).unwrap();
-    let mut turned = made(&bytes, region, 33, Interpolation::Bilinear, true).unwrap();
+    let plain = made(&bytes, region, (33, 20), Interpolation::Bilinear, false).unwrap();
+    let mut turned = made(&bytes, region, (33, 20), Interpolation::Bilinear, true).unwrap();
     assert_ne!(plain, turned);
     for row in turned.data.chunks_exact_mut(33 * 3) {
         row.as_chunks_mut::<3>().0.reverse();
@@ -127,8 +133,8 @@ fn vectorized_and_baseline_code_agree() {
     let region = Region { left: 10, top: 20, width: 222, height: 140 };
     let filter = filter_of(Interpolation::Bicubic).unwrap();
     let mut scratch = Scratch::default();
-    let plain = Square { jpeg: &jpeg, region, size: 96, filter, mirrored: true, scratch: &mut scratch }.run();
-    assert_eq!(plain, square(&jpeg, region, 96, filter, true, &mut Scratch::default()).map(|image| image.data));
+    let plain = Resize { jpeg: &jpeg, region, size: (96, 70), filter, mirrored: true, scratch: &mut scratch }.run();
+    assert_eq!(plain, resize_region(&jpeg, region, (96, 70), filter, true, &mut Scratch::default()).map(|image| image.data));
 }
 
 #[test]
@@ -140,21 +146,21 @@ fn unsupported_and_truncated_files_return_none() {
     let bytes = picture(64, 64);
     let region = Region { left: 0, top: 0, width: 8, height: 8 };
     for keep in 2..bytes.len() {
-        assert!(made(&bytes[..keep], region, 8, Interpolation::Bilinear, false).is_none(), "{keep}");
+        assert!(made(&bytes[..keep], region, (8, 8), Interpolation::Bilinear, false).is_none(), "{keep}");
     }
-    assert!(made(&bytes, region, 8, Interpolation::Bilinear, false).is_some());
+    assert!(made(&bytes, region, (8, 8), Interpolation::Bilinear, false).is_some());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// Damaged files give a square or `None`.
+    /// Damaged files give an image or `None`.
     #[test]
     fn damaged_files_never_panic(
         file in prop::sample::select(vec!["baseline_420.jpg", "baseline_422.jpg", "grey.jpg", "restarts.jpg"]),
         flips in prop::collection::vec((0.0..1.0f64, 0u8..8), 0..12),
         place in [0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64],
-        size in 1usize..70,
+        size in (1usize..70, 1usize..70),
     ) {
         let mut bytes = fixture(file);
         for (place, bit) in flips {
@@ -170,7 +176,7 @@ proptest! {
             let (top, height) = part(jpeg.height, place[2], place[3]);
             let region = Region { left, top, width, height };
             if let Some(out) = made(&bytes, region, size, Interpolation::Bicubic, false) {
-                prop_assert_eq!(out.data.len(), size * size * 3);
+                prop_assert_eq!(out.data.len(), size.0 * size.1 * 3);
             }
         }
     }

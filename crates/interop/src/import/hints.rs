@@ -179,6 +179,7 @@ impl Hints {
         self.resize_mode = match pretrained["crop_mode"].as_str() {
             Some("center") => Some(ResizeMode::Shorter),
             Some("squash") => Some(ResizeMode::Squash),
+            Some("border") => Some(ResizeMode::Letterbox),
             _ => None,
         };
         (self.mean, self.std) = (channels(&pretrained["mean"]), channels(&pretrained["std"]).filter(positive));

@@ -1,5 +1,6 @@
 //! The libraries, and helpers for their files.
 
+use mbconv_image::{Preprocess, ResizeMode};
 use mbconv_nets::Layout;
 
 /// Name of the weights in a folder.
@@ -21,6 +22,15 @@ impl Library {
             Self::Timm => Layout::Timm,
             Self::Transformers => Layout::HuggingFace,
         }
+    }
+
+    /// Returns a note if the library's image processor cannot do the model's preprocessing.
+    pub fn preprocessing_note(self, preprocess: &Preprocess) -> Option<&'static str> {
+        let lacks = self == Self::Transformers && preprocess.resize_mode == ResizeMode::Letterbox;
+        lacks.then_some(
+            "transformers has no letterbox: `preprocessor_config.json` squashes images to the input size; pad them to \
+             its shape with the mean color before",
+        )
     }
 
     /// Returns the library's name in its own and the hub's spelling.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use mbconv_files::text::visible_name;
-use mbconv_image::{Interpolation, Preprocess, ResizeMode};
+use mbconv_image::{Interpolation, Preprocess, ResizeMode, mean_color};
 use mbconv_nets::{Family, Padding, Summary};
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ pub(super) fn text(card: &ModelCard, library: Library, folder: &Path) -> String 
     let _ = writeln!(text, "# {name}\n\n{}", network(card));
     let sections = [
         ("Classes", Some(classes(card))),
-        ("Preprocessing", Some(preprocessing(&card.preprocess))),
+        ("Preprocessing", Some(preprocessing(&card.preprocess, library))),
         ("Training", training(card)),
         ("Evaluation", card.results.as_ref().map(|results| evaluation(results, card.classes.len()))),
         ("Intended use", Some(intended_use(card))),
@@ -85,12 +85,18 @@ fn code(name: &str) -> String {
     format!("`{}`", visible_name(name).replace('`', "'"))
 }
 
-fn preprocessing(preprocess: &Preprocess) -> String {
+fn preprocessing(preprocess: &Preprocess, library: Library) -> String {
     let Preprocess { resize, crop, mean, std, .. } = preprocess;
     let sides = match preprocess.resize_mode {
         ResizeMode::Shorter => "the shorter side",
         ResizeMode::Squash => "both sides",
+        ResizeMode::Letterbox => "the longer side",
     };
+    let padding = match preprocess.resize_mode {
+        ResizeMode::Letterbox => format!(", padded with the color {:?}", mean_color(preprocess.mean)),
+        _ => String::new(),
+    };
+    let note = library.preprocessing_note(preprocess).map_or(String::new(), |note| format!("\n\nNote: {note}."));
     let kernel = match preprocess.interpolation {
         Interpolation::Bilinear => "bilinear",
         Interpolation::Bicubic => "bicubic",
@@ -102,7 +108,8 @@ fn preprocessing(preprocess: &Preprocess) -> String {
     };
     format!(
         "1. Convert to {color}.\n2. Resize {sides} to {resize} pixels ({kernel}, with antialiasing).\n3. Crop the center, \
-         {crop}×{crop} pixels.\n4. Scale to 0…1, subtract the mean {mean} and divide by the standard deviation {std}."
+         {crop}×{crop} pixels{padding}.\n4. Scale to 0…1, subtract the mean {mean} and divide by the standard deviation \
+         {std}.{note}"
     )
 }
 

@@ -47,7 +47,7 @@ pub(super) fn config(card: &ModelCard) -> Result<Value, FolderError> {
             "fixed_input_size": false,
             "interpolation": interpolation(card.preprocess.interpolation),
             "crop_pct": crop_fraction(resize, crop),
-            "crop_mode": if card.preprocess.resize_mode == ResizeMode::Squash { "squash" } else { "center" },
+            "crop_mode": crop_mode(card.preprocess.resize_mode),
             "mean": per_channel(mean, channels),
             "std": per_channel(std, channels),
             "num_classes": network.num_classes,
@@ -59,6 +59,14 @@ pub(super) fn config(card: &ModelCard) -> Result<Value, FolderError> {
         config["model_args"] = arguments.into();
     }
     Ok(config)
+}
+
+fn crop_mode(mode: ResizeMode) -> &'static str {
+    match mode {
+        ResizeMode::Shorter => "center",
+        ResizeMode::Squash => "squash",
+        ResizeMode::Letterbox => "border",
+    }
 }
 
 fn interpolation(kernel: Interpolation) -> &'static str {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::defaults;
 use super::error::{RecipeError, ensure};
 use mbconv_data::{
-    Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
+    Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform, mean_color,
 };
 use mbconv_interop::model_file::MAX_RECIPE_SIDE;
 
@@ -50,7 +50,9 @@ pub struct InputConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_RECIPE_SIDE))]
     pub eval_resize: Option<usize>,
-    /// Sides that are resized to `eval_resize` in evaluation.
+    /// Sides that are resized: in evaluation to `eval_resize`. In training, only `"letterbox"`
+    /// matters: `crop = "centre"` and `"pad"` then fit the whole image into `size`, and
+    /// `"random_resized"` fits the crop instead of stretching it.
     #[serde(default, skip_serializing_if = "is_shorter")]
     #[schemars(extend("default" = ResizeMode::default()))]
     pub resize_mode: ResizeMode,
@@ -167,6 +169,7 @@ impl InputConfig {
     /// epochs.
     pub fn train_transform(&self, epochs: usize) -> TrainTransform {
         let Self { size, crop, scale, ratio, padding, horizontal_flip, interpolation, .. } = *self;
+        let letterbox = (self.resize_mode == ResizeMode::Letterbox).then(|| mean_color(self.mean));
         let crop = match crop {
             CropKind::RandomResized => Crop::RandomResized { scale: scale.into(), ratio: ratio.into() },
             CropKind::Pad => Crop::PadAndCrop { padding },
@@ -177,7 +180,15 @@ impl InputConfig {
             stages,
             epochs: (until * epochs as f64).ceil() as usize,
         });
-        TrainTransform { size, interpolation, crop, horizontal_flip, progressive, ..TrainTransform::default() }
+        TrainTransform {
+            size,
+            interpolation,
+            letterbox,
+            crop,
+            horizontal_flip,
+            progressive,
+            ..TrainTransform::default()
+        }
     }
 
     /// Returns the preprocessing for evaluation, which is also stored in the model file.
