@@ -50,11 +50,10 @@ def resize_fixtures(photos):
             save_png(photo.resize((side, side), pillow), out / f"{name}_stretch{side}_{filter}.png")
             # Centering below 1/2 rounds half pixels down, as timm does.
             color = tuple(round(255 * value) for value in IMAGENET_MEAN)
-            for width, height in [(side, side), (64, 48)]:
-                box = ImageOps.pad(photo, (width, height), pillow, color, (0.499, 0.499))
-                save_png(box, out / f"{name}_letterbox{width}x{height}_{filter}.png")
-                timms = [ResizeKeepRatio((height, width), 1.0, filter), CenterCropOrPad((height, width), color)]
-                assert filter == "nearest" or np.array_equal(np.asarray(timms[1](timms[0](photo))), np.asarray(box))
+            box = ImageOps.pad(photo, (side, side), pillow, color, (0.499, 0.499))
+            save_png(box, out / f"{name}_letterbox{side}_{filter}.png")
+            timms = CenterCropOrPad(side, color)(ResizeKeepRatio(side, 1.0, filter)(photo))
+            assert filter == "nearest" or np.array_equal(np.asarray(timms), np.asarray(box))
             for size, crop in preprocess:
                 evaluation = v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(crop)])
                 save_png(evaluation(photo), out / f"{name}_resize{size}_crop{crop}_{filter}.png")

@@ -89,22 +89,6 @@ fn inspect_reports_statistics() {
     let sheet = image::open(&sheet).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (12 * 8 + 8 + 4 * 100, 4 + 2 * 100));
 
-    let batches = top.path().join("batches.png");
-    let with_recipe = |code: i32, more: &[&str]| {
-        let arguments = ["data", "inspect", path(&root), "--sheet", path(&batches), "--recipe", "digits"];
-        run(code, &[&arguments[..], &["--set", "batch_size=4"], more].concat()).1
-    };
-    let log = with_recipe(0, &["--set", "mix.mixup=0.5"]);
-    assert!(log.contains("first 8 training images of 16×16 pixels, in 2 batches of epoch 1"), "{log}");
-    let first = fs::read(&batches).unwrap();
-    assert_eq!(image::load_from_memory(&first).unwrap().to_rgb8().dimensions(), (8 + 3 * 232, 8 + 3 * 256));
-    with_recipe(0, &["--set", "mix.mixup=0.5", "--workers", "1"]);
-    assert_eq!(fs::read(&batches).unwrap(), first);
-    with_recipe(0, &["--set", "seed=7"]);
-    assert_ne!(fs::read(&batches).unwrap(), first);
-    assert!(with_recipe(1, &["--set", "batch_size=40"]).contains("batch_size"));
-    with_recipe(2, &["--seed", "3"]);
-
     let (text, _) = run(0, &["data", "inspect", path(&root)]);
     for words in ["10 in 2 classes", "JPEG 8, PNG 1", "cat", "32–63", "1 unreadable", "broken.jpg"] {
         if words != "32–63" {

@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{error, image_folder, json, path, run, trained};
 use mbconv_nets::NetworkOptions;
 use mbconv_nets::weights::Precision;
-use mbconv_train::data::Preprocess;
+use mbconv_train::data::{Preprocess, ResizeMode};
 use mbconv_train::{Model, ModelCard, device};
 
 #[test]
@@ -162,4 +162,35 @@ fn folders_are_written_for_timm_and_transformers() {
     );
     assert!(error(&["export", path(&model), path(&at("a.pth")), "--layout", "timm"]).contains("safetensors.torch"));
     assert!(!at("other").exists());
+}
+
+#[test]
+fn letterbox_is_kept_in_files_and_noted_where_a_library_lacks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let options = NetworkOptions::new("mobilenet_v2_0.35", 2);
+    let network = options.architecture().unwrap().init(&device::parse("cpu").unwrap());
+    let preprocess = Preprocess { resize_mode: ResizeMode::Letterbox, resize: 32, crop: 32, ..Preprocess::default() };
+    let card = ModelCard::new(options, vec!["a".into(), "b".into()], preprocess);
+    let model = at("model.safetensors");
+    Model::save(&network, &card, Precision::F32, &model).unwrap();
+    assert_eq!(json(&["info", path(&model), "--json"])["preprocess"]["resize_mode"], "letterbox");
+    run(0, &["export", path(&model), path(&at("model.onnx"))]);
+    let onnx = String::from_utf8_lossy(&fs::read(at("model.onnx")).unwrap()).into_owned();
+    assert!(onnx.contains("\"resize_mode\":\"letterbox\""));
+    let (_, log) = run(0, &["export", path(&model), path(&at("hf")), "--layout", "hf"]);
+    assert!(log.contains("note: transformers has no letterbox"), "{log}");
+    assert!(fs::read_to_string(at("hf/README.md")).unwrap().contains("no letterbox"));
+    let (_, log) = run(0, &["export", path(&model), path(&at("timm")), "--layout", "timm"]);
+    assert!(!log.contains("letterbox"), "{log}");
+    // A long image: the network receives bars of the mean color instead of a crop.
+    image::RgbImage::from_pixel(64, 16, image::Rgb([255, 0, 0])).save(at("long.png")).unwrap();
+    let logits = |model: &Path| {
+        json(&["predict", path(model), path(&at("long.png")), "--json", "--logits"])[0]["logits"].clone()
+    };
+    let mut padded = image::RgbImage::from_pixel(32, 32, image::Rgb([124, 116, 104]));
+    image::imageops::overlay(&mut padded, &image::RgbImage::from_pixel(32, 8, image::Rgb([255, 0, 0])), 0, 12);
+    let expected = logits(&model);
+    padded.save(at("long.png")).unwrap();
+    assert_eq!(logits(&model), expected);
 }

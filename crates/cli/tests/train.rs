@@ -230,3 +230,25 @@ fn automatic_batch_size_is_printed_stored_and_kept() {
     assert!(!log.contains("(auto)"), "{log}");
     run(2, &[&train[..], &["--batch-size", "all"]].concat());
 }
+
+#[test]
+fn training_images_are_shown_on_a_sheet() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("photos");
+    image_folder(&root, &["a", "b"], 5);
+    let sheet = top.path().join("batches.png");
+    let inspect = |code: i32, more: &[&str]| {
+        let arguments = ["data", "inspect", path(&root), "--sheet", path(&sheet), "--recipe", "digits"];
+        run(code, &[&arguments[..], &["--set", "batch_size=4"], more].concat()).1
+    };
+    let log = inspect(0, &["--set", "mix.mixup=0.5"]);
+    assert!(log.contains("first 8 training images of 16×16 pixels, in 2 batches of epoch 1"), "{log}");
+    let first = std::fs::read(&sheet).unwrap();
+    assert_eq!(image::load_from_memory(&first).unwrap().to_rgb8().dimensions(), (8 + 3 * 232, 8 + 3 * 256));
+    inspect(0, &["--set", "mix.mixup=0.5", "--workers", "1"]);
+    assert_eq!(std::fs::read(&sheet).unwrap(), first);
+    inspect(0, &["--set", "seed=7"]);
+    assert_ne!(std::fs::read(&sheet).unwrap(), first);
+    assert!(inspect(1, &["--set", "batch_size=40"]).contains("batch_size"));
+    inspect(2, &["--seed", "3"]);
+}

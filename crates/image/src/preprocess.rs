@@ -277,12 +277,7 @@ impl Frame {
     }
 
     /// Resizes an image to `width`×`height` and crops the rectangle at `(left, top)`.
-    pub fn crop(
-        &self,
-        image: &RgbPixels,
-        (width, height): (usize, usize),
-        (left, top): (isize, isize),
-    ) -> RgbPixels {
+    pub fn crop(&self, image: &RgbPixels, (width, height): (usize, usize), (left, top): (isize, isize)) -> RgbPixels {
         let visible = |start: isize, size: usize, length: usize| {
             let from = start.max(0).min(length as isize) as usize;
             let to = start.saturating_add_unsigned(size).max(0).min(length as isize) as usize;
@@ -348,8 +343,7 @@ mod tests {
         assert_eq!(fitted((375, 500), (224, 224)), (168, 224));
         assert_eq!(fitted((10, 10), (224, 160)), (160, 160));
         assert_eq!(fitted((60_000, 1), (224, 224)), (224, 1));
-        let preprocess =
-            Preprocess { resize_mode: ResizeMode::Letterbox, resize: 4, crop: 4, ..Preprocess::default() };
+        let preprocess = Preprocess { resize_mode: ResizeMode::Letterbox, resize: 4, crop: 4, ..Preprocess::default() };
         let out = preprocess.apply(RgbPixels { width: 4, height: 1, data: vec![9; 12] });
         // One row of padding above, as round(1.5) down, and two below.
         let rows: Vec<u8> = out.data.chunks(12).map(|row| row[0]).collect();

@@ -110,7 +110,13 @@ impl TrainTransform {
                 } else {
                     // Crop first, as torchvision does, so that no pixel outside the crop
                     // contributes.
-                    self.resize_crop(&crop(&image, region.left as isize, region.top as isize, region.width, region.height))
+                    self.resize_crop(&crop(
+                        &image,
+                        region.left as isize,
+                        region.top as isize,
+                        region.width,
+                        region.height,
+                    ))
                 }
             }
             Crop::PadAndCrop { padding } => {

@@ -76,14 +76,19 @@ fn letterbox_matches_pillow() {
     let folder = fixtures("resize");
     for (photo, size) in [("landscape", 64), ("portrait", 97)] {
         for (interpolation, filter) in FILTERS {
-            let theirs = load(&folder.join(format!("{photo}_letterbox{size}x{size}_{filter}.png")));
+            let theirs = load(&folder.join(format!("{photo}_letterbox{size}_{filter}.png")));
             let (resize_mode, resize, crop) = (ResizeMode::Letterbox, size, size);
             let letterbox = Preprocess { resize_mode, resize, crop, interpolation, ..Preprocess::default() };
             let image = load(&folder.join(format!("{photo}.png")));
             assert_eq!(difference(&letterbox.apply(image.clone()), &theirs), (0, 0.0), "{photo} {size} {filter}");
             let fill = Some(mean_color(IMAGENET_MEAN));
-            let train =
-                TrainTransform { size, interpolation, letterbox: fill, crop: Crop::Center, ..TrainTransform::default() };
+            let train = TrainTransform {
+                size,
+                interpolation,
+                letterbox: fill,
+                crop: Crop::Center,
+                ..TrainTransform::default()
+            };
             assert_eq!(train.apply(image, &mut sample_rng(0, 0, 0)).0, theirs, "{photo} {size} {filter} in training");
         }
     }

@@ -293,13 +293,7 @@ impl<'a> Jpeg<'a> {
         Some(self.components.len())
     }
 
-    fn prepare(
-        &self,
-        component: &Component,
-        region: Region,
-        size: (usize, usize),
-        plane: &mut Plane,
-    ) -> Option<Task> {
+    fn prepare(&self, component: &Component, region: Region, size: (usize, usize), plane: &mut Plane) -> Option<Task> {
         let luma = &self.components[0];
         let ratio = |own: usize, most: usize| own as f64 / most as f64;
         let scale = [ratio(component.across, luma.across), ratio(component.down, luma.down)];

@@ -107,8 +107,10 @@ fn shift_measure_detects_half_a_pixel() {
     let region = |left| Region { left, top: 0, width: 446, height: 446 };
     // A source pixel is half an output pixel.
     let (a, b) = (region(0), region(1));
-    let (_, _, shift) =
-        compare(&exact(&bytes, a, (223, 223), Interpolation::Bilinear), &exact(&bytes, b, (223, 223), Interpolation::Bilinear));
+    let (_, _, shift) = compare(
+        &exact(&bytes, a, (223, 223), Interpolation::Bilinear),
+        &exact(&bytes, b, (223, 223), Interpolation::Bilinear),
+    );
     assert!((shift[0] - 0.5).abs() < 0.05 && shift[1].abs() < 0.05, "{shift:?}");
 }
 
@@ -134,7 +136,10 @@ fn vectorized_and_baseline_code_agree() {
     let filter = filter_of(Interpolation::Bicubic).unwrap();
     let mut scratch = Scratch::default();
     let plain = Resize { jpeg: &jpeg, region, size: (96, 70), filter, mirrored: true, scratch: &mut scratch }.run();
-    assert_eq!(plain, resize_region(&jpeg, region, (96, 70), filter, true, &mut Scratch::default()).map(|image| image.data));
+    assert_eq!(
+        plain,
+        resize_region(&jpeg, region, (96, 70), filter, true, &mut Scratch::default()).map(|image| image.data)
+    );
 }
 
 #[test]

@@ -6,14 +6,16 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use mbconv_train::Recipe;
+use mbconv_train::auto_batch::with_batch_size;
 use mbconv_train::config::RecipeFile;
 use mbconv_train::data::tools::canvas::png;
 use mbconv_train::data::tools::inspect::{ClassCount, Inspection, Odd, SplitSummary, inspect};
 use mbconv_train::data::tools::sheet::{SheetOptions, contact_sheet};
 use mbconv_train::data::{self, RgbPixels};
+use mbconv_train::device::Device;
 use mbconv_train::preview::{TrainingSheet, training_sheet};
 use mbconv_train::text::visible_name;
+use mbconv_train::{Group, Recipe};
 
 use super::open::{open, with_progress};
 use crate::args::Inspect;
@@ -54,8 +56,11 @@ pub fn run(args: Inspect, stop: &AtomicBool) -> Result<(), CliError> {
 
 /// Returns a sheet of the training images of a recipe.
 fn training_images(args: &Inspect, recipe: &Path) -> Result<RgbPixels, CliError> {
-    let recipe = Recipe::try_from(RecipeFile::read(recipe, &args.overrides)?)?;
-    let data = data::open(&args.data.data, &recipe.data.open_options(recipe.seed))?;
+    let file = RecipeFile::read(recipe, &args.overrides)?;
+    Recipe::try_from(file.clone().or_batch(1))?;
+    let data = data::open(&args.data.data, &file.data.open_options(file.seed))?;
+    let (recipe, line) = with_batch_size(file, None, &data, &Device::default(), &Group::alone())?;
+    line.iter().for_each(|line| eprintln!("{line}"));
     let TrainingSheet { pixels, images, batches, size: [height, width] } = training_sheet(&recipe, &data)?;
     let batches = if batches == 1 { "1 batch".into() } else { format!("{batches} batches") };
     eprintln!("first {images} training images of {width}×{height} pixels, in {batches} of epoch 1");
