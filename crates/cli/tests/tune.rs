@@ -32,7 +32,7 @@ fn random_search_writes_table_chart_and_a_recipe_that_trains() {
     assert_eq!(document["best"], trials[0]["trial"]);
 
     let table = text(&out, "trials.csv");
-    let header = "rank,trial,status,epoch,top1,val_top1,val_loss,optimizer.learning_rate,optimizer.name,failure";
+    let header = "rank,trial,status,epoch,top1,loss,optimizer.learning_rate,optimizer.name,failure";
     assert!(table.starts_with(header) && table.lines().count() == 4, "{table}");
     let chart = text(&out, "tune.svg");
     assert!(chart.contains("optimizer.learning_rate") && chart.matches("<polyline").count() == 3, "{chart}");

@@ -44,27 +44,26 @@ fn dimensions(study: &Study) -> Vec<Dimension> {
 
 fn csv(study: &Study, metric: Metric, statuses: &[Status]) -> String {
     let keys = study.keys();
-    let mut table = csv::Writer::from_writer(Vec::new());
-    let own = ["rank", "trial", "status", "epoch", metric.name(), "val_top1", "val_loss"];
-    let headings = own.into_iter().chain(keys.iter().map(String::as_str)).chain(["failure"]);
+    let metrics: Vec<Metric> =
+        std::iter::once(metric).chain([Metric::Top1, Metric::Loss].into_iter().filter(|other| *other != metric)).collect();
+    let headings = ["rank", "trial", "status", "epoch"].into_iter().chain(metrics.iter().map(|metric| metric.name()));
+    let headings = headings.chain(keys.iter().map(String::as_str)).chain(["failure"]);
     let mut rows = vec![headings.map(String::from).collect::<Vec<_>>()];
     for (rank, trial) in study.ranked(metric).into_iter().enumerate() {
-        let best = trial.best();
-        let cell = |value: fn(&Results) -> f64| best.map_or(String::new(), |best| format!("{:.6}", value(best)));
+        let cell = |value: &dyn Fn(&Results) -> String| trial.best().map_or(String::new(), value);
         let status = serde_json::json!(statuses[trial.number - 1]);
         let mut row = vec![
-            best.map_or(String::new(), |_| (rank + 1).to_string()),
+            cell(&|_| (rank + 1).to_string()),
             trial.number.to_string(),
             status.as_str().unwrap_or_default().into(),
-            best.map_or(String::new(), |best| best.epoch.to_string()),
-            best.map_or(String::new(), |best| format!("{:.6}", metric.value(best))),
-            cell(|best| best.top1),
-            cell(|best| best.loss),
+            cell(&|best| best.epoch.to_string()),
         ];
+        row.extend(metrics.iter().map(|metric| cell(&|best| format!("{:.6}", metric.value(best)))));
         row.extend(keys.iter().map(|key| trial.shown(key)));
         row.push(trial.failure.clone().unwrap_or_default());
         rows.push(row);
     }
+    let mut table = csv::Writer::from_writer(Vec::new());
     for row in rows {
         // Writing to memory succeeds.
         let _ = table.write_record(row);

@@ -8,6 +8,7 @@ use mbconv_interop::model_file::Results;
 use serde::{Deserialize, Serialize};
 
 use super::error::TuneError;
+use super::rungs::Rung;
 use super::space::{Dimension, Space, Values, text};
 use crate::config::RecipeFile;
 use crate::config::checkpoint::{Metric, Score};
@@ -190,14 +191,38 @@ impl Study {
         RecipeFile::parse(&self.recipe, STUDY, &[]).map_or(Metric::default(), |recipe| recipe.checkpoint.metric)
     }
 
-    /// Returns the state of a trial if the study has `rungs` rungs and `complete` of them are done.
-    pub(super) fn status(trial: &Trial, rungs: usize, complete: usize) -> Status {
-        match trial.results.len() {
-            _ if trial.failure.is_some() => Status::Failed,
-            done if done == rungs => Status::Finished,
-            done if done > 0 && done < complete => Status::Stopped,
-            _ => Status::Waiting,
+    /// Returns the trials of each rung, as indices. A rung is missing until the rung before is
+    /// complete.
+    pub(super) fn members(&self, rungs: &[Rung], metric: Metric) -> Vec<Vec<usize>> {
+        let mut all: Vec<Vec<usize>> = vec![(0..self.trials.len()).collect()];
+        for (level, rung) in rungs.iter().enumerate().skip(1) {
+            let before = &all[level - 1];
+            let is_done = |index: &usize| self.trials[*index].failure.is_some() || self.trials[*index].results.len() >= level;
+            if !before.iter().all(is_done) {
+                break;
+            }
+            let score = |index: &usize| Some((*index, self.trials[*index].score(level - 1, metric)?));
+            let mut scored: Vec<(usize, Score)> = before.iter().filter_map(score).collect();
+            // The sort is stable, so the lower number comes first.
+            scored.sort_by(|(_, a), (_, b)| b[0].total_cmp(&a[0]).then(b[1].total_cmp(&a[1])));
+            let mut members: Vec<usize> = scored.into_iter().take(rung.trials).map(|(index, _)| index).collect();
+            members.sort_unstable();
+            all.push(members);
         }
+        all
+    }
+
+    /// Returns the state of each trial, in the order of the trials.
+    pub(super) fn statuses(&self, rungs: &[Rung], metric: Metric) -> Vec<Status> {
+        let members = self.members(rungs, metric);
+        let current = members.last().map_or(&[][..], Vec::as_slice);
+        let status = |(index, trial): (usize, &Trial)| match trial.results.len() {
+            _ if trial.failure.is_some() => Status::Failed,
+            done if done == rungs.len() => Status::Finished,
+            _ if current.contains(&index) => Status::Waiting,
+            _ => Status::Stopped,
+        };
+        self.trials.iter().enumerate().map(status).collect()
     }
 }
 
@@ -252,9 +277,16 @@ mod tests {
         }
         let ranks = |metric| study.ranked(metric).iter().map(|trial| trial.number).collect::<Vec<_>>();
         assert_eq!(ranks(Metric::Top1), [2, 4, 1, 5, 3]);
-        let statuses: Vec<Status> = study.trials.iter().map(|trial| Study::status(trial, 2, 2)).collect();
         use Status::*;
-        assert_eq!(statuses, [Stopped, Finished, Failed, Stopped, Waiting]);
+        let rung = |trials, epochs| Rung { trials, epochs };
+        let rungs = [rung(5, Some(1)), rung(2, None)];
+        let statuses = |study: &Study| study.statuses(&rungs, Metric::Top1);
+        // The second rung is not decided while a trial of the first waits.
+        assert_eq!(statuses(&study), [Waiting, Finished, Failed, Waiting, Waiting]);
+        study.trials[4].results.push(result(0.1, 1.0));
+        assert_eq!(study.members(&rungs, Metric::Top1)[1], [0, 3]);
+        assert_eq!(statuses(&study), [Waiting, Finished, Failed, Waiting, Stopped]);
+        assert_eq!(study.members(&rungs, Metric::Loss)[1], [1, 3]);
     }
 
     #[test]

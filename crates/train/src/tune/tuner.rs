@@ -11,7 +11,6 @@ use super::results;
 use super::rungs::{Rung, rungs};
 use super::space::settings;
 use super::study::{Status, Study, Trial};
-use crate::config::checkpoint::Metric;
 use crate::config::{Recipe, RecipeFile};
 use crate::engine::error::TrainError;
 use crate::engine::event::{Event, Outcome};
@@ -72,9 +71,8 @@ impl Tuner<'_> {
         let metric = self.recipe.checkpoint.metric;
         let rungs = self.rungs()?;
         self.write()?;
-        let mut members: Vec<usize> = (0..self.study.trials.len()).collect();
         for (level, rung) in rungs.iter().enumerate() {
-            members = self.promoted(&members, level, rung.trials, metric);
+            let members = self.study.members(&rungs, metric).swap_remove(level);
             let runs = members.len();
             for (position, &index) in members.iter().enumerate() {
                 let trial = &self.study.trials[index];
@@ -112,10 +110,7 @@ impl Tuner<'_> {
 
     /// Returns the state of each trial, in the order of the trials.
     pub fn statuses(&self) -> Vec<Status> {
-        let rungs = self.rungs().map_or(1, |rungs| rungs.len());
-        // A trial beyond a rung shows that the rung is complete.
-        let complete = self.study.trials.iter().map(|trial| trial.results.len()).max().unwrap_or(0);
-        self.study.trials.iter().map(|trial| Study::status(trial, rungs, complete)).collect()
+        self.study.statuses(&self.rungs().unwrap_or_default(), self.recipe.checkpoint.metric)
     }
 
     /// Returns the recipe of a trial.
@@ -124,18 +119,6 @@ impl Tuner<'_> {
     /// Values that do not fit together.
     pub fn recipe_of(&self, trial: &Trial) -> Result<Recipe, TrainError> {
         Ok(self.recipe.with(&settings(&trial.values))?.try_into()?)
-    }
-
-    /// Returns the members of rung `level`: the best of those of the rung before.
-    fn promoted(&self, before: &[usize], level: usize, count: usize, metric: Metric) -> Vec<usize> {
-        let Some(last) = level.checked_sub(1) else { return before.to_vec() };
-        let score = |index: &usize| self.study.trials[*index].score(last, metric);
-        let mut scored: Vec<_> = before.iter().filter_map(|index| Some((*index, score(index)?))).collect();
-        // The sort is stable, so the lower number comes first.
-        scored.sort_by(|(_, a), (_, b)| b[0].total_cmp(&a[0]).then(b[1].total_cmp(&a[1])));
-        let mut members: Vec<usize> = scored.into_iter().take(count).map(|(index, _)| index).collect();
-        members.sort_unstable();
-        members
     }
 
     /// Trains a trial to the end of a rung and stores its result or failure. Returns whether it was
