@@ -195,9 +195,6 @@ mod tests {
     fn settings_without_an_estimate_are_refused() {
         let error = choose(&recipe(&["accumulate=4"]), 100, 2, Some(1 << 40)).unwrap_err();
         assert!(error.to_string().contains("accumulate = 4") && error.hint().is_some(), "{error}");
-        assert!(matches!(
-            choose(&recipe(&["accumulate=1"]), 100, 2, None),
-            Err(AutoBatchError::Unknown)
-        ));
+        assert!(matches!(choose(&recipe(&["accumulate=1"]), 100, 2, None), Err(AutoBatchError::Unknown)));
     }
 }

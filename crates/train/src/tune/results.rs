@@ -44,8 +44,9 @@ fn dimensions(study: &Study) -> Vec<Dimension> {
 
 fn csv(study: &Study, metric: Metric, statuses: &[Status]) -> String {
     let keys = study.keys();
-    let metrics: Vec<Metric> =
-        std::iter::once(metric).chain([Metric::Top1, Metric::Loss].into_iter().filter(|other| *other != metric)).collect();
+    let metrics: Vec<Metric> = std::iter::once(metric)
+        .chain([Metric::Top1, Metric::Loss].into_iter().filter(|other| *other != metric))
+        .collect();
     let headings = ["rank", "trial", "status", "epoch"].into_iter().chain(metrics.iter().map(|metric| metric.name()));
     let headings = headings.chain(keys.iter().map(String::as_str)).chain(["failure"]);
     let mut rows = vec![headings.map(String::from).collect::<Vec<_>>()];

@@ -197,7 +197,8 @@ impl Study {
         let mut all: Vec<Vec<usize>> = vec![(0..self.trials.len()).collect()];
         for (level, rung) in rungs.iter().enumerate().skip(1) {
             let before = &all[level - 1];
-            let is_done = |index: &usize| self.trials[*index].failure.is_some() || self.trials[*index].results.len() >= level;
+            let is_done =
+                |index: &usize| self.trials[*index].failure.is_some() || self.trials[*index].results.len() >= level;
             if !before.iter().all(is_done) {
                 break;
             }
