@@ -70,8 +70,8 @@ impl ParallelCoordinates<'_> {
         let width = 2.0 * SIDE + DISTANCE * self.axes.len().saturating_sub(1) as f64;
         let axes: Vec<Axis> = (0..self.axes.len()).map(|index| self.axis(index)).collect();
         let mut svg = format!(r#"<text class="title" x="14" y="20">{}</text>"#, escape(self.title));
-        for index in 0..axes.len() {
-            self.draw_axis(&mut svg, index, &axes[index]);
+        for (index, axis) in axes.iter().enumerate() {
+            self.draw_axis(&mut svg, index, axis);
         }
         // The best is on top.
         for (rank, line) in self.lines.iter().enumerate().rev() {
