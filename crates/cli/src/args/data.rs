@@ -39,9 +39,6 @@ pub struct Inspect {
     /// Seed for choosing the images of the contact sheet
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Write a contact sheet to this PNG file
-    #[arg(long, value_name = "FILE")]
-    pub sheet: Option<PathBuf>,
     /// Show the first training images of this recipe on the contact sheet, cropped, augmented and
     /// mixed: a TOML file, or a name from `mbconv recipe list`
     #[arg(long, value_name = "RECIPE", requires = "sheet", conflicts_with_all = ["sheet_classes", "sheet_images", "seed"])]
@@ -49,6 +46,9 @@ pub struct Inspect {
     /// Set any key of the recipe, such as mix.mixup=0.2; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     pub overrides: Vec<String>,
+    /// Write a contact sheet to this PNG file
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
     /// Maximum number of classes on the contact sheet
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
     pub sheet_classes: usize,
