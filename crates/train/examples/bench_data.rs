@@ -73,8 +73,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = AugmentConfig { policy, ..AugmentConfig::default() };
     let interpolation = Interpolation::Bilinear;
     let augmentation = Augmentation::new(config, interpolation, [0.5; 3], [0.25; 3]);
-    let transform =
-        TrainTransform { size, interpolation, crop, horizontal_flip: 0.5, augmentation, deferred, progressive: None };
+    let transform = TrainTransform {
+        size,
+        interpolation,
+        letterbox: None,
+        crop,
+        horizontal_flip: 0.5,
+        augmentation,
+        deferred,
+        progressive: None,
+    };
     let batch_size = if small { 128 } else { 64 };
     let config = LoaderConfig { batch_size, workers, shuffle: true, drop_last: true, ..LoaderConfig::default() };
     let decoding = Decoding { fast: mode == "fast", ..Decoding::default() };
