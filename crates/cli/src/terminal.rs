@@ -87,6 +87,7 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     epochs: usize,
     classes: usize,
+    multi_label: bool,
     /// State without a terminal.
     plain: Option<PlainProgress>,
 }
@@ -105,17 +106,22 @@ impl Progress {
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             bar
         });
-        Self { bar, epochs: 0, classes: 0, plain: None }
+        Self { bar, epochs: 0, classes: 0, multi_label: false, plain: None }
     }
 
     /// Shows a training event.
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Line(line) => self.line(line),
-            Event::Start { epochs, classes, .. } => (self.epochs, self.classes) = (*epochs, *classes),
+            Event::Start { epochs, classes, multi_label, .. } => {
+                (self.epochs, self.classes, self.multi_label) = (*epochs, *classes, *multi_label);
+            }
             Event::Train { epoch, images, total, scores, .. } => {
                 let prefix = format!("epoch {epoch}/{}", self.epochs);
-                let message = format!("loss {:.3}  top-1 {:.1} %", scores.loss, 100.0 * scores.top1);
+                let mut message = format!("loss {:.3}", scores.loss);
+                if !self.multi_label {
+                    message += &format!("  top-1 {:.1} %", 100.0 * scores.top1);
+                }
                 self.advance(&prefix, *images, *total, message);
             }
             Event::Validate { images, total } => self.advance("validation", *images, *total, String::new()),

@@ -1,10 +1,12 @@
 //! Open data sets.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::DataError;
 use crate::form::Form;
+use crate::label_sets::LabelSets;
 use crate::source::Source;
 use crate::split_names::Role;
 use crate::subset::Joined;
@@ -14,7 +16,8 @@ use crate::subset::Joined;
 pub struct DataSet {
     /// The form.
     pub form: Form,
-    /// Class names; a label is an index into them.
+    /// Class names; a label is an index into them, or into the
+    /// [`label_sets`](Self::label_sets) of multi-label data.
     pub classes: Vec<String>,
     /// Other names of each class, used to match a model's classes; empty if there are none. For
     /// ImageNet, the WordNet IDs and the words of other lists.
@@ -83,6 +86,28 @@ impl DataSet {
         splits.into_iter().filter_map(|(name, split)| Some((name, split.as_ref()?))).collect()
     }
 
+    /// Returns the sets of classes that the labels of multi-label data refer to, or `None` for data
+    /// with one class per image.
+    pub fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        self.splits().first().and_then(|(_, split)| split.label_sets())
+    }
+
+    /// Returns the name of a label's class, or those of its classes separated by `|`.
+    pub fn label_name(&self, label: usize) -> Cow<'_, str> {
+        match self.label_sets() {
+            None => Cow::Borrowed(&self.classes[label]),
+            Some(sets) => Cow::Owned(sets.name(label, &self.classes)),
+        }
+    }
+
+    /// Checks that the data have one class per image, as `action` requires.
+    ///
+    /// # Errors
+    /// [`DataError::MultiLabel`].
+    pub fn check_single_label(&self, action: &'static str) -> Result<(), DataError> {
+        if self.label_sets().is_some() { Err(DataError::MultiLabel { action }) } else { Ok(()) }
+    }
+
     /// Checks that the training images have at least two classes.
     ///
     /// # Errors
@@ -93,7 +118,7 @@ impl DataSet {
         let mut labels = (0..images).map(|index| train.label(index));
         match labels.next() {
             Some(first) if labels.all(|label| label == first) => {
-                Err(DataError::SingleClass { class: self.classes[first].clone(), images, form: self.form })
+                Err(DataError::SingleClass { class: self.label_name(first).into_owned(), images, form: self.form })
             }
             _ => Ok(()),
         }

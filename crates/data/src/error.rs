@@ -72,13 +72,11 @@ pub enum DataError {
         /// The table.
         table: PathBuf,
     },
-    /// Images with several labels each.
-    #[error("{}: {what}: multi-label data is not supported yet", path.display())]
+    /// Multi-label data where one class per image is required.
+    #[error("{action} needs data with one class per image, but this data set is multi-label")]
     MultiLabel {
-        /// The file.
-        path: PathBuf,
-        /// Description of the place with several labels.
-        what: String,
+        /// What needs it.
+        action: &'static str,
     },
     /// Shards contain images but no labels.
     #[error("the shards in {} contain {images} image(s) but no labels{}", path.display(), if found.is_empty() { String::new() } else { format!("; other files: .{}", found.join(", .")) })]
@@ -380,7 +378,7 @@ impl DataError {
                 format!("choose with `--data '{path}?form=table'` or `--data '{path}?form=folders'`, or with data.form in a recipe")
             }
             DataError::MultiLabel { .. } => {
-                "keep one label per image, or specify another label column: `--data 'DATA?label=COLUMN'`".into()
+                "if the labels are no lists of classes, add `?separator=none` to the data: `--data 'DATA?separator=none'`; or specify another label column: `--data 'DATA?label=COLUMN'`".into()
             }
             DataError::NoLabelsIn { .. } => {
                 "labels are read from a file with the same name as the image: 000.cls, 000.txt, 000.index or 000.json for 000.jpg".into()

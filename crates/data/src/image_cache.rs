@@ -10,6 +10,7 @@ use mbconv_image::formats::dimensions;
 use mbconv_image::{Decoding, RgbPixels};
 
 use crate::error::DataError;
+use crate::label_sets::LabelSets;
 use crate::source::{Sample, Source, StoredImage};
 
 /// Maximum number of bytes that `cache = "auto"` keeps.
@@ -103,5 +104,9 @@ impl Source for Kept {
 
     fn label(&self, index: usize) -> usize {
         self.source.label(index)
+    }
+
+    fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        self.source.label_sets()
     }
 }

@@ -74,14 +74,9 @@ impl Vocabulary {
         &self.texts
     }
 
-    /// Returns a label that is composed of other labels, such as `cat|dog` if `cat` and `dog`
-    /// exist.
-    pub fn composed(&self) -> Option<&str> {
-        let is_label = |part: &str| self.codes.contains_key(part.trim());
-        let consists = |text: &&str| {
-            ['|', ';', ','].iter().any(|&separator| text.contains(separator) && text.split(separator).all(is_label))
-        };
-        self.texts.iter().map(|text| &**text).find(consists)
+    /// Returns an empty vocabulary for the parts of these labels.
+    pub fn of_parts(&self) -> Self {
+        Self::new(self.numbers_may_be_names)
     }
 
     /// Returns two labels that differ only in case.
@@ -96,7 +91,6 @@ impl Vocabulary {
         self.ambiguous |= **self.names.entry(code).or_insert_with(|| name.into()) != *name;
     }
 
-    /// Returns the class names, and the label of every code.
     /// Returns the class names, and the label of every code.
     ///
     /// Numbers are used as labels. Their names come from `listed` (a list and the file that
@@ -254,11 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn composed_labels_and_case_variants_are_detected() {
-        let several = |texts: &[&str]| vocabulary(texts).0.composed().map(String::from);
-        assert_eq!(several(&["cat", "dog", "cat|dog"]), Some("cat|dog".into()));
-        assert_eq!(several(&["cat", "cat; dog", "dog"]), Some("cat; dog".into()));
-        assert_eq!(several(&["cat", "lion, sea", "dog"]), None);
+    fn case_variants_are_detected() {
         let (vocabulary, _) = vocabulary(&["Cat", "dog", "cat"]);
         assert_eq!(vocabulary.differ_by_case(), Some(["Cat", "cat"]));
     }

@@ -23,6 +23,9 @@ pub struct TableOptions {
     pub fold: Option<String>,
     /// The folder of the table's images, relative to the table or to the working directory.
     pub images: Option<String>,
+    /// The character between the classes in a label, which makes the data multi-label; `none` if
+    /// labels are no lists.
+    pub separator: Option<String>,
     /// Labels to use in a folder with both class folders and a table.
     pub form: LabelSource,
 }
@@ -60,6 +63,7 @@ impl TableOptions {
                 "split" => &mut options.split,
                 "fold" => &mut options.fold,
                 "images" => &mut options.images,
+                "separator" => &mut options.separator,
                 "form" => {
                     options.form = match value {
                         "auto" => LabelSource::Auto,

@@ -1,19 +1,21 @@
 //! Splits of data sets and their samples.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::data::dataset::Dataset;
 
 use mbconv_image::{DecodeError, Decoding, RgbPixels, decode};
 
 use crate::error::DataError;
+use crate::label_sets::LabelSets;
 
 /// A stored sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// The image.
     pub image: StoredImage,
-    /// Label, an index into [`DataSet::classes`](crate::DataSet::classes).
+    /// Label, as returned by [`Source::label`].
     pub label: usize,
 }
 
@@ -56,11 +58,19 @@ pub trait Source: Dataset<Sample, DataError> {
     /// If the index is out of bounds, like `get`.
     fn name(&self, index: usize) -> String;
 
-    /// Returns the sample's label without reading the image.
+    /// Returns the sample's label without reading the image: an index into
+    /// [`DataSet::classes`](crate::DataSet::classes), or into
+    /// [`label_sets`](Self::label_sets) if there are any.
     ///
     /// # Panics
     /// If the index is out of bounds, like `get`.
     fn label(&self, index: usize) -> usize;
+
+    /// Returns the sets of classes that the labels of multi-label data refer to. All splits of a
+    /// data set share them. `None` by default, for data with one class per image.
+    fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        None
+    }
 
     /// Returns the file that contains only this sample, if there is one.
     ///
@@ -83,10 +93,15 @@ pub trait Source: Dataset<Sample, DataError> {
     }
 }
 
-/// Returns the number of samples of each class.
+/// Returns the number of samples of each class. A sample of multi-label data counts for each of its
+/// classes.
 pub fn class_counts(source: &dyn Source, classes: usize) -> Vec<usize> {
     let mut counts = vec![0; classes];
-    (0..source.len()).for_each(|index| counts[source.label(index)] += 1);
+    let labels = (0..source.len()).map(|index| source.label(index));
+    match source.label_sets() {
+        None => labels.for_each(|label| counts[label] += 1),
+        Some(sets) => labels.flat_map(|label| sets.classes(label)).for_each(|&class| counts[class] += 1),
+    }
     counts
 }
 

@@ -12,8 +12,9 @@ use crate::dataset::DataSet;
 use crate::error::DataError;
 use crate::form::Form;
 use crate::options::OpenOptions;
-use crate::source::Source;
+use crate::source::{Source, class_counts};
 use crate::split_names::Role;
+use crate::stratify::stratified_sets;
 use crate::subset::Subset;
 
 /// Beginning of the note about held-out images of data without splits.
@@ -76,15 +77,15 @@ impl Assembly {
             }
         }
         let nowhere: Vec<&str> = {
-            let mut seen = vec![false; classes.len()];
-            for split in [&train, &val, &test].into_iter().flatten() {
-                (0..split.len()).for_each(|index| seen[split.label(index)] = true);
-            }
-            classes.iter().zip(seen).filter(|(_, seen)| !seen).map(|(class, _)| class.as_str()).collect()
+            let splits = [&train, &val, &test].into_iter().flatten();
+            let counts: Vec<Vec<usize>> = splits.map(|split| class_counts(&**split, classes.len())).collect();
+            let is_absent = |class: usize| counts.iter().all(|counts| counts[class] == 0);
+            classes.iter().enumerate().filter(|(class, _)| is_absent(*class)).map(|(_, name)| name.as_str()).collect()
         };
         if !nowhere.is_empty() {
             notes.push(format!("no split has images of {}", enumerate(&nowhere)));
         }
+        notes.extend(multi_label_note(&[&train, &val, &test], classes.len()));
         if let [class] = &classes[..] {
             notes.push(format!("the data set has a single class, {class}, so it cannot be used for training"));
         }
@@ -92,12 +93,31 @@ impl Assembly {
     }
 }
 
+/// Returns a note about the classes per image of multi-label data.
+fn multi_label_note(splits: &[&Part], classes: usize) -> Option<String> {
+    let splits: Vec<&Arc<dyn Source>> = splits.iter().filter_map(|split| split.as_ref()).collect();
+    let sets = splits.first()?.label_sets()?;
+    let (mut images, mut labels, mut without) = (0, 0, 0);
+    for split in splits {
+        for index in 0..split.len() {
+            let count = sets.classes(split.label(index)).len();
+            (images, labels, without) = (images + 1, labels + count, without + usize::from(count == 0));
+        }
+    }
+    let mean = labels as f64 / images as f64;
+    let without = if without == 0 { String::new() } else { format!(", {without} image(s) without a class") };
+    Some(format!("the data are multi-label: {classes} classes, {mean:.2} per image on average{without}"))
+}
+
 type Part = Option<Arc<dyn Source>>;
 
 /// Holds out validation images from data without splits.
 fn divide(whole: Arc<dyn Source>, classes: usize, options: &OpenOptions, notes: &mut Vec<String>) -> (Part, Part) {
     let labels: Vec<usize> = (0..whole.len()).map(|index| whole.label(index)).collect();
-    let (train, val) = stratified(&labels, classes, options);
+    let (train, val) = match whole.label_sets() {
+        None => stratified(&labels, classes, options),
+        Some(sets) => stratified_sets(&labels, sets, classes, options),
+    };
     if options.val_fraction > 0.0 {
         notes.push(format!(
             "{NO_SPLITS}: training holds out {} of {} images for validation, selected in each class by seed {}",
@@ -120,10 +140,8 @@ fn compare(
     options: &OpenOptions,
     notes: &mut Vec<String>,
 ) -> Result<(), DataError> {
-    let present = |source: &dyn Source| {
-        let mut present = vec![false; classes.len()];
-        (0..source.len()).for_each(|index| present[source.label(index)] = true);
-        present
+    let present = |source: &dyn Source| -> Vec<bool> {
+        class_counts(source, classes.len()).into_iter().map(|count| count > 0).collect()
     };
     let (in_train, in_split) = (present(train), present(split));
     let only = |one: &[bool], other: &[bool]| -> Vec<String> {
@@ -134,7 +152,8 @@ fn compare(
     if missing.is_empty() && unknown.is_empty() {
         return Ok(());
     }
-    if !options.classes_may_differ {
+    // In multi-label data, images without a rare class are images of other classes.
+    if !options.classes_may_differ && train.label_sets().is_none() {
         let (split, train) = (name.into(), train_name.into());
         return Err(DataError::ClassesDiffer { split, train, missing, unknown });
     }

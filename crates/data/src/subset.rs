@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::data::dataset::Dataset;
 
 use crate::error::DataError;
+use crate::label_sets::LabelSets;
 use crate::source::{Runs, Sample, Source};
 
 /// Selected samples of another source, in a given order.
@@ -43,6 +44,10 @@ impl Source for Subset {
 
     fn label(&self, index: usize) -> usize {
         self.source.label(self.member(index))
+    }
+
+    fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        self.source.label_sets()
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {
@@ -112,6 +117,10 @@ impl Source for Joined {
     fn label(&self, index: usize) -> usize {
         let (source, index) = self.find(index);
         source.label(index)
+    }
+
+    fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        self.sources.first().and_then(|source| source.label_sets())
     }
 
     fn files(&self) -> Vec<PathBuf> {

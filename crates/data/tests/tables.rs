@@ -169,7 +169,7 @@ fn common_column_names_are_recognized() {
 }
 
 #[test]
-fn multiple_labels_are_rejected() {
+fn contradictory_tables_are_rejected() {
     let root = TempDir::new().unwrap();
     images(root.path(), &["img/0.jpg", "img/1.jpg", "img/2.jpg"]);
     let file = root.path().join("t.csv");
@@ -177,8 +177,6 @@ fn multiple_labels_are_rejected() {
         ("path,label\nimg/0.jpg,cat\nimg/1.jpg,dog\nimg/0.jpg,dog\n", "img/0.jpg the label \"dog\", but line 2 of"),
         ("path,class,xmin,ymin\nimg/0.jpg,cat,1,2\nimg/0.jpg,dog,3,4\n", "the table contains bounding boxes"),
         ("path,label\nhttps://x.org/0.jpg,cat\n", "line 2 contains the URL https://x.org/0.jpg"),
-        ("path,label\nimg/0.jpg,cat\nimg/1.jpg,dog\nimg/2.jpg,cat|dog\n", "the label \"cat|dog\": multi-label"),
-        ("path,cat,dog\nimg/0.jpg,1,1\nimg/1.jpg,0,1\n", "multi-label"),
         ("path,label,target\nimg/0.jpg,0,1\nimg/1.jpg,0,2\n", "both \"label\" and \"target\""),
         ("path,label\nimg/0.jpg,sea lion, eared\n", "line 2 has 3 columns, but the first row has 2"),
         ("path,label\nimg/0.jpg,\"cat\nimg/1.jpg,dog\n", "a closing quote is missing"),
@@ -457,8 +455,6 @@ fn parquet_labels_of_all_types_are_read() {
 #[test]
 fn unsupported_parquet_labels_are_rejected() {
     for (name, part) in [
-        ("list", "column \"label\" contains lists of several labels: multi-label data is not supported yet"),
-        ("list_v2", "multi-label data is not supported yet"),
         ("fractions", "label \"0.5\""),
         ("timestamp", "column \"label\" has type timestamp, but labels must be"),
         ("decimal", "column \"label\" has type decimal"),
@@ -472,4 +468,84 @@ fn unsupported_parquet_labels_are_rejected() {
     let given = |options: &str| open(&format!("{}?{options}", parquet("two_columns").display()), &self::options());
     assert_eq!(given("label=species").unwrap().classes, ["cat", "dog", "eel"]);
     assert!(given("label=breed").unwrap_err().to_string().contains("no column \"breed\", only image, species, age"));
+}
+
+/// Returns the names of the classes of each image, in order.
+fn label_names(set: &DataSet) -> Vec<String> {
+    let all = set.split("all").unwrap();
+    (0..all.len()).map(|index| set.label_name(all.label(index)).into_owned()).collect()
+}
+
+#[test]
+fn labels_with_several_classes_are_multi_label() {
+    let root = TempDir::new().unwrap();
+    let names = ["img/0.jpg", "img/1.jpg", "img/2.jpg", "img/3.jpg"];
+    images(root.path(), &names);
+    let open = |name: &str, text: &str, option: &str| {
+        std::fs::write(root.path().join(name), text).unwrap();
+        let data = format!("{}{option}", root.path().join(name).display());
+        mbconv_data::open(&data, &OpenOptions { val_fraction: 0.0, ..OpenOptions::default() }).unwrap()
+    };
+    let expected = ["cat|dog", "eel", "", "dog|eel"];
+    for (name, text) in [
+        ("bar.csv", "path,label\nimg/0.jpg,dog|cat\nimg/1.jpg,eel\nimg/2.jpg,\nimg/3.jpg,dog | eel\n"),
+        ("semicolon.tsv", "path\tlabel\nimg/0.jpg\tcat;dog\nimg/1.jpg\teel\nimg/2.jpg\t\nimg/3.jpg\tdog;eel\n"),
+        ("comma.csv", "path,tags\nimg/0.jpg,\"cat, dog\"\nimg/1.jpg,eel\nimg/2.jpg,\nimg/3.jpg,\"dog,eel,cat,dog\"\n"),
+        (
+            "python.csv",
+            "path,labels\nimg/0.jpg,\"['cat', 'dog']\"\nimg/1.jpg,['eel']\nimg/2.jpg,[]\nimg/3.jpg,\"['dog', 'eel']\"\n",
+        ),
+        ("columns.csv", "path,cat,dog,eel\nimg/0.jpg,1,1,0\nimg/1.jpg,0,0,1\nimg/2.jpg,0,0,0\nimg/3.jpg,0,1,1\n"),
+        (
+            "lists.jsonl",
+            "{\"path\": \"img/0.jpg\", \"label\": [\"cat\", \"dog\"]}\n{\"path\": \"img/1.jpg\", \"label\": [\"eel\"]}\n\
+             {\"path\": \"img/2.jpg\", \"label\": []}\n{\"path\": \"img/3.jpg\", \"label\": [\"dog\", \"eel\"]}\n",
+        ),
+    ] {
+        let set = open(name, text, "");
+        let mut expected = expected.map(String::from);
+        if name == "comma.csv" {
+            expected[3] = "cat|dog|eel".into();
+        }
+        assert_eq!((set.classes.join(" "), label_names(&set)), ("cat dog eel".into(), expected.to_vec()), "{name}");
+        assert!(noted(&set, "the data are multi-label: 3 classes"), "{name}: {:?}", set.notes);
+        assert!(noted(&set, "per image on average, 1 image(s) without a class"), "{name}: {:?}", set.notes);
+    }
+
+    // The option decides if the contents do not.
+    let text = "path,label\nimg/0.jpg,cat/dog\nimg/1.jpg,eel\nimg/2.jpg,cat|dog\n";
+    let set = open("option.csv", text, "?separator=/");
+    assert_eq!(label_names(&set), ["cat|dog", "eel", "cat|dog"]);
+    assert_eq!(set.classes, ["cat", "cat|dog", "dog", "eel"]);
+    let single = open("option.csv", text, "?separator=none");
+    assert!(single.label_sets().is_none() && single.classes == ["cat/dog", "cat|dog", "eel"]);
+    let error = single.check_single_label("this");
+    assert!(
+        error.is_ok() && set.check_single_label("this").unwrap_err().to_string().contains("this needs data with one")
+    );
+
+    // Splits share the classes, and held-out images contain every class.
+    let rows: String =
+        (0..20).map(|row| format!("img/{row}.jpg,{}\n", ["cat|dog", "dog|eel", "cat"][row % 3])).collect();
+    (0..20).for_each(|row| images(root.path(), &[&format!("img/{row}.jpg")]));
+    std::fs::write(root.path().join("held.csv"), format!("path,label\n{rows}")).unwrap();
+    let set = mbconv_data::open(root.path().join("held.csv").to_str().unwrap(), &OpenOptions::default()).unwrap();
+    let [train, val] = [&set.train, &set.val].map(|split| split.clone().unwrap());
+    assert_eq!((train.len(), val.len()), (16, 4));
+    assert_eq!(mbconv_data::class_counts(&*val, 3).iter().filter(|count| **count > 0).count(), 3);
+    assert_eq!(train.label_sets(), val.label_sets());
+}
+
+#[test]
+fn parquet_lists_are_multi_label() {
+    for name in ["list", "list_v2"] {
+        let set = open_at(parquet(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let train = set.split("all").unwrap();
+        let mut found: Vec<String> =
+            (0..train.len()).map(|index| set.label_name(train.label(index)).into_owned()).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["", "0", "0", "1", "1|2", "2"], "{name}");
+        assert_eq!(set.classes, ["0", "1", "2"]);
+        assert!(noted(&set, "the data are multi-label"), "{name}: {:?}", set.notes);
+    }
 }

@@ -4,7 +4,7 @@ use burn::tensor::TensorData;
 use mbconv_nets::weights::{WeightsError, adapt, load_state_dict, state_dict};
 use mbconv_nets::{Architecture, Network, NetworkOptions};
 
-use crate::model_file::{Model, ModelCard, ModelError};
+use crate::model_file::{Model, ModelCard, ModelError, MultiLabel};
 
 impl Model {
     /// Sets the classes; returns a note for the user about changes. The same number of classes only
@@ -85,7 +85,8 @@ impl Model {
             adapt(&self.network, &architecture).map_err(|source| ModelError::Weights { path: path(), source })?;
         // These belong to the original network.
         let (recipe, results, temperature) = Default::default();
-        let card = ModelCard { architecture: options, recipe, results, temperature, ..self.card };
+        let multi_label = self.card.multi_label.map(|_| MultiLabel::default());
+        let card = ModelCard { architecture: options, recipe, results, temperature, multi_label, ..self.card };
         Ok(Self { card, network, path: self.path })
     }
 }

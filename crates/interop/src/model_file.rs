@@ -20,8 +20,10 @@ use crate::import::signature::{NAMELESS, is_pytorch};
 
 /// Key of the card in the file's metadata.
 pub(crate) const METADATA_KEY: &str = "mbconv";
-/// Version of the card's format.
-const FORMAT: u32 = 1;
+/// Version of the format of single-label models' cards.
+const SINGLE_LABEL_FORMAT: u32 = 1;
+/// Version of the format of multi-label models' cards, and the newest that is read.
+const MULTI_LABEL_FORMAT: u32 = 2;
 /// Largest image size in a recipe, in pixels.
 pub const MAX_RECIPE_SIDE: usize = 8192;
 /// A run directory's best model.
@@ -54,9 +56,24 @@ pub struct ModelCard {
     /// The weights in the file do not include it. Versions before it ignore it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// Present if the classes are independent of each other, each with a sigmoid probability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_label: Option<MultiLabel>,
     /// True if the weights are a moving average of the trained ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub averaged: bool,
+}
+
+/// Name of multi-label classification in the configurations of transformers.
+pub(crate) const MULTI_LABEL: &str = "multi_label_classification";
+
+/// Multi-label classification: an image may have any number of classes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MultiLabel {
+    /// Probability of each class from which the class is predicted, if thresholds were chosen;
+    /// otherwise 0.5. They apply to calibrated probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f32>>,
 }
 
 /// Accuracy on the validation split when the file was written.
@@ -64,11 +81,12 @@ pub struct ModelCard {
 pub struct Results {
     /// Number of epochs trained.
     pub epoch: usize,
-    /// Fraction of images with the target ranked first.
+    /// Fraction of images with the target ranked first; of a multi-label model, with one of the
+    /// image's classes.
     pub top1: f64,
-    /// Fraction of images with the target among the first five.
+    /// Fraction of images with the target, or one of the image's classes, among the first five.
     pub top5: f64,
-    /// Mean cross-entropy.
+    /// Mean cross-entropy; of a multi-label model, mean binary cross-entropy.
     pub loss: f64,
     /// Number of validation images.
     pub images: usize,
@@ -78,6 +96,9 @@ pub struct Results {
     /// Mean recall of the classes, if it selected the best model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balanced_accuracy: Option<f64>,
+    /// Mean average precision of the classes of a multi-label model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<f64>,
 }
 
 impl ModelCard {
@@ -85,7 +106,7 @@ impl ModelCard {
     pub fn new(architecture: NetworkOptions, classes: Vec<String>, preprocess: Preprocess) -> Self {
         let program = concat!("mbconv ", env!("CARGO_PKG_VERSION")).into();
         Self {
-            format: FORMAT,
+            format: SINGLE_LABEL_FORMAT,
             program,
             architecture,
             classes,
@@ -93,8 +114,22 @@ impl ModelCard {
             recipe: None,
             results: None,
             temperature: None,
+            multi_label: None,
             averaged: false,
         }
+    }
+
+    /// Returns the card of a multi-label model with these settings, or of a single-label one.
+    /// Programs that do not know multi-label models refuse the format of their cards.
+    pub fn with_multi_label(self, multi_label: Option<MultiLabel>) -> Self {
+        let format = if multi_label.is_some() { MULTI_LABEL_FORMAT } else { SINGLE_LABEL_FORMAT };
+        Self { format, multi_label, ..self }
+    }
+
+    /// Returns the threshold of each class of a multi-label model.
+    pub fn thresholds(&self) -> Option<Vec<f32>> {
+        let MultiLabel { thresholds } = self.multi_label.as_ref()?;
+        Some(thresholds.clone().unwrap_or_else(|| vec![0.5; self.classes.len()]))
     }
 }
 
@@ -346,7 +381,7 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     let card: ModelCard =
         serde_json::from_str(json).map_err(|error| ModelError::Card { path: shown(), message: error.to_string() })?;
     let architecture = card.architecture.architecture().map_err(|error| invalid_architecture(path, error))?;
-    let message = if card.format > FORMAT {
+    let message = if card.format > MULTI_LABEL_FORMAT {
         format!("format {}, written by {}, is newer than this program", card.format, card.program)
     } else if card.classes.len() != architecture.num_classes {
         format!("{} class names for {} classes", card.classes.len(), architecture.num_classes)
@@ -357,12 +392,22 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
         format!("`preprocess.{key}` is {side} pixels, but at most {most} are supported")
     } else if let Some(temperature) = card.temperature.filter(|value| !(value.is_finite() && *value > 0.0)) {
         format!("the temperature {temperature} is not a positive number")
+    } else if !thresholds_fit(&card) {
+        format!("it needs one threshold from 0 to 1 for each of the {} classes", card.classes.len())
     } else if !is_valid(&card.preprocess) {
         format!("invalid preprocessing {:?}", card.preprocess)
     } else {
         return Ok(card);
     };
     Err(ModelError::Card { path: shown(), message })
+}
+
+/// Returns whether the thresholds are missing or valid.
+fn thresholds_fit(card: &ModelCard) -> bool {
+    let thresholds = card.multi_label.as_ref().and_then(|multi_label| multi_label.thresholds.as_ref());
+    thresholds.is_none_or(|values| {
+        values.len() == card.classes.len() && values.iter().all(|value| (0.0..=1.0).contains(value))
+    })
 }
 
 /// Returns an image size of the preprocessing that exceeds the limit, with its key and the limit.

@@ -300,7 +300,10 @@ fn folders_of_save_pretrained_are_imported_with_their_configuration() {
         assert!(error.contains(words) && error.contains("config.json"), "{error}");
     }
     config(r#", "problem_type": "multi_label_classification""#);
-    assert!(load(folder.path()).unwrap().origin.contains("each output is a sigmoid"));
+    let several = load(folder.path()).unwrap();
+    assert!(
+        several.origin.contains("each class has a sigmoid probability") && several.model.card.multi_label.is_some()
+    );
     // Other scales of the pixels, or none.
     for (processor, mean, std) in [
         (r#""rescale_factor": 0.00784313725490196, "rescale_offset": true, "do_normalize": false"#, 0.5, 0.5),

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use mbconv_image::{CropRounding, Interpolation, Preprocess, ResizeMode};
 use mbconv_interop::import::{ImportOptions, load_weights};
-use mbconv_interop::model_file::{Model, ModelCard, Results};
+use mbconv_interop::model_file::{Model, ModelCard, MultiLabel, Results};
 use mbconv_interop::model_folder::{FolderError, Library, configuration, write};
 use mbconv_nets::weights::{Precision, to_safetensors_in};
 use mbconv_nets::{Network, NetworkOptions, Strides};
@@ -125,6 +125,32 @@ fn configurations_have_the_libraries_keys() {
 }
 
 #[test]
+fn multi_label_models_keep_their_problem_type() {
+    let thresholds = Some(vec![0.25, 0.5, 0.75]);
+    let card = card(NetworkOptions::new("mobilenet_v2_1.4", 3), 64).with_multi_label(Some(MultiLabel { thresholds }));
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("tags");
+    let network = network(&card);
+    write(&network, &card, Library::Transformers, Precision::F32, &folder).unwrap();
+    assert_eq!(json_of(&folder, "config.json")["problem_type"], "multi_label_classification");
+    let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(readme.contains("any number of them") && readme.contains("logits[0].sigmoid()"), "{readme}");
+    let load = || load_weights(&folder, &ImportOptions::default(), &Device::default()).unwrap().model.card;
+    assert_eq!((load().thresholds(), load().format), (Some(vec![0.25, 0.5, 0.75]), 2));
+
+    let plain = to_safetensors_in(&network, Library::Transformers.layout(), Precision::F32, None).unwrap();
+    std::fs::write(folder.join("model.safetensors"), plain).unwrap();
+    assert_eq!(load().thresholds(), Some(vec![0.5; 3]));
+
+    // Thresholds must fit the classes.
+    let file = parent.path().join("model.safetensors");
+    let wrong = MultiLabel { thresholds: Some(vec![0.5, 2.0, 0.5]) };
+    Model::save(&network, &card.clone().with_multi_label(Some(wrong)), Precision::F32, &file).unwrap();
+    let error = Model::open(&file, &Device::default()).unwrap_err().to_string();
+    assert!(error.contains("one threshold from 0 to 1 for each of the 3 classes"), "{error}");
+}
+
+#[test]
 fn networks_that_a_library_lacks_are_refused() {
     let named = |name: &str| NetworkOptions::new(name, 3);
     for (library, options, side, words) in [
@@ -169,6 +195,7 @@ fn readme_contains_what_the_model_file_contains() {
         loss: 0.2,
         images: 153,
         macro_f1: None,
+        map: None,
         balanced_accuracy: None,
     });
     card.recipe = Some(json!({

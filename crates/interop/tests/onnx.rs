@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::{Device, Tensor, TensorData};
 use interpreter::{Value, run};
 use mbconv_image::Preprocess;
+use mbconv_interop::model_file::MultiLabel;
 use mbconv_interop::onnx::proto::{self, FLOAT, FLOAT16, Size, UINT8};
 use mbconv_interop::onnx::{OPSET, OnnxError, OnnxOptions, to_onnx};
 use mbconv_interop::{Model, ModelCard};
@@ -104,7 +105,18 @@ fn exported_model_reproduces_logits_in_the_interpreter() {
                 row.iter().map(move |x| x.exp() / sum)
             })
             .collect();
-        assert_near(&run(&whole, "image", bytes)["probabilities"].data, &softmax, 1e-5);
+        assert_near(&run(&whole, "image", bytes.clone())["probabilities"].data, &softmax, 1e-5);
+
+        let card = card.clone().with_multi_label(Some(MultiLabel::default()));
+        let several = decode(&to_onnx(&network, &card, options).unwrap());
+        let sigmoid: Vec<f32> = expected.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+        assert_near(&run(&several, "image", bytes)["probabilities"].data, &sigmoid, 1e-5);
+        let entry = |key: &str| {
+            let found = several.metadata_props.iter().find(|entry| entry.key.as_deref() == Some(key));
+            found.and_then(|entry| entry.value.clone())
+        };
+        assert_eq!(entry("problem_type").as_deref(), Some("multi_label_classification"));
+        assert_eq!(entry("thresholds").as_deref(), Some("[0.5,0.5,0.5,0.5,0.5]"));
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Best {
     pub top5: Option<f64>,
     /// Loss.
     pub loss: Option<f64>,
+    /// Mean average precision of a multi-label model.
+    pub map: Option<f64>,
     /// True if the result is that of the averaged weights.
     pub averaged: bool,
 }
@@ -80,8 +82,8 @@ impl History {
         let metric = self.metric.as_deref().unwrap_or("top1");
         let mut best: Option<(Best, [f64; 3])> = None;
         for kind in ["val", "ema"] {
-            let [top1, top5, loss, values] =
-                ["top1", "top5", "loss", metric].map(|name| self.column(&format!("{kind}_{name}")));
+            let [top1, top5, loss, map, values] =
+                ["top1", "top5", "loss", "map", metric].map(|name| self.column(&format!("{kind}_{name}")));
             let at =
                 |column: &[(f64, f64)], epoch: f64| column.iter().find(|point| point.0 == epoch).map(|point| point.1);
             for &(epoch, top1) in &top1 {
@@ -90,7 +92,8 @@ impl History {
                 let value = if metric == "loss" { -cost } else { at(&values, epoch).unwrap_or(f64::NEG_INFINITY) };
                 let score = [value, -cost, -epoch];
                 if best.is_none_or(|(_, old)| score > old) {
-                    let result = Best { epoch: epoch as usize, top1, top5, loss, averaged: kind == "ema" };
+                    let (averaged, map) = (kind == "ema", at(&map, epoch));
+                    let result = Best { epoch: epoch as usize, top1, top5, loss, map, averaged };
                     best = Some((result, score));
                 }
             }

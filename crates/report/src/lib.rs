@@ -15,6 +15,7 @@ mod diagram;
 mod evaluation;
 mod history;
 mod html;
+mod multi_label;
 mod page;
 mod parallel;
 mod pictures;
@@ -28,5 +29,6 @@ pub use evaluation::{
     Averages, Calibration, ClassScores, Evaluation, MAX_MATRIX, Predicted, ReliabilityBin, Scores, shows_top5,
 };
 pub use history::{Best, History};
+pub use multi_label::{MultiLabelClass, MultiLabelEvaluated, MultiLabelEvaluation};
 pub use page::{Evaluated, ModelFacts, Picture, Report};
 pub use parallel::{ParallelAxis, ParallelCoordinates, ParallelLine, ParallelScale};

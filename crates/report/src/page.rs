@@ -12,6 +12,7 @@ use crate::confusion;
 use crate::evaluation::{Calibration, ClassScores, Evaluation, Predicted, ReliabilityBin, shows_top5};
 use crate::history::{Best, History};
 use crate::html::{document, escape, percent, section};
+use crate::multi_label::{self, MultiLabelEvaluated};
 use crate::pictures::picture;
 
 /// Number of mistakes shown.
@@ -32,6 +33,8 @@ pub struct Report<'a> {
     pub model: Option<ModelFacts>,
     /// Evaluation results and their data.
     pub evaluated: Option<Evaluated<'a>>,
+    /// Evaluation results of a multi-label model.
+    pub multi_label: Option<MultiLabelEvaluated<'a>>,
 }
 
 /// An evaluation and its images.
@@ -95,9 +98,8 @@ fn html(report: &Report) -> String {
         facts.push(format!("{} classes", model.classes));
         facts.push(format!("input {0}×{0} px", model.input_size));
     }
-    if let Some(evaluated) = &report.evaluated {
-        facts.push(evaluated.name.into());
-    }
+    facts.extend(report.evaluated.iter().map(|evaluated| evaluated.name.into()));
+    facts.extend(report.multi_label.iter().map(|evaluated| evaluated.name.into()));
     let _ = write!(body, "<p>{}</p></header>", escape(&facts.join(" · ")));
     body += &tiles(report);
     if !report.history.is_empty() {
@@ -111,6 +113,9 @@ fn html(report: &Report) -> String {
         section(&mut body, "Classes", &classes(evaluation));
         section(&mut body, "Worst mistakes", &mistakes(evaluation, *image));
         section(&mut body, "Calibration", &calibration(evaluation));
+    }
+    if let Some(MultiLabelEvaluated { evaluation, .. }) = &report.multi_label {
+        section(&mut body, "Classes", &multi_label::classes(evaluation));
     }
     if let Some(recipe) = &report.recipe {
         section(&mut body, "Recipe", &format!("<pre>{}</pre>", escape(recipe)));
@@ -136,8 +141,11 @@ fn tiles(report: &Report) -> String {
         tiles.push((percent(averages.macro_f1), "macro F1", format!("weighted {}", percent(averages.weighted_f1))));
         tiles.push((percent(averages.balanced_accuracy), "balanced accuracy", "mean recall of the classes".into()));
         tiles.push((number(evaluation.scores.loss), "loss", format!("{} images", evaluation.images)));
-    } else if let Some(Best { epoch, top1, .. }) = best {
-        tiles.push((percent(top1), "best top-1", format!("validation, epoch {epoch}")));
+    } else if let Some(MultiLabelEvaluated { evaluation, .. }) = &report.multi_label {
+        tiles.extend(multi_label::tiles(evaluation));
+    } else if let Some(Best { epoch, top1, map, .. }) = best {
+        let (value, name) = map.map_or((top1, "best top-1"), |map| (map, "best mAP"));
+        tiles.push((percent(value), name, format!("validation, epoch {epoch}")));
     }
     if !history.is_empty() {
         let time: f64 = history.column("seconds").iter().map(|point| point.1).sum();
@@ -173,14 +181,23 @@ fn curves(history: &History) -> String {
         rows.iter().map(|&(name, column)| Series { name, points: history.curve(column) }).collect()
     };
     let losses = series(&[("training", "train_loss"), ("validation", "val_loss"), ("average", "ema_loss")]);
-    let charts = [
-        Chart { title: "Loss", y_most: outlier_limit(&losses), series: losses, ..Chart::default() },
-        Chart {
+    let accuracy = match history.column("val_map").is_empty() {
+        true => Chart {
             title: "Top-1",
             series: series(&[("training", "train_top1"), ("validation", "val_top1"), ("average", "ema_top1")]),
             unit: Unit::Percent,
             ..Chart::default()
         },
+        false => Chart {
+            title: "Mean average precision",
+            series: series(&[("validation", "val_map"), ("average", "ema_map")]),
+            unit: Unit::Percent,
+            ..Chart::default()
+        },
+    };
+    let charts = [
+        Chart { title: "Loss", y_most: outlier_limit(&losses), series: losses, ..Chart::default() },
+        accuracy,
         Chart { title: "Learning rate", series: series(&[("", "learning_rate")]), ..Chart::default() },
         Chart { title: "Images per second", series: series(&[("", "images_per_second")]), ..Chart::default() },
     ];

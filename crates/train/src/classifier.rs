@@ -1,6 +1,6 @@
 //! Classification of batches, with test-time augmentation.
 
-use burn::tensor::activation::log_softmax;
+use burn::tensor::activation::{log_sigmoid, log_softmax};
 use burn::tensor::{Device, Tensor};
 use mbconv_data::{Batch, Preprocess, RgbPixels, Transform};
 use mbconv_nets::Inference;
@@ -59,12 +59,15 @@ pub struct Classifier<'a> {
     pub device: &'a Device,
     /// Test-time augmentation.
     pub tta: Tta,
+    /// Averages the views' sigmoid instead of softmax probabilities.
+    pub multi_label: bool,
 }
 
 impl Classifier<'_> {
     /// Returns the logits of a batch made by [`Tta::transform`], `[size, classes]`. The batch is
     /// padded to `size` images with black ones: a GPU would compile and tune kernels again for
-    /// another batch size. With several views, the logits are logarithms of the mean probabilities.
+    /// another batch size. With several views, the logits are logarithms of the mean probabilities;
+    /// in multi-label classification, the logits whose sigmoid is the mean probability.
     pub fn logits(&self, mut batch: Batch, size: usize) -> Tensor<2> {
         let (width, count) = (batch.width, batch.height / batch.width.max(1));
         batch.images.resize(size * batch.height * width * 3, 0);
@@ -79,6 +82,7 @@ impl Classifier<'_> {
         }
         match views.len() {
             1 => views.remove(0),
+            _ if self.multi_label => logits_of_mean_probabilities(views),
             _ => log_mean_probabilities(views),
         }
     }
@@ -100,10 +104,22 @@ fn log_mean_probabilities(views: Vec<Tensor<2>>) -> Tensor<2> {
     (sum + highest).sub_scalar(count.ln()).squeeze_dim::<2>(0)
 }
 
+/// Returns the logits of the mean sigmoid of several logits `[N, C]`, without underflow:
+/// `ln Σσ(z) - ln Σσ(-z)`.
+fn logits_of_mean_probabilities(views: Vec<Tensor<2>>) -> Tensor<2> {
+    let stacked: Tensor<3> = Tensor::stack::<3>(views, 0);
+    let log_sum = |logs: Tensor<3>| {
+        let highest = logs.clone().max_dim(0);
+        (logs - highest.clone()).exp().sum_dim(0).log() + highest
+    };
+    let logits = log_sum(log_sigmoid(stacked.clone())) - log_sum(log_sigmoid(stacked.neg()));
+    logits.squeeze_dim::<2>(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::softmax;
+    use crate::metrics::{sigmoid, softmax};
 
     #[test]
     fn probabilities_of_views_are_averaged() {
@@ -114,6 +130,19 @@ mod tests {
         let [a, b] = views.map(|view| softmax(&view));
         for (class, found) in softmax(&found).into_iter().enumerate() {
             assert!((found - 0.5 * (a[class] + b[class])).abs() < 1e-6, "{found}");
+        }
+    }
+
+    #[test]
+    fn sigmoid_probabilities_of_views_are_averaged() {
+        let device = Device::default();
+        let views = [[1.0, 2.0, -60.0], [0.0, -3.0, -50.0]];
+        let tensors = views.map(|view| Tensor::<1>::from_floats(view, &device).unsqueeze::<2>());
+        let found: Vec<f32> = logits_of_mean_probabilities(tensors.into()).into_data().try_to_vec().unwrap();
+        let [a, b] = views.map(|view| sigmoid(&view));
+        for (class, found) in sigmoid(&found).into_iter().enumerate() {
+            let expected = 0.5 * (a[class] + b[class]);
+            assert!((found - expected).abs() <= 1e-5 * expected, "{found} {expected}");
         }
     }
 

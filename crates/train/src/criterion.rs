@@ -1,12 +1,15 @@
 //! The training criterion: mixed targets, the loss and distillation.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbconv_nets::Network;
 
+use crate::batch_metrics::{batch_metrics, multi_label_batch_metrics};
 use crate::device::is_host;
 use crate::evaluate::EvaluateError;
 use crate::loss::{Loss, Targets, cross_entropy, soft_distillation};
-use mbconv_data::{Batch, DataError, Source, class_counts};
+use mbconv_data::{Batch, DataError, LabelSets, Source, class_counts};
 use mbconv_interop::import::{ImportError, ImportOptions, load_weights};
 use mbconv_interop::model_file::Model;
 
@@ -49,6 +52,8 @@ pub(crate) struct Criterion<'a> {
     recipe: &'a Recipe,
     classes: usize,
     loss: Loss,
+    /// The sets of classes of multi-label data.
+    sets: Option<Arc<LabelSets>>,
     teacher: Option<Teacher<'a>>,
     /// Device with autodiff.
     device: Device,
@@ -67,7 +72,8 @@ impl<'a> Criterion<'a> {
         let loss = Loss::new(&recipe.loss, recipe.label_smoothing, &counts, device)?;
         let teacher =
             recipe.distillation.as_ref().map(|config| Teacher::open(config, classes, &device.clone().inner()));
-        Ok(Self { recipe, classes: classes.len(), loss, teacher: teacher.transpose()?, device: device.clone() })
+        let sets = source.label_sets().cloned();
+        Ok(Self { recipe, classes: classes.len(), loss, sets, teacher: teacher.transpose()?, device: device.clone() })
     }
 
     /// Returns a warning if the mean `loss` of the first batch is far above `ln(classes)`, the loss
@@ -76,7 +82,8 @@ impl<'a> Criterion<'a> {
     pub(crate) fn doubt_first_loss(&self, loss: f64) -> Option<String> {
         let recipe = self.recipe;
         let uniform = (self.classes as f64).ln();
-        let comparable = recipe.loss.name == LossName::CrossEntropy && recipe.distillation.is_none();
+        let name = recipe.loss.name.resolved(self.sets.is_some());
+        let comparable = name == LossName::CrossEntropy && recipe.distillation.is_none();
         (comparable && loss > 2.0 * uniform + 0.5).then(|| {
             format!(
                 "warning: the first loss is {loss:.2}, far above ln({}) = {uniform:.2}, that of an untrained classifier: the \
@@ -91,14 +98,19 @@ impl<'a> Criterion<'a> {
     /// step).
     pub(crate) fn prepare(&self, mut batch: Batch, epoch: usize, step: usize) -> (Tensor<4>, Prepared) {
         let labels = targets(&batch, &self.device);
+        let hot = self.sets.as_ref().map(|sets| self.smoothed(sets.multi_hot(&batch.labels, self.classes)));
+        let size = [batch.labels.len(), self.classes];
+        let tensor = |shares: Vec<f32>| Tensor::from_data(TensorData::new(shares, size), &self.device);
         if !self.recipe.mix.is_on(epoch, self.recipe.epochs) {
-            return self.prepared(pixels(&mut batch, &self.device), Targets { labels, shares: None });
+            return self.prepared(pixels(&mut batch, &self.device), Targets { labels, shares: hot.map(tensor) });
         }
         let place = [self.recipe.seed, epoch as u64, step as u64];
         let mixes = Mixes::draw(&batch, &self.recipe.mix, place);
-        let shares = mixes.targets(&batch, self.classes, self.recipe.label_smoothing);
-        let shares = TensorData::new(shares, [batch.labels.len(), self.classes]);
-        let targets = Targets { labels, shares: Some(Tensor::from_data(shares, &self.device)) };
+        let shares = match hot {
+            Some(hot) => mixes.mix_targets(&batch, &hot, self.classes),
+            None => mixes.targets(&batch, self.classes, self.recipe.label_smoothing),
+        };
+        let targets = Targets { labels, shares: Some(tensor(shares)) };
         let pixels = if is_host(&self.device.clone().inner()) && batch.plans.is_empty() {
             mixes.mix_in_place(&mut batch);
             pixels(&mut batch, &self.device)
@@ -106,6 +118,24 @@ impl<'a> Criterion<'a> {
             mixes.mix_on_device(pixels(&mut batch, &self.device))
         };
         self.prepared(pixels, targets)
+    }
+
+    /// Smooths multi-hot targets: each class is a question with two answers, so 1 becomes 1 - s / 2
+    /// and 0 becomes s / 2.
+    fn smoothed(&self, mut targets: Vec<f32>) -> Vec<f32> {
+        let smoothing = self.recipe.label_smoothing as f32;
+        targets.iter_mut().for_each(|target| *target = *target * (1.0 - smoothing) + 0.5 * smoothing);
+        targets
+    }
+
+    /// Returns the losses of a prepared batch followed by the ranks of its targets, `[2N]`; see
+    /// [`batch_metrics`].
+    pub(crate) fn batch_metrics(&self, logits: &Tensor<2>, losses: &Tensor<1>, prepared: &Prepared) -> Tensor<1> {
+        let Targets { labels, shares } = &prepared.targets;
+        match (shares, &self.sets) {
+            (Some(shares), Some(_)) => multi_label_batch_metrics(logits, shares, losses),
+            _ => batch_metrics(logits, labels, losses),
+        }
     }
 
     /// Returns pixels on the device, `[N, H, W, 3]`, and the training targets.
@@ -179,6 +209,38 @@ impl<'a> Teacher<'a> {
 mod tests {
     use super::*;
     use mbconv_data::OpenOptions;
+
+    #[test]
+    fn multi_label_targets_are_smoothed_and_mixed() {
+        let folder = tempfile::tempdir().unwrap();
+        for image in 0..2 {
+            let bytes = [&b"P6 4 4 255\n"[..], &[image * 200; 48]].concat();
+            std::fs::write(folder.path().join(format!("{image}.ppm")), bytes).unwrap();
+        }
+        let table = folder.path().join("t.csv");
+        std::fs::write(&table, "path,label\n0.ppm,a|b\n1.ppm,\n").unwrap();
+        let options = OpenOptions { val_fraction: 0.0, ..OpenOptions::default() };
+        let data = mbconv_data::open(table.to_str().unwrap(), &options).unwrap();
+        let source = data.split("train").unwrap();
+        let shares = |settings: &[&str]| {
+            let text = "epochs = 1\nbatch_size = 2\nlabel_smoothing = 0.2\n[model]\nname = \"mobilenet_v2_0.1\"\n\
+                        [input]\nsize = 32\n[optimizer]\nname = \"sgd\"\nlearning_rate = 0.1\n";
+            let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+            let recipe = Recipe::parse(text, &settings).unwrap().for_data(true).unwrap();
+            let criterion = Criterion::new(&recipe, &data.classes, &*source, &Device::default().autodiff()).unwrap();
+            let labels = vec![source.label(0), source.label(1)];
+            let batch =
+                Batch { images: vec![0; 2 * 48], labels, height: 4, width: 4, indices: vec![0, 1], plans: vec![] };
+            let (_, prepared) = criterion.prepare(batch, 0, 0);
+            prepared.targets.shares.unwrap().into_data().try_to_vec::<f32>().unwrap()
+        };
+        let smoothed = shares(&[]);
+        assert!(smoothed.iter().zip([0.9, 0.9, 0.1, 0.1]).all(|(a, b)| (a - b).abs() < 1e-6), "{smoothed:?}");
+        let mixed = shares(&["mix.mixup=1.0"]);
+        // Both images are mixed in the same proportion.
+        assert!(mixed[0] == mixed[1] && mixed[2] == mixed[3] && (mixed[0] + mixed[2] - 1.0).abs() < 1e-6, "{mixed:?}");
+        assert!(mixed[0] > 0.1 && mixed[0] < 0.9, "{mixed:?}");
+    }
 
     #[test]
     fn high_first_loss_gives_a_warning() {

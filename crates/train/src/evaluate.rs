@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Tensor;
 
-use mbconv_data::{DataError, DataSet, Loader};
+use mbconv_data::{DataError, DataSet, LabelSets, Loader};
 pub use mbconv_report::{ClassScores, Evaluation, MAX_MATRIX, Predicted};
 
 use crate::classifier::Classifier;
@@ -30,6 +30,12 @@ pub enum EvaluateError {
         /// Number of classes of the model.
         known: usize,
     },
+    /// The model has one class per image, but the data are multi-label.
+    #[error("the data are multi-label, but the model chooses one class per image")]
+    MultiLabelData,
+    /// The model is multi-label, but the data have one class per image.
+    #[error("the model is multi-label, but every image of the data has exactly one class")]
+    SingleLabelData,
     /// The user interrupted the evaluation.
     #[error("interrupted")]
     Interrupted,
@@ -46,6 +52,13 @@ impl EvaluateError {
             Self::UnknownClass { .. } => {
                 Some("`mbconv info MODEL` shows the model's classes; class folders must have the same names".into())
             }
+            Self::MultiLabelData => Some(
+                "train a model on multi-label data; if the labels are no lists, add ?separator=none to the data".into(),
+            ),
+            Self::SingleLabelData => Some(
+                "if its labels are lists, add ?separator=CHARACTER to the table, such as 'table.csv?separator=|'"
+                    .into(),
+            ),
             Self::Interrupted => None,
         }
     }
@@ -55,8 +68,22 @@ impl EvaluateError {
 pub struct Labelled<'a> {
     /// The images.
     pub loader: &'a Loader,
-    /// Class index of the model for each label of the data.
+    /// Class index of the model for each label of the data; each label itself for multi-label data.
     pub labels: Vec<usize>,
+}
+
+/// Returns the model's index of each class of the data, found by name or alias.
+///
+/// # Errors
+/// Returns an error if the model does not have a class of the data.
+pub(crate) fn class_indices(data: &DataSet, model: &[String]) -> Result<Vec<usize>, EvaluateError> {
+    let known: HashMap<&str, usize> = model.iter().map(String::as_str).zip(0..).collect();
+    let find = |(label, class): (usize, &String)| {
+        let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: model.len() };
+        let aliases = data.aliases.get(label).map(Vec::as_slice).unwrap_or_default();
+        [class].into_iter().chain(aliases).find_map(|name| known.get(name.as_str()).copied()).ok_or_else(unknown)
+    };
+    data.classes.iter().enumerate().map(find).collect()
 }
 
 impl<'a> Labelled<'a> {
@@ -64,15 +91,17 @@ impl<'a> Labelled<'a> {
     /// some of the model's classes.
     ///
     /// # Errors
-    /// Returns an error if the model does not have a class of the data.
+    /// Returns an error if the data are multi-label or have a class that the model does not have.
     pub fn by_name(loader: &'a Loader, data: &DataSet, model: &[String]) -> Result<Self, EvaluateError> {
-        let known: HashMap<&str, usize> = model.iter().map(String::as_str).zip(0..).collect();
-        let find = |(label, class): (usize, &String)| {
-            let unknown = || EvaluateError::UnknownClass { class: class.clone(), known: model.len() };
-            let aliases = data.aliases.get(label).map(Vec::as_slice).unwrap_or_default();
-            [class].into_iter().chain(aliases).find_map(|name| known.get(name.as_str()).copied()).ok_or_else(unknown)
-        };
-        Ok(Self { loader, labels: data.classes.iter().enumerate().map(find).collect::<Result<_, _>>()? })
+        if data.label_sets().is_some() {
+            return Err(EvaluateError::MultiLabelData);
+        }
+        Ok(Self { loader, labels: class_indices(data, model)? })
+    }
+
+    /// Keeps the labels of the data, as for multi-label data with these sets of classes.
+    pub fn in_sets(loader: &'a Loader, sets: &LabelSets) -> Self {
+        Self { loader, labels: (0..sets.len()).collect() }
     }
 }
 
@@ -81,7 +110,7 @@ impl<'a> Labelled<'a> {
 pub struct Classified<'a> {
     /// Index of the sample in the source.
     pub index: usize,
-    /// Label as a class index of the model.
+    /// Label as a class index of the model; for multi-label data, the label of the data.
     pub label: usize,
     /// Logits of all classes.
     pub logits: &'a [f32],

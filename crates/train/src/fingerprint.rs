@@ -71,7 +71,7 @@ impl Fingerprint {
             let samples: Vec<(String, u64, u64)> =
                 (0..source.len()).into_par_iter().map(|index| sample(source, index, skip)).collect();
             for (index, (name, bytes, modified)) in samples.into_iter().enumerate() {
-                let label = data.classes.get(source.label(index)).map_or("", String::as_str);
+                let label = &*data.label_name(source.label(index));
                 let digest = fnv(fnv(BASIS, name.as_bytes()), label.as_bytes());
                 this.order = fnv(this.order, &digest.to_le_bytes());
                 let key = if by_class { format!("class {label} of {split}") } else { name };

@@ -77,20 +77,24 @@ impl EpochRow {
         let cell = |rank, group, text| Cell { rank, group, text };
         let loss = |loss| format!("loss {}", six(loss));
         let top = |k, fraction| format!("top-{k} {} %", percent(fraction));
-        let mut cells = vec![
-            cell(0, "epoch", format!("{:>3}", self.epoch)),
-            cell(2, "train", loss(self.train_loss)),
-            cell(7, "train", top(1, self.train_top1)),
-        ];
+        // Multi-label data have no top-1 accuracy in the usual sense.
+        let main = |results: &Results| match results.map {
+            Some(map) => format!("mAP {} %", percent(map)),
+            None => top(1, results.top1),
+        };
+        let mut cells = vec![cell(0, "epoch", format!("{:>3}", self.epoch)), cell(2, "train", loss(self.train_loss))];
+        if self.val.is_none_or(|val| val.map.is_none()) {
+            cells.push(cell(7, "train", top(1, self.train_top1)));
+        }
         if let Some(val) = self.val {
-            cells.extend([cell(3, "val", loss(val.loss)), cell(1, "val", top(1, val.top1))]);
-            if shows_top5(classes) {
+            cells.extend([cell(3, "val", loss(val.loss)), cell(1, "val", main(&val))]);
+            if shows_top5(classes) && val.map.is_none() {
                 cells.push(cell(9, "val", top(5, val.top5)));
             }
             cells.extend(class_metric(&val).map(|text| cell(1, "val", text)));
         }
         if let Some(ema) = self.ema {
-            cells.extend([cell(10, "ema", loss(ema.loss)), cell(4, "ema", top(1, ema.top1))]);
+            cells.extend([cell(10, "ema", loss(ema.loss)), cell(4, "ema", main(&ema))]);
             cells.extend(class_metric(&ema).map(|text| cell(4, "ema", text)));
         }
         cells.extend([
@@ -208,6 +212,15 @@ mod tests {
                 assert!(line.chars().count() == usual, "{width}: {line}");
             }
         }
+    }
+
+    #[test]
+    fn multi_label_lines_show_the_mean_average_precision() {
+        let map = |results: Option<Results>| results.map(|results| Results { map: Some(0.875), ..results });
+        let row = row(true);
+        let row = EpochRow { val: map(row.val), ema: map(row.ema), ..row };
+        let expected = "epoch   7  train loss 1.2346  val loss 2.5000 mAP 87.50 %  ema mAP 87.50 %  lr 5.00e-2  40.5 s";
+        assert_eq!(row.line(10, 100), expected);
     }
 
     #[test]

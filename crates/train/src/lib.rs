@@ -11,8 +11,8 @@
 //!    of runs; [`lr_finder`]: the learning-rate range test;
 //!    [`auto_batch`]: the batch size that fits;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
-//! 5. [`classifier`], [`evaluate`], [`predict`], [`explain`], [`embed`], [`finetune`] and
-//!    [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
+//! 5. [`classifier`], [`evaluate`], [`multi_label`], [`predict`], [`explain`], [`embed`],
+//!    [`finetune`] and [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
 //! 6. [`scale`]: scaling of networks by formula, by budget or by search; [`tune`]: search of
 //!    hyperparameters;
 //! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.
@@ -23,6 +23,7 @@
 struct Readme;
 
 pub mod auto_batch;
+mod batch_metrics;
 pub mod bench;
 pub mod checkpoint;
 pub mod classifier;
@@ -47,6 +48,7 @@ pub mod lr_finder;
 pub mod memory;
 pub mod metrics;
 mod mixup;
+pub mod multi_label;
 pub mod normalize;
 pub mod observe;
 pub mod optimizer;

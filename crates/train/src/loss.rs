@@ -44,8 +44,10 @@ impl Loss {
     pub fn each(&self, logits: Tensor<2>, targets: &Targets) -> Tensor<1> {
         let plain = self.weights.is_none() && targets.shares.is_none();
         match self.config.name {
-            LossName::CrossEntropy if plain => cross_entropy(logits, targets.labels.clone(), self.smoothing),
-            LossName::CrossEntropy => {
+            LossName::Auto | LossName::CrossEntropy if plain => {
+                cross_entropy(logits, targets.labels.clone(), self.smoothing)
+            }
+            LossName::Auto | LossName::CrossEntropy => {
                 let shares = self.weighted(targets);
                 soft_cross_entropy(logits, shares)
             }

@@ -102,6 +102,7 @@ pub fn find_lr(
 ) -> Result<RateCurve, TrainError> {
     recipe.precision.check(device)?;
     data.check_trainable()?;
+    let recipe = &recipe.for_data(data.label_sets().is_some())?;
     let source = data.split("train")?;
     let autodiff = recipe.autodiff(device);
     let criterion = Criterion::new(recipe, &data.classes, &*source, &autodiff)?;

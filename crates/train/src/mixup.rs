@@ -93,6 +93,20 @@ impl Mixes {
     /// evenly over all classes, and the rest is divided between the labels in the proportion of the
     /// images.
     pub(crate) fn targets(&self, batch: &Batch, classes: usize, smoothing: f64) -> Vec<f32> {
+        targets(&batch.labels, &self.shares(batch), classes, smoothing)
+    }
+
+    /// Mixes targets of the images, row-major `[n, classes]`, in the proportion of the images.
+    pub(crate) fn mix_targets(&self, batch: &Batch, rows: &[f32], classes: usize) -> Vec<f32> {
+        let pairs = rows.chunks_exact(classes).zip(rows.chunks_exact(classes).rev()).zip(self.shares(batch));
+        let mix = |((row, other), share): ((&[f32], &[f32]), f32)| -> Vec<f32> {
+            row.iter().zip(other).map(|(one, other)| one * share + other * (1.0 - share)).collect()
+        };
+        pairs.flat_map(mix).collect()
+    }
+
+    /// Returns the share of each image in its mixture.
+    fn shares(&self, batch: &Batch) -> Vec<f32> {
         let area = (batch.width * batch.height) as f64;
         let share = |mix: &Mix| match *mix {
             Mix::None => 1.0,
@@ -101,8 +115,7 @@ impl Mixes {
                 (1.0 - ((bottom - top) * (right - left)) as f64 / area) as f32
             }
         };
-        let shares: Vec<f32> = self.0.iter().map(share).collect();
-        targets(&batch.labels, &shares, classes, smoothing)
+        self.0.iter().map(share).collect()
     }
 }
 
@@ -296,6 +309,9 @@ mod tests {
                 let (mut batch, mixes) = (batch.clone(), Mixes::draw(&batch, &config, [seed, 1, 2]));
                 mixes.mix_in_place(&mut batch);
                 let targets = mixes.targets(&batch, 4, 0.1);
+                // One-hot rows are mixed as labels.
+                let rows: Vec<f32> = batch.labels.iter().flat_map(|label| (0..4).map(move |class| if class == *label { 1.0 } else { 0.0 })).collect();
+                assert_eq!(mixes.mix_targets(&batch, &rows, 4), mixes.targets(&batch, 4, 0.0));
                 (batch, targets)
             };
             let (mixed, targets) = run();

@@ -115,8 +115,8 @@ fn rows(path: &Path, results: Option<Results>) -> Vec<EpochRow> {
         let results = |kind: &str| -> Option<Results> {
             let cell = |name: &str| cell(&format!("{kind}_{name}"));
             let (top1, top5, loss) = (cell("top1")?, cell("top5")?, cell("loss")?);
-            let (macro_f1, balanced_accuracy) = (cell("macro_f1"), cell("balanced_accuracy"));
-            Some(Results { epoch: epoch as usize, top1, top5, loss, images, macro_f1, balanced_accuracy })
+            let [macro_f1, balanced_accuracy, map] = ["macro_f1", "balanced_accuracy", "map"].map(cell);
+            Some(Results { epoch: epoch as usize, top1, top5, loss, images, macro_f1, balanced_accuracy, map })
         };
         Some(EpochRow {
             epoch: epoch as usize,

@@ -16,6 +16,7 @@ use crate::engine::event::Event;
 use crate::evaluate::{EvaluateError, Labelled, Predicted, evaluate};
 use crate::explain::{Explainer, Explanation, Method, overlay};
 use crate::history::{METRICS, RECIPE, metric_of};
+use crate::multi_label::{self, MultiLabelEvaluated, label_sets_of, multi_label_scores};
 use crate::normalize::images;
 use crate::observe::Observer;
 use mbconv_data::{
@@ -139,15 +140,25 @@ pub fn complete(
     };
     let loader = Loader::new(source.clone(), Transform::Eval(card.preprocess.clone()), config)
         .with_decoding(recipe.data.decoding(false));
-    let labelled = Labelled::by_name(&loader, data, &card.classes)?;
     let folded = Inference::new(&network);
-    let classifier = Classifier { network: &folded, preprocess: &card.preprocess, device, tta: Tta::None };
-    let evaluation = evaluate(&classifier, &labelled, &card.classes, stop, progress)?;
+    let multi_label = card.multi_label.is_some();
+    let classifier = Classifier { network: &folded, preprocess: &card.preprocess, device, tta: Tta::None, multi_label };
+    let path = folder.join(REPORT);
     let name = format!("{} · validation", data.form);
+    if multi_label {
+        let sets = label_sets_of(data, &card.classes)?;
+        let scores = multi_label_scores(&classifier, (&loader, &sets), card.classes.len(), stop, progress)?;
+        let thresholds = card.thresholds().unwrap_or_default();
+        let evaluation = multi_label::evaluation(&scores, &card.classes, &thresholds, loader.skipped());
+        let evaluated = Some(MultiLabelEvaluated { evaluation: &evaluation, name: &name });
+        Report { model: Some(model_facts(&card)), multi_label: evaluated, ..of_run(folder)? }.write(&path)?;
+        return Ok(path);
+    }
+    let labelled = Labelled::by_name(&loader, data, &card.classes)?;
+    let evaluation = evaluate(&classifier, &labelled, &card.classes, stop, progress)?;
     let pictures = Pictures::new(&*source, &network, &card.preprocess, device);
     let evaluated =
         Some(Evaluated { evaluation: &evaluation, image: &|predicted| pictures.of(predicted), name: &name });
-    let path = folder.join(REPORT);
     Report { model: Some(model_facts(&card)), evaluated, ..of_run(folder)? }.write(&path)?;
     Ok(path)
 }

@@ -440,8 +440,11 @@ impl RunDir {
 type ClassMetric = (&'static str, fn(&Results) -> Option<f64>);
 
 /// Metrics of the classes, whose columns are present if an epoch has them.
-const CLASS_METRICS: [ClassMetric; 2] =
-    [("macro_f1", |results| results.macro_f1), ("balanced_accuracy", |results| results.balanced_accuracy)];
+const CLASS_METRICS: [ClassMetric; 3] = [
+    ("macro_f1", |results| results.macro_f1),
+    ("balanced_accuracy", |results| results.balanced_accuracy),
+    ("map", |results| results.map),
+];
 
 /// Returns the contents of `metrics.csv`.
 fn metrics_csv(rows: &[EpochRow]) -> String {
@@ -515,9 +518,11 @@ fn balance(source: &dyn Source, classes: &[String], recipe: &RecipeFile) -> Stri
             named(few),
             named(many),
             most.checked_div(least).map_or_else(String::new, |times| format!(", {times} times as many")),
-            match recipe.sampling == Sampling::Balanced || recipe.loss.class_weights != ClassWeights::default() {
-                true => "",
-                false => "; --set sampling=balanced or --set loss.class_weights=balanced makes rare classes count more",
+            match source.label_sets() {
+                Some(_) => "",
+                None if recipe.sampling == Sampling::Balanced => "",
+                None if recipe.loss.class_weights != ClassWeights::default() => "",
+                None => "; --set sampling=balanced or --set loss.class_weights=balanced makes rare classes count more",
             }
         ),
     }

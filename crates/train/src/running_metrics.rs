@@ -1,11 +1,11 @@
 //! Metrics of the training batches of an epoch.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
 use crate::checkpoint::PartialEpoch;
 use crate::distributed::Group;
 use crate::engine::error::TrainError;
-use crate::metrics::{Tally, target_ranks};
+use crate::metrics::Tally;
 
 /// Ranks and losses of batches. They stay on the device until needed, so that training steps do not
 /// synchronize.
@@ -24,8 +24,8 @@ struct BatchMetrics {
 }
 
 impl RunningMetrics {
-    /// Adds the result of [`batch_metrics`] for the batch of step `step` of the epoch, counted from
-    /// 1.
+    /// Adds the result of [`batch_metrics`](crate::batch_metrics::batch_metrics) for the batch of
+    /// step `step` of the epoch, counted from 1.
     pub(crate) fn add(&mut self, step: usize, metrics: Tensor<1>) {
         self.batches.push(BatchMetrics { step, on_device: Some(metrics), fetched: Vec::new() });
     }
@@ -115,20 +115,12 @@ impl PartialEpoch {
     }
 }
 
-/// Returns the losses of a batch followed by the ranks of its targets among the logits, `[2N]`.
-pub(crate) fn batch_metrics(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses: &Tensor<1>) -> Tensor<1> {
-    let device = logits.device().inner();
-    let ranks = target_ranks(logits.clone().detach().inner(), targets.clone().to_device(&device));
-    let losses = losses.clone().detach().inner();
-    let ranks = ranks.float().cast(losses.dtype());
-    Tensor::cat(vec![losses, ranks], 0)
-}
-
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Int};
 
     use super::*;
+    use crate::batch_metrics::batch_metrics;
 
     #[test]
     fn first_non_finite_loss_is_reported_with_its_step() {

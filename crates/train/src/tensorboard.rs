@@ -74,6 +74,7 @@ impl Observer for TensorBoard {
                 if let Some(val) = row.val {
                     values.extend([("val/loss", val.loss), ("val/top1", val.top1), ("val/top5", val.top5)]);
                     values.extend(val.macro_f1.map(|value| ("val/macro_f1", value)));
+                    values.extend(val.map.map(|value| ("val/map", value)));
                     values.extend(val.balanced_accuracy.map(|value| ("val/balanced_accuracy", value)));
                 }
                 self.scalars(self.step, &values)

@@ -7,7 +7,7 @@ use burn::tensor::{Device, TensorData};
 use mbconv_nets::weights::{load_state_dict, state_dict};
 
 use mbconv_interop::import::{ImportError, ImportOptions, load_weights};
-use mbconv_interop::model_file::{Model, ModelError};
+use mbconv_interop::model_file::{Model, ModelError, MultiLabel};
 
 /// Errors of averaging models.
 #[derive(Debug, thiserror::Error)]
@@ -76,5 +76,6 @@ pub fn average(models: &[PathBuf], device: &Device) -> Result<Model, AverageErro
     model.network = load_state_dict(model.network, state)
         .map_err(|source| ModelError::Weights { path: first.display().to_string(), source })?;
     (model.card.results, model.card.temperature) = (None, None);
+    model.card.multi_label = model.card.multi_label.map(|_| MultiLabel::default());
     Ok(model)
 }

@@ -426,7 +426,8 @@ fn evaluation_matches_the_cpu() {
         // Maps ten digits to five classes.
         let labelled = Labelled { loader: &loader, labels: (0..10).map(|label| label / 2).collect() };
         let network = Inference::new(&network(&architecture, device));
-        let classifier = Classifier { network: &network, preprocess: &preprocess, device, tta: Tta::Flip };
+        let classifier =
+            Classifier { network: &network, preprocess: &preprocess, device, tta: Tta::Flip, multi_label: false };
         evaluate(&classifier, &labelled, &names, &AtomicBool::new(false), &mut |_| ()).unwrap()
     };
     let (found, expected) = (evaluation(&device), evaluation(&Device::flex()));

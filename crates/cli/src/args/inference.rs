@@ -19,9 +19,9 @@ pub struct Eval {
     pub images: LabelledImages,
     #[command(flatten)]
     pub tta: TtaArgs,
-    /// Top-k accuracies to measure, such as 1,3,10
-    #[arg(long, value_name = "K", value_delimiter = ',', default_value = "1,5", value_parser = positive)]
-    pub top_k: Vec<usize>,
+    /// Top-k accuracies to measure, such as 1,3,10 [default: 1,5]
+    #[arg(long, value_name = "K", value_delimiter = ',', value_parser = positive)]
+    pub top_k: Option<Vec<usize>>,
     /// Print the metrics of every class, not only of the worst
     #[arg(long)]
     pub per_class: bool,
@@ -138,9 +138,9 @@ pub struct Predict {
     pub skip_bad_images: bool,
     #[command(flatten)]
     pub tta: TtaArgs,
-    /// Number of classes to show
-    #[arg(long, default_value_t = 5, value_parser = positive)]
-    pub top_k: usize,
+    /// Number of classes to show [default: 5; for multi-label models, those above their thresholds]
+    #[arg(long, value_parser = positive)]
+    pub top_k: Option<usize>,
     /// Include the logits of every class (with --json, or --out FILE.jsonl)
     #[arg(long)]
     pub logits: bool,

@@ -14,6 +14,8 @@ use mbconv_train::model_file::{ModelCard, ModelError, copy_with_card, read_card,
 use mbconv_train::precision::MapPrecision;
 use serde_json::json;
 
+use super::calibrate_multi_label;
+use super::calibrated::{Calibrated, limit_note, not_finite};
 use super::labelled_data::LabelledData;
 use crate::args::Calibrate;
 use crate::error::CliError;
@@ -31,35 +33,51 @@ pub fn run(args: Calibrate, stop: &AtomicBool) -> Result<(), CliError> {
     let model = open_uncalibrated(&args.model, &device, stop)?;
     let target = Target::of(&args.model, args.out.clone())?;
     let data = LabelledData::open(&args.images, &args.loader, &model.card, Tta::None, true)?;
-    let logits = Logits::of(&model, &data, &device, stop)?;
+    let Calibrated { card, mut json, text, note } = match model.card.multi_label {
+        None => single_label(&model, &data, &device, stop)?,
+        Some(_) => calibrate_multi_label::calibrate(&model, &data, &device, stop)?,
+    };
     data.report_skipped();
-
-    let temperature = fit_temperature(&logits.values, &logits.labels, logits.classes);
-    if !temperature.loss.is_finite() {
-        let message = format!("the model {} gives logits that are not finite", args.model.display());
-        return Err(CliError::new(message, None));
-    }
-    let [before, after] = [1.0, temperature.value].map(|value| logits.quality(value));
-    let card = ModelCard { temperature: Some(temperature.value), ..model.card.clone() };
     target.write(&model, &card)?;
     if args.json.json {
-        print_json(&json!({
+        json["model"] = json!(target.out);
+        print_json(&json)?;
+    } else {
+        print_text(&text)?;
+    }
+    if let Some(note) = note {
+        eprintln!("note: {note}");
+    }
+    print_written(&target.out)
+}
+
+/// Fits the temperature of a model with one class per image.
+fn single_label(
+    model: &Model,
+    data: &LabelledData,
+    device: &device::Device,
+    stop: &AtomicBool,
+) -> Result<Calibrated, CliError> {
+    let logits = Logits::of(model, data, device, stop)?;
+    let temperature = fit_temperature(&logits.values, &logits.labels, logits.classes);
+    if !temperature.loss.is_finite() {
+        return Err(not_finite(model));
+    }
+    let [before, after] = [1.0, temperature.value].map(|value| logits.quality(value));
+    let images = format!("{} images of {}", count(logits.labels.len()), data.split_name());
+    Ok(Calibrated {
+        card: ModelCard { temperature: Some(temperature.value), ..model.card.clone() },
+        json: json!({
             "temperature": temperature.value,
             "at_limit": temperature.at_limit,
             "images": logits.labels.len(),
             "split": data.split,
             "before": before.to_json(),
             "after": after.to_json(),
-            "model": target.out,
-        }))?;
-    } else {
-        let images = format!("{} images of {}", count(logits.labels.len()), data.split_name());
-        print_text(&table(&temperature, &images, [&before, &after]))?;
-    }
-    if temperature.at_limit {
-        eprintln!("note: {}", limit_note(&temperature));
-    }
-    print_written(&target.out)
+        }),
+        text: table(&temperature, &images, [&before, &after]),
+        note: temperature.at_limit.then(|| limit_note(&temperature)),
+    })
 }
 
 /// The model file to write.
@@ -101,7 +119,8 @@ impl Logits {
     fn of(model: &Model, data: &LabelledData, device: &device::Device, stop: &AtomicBool) -> Result<Self, CliError> {
         let Model { card, network, .. } = model;
         let network = MapPrecision::F32.inference(network);
-        let classifier = Classifier { network: &network, preprocess: &card.preprocess, device, tta: Tta::None };
+        let classifier =
+            Classifier { network: &network, preprocess: &card.preprocess, device, tta: Tta::None, multi_label: false };
         let labelled = Labelled::by_name(&data.loader, &data.data, &card.classes)?;
         let mut logits = Self { values: Vec::new(), labels: Vec::new(), classes: card.classes.len() };
         let mut progress = Progress::new();
@@ -156,13 +175,4 @@ fn table(temperature: &Temperature, images: &str, [before, after]: [&Quality; 2]
     row("ECE (15 bins)", [before, after].map(|quality| percent(quality.calibration.ece)));
     row("Brier score", [before, after].map(|quality| format!("{:.4}", quality.calibration.brier)));
     text
-}
-
-fn limit_note(temperature: &Temperature) -> String {
-    let value = temperature.value;
-    let reason = match value < 1.0 {
-        true => "every image is classified correctly, or nearly so: lower ones would always be better",
-        false => "the model is no better than guessing on these images",
-    };
-    format!("the temperature is at its limit {value}: {reason}; calibrate on more, or other, held-out images")
 }

@@ -73,7 +73,9 @@ fn open(args: &Embed) -> Result<Images, CliError> {
         Ok(data) => {
             data.notes.iter().for_each(|note| eprintln!("note: {note}"));
             let (_, source) = data.select(Some(args.split.as_deref().unwrap_or("all")))?;
-            Ok(Images { source, classes: data.classes })
+            let labels = data.label_sets().map_or(data.classes.len(), |sets| sets.len());
+            let classes = (0..labels).map(|label| data.label_name(label).into_owned()).collect();
+            Ok(Images { source, classes })
         }
         Err(DataError::NoClassFolders { .. }) if args.split.is_none() => {
             let files = list_images(Path::new(path_of(&args.data)))?;

@@ -6,21 +6,20 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use mbconv_train::Model;
 use mbconv_train::classifier::{Classifier, Tta};
-use mbconv_train::config::RecipeFile;
-use mbconv_train::evaluate::{ClassScores, Classified, Evaluation, Evaluator, Labelled, classify};
+use mbconv_train::evaluate::{ClassScores, Classified, Evaluation, Evaluator, Labelled, Predicted, classify};
 use mbconv_train::metrics::{shows_top5, wilson_interval};
 use mbconv_train::predict::{Prediction, Table, TableError, Truth, candidates};
-use mbconv_train::report::{self, Evaluated, Pictures, REPORT, Report};
-use mbconv_train::run_dir::RECIPE;
+use mbconv_train::report::{Evaluated, Pictures, Report};
 use mbconv_train::text::visible_name;
 
+use super::eval_multi_label;
+use super::eval_report::write_report;
 use super::labelled_data::LabelledData;
 use crate::args::Eval;
 use crate::error::CliError;
 use crate::model_ref::open_uncalibrated;
-use crate::output::{create_folder, print_json, print_text};
+use crate::output::{print_json, print_text};
 use crate::terminal::Progress;
 use crate::units::{count, interval, percent};
 
@@ -32,21 +31,28 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
     let model = model.calibrated();
     let card = &model.card;
     let tta = Tta::from(args.tta.tta);
+    let network = precision.inference(&model.network);
+    let multi_label = card.multi_label.is_some();
+    let classifier = Classifier { network: &network, preprocess: &card.preprocess, device: &device, tta, multi_label };
+    if multi_label {
+        return eval_multi_label::run(args, &model, &classifier, temperature, stop);
+    }
+    let top_k = args.top_k.clone().unwrap_or_else(|| vec![1, 5]);
     let data = LabelledData::open(&args.images, &args.loader, card, tta, false)?;
     let labelled = Labelled::by_name(&data.loader, &data.data, &card.classes)?;
-    let table = args.predictions.as_deref().map(|path| PredictionTable::create(path, &args, card.classes.len()));
+    let table = args.predictions.as_deref().map(|path| PredictionTable::create(path, &top_k, card.classes.len()));
     let table = table.transpose()?;
 
-    let network = precision.inference(&model.network);
-    let classifier = Classifier { network: &network, preprocess: &card.preprocess, device: &device, tta };
     let started = Instant::now();
-    let evaluation = evaluate(&classifier, &labelled, &card.classes, &args.top_k, table, stop)?;
+    let evaluation = evaluate(&classifier, &labelled, &card.classes, &top_k, table, stop)?;
     let seconds = started.elapsed().as_secs_f64();
     data.report_skipped();
     if let Some(folder) = &args.report {
         let name = format!("{} · split {}", args.images.data, data.split);
         let pictures = Pictures::new(data.loader.source().as_ref(), &model.network, &card.preprocess, &device);
-        report(&args.model, &model, &evaluation, &pictures, &name, folder)?;
+        let image = |predicted: &Predicted| pictures.of(predicted);
+        let evaluated = Some(Evaluated { evaluation: &evaluation, image: &image, name: &name });
+        write_report(&args.model, &model, Report { evaluated, ..Report::default() }, folder)?;
     }
     let images_per_second = data.loader.len() as f64 / seconds;
     if args.json.json {
@@ -132,8 +138,8 @@ struct PredictionTable {
 }
 
 impl PredictionTable {
-    fn create(path: &Path, args: &Eval, classes: usize) -> Result<Self, TableError> {
-        let top_k = args.top_k.iter().copied().max().unwrap_or(1).min(classes);
+    fn create(path: &Path, top_k: &[usize], classes: usize) -> Result<Self, TableError> {
+        let top_k = top_k.iter().copied().max().unwrap_or(1).min(classes);
         let table = Table::create(path, top_k, true)?;
         Ok(Self { probabilities: table.is_json(), table, top_k })
     }
@@ -151,36 +157,12 @@ impl PredictionTable {
         self.table.write(&Prediction {
             path,
             truth: Some(Truth { true_label: classes[label].clone(), true_index: label, correct }),
+            true_labels: None,
             predictions,
             logits: None,
             probabilities: self.probabilities.then_some(probabilities),
         })
     }
-}
-
-/// Writes the report, with the curves of the run if the model is in a run folder.
-fn report(
-    given: &Path,
-    model: &Model,
-    evaluation: &Evaluation,
-    pictures: &Pictures,
-    name: &str,
-    folder: &Path,
-) -> Result<(), CliError> {
-    let run = model.path.parent().filter(|run| run.join(RECIPE).is_file());
-    let report = match run {
-        Some(run) => report::of_run(run)?,
-        None => {
-            Report { recipe: RecipeFile::of_model(&model.card).map(|recipe| recipe.to_toml()), ..Report::default() }
-        }
-    };
-    let title = given.file_name().unwrap_or(given.as_os_str()).to_string_lossy().into_owned();
-    let evaluated = Some(Evaluated { evaluation, image: &|predicted| pictures.of(predicted), name });
-    create_folder(folder)?;
-    let path = folder.join(REPORT);
-    Report { title, model: Some(report::model_facts(&model.card)), evaluated, ..report }.write(&path)?;
-    eprintln!("report: {}", path.display());
-    Ok(())
 }
 
 /// Formats the metrics of all images.

@@ -8,7 +8,7 @@ use mbconv_train::config::nearest;
 use mbconv_train::data::tools::canvas::png;
 use mbconv_train::data::{DataError, RgbPixels};
 use mbconv_train::explain::{Captioned, Explained, Explainer, explain_files, overlay, sheet};
-use mbconv_train::metrics::softmax;
+use mbconv_train::metrics::{sigmoid, softmax};
 use mbconv_train::model_file::ModelCard;
 use mbconv_train::predict::{Candidate, Inputs, Unread, candidates};
 use mbconv_train::text::visible_name;
@@ -103,7 +103,10 @@ impl Results<'_> {
     fn add(&mut self, image: &Explained, is_given: bool, out: Option<&mut Out>) -> Result<(), CliError> {
         self.done += 1;
         let explanation = &image.explanation;
-        let probabilities = softmax(&explanation.logits);
+        let probabilities = match self.card.multi_label {
+            None => softmax(&explanation.logits),
+            Some(_) => sigmoid(&explanation.logits),
+        };
         let predicted = candidates(&probabilities, &self.card.classes, TOP);
         let index = explanation.class;
         let class = Candidate { label: self.card.classes[index].clone(), index, probability: probabilities[index] };

@@ -112,7 +112,10 @@ impl Start<'_> {
         let shape = finetune::recipe(&card, &weights, 1000, self.settings)?;
         let data = data::open(self.data, &shape.data.open_options(shape.seed))?;
         let images = data.split("train")?.len();
-        let mut file = finetune::recipe(&card, &weights, images, self.settings)?;
+        // Smoothed targets would move the probabilities of multi-label models away from 0 and 1.
+        let smoothing = data.label_sets().map(|_| "label_smoothing=0.0".to_string());
+        let settings: Vec<String> = smoothing.into_iter().chain(self.settings.iter().cloned()).collect();
+        let mut file = finetune::recipe(&card, &weights, images, &settings)?;
         file.data.path = Some(self.data.into());
         let (recipe, line) = with_batch_size(file, None, &data, device, group)?;
         Ok((recipe, data, line))

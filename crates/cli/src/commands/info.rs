@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mbconv_nets::{Architecture, Strides, Summary};
+use mbconv_train::model_file::MultiLabel;
 use mbconv_train::text::visible_name;
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use crate::error::CliError;
 use crate::model_ref::ModelRef;
 use crate::output::{print_json, print_text};
 use crate::table::{Table, wrapped};
-use crate::units::{accuracy, count, thousands};
+use crate::units::{accuracy, count, percent, thousands};
 
 pub fn run(args: Info) -> Result<(), CliError> {
     let mut model_ref = ModelRef::resolve(&args.model_ref, args.classes)?;
@@ -97,6 +98,8 @@ fn to_json(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         json["preprocess"] = json!(card.preprocess);
         json["results"] = json!(card.results);
         json["temperature"] = json!(card.temperature);
+        json["multi_label"] = json!(card.multi_label.is_some());
+        json["thresholds"] = json!(card.thresholds());
     }
     json
 }
@@ -137,11 +140,18 @@ fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         row("class names", shortened(&card.classes));
         row("preprocessing", card.preprocess.to_string());
         if let Some(results) = &card.results {
-            let accuracy = accuracy(results.top1, results.top5, card.classes.len());
+            let accuracy = match results.map {
+                Some(map) => format!("mAP {}", percent(map)),
+                None => accuracy(results.top1, results.top5, card.classes.len()),
+            };
             row("measured", format!("{accuracy} on {} validation images", results.images));
         }
         if let Some(temperature) = card.temperature {
             row("temperature", format!("{temperature:.4}, by which the logits are divided"));
+        }
+        if let Some(MultiLabel { thresholds }) = &card.multi_label {
+            let thresholds = thresholds.as_ref().map_or("0.5", |_| "chosen for each class");
+            row("multi-label", format!("sigmoid probabilities, thresholds {thresholds}"));
         }
         row("written by", card.program.clone());
     }

@@ -3,6 +3,8 @@
 pub mod average;
 pub mod bench;
 pub mod calibrate;
+mod calibrate_multi_label;
+mod calibrated;
 pub mod compare;
 pub mod completions;
 pub mod data;
@@ -10,6 +12,8 @@ pub mod devices;
 pub mod draw;
 pub mod embed;
 pub mod eval;
+mod eval_multi_label;
+mod eval_report;
 pub mod explain;
 pub mod export;
 pub mod fetch;

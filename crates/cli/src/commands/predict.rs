@@ -30,12 +30,19 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
     let model = open_classifier(&args.model, &device, stop)?;
     model.card.preprocess.takes_pictures().map_err(mbconv_train::data::DataError::from)?;
     let network = precision.inference(&model.network);
+    let multi_label = model.card.multi_label.is_some();
     let options = PredictOptions {
-        top_k: args.top_k.min(model.card.classes.len()),
+        top_k: args.top_k.unwrap_or(5).min(model.card.classes.len()),
+        thresholds: model.card.thresholds().filter(|_| args.top_k.is_none()),
+        probabilities: multi_label && args.out.is_some(),
         logits: args.logits,
         workers: args.device.threads.or(std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1),
     };
-    let table = args.out.as_deref().map(|path| Table::create(path, options.top_k, false)).transpose()?;
+    let create = |path| match multi_label {
+        false => Table::create(path, options.top_k, false),
+        true => Table::create_multi_label(path, &model.card.classes, false),
+    };
+    let table = args.out.as_deref().map(create).transpose()?;
     let mut output = Output {
         screen: Screen { style: Style::of(&args), begun: false, closed: false },
         table,
@@ -56,8 +63,8 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
     };
     let files = Inputs::new(args.paths);
     let card = &model.card;
-    let classifier =
-        Classifier { network: &network, preprocess: &card.preprocess, device: &device, tta: args.tta.tta.into() };
+    let (preprocess, tta) = (&card.preprocess, args.tta.tta.into());
+    let classifier = Classifier { network: &network, preprocess, device: &device, tta, multi_label };
     let predicted = predict(&classifier, &card.classes, files, &options, stop, &mut each);
     // Completes the JSON document also after an error.
     let ended = output.finish(stop.load(Ordering::Relaxed));
@@ -101,6 +108,9 @@ impl Screen {
             Style::Nothing => {}
             Style::Text => {
                 let _ = writeln!(text, "{}", visible_name(&prediction.path));
+                if prediction.predictions.is_empty() {
+                    let _ = writeln!(text, "  no class above its threshold");
+                }
                 for candidate in &prediction.predictions {
                     let probability = 100.0 * candidate.probability;
                     let _ = writeln!(text, "  {probability:6.2} %  {}", visible_name(&candidate.label));

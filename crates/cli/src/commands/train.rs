@@ -18,7 +18,7 @@ use crate::error::CliError;
 use crate::model_ref::locate_in;
 use crate::progress_ui::ProgressUi;
 use crate::terminal::Progress;
-use crate::units::accuracy_with_interval;
+use crate::units::{accuracy_with_interval, percent};
 
 pub fn run(args: Train, stop: &AtomicBool) -> Result<(), CliError> {
     let group = Group::join()?;
@@ -120,8 +120,11 @@ pub fn finish(
         Outcome::Finished { best } => {
             let model = out.join(BEST);
             match best {
-                Some(Results { epoch, top1, top5, images, .. }) => {
-                    let accuracy = accuracy_with_interval(top1, top5, images, data.classes.len());
+                Some(Results { epoch, top1, top5, images, map, .. }) => {
+                    let accuracy = match map {
+                        Some(map) => format!("mAP {}", percent(map)),
+                        None => accuracy_with_interval(top1, top5, images, data.classes.len()),
+                    };
                     eprintln!("best model: {}, epoch {epoch}", model.display());
                     eprintln!("{accuracy} of {images} validation images");
                 }
@@ -131,6 +134,9 @@ pub fn finish(
             let split = if data.divided && data.val.is_some() { " --split val" } else { "" };
             let onnx = Path::new(out.file_name().unwrap_or("model".as_ref())).with_added_extension("onnx");
             let out = quoted_path(out);
+            if data.label_sets().is_some() {
+                eprintln!("  {program} calibrate {out} --data {}", quoted_path(path));
+            }
             eprintln!("  {program} eval {out} --data {}{split}", quoted_path(path));
             eprintln!("  {program} predict {out} {}", quoted_path(example_image(data)));
             eprintln!("  {program} export {out} {}", quoted_path(onnx));

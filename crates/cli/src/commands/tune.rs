@@ -49,6 +49,7 @@ pub fn run(args: Tune, stop: &AtomicBool) -> Result<(), CliError> {
     let stored = old.as_ref().and_then(|study| RecipeFile::parse(&study.recipe, STUDY, &[]).ok());
     let group = Group::alone();
     let (recipe, line) = with_batch_size(file, stored.map(|recipe| recipe.batch_size), &data, &device, &group)?;
+    let recipe = recipe.for_data(data.label_sets().is_some())?;
 
     let trials = args.trials.or(old.as_ref().map(|study| study.planned)).unwrap_or(TRIALS);
     let seed = args.seed.or(old.as_ref().map(|study| study.seed)).unwrap_or(0);

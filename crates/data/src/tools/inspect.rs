@@ -204,7 +204,7 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
         for (class, &count) in result.classes.iter_mut().zip(&counts) {
             class.images.insert(name, count);
         }
-        result.splits.insert(name, SplitSummary::of(&counts));
+        result.splits.insert(name, SplitSummary { images: source.len(), ..SplitSummary::of(&counts) });
         work.map(
             0..source.len(),
             result.images,
@@ -222,7 +222,7 @@ pub fn inspect(data: &DataSet, work: &mut Work) -> Result<Inspection, CurateErro
                         *sizes.entry(seen.size).or_default() += 1;
                         examples.note(&seen, || FileOf {
                             split: name,
-                            class: data.classes[source.label(index)].clone(),
+                            class: data.label_name(source.label(index)).into_owned(),
                             name: source.name(index),
                             path: None,
                         });

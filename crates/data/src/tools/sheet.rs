@@ -47,7 +47,13 @@ pub fn contact_sheet(data: &DataSet, options: &SheetOptions) -> Result<RgbPixels
         });
     };
     let mut members = vec![Vec::new(); data.classes.len()];
-    (0..source.len()).for_each(|index| members[source.label(index)].push(index));
+    for index in 0..source.len() {
+        let label = source.label(index);
+        match source.label_sets() {
+            None => members[label].push(index),
+            Some(sets) => sets.classes(label).iter().for_each(|&class| members[class].push(index)),
+        }
+    }
     let present: Vec<usize> = (0..members.len()).filter(|&class| !members[class].is_empty()).collect();
     let rows = draw(present.len(), options.classes, options.seed, data.classes.len());
     let rows: Vec<(usize, Vec<usize>)> = rows

@@ -90,6 +90,7 @@ pub fn split(
     options: &SplitOptions,
     work: &mut Work,
 ) -> Result<Divided, CurateError> {
+    data.check_single_label("`data split`")?;
     let root = Path::new(path_of(name));
     let mut parts = divide(data, options)?;
     if out.symlink_metadata().is_ok() && !fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {

@@ -319,7 +319,10 @@ struct Check<'a> {
 impl Check<'_> {
     fn file(&self, (split, index): (usize, usize)) -> FileOf {
         let (name, source) = &self.splits[split];
-        let class = self.classes[source.label(index)].clone();
+        let class = match source.label_sets() {
+            None => self.classes[source.label(index)].clone(),
+            Some(sets) => sets.name(source.label(index), self.classes),
+        };
         FileOf { split: name, class, name: source.name(index), path: source.path(index) }
     }
 

@@ -7,6 +7,7 @@ use mbconv_nets::NetworkOptions;
 use mbconv_nets::registry::TENSORFLOW;
 use serde_json::Value;
 
+use crate::model_file::MULTI_LABEL;
 use mbconv_image::Interpolation;
 use mbconv_image::{CropRounding, Preprocess, ResizeMode};
 
@@ -114,10 +115,13 @@ impl Transformers {
             let differs = options.architecture().is_ok_and(|network| network.layer_options.norm_epsilon != epsilon);
             options.norm_epsilon = if differs { Some(epsilon) } else { options.norm_epsilon };
         }
-        let several = config["problem_type"].as_str() == Some("multi_label_classification");
-        let note = "note: its configuration has `multi_label_classification`, where each output is a sigmoid; mbconv \
-                    computes a softmax over all classes";
-        Ok(several.then(|| note.into()).into_iter().collect())
+        let note = "note: its configuration has `multi_label_classification`: each class has a sigmoid probability";
+        Ok(self.is_multi_label().then(|| note.into()).into_iter().collect())
+    }
+
+    /// Returns whether the model is a multi-label one.
+    pub fn is_multi_label(&self) -> bool {
+        self.config["problem_type"].as_str() == Some(MULTI_LABEL)
     }
 }
 

@@ -12,13 +12,13 @@ use mbconv_nets::weights::{WeightsError, load_state_dict};
 use mbconv_nets::{Architecture, Layout, Network, NetworkOptions};
 
 use crate::import::error::ImportError;
-use crate::import::hints::{self, Hints};
+use crate::import::hints::{self, Hints, Transformers};
 use crate::import::keys::Classifier;
 use crate::import::origin;
 use crate::import::presets;
 use crate::import::signature::{NAMELESS, is_safetensors};
 use crate::import::state::{self, StateFile};
-use crate::model_file::{Model, ModelCard, ModelError, resolve};
+use crate::model_file::{Model, ModelCard, ModelError, MultiLabel, resolve};
 
 /// Class 0 of weights with 1001 classes.
 const BACKGROUND: &str = "background";
@@ -85,7 +85,7 @@ pub fn from_bytes(
     }
     let file = StateFile::new(bytes, path, options.prefix.as_deref())?;
     let (shapes, without_classifier) = with_classifier(&file, path, options.without_classifier)?;
-    let Source { layout, options: network, architecture, preprocess, preset, classes, mut notes } =
+    let Source { layout, options: network, architecture, preprocess, preset, classes, multi_label, mut notes } =
         identify(&shapes, path, options)?;
 
     let mut lines = vec![origin::describe(layout, &network, &file, &preprocess, &preset)];
@@ -98,7 +98,8 @@ pub fn from_bytes(
     let failed = |source| ImportError::Weights { path: path.display().to_string(), source };
     let state = read_tensors(&file, layout, &architecture, path)?;
     let weights = load_state_dict(Network::new(&architecture, device), state).map_err(failed)?;
-    let card = ModelCard::new(network, classes, preprocess);
+    let multi_label = (multi_label && count > 1).then(MultiLabel::default);
+    let card = ModelCard::new(network, classes, preprocess).with_multi_label(multi_label);
     let mut model = Model { card, network: weights, path: path.into() };
     if count == 1 && !without_classifier {
         model = model.with_two_outputs(class_names(2)).map_err(failed)?;
@@ -139,6 +140,8 @@ struct Source {
     preset: String,
     /// Class names of the configuration beside the file.
     classes: Option<Vec<String>>,
+    /// True if the configuration is that of a multi-label model.
+    multi_label: bool,
     /// Notes for the user.
     notes: Vec<String>,
 }
@@ -173,7 +176,9 @@ fn identify(shapes: &Shapes, path: &Path, options: &ImportOptions) -> Result<Sou
     let configured = hints.preprocess(&published).filter(|_| options.preprocess.is_none());
     let preset = if configured.is_some() { "from its configuration" } else { preset }.to_string();
     let preprocess = configured.unwrap_or(published).with_channels(architecture.input_channels);
-    Ok(Source { layout, options: found.options, architecture, preprocess, preset, classes: hints.classes, notes })
+    let multi_label = hints.transformers.as_ref().is_some_and(Transformers::is_multi_label);
+    let (options, classes) = (found.options, hints.classes);
+    Ok(Source { layout, options, architecture, preprocess, preset, classes, multi_label, notes })
 }
 
 /// Discards timm's configuration if it does not match the shapes, with a note for the user.

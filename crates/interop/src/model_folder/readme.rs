@@ -26,7 +26,7 @@ pub(super) fn text(card: &ModelCard, library: Library, folder: &Path) -> String 
         ("Training", training(card)),
         ("Evaluation", card.results.as_ref().map(|results| evaluation(results, card.classes.len()))),
         ("Intended use", Some(intended_use(card))),
-        ("How to use", Some(usage(library, &name, card.preprocess.channels))),
+        ("How to use", Some(usage(library, &name, card))),
         ("License", Some("Not stated. Add `license:` to the front matter of this file before publishing it.".into())),
     ];
     for (title, section) in sections {
@@ -77,7 +77,11 @@ fn classes(card: &ModelCard) -> String {
     let names: Vec<String> = card.classes.iter().take(LISTED).map(|name| code(name)).collect();
     let rest = card.classes.len().saturating_sub(LISTED);
     let more = if rest > 0 { format!(", and {rest} more in `config.json`") } else { String::new() };
-    format!("In the order of the outputs: {}{more}.", names.join(", "))
+    let several = match card.multi_label {
+        None => "",
+        Some(_) => " An image may have any number of them: each output is the logit of a sigmoid probability.",
+    };
+    format!("In the order of the outputs: {}{more}.{several}", names.join(", "))
 }
 
 /// Formats a name as code in Markdown.
@@ -145,6 +149,14 @@ fn plain(value: &Value) -> String {
 }
 
 fn evaluation(results: &Results, classes: usize) -> String {
+    if let Results { epoch, images, loss, map: Some(map), .. } = results {
+        return format!(
+            "On {images} validation images, after epoch {epoch}:\n\n| metric | value |\n|---|---|\n| mean average \
+             precision | {:.2} % |\n| binary cross-entropy | {loss:.4} |\n\nThese images also selected the epoch, so the \
+             results on others may be slightly lower.",
+            100.0 * map
+        );
+    }
     let Results { epoch, top1, top5, loss, images, .. } = results;
     let top5 = if classes > 5 { format!("| top-5 accuracy | {:.2} % |\n", 100.0 * top5) } else { String::new() };
     format!(
@@ -165,15 +177,25 @@ fn intended_use(card: &ModelCard) -> String {
 }
 
 /// Returns the code that loads the folder.
-fn usage(library: Library, name: &str, channels: usize) -> String {
-    let color = if channels == 1 { "L" } else { "RGB" };
+fn usage(library: Library, name: &str, card: &ModelCard) -> String {
+    let color = if card.preprocess.channels == 1 { "L" } else { "RGB" };
+    let names = match library {
+        Library::Timm => "model.pretrained_cfg[\"label_names\"]",
+        Library::Transformers => "model.config.id2label",
+    };
+    // The names of multi-label models are printed with their probabilities.
+    let result = match (&card.multi_label, library) {
+        (None, _) => format!("{names}[logits.argmax().item()]"),
+        (Some(_), Library::Timm) => format!("dict(zip({names}, logits[0].sigmoid().tolist()))"),
+        (Some(_), Library::Transformers) => format!("dict(zip({names}.values(), logits[0].sigmoid().tolist()))"),
+    };
     let python = match library {
         Library::Timm => format!(
             "import timm\nfrom PIL import Image\n\nmodel = timm.create_model({:?}, \
              pretrained=True).eval()  # or hf-hub:OWNER/NAME\ntransform = \
              timm.data.create_transform(**timm.data.resolve_model_data_config(model))\nlogits = \
              model(transform(Image.open(\"photo.jpg\").convert(\"{color}\")).unsqueeze(0))\n\
-             print(model.pretrained_cfg[\"label_names\"][logits.argmax().item()])",
+             print({result})",
             format!("local-dir:{name}")
         ),
         Library::Transformers => format!(
@@ -181,7 +203,7 @@ fn usage(library: Library, name: &str, channels: usize) -> String {
              AutoModelForImageClassification\n\nprocessor = AutoImageProcessor.from_pretrained({name:?})  # or \
              OWNER/NAME\nmodel = AutoModelForImageClassification.from_pretrained({name:?})\nimages = \
              processor(Image.open(\"photo.jpg\").convert(\"{color}\"), return_tensors=\"pt\")\n\
-             print(model.config.id2label[model(**images).logits.argmax().item()])"
+             logits = model(**images).logits\nprint({result})"
         ),
     };
     format!(

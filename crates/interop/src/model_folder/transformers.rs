@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::error::FolderError;
 use super::library::per_channel;
-use crate::model_file::ModelCard;
+use crate::model_file::{MULTI_LABEL, ModelCard};
 
 /// Divisors of the channels, of which the first that fits is written; d-li14's ×0.1 has 4.
 const DIVISORS: [usize; 2] = [8, 4];
@@ -34,7 +34,8 @@ pub(super) fn config(card: &ModelCard) -> Result<Value, FolderError> {
     config["image_size"] = card.preprocess.crop.into();
     config["id2label"] = labels().map(|(index, name)| (index.to_string(), json!(name))).collect();
     config["label2id"] = labels().map(|(index, name)| (name.clone(), json!(index))).collect();
-    config["problem_type"] = "single_label_classification".into();
+    config["problem_type"] =
+        if card.multi_label.is_some() { MULTI_LABEL } else { "single_label_classification" }.into();
     Ok(config)
 }
 

@@ -5,14 +5,15 @@
 //! | input | `input` | f32 | `[batch, 3, H, W]`: RGB, `(pixel / 255 − mean) / std`; or `[batch, 1, H, W]`, gray |
 //! | input, with preprocessing inside | `image` | u8 | `[batch, H, W, 3]`: RGB as decoded, resized and cropped; or `[batch, H, W, 1]` |
 //! | output | `logits` | f32 | `[batch, classes]` |
-//! | output, with softmax | `probabilities` | f32 | `[batch, classes]` |
+//! | output, with softmax or sigmoid | `probabilities` | f32 | `[batch, classes]` |
 //!
 //! `batch` is any number; H and W are the crop size. Batch-norm is folded into the convolutions, as
 //! for prediction ([`mbconv_nets::inference`]). An f16 model computes in f16 but has f32 inputs and
 //! outputs, so that the same code runs either file.
 //!
 //! The metadata contain, as JSON, `class_names`, `preprocess` (as in the model file) and the whole
-//! model card under `mbconv`; and the name `architecture`.
+//! model card under `mbconv`; and the name `architecture`. Multi-label models also have
+//! `problem_type` (`multi_label_classification`, as in transformers) and their `thresholds` as JSON.
 
 mod error;
 mod graph;
@@ -24,7 +25,7 @@ use mbconv_nets::weights::Precision;
 use prost::Message;
 use serde::Serialize;
 
-use crate::model_file::ModelCard;
+use crate::model_file::{MULTI_LABEL, ModelCard};
 pub use crate::onnx::error::OnnxError;
 use crate::onnx::graph::{Graph, Map, element};
 use crate::onnx::proto::{Attribute, FLOAT, UINT8};
@@ -43,7 +44,7 @@ pub struct OnnxOptions {
     pub precision: Precision,
     /// Takes pixels as bytes and normalizes them in the graph.
     pub preprocessing: bool,
-    /// Returns probabilities instead of logits.
+    /// Returns probabilities instead of logits: the softmax, or the sigmoid for multi-label models.
     pub softmax: bool,
 }
 
@@ -84,11 +85,17 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
     let x = graph.cast("input.cast", x, FLOAT, element);
     let x = graph.network(&fold(network), Map { name: x, sides: [side, side] })?;
     let mut x = graph.cast("classifier.cast", x, element, FLOAT);
-    let (name, document) = if options.softmax {
-        x = graph.node("softmax", "Softmax", &[&x], vec![Attribute::int("axis", 1)]);
-        ("probabilities", "one probability per class, with sum 1")
-    } else {
-        ("logits", "one number per class, before softmax")
+    let (name, document) = match (options.softmax, card.multi_label.is_some()) {
+        (true, false) => {
+            x = graph.node("softmax", "Softmax", &[&x], vec![Attribute::int("axis", 1)]);
+            ("probabilities", "one probability per class, with sum 1")
+        }
+        (true, true) => {
+            x = graph.node("sigmoid", "Sigmoid", &[&x], vec![]);
+            ("probabilities", "one independent probability per class")
+        }
+        (false, false) => ("logits", "one number per class, before softmax"),
+        (false, true) => ("logits", "one number per class, before the sigmoid"),
     };
     let output = value(name, FLOAT, &[architecture.num_classes], document);
     // Renames the last operator's output to the documented name.
@@ -109,13 +116,22 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
             output: vec![output],
         }),
         opset_import: vec![proto::OperatorSet { domain: Some(String::new()), version: Some(OPSET) }],
-        metadata_props: vec![
-            entry("architecture", card.architecture.name.clone()),
-            entry("class_names", json(&card.classes)),
-            entry("preprocess", json(&card.preprocess)),
-            entry("mbconv", json(card)),
-        ],
+        metadata_props: metadata(card),
     })
+}
+
+fn metadata(card: &ModelCard) -> Vec<proto::StringEntry> {
+    let mut entries = vec![
+        entry("architecture", card.architecture.name.clone()),
+        entry("class_names", json(&card.classes)),
+        entry("preprocess", json(&card.preprocess)),
+        entry("mbconv", json(card)),
+    ];
+    if let Some(thresholds) = card.thresholds() {
+        entries.push(entry("problem_type", MULTI_LABEL.into()));
+        entries.push(entry("thresholds", json(&thresholds)));
+    }
+    entries
 }
 
 fn entry(key: &str, value: String) -> proto::StringEntry {

@@ -9,8 +9,10 @@ use mbconv_interop::model_file::Results;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Top-1 accuracy.
+    /// `top1`, or `map` for multi-label data.
     #[default]
+    Auto,
+    /// Top-1 accuracy.
     Top1,
     /// Top-5 accuracy.
     Top5,
@@ -20,12 +22,23 @@ pub enum Metric {
     MacroF1,
     /// Mean recall of the classes with images.
     BalancedAccuracy,
+    /// Mean average precision of the classes with images, for multi-label data.
+    Map,
 }
 
 /// Quality of an epoch, compared from left to right; higher is better.
 pub type Score = [f64; 2];
 
 impl Metric {
+    /// Returns the metric that `auto` stands for.
+    pub fn resolved(self, multi_label: bool) -> Self {
+        match self {
+            Self::Auto if multi_label => Self::Map,
+            Self::Auto => Self::Top1,
+            metric => metric,
+        }
+    }
+
     /// Returns whether the metric requires counts of each class.
     pub fn needs_classes(self) -> bool {
         matches!(self, Self::MacroF1 | Self::BalancedAccuracy)
@@ -34,11 +47,13 @@ impl Metric {
     /// Returns the name in recipes.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Top1 => "top1",
             Self::Top5 => "top5",
             Self::Loss => "loss",
             Self::MacroF1 => "macro_f1",
             Self::BalancedAccuracy => "balanced_accuracy",
+            Self::Map => "map",
         }
     }
 
@@ -56,11 +71,12 @@ impl Metric {
     /// without the metric are worse than all others.
     pub fn score(self, results: &Results) -> Score {
         let value = match self {
-            Self::Top1 => Some(results.top1),
+            Self::Auto | Self::Top1 => Some(results.top1),
             Self::Top5 => Some(results.top5),
             Self::Loss => Some(-results.loss),
             Self::MacroF1 => results.macro_f1,
             Self::BalancedAccuracy => results.balanced_accuracy,
+            Self::Map => results.map,
         };
         [value.unwrap_or(f64::NEG_INFINITY), -results.loss]
     }
@@ -85,6 +101,6 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { metric: Metric::Top1, minutes: 10.0, keep_last: 0, keep_best: 0 }
+        Self { metric: Metric::Auto, minutes: 10.0, keep_last: 0, keep_best: 0 }
     }
 }

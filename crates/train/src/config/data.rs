@@ -55,6 +55,10 @@ pub struct DataConfig {
     /// Folder of the images of a table, relative to the table or the working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_folder: Option<String>,
+    /// Character between the classes in a label of a table or Parquet file, which makes the data
+    /// multi-label; `none` if labels are no lists. Detected by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_separator: Option<String>,
     /// Source of the labels in a folder with class folders and a table.
     #[serde(skip_serializing_if = "is_auto")]
     #[schemars(extend("default" = LabelSource::default()))]
@@ -84,6 +88,7 @@ impl Default for DataConfig {
             split_column: None,
             fold: None,
             image_folder: None,
+            label_separator: None,
             form: LabelSource::Auto,
         }
     }
@@ -98,6 +103,7 @@ impl DataConfig {
             split: self.split_column.clone(),
             fold: self.fold.map(|fold| fold.to_string()),
             images: self.image_folder.clone(),
+            separator: self.label_separator.clone(),
             form: self.form,
         };
         OpenOptions { val_fraction: self.val_fraction, seed, classes_may_differ: self.classes_may_differ, table }

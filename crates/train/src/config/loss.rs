@@ -31,13 +31,36 @@ pub struct LossConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossName {
-    /// Softmax cross-entropy.
+    /// `cross_entropy`, or `bce` for multi-label data.
     #[default]
+    Auto,
+    /// Softmax cross-entropy.
     CrossEntropy,
     /// Binary cross-entropy of each class, as in timm (Wightman et al. 2021).
     Bce,
     /// Softmax focal loss (Lin et al. 2017), which reduces the weight of well-classified images.
     Focal,
+}
+
+impl LossName {
+    /// Returns the loss that `auto` stands for.
+    pub fn resolved(self, multi_label: bool) -> Self {
+        match self {
+            Self::Auto if multi_label => Self::Bce,
+            Self::Auto => Self::CrossEntropy,
+            name => name,
+        }
+    }
+
+    /// Returns the name in recipes.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::CrossEntropy => "cross_entropy",
+            Self::Bce => "bce",
+            Self::Focal => "focal",
+        }
+    }
 }
 
 /// Class weights.
@@ -70,7 +93,7 @@ pub enum NamedWeights {
 impl Default for LossConfig {
     fn default() -> Self {
         Self {
-            name: LossName::CrossEntropy,
+            name: LossName::Auto,
             gamma: 2.0,
             target_threshold: None,
             sum_classes: false,

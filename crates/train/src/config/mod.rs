@@ -16,6 +16,7 @@ pub(crate) mod embedded;
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod finetune;
+mod for_data;
 pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod loss;

@@ -237,6 +237,7 @@ impl Group {
                 listing.update(split.label(index).to_le_bytes());
             }
             listing.update(split.len().to_le_bytes());
+            split.label_sets().into_iter().for_each(|sets| listing.update(format!("{sets:?}")));
         }
         let digest = |text: &str| hex(&Sha256::digest(text));
         // Path and reading threads of the data may differ between machines.

@@ -64,7 +64,7 @@ impl Embedder {
         stop: &AtomicBool,
         each: &mut dyn FnMut(&[Embedded]) -> ControlFlow<()>,
     ) -> Result<(), EvaluateError> {
-        let classifier = Classifier { network: &self.network, preprocess, device, tta: Tta::None };
+        let classifier = Classifier { network: &self.network, preprocess, device, tta: Tta::None, multi_label: false };
         let source = loader.source();
         let classes = (0..source.len()).map(|index| source.label(index) + 1).max().unwrap_or(0);
         let data = Labelled { loader, labels: (0..classes).collect() };

@@ -18,7 +18,7 @@ use crate::device::{is_host, is_on_gpus};
 use crate::normalize::Normalizer;
 use crate::optimizer::clip::{Clipping, global_norm, scale};
 use crate::params::{untrained, with_untrained};
-use crate::running_metrics::{RunningMetrics, batch_metrics};
+use crate::running_metrics::RunningMetrics;
 use mbconv_data::{Batch, DataError, Preprocess};
 
 /// Runs optimizer steps operation by operation.
@@ -76,7 +76,7 @@ impl<'a> EagerStep<'a> {
         let losses = |logits| self.criterion.losses(logits, &prepared);
         let (forward, gradients) = forward_backward(network, images, dropout, weight, losses);
         drop(synchronization);
-        metrics.add(step + 1, batch_metrics(&forward.logits, &prepared.targets.labels, &forward.losses));
+        metrics.add(step + 1, self.criterion.batch_metrics(&forward.logits, &forward.losses, &prepared));
         (prepared.images, gradients)
     }
 

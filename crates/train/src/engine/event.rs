@@ -54,6 +54,8 @@ pub enum Event<'a> {
         step: u64,
         /// Number of classes.
         classes: usize,
+        /// True if the data are multi-label.
+        multi_label: bool,
     },
     /// Some steps of an epoch are done.
     Train {

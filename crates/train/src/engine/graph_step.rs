@@ -25,7 +25,7 @@ use crate::device::is_on_gpus;
 use crate::loss::Targets;
 use crate::normalize::Normalizer;
 use crate::optimizer::clip::Clipping;
-use crate::running_metrics::{RunningMetrics, batch_metrics};
+use crate::running_metrics::RunningMetrics;
 use mbconv_data::{Batch, DataError, Preprocess};
 
 /// Number of steps of the same kind before one is recorded. They tune kernels, and end shared
@@ -51,7 +51,7 @@ pub(super) struct GraphStep<'a> {
 /// A step that was run or replayed.
 struct Done {
     learner: Learner,
-    /// Result of [`batch_metrics`].
+    /// Result of [`Criterion::batch_metrics`].
     metrics: Tensor<1>,
     /// Message for the user.
     line: Option<String>,
@@ -72,7 +72,7 @@ struct Kind {
 struct Recorded {
     recording: CapturedGraph,
     buffers: InputBuffers,
-    /// Result of [`batch_metrics`] in the recorded step.
+    /// Result of [`Criterion::batch_metrics`] in the recorded step.
     metrics: Tensor<1>,
 }
 
@@ -202,9 +202,9 @@ impl<'a> GraphStep<'a> {
         Done { learner, metrics, line: Some(line) }
     }
 
-    /// Runs a step and returns the updated learner and the result of [`batch_metrics`]. The dropout
-    /// masks depend on the seed in `scalars`. If `replayable`, the update reads its constants from
-    /// there too.
+    /// Runs a step and returns the updated learner and the result of
+    /// [`Criterion::batch_metrics`]. The dropout masks depend on the seed in `scalars`. If
+    /// `replayable`, the update reads its constants from there too.
     fn update(
         &self,
         learner: Learner,
@@ -219,7 +219,7 @@ impl<'a> GraphStep<'a> {
         let images = self.recipe.precision.of(self.normalizer.apply(pixels));
         let losses = |logits| self.criterion.losses(logits, prepared);
         let (forward, gradients) = forward_backward(&learner.network, images, Some(dropout), 1.0, losses);
-        let metrics = batch_metrics(&forward.logits, &prepared.targets.labels, &forward.losses);
+        let metrics = self.criterion.batch_metrics(&forward.logits, &forward.losses, prepared);
         drop(forward);
         (apply_update(learner, gradients, self.clipping, inputs, replayable.then_some(&scalars)), metrics)
     }

@@ -31,6 +31,8 @@ pub fn train(run: Run, observer: &mut dyn FnMut(Event)) -> Result<Outcome, Train
 
 /// Trains as [`train`], but only until the end of epoch `until`, from which the run can continue.
 pub(crate) fn train_until(run: Run, until: usize, observer: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
+    let recipe = run.group.all_ok(run.recipe.for_data(run.data.label_sets().is_some()).map_err(TrainError::from))?;
+    let run = Run { recipe: &recipe, ..run };
     let Run { recipe, data, group, .. } = run;
     let setup = Setup::new(run)?;
     let (train_loader, val_loader) = (Some(&setup.train_loader), setup.val_loader.as_ref());

@@ -17,7 +17,7 @@ use mbconv_data::image_formats::{is_wide_gray, wide_gray_warning};
 use mbconv_data::{
     Gray16, Loader, LoaderConfig, OnBadImage, Preprocess, Sampling, Source, StoredImage, Transform, keep,
 };
-use mbconv_interop::model_file::ModelCard;
+use mbconv_interop::model_file::{ModelCard, MultiLabel};
 
 use crate::config::finetune::FinetuneConfig;
 use crate::device::is_host;
@@ -119,7 +119,9 @@ impl<'a> Setup<'a> {
         self.details.iter().try_for_each(|line| folder.log(line))?;
         let progress = &folder.progress;
         let step = (progress.epoch * self.steps() + progress.position.batches) as u64;
-        observer(Event::Start { epoch: progress.epoch, epochs: recipe.epochs, step, classes: data.classes.len() });
+        let multi_label = data.label_sets().is_some();
+        let (epoch, epochs, classes) = (progress.epoch, recipe.epochs, data.classes.len());
+        observer(Event::Start { epoch, epochs, step, classes, multi_label });
         if !folder.begun || folder.changed() {
             folder.save_checkpoint(&learner)?;
         }
@@ -161,10 +163,9 @@ impl<'a> Setup<'a> {
     /// Returns the model card of the run's models.
     pub(super) fn card(&self) -> ModelCard {
         let Run { recipe, data, .. } = self.run;
-        ModelCard {
-            recipe: Some(recipe.to_json()),
-            ..ModelCard::new(self.options.clone(), data.classes.clone(), self.preprocess.clone())
-        }
+        let card = ModelCard::new(self.options.clone(), data.classes.clone(), self.preprocess.clone());
+        let multi_label = data.label_sets().map(|_| MultiLabel::default());
+        ModelCard { recipe: Some(recipe.to_json()), ..card }.with_multi_label(multi_label)
     }
 }
 

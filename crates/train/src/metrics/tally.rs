@@ -62,7 +62,7 @@ impl Tally {
 /// Returns validation results as stored in a model file, without metrics of the classes.
 pub fn results(epoch: usize, scores: Scores, images: usize) -> Results {
     let Scores { top1, top5, loss } = scores;
-    Results { epoch, top1, top5, loss, images, macro_f1: None, balanced_accuracy: None }
+    Results { epoch, top1, top5, loss, images, macro_f1: None, balanced_accuracy: None, map: None }
 }
 
 /// Returns Wilson's 95 % score interval of the proportion `hits / n`.

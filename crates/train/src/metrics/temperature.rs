@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use rayon::prelude::*;
 
+use super::multi_label::binary_cross_entropy;
 use super::softmax::log_sum_exp;
 
 /// Temperatures that [`fit_temperature`] considers. Without a limit, the temperature of a perfect
@@ -31,7 +32,17 @@ pub struct Temperature {
 /// The likelihood is convex in the inverse temperature β: Newton's method on its derivative, within
 /// a bracket that bisection halves whenever a step leaves it.
 pub fn fit_temperature(logits: &[f32], labels: &[usize], classes: usize) -> Temperature {
-    let at = |beta: f64| Derivatives::new(logits, labels, classes, beta);
+    fit(|beta| Derivatives::new(logits, labels, classes, beta))
+}
+
+/// Returns the temperature that minimizes the mean binary cross-entropy of `truths` under the
+/// sigmoid of `logits / temperature`, both `[N · classes]`.
+pub fn fit_sigmoid_temperature(logits: &[f32], truths: &[bool]) -> Temperature {
+    fit(|beta| Derivatives::of_sigmoids(logits, truths, beta))
+}
+
+/// Minimizes a convex function of the inverse temperature.
+fn fit(at: impl Fn(f64) -> Derivatives) -> Temperature {
     let result = |beta: f64, loss: f64, at_limit| Temperature { value: 1.0 / beta, loss, at_limit };
     let (mut low, mut high) = (1.0 / TEMPERATURES.end(), 1.0 / TEMPERATURES.start());
     for (limit, is_beyond) in [(low, 1.0), (high, -1.0)] {
@@ -92,6 +103,22 @@ impl Derivatives {
         Self { loss: total - beta * target, first: mean, second: square - mean * mean }
     }
 
+    fn of_sigmoids(logits: &[f32], truths: &[bool], beta: f64) -> Self {
+        let of_logit = |(&logit, &truth): (&f32, &bool)| {
+            let z = f64::from(logit);
+            let (loss, probability) = (binary_cross_entropy(beta * z, truth), 1.0 / (1.0 + (-beta * z).exp()));
+            let first = (probability - f64::from(u8::from(truth))) * z;
+            Self { loss, first, second: probability * (1.0 - probability) * z * z }
+        };
+        let parts = logits
+            .par_chunks(CHUNK)
+            .zip(truths.par_chunks(CHUNK))
+            .map(|(logits, truths)| logits.iter().zip(truths).map(of_logit).fold(Self::default(), Self::plus));
+        let Self { loss, first, second } = parts.collect::<Vec<_>>().into_iter().fold(Self::default(), Self::plus);
+        let n = logits.len().max(1) as f64;
+        Self { loss: loss / n, first: first / n, second: second / n }
+    }
+
     fn plus(self, other: Self) -> Self {
         Self { loss: self.loss + other.loss, first: self.first + other.first, second: self.second + other.second }
     }
@@ -118,6 +145,14 @@ mod tests {
         let logits = [4.0, 0.0].repeat(4);
         let found = fit_temperature(&logits, &[0, 0, 0, 1], 2);
         assert!((found.value - 4.0 / 3.0f64.ln()).abs() < 1e-6 && !found.at_limit, "{found:?}");
+    }
+
+    #[test]
+    fn one_sigmoid_has_a_closed_form() {
+        // Three of four are right at a logit of 4: the probability 3/4 needs a logit of ln 3.
+        let found = fit_sigmoid_temperature(&[4.0, 4.0, -4.0, 4.0], &[true, true, false, false]);
+        assert!((found.value - 4.0 / 3.0f64.ln()).abs() < 1e-6 && !found.at_limit, "{found:?}");
+        assert_eq!(fit_sigmoid_temperature(&[2.0, -1.0], &[true, false]).value, 0.05);
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use burn::tensor::Tensor;
 
 pub use inputs::Inputs;
-pub use result::{Candidate, Prediction, Truth, Unread, candidates};
+pub use result::{Candidate, Prediction, Truth, Unread, candidates, from_thresholds};
 pub(crate) use table::create_part;
 pub use table::{Table, TableError, TableFormat};
 
@@ -24,7 +24,7 @@ use mbconv_data::{Batch, DataError};
 
 use crate::classifier::Classifier;
 use crate::device::is_host;
-use crate::metrics::softmax;
+use crate::metrics::{sigmoid, softmax};
 use decoders::{Decoded, Decoders};
 
 /// Number of images per batch.
@@ -38,10 +38,14 @@ const BATCHES_AHEAD: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Options of [`predict`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PredictOptions {
-    /// Maximum number of classes per image.
+    /// Number of classes per image, unless there are `thresholds`.
     pub top_k: usize,
+    /// Probability of each class from which a multi-label model predicts it.
+    pub thresholds: Option<Vec<f32>>,
+    /// Also return the probabilities of all classes.
+    pub probabilities: bool,
     /// Also return the logits.
     pub logits: bool,
     /// Number of decoding threads.
@@ -144,12 +148,19 @@ impl Predictor<'_> {
     }
 
     fn prediction(&self, path: &Path, logits: &[f32]) -> Prediction {
+        let PredictOptions { top_k, thresholds, .. } = self.options;
+        let probabilities = if self.classifier.multi_label { sigmoid(logits) } else { softmax(logits) };
+        let predictions = match thresholds {
+            Some(thresholds) => from_thresholds(&probabilities, self.classes, thresholds),
+            None => candidates(&probabilities, self.classes, *top_k),
+        };
         Prediction {
             path: path.display().to_string(),
             truth: None,
-            predictions: candidates(&softmax(logits), self.classes, self.options.top_k),
+            true_labels: None,
+            predictions,
             logits: self.options.logits.then(|| logits.to_vec()),
-            probabilities: None,
+            probabilities: self.options.probabilities.then_some(probabilities),
         }
     }
 }

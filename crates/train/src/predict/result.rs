@@ -13,12 +13,16 @@ pub struct Prediction {
     /// The label, if it is known.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub truth: Option<Truth>,
-    /// The most probable classes, best first.
+    /// The classes of the image, if they are known and the model is multi-label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub true_labels: Option<Vec<String>>,
+    /// The most probable classes, or those of a multi-label model from their thresholds; best
+    /// first.
     pub predictions: Vec<Candidate>,
     /// Logits of all classes, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logits: Option<Vec<f32>>,
-    /// Softmax probabilities of all classes, if requested.
+    /// Probabilities of all classes, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<Vec<f32>>,
 }
@@ -41,7 +45,7 @@ pub struct Candidate {
     pub label: String,
     /// Index of the class.
     pub index: usize,
-    /// Softmax probability.
+    /// Softmax probability; of a multi-label model, sigmoid probability.
     pub probability: f32,
 }
 
@@ -52,6 +56,13 @@ pub fn candidates(probabilities: &[f32], classes: &[String], top_k: usize) -> Ve
     let candidate =
         |index: usize| Candidate { label: classes[index].clone(), index, probability: probabilities[index] };
     order.into_iter().take(top_k).map(candidate).collect()
+}
+
+/// Returns the classes whose probability is at least their threshold, the most probable first.
+pub fn from_thresholds(probabilities: &[f32], classes: &[String], thresholds: &[f32]) -> Vec<Candidate> {
+    let mut found = candidates(probabilities, classes, classes.len());
+    found.retain(|candidate| candidate.probability >= thresholds[candidate.index]);
+    found
 }
 
 /// A file, folder or pattern that could not be read.

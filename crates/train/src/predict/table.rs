@@ -56,8 +56,10 @@ pub enum TableError {
 ///
 /// Columns of CSV files: `path`; if the labels are known, `true_label`, `true_index` and `correct`;
 /// then `label`, `index` and `probability` of the most probable class, then `label_2`, `index_2`,
-/// `probability_2` and so on. Text that a spreadsheet would interpret as a formula is prefixed with
-/// `'`.
+/// `probability_2` and so on. Tables of multi-label models have `path`; if the labels are known,
+/// `true_labels`; then `labels`, both with classes separated by `|`, and the probability of each
+/// class in a column with its name. Text that a spreadsheet would interpret as a formula is
+/// prefixed with `'`.
 pub struct Table {
     path: PathBuf,
     part: PathBuf,
@@ -77,13 +79,31 @@ impl Table {
     /// Returns an error if the extension is unknown, the path exists and is not a regular file, or
     /// the file cannot be created.
     pub fn create(path: &Path, top_k: usize, labelled: bool) -> Result<Self, TableError> {
+        Self::with_header(path, header(top_k, labelled))
+    }
+
+    /// Creates a table of a multi-label model with these classes. Each [`Prediction`] contains the
+    /// probabilities of all classes and, if `labelled`, its labels.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create).
+    pub fn create_multi_label(path: &Path, classes: &[String], labelled: bool) -> Result<Self, TableError> {
+        let truth = labelled.then(|| "true_labels".to_string());
+        let classes = classes.iter().map(|class| cell(class).into_owned());
+        Self::with_header(
+            path,
+            ["path".into()].into_iter().chain(truth).chain(["labels".into()]).chain(classes).collect(),
+        )
+    }
+
+    fn with_header(path: &Path, header: Vec<String>) -> Result<Self, TableError> {
         let format = TableFormat::of(path)?;
         let failed = |source| TableError::Write { path: path.into(), source };
         let (part, file) = create_part(path).map_err(failed)?;
         let rows = match format {
             TableFormat::Csv => {
                 let mut writer = csv::Writer::from_writer(file);
-                writer.write_record(header(top_k, labelled)).map_err(|error| failed(error.into()))?;
+                writer.write_record(header).map_err(|error| failed(error.into()))?;
                 Rows::Csv(Box::new(writer))
             }
             TableFormat::JsonLines => Rows::JsonLines(BufWriter::new(file)),
@@ -164,6 +184,19 @@ fn header(top_k: usize, labelled: bool) -> Vec<String> {
 }
 
 fn row(prediction: &Prediction) -> Vec<String> {
+    // Multi-label tables have a column for each class.
+    if let (None, Some(probabilities)) = (&prediction.truth, &prediction.probabilities) {
+        let joined = |labels: Vec<&str>| cell(&labels.join("|")).into_owned();
+        let truth = prediction.true_labels.as_ref().map(|labels| joined(labels.iter().map(|label| &**label).collect()));
+        let labels = joined(prediction.predictions.iter().map(|candidate| &*candidate.label).collect());
+        let path = cell(&prediction.path).into_owned();
+        return [path]
+            .into_iter()
+            .chain(truth)
+            .chain([labels])
+            .chain(probabilities.iter().map(f32::to_string))
+            .collect();
+    }
     let truth = prediction.truth.iter().flat_map(|Truth { true_label, true_index, correct }| {
         [cell(true_label).into_owned(), true_index.to_string(), correct.to_string()]
     });
@@ -183,6 +216,7 @@ mod tests {
         Prediction {
             path: "a, \"b\".jpg".into(),
             truth: None,
+            true_labels: None,
             predictions: vec![candidate("cat, tabby", 1, 0.75), candidate("dog", 0, 0.25)],
             logits: None,
             probabilities: None,
@@ -218,6 +252,25 @@ mod tests {
         assert_eq!(row(&labelled)[1..5], ["dog", "0", "false", "cat, tabby"]);
         let json = serde_json::to_value(&labelled).unwrap();
         assert_eq!((&json["true_label"], &json["correct"]), (&"dog".into(), &false.into()));
+    }
+
+    #[test]
+    fn multi_label_rows_have_every_class() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        let classes = ["dog", "cat, tabby", "eel"].map(String::from);
+        let mut table = Table::create_multi_label(&path, &classes, true).unwrap();
+        let labels = Some(vec!["dog".to_string(), "eel".into()]);
+        let several = Prediction { true_labels: labels, probabilities: Some(vec![0.25, 0.75, 0.0]), ..prediction() };
+        table.write(&several).unwrap();
+        table.write(&Prediction { true_labels: Some(vec![]), predictions: vec![], ..several.clone() }).unwrap();
+        table.finish().unwrap();
+        let expected = "path,true_labels,labels,dog,\"cat, tabby\",eel\n\
+                        \"a, \"\"b\"\".jpg\",dog|eel,\"cat, tabby|dog\",0.25,0.75,0\n\
+                        \"a, \"\"b\"\".jpg\",,,0.25,0.75,0\n";
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        let json = serde_json::to_value(&several).unwrap();
+        assert_eq!((&json["true_labels"][1], &json["probabilities"][1]), (&"eel".into(), &0.75.into()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::formula::{Coefficients, Scaled};
 use crate::checkpoint::CheckpointError;
 use crate::engine::error::TrainError;
 use crate::engine::event::{Event, Outcome};
-use mbconv_data::{DataError, DataSet, Dataset, Sample, Source, class_counts};
+use mbconv_data::{DataError, DataSet, Dataset, LabelSets, Sample, Source};
 use mbconv_files::write_atomically;
 use mbconv_interop::model_file::Results;
 
@@ -341,7 +341,9 @@ struct Part {
 
 impl Part {
     fn new(whole: Arc<dyn Source>, classes: usize, share: f64) -> Self {
-        let counts = class_counts(&*whole, classes);
+        let classes = whole.label_sets().map_or(classes, |sets| sets.len());
+        let mut counts = vec![0; classes];
+        (0..whole.len()).for_each(|index| counts[whole.label(index)] += 1);
         let mut left: Vec<usize> = counts.iter().map(|&count| (count as f64 * share).ceil() as usize).collect();
         let members = (0..whole.len()).filter(|&index| {
             let left = &mut left[whole.label(index)];
@@ -371,6 +373,10 @@ impl Source for Part {
 
     fn label(&self, index: usize) -> usize {
         self.whole.label(self.members[index])
+    }
+
+    fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        self.whole.label_sets()
     }
 }
 

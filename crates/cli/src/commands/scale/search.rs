@@ -31,6 +31,7 @@ pub fn run(args: SearchArgs, stop: &AtomicBool) -> Result<(), CliError> {
         return show(&plan, &candidates(&plan)?);
     };
     let mut data = data::open(path, &plan.template.data.open_options(plan.template.seed))?;
+    data.check_single_label("`scale search`")?;
     if training.share < 1.0 {
         data = share_of(&data, training.share);
     }

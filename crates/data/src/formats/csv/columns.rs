@@ -100,7 +100,7 @@ const SIZES: &[&str] = &["width", "height", "w", "h", "channels", "filesize", "s
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Labels {
     Column(usize),
-    /// One column per class, with the class name; exactly one is set in every row.
+    /// One column of 0 and 1 per class, with the class name.
     OneHot(Vec<(usize, String)>),
     /// No column: the folder of an image is its class.
     Folder,
@@ -315,7 +315,7 @@ impl Search<'_> {
                 (_, Some(&column)) => {
                     Err(format!("column {} is not one-hot: it contains values other than 0 and 1", self.title(column)))
                 }
-                _ => self.one_hot(&columns).map(|labels| (labels, None)),
+                _ => Ok((self.one_hot(&columns), None)),
             };
         }
         for known in [LABELS, OTHER_LABELS] {
@@ -339,8 +339,8 @@ impl Search<'_> {
         let binary: Vec<usize> = rest.iter().copied().filter(|&column| self.is_binary(column)).collect();
         let is_set = |column: &&usize| self.values(**column).any(|value| truth(value) == Some(true));
         let classes = binary.iter().filter(is_set).count();
-        if classes >= 2 && (binary.len() == rest.len() || self.one_hot(&binary).is_ok()) {
-            return Ok((self.one_hot(&binary)?, None));
+        if classes >= 2 && (binary.len() == rest.len() || self.is_one_hot(&binary)) {
+            return Ok((self.one_hot(&binary), None));
         }
         match rest[..] {
             [] => Ok((Labels::Folder, None)),
@@ -384,20 +384,16 @@ impl Search<'_> {
         !self.rows.is_empty() && self.rows.iter().all(|row| row.get(column).is_some_and(|value| truth(value).is_some()))
     }
 
-    /// Returns the one-hot columns as labels, if exactly one is set in every row.
-    fn one_hot(&self, columns: &[usize]) -> Result<Labels, String> {
+    /// Returns whether exactly one of the columns is set in every row.
+    fn is_one_hot(&self, columns: &[usize]) -> bool {
         let set = |row: &Row| columns.iter().filter(|&&column| row.get(column).and_then(truth) == Some(true)).count();
-        let wrong = self.rows.iter().map(|row| (row.line, set(row))).find(|(_, set)| *set != 1);
-        let titles = self.titles(columns);
-        match wrong {
-            None => {
-                Ok(Labels::OneHot(columns.iter().map(|&column| (column, self.title(column).to_string())).collect()))
-            }
-            Some((line, 0)) => Err(format!("line {line} sets none of the one-hot columns {titles}")),
-            Some((line, count)) => {
-                Err(format!("line {line} sets {count} of the columns {titles}: multi-label data is not supported yet"))
-            }
-        }
+        self.rows.iter().all(|row| set(row) == 1)
+    }
+
+    /// Returns columns of 0 and 1 as labels. If not exactly one is set in every row, the data are
+    /// multi-label.
+    fn one_hot(&self, columns: &[usize]) -> Labels {
+        Labels::OneHot(columns.iter().map(|&column| (column, self.title(column).to_string())).collect())
     }
 
     /// Finds the splits.
@@ -528,6 +524,8 @@ mod tests {
             ("path,label,fold\na.jpg,cat,1\nb.jpg,dog,2", (0, 1, -1, 2, true)),
             ("image,cat,dog,eel\na,1.0,0.0,0.0\nb,0.0,0.0,1.0", (0, -2, -1, -1, true)),
             ("image,age,cat,dog\na,50,1,0\nb,41,0,1", (0, -2, -1, -1, true)),
+            ("path,cat,dog\na.jpg,1,0\nb.jpg,1,1", (0, -2, -1, -1, true)),
+            ("path,cat,dog\na.jpg,1,0\nb.jpg,0,0\nc.jpg,0,1", (0, -2, -1, -1, true)),
         ] {
             assert_eq!(columns(text), expected, "{text}");
         }
@@ -536,8 +534,7 @@ mod tests {
             ("path,one,two\na.jpg,1,2", "recognized as labels; columns: path, one, two"),
             ("u,v\n1,2", "recognized as image paths; columns: u, v"),
             ("path,label,target\na.jpg,0,1\nb.jpg,1,1", "both \"label\" and \"target\""),
-            ("path,cat,dog\na.jpg,1,0\nb.jpg,1,1", "line 3 sets 2 of the columns cat, dog: multi-label"),
-            ("path,cat,dog\na.jpg,1,0\nb.jpg,0,0\nc.jpg,0,1", "line 3 sets none"),
+            ("path,age,cat,dog\na.jpg,50,1,0\nb.jpg,41,1,1", "no column is recognized as labels"),
             ("path,label,set\na.jpg,0,train\nb.jpg,1,other", "line 3 has the unknown split \"other\""),
             ("path,label,split\na.jpg,0,A", "line 2 has the unknown split \"A\""),
         ] {

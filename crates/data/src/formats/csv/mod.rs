@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use burn::data::dataset::Dataset;
 
-use self::columns::{Columns, Labels, Split, truth};
+use self::columns::{Columns, Labels as LabelColumns, Split, truth};
 use self::rows::Row;
 use mbconv_files::text::enumerate;
 
@@ -20,6 +20,8 @@ use crate::error::DataError;
 use crate::form::Form;
 use crate::formats::location::{DatasetFormat, Detected, Kind, Location, has_extension};
 use crate::image_file::read_image;
+use crate::label_lists::{Labels, list_text};
+use crate::label_sets::LabelSets;
 use crate::labels::{Vocabulary, listed_names};
 use crate::listing::is_clutter;
 use crate::options::{LabelSource, OpenOptions, TableOptions};
@@ -163,7 +165,8 @@ struct Entry {
     table: usize,
     line: usize,
     role: Role,
-    code: u32,
+    /// Code of the label in the vocabulary, if there is one.
+    code: Option<u32>,
     file: PathBuf,
 }
 
@@ -174,7 +177,6 @@ struct Contents {
     vocabulary: Vocabulary,
     /// Classes in the order of the one-hot columns.
     classes: Option<(PathBuf, Vec<String>)>,
-    unlabeled: usize,
     boxes: bool,
     notes: Vec<String>,
 }
@@ -212,7 +214,8 @@ impl Tables {
             };
             let before = &entries[before];
             if before.code != entry.code {
-                let [first, second] = [before, entry].map(|entry| &vocabulary.texts()[entry.code as usize]);
+                let text = |code| vocabulary.texts().get(code as usize).map_or("", |text| text);
+                let [first, second] = [before, entry].map(|entry| entry.code.map_or("", text));
                 let why = format!(
                     "line {} gives {} the label {second:?}, but line {} of {} gives it the label {first:?}{}",
                     entry.line,
@@ -259,7 +262,8 @@ impl Tables {
         let (mut agree, mut refines, mut merges) = (false, false, false);
         for entry in &contents.entries {
             let Some(folder) = entry.file.parent().and_then(|folder| folder.file_name()?.to_str()) else { continue };
-            let label = &*labels[entry.code as usize];
+            let Some(code) = entry.code else { continue };
+            let label = &*labels[code as usize];
             agree |= folder == label;
             refines |= *label_of.entry(folder).or_insert(label) != label;
             merges |= *folder_of.entry(label).or_insert(folder) != folder;
@@ -321,7 +325,7 @@ impl Table {
         if !plan.prefix.is_empty() && hits > 0 {
             columns.notes.push(format!("the prefix {} is removed from paths", plan.prefix));
         }
-        if let Labels::OneHot(classes) = &columns.labels {
+        if let LabelColumns::OneHot(classes) = &columns.labels {
             let names = classes.iter().map(|(_, name)| name.clone()).collect();
             contents.classes.get_or_insert_with(|| (path.clone(), names));
         }
@@ -332,10 +336,8 @@ impl Table {
                 missing.push(file.clone());
                 file
             });
-            match self.code(row, cell, &columns, &mut contents.vocabulary)? {
-                Some(code) => contents.entries.push(Entry { table: number, line: row.line, role, code, file }),
-                None => contents.unlabeled += 1,
-            }
+            let code = self.code(row, cell, &columns, &mut contents.vocabulary)?;
+            contents.entries.push(Entry { table: number, line: row.line, role, code, file });
         }
         self.check_missing(missing, rows.len(), &mut columns.notes)?;
         contents.boxes |= columns.boxes;
@@ -371,7 +373,7 @@ impl Table {
             }
         }
         let folders = cells.is_empty() || cells.iter().any(|(_, cell)| cell.contains(['/', '\\']));
-        if columns.labels == Labels::Folder && !folders {
+        if columns.labels == LabelColumns::Folder && !folders {
             let why = "it has no label column, and its paths have no folders that could be classes".into();
             return Err(DataError::Columns { path: self.path.clone(), why });
         }
@@ -422,15 +424,15 @@ impl Table {
         vocabulary: &mut Vocabulary,
     ) -> Result<Option<u32>, DataError> {
         let label = match &columns.labels {
-            Labels::Column(label) => self.field(row, *label)?.to_string(),
-            Labels::Folder => {
+            LabelColumns::Column(label) => self.field(row, *label)?.to_string(),
+            LabelColumns::Folder => {
                 let image = image.replace('\\', "/");
                 let folder = Path::new(&image).parent().and_then(Path::file_name);
                 folder.and_then(|folder| folder.to_str()).unwrap_or_default().to_string()
             }
-            Labels::OneHot(classes) => {
-                let set = classes.iter().find(|(column, _)| row.get(*column).and_then(truth) == Some(true));
-                set.map(|(_, name)| name.clone()).unwrap_or_default()
+            LabelColumns::OneHot(classes) => {
+                let set = classes.iter().filter(|(column, _)| row.get(*column).and_then(truth) == Some(true));
+                list_text(&set.map(|(_, name)| name.as_str()).collect::<Vec<_>>())
             }
         };
         let code = vocabulary.code(&label);
@@ -443,17 +445,11 @@ impl Table {
 
 impl DatasetFormat for Tables {
     fn open(&self, options: &OpenOptions) -> Result<DataSet, DataError> {
-        let Contents { entries, vocabulary, classes, unlabeled, mut notes, .. } = self.read(&options.table)?;
+        let Contents { entries, vocabulary, classes, mut notes, .. } = self.read(&options.table)?;
         let table = &self.tables[0].path;
-        if entries.is_empty() {
-            let why = if unlabeled > 0 { "none of its images has a label" } else { "it lists no images" };
+        if entries.iter().all(|entry| entry.code.is_none()) {
+            let why = if entries.is_empty() { "it lists no images" } else { "none of its images has a label" };
             return Err(DataError::Malformed { path: table.clone(), why: why.into() });
-        }
-        if unlabeled > 0 {
-            notes.push(format!("ignored {unlabeled} image(s) without a label in {}", table.display()));
-        }
-        if let Some(label) = vocabulary.composed() {
-            return Err(DataError::MultiLabel { path: table.clone(), what: format!("the label {label:?}") });
         }
         notes.extend(vocabulary.differ_by_case().map(|[one, other]| {
             format!("the classes {one:?} and {other:?} in {} differ only by case", table.display())
@@ -462,17 +458,30 @@ impl DatasetFormat for Tables {
             Some(classes) => Some(classes),
             None => listed_names(&[&self.root])?,
         };
-        let (classes, labels) = vocabulary.classes(listed.as_ref(), table)?;
+        let labels = Labels::new(&vocabulary, options.table.separator.as_deref(), listed.as_ref(), table)?;
+        let mut unlabeled = 0;
         let mut splits: BTreeMap<Role, Files> = BTreeMap::new();
         for Entry { role, code, file, .. } in entries {
-            let files = splits.entry(role).or_insert_with(|| Files { root: self.root.clone(), images: Vec::new() });
+            let Some(label) = labels.label(code) else {
+                unlabeled += 1;
+                continue;
+            };
+            let files = splits.entry(role).or_insert_with(|| Files {
+                root: self.root.clone(),
+                images: Vec::new(),
+                sets: labels.sets.clone(),
+            });
             let path = match file.strip_prefix(&self.root) {
                 Ok(below) => below.into(),
                 Err(_) => std::path::absolute(&file).unwrap_or(file),
             };
-            files.images.push((labels[code as usize], path.into_os_string().into_boxed_os_str()));
+            files.images.push((label, path.into_os_string().into_boxed_os_str()));
         }
         let splits = splits.into_iter().map(|(role, files)| (role, Arc::new(files) as Arc<dyn Source>)).collect();
+        if unlabeled > 0 {
+            notes.push(format!("ignored {unlabeled} image(s) without a label in {}", table.display()));
+        }
+        let classes = labels.classes;
         Assembly { form: Form::Table, classes, aliases: Vec::new(), splits, notes }.finish(table, options)
     }
 }
@@ -482,6 +491,8 @@ struct Files {
     root: PathBuf,
     /// Label and path of each image, relative to the root or absolute.
     images: Vec<(u32, Box<OsStr>)>,
+    /// The sets of classes of multi-label data.
+    sets: Option<Arc<LabelSets>>,
 }
 
 impl Dataset<Sample, DataError> for Files {
@@ -508,6 +519,10 @@ impl Source for Files {
 
     fn label(&self, index: usize) -> usize {
         self.images[index].0 as usize
+    }
+
+    fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        self.sets.as_ref()
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {

@@ -276,13 +276,14 @@ impl Chunk {
         if seen == rows { Ok(parts) } else { Err("the number of rows in its pages differs from its metadata".into()) }
     }
 
-    /// Decodes all values.
+    /// Decodes all values. Also returns the index of the first value of each list in a column of
+    /// lists; empty and missing lists have one value, null.
     ///
     /// # Errors
     /// I/O errors; damaged pages.
-    pub fn read(&self, file: &File) -> Result<Values, String> {
+    pub fn read(&self, file: &File) -> Result<(Values, Option<Vec<usize>>), String> {
         let Chunk { column, bytes, rows, size } = self.clone();
-        Part { column, bytes: vec![bytes], rows, size }.read(file)
+        Part { column, bytes: vec![bytes], rows, size }.decode(file)
     }
 }
 
@@ -292,34 +293,34 @@ impl Part {
     /// # Errors
     /// I/O errors; damaged pages.
     pub fn read(&self, file: &File) -> Result<Values, String> {
+        Ok(self.decode(file)?.0)
+    }
+
+    fn decode(&self, file: &File) -> Result<(Values, Option<Vec<usize>>), String> {
         let stored = self.bytes.iter().map(|range| range.end - range.start).sum();
         if self.size as u64 > most_decompressed(stored) {
             return Err(format!("its metadata claims {} bytes decompressed from {stored}", self.size));
         }
         let mut decoder = Decoder::new(self.column, self.size.max(PART));
-        let mut rows = 0;
         for range in &self.bytes {
             let mut bytes = vec![0; (range.end - range.start) as usize];
             read_exact_at(file, &mut bytes, range.start).map_err(|error| error.to_string())?;
             let mut rest = &bytes[..];
-            while !rest.is_empty() && rows < self.rows {
+            // The last list may continue on the next page.
+            while !rest.is_empty() && (decoder.rows() < self.rows || self.column.repeated) {
                 let header = Header::read(&mut rest).ok_or("a page header is damaged")?;
                 let (page, after) = rest.split_at_checked(header.stored).ok_or("a page is truncated")?;
                 if matches!(header.kind, PageKind::Data | PageKind::Data2) {
-                    self.column.check_rows(header, self.rows - rows)?;
-                    rows += header.rows;
+                    self.column.check_rows(header, self.rows.saturating_sub(decoder.rows()))?;
                 }
                 decoder.page(header, page)?;
                 rest = after;
             }
         }
-        let values = decoder.finish();
-        let found = match &values {
-            Values::Numbers(numbers) => numbers.len(),
-            Values::Floats(numbers) => numbers.len(),
-            Values::Bytes { ranges, .. } => ranges.len(),
-        };
-        if found == self.rows { Ok(values) } else { Err(format!("found {found} rows instead of {}", self.rows)) }
+        match decoder.rows() {
+            found if found == self.rows => Ok(decoder.finish()),
+            found => Err(format!("found {found} rows instead of {}", self.rows)),
+        }
     }
 }
 

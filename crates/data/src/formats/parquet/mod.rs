@@ -30,6 +30,8 @@ use crate::dataset::DataSet;
 use crate::error::DataError;
 use crate::form::Form;
 use crate::formats::location::{DatasetFormat, Detected, Location};
+use crate::label_lists::{Labels, list_text};
+use crate::label_sets::LabelSets;
 use crate::labels::{Vocabulary, listed_names};
 use crate::options::{OpenOptions, TableOptions};
 use crate::source::{Runs, Sample, Source, StoredImage};
@@ -44,6 +46,9 @@ const LABELS: [&str; 9] =
 
 /// Decoded bytes per part, unless a single page is larger.
 const PART: usize = 16 << 20;
+
+/// Code of rows without a label.
+const UNLABELED: u32 = u32::MAX;
 
 /// Size of the cache of decoded rows in bytes. Half of it is for the runs that are read
 /// concurrently.
@@ -177,18 +182,16 @@ impl Shard {
         let column = &leaf.path[0];
         let mut labels = Vec::new();
         for chunk in description.chunks(columns.label) {
-            let values = chunk.read(&file).map_err(|why| match why.as_str() {
-                page::SEVERAL => {
-                    let what = format!("column {column:?} contains lists of several labels");
-                    DataError::MultiLabel { path: path.clone(), what }
-                }
-                _ => malformed(format!("column {column:?}: {why}")),
-            })?;
-            labels.extend(texts(values, leaf.kind() == Some(Kind::Bool)).map_err(|label| DataError::Label {
+            let (values, starts) = chunk.read(&file).map_err(|why| malformed(format!("column {column:?}: {why}")))?;
+            let texts = texts(values, leaf.kind() == Some(Kind::Bool)).map_err(|label| DataError::Label {
                 path: path.clone(),
                 why: format!("labels in column {column:?} must be integers or UTF-8 text"),
                 label,
-            })?);
+            })?;
+            labels.extend(match starts {
+                None => texts,
+                Some(starts) => lists(&texts, &starts),
+            });
         }
         let (rows, labeled) = (parts.iter().map(|part| part.rows).sum::<usize>(), labels.len());
         if rows != labeled {
@@ -217,6 +220,22 @@ fn texts(values: Values, truth: bool) -> Result<Vec<Arc<str>>, String> {
             str::from_utf8(bytes).map(String::from).map_err(|_| bytes.escape_ascii().to_string())
         }),
     }
+}
+
+/// Returns the label of each list of classes: one class alone, several joined, or an empty text.
+/// Equal lists share the text.
+fn lists(texts: &[Arc<str>], starts: &[usize]) -> Vec<Arc<str>> {
+    let mut known: HashMap<Vec<&str>, Arc<str>> = HashMap::new();
+    let ends = starts.iter().skip(1).copied().chain([texts.len()]);
+    let of = |(&start, end): (&usize, usize)| {
+        let classes: Vec<&str> = texts[start..end].iter().map(|text| &**text).filter(|text| !text.is_empty()).collect();
+        match classes[..] {
+            [] => "".into(),
+            [_] => texts[start..end].iter().find(|text| !text.is_empty()).cloned().unwrap_or_default(),
+            _ => known.entry(classes).or_insert_with_key(|classes| list_text(classes).into()).clone(),
+        }
+    };
+    starts.iter().zip(ends).map(of).collect()
 }
 
 /// Returns the text of each value, or an empty one. Equal values share the text, which saves memory
@@ -252,7 +271,6 @@ impl DatasetFormat for Shards {
             let shards: Vec<Shard> =
                 files.par_iter().map(|file| Shard::read(file, &options.table)).collect::<Result<_, _>>()?;
             let mut rows = Rows::default();
-            let mut unlabeled = 0;
             for (file, shard) in files.into_iter().zip(shards) {
                 let Shard { parts, labels, names: here } = shard;
                 match (&names, here) {
@@ -268,34 +286,39 @@ impl DatasetFormat for Shards {
                 let mut row = 0;
                 for part in parts {
                     for within in 0..part.rows {
-                        match vocabulary.code(&labels[row]) {
-                            Some(code) => rows.rows.push((rows.parts.len() as u32, within as u32, code)),
-                            None => unlabeled += 1,
-                        }
+                        let code = vocabulary.code(&labels[row]).unwrap_or(UNLABELED);
+                        rows.rows.push((rows.parts.len() as u32, within as u32, code));
                         row += 1;
                     }
                     rows.first.push((row - part.rows) as u32);
                     rows.parts.push((number, part));
                 }
             }
-            if unlabeled > 0 {
-                notes.push(format!("ignored {unlabeled} image(s) without a label in the {} shards", role.name()));
-            }
             splits.push((role, rows));
         }
-        if splits.iter().all(|(_, rows)| rows.rows.is_empty()) {
+        if splits.iter().all(|(_, rows)| rows.rows.iter().all(|row| row.2 == UNLABELED)) {
             return Err(DataError::NoImagesIn { path: self.root.clone() });
         }
         let listed = match names {
             None => listed_names(&[&self.root])?,
             names => names,
         };
-        let (classes, labels) = vocabulary.classes(listed.as_ref(), &self.root)?;
+        let labels = Labels::new(&vocabulary, options.table.separator.as_deref(), listed.as_ref(), &self.root)?;
         let splits = splits.into_iter().map(|(role, mut rows)| {
-            rows.rows.iter_mut().for_each(|(_, _, label)| *label = labels[*label as usize]);
+            let before = rows.rows.len();
+            rows.rows.retain_mut(|(_, _, label)| {
+                let found = labels.label(Some(*label).filter(|label| *label != UNLABELED));
+                *label = found.unwrap_or(UNLABELED);
+                found.is_some()
+            });
+            let unlabeled = before - rows.rows.len();
+            if unlabeled > 0 {
+                notes.push(format!("ignored {unlabeled} image(s) without a label in the {} shards", role.name()));
+            }
+            rows.sets = labels.sets.clone();
             let runs = rows.runs();
             let (found, mixed) = runs.classes(|index| rows.label(index));
-            if role <= Role::Train && found < 0.5 * mixed && found * (runs.abreast as f64) < 0.5 * classes.len() as f64
+            if role <= Role::Train && found < 0.5 * mixed && found * (runs.abreast as f64) < 0.5 * labels.classes.len() as f64
             {
                 notes.push(format!(
                     "the {} shards are sorted by class, so batches contain few classes: write the shards in shuffled order",
@@ -305,6 +328,7 @@ impl DatasetFormat for Shards {
             (role, Arc::new(rows) as Arc<dyn Source>)
         });
         let splits = splits.collect();
+        let classes = labels.classes;
         Assembly { form: Form::Parquet, classes, aliases: Vec::new(), splits, notes }.finish(&self.root, options)
     }
 }
@@ -336,6 +360,8 @@ struct Rows {
     first: Vec<u32>,
     /// Part, row in the part, and label of each sample.
     rows: Vec<(u32, u32, u32)>,
+    /// The sets of classes of multi-label data.
+    sets: Option<Arc<LabelSets>>,
     /// The parts decoded last.
     cache: Mutex<VecDeque<(u32, Slot)>>,
 }
@@ -413,6 +439,10 @@ impl Source for Rows {
 
     fn label(&self, index: usize) -> usize {
         self.rows[index].2 as usize
+    }
+
+    fn label_sets(&self) -> Option<&Arc<LabelSets>> {
+        self.sets.as_ref()
     }
 
     fn files(&self) -> Vec<PathBuf> {

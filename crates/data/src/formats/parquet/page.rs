@@ -48,14 +48,16 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    /// Checks that a page has at most `left` rows, the remaining rows of its column.
+    /// Checks that a page has at most `left` rows, the remaining rows of its column. Lists may have
+    /// more values than rows.
     ///
     /// # Errors
-    /// More rows; in a column of lists, more values than lists.
+    /// More rows, or too many values.
     pub fn check_rows(&self, header: Header, left: usize) -> Decoded<()> {
-        match header.rows <= left {
+        let most = if self.repeated { MAX_LIST_VALUES } else { left };
+        match header.rows <= most {
             true => Ok(()),
-            false if self.repeated => Err(SEVERAL.into()),
+            false if self.repeated => Err(format!("a page has {} values, more than {most}", header.rows)),
             false => Err("the number of rows in its pages differs from its metadata".into()),
         }
     }
@@ -77,7 +79,7 @@ pub(crate) enum Values {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub kind: PageKind,
-    /// Number of rows of a data page.
+    /// Number of rows of a data page; in a column of lists, of values.
     pub rows: usize,
     encoding: i64,
     /// Size in bytes as stored, and decompressed.
@@ -158,6 +160,8 @@ pub(crate) struct Decoder {
     dictionary: Option<Values>,
     /// The decoded values.
     values: Values,
+    /// Index of the first value of each list, in a column of lists.
+    starts: Vec<usize>,
     /// Number of bytes that the remaining data pages may decompress to.
     left: usize,
 }
@@ -166,18 +170,24 @@ type Decoded<T> = Result<T, String>;
 
 const TRUNCATED: &str = "a page is truncated or damaged";
 
-/// The error message for a list of several values.
-pub(crate) const SEVERAL: &str = "a list contains several values";
+/// Maximum number of list values in a page.
+const MAX_LIST_VALUES: usize = 1 << 24;
 
 impl Decoder {
     /// Creates a decoder for data pages of `most` decompressed bytes in total.
     pub fn new(column: Column, most: usize) -> Self {
-        Self { column, dictionary: None, values: Values::none(column.kind), left: most }
+        Self { column, dictionary: None, values: Values::none(column.kind), starts: Vec::new(), left: most }
     }
 
-    /// Returns the decoded values.
-    pub fn finish(self) -> Values {
-        self.values
+    /// Returns the decoded values, and the index of the first value of each list in a column of
+    /// lists. Empty and missing lists have one value, null.
+    pub fn finish(self) -> (Values, Option<Vec<usize>>) {
+        (self.values, self.column.repeated.then_some(self.starts))
+    }
+
+    /// Returns the number of rows decoded.
+    pub fn rows(&self) -> usize {
+        if self.column.repeated { self.starts.len() } else { self.values.len() }
     }
 
     /// Decodes a page and appends its values.
@@ -203,8 +213,10 @@ impl Decoder {
         };
         if self.column.repeated {
             let repeated = hybrid(levels.next()?, 1, header.rows)?;
-            if repeated.contains(&1) {
-                return Err(SEVERAL.into());
+            let first = self.values.len();
+            self.starts.extend((first..).zip(repeated).filter(|(_, level)| *level == 0).map(|(index, _)| index));
+            if self.starts.first() != Some(&0) {
+                return Err(TRUNCATED.into());
             }
         } else if let Levels::Sized { data, first } = &mut levels {
             let rest = data.get(*first..).ok_or(TRUNCATED)?;
@@ -283,6 +295,15 @@ impl<'a> Levels<'a> {
 }
 
 impl Values {
+    /// Returns the number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Values::Numbers(numbers) => numbers.len(),
+            Values::Floats(numbers) => numbers.len(),
+            Values::Bytes { ranges, .. } => ranges.len(),
+        }
+    }
+
     /// Returns an empty list of values of this type.
     fn none(kind: Kind) -> Values {
         match kind {

@@ -168,13 +168,13 @@ fn written_columns_are_read() {
     let read = |column: usize| description.chunks(column).map(|chunk| chunk.read(&file).unwrap()).collect::<Vec<_>>();
     let mut labels = Vec::new();
     for values in read(0) {
-        let Values::Bytes { data, ranges } = values else { panic!("other values") };
+        let Values::Bytes { data, ranges } = values.0 else { panic!("other values") };
         labels.extend(ranges.into_iter().map(|range| range.map(|range| data[range].to_vec())));
     }
     assert_eq!(labels, [Some(&b"a"[..]), None, None, Some(b"bc"), Some(b"d")].map(|text| text.map(<[u8]>::to_vec)));
     let mut scores = Vec::new();
     for values in read(1) {
-        let Values::Floats(values) = values else { panic!("other values") };
+        let Values::Floats(values) = values.0 else { panic!("other values") };
         scores.extend(values.into_iter().flatten());
     }
     assert_eq!(scores, [1.5, 0.5, 0.5, 2.5, 1.5]);

@@ -60,6 +60,7 @@ pub fn pack(
     work: &mut Work,
     shard: &mut dyn FnMut(&Shard, bool),
 ) -> Result<Manifest, CurateError> {
+    data.check_single_label("`data pack`")?;
     if let Some(extent) = &options.inside {
         check_inside(data, extent, true)?;
     }
