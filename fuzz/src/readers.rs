@@ -120,7 +120,10 @@ fn data_set(name: &str, files: &[(&str, &[u8])]) -> bool {
     for split in [&set.train, &set.val, &set.test].into_iter().flatten() {
         // Tables may name a file any number of times.
         for index in 0..split.len().min(100) {
-            assert!(split.label(index) < set.classes.len() && !split.name(index).is_empty());
+            let label = split.label(index);
+            let known = |class: &usize| *class < set.classes.len();
+            assert!(split.label_sets().map_or(known(&label), |sets| sets.classes(label).iter().all(known)));
+            assert!(!split.name(index).is_empty());
             read &= split.get(index).is_ok();
         }
     }

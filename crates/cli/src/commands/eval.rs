@@ -14,12 +14,13 @@ use mbconv_train::report::{Evaluated, Pictures, Report};
 use mbconv_train::text::visible_name;
 
 use super::eval_multi_label;
+use super::eval_output::{Circumstances, finish_table};
 use super::eval_report::write_report;
 use super::labelled_data::LabelledData;
 use crate::args::Eval;
 use crate::error::CliError;
 use crate::model_ref::open_uncalibrated;
-use crate::output::{print_json, print_text};
+use crate::output::print_text;
 use crate::terminal::Progress;
 use crate::units::{count, interval, percent};
 
@@ -54,25 +55,11 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
         let evaluated = Some(Evaluated { evaluation: &evaluation, image: &image, name: &name });
         write_report(&args.model, &model, Report { evaluated, ..Report::default() }, folder)?;
     }
-    let images_per_second = data.loader.len() as f64 / seconds;
+    let circumstances = Circumstances { path: &args.images.data, data: &data, tta, temperature, seconds };
     if args.json.json {
-        let mut json = serde_json::to_value(&evaluation).map_err(std::io::Error::from)?;
-        json["split"] = data.split.into();
-        json["data"] = args.images.data.into();
-        json["seconds"] = seconds.into();
-        json["images_per_second"] = images_per_second.into();
-        json["views"] = tta.views().into();
-        json["temperature"] = temperature.into();
-        return print_json(&json);
+        return circumstances.print_json(serde_json::to_value(&evaluation).map_err(std::io::Error::from)?);
     }
-    let mut text = String::new();
-    let skipped = match evaluation.skipped.len() {
-        0 => "none".to_string(),
-        count => count.to_string(),
-    };
-    let views = if tta == Tta::None { String::new() } else { format!(", {} views of each", tta.views()) };
-    let _ = writeln!(text, "{} images of {}, {skipped} skipped{views}", evaluation.images, data.split_name());
-    let _ = writeln!(text, "{seconds:.2} s, {images_per_second:.0} images per second\n");
+    let mut text = circumstances.heading(evaluation.images, evaluation.skipped.len());
     text += &summary(&evaluation);
     text += &class_table(&evaluation, args.per_class);
     print_text(&text)
@@ -112,19 +99,7 @@ fn evaluate(
         ControlFlow::Continue(())
     });
     progress.finish();
-    if let (Err(_), Some(table)) = (&classified, &table) {
-        let rows = count(evaluator.len());
-        eprintln!("{} contains the first {rows} rows", table.table.part().display());
-    }
-    classified?;
-    match (failed, table) {
-        (Some(error), _) => return Err(error.into()),
-        (None, Some(table)) => {
-            let path = table.table.finish()?;
-            eprintln!("wrote {} ({} rows)", path.display(), count(evaluator.len()));
-        }
-        (None, None) => {}
-    }
+    finish_table(table.map(|table| table.table), evaluator.len(), classified, failed)?;
     Ok(evaluator.finish(data.loader.skipped()))
 }
 

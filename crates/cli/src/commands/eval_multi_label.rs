@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use mbconv_train::Model;
-use mbconv_train::classifier::{Classifier, Tta};
+use mbconv_train::classifier::Classifier;
 use mbconv_train::data::LabelSets;
 use mbconv_train::evaluate::{Classified, Labelled, classify};
 use mbconv_train::metrics::MultiLabelScores;
@@ -19,11 +19,12 @@ use mbconv_train::predict::{Prediction, Table, TableError, from_thresholds};
 use mbconv_train::report::Report;
 use mbconv_train::text::visible_name;
 
+use super::eval_output::{Circumstances, finish_table};
 use super::eval_report::write_report;
 use super::labelled_data::LabelledData;
 use crate::args::{Arguments, Eval};
 use crate::error::CliError;
-use crate::output::{print_json, print_text};
+use crate::output::print_text;
 use crate::terminal::Progress;
 use crate::units::{count, percent};
 
@@ -56,28 +57,12 @@ pub fn run(
         let evaluated = Some(MultiLabelEvaluated { evaluation: &evaluation, name: &name });
         write_report(&args.model, model, Report { multi_label: evaluated, ..Report::default() }, folder)?;
     }
-    let images_per_second = data.loader.len() as f64 / seconds;
+    let path = &args.images.data;
+    let circumstances = Circumstances { path, data: &data, tta: classifier.tta, temperature, seconds };
     if args.json.json {
-        let mut json = serde_json::to_value(&evaluation).map_err(std::io::Error::from)?;
-        json["split"] = data.split.into();
-        json["data"] = args.images.data.into();
-        json["seconds"] = seconds.into();
-        json["images_per_second"] = images_per_second.into();
-        json["views"] = classifier.tta.views().into();
-        json["temperature"] = temperature.into();
-        return print_json(&json);
+        return circumstances.print_json(serde_json::to_value(&evaluation).map_err(std::io::Error::from)?);
     }
-    let mut text = String::new();
-    let skipped = match evaluation.skipped.len() {
-        0 => "none".to_string(),
-        count => count.to_string(),
-    };
-    let views = match classifier.tta {
-        Tta::None => String::new(),
-        tta => format!(", {} views of each", tta.views()),
-    };
-    let _ = writeln!(text, "{} images of {}, {skipped} skipped{views}", evaluation.images, data.split_name());
-    let _ = writeln!(text, "{seconds:.2} s, {images_per_second:.0} images per second\n");
+    let mut text = circumstances.heading(evaluation.images, evaluation.skipped.len());
     text += &summary(&evaluation);
     text += &class_table(&evaluation, args.per_class);
     print_text(&text)?;
@@ -121,17 +106,7 @@ impl Evaluating<'_> {
             ControlFlow::Continue(())
         });
         progress.finish();
-        if let (Err(_), Some(table)) = (&classified, &table) {
-            eprintln!("{} contains the first {} rows", table.part().display(), count(scores.len()));
-        }
-        classified?;
-        match (failed, table) {
-            (Some(error), _) => return Err(error.into()),
-            (None, Some(table)) => {
-                eprintln!("wrote {} ({} rows)", table.finish()?.display(), count(scores.len()));
-            }
-            (None, None) => {}
-        }
+        finish_table(table, scores.len(), classified, failed)?;
         Ok(scores)
     }
 

@@ -13,6 +13,7 @@ pub mod draw;
 pub mod embed;
 pub mod eval;
 mod eval_multi_label;
+mod eval_output;
 mod eval_report;
 pub mod explain;
 pub mod export;
