@@ -26,7 +26,7 @@ use crate::args::{Arguments, Eval};
 use crate::error::CliError;
 use crate::output::print_text;
 use crate::terminal::Progress;
-use crate::units::{count, percent};
+use crate::units::percent;
 
 /// Evaluates a model whose temperature is included in the weights.
 pub fn run(
