@@ -3,7 +3,7 @@
 #
 #   scripts/check_backends.sh [ndarray] [wgpu] [mpi]       default: all three
 #
-# Each backend must reach the CPU's training loss within 2 %, and give the CPU's trained model the
+# Each backend must reach the CPU's training loss within 1 %, and give the CPU's trained model the
 # CPU's validation loss within 0.1 %. wgpu runs on Mesa's software Vulkan if there is no GPU. mpi
 # trains with two processes.
 #
@@ -33,7 +33,8 @@ compare() {
     }'
 }
 
-train=(train digits --epochs 1 --set augment.on=workers)
+# A low learning rate and no dropout, so that differences of rounding stay small.
+train=(train digits --epochs 1 --set augment.on=workers --set optimizer.learning_rate=0.001 --set model.dropout=0)
 "$mbconv" "${train[@]}" --device cpu --out "$runs/cpu"
 for backend in "${backends[@]}"; do
     device=$backend
@@ -43,6 +44,6 @@ for backend in "${backends[@]}"; do
         launch=(mpirun --allow-run-as-root --oversubscribe -np 2)
     fi
     "${launch[@]}" "$mbconv" "${train[@]}" --device "$device" --out "$runs/$backend"
-    compare "$backend: training loss" "$(training_loss "$runs/cpu")" "$(training_loss "$runs/$backend")" 0.02
+    compare "$backend: training loss" "$(training_loss "$runs/cpu")" "$(training_loss "$runs/$backend")" 0.01
     compare "$backend: validation loss" "$(validation_loss cpu)" "$(validation_loss "$device")" 0.001
 done
