@@ -75,7 +75,7 @@ pub enum DataError {
     /// Multi-label data where one class per image is required.
     #[error("{action} needs data with one class per image, but this data set is multi-label")]
     MultiLabel {
-        /// What needs it.
+        /// The operation that needs one class per image.
         action: &'static str,
     },
     /// Shards contain images but no labels.

@@ -12,8 +12,8 @@ pub(crate) fn batch_metrics(logits: &Tensor<2>, targets: &Tensor<1, Int>, losses
 }
 
 /// Returns the losses of a multi-label batch followed by the rank of each image's most probable
-/// true class, `[2N]`. A class is true if its target is above 0.5. Images without a class have the last
-/// rank. Shapes: `logits` and `shares` `[N, C]`, `losses` `[N]`.
+/// true class, `[2N]`. A class is true if its target is above 0.5. Images without a class have the
+/// last rank. Shapes: `logits` and `shares` `[N, C]`, `losses` `[N]`.
 pub(crate) fn multi_label_batch_metrics(logits: &Tensor<2>, shares: &Tensor<2>, losses: &Tensor<1>) -> Tensor<1> {
     let [logits, shares] = [logits, shares].map(|tensor| tensor.clone().detach().inner());
     let classes = logits.dims()[1] as i64;

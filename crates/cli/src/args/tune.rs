@@ -18,8 +18,8 @@ pub struct Tune {
     pub data: Option<String>,
     #[command(flatten)]
     pub keys: KeyArgs,
-    /// Search a key of the recipe in log(a,b), uniform(a,b), int(a,b) or choice(x,y,z), or set it to
-    /// a value; may be repeated
+    /// Search a key of the recipe in log(a,b), uniform(a,b), int(a,b) or choice(x,y,z), or set it
+    /// to a value; may be repeated
     #[arg(long = "set", value_name = "KEY=RANGE")]
     pub overrides: Vec<String>,
     /// Number of trials [default: 20]
@@ -31,7 +31,8 @@ pub struct Tune {
     /// With --halving: one of N trials continues, for N times the epochs [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=100))]
     pub eta: Option<u64>,
-    /// Metric of the validation split that ranks the trials, short for --set checkpoint.metric=METRIC
+    /// Metric of the validation split that ranks the trials, short for --set
+    /// checkpoint.metric=METRIC
     #[arg(long, value_name = "METRIC")]
     pub metric: Option<String>,
     /// Random seed of the trials' values [default: 0]

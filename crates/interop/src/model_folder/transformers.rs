@@ -175,8 +175,8 @@ fn square_padding(network: &Architecture, side: usize) -> Option<Vec<usize>> {
 }
 
 /// Returns `preprocessor_config.json`. The processor of MobileNetV2 also resizes both sides, and
-/// the one of EfficientNet cannot keep the aspect ratio. None pads: images that are padded before keep
-/// their aspect ratio when they are squashed.
+/// the one of EfficientNet cannot keep the aspect ratio. None pads: images that are padded before
+/// keep their aspect ratio when they are squashed.
 pub(super) fn processor(card: &ModelCard) -> Value {
     let Preprocess { resize, crop, channels, mean, std, .. } = card.preprocess;
     let size = match card.preprocess.resize_mode {

@@ -13,7 +13,8 @@
 //!
 //! The metadata contain, as JSON, `class_names`, `preprocess` (as in the model file) and the whole
 //! model card under `mbconv`; and the name `architecture`. Multi-label models also have
-//! `problem_type` (`multi_label_classification`, as in transformers) and their `thresholds` as JSON.
+//! `problem_type` (`multi_label_classification`, as in transformers) and their `thresholds` as
+//! JSON.
 
 mod error;
 mod graph;

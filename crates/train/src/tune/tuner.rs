@@ -58,9 +58,9 @@ pub enum Progress<'a> {
 }
 
 impl Tuner<'_> {
-    /// Trains the trials, each in a folder of its own, rung after rung, and writes the results after
-    /// each. Interrupted trials continue and finished ones are not repeated. Returns whether the
-    /// study is complete; if not, it was interrupted.
+    /// Trains the trials, each in a folder of its own, rung after rung, and writes the results
+    /// after each. Interrupted trials continue and finished ones are not repeated. Returns whether
+    /// the study is complete; if not, it was interrupted.
     ///
     /// # Errors
     /// See [`TuneError`].
