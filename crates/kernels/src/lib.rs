@@ -12,7 +12,7 @@
 //! - `backend`: the trait that backends implement; `fallback`: its default implementation, for any
 //!   backend; `autodiff`: the backward passes; `cpu`: fast kernels for the CPU; `gpu`: fast kernels
 //!   for GPUs;
-//! - [`inference`]: whole networks on the CPU;
+//! - [`inference`]: whole networks on the CPU; [`quantized`]: the same in 8 bits;
 //! - [`malloc`]: allocator settings for large feature maps; [`synchronize`](mod@synchronize):
 //!   batch-norm over several processes; [`multiversion`]: loops compiled for the CPU's vector
 //!   instructions.
@@ -35,6 +35,7 @@ pub mod inference;
 pub mod malloc;
 pub mod multiversion;
 mod ops;
+pub mod quantized;
 pub mod reference;
 pub mod synchronize;
 mod types;
