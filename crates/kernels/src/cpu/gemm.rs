@@ -145,7 +145,7 @@ impl Rows {
 
     /// Iterates over the positions of rows from `row` on. It avoids a division per row, which would
     /// cost as much as half a tile.
-    fn from(self, row: usize) -> Walk {
+    pub fn from(self, row: usize) -> Walk {
         let Self { width, line, step } = self;
         let column = row % width;
         Walk { rows: self, at: row / width * line + column * step, left: width - column }
@@ -153,7 +153,7 @@ impl Rows {
 
     /// Returns the number of elements up to the end of the furthest of `rows` rows of `length`
     /// elements, or `None` if it overflows.
-    fn extent(self, rows: usize, length: usize) -> Option<usize> {
+    pub fn extent(self, rows: usize, length: usize) -> Option<usize> {
         let Self { width, line, step } = self;
         let Some(last) = rows.checked_sub(1) else { return Some(0) };
         let at = |row: usize| row.checked_div(width)?.checked_mul(line)?.checked_add((row % width).checked_mul(step)?);
@@ -171,7 +171,7 @@ impl Rows {
 }
 
 /// An iteration over [`Rows`].
-struct Walk {
+pub struct Walk {
     rows: Rows,
     at: usize,
     /// Number of rows left in this line.
@@ -181,7 +181,7 @@ struct Walk {
 impl Walk {
     /// Returns the positions of the next rows.
     #[inline(always)]
-    fn next<const ROWS: usize>(&mut self) -> [usize; ROWS] {
+    pub fn next<const ROWS: usize>(&mut self) -> [usize; ROWS] {
         let Rows { width, line, step } = self.rows;
         if self.left > ROWS {
             let first = self.at;

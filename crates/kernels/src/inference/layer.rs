@@ -21,7 +21,7 @@ pub const BAND: usize = 96 << 10;
 
 /// Calls `body` with a range of `rows` and the corresponding part of `out`: once for all rows, or
 /// in parallel for several ranges.
-pub fn share_rows(rows: usize, out: &mut [f32], pool: ThreadPool, body: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+pub fn share_rows<T: Send>(rows: usize, out: &mut [T], pool: ThreadPool, body: impl Fn(Range<usize>, &mut [T]) + Sync) {
     let height = rows.div_ceil(pool.pieces());
     let line = out.len() / rows.max(1);
     pool.chunks(out, (height * line).max(1), |index, out| {

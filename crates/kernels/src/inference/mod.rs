@@ -8,9 +8,9 @@
 mod block;
 mod description;
 mod execute;
-mod layer;
-mod map;
-mod plan;
+pub(crate) mod layer;
+pub(crate) mod map;
+pub(crate) mod plan;
 mod scratch;
 
 use std::{sync::atomic::AtomicU64, time::Duration};

@@ -88,7 +88,7 @@ fn check(layer: &LayerSpec, inputs_per_group: usize) {
 }
 
 impl Product {
-    fn new(layer: &LayerSpec, precision: Precision) -> Self {
+    pub fn new(layer: &LayerSpec, precision: Precision) -> Self {
         let LayerSpec { inputs, outputs, kernel, stride, padding, activation, .. } = *layer;
         assert_ne!(layer.kind, Kind::Depthwise, "a depthwise layer in the place of a product");
         check(layer, inputs);
@@ -114,7 +114,7 @@ impl Product {
 }
 
 impl Depthwise {
-    fn new(layer: &LayerSpec) -> Self {
+    pub fn new(layer: &LayerSpec) -> Self {
         let LayerSpec { outputs: channels, kernel, stride, padding, activation, .. } = *layer;
         assert_eq!((layer.kind, layer.inputs), (Kind::Depthwise, channels), "a layer in the place of a depthwise one");
         check(layer, 1);

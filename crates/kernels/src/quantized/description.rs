@@ -128,6 +128,15 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Returns the quantizer of the stage's input. A pooling stage keeps that of its output.
+    pub fn input(&self) -> Quantizer {
+        match self {
+            Self::Layer(layer) => layer.input,
+            Self::Block(block) => block.first().input,
+            Self::Pool(output) => *output,
+        }
+    }
+
     /// Returns the quantizer of the stage's output.
     pub fn output(&self) -> Quantizer {
         match self {

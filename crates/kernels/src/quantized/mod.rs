@@ -4,16 +4,23 @@
 //! output channel, and sums are exact 32-bit integers (Jacob et al. 2018). A [`Chain`] is built from
 //! a description ([`Stage`], [`Block`], [`Layer`]); [`reference`](mod@reference) defines the result.
 
+mod block;
+mod depthwise;
 mod description;
+mod execute;
+mod finish;
+mod layer;
+mod machine;
+mod plan;
+mod product;
 pub mod reference;
+mod scratch;
 
 pub use description::{Block, Gate, Layer, Quantizer, Stage, Weights};
 
 /// An 8-bit network, ready to run.
 #[derive(Debug)]
-pub struct Chain {
-    stages: Vec<Stage>,
-}
+pub struct Chain(execute::Network);
 
 impl Chain {
     /// Packs the weights.
@@ -22,7 +29,9 @@ impl Chain {
     /// If the size of a weight, scale or bias does not match its layer, or a layer's kind does not
     /// suit its place.
     pub fn new(stages: &[Stage]) -> Self {
-        Self { stages: stages.to_vec() }
+        let input = stages.first().map_or(Quantizer { scale: 1.0, zero_point: 0 }, Stage::input);
+        let output = stages.last().map_or(input, Stage::output);
+        Self(execute::Network { stages: stages.iter().map(plan::Stage::new).collect(), input, output })
     }
 
     /// Runs images [N, H, W, C] and returns the real output of the last stage [N, H, W, C] with its
@@ -35,6 +44,12 @@ impl Chain {
     /// If the channels are not those of the first stage, the length of `images` does not match
     /// `size`, or a window does not fit.
     pub fn run(&self, images: &[f32], size: [usize; 4]) -> (Vec<f32>, [usize; 4]) {
-        reference::run(&self.stages, images, size)
+        execute::run(&self.0, images, size)
     }
+}
+
+/// Returns the name of the instruction set that is used on this machine; see
+/// [`inference::instructions`](crate::inference::instructions).
+pub fn instructions() -> &'static str {
+    machine::name()
 }

@@ -28,12 +28,7 @@ pub fn run(stages: &[Stage], images: &[f32], [count, height, width, channels]: [
 
 fn run_image(stages: &[Stage], image: Map<f32>) -> Map<f32> {
     let Some((last, stages)) = stages.split_last() else { return image };
-    let first = stages.first().unwrap_or(last);
-    let input = match first {
-        Stage::Layer(layer) => layer.input,
-        Stage::Block(block) => block.first().input,
-        Stage::Pool(output) => *output,
-    };
+    let input = stages.first().unwrap_or(last).input();
     let mut map = quantize(&image, input);
     let mut quantizer = input;
     for stage in stages {
