@@ -85,7 +85,7 @@ fn run_tail(
 }
 
 /// Adds the time since `started`, multiplied by the number of threads, to the stage's time.
-fn count_time(times: &[AtomicU64], stage: usize, started: Instant, pool: ThreadPool) {
+pub fn count_time(times: &[AtomicU64], stage: usize, started: Instant, pool: ThreadPool) {
     if let Some(time) = times.get(stage) {
         time.fetch_add(started.elapsed().as_nanos() as u64 * pool.threads() as u64, Ordering::Relaxed);
     }

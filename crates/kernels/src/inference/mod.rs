@@ -7,7 +7,7 @@
 
 mod block;
 mod description;
-mod execute;
+pub(crate) mod execute;
 pub(crate) mod layer;
 pub(crate) mod map;
 pub(crate) mod plan;

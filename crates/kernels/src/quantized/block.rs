@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use super::{
     depthwise::{self, Rows as DepthwiseRows},
+    description::Quantizer,
     finish::Addition,
-    layer::{BAND, Residual, float_depthwise, pointwise, quantize, run_layer, with_slack},
-    machine,
+    layer::{BAND, Residual, float_depthwise, pointwise, quantize, run_layer, run_real, with_slack},
+    machine::{round, run as run_machine},
     plan::{Block, Depthwise, DepthwiseWeights, Gate, Integers, Product, ProductWeights},
     product::{Output, Packed, Product as Matrix, STEP},
     scratch::Scratch,
@@ -311,7 +312,7 @@ impl<'a> Source<'a> {
         }
         let Integers { start, rounding, .. } = self.fused.weights;
         let weight = self.fused.weights.for_padding(sides[0]);
-        machine::run(DepthwiseRows { out, sources: &sources[..count], weight, start, rounding, width: hidden.width });
+        run_machine(DepthwiseRows { out, sources: &sources[..count], weight, start, rounding, width: hidden.width });
     }
 
     /// Returns the padded line at index `padded`, counted with the padding at the top.
@@ -354,7 +355,7 @@ fn scale_channels(block: &Block, gate: &Gate, x: &[u8], map: Map, out: &mut [u8]
             run_layer(&gate.expand, &squeezed, squeezed_map, None, &mut factors, ThreadPool::Single);
         }
         ProductWeights::Float(_) => {
-            let real = super::layer::run_real(&gate.expand, &squeezed, squeezed_map, ThreadPool::Single);
+            let real = run_real(&gate.expand, &squeezed, squeezed_map, ThreadPool::Single);
             let excited: Vec<f32> = real.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect();
             quantize(&excited, gate.expand.output, &mut factors);
         }
@@ -391,14 +392,14 @@ impl Work for Scale<'_> {
         for (x, out) in x.chunks_exact(factors.len()).zip(out.chunks_exact_mut(factors.len())) {
             for ((value, factor), out) in x.iter().zip(factors).zip(out) {
                 let product = (i32::from(*value) - zeros[0]) * factor;
-                *out = (machine::round((product as f32 * multiplier).clamp(low, high)) + zeros[1]) as u8;
+                *out = (round((product as f32 * multiplier).clamp(low, high)) + zeros[1]) as u8;
             }
         }
     }
 }
 
 /// Averages every channel over all pixels. The result has slack.
-pub fn average(x: &[u8], map: Map, input: super::Quantizer, output: super::Quantizer) -> Vec<u8> {
+pub fn average(x: &[u8], map: Map, input: Quantizer, output: Quantizer) -> Vec<u8> {
     struct Sums<'a>(&'a [u8], &'a mut [i32]);
     impl Work for Sums<'_> {
         type Output = ();
@@ -417,7 +418,7 @@ pub fn average(x: &[u8], map: Map, input: super::Quantizer, output: super::Quant
     let mut means = vec![0; with_slack(Map { height: 1, width: 1, ..map })];
     for (mean, sum) in means.iter_mut().zip(sums) {
         let steps = ((sum - zero) as f32 * multiplier).clamp(-output_zero, 255.0 - output_zero);
-        *mean = (machine::round(steps) + i32::from(output.zero_point)) as u8;
+        *mean = (round(steps) + i32::from(output.zero_point)) as u8;
     }
     means
 }

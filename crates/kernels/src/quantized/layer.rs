@@ -6,7 +6,7 @@ use super::{
     description::Quantizer,
     finish::Addition,
     plan::{Depthwise, Integers, Product, ProductWeights},
-    product::{self, Output, Packed},
+    product::{Output, Packed, Product as Matrix, STEP},
     scratch::Scratch,
 };
 use crate::{
@@ -61,10 +61,10 @@ pub fn pointwise<'a>(
     pixels: usize,
     channels: usize,
     output: Output<'a>,
-) -> product::Product<'a> {
+) -> Matrix<'a> {
     let Integers { weight, start, rounding, .. } = weights;
     let a_rows = Rows::dense(channels);
-    product::Product { a: x, a_rows, apart: 0, rows: pixels, b: weight, start, rounding, output }
+    Matrix { a: x, a_rows, apart: 0, rows: pixels, b: weight, start, rounding, output }
 }
 
 /// Runs a layer with windows, band by band of padded lines.
@@ -85,7 +85,7 @@ fn windows(
             let mut memory = std::mem::take(&mut scratch.lines);
             for (first, out) in rows.clone().step_by(band).zip(out.chunks_mut((band * geometry.out.line()).max(1))) {
                 let count = band.min(rows.end - first);
-                let padded = memory.room(geometry.lines(count) * line + product::STEP);
+                let padded = memory.room(geometry.lines(count) * line + STEP);
                 padded.fill(layer.input.zero_point);
                 for (index, to) in padded.chunks_exact_mut(line.max(1)).enumerate().take(geometry.lines(count)) {
                     let row = (first * geometry.stride + index).checked_sub(geometry.top);
@@ -97,7 +97,7 @@ fn windows(
                 let Integers { weight, start, rounding, .. } = weights;
                 let width = geometry.out.width;
                 let residual = residual.map(|(others, addition)| (&others[first * geometry.out.line()..], addition));
-                product::Product {
+                Matrix {
                     a: padded,
                     a_rows: Rows { width, line: geometry.stride * line, step: geometry.stride * map.channels },
                     apart: line,

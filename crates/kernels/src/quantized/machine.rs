@@ -148,7 +148,7 @@ impl Machine for AvxVnni {
 impl Machine for Avx512Vnni {
     type Vector = x86::SixteenVnni;
     type Real = simd::Avx512;
-    const ROWS: usize = 12;
+    const ROWS: usize = 8;
     const VECTORS: usize = 2;
     const SATURATES: bool = false;
     const QUAD: usize = 4;

@@ -4,6 +4,8 @@
 //! output channel, and sums are exact 32-bit integers (Jacob et al. 2018). A [`Chain`] is built from
 //! a description ([`Stage`], [`Block`], [`Layer`]); [`reference`](mod@reference) defines the result.
 
+use std::{sync::atomic::AtomicU64, time::Duration};
+
 mod block;
 mod depthwise;
 mod description;
@@ -44,7 +46,14 @@ impl Chain {
     /// If the channels are not those of the first stage, the length of `images` does not match
     /// `size`, or a window does not fit.
     pub fn run(&self, images: &[f32], size: [usize; 4]) -> (Vec<f32>, [usize; 4]) {
-        execute::run(&self.0, images, size)
+        execute::run(&self.0, images, size, &[])
+    }
+
+    /// Runs as [`run`](Self::run), and returns the time of each stage, summed over all threads.
+    pub fn profile(&self, images: &[f32], size: [usize; 4]) -> Vec<Duration> {
+        let times: Vec<AtomicU64> = self.0.stages.iter().map(|_| AtomicU64::new(0)).collect();
+        execute::run(&self.0, images, size, &times);
+        times.into_iter().map(|time| Duration::from_nanos(time.into_inner())).collect()
     }
 }
 

@@ -17,7 +17,7 @@ pub const STEP: usize = 4;
 /// Products with fewer multiply-adds do not use a second thread.
 const SMALL: usize = 1 << 18;
 /// Number of rows that is a multiple of every machine's tile height.
-const TILE: usize = 12;
+const TILE: usize = 8;
 /// Number of bytes of weights that stay in the L2 cache while all rows pass by.
 const GROUP: usize = 192 << 10;
 
@@ -264,12 +264,12 @@ impl Loop for Piece<'_> {
             unsafe {
                 match (panels[first].vectors, M::ROWS) {
                     (1, _) => {
-                        self.tiles::<12, 1, M>(&mut row, first..end, &offsets);
+                        self.tiles::<8, 1, M>(&mut row, first..end, &offsets);
                         self.tiles::<4, 1, M>(&mut row, first..end, &offsets);
                         self.tiles::<1, 1, M>(&mut row, first..end, &offsets);
                     }
-                    (_, 12) => {
-                        self.tiles::<12, 2, M>(&mut row, first..end, &offsets);
+                    (_, 8) => {
+                        self.tiles::<8, 2, M>(&mut row, first..end, &offsets);
                         self.tiles::<4, 2, M>(&mut row, first..end, &offsets);
                         self.tiles::<1, 2, M>(&mut row, first..end, &offsets);
                     }
@@ -348,13 +348,11 @@ impl Piece<'_> {
                 }
                 weights = weights.add(VECTORS * width * STEP);
             }
-            let counts: [usize; VECTORS] =
-                std::array::from_fn(|vector| b.columns.saturating_sub(panel.column + vector * width).min(width));
-            for (vector, count) in counts.into_iter().enumerate() {
-                if count == 0 {
-                    break;
-                }
-                let column = panel.column + vector * width;
+            // Arrays that loops index stay in memory: only this copy, not the sums above.
+            let sums = std::hint::black_box(sums);
+            let columns = (panel.column..b.columns).step_by(width).take(VECTORS);
+            for (vector, column) in columns.enumerate() {
+                let count = width.min(b.columns - column);
                 match output {
                     Output::Pixels(residual) => {
                         for (i, sums) in sums.iter().enumerate() {
@@ -375,11 +373,10 @@ impl Piece<'_> {
                         }
                     }
                     Output::Quads { width, line } => {
-                        for quad in 0..ROWS / STEP {
+                        for (quad, sums) in sums.chunks_exact(STEP).enumerate() {
                             let row = row + quad * STEP;
                             let at = row / width * line + (row % width * b.columns) + column * STEP;
-                            let parts =
-                                std::array::from_fn(|i| rounding.apply::<M>(sums[quad * STEP + i][vector], column));
+                            let parts = std::array::from_fn(|i| rounding.apply::<M>(sums[i][vector], column));
                             M::Vector::join(parts).store_first(self.out.0.add(at), count);
                         }
                     }
