@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Writes crates/nets/tests/fixtures/golden_*.json: torchvision's results for golden.rs.
 
+A network of TensorFlow is torchvision's with timm's `Conv2dSame`, which pads each side of the image
+by itself.
+
     python scripts/golden_nets.py
 
 Weights, running statistics and images follow from a formula of (key, flat index), which the Rust
 test also computes, so fixtures contain only results. Torchvision runs in float64. The difference of
-its float32 run is printed as the accuracy to expect of a float32 program. Requires torch and
-torchvision.
+its float32 run is printed as the accuracy to expect of a float32 program. Requires timm,
+torch and torchvision.
 """
 import json
 import re
@@ -15,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from timm.layers import Conv2dSame
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -72,13 +76,29 @@ EFFICIENTNET = [
 USUAL = {"weight": [1.0, 0.2], "bias": [0.0, 0.1]}
 BETWEEN_KINKS = {"weight": [0.36, 0.06], "bias": [3.0, 0.1]}
 
+
+def tf_efficientnet_b0(**options):
+    """Returns torchvision's EfficientNet-B0 with the padding and epsilon of TensorFlow."""
+    model = torchvision.models.efficientnet_b0(norm_layer=lambda channels: nn.BatchNorm2d(channels, eps=1e-3), **options)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and child.kernel_size != (1, 1):
+                bias = child.bias is not None
+                same = Conv2dSame(child.in_channels, child.out_channels, child.kernel_size, child.stride, 0, 1, child.groups, bias)
+                setattr(parent, name, same)
+    return model
+
+
 NETWORKS = {
-    "mobilenet_v2": (torchvision.models.mobilenet_v2, {}, USUAL, MOBILENET_V2),
-    "mobilenet_v2_0.5": (torchvision.models.mobilenet_v2, {"width_mult": 0.5}, BETWEEN_KINKS, MOBILENET_V2),
-    "efficientnet_b0": (torchvision.models.efficientnet_b0, {}, USUAL, EFFICIENTNET),
+    "mobilenet_v2": (torchvision.models.mobilenet_v2, {}, USUAL, MOBILENET_V2, IMAGES),
+    "mobilenet_v2_0.5": (torchvision.models.mobilenet_v2, {"width_mult": 0.5}, BETWEEN_KINKS, MOBILENET_V2, IMAGES),
+    "efficientnet_b0": (torchvision.models.efficientnet_b0, {}, USUAL, EFFICIENTNET, IMAGES),
+    # Even and odd sides need different padding: the feature maps have 48x81, 24x41, 12x21, 6x11 and
+    # 3x6 positions.
+    "tf_efficientnet_b0": (tf_efficientnet_b0, {}, USUAL, EFFICIENTNET, (4, 3, 96, 161)),
 }
-# Only the chosen tensors of this network are probed, to keep the fixtures small.
-SMALL = "mobilenet_v2"
+# Only the chosen tensors of these networks are probed, to keep the fixtures small.
+SMALL = ("mobilenet_v2", "tf_efficientnet_b0")
 
 
 def uniform(key, count):
@@ -112,16 +132,16 @@ def fill(key, shape, norm):
     return torch.from_numpy(values.astype(np.float32).reshape(shape))
 
 
-def images():
+def images(shape):
     """Returns noise images, each with its own contrast and brightness."""
-    noise = uniform("images", int(np.prod(IMAGES))).reshape(IMAGES)
-    number = np.arange(IMAGES[0]).reshape(-1, 1, 1, 1)
+    noise = uniform("images", int(np.prod(shape))).reshape(shape)
+    number = np.arange(shape[0]).reshape(-1, 1, 1, 1)
     return torch.from_numpy((noise * 0.5 * (number + 1) + 0.5 * (number - 1.5)).astype(np.float32))
 
 
 def build(name):
     """Returns network `name` with the formula's weights, without dropout and stochastic depth."""
-    function, options, norm, _ = NETWORKS[name]
+    function, options, norm, *_ = NETWORKS[name]
     model = function(num_classes=CLASSES, **options)
     state = model.state_dict()
     for key, tensor in state.items():
@@ -141,10 +161,10 @@ def probe(key, tensor):
     return [float(np.linalg.norm(values)), float(values @ uniform(f"probe {key}", values.size))]
 
 
-def measure(model, dtype):
-    """Computes the contents of a fixture in `dtype`."""
-    model = model.to(dtype)
-    inputs = images().to(dtype)
+def measure(name, dtype):
+    """Computes the contents of a network's fixture in `dtype`."""
+    model = build(name).to(dtype)
+    inputs = images(NETWORKS[name][-1]).to(dtype)
     labels = torch.tensor(LABELS)
 
     def run(training):
@@ -186,9 +206,9 @@ def worst(found, expected):
 
 
 def write(name):
-    _, _, norm, keys = NETWORKS[name]
-    exact = measure(build(name), torch.float64)
-    single = measure(build(name), torch.float32)
+    _, _, norm, keys, shape = NETWORKS[name]
+    exact = measure(name, torch.float64)
+    single = measure(name, torch.float32)
 
     def section(run):
         tensors = {**run["gradients"], **run.get("statistics", {})}
@@ -202,11 +222,11 @@ def write(name):
     sections = {mode: section(run) for mode, run in exact.items()}
     # Gradients in evaluation mode are those of fine-tuning with frozen norms. In training all
     # tensors are probed, except in the small network; in evaluation only the chosen ones.
-    for mode in ("eval", "train") if name == SMALL else ("eval",):
+    for mode in ("eval", "train") if name in SMALL else ("eval",):
         probes = sections[mode]["probes"]
         sections[mode]["probes"] = {key: probes[key] for key in keys if key in probes}
     path = FIXTURES / f"golden_{name}.json"
-    lines = json.dumps({"images": IMAGES, "labels": LABELS, "norm": norm, **rounded(sections)}, indent=1)
+    lines = json.dumps({"images": shape, "labels": LABELS, "norm": norm, **rounded(sections)}, indent=1)
     path.write_text(one_line_lists(lines) + "\n")
 
     print(f"{path.name}: {path.stat().st_size} bytes")

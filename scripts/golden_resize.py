@@ -16,9 +16,10 @@ import numpy as np
 import PIL
 import torchvision
 from PIL import Image, ImageOps
+from timm.data import create_transform
 from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
-from torchvision.transforms import v2
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
 
 FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "image" / "tests" / "fixtures"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,6 +41,20 @@ def resize_fixtures(photos):
         old.unlink()
     landscape = next(p for p in photos if p.width > p.height).resize((151, 113), Image.LANCZOS)
     portrait = next(p for p in photos if p.width < p.height).resize((83, 120), Image.LANCZOS)
+    for name, photo, size, fraction in [
+        ("landscape", landscape, (40, 72), 0.8),
+        ("landscape", landscape, (61, 33), 1.0),
+        ("portrait", portrait, (40, 72), 1.0),
+        ("portrait", portrait, (61, 33), 0.8),
+    ]:
+        height, width = size
+        for mode in ("center", "squash", "border"):
+            evaluation = create_transform((3, height, width), crop_pct=fraction, crop_mode=mode, normalize=False)
+            resized = f"{int(height / fraction)}x{int(width / fraction)}"
+            save_png(F.to_pil_image(evaluation(photo)), out / f"{name}_{mode}{resized}_crop{height}x{width}.png")
+    for name, photo, size in [("landscape", landscape, (40, 72)), ("portrait", portrait, (61, 33))]:
+        crop = F.resized_crop(photo, 0, 0, photo.height, photo.width, size)
+        save_png(crop, out / f"{name}_resized_crop{size[0]}x{size[1]}.png")
     for name, photo, side, preprocess in [
         # (name, photograph, side of the stretched square, (resize, crop) of evaluation)
         ("landscape", landscape, 64, [(57, 48)]),

@@ -53,7 +53,7 @@ pub fn jpeg_crop(bytes: &[u8]) -> bool {
     }
 
     let crop = Crop::RandomResized { scale: (0.1, 1.0), ratio: (0.5, 2.0) };
-    let transform = Transform::Train(TrainTransform { size: SIDE, crop, ..TrainTransform::default() });
+    let transform = Transform::Train(TrainTransform { size: SIDE.into(), crop, ..TrainTransform::default() });
     let config = LoaderConfig { batch_size: 1, workers: 1, prefetch: 0, ..LoaderConfig::default() };
     let loader = Loader::new(Arc::new(One(bytes.to_vec())), transform, config).with_decoding(DECODING);
     (0..2).all(|epoch| match loader.epoch(epoch).next() {

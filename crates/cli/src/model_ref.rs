@@ -7,6 +7,7 @@ use mbconv_hub::{Spec, similar_weights};
 use mbconv_nets::NetworkOptions;
 use mbconv_nets::registry::{canonical_name, similar_name, stage_table};
 use mbconv_train::config::{EmbeddedRecipe, RecipeFile, is_table, read_table};
+use mbconv_train::data::ImageSize;
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportError, ImportOptions, NotFound, load_weights};
 use mbconv_train::model_file::{ModelCard, read_card};
@@ -107,7 +108,7 @@ pub struct ModelRef {
     /// The network.
     pub options: NetworkOptions,
     /// Image size of the model or recipe.
-    pub input_size: Option<usize>,
+    pub input_size: Option<ImageSize>,
     /// Card of the model file.
     pub card: Option<ModelCard>,
     /// Recipe that contains the network.

@@ -170,7 +170,8 @@ fn letterbox_is_kept_in_files_and_noted_where_a_library_lacks_it() {
     let at = |name: &str| folder.path().join(name);
     let options = NetworkOptions::new("mobilenet_v2_0.35", 2);
     let network = options.architecture().unwrap().init(&device::parse("cpu").unwrap());
-    let preprocess = Preprocess { resize_mode: ResizeMode::Letterbox, resize: 32, crop: 32, ..Preprocess::default() };
+    let preprocess =
+        Preprocess { resize_mode: ResizeMode::Letterbox, resize: 32.into(), crop: 32.into(), ..Preprocess::default() };
     let card = ModelCard::new(options, vec!["a".into(), "b".into()], preprocess);
     let model = at("model.safetensors");
     Model::save(&network, &card, Precision::F32, &model).unwrap();

@@ -43,8 +43,8 @@ mod walk;
 
 pub use burn::data::dataset::Dataset;
 pub use mbconv_image::{
-    Crop, CropRounding, DecodeError, Decoding, Gray16, IMAGENET_MEAN, IMAGENET_STD, Interpolation, MAX_PIXELS,
-    Preprocess, Progressive, ResizeMode, RgbPixels, TrainTransform, Transform, augment, decode, decode_rgb,
+    Crop, CropRounding, DecodeError, Decoding, Gray16, IMAGENET_MEAN, IMAGENET_STD, ImageSize, Interpolation,
+    MAX_PIXELS, Preprocess, Progressive, ResizeMode, RgbPixels, TrainTransform, Transform, augment, decode, decode_rgb,
     formats as image_formats, mean_color, sample_rng, seed,
 };
 

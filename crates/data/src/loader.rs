@@ -147,7 +147,8 @@ impl Loader {
     pub fn memory(&self) -> usize {
         let LoaderConfig { batch_size, prefetch, workers, .. } = self.config;
         let images = (prefetch + 2).saturating_mul(batch_size) + workers * CHUNK;
-        images.saturating_mul(self.transform.size().pow(2) * self.transform.crops() * 3)
+        let [height, width] = self.transform.size().sides();
+        images.saturating_mul(height * width * self.transform.crops() * 3)
     }
 
     /// Starts an epoch.
@@ -461,8 +462,8 @@ impl Assembly {
         let runs = loader.source.runs();
         let mut order = epoch_order(samples, label, &runs, config.sampling, config.shuffle, config.seed, epoch);
         let transform = Arc::new(loader.transform.at_epoch(epoch));
-        let side = transform.size();
-        let size = [side * transform.crops(), side];
+        let [height, width] = transform.size().sides();
+        let size = [height * transform.crops(), width];
         let whole = config.batch_size;
         let dealt = config.wanted().map(|_| (position, whole));
         let mut start = position.samples;

@@ -630,7 +630,7 @@ fn other_forms_are_found_in_a_wrapping_folder() {
 
 /// Returns the results of an epoch: indices in order, the pixels, and the number of skipped images.
 fn epoch(source: std::sync::Arc<dyn Source>, workers: usize, on_bad_image: OnBadImage) -> (Vec<usize>, Vec<u8>, usize) {
-    let preprocess = Preprocess { resize: 16, crop: 16, ..Preprocess::default() };
+    let preprocess = Preprocess { resize: 16.into(), crop: 16.into(), ..Preprocess::default() };
     let config = LoaderConfig {
         batch_size: 2,
         workers,

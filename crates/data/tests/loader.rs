@@ -53,13 +53,13 @@ impl Source for Numbered {
 }
 
 fn plain() -> Transform {
-    Transform::Eval(Preprocess { resize: 4, crop: 4, ..Preprocess::default() })
+    Transform::Eval(Preprocess { resize: 4.into(), crop: 4.into(), ..Preprocess::default() })
 }
 
 fn random(size: usize) -> Transform {
     let crop = Crop::RandomResized { scale: (0.2, 1.0), ratio: (0.75, 4.0 / 3.0) };
     Transform::Train(TrainTransform {
-        size,
+        size: size.into(),
         interpolation: Interpolation::Bicubic,
         crop,
         horizontal_flip: 0.5,
@@ -401,7 +401,7 @@ fn evaluation_uses_the_exif_setting_of_training() {
     let options = OpenOptions { val_fraction: 0.0, seed: 0, ..OpenOptions::default() };
     let set = open(root.path().to_str().unwrap(), &options).unwrap();
     let [plain, turned] = [false, true].map(|exif_orientation| {
-        let preprocess = Preprocess { resize: 20, crop: 16, exif_orientation, ..Preprocess::default() };
+        let preprocess = Preprocess { resize: 20.into(), crop: 16.into(), exif_orientation, ..Preprocess::default() };
         let batches = collect(&Loader::new(set.split("train").unwrap(), Transform::Eval(preprocess), config(2)), 0);
         batches[0].images[..16 * 16 * 3].to_vec()
     });
@@ -434,7 +434,7 @@ fn fast_batches_do_not_depend_on_workers_and_are_close_to_exact_ones() {
     }
     // Evaluation ignores fast decoding.
     let eval = |fast| {
-        let eval = Transform::Eval(Preprocess { resize: 20, crop: 20, ..Preprocess::default() });
+        let eval = Transform::Eval(Preprocess { resize: 20.into(), crop: 20.into(), ..Preprocess::default() });
         let decoding = Decoding { fast, ..Decoding::default() };
         collect(&Loader::new(Files::new(8, &[], BROKEN), eval, config(4)).with_decoding(decoding), 0)
     };

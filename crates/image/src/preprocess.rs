@@ -10,24 +10,26 @@ use crate::error::UnsupportedChannels;
 use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 use crate::decoding::{Decoding, Gray16};
+use crate::image_size::ImageSize;
 use crate::imagenet::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::resize::{Region, resize_region};
 
 /// Evaluation preprocessing, as stored in a model file: resizes the image to `resize`, crops the
-/// central `crop`×`crop` pixels (black beyond the image, or the mean color for
+/// central `crop` pixels (black beyond the image, or the mean color for
 /// [`ResizeMode::Letterbox`]), and computes `(x / 255 - mean) / std` on the device.
 ///
-/// Sizes and positions are rounded as in torchvision's `Resize(int)` and `CenterCrop`. Pixels equal
-/// Pillow's `resize`.
+/// Sizes and positions are rounded as in torchvision's `Resize(int)` and `CenterCrop`, and as in
+/// timm for a `resize` that is not square. Pixels equal Pillow's `resize`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Preprocess {
     /// The sides that are resized to `resize` pixels.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resize_mode: ResizeMode,
-    /// Length of the shorter side, or of both sides, after resizing, in pixels; positive.
-    pub resize: usize,
-    /// Side of the center crop in pixels; positive.
-    pub crop: usize,
+    /// Size that the image covers, fills or fits after resizing, in pixels; positive. The shorter
+    /// side of an image that covers a square has the square's side.
+    pub resize: ImageSize,
+    /// Size of the center crop in pixels; positive.
+    pub crop: ImageSize,
     /// Position of the center crop if the margins cannot be equal.
     #[serde(default, skip_serializing_if = "is_default")]
     pub crop_rounding: CropRounding,
@@ -59,14 +61,14 @@ impl Preprocess {
     pub const FIVE: usize = 5;
 }
 
-/// The sides of an image that are resized to a given length.
+/// How an image is resized to a given size.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeMode {
-    /// Resizes the shorter side and keeps the aspect ratio.
+    /// Resizes the shorter side and keeps the aspect ratio, so that the image covers the size.
     #[default]
     Shorter,
-    /// Resizes both sides, squashing the image to a square.
+    /// Resizes both sides, squashing the image to the size.
     Squash,
     /// Resizes the longer side, keeps the aspect ratio, and pads with the mean color.
     Letterbox,
@@ -117,8 +119,8 @@ impl Default for Preprocess {
     fn default() -> Self {
         Self {
             resize_mode: ResizeMode::default(),
-            resize: 256,
-            crop: 224,
+            resize: ImageSize::square(256),
+            crop: ImageSize::square(224),
             crop_rounding: CropRounding::default(),
             interpolation: Interpolation::Bilinear,
             channels: three(),
@@ -136,60 +138,62 @@ impl Preprocess {
         Decoding { exif_orientation: self.exif_orientation, gray16: self.gray16, ..Decoding::default() }
     }
 
-    /// Resizes and crops to `crop`×`crop` pixels, without normalization.
+    /// Resizes and crops to `crop` pixels, without normalization.
     pub fn apply(&self, image: RgbPixels) -> RgbPixels {
         let resized = self.resized(image.width, image.height);
-        let start = |length| self.crop_rounding.start(length, self.crop.max(1));
-        self.frame().crop(&image, resized, (start(resized.0), start(resized.1)))
+        self.frame().crop(&image, resized, self.center(resized))
     }
 
     /// Returns the output of a crop.
     fn frame(&self) -> Frame {
         let fill = if self.resize_mode == ResizeMode::Letterbox { mean_color(self.mean) } else { [0; 3] };
-        let side = self.crop.max(1);
-        Frame { width: side, height: side, interpolation: self.interpolation, fill }
+        Frame { size: self.crop.nonempty(), interpolation: self.interpolation, fill }
+    }
+
+    /// Returns the left and top edge of the center crop of a resized image.
+    fn center(&self, (width, height): (usize, usize)) -> (isize, isize) {
+        let crop = self.crop.nonempty();
+        (self.crop_rounding.start(width, crop.width), self.crop_rounding.start(height, crop.height))
     }
 
     /// Returns the part of an image of `width`×`height` pixels that [`apply`](Self::apply) crops:
     /// left edge, top edge, width and height in pixels of that image. The part may extend beyond
     /// the image.
     pub fn cropped_part(&self, width: usize, height: usize) -> [f64; 4] {
-        let (resized_width, resized_height) = self.resized(width, height);
-        let size = self.crop.max(1);
-        let scale_x = width as f64 / resized_width.max(1) as f64;
-        let scale_y = height as f64 / resized_height.max(1) as f64;
-        let left = self.crop_rounding.start(resized_width, size) as f64;
-        let top = self.crop_rounding.start(resized_height, size) as f64;
-        [left * scale_x, top * scale_y, size as f64 * scale_x, size as f64 * scale_y]
+        let resized = self.resized(width, height);
+        let (crop, (left, top)) = (self.crop.nonempty(), self.center(resized));
+        let scale_x = width as f64 / resized.0.max(1) as f64;
+        let scale_y = height as f64 / resized.1.max(1) as f64;
+        [left as f64 * scale_x, top as f64 * scale_y, crop.width as f64 * scale_x, crop.height as f64 * scale_y]
     }
 
     /// Resizes and crops the four corners and the center, as torchvision's `FiveCrop`: upper left,
     /// upper right, lower left, lower right, center. Returns the crops below each other, as an
-    /// image of `crop`×`5 crop` pixels. Along a side that is not longer than the crop, all are
-    /// centered.
+    /// image of five times the height of `crop`. Along a side that is not longer than the crop, all
+    /// are centered.
     pub fn five_crops(&self, image: &RgbPixels) -> RgbPixels {
-        let (width, height) = self.resized(image.width, image.height);
-        let size = self.crop.max(1);
-        let starts = |length: usize| {
-            let center = self.crop_rounding.start(length, size);
+        let resized = self.resized(image.width, image.height);
+        let (crop, center) = (self.crop.nonempty(), self.center(resized));
+        let starts = |length: usize, size: usize, center: isize| {
             let last = length.saturating_sub(size);
-            if last == 0 { [center; 3] } else { [0, last as isize, center] }
+            if last == 0 { [center; 2] } else { [0, last as isize] }
         };
-        let ([left, right, center_x], [top, bottom, center_y]) = (starts(width), starts(height));
-        let mut data = Vec::with_capacity(Self::FIVE * size * size * 3);
-        for corner in [(left, top), (right, top), (left, bottom), (right, bottom), (center_x, center_y)] {
-            data.extend(self.frame().crop(image, (width, height), corner).data);
+        let [left, right] = starts(resized.0, crop.width, center.0);
+        let [top, bottom] = starts(resized.1, crop.height, center.1);
+        let mut data = Vec::with_capacity(Self::FIVE * crop.width * crop.height * 3);
+        for corner in [(left, top), (right, top), (left, bottom), (right, bottom), center] {
+            data.extend(self.frame().crop(image, resized, corner).data);
         }
-        RgbPixels { width: size, height: Self::FIVE * size, data }
+        RgbPixels { width: crop.width, height: Self::FIVE * crop.height, data }
     }
 
-    /// Returns the size of an image of `width`×`height` pixels after resizing.
+    /// Returns the size, width and height, of an image of `width`×`height` pixels after resizing.
     fn resized(&self, width: usize, height: usize) -> (usize, usize) {
-        let side = self.resize.max(1);
+        let size = self.resize.nonempty();
         match self.resize_mode {
-            ResizeMode::Shorter => shorter_side(width, height, side),
-            ResizeMode::Squash => (side, side),
-            ResizeMode::Letterbox => fitted((width, height), (side, side)),
+            ResizeMode::Shorter => covering((width, height), size),
+            ResizeMode::Squash => size.width_height(),
+            ResizeMode::Letterbox => fitted((width, height), size),
         }
     }
 
@@ -252,10 +256,25 @@ fn half_to_even(x: usize) -> usize {
 }
 
 /// Returns the size of an image of `width`×`height` pixels after resizing it, with its aspect
-/// ratio, to the largest size that fits into `into`: width and height. Rounds as timm's
+/// ratio, to the smallest size that covers `size`: width and height. Rounds as timm's
+/// `ResizeKeepRatio`, and for a square as torchvision's `Resize(int)`.
+pub(crate) fn covering((width, height): (usize, usize), size: ImageSize) -> (usize, usize) {
+    match size.is_square() {
+        true => shorter_side(width, height, size.width),
+        false => keep_ratio((width, height), size, f64::min),
+    }
+}
+
+/// Returns the size of an image of `width`×`height` pixels after resizing it, with its aspect
+/// ratio, to the largest size that fits into `size`: width and height. Rounds as timm's
 /// `ResizeKeepRatio`.
-pub fn fitted((width, height): (usize, usize), into: (usize, usize)) -> (usize, usize) {
-    let ratio = (width as f64 / into.0 as f64).max(height as f64 / into.1 as f64);
+pub(crate) fn fitted((width, height): (usize, usize), size: ImageSize) -> (usize, usize) {
+    keep_ratio((width, height), size, f64::max)
+}
+
+/// Divides both sides of an image by one of the two ratios of its sides to those of `size`.
+fn keep_ratio((width, height): (usize, usize), size: ImageSize, choose: fn(f64, f64) -> f64) -> (usize, usize) {
+    let ratio = choose(width as f64 / size.width as f64, height as f64 / size.height as f64);
     let side = |length: usize| ((length as f64 / ratio).round_ties_even() as usize).max(1);
     (side(width), side(height))
 }
@@ -263,8 +282,7 @@ pub fn fitted((width, height): (usize, usize), into: (usize, usize)) -> (usize, 
 /// The output of a crop: size in pixels, resampling, and the color beyond the edges of the image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame {
-    pub width: usize,
-    pub height: usize,
+    pub size: ImageSize,
     pub interpolation: Interpolation,
     pub fill: [u8; 3],
 }
@@ -273,7 +291,7 @@ impl Frame {
     /// Resizes an image to `width`×`height` and crops the center, with torchvision's rounding.
     pub fn center(&self, image: &RgbPixels, (width, height): (usize, usize)) -> RgbPixels {
         let start = |length, size| CropRounding::Even.start(length, size);
-        self.crop(image, (width, height), (start(width, self.width), start(height, self.height)))
+        self.crop(image, (width, height), (start(width, self.size.width), start(height, self.size.height)))
     }
 
     /// Resizes an image to `width`×`height` and crops the rectangle at `(left, top)`.
@@ -283,21 +301,22 @@ impl Frame {
             let to = start.saturating_add_unsigned(size).max(0).min(length as isize) as usize;
             (from, to.max(from) - from)
         };
-        let (from_x, columns) = visible(left, self.width, width);
-        let (from_y, rows) = visible(top, self.height, height);
+        let ImageSize { height: all_rows, width: all_columns } = self.size;
+        let (from_x, columns) = visible(left, all_columns, width);
+        let (from_y, rows) = visible(top, all_rows, height);
         let region = Region { left: from_x, top: from_y, width: columns, height: rows };
-        let whole = (columns, rows) == (self.width, self.height);
+        let whole = (columns, rows) == (all_columns, all_rows);
         if whole {
             return resize_region(image, width, height, region, self.interpolation);
         }
-        let mut data = self.fill.repeat(self.width * self.height);
+        let mut data = self.fill.repeat(all_columns * all_rows);
         if columns > 0 && rows > 0 {
             let part = resize_region(image, width, height, region, self.interpolation);
             let (x, y) = ((from_x as isize - left) as usize, (from_y as isize - top) as usize);
-            let lines = data.chunks_exact_mut(self.width * 3).skip(y).zip(part.data.chunks_exact(columns * 3));
+            let lines = data.chunks_exact_mut(all_columns * 3).skip(y).zip(part.data.chunks_exact(columns * 3));
             lines.for_each(|(line, part)| line[x * 3..(x + columns) * 3].copy_from_slice(part));
         }
-        RgbPixels { width: self.width, height: self.height, data }
+        RgbPixels { width: all_columns, height: all_rows, data }
     }
 }
 
@@ -308,9 +327,13 @@ mod tests {
     #[test]
     fn five_crops_are_the_corners_and_the_center() {
         let image = RgbPixels { width: 5, height: 3, data: (0..45).collect() };
-        let of = |resize, size: usize| {
-            let preprocess =
-                Preprocess { resize, crop: size, interpolation: Interpolation::Bilinear, ..Preprocess::default() };
+        let of = |resize: usize, size: usize| {
+            let preprocess = Preprocess {
+                resize: resize.into(),
+                crop: size.into(),
+                interpolation: Interpolation::Bilinear,
+                ..Preprocess::default()
+            };
             let crops = preprocess.five_crops(&image);
             assert_eq!((crops.width, crops.height), (size, 5 * size));
             assert_eq!(crops.data[4 * size * size * 3..], preprocess.apply(image.clone()).data);
@@ -325,7 +348,7 @@ mod tests {
 
     #[test]
     fn cropped_part_is_in_pixels_of_the_image() {
-        let preprocess = Preprocess { resize: 64, crop: 48, ..Preprocess::default() };
+        let preprocess = Preprocess { resize: 64.into(), crop: 48.into(), ..Preprocess::default() };
         assert_eq!(preprocess.cropped_part(256, 128), [80.0, 16.0, 96.0, 96.0]);
         let squash = Preprocess { resize_mode: ResizeMode::Squash, ..preprocess.clone() };
         assert_eq!(squash.cropped_part(256, 128), [32.0, 16.0, 192.0, 96.0]);
@@ -333,17 +356,22 @@ mod tests {
         let letterbox = Preprocess { resize_mode: ResizeMode::Letterbox, ..preprocess.clone() };
         assert_eq!(letterbox.cropped_part(256, 128), [32.0, -32.0, 192.0, 192.0]);
         // A crop of 96 pixels has a border of 16 around 64.
-        let padded = Preprocess { crop: 96, ..preprocess };
+        let padded = Preprocess { crop: 96.into(), ..preprocess };
         assert_eq!(padded.cropped_part(32, 32), [-8.0, -8.0, 48.0, 48.0]);
     }
 
     #[test]
     fn letterboxes_keep_the_aspect_ratio() {
-        assert_eq!(fitted((500, 375), (224, 224)), (224, 168));
-        assert_eq!(fitted((375, 500), (224, 224)), (168, 224));
-        assert_eq!(fitted((10, 10), (224, 160)), (160, 160));
-        assert_eq!(fitted((60_000, 1), (224, 224)), (224, 1));
-        let preprocess = Preprocess { resize_mode: ResizeMode::Letterbox, resize: 4, crop: 4, ..Preprocess::default() };
+        assert_eq!(fitted((500, 375), 224.into()), (224, 168));
+        assert_eq!(fitted((375, 500), 224.into()), (168, 224));
+        assert_eq!(fitted((10, 10), [160, 224].into()), (160, 160));
+        assert_eq!(fitted((60_000, 1), 224.into()), (224, 1));
+        let preprocess = Preprocess {
+            resize_mode: ResizeMode::Letterbox,
+            resize: 4.into(),
+            crop: 4.into(),
+            ..Preprocess::default()
+        };
         let out = preprocess.apply(RgbPixels { width: 4, height: 1, data: vec![9; 12] });
         // One row of padding above, as round(1.5) down, and two below.
         let rows: Vec<u8> = out.data.chunks(12).map(|row| row[0]).collect();
@@ -357,6 +385,11 @@ mod tests {
         assert_eq!(shorter_side(500, 375, 256), (341, 256));
         assert_eq!(shorter_side(375, 500, 256), (256, 341));
         assert_eq!(shorter_side(1, 60_000, 256), (256, 15_360_000));
+        // Python: ResizeKeepRatio((192, 320)).get_params(image, (192, 320), 0.0)
+        assert_eq!(covering((500, 375), [192, 320].into()), (320, 240));
+        assert_eq!(covering((375, 500), [192, 320].into()), (320, 427));
+        assert_eq!(covering((1000, 375), [192, 320].into()), (512, 192));
+        assert_eq!(covering((500, 375), 256.into()), (341, 256));
         // Python: [round(x / 2) for x in range(8)]
         assert_eq!((0..8).map(half_to_even).collect::<Vec<_>>(), [0, 0, 1, 2, 2, 2, 3, 4]);
     }

@@ -6,7 +6,8 @@ use crate::jpeg_crop::{Jpeg, Scratch, resize_region};
 use mbconv_kernels::image_ops::{Interpolation, RgbPixels};
 
 use crate::decoding::Decoding;
-use crate::preprocess::{CropRounding, Frame, Preprocess, fitted, shorter_side};
+use crate::image_size::ImageSize;
+use crate::preprocess::{CropRounding, Frame, Preprocess, covering, fitted};
 use crate::resize::{Region, crop, filter, resize};
 
 use crate::augment::{AugmentPlan, Augmentation, Operation, Sampling};
@@ -14,7 +15,7 @@ use crate::augment::{AugmentPlan, Augmentation, Operation, Sampling};
 /// Cropping of training images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Crop {
-    /// A rectangle of random area and aspect ratio, resized to the square: torchvision's
+    /// A rectangle of random area and aspect ratio, resized to the output: torchvision's
     /// `RandomResizedCrop`.
     RandomResized {
         /// Minimum and maximum fraction of the image's area.
@@ -22,25 +23,25 @@ pub enum Crop {
         /// Minimum and maximum aspect ratio, width over height.
         ratio: (f64, f64),
     },
-    /// A random square of the image with a black border, after resizing the shorter side to the
-    /// square's: torchvision's `RandomCrop(size, padding)`.
+    /// A random crop of the image with a black border, after resizing the image to cover the
+    /// output: torchvision's `RandomCrop(size, padding)`.
     PadAndCrop {
         /// Width of the border, in pixels.
         padding: usize,
     },
-    /// The center square, after resizing the shorter side to it.
+    /// The center, after resizing the image to cover the output.
     Center,
 }
 
 /// The training transform. All randomness comes from the given generator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainTransform {
-    /// Side of the output square in pixels; positive.
-    pub size: usize,
+    /// Size of the output in pixels; positive.
+    pub size: ImageSize,
     /// Interpolation kernel.
     pub interpolation: Interpolation,
-    /// Keeps the aspect ratio and pads with this color, instead of resizing the shorter side or
-    /// stretching the crop. See [`ResizeMode::Letterbox`](crate::ResizeMode::Letterbox).
+    /// Keeps the aspect ratio and pads with this color, instead of covering the output or stretching
+    /// the crop. See [`ResizeMode::Letterbox`](crate::ResizeMode::Letterbox).
     pub letterbox: Option<[u8; 3]>,
     /// Cropping.
     pub crop: Crop,
@@ -58,7 +59,7 @@ impl Default for TrainTransform {
     /// Center crop of 224×224 pixels without augmentation.
     fn default() -> Self {
         Self {
-            size: 224,
+            size: ImageSize::square(224),
             interpolation: Interpolation::Bilinear,
             letterbox: None,
             crop: Crop::Center,
@@ -70,11 +71,11 @@ impl Default for TrainTransform {
     }
 }
 
-/// Progressive resizing (Tan and Le 2021): the side grows from `start` to the full size in equal
-/// steps.
+/// Progressive resizing (Tan and Le 2021): the shorter side grows from `start` to its full length in
+/// equal steps, and the longer one in proportion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progressive {
-    /// Side in the first stage, in pixels.
+    /// Shorter side in the first stage, in pixels.
     pub start: usize,
     /// Number of sizes, including the first and the full size; all stages are equally long.
     pub stages: usize,
@@ -83,9 +84,19 @@ pub struct Progressive {
 }
 
 impl Progressive {
-    /// Returns the side in an epoch, counted from 0: a multiple of 8, or the full size in the last
+    /// Returns the size in an epoch, counted from 0: multiples of 8, or the full size in the last
     /// stage.
-    pub fn size(&self, full: usize, epoch: usize) -> usize {
+    pub fn size(&self, full: ImageSize, epoch: usize) -> ImageSize {
+        let shorter = self.shorter(full.shorter(), epoch);
+        let in_proportion = |side: usize| {
+            let side = (side as u128 * shorter as u128) as f64 / full.shorter().max(1) as f64;
+            ((side / 8.0).round() as usize * 8).clamp(shorter, full.longer().max(shorter))
+        };
+        full.map(|side| if side == full.shorter() { shorter } else { in_proportion(side) })
+    }
+
+    /// Returns the shorter side in an epoch.
+    fn shorter(&self, full: usize, epoch: usize) -> usize {
         let stages = self.stages.max(1);
         let stage = epoch * stages / self.epochs.max(1);
         if stage + 1 >= stages {
@@ -97,10 +108,9 @@ impl Progressive {
 }
 
 impl TrainTransform {
-    /// Crops, flips at random, and augments. Returns `size`×`size` pixels and the remaining
-    /// operations.
+    /// Crops, flips at random, and augments. Returns `size` pixels and the remaining operations.
     pub fn apply(&self, image: RgbPixels, rng: &mut impl Rng) -> (RgbPixels, AugmentPlan) {
-        let size = self.size.max(1);
+        let size = self.size.nonempty();
         let mut window = [0, 0];
         let out = match self.crop {
             Crop::RandomResized { scale, ratio } => {
@@ -121,15 +131,15 @@ impl TrainTransform {
             }
             Crop::PadAndCrop { padding } => {
                 let (width, height) = self.resized(&image);
-                // The letterbox around a side that is shorter than the square is part of the image.
-                let start = |length: usize, rng: &mut _| {
+                // The letterbox around a side that is shorter than the output is part of the image.
+                let start = |length: usize, size: usize, rng: &mut _| {
                     let shift = below(length.max(size) + 2 * padding - size + 1, rng) as isize - padding as isize;
                     shift + CropRounding::Even.start(length, length.max(size))
                 };
-                let (left, top) = (start(width, rng), start(height, rng));
-                if self.deferred && (width, height) == (size, size) && self.letterbox.is_none() {
+                let (left, top) = (start(width, size.width, rng), start(height, size.height, rng));
+                if self.deferred && (width, height) == size.width_height() && self.letterbox.is_none() {
                     window = [left, top];
-                    resize(&image, size, size, self.interpolation)
+                    resize(&image, width, height, self.interpolation)
                 } else {
                     self.frame().crop(&image, (width, height), (left, top))
                 }
@@ -175,24 +185,20 @@ impl TrainTransform {
 
     /// Returns the output of a crop.
     fn frame(&self) -> Frame {
-        let side = self.size.max(1);
         let fill = self.letterbox.unwrap_or_default();
-        Frame { width: side, height: side, interpolation: self.interpolation, fill }
+        Frame { size: self.size.nonempty(), interpolation: self.interpolation, fill }
     }
 
     /// Returns the size of an image, width and height, that is resized before it is cropped.
     fn resized(&self, image: &RgbPixels) -> (usize, usize) {
-        let side = self.size.max(1);
-        match self.letterbox {
-            None => shorter_side(image.width, image.height, side),
-            Some(_) => fitted((image.width, image.height), (side, side)),
-        }
+        let resized = if self.letterbox.is_some() { fitted } else { covering };
+        resized((image.width, image.height), self.size.nonempty())
     }
 
     /// Returns the size, width and height, to which a crop of this size is resized.
     fn crop_size(&self, crop: (usize, usize)) -> (usize, usize) {
-        let side = self.size.max(1);
-        if self.letterbox.is_some() { fitted(crop, (side, side)) } else { (side, side) }
+        let size = self.size.nonempty();
+        if self.letterbox.is_some() { fitted(crop, size) } else { size.width_height() }
     }
 
     /// Resizes a crop to the output, which it fills or, with its aspect ratio, fits.
@@ -266,15 +272,15 @@ impl Transform {
         matches!(self, Transform::Train(train) if train.deferred)
     }
 
-    /// Returns the width of the output in pixels.
-    pub fn size(&self) -> usize {
+    /// Returns the size of an image of the output in pixels.
+    pub fn size(&self) -> ImageSize {
         match self {
-            Transform::Train(train) => train.size.max(1),
-            Transform::Eval(preprocess) | Transform::FiveCrops(preprocess) => preprocess.crop.max(1),
+            Transform::Train(train) => train.size.nonempty(),
+            Transform::Eval(preprocess) | Transform::FiveCrops(preprocess) => preprocess.crop.nonempty(),
         }
     }
 
-    /// Returns the number of squares below each other in the output.
+    /// Returns the number of images below each other in the output.
     pub fn crops(&self) -> usize {
         match self {
             Transform::Train(_) | Transform::Eval(_) => 1,
@@ -362,7 +368,7 @@ mod tests {
     fn padded_crops_use_every_position() {
         let image = RgbPixels { width: 4, height: 4, data: (1..=48).collect() };
         let transform = TrainTransform {
-            size: 4,
+            size: 4.into(),
             interpolation: Interpolation::Bilinear,
             crop: Crop::PadAndCrop { padding: 1 },
             ..TrainTransform::default()
@@ -387,7 +393,8 @@ mod tests {
             (columns, rows)
         };
         let of = |crop, index| {
-            let transform = TrainTransform { size: 50, letterbox: Some([7; 3]), crop, ..TrainTransform::default() };
+            let transform =
+                TrainTransform { size: 50.into(), letterbox: Some([7; 3]), crop, ..TrainTransform::default() };
             transform.apply(image(), &mut sample_rng(2, 0, index)).0
         };
         assert_eq!(white(&of(Crop::Center, 0)), (50, 20));
@@ -399,7 +406,7 @@ mod tests {
             let crop = Crop::RandomResized { scale: (0.3, 0.5), ratio: (0.5, 2.0) };
             let region = random_region(100, 40, (0.3, 0.5), (0.5, 2.0), &mut sample_rng(2, 0, index));
             let (columns, rows) = white(&of(crop, index));
-            assert_eq!((columns, rows), fitted((region.width, region.height), (50, 50)), "{region:?}");
+            assert_eq!((columns, rows), fitted((region.width, region.height), 50.into()), "{region:?}");
         }
         assert_eq!(shifts, [true; 2]);
     }
@@ -409,7 +416,7 @@ mod tests {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
         let bytes = std::fs::read(folder.join("baseline_444.jpg")).unwrap();
         let transform = TrainTransform {
-            size: 31,
+            size: 31.into(),
             letterbox: Some([7, 70, 170]),
             crop: Crop::RandomResized { scale: (0.3, 1.0), ratio: (0.4, 2.5) },
             horizontal_flip: 0.5,
@@ -432,10 +439,29 @@ mod tests {
     #[test]
     fn progressive_sizes_grow_in_equal_stages() {
         let progressive = Progressive { start: 128, stages: 4, epochs: 100 };
-        let size = |epoch| progressive.size(224, epoch);
+        let size = |epoch| progressive.size(224.into(), epoch).width;
         assert_eq!([0, 24, 25, 50, 74, 75, 99, 100, 1000].map(size), [128, 128, 160, 192, 192, 224, 224, 224, 224]);
         let one = Progressive { start: 64, stages: 1, epochs: 10 };
-        assert_eq!(one.size(224, 0), 224);
+        assert_eq!(one.size(224.into(), 0), ImageSize::square(224));
+        let wide = |epoch| progressive.size([192, 320].into(), epoch).sides();
+        assert_eq!([0, 25, 50, 75].map(wide), [[128, 216], [152, 256], [168, 280], [192, 320]]);
+        let tall = |epoch| progressive.size([320, 192].into(), epoch).sides();
+        assert_eq!([0, 99].map(tall), [[216, 128], [320, 192]]);
+    }
+
+    #[test]
+    fn random_crops_fill_rectangles() {
+        let image = RgbPixels { width: 90, height: 50, data: (0..90 * 50 * 3).map(|i| (i * 7 % 251) as u8).collect() };
+        let (scale, ratio) = ((0.2, 0.9), (0.5, 2.0));
+        let size = ImageSize::from([20, 33]);
+        let crop = Crop::RandomResized { scale, ratio };
+        let transform = TrainTransform { size, crop, ..TrainTransform::default() };
+        for index in 0..20 {
+            let rng = || sample_rng(5, 0, index);
+            let Region { left, top, width, height } = random_region(90, 50, scale, ratio, &mut rng());
+            let part = super::crop(&image, left as isize, top as isize, width, height);
+            assert_eq!(transform.apply(image.clone(), &mut rng()).0, resize(&part, 33, 20, transform.interpolation));
+        }
     }
 
     #[test]
@@ -444,7 +470,7 @@ mod tests {
         let mirrored = |horizontal_flip| {
             let (interpolation, crop) = (Interpolation::Bilinear, Crop::Center);
             let transform =
-                TrainTransform { size: 2, interpolation, crop, horizontal_flip, ..TrainTransform::default() };
+                TrainTransform { size: 2.into(), interpolation, crop, horizontal_flip, ..TrainTransform::default() };
             let first = |index| transform.apply(image.clone(), &mut sample_rng(3, 0, index)).0.data[0];
             (0..400).filter(|&index| first(index) == 4).count()
         };

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, ImageFormat};
 use mbconv_image::formats::{FORMATS, Format, recognize};
 use mbconv_image::{
-    Crop, CropRounding, DecodeError, Decoding, Gray16, IMAGENET_MEAN, Interpolation, Preprocess, ResizeMode, RgbPixels,
-    TrainTransform, decode, decode_rgb, mean_color, sample_rng,
+    Crop, CropRounding, DecodeError, Decoding, Gray16, IMAGENET_MEAN, ImageSize, Interpolation, Preprocess, ResizeMode,
+    RgbPixels, TrainTransform, decode, decode_rgb, mean_color, sample_rng,
 };
 use proptest::prelude::*;
 
@@ -38,6 +38,7 @@ fn evaluation_preprocessing_matches_torchvision() {
     let folder = fixtures("resize");
     for (photo, resize, crop) in [("landscape", 57, 48), ("portrait", 57, 48), ("portrait", 86, 97)] {
         for (interpolation, filter) in FILTERS {
+            let (resize, crop) = (ImageSize::square(resize), ImageSize::square(crop));
             let preprocess = Preprocess { resize, crop, interpolation, ..Preprocess::default() };
             let ours = preprocess.apply(load(&folder.join(format!("{photo}.png"))));
             let theirs = load(&folder.join(format!("{photo}_resize{resize}_crop{crop}_{filter}.png")));
@@ -52,7 +53,7 @@ fn crop_offset_rounds_as_in_the_source_library() {
     // 1.
     let image = RgbPixels { width: 5, height: 2, data: (0..5).flat_map(|x| [x; 3]).collect::<Vec<u8>>().repeat(2) };
     for (crop_rounding, first) in [(CropRounding::Even, 2), (CropRounding::Down, 1)] {
-        let preprocess = Preprocess { resize: 2, crop: 2, crop_rounding, ..Preprocess::default() };
+        let preprocess = Preprocess { resize: 2.into(), crop: 2.into(), crop_rounding, ..Preprocess::default() };
         assert_eq!(preprocess.apply(image.clone()).data[0], first);
     }
 }
@@ -63,7 +64,7 @@ fn squash_resize_matches_pillow() {
     for (photo, size) in [("landscape", 64), ("portrait", 97)] {
         for (interpolation, filter) in FILTERS {
             let theirs = load(&folder.join(format!("{photo}_stretch{size}_{filter}.png")));
-            let (resize_mode, resize, crop) = (ResizeMode::Squash, size, size);
+            let (resize_mode, resize, crop) = (ResizeMode::Squash, size.into(), size.into());
             let squash = Preprocess { resize_mode, resize, crop, interpolation, ..Preprocess::default() };
             let ours = squash.apply(load(&folder.join(format!("{photo}.png"))));
             assert_eq!(difference(&ours, &theirs), (0, 0.0), "{photo} {size} {filter}");
@@ -77,13 +78,13 @@ fn letterbox_matches_pillow() {
     for (photo, size) in [("landscape", 64), ("portrait", 97)] {
         for (interpolation, filter) in FILTERS {
             let theirs = load(&folder.join(format!("{photo}_letterbox{size}_{filter}.png")));
-            let (resize_mode, resize, crop) = (ResizeMode::Letterbox, size, size);
+            let (resize_mode, resize, crop) = (ResizeMode::Letterbox, size.into(), size.into());
             let letterbox = Preprocess { resize_mode, resize, crop, interpolation, ..Preprocess::default() };
             let image = load(&folder.join(format!("{photo}.png")));
             assert_eq!(difference(&letterbox.apply(image.clone()), &theirs), (0, 0.0), "{photo} {size} {filter}");
             let fill = Some(mean_color(IMAGENET_MEAN));
             let train = TrainTransform {
-                size,
+                size: size.into(),
                 interpolation,
                 letterbox: fill,
                 crop: Crop::Center,
@@ -91,6 +92,46 @@ fn letterbox_matches_pillow() {
             };
             assert_eq!(train.apply(image, &mut sample_rng(0, 0, 0)).0, theirs, "{photo} {size} {filter} in training");
         }
+    }
+}
+
+/// Sizes of timm's evaluation of rectangles with a `crop_pct` of 0.8 or 1: photograph, resize, crop.
+const RECTANGLES: [(&str, [usize; 2], [usize; 2]); 4] = [
+    ("landscape", [50, 90], [40, 72]),
+    ("landscape", [61, 33], [61, 33]),
+    ("portrait", [40, 72], [40, 72]),
+    ("portrait", [76, 41], [61, 33]),
+];
+
+#[test]
+fn rectangles_match_timm() {
+    let folder = fixtures("resize");
+    let modes = [(ResizeMode::Shorter, "center"), (ResizeMode::Squash, "squash"), (ResizeMode::Letterbox, "border")];
+    for ((photo, resize, crop), (resize_mode, mode)) in
+        RECTANGLES.into_iter().flat_map(|case| modes.map(|mode| (case, mode)))
+    {
+        let image = load(&folder.join(format!("{photo}.png")));
+        let name = format!("{photo}_{mode}{}x{}_crop{}x{}", resize[0], resize[1], crop[0], crop[1]);
+        let theirs = load(&folder.join(format!("{name}.png")));
+        let (resize, crop) = (resize.into(), ImageSize::from(crop));
+        let preprocess = Preprocess { resize_mode, resize, crop, ..Preprocess::default() };
+        assert_eq!(difference(&preprocess.apply(image.clone()), &theirs), (0, 0.0), "{name}");
+        let crops = preprocess.five_crops(&image);
+        assert_eq!((crops.width, crops.height), (crop.width, 5 * crop.height));
+        assert_eq!(crops.data[4 * theirs.data.len()..], theirs.data, "{name}");
+    }
+}
+
+#[test]
+fn resized_crops_of_rectangles_match_torchvision() {
+    let folder = fixtures("resize");
+    for (photo, [height, width]) in [("landscape", [40, 72]), ("portrait", [61, 33])] {
+        let image = load(&folder.join(format!("{photo}.png")));
+        let shape = image.width as f64 / image.height as f64;
+        let whole = Crop::RandomResized { scale: (1.0, 1.0), ratio: (shape, shape) };
+        let transform = TrainTransform { size: [height, width].into(), crop: whole, ..TrainTransform::default() };
+        let theirs = load(&folder.join(format!("{photo}_resized_crop{height}x{width}.png")));
+        assert_eq!(transform.apply(image, &mut sample_rng(0, 0, 0)).0, theirs, "{photo}");
     }
 }
 
@@ -346,14 +387,19 @@ proptest! {
     /// Extreme shapes are preprocessed too, to the requested size.
     #[test]
     fn preprocessing_accepts_any_shape(
-        width in prop_oneof![1usize..60, 1000usize..3000], height in 1usize..60, resize in 1usize..70, crop in 1usize..70,
+        width in prop_oneof![1usize..60, 1000usize..3000], height in 1usize..60,
+        resize in [1usize..70, 1usize..70], crop in [1usize..70, 1usize..70], mode in 0usize..3,
     ) {
         let image = RgbPixels { width, height, data: vec![200; width * height * 3] };
         let interpolation = Interpolation::Bicubic;
-        let preprocess = Preprocess { resize, crop, interpolation, ..Preprocess::default() };
+        let resize_mode = [ResizeMode::Shorter, ResizeMode::Squash, ResizeMode::Letterbox][mode];
+        let size = ImageSize::from(resize);
+        let preprocess =
+            Preprocess { resize_mode, resize: size, crop: crop.into(), interpolation, ..Preprocess::default() };
         let out = preprocess.apply(image.clone());
-        prop_assert_eq!((out.width, out.height, out.data.len()), (crop, crop, crop * crop * 3));
-        if crop <= resize {
+        let [rows, columns] = crop;
+        prop_assert_eq!((out.width, out.height, out.data.len()), (columns, rows, rows * columns * 3));
+        if rows <= resize[0] && columns <= resize[1] && resize_mode != ResizeMode::Letterbox {
             // A uniform image stays uniform: no black is added, and the weights sum to 1.
             prop_assert!(out.data.iter().all(|&value| value == 200));
         }

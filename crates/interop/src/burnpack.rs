@@ -75,7 +75,7 @@ mod tests {
         let device = Device::default();
         device.seed(seed);
         let options = NetworkOptions::new("efficientnet_b0", 3);
-        let preprocess = Preprocess { resize: 40, crop: 32, ..Preprocess::default() };
+        let preprocess = Preprocess { resize: 40.into(), crop: 32.into(), ..Preprocess::default() };
         let classes = ["a", "b", "c"].map(String::from).into();
         (options.architecture().unwrap().init(&device), ModelCard::new(options, classes, preprocess))
     }

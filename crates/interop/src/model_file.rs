@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use mbconv_files::shell::quoted_path;
 use mbconv_files::{read_weights, write_atomically};
-use mbconv_image::Preprocess;
+use mbconv_image::{ImageSize, Preprocess};
 
 use crate::import::foreign::foreign_folder;
 use crate::import::signature::{NAMELESS, is_pytorch};
@@ -414,15 +414,15 @@ fn thresholds_fit(card: &ModelCard) -> bool {
 /// The limit is larger if the model's recipe has larger images.
 fn oversized(card: &ModelCard) -> Option<(&'static str, usize, usize)> {
     let input = card.recipe.as_ref().and_then(|recipe| recipe.get("input"));
-    let sizes = ["size", "eval_size", "eval_resize"].map(|key| input?.get(key)?.as_u64());
-    let largest = sizes.into_iter().flatten().max().unwrap_or(0);
-    let most = Preprocess::MAX_SIDE.max(usize::try_from(largest).unwrap_or(MAX_RECIPE_SIDE).min(MAX_RECIPE_SIDE));
-    let sides = [("resize", card.preprocess.resize), ("crop", card.preprocess.crop)];
+    let size = |key| ImageSize::deserialize(input?.get(key)?).ok();
+    let largest = ["size", "eval_size", "eval_resize"].into_iter().filter_map(size).map(ImageSize::longer).max();
+    let most = Preprocess::MAX_SIDE.max(largest.unwrap_or(0).min(MAX_RECIPE_SIDE));
+    let sides = [("resize", card.preprocess.resize.longer()), ("crop", card.preprocess.crop.longer())];
     sides.into_iter().find(|(_, side)| *side > most).map(|(key, side)| (key, side, most))
 }
 
 fn is_valid(preprocess: &Preprocess) -> bool {
-    let sizes = [preprocess.resize, preprocess.crop];
+    let sizes = [preprocess.resize, preprocess.crop].map(ImageSize::shorter);
     let finite = preprocess.mean.iter().chain(&preprocess.std).all(|value| value.is_finite());
     !sizes.contains(&0) && finite && preprocess.std.iter().all(|&std| std > 0.0)
 }

@@ -16,7 +16,7 @@ fn whole() -> &'static [u8] {
     BYTES.get_or_init(|| {
         let options = NetworkOptions::new("mobilenet_v2_0.1", 2);
         let network = options.architecture().unwrap().init(&Device::default());
-        let preprocess = Preprocess { resize: 8, crop: 8, ..Preprocess::default() };
+        let preprocess = Preprocess { resize: 8.into(), crop: 8.into(), ..Preprocess::default() };
         let card = ModelCard::new(options, vec!["a".into(), "b".into()], preprocess);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
@@ -42,11 +42,19 @@ fn joined(header: &str, body: &[u8]) -> Vec<u8> {
 #[test]
 fn invalid_image_sizes_are_rejected() {
     let (header, body) = split();
-    for (key, side) in [("crop", 8192), ("resize", 2049), ("crop", 0)] {
-        let changed = header.replace(&format!("\\\"{key}\\\":8"), &format!("\\\"{key}\\\":{side}"));
+    for (key, size, words) in [
+        ("crop", "8192", "`preprocess.crop` is 8192 pixels"),
+        ("resize", "2049", "`preprocess.resize` is 2049 pixels"),
+        ("crop", "[8,2049]", "`preprocess.crop` is 2049 pixels"),
+        ("crop", "0", "invalid preprocessing"),
+        ("resize", "[8,0]", "invalid preprocessing"),
+        ("crop", "[8,8,8]", "expected a size in pixels"),
+        ("crop", "[8,-8]", "invalid value"),
+    ] {
+        let changed = header.replace(&format!("\\\"{key}\\\":8"), &format!("\\\"{key}\\\":{size}"));
         assert_ne!(changed, header);
         let error = open(&joined(&changed, body)).unwrap_err().to_string();
-        assert!(error.contains(&side.to_string()) && error.contains(key), "{error}");
+        assert!(error.contains(words), "{key} {size}: {error}");
     }
 }
 

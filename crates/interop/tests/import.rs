@@ -285,7 +285,10 @@ fn folders_of_save_pretrained_are_imported_with_their_configuration() {
     std::fs::write(folder.path().join("preprocessor_config.json"), processor).unwrap();
     config("");
     let card = load(folder.path()).unwrap().model.card;
-    assert_eq!((card.classes[9].as_str(), card.preprocess.resize, card.preprocess.crop), ("label 9", 180, 160));
+    assert_eq!(
+        (card.classes[9].as_str(), card.preprocess.resize, card.preprocess.crop),
+        ("label 9", 180.into(), 160.into())
+    );
     // Padding and batch-norm's epsilon are read from the configuration.
     config(r#", "tf_padding": false, "layer_norm_eps": 0.01"#);
     let architecture = load(folder.path()).unwrap().model.card.architecture;
@@ -427,7 +430,7 @@ fn conventions_follow_from_the_hugging_face_repository() {
         "crop_pct": 1.0, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}"#;
     std::fs::write(path.with_file_name("config.json"), config).unwrap();
     let card = load(&path).unwrap().model.card;
-    assert_eq!((card.preprocess.crop, card.preprocess.mean), (160, [0.1, 0.2, 0.3]));
+    assert_eq!((card.preprocess.crop, card.preprocess.mean), (160.into(), [0.1, 0.2, 0.3]));
     // Other folder names are ignored.
     assert!(matches!(load(&snapshot("timm--tf_efficientnet_b0.in1k")), Err(ImportError::Ambiguous { .. })));
 }
@@ -507,7 +510,10 @@ fn ambiguous_weights_need_arch_or_a_configuration() {
     std::fs::write(folder.path().join("config.json"), config).unwrap();
     let card = load(&path).unwrap().model.card;
     assert_eq!((card.architecture.name.as_str(), card.classes[9].as_str()), ("tf_efficientnet_b0", "nine"));
-    assert_eq!((card.preprocess.resize, card.preprocess.crop, card.preprocess.mean), (240, 192, [0.1, 0.2, 0.3]));
+    assert_eq!(
+        (card.preprocess.resize, card.preprocess.crop, card.preprocess.mean),
+        (240.into(), 192.into(), [0.1, 0.2, 0.3])
+    );
 }
 
 #[test]

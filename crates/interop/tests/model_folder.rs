@@ -14,8 +14,12 @@ use serde_json::{Value, json};
 
 fn card(options: NetworkOptions, side: usize) -> ModelCard {
     let classes = (0..options.num_classes).map(|index| format!("class {index}")).collect();
-    let preprocess =
-        Preprocess { resize: side * 8 / 7, crop: side, interpolation: Interpolation::Bicubic, ..Preprocess::default() };
+    let preprocess = Preprocess {
+        resize: (side * 8 / 7).into(),
+        crop: side.into(),
+        interpolation: Interpolation::Bicubic,
+        ..Preprocess::default()
+    };
     ModelCard::new(options, classes, preprocess)
 }
 
@@ -91,6 +95,42 @@ fn letterboxes_are_written_or_noted() {
     let network = letterbox.architecture.architecture().unwrap().init(&Default::default());
     write(&network, &letterbox, Library::Transformers, Precision::F32, &out).unwrap();
     assert!(std::fs::read_to_string(out.join("README.md")).unwrap().contains(note));
+}
+
+#[test]
+fn rectangles_are_written_or_noted() {
+    let rectangle = |name: &str, size: [usize; 2], resize_mode| {
+        let mut card = card(NetworkOptions::new(name, 3), 64);
+        let size = size.into();
+        card.preprocess = Preprocess { resize: size, crop: size, resize_mode, ..card.preprocess };
+        card
+    };
+    let of =
+        |library, card: &ModelCard| configuration(library, card).map(|files| files.into_iter().map(|(_, file)| file));
+    for mode in [ResizeMode::Shorter, ResizeMode::Squash, ResizeMode::Letterbox] {
+        let wide = rectangle("mobilenet_v2_0.35", [64, 96], mode);
+        check_round_trip(Library::Timm, &wide);
+        let pretrained = of(Library::Timm, &wide).unwrap().next().unwrap()["pretrained_cfg"].take();
+        assert_eq!((&pretrained["input_size"], &pretrained["crop_pct"]), (&json!([3, 64, 96]), &json!(1.0)));
+        assert_eq!(Library::Timm.preprocessing_note(&wide.preprocess), None);
+        let note = Library::Transformers.preprocessing_note(&wide.preprocess);
+        assert_eq!(note.is_some(), mode != ResizeMode::Squash, "{note:?}");
+    }
+    let squash = rectangle("mobilenet_v2_0.35", [64, 96], ResizeMode::Squash);
+    check_round_trip(Library::Transformers, &squash);
+    let [config, processor] = of(Library::Transformers, &squash).unwrap().collect::<Vec<_>>().try_into().unwrap();
+    let size = json!({"height": 64, "width": 96});
+    assert_eq!((&config["image_size"], &processor["size"], &processor["crop_size"]), (&json!([64, 96]), &size, &size));
+    // timm's two sides have one fraction.
+    let mut cropped = squash.clone();
+    cropped.preprocess.resize = 128.into();
+    assert!(Library::Timm.preprocessing_note(&cropped.preprocess).unwrap().contains("crop_pct"));
+    // transformers pads both sides of a feature map equally: 15 positions are odd, 12 and 24 even.
+    for (size, fits) in [([64, 96], true), ([224, 288], false), ([240, 240], true), ([240, 192], false)] {
+        let result = of(Library::Transformers, &rectangle("tf_efficientnet_b0", size, ResizeMode::Squash)).map(drop);
+        assert_eq!(result.is_ok(), fits, "{size:?}: {result:?}");
+        assert!(result.is_ok() || result.unwrap_err().to_string().contains("pad height and width equally"));
+    }
 }
 
 #[test]

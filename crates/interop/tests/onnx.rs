@@ -17,7 +17,8 @@ use mbconv_nets::weights::{Precision, load_state_dict, state_dict};
 use mbconv_nets::{Network, NetworkOptions, Strides};
 use prost::Message;
 
-const SIDE: usize = 32;
+const HEIGHT: usize = 32;
+const WIDTH: usize = 45;
 const IMAGES: usize = 2;
 
 /// Returns a network whose batch-norms have statistics as after training, so that errors in folding
@@ -40,7 +41,7 @@ fn model(name: &str, strides: Strides) -> (Network, ModelCard) {
         (info.key, TensorData::new(values, info.shape))
     });
     let network = load_state_dict(network.clone(), state.collect()).unwrap();
-    let preprocess = Preprocess { resize: 40, crop: SIDE, ..Preprocess::default() };
+    let preprocess = Preprocess { resize: 40.into(), crop: [HEIGHT, WIDTH].into(), ..Preprocess::default() };
     let classes = ["cat", "dog", "\"quoted\"", "größer", "e"].map(String::from).into();
     (network, ModelCard::new(options, classes, preprocess))
 }
@@ -51,7 +52,7 @@ fn decode(bytes: &[u8]) -> proto::Model {
 
 /// Returns pixels, `[N, H, W, 3]`.
 fn pixels() -> Vec<u8> {
-    (0..IMAGES * SIDE * SIDE * 3).map(|i| ((i * 37 + i / 96 * 11) % 256) as u8).collect()
+    (0..IMAGES * HEIGHT * WIDTH * 3).map(|i| ((i * 37 + i / 96 * 11) % 256) as u8).collect()
 }
 
 fn normalized(card: &ModelCard) -> Tensor<4> {
@@ -59,7 +60,7 @@ fn normalized(card: &ModelCard) -> Tensor<4> {
     let values: Vec<f32> =
         pixels().iter().enumerate().map(|(i, &p)| (f32::from(p) / 255.0 - mean[i % 3]) / std[i % 3]).collect();
     Tensor::<1>::from_floats(values.as_slice(), &Device::default())
-        .reshape([IMAGES, SIDE, SIDE, 3])
+        .reshape([IMAGES, HEIGHT, WIDTH, 3])
         .permute([0, 3, 1, 2])
 }
 
@@ -80,13 +81,14 @@ fn exported_model_reproduces_logits_in_the_interpreter() {
         ("mobilenet_v2_0.1", Strides::Imagenet),
         ("mobilenet_v2_0.1", Strides::Custom(vec![1, 1, 2, 3, 1, 2, 1, 2])),
         ("efficientnet_b0", Strides::Imagenet),
+        ("tf_mobilenet_v2_0.1", Strides::Imagenet),
     ] {
         let (network, card) = model(name, strides);
         let images = normalized(&card);
         let expected = numbers(network.forward(images.clone()));
         let scale = expected.iter().fold(0f32, |max, value| max.max(value.abs()));
         assert!(scale > 0.01, "the logits are too similar for a comparison: {expected:?}");
-        let input = Value::new([IMAGES, 3, SIDE, SIDE], numbers(images));
+        let input = Value::new([IMAGES, 3, HEIGHT, WIDTH], numbers(images));
 
         let plain = decode(&to_onnx(&network, &card, OnnxOptions::default()).unwrap());
         assert_near(&run(&plain, "input", input.clone())["logits"].data, &expected, 1e-5 * scale.max(1.0));
@@ -97,7 +99,7 @@ fn exported_model_reproduces_logits_in_the_interpreter() {
 
         let options = OnnxOptions { preprocessing: true, softmax: true, ..OnnxOptions::default() };
         let whole = decode(&to_onnx(&network, &card, options).unwrap());
-        let bytes = Value::new([IMAGES, SIDE, SIDE, 3], pixels().iter().map(|&p| f32::from(p)).collect());
+        let bytes = Value::new([IMAGES, HEIGHT, WIDTH, 3], pixels().iter().map(|&p| f32::from(p)).collect());
         let softmax: Vec<f32> = expected
             .chunks(5)
             .flat_map(|row| {
@@ -125,19 +127,19 @@ fn gray_networks_have_one_input_channel() {
     let (network, card) = model("mobilenet_v2_0.1", Strides::Imagenet);
     let (Model { network, card, .. }, _) =
         Model { network, card, path: "model".into() }.with_input_channels(1).unwrap();
-    let bytes: Vec<f32> = pixels()[..IMAGES * SIDE * SIDE].iter().map(|&p| f32::from(p)).collect();
+    let bytes: Vec<f32> = pixels()[..IMAGES * HEIGHT * WIDTH].iter().map(|&p| f32::from(p)).collect();
     let (mean, std) = (card.preprocess.mean[0], card.preprocess.std[0]);
     assert!((mean - 0.449).abs() < 1e-6 && (std - 0.226).abs() < 1e-6);
     let values: Vec<f32> = bytes.iter().map(|value| (value / 255.0 - mean) / std).collect();
     // With one channel, NHWC and NCHW are the same.
-    let images = Tensor::<1>::from_floats(values.as_slice(), &Device::default()).reshape([IMAGES, 1, SIDE, SIDE]);
+    let images = Tensor::<1>::from_floats(values.as_slice(), &Device::default()).reshape([IMAGES, 1, HEIGHT, WIDTH]);
     let expected = numbers(network.forward(images));
     let plain = decode(&to_onnx(&network, &card, OnnxOptions::default()).unwrap());
-    let input = Value::new([IMAGES, 1, SIDE, SIDE], values);
+    let input = Value::new([IMAGES, 1, HEIGHT, WIDTH], values);
     assert_near(&run(&plain, "input", input)["logits"].data, &expected, 1e-5);
     let options = OnnxOptions { preprocessing: true, ..OnnxOptions::default() };
     let whole = decode(&to_onnx(&network, &card, options).unwrap());
-    let input = Value::new([IMAGES, SIDE, SIDE, 1], bytes);
+    let input = Value::new([IMAGES, HEIGHT, WIDTH, 1], bytes);
     assert_near(&run(&whole, "image", input)["logits"].data, &expected, 1e-5);
 }
 

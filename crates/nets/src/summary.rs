@@ -41,8 +41,8 @@ pub struct Summary {
     pub size_bytes: usize,
     /// Multiply-accumulates for one image.
     pub macs: u64,
-    /// Side of the input image.
-    pub input_size: usize,
+    /// Height and width of the input image.
+    pub input_size: [usize; 2],
     /// Bytes of the outputs of all layers for one image, as f32.
     pub activation_bytes: u64,
     /// Largest sum of one layer's input and output bytes for one image, as f32: the minimum for
@@ -53,15 +53,15 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts `architecture` for square images of side `input_size`.
+    /// Counts `architecture` for images of `input_size`, height and width.
     ///
     /// # Errors
-    /// `input_size` is 0 or above 65536.
-    pub fn new(architecture: &Architecture, input_size: usize) -> Result<Self, ArchitectureError> {
-        if !(1..=65_536).contains(&input_size) {
+    /// A side is 0 or above 65536.
+    pub fn new(architecture: &Architecture, input_size: [usize; 2]) -> Result<Self, ArchitectureError> {
+        if let Some(side) = input_size.iter().find(|side| !(1..=65_536).contains(*side)) {
             return Err(ArchitectureError::OutOfRange {
                 key: "input_size",
-                value: input_size.to_string(),
+                value: side.to_string(),
                 expected: "between 1 and 65536",
             });
         }
@@ -173,9 +173,8 @@ impl Walk {
     }
 }
 
-fn layers(architecture: &Architecture, input_size: usize) -> Vec<Layer> {
-    let mut walk =
-        Walk { shape: [architecture.input_channels, input_size, input_size], field: 1, jump: 1, layers: Vec::new() };
+fn layers(architecture: &Architecture, [height, width]: [usize; 2]) -> Vec<Layer> {
+    let mut walk = Walk { shape: [architecture.input_channels, height, width], field: 1, jump: 1, layers: Vec::new() };
     walk.convolution("stem".into(), "convolution", architecture.stem, 3, architecture.stem_stride, false);
     for (index, block) in architecture.blocks.iter().enumerate() {
         let name = |part: &str| format!("blocks.{index}.{part}");
@@ -203,7 +202,7 @@ fn layers(architecture: &Architecture, input_size: usize) -> Vec<Layer> {
         macs: (features * classes) as u64,
         activation_bytes: bytes([classes, 1, 1]),
         kept_bytes: bytes([features, 1, 1]) + bytes([classes, 1, 1]),
-        receptive_field: walk.field.saturating_add((walk.shape[1] - 1).saturating_mul(walk.jump)),
+        receptive_field: walk.field.saturating_add((walk.shape[1].max(walk.shape[2]) - 1).saturating_mul(walk.jump)),
     });
     walk.layers
 }
@@ -215,7 +214,7 @@ mod tests {
 
     #[test]
     fn layer_shapes_follow_the_strides() {
-        let summary = Summary::new(&MobileNetV2Config::new(1000).architecture().unwrap(), 224).unwrap();
+        let summary = Summary::new(&MobileNetV2Config::new(1000).architecture().unwrap(), [224; 2]).unwrap();
         assert_eq!(summary.layers[0].output, [32, 112, 112]);
         let head = &summary.layers[summary.layers.len() - 2];
         assert_eq!(head.output, [1280, 7, 7]);
@@ -224,7 +223,7 @@ mod tests {
 
     #[test]
     fn receptive_fields_and_bytes_are_exact() {
-        let summary = Summary::new(&MobileNetV2Config::new(1000).architecture().unwrap(), 224).unwrap();
+        let summary = Summary::new(&MobileNetV2Config::new(1000).architecture().unwrap(), [224; 2]).unwrap();
         let layer = |name: &str| summary.layers.iter().find(|layer| layer.name == name).unwrap();
         // 3, then + 2·2 by the first 3×3 at stride 2, then + 2·2 again.
         assert_eq!(
@@ -254,13 +253,28 @@ mod tests {
     #[test]
     fn l2_is_counted_without_allocating() {
         let l2 = crate::EfficientNetConfig::named("l2", 1000).unwrap().architecture().unwrap();
-        assert_eq!(Summary::new(&l2, 800).unwrap().parameters, 480_309_308);
+        assert_eq!(Summary::new(&l2, [800; 2]).unwrap().parameters, 480_309_308);
     }
 
     #[test]
     fn invalid_input_sizes_are_refused() {
         let architecture = MobileNetV2Config::new(10).architecture().unwrap();
-        assert!(Summary::new(&architecture, 0).is_err());
-        assert!(Summary::new(&architecture, 1 << 40).is_err());
+        for size in [[0; 2], [0, 32], [32, 0], [1 << 40; 2], [32, 1 << 40]] {
+            assert!(Summary::new(&architecture, size).is_err());
+        }
+    }
+
+    #[test]
+    fn rectangles_are_counted_by_height_and_width() {
+        let architecture = MobileNetV2Config::new(10).architecture().unwrap();
+        let [square, wide, tall] =
+            [[160; 2], [96, 161], [161, 96]].map(|size| Summary::new(&architecture, size).unwrap());
+        assert_eq!(wide.layers[0].output, [32, 48, 81]);
+        assert_eq!(wide.layers[wide.layers.len() - 2].output, [1280, 3, 6]);
+        assert_eq!(
+            (wide.parameters, wide.macs, wide.activation_bytes),
+            (square.parameters, tall.macs, tall.activation_bytes)
+        );
+        assert!(wide.macs < square.macs);
     }
 }

@@ -24,7 +24,7 @@ fn adding_an_architecture_is_adding_a_table() {
     // Parameters of torchvision's `mnasnet0_5`, `mnasnet0_75`, `mnasnet1_0` and `mnasnet1_3`.
     for (width, parameters) in [(0.5, 2_218_512), (0.75, 3_170_208), (1.0, 4_383_312), (1.3, 6_282_256)] {
         let architecture = NetworkOptions::of_table(mnasnet(width), 1000).architecture().unwrap();
-        assert_eq!(Summary::new(&architecture, 224).unwrap().parameters, parameters, "width {width}");
+        assert_eq!(Summary::new(&architecture, [224; 2]).unwrap().parameters, parameters, "width {width}");
     }
 
     let (device, training) = (Device::flex(), Device::flex().autodiff());

@@ -7,7 +7,7 @@ fn architecture(name: &str, classes: usize) -> Architecture {
 }
 
 fn parameters(name: &str, classes: usize) -> usize {
-    Summary::new(&architecture(name, classes), 32).unwrap().parameters
+    Summary::new(&architecture(name, classes), [32; 2]).unwrap().parameters
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn parameters_and_multiply_accumulates_match_timm() {
     ] {
         for name in [name.to_string(), format!("tf_{name}")] {
             let architecture = architecture(&name, 1000);
-            let summary = Summary::new(&architecture, side).unwrap();
+            let summary = Summary::new(&architecture, [side; 2]).unwrap();
             assert_eq!((summary.parameters, summary.macs, architecture.resolution), (parameters, macs, side), "{name}");
         }
     }
@@ -74,12 +74,12 @@ fn parameters_and_multiply_accumulates_match_timm() {
 #[test]
 fn multiply_accumulates_match_published_numbers() {
     let mobilenet = architecture("mobilenet_v2", 1000);
-    assert_eq!(Summary::new(&mobilenet, 224).unwrap().macs, 300_774_272);
+    assert_eq!(Summary::new(&mobilenet, [224; 2]).unwrap().macs, 300_774_272);
     for (number, giga) in
         [(0, 0.386), (1, 0.687), (2, 0.994), (3, 1.827), (4, 4.394), (5, 10.27), (6, 19.07), (7, 37.75)]
     {
         let network = architecture(&format!("efficientnet_b{number}"), 1000);
-        let macs = Summary::new(&network, network.resolution).unwrap().macs as f64 / 1e9;
+        let macs = Summary::new(&network, [network.resolution; 2]).unwrap().macs as f64 / 1e9;
         assert!((macs / giga - 1.0).abs() < 2e-3, "B{number}: {macs} G, published {giga} G");
     }
 }

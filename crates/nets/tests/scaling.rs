@@ -133,7 +133,7 @@ proptest! {
     ) {
         let small = scaled(base, widths.0.min(widths.1), depths.0.min(depths.1));
         let large = scaled(base, widths.0.max(widths.1), depths.0.max(depths.1));
-        let [few, many] = [&small, &large].map(|network| Summary::new(network, 64).unwrap());
+        let [few, many] = [&small, &large].map(|network| Summary::new(network, [64; 2]).unwrap());
         prop_assert!(few.parameters <= many.parameters && few.macs <= many.macs);
         prop_assert!(few.activation_bytes <= many.activation_bytes);
         for (few, many) in blocks_by_stage(&small).into_iter().zip(blocks_by_stage(&large)) {

@@ -27,7 +27,8 @@ struct Column {
     lines: Vec<String>,
     /// Widths of the boxes.
     boxes: Vec<f64>,
-    side: usize,
+    /// Height and width of the feature map.
+    map: [usize; 2],
     color: usize,
     parameters: usize,
     macs: u64,
@@ -37,14 +38,15 @@ struct Column {
 /// and their shares of parameters and multiply-accumulates.
 pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary) -> String {
     let columns = columns(architecture, summary);
-    let input = summary.input_size;
+    let side = |[height, width]: [usize; 2]| (height as f64 * width as f64).sqrt();
+    let input = side(summary.input_size);
     let mut body = String::new();
     let mut x = LEFT;
-    let high = |side: usize| (TALL * (side as f64 / input as f64).sqrt()).max(6.0);
+    let high = |map: [usize; 2]| (TALL * (side(map) / input).sqrt()).max(6.0);
     for column in &columns {
         let room: f64 = column.boxes.iter().map(|width| width + GAP).sum::<f64>() - GAP;
         let start = x;
-        let height = high(column.side);
+        let height = high(column.map);
         let mut at = start + ((STAGE_ROOM - room) / 2.0).max(0.0);
         for width in &column.boxes {
             let _ = write!(
@@ -74,9 +76,11 @@ pub fn stage_diagram(title: &str, architecture: &Architecture, summary: &Summary
         x += STAGE_GAP;
     }
     let heading = format!(
-        "{title}: {:.3} M parameters, {:.3} G multiply-accumulates at {input}×{input}",
+        "{title}: {:.3} M parameters, {:.3} G multiply-accumulates at {}×{}",
         summary.parameters as f64 / 1e6,
-        summary.macs as f64 / 1e9
+        summary.macs as f64 / 1e9,
+        summary.input_size[0],
+        summary.input_size[1]
     );
     let width = (x + 78.0).max(2.0 * LEFT + TITLE_LETTER * heading.chars().count() as f64);
     let mut content = format!(
@@ -101,23 +105,27 @@ fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
         let layers = || summary.layers.iter().filter(|layer| of(&layer.name));
         (layers().map(|layer| layer.parameters).sum(), layers().map(|layer| layer.macs).sum())
     };
-    let sides = architecture.sides(summary.input_size);
-    let last = sides.last().copied().unwrap_or(summary.input_size);
-    let column = |title: &str, lines: Vec<String>, boxes, side, color, (parameters, macs)| Column {
+    let [heights, widths] = summary.input_size.map(|side| architecture.sides(side));
+    let maps: Vec<[usize; 2]> = heights.into_iter().zip(widths).map(|(height, width)| [height, width]).collect();
+    let last = maps.last().copied().unwrap_or(summary.input_size);
+    let column = |title: &str, lines: Vec<String>, boxes, map, color, (parameters, macs)| Column {
         title: title.into(),
         lines,
         boxes,
-        side,
+        map,
         color,
         parameters,
         macs,
     };
-    let map = |channels: usize, side: usize| format!("{channels} × {side}²");
+    let map = |channels: usize, [height, width]: [usize; 2]| match height == width {
+        true => format!("{channels} × {height}²"),
+        false => format!("{channels} × {height}×{width}"),
+    };
     let mut columns = vec![column(
         "stem",
-        vec![format!("3×3{}", stride(architecture.stem_stride)), map(architecture.stem, sides[0])],
+        vec![format!("3×3{}", stride(architecture.stem_stride)), map(architecture.stem, maps[0])],
         vec![wide(architecture.stem)],
-        sides[0],
+        maps[0],
         0,
         cost(&|name| name == "stem"),
     )];
@@ -127,7 +135,7 @@ fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
         let members: Vec<_> =
             architecture.blocks.iter().enumerate().filter(|(_, block)| block.stage == stage).collect();
         let (Some((_, first)), Some((index, block))) = (members.first(), members.last()) else { continue };
-        let side = sides[index + 1];
+        let size = maps[index + 1];
         let by = first.hidden as f64 / first.input as f64;
         let kind = if first.fused { "fused" } else { "MBConv" };
         let repeats = if members.len() > 1 { format!(" ×{}", members.len()) } else { String::new() };
@@ -140,11 +148,11 @@ fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
             &format!("{kind}{}{repeats}", (by * 100.0).round() / 100.0),
             vec![
                 format!("{0}×{0}{1}", first.kernel, stride(first.stride)),
-                map(block.output, side),
+                map(block.output, size),
                 first.squeeze.map_or(String::new(), |_| "squeeze-exc.".into()),
             ],
             members.iter().map(|(_, block)| wide(block.output)).collect(),
-            side,
+            size,
             (first.kernel / 2).min(3),
             cost(&in_stage),
         ));
@@ -159,7 +167,7 @@ fn columns(architecture: &Architecture, summary: &Summary) -> Vec<Column> {
     ));
     let classes = architecture.num_classes;
     let lines = vec!["pooled, linear".into(), format!("{classes} classes")];
-    columns.push(column("classifier", lines, vec![wide(classes)], 1, 0, cost(&|name| name == "classifier")));
+    columns.push(column("classifier", lines, vec![wide(classes)], [1, 1], 0, cost(&|name| name == "classifier")));
     columns
 }
 
@@ -179,7 +187,7 @@ mod tests {
     fn diagram_has_a_box_per_block_and_shares_sum_to_one() {
         for name in NAMES {
             let architecture = NetworkOptions::new(name, 10).architecture().unwrap();
-            let summary = Summary::new(&architecture, architecture.resolution).unwrap();
+            let summary = Summary::new(&architecture, [architecture.resolution; 2]).unwrap();
             let all = columns(&architecture, &summary);
             assert_eq!(all.iter().map(|column| column.boxes.len()).sum::<usize>(), architecture.blocks.len() + 3);
             assert_eq!(all.iter().map(|column| column.parameters).sum::<usize>(), summary.parameters);

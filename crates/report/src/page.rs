@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use mbconv_files::write_atomically;
-use mbconv_image::RgbPixels;
+use mbconv_image::{ImageSize, RgbPixels};
 
 use crate::chart::{Chart, Series, Unit, number, outlier_limit};
 use crate::confusion;
@@ -66,8 +66,8 @@ pub struct ModelFacts {
     pub architecture: String,
     /// Number of classes.
     pub classes: usize,
-    /// Side of the input in pixels.
-    pub input_size: usize,
+    /// Size of the input.
+    pub input_size: ImageSize,
     /// Description of the preprocessing.
     pub preprocessing: String,
     /// The program that wrote the model.
@@ -96,7 +96,7 @@ fn html(report: &Report) -> String {
     if let Some(model) = &report.model {
         facts.push(model.architecture.clone());
         facts.push(format!("{} classes", model.classes));
-        facts.push(format!("input {0}×{0} px", model.input_size));
+        facts.push(format!("input {:#} px", model.input_size));
     }
     facts.extend(report.evaluated.iter().map(|evaluated| evaluated.name.into()));
     facts.extend(report.multi_label.iter().map(|evaluated| evaluated.name.into()));

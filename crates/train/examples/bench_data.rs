@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use mbconv_train::data::augment::{AugmentConfig, Augmentation};
 use mbconv_train::data::{
-    Cache, Crop, DataError, Dataset, Decoding, Interpolation, Loader, LoaderConfig, OpenOptions, Sample, Source,
-    StoredImage, TrainTransform, Transform, keep, list_images, open,
+    Cache, Crop, DataError, Dataset, Decoding, ImageSize, Interpolation, Loader, LoaderConfig, OpenOptions, Sample,
+    Source, StoredImage, TrainTransform, Transform, keep, list_images, open,
 };
 
 /// Files, each repeated many times.
@@ -65,8 +65,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         (0..source.len()).try_for_each(|index| source.get(index).map(drop))?;
     }
     let (size, crop) = match small {
-        true => (32, Crop::PadAndCrop { padding: 4 }),
-        false => (224, Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) }),
+        true => (ImageSize::square(32), Crop::PadAndCrop { padding: 4 }),
+        false => (ImageSize::square(224), Crop::RandomResized { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0) }),
     };
     let deferred = policy.get(1).is_some_and(|on| on == "device");
     let policy = policy.first().map(|policy| policy.parse()).transpose()?;

@@ -1,7 +1,7 @@
 //! `batch_size = "auto"`: the largest batch whose training fits in memory.
 
 use burn::tensor::Device;
-use mbconv_data::{DataError, DataSet};
+use mbconv_data::{DataError, DataSet, ImageSize};
 use mbconv_nets::Summary;
 
 use crate::config::{Recipe, RecipeError, RecipeFile};
@@ -51,14 +51,14 @@ pub enum AutoBatchError {
     Unknown,
     /// Not even two images fit.
     #[error(
-        "not even {images} images of {size}×{size} pixels can be trained in {available:.1} GB of available memory: \
+        "not even {images} images of {size:#} pixels can be trained in {available:.1} GB of available memory: \
          they need about {needed:.1} GB"
     )]
     NothingFits {
         /// Number of images of the smallest batch.
         images: usize,
-        /// Image size in pixels.
-        size: usize,
+        /// Image size.
+        size: ImageSize,
         /// Estimated memory in GB.
         needed: f64,
         /// Available memory in GB.
@@ -128,7 +128,7 @@ fn choose(
     let recipe = Recipe::try_from(file.clone().or_batch(1))?;
     let available = available.ok_or(AutoBatchError::Unknown)?;
     let size = recipe.input.size;
-    let summary = Summary::new(&recipe.architecture(classes)?, size).map_err(RecipeError::from)?;
+    let summary = Summary::new(&recipe.architecture(classes)?, size.sides()).map_err(RecipeError::from)?;
     let needed = |batch: usize| memory::training_bytes(&recipe, &summary, batch);
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use burn::backend::{DispatchTensor, ExecutionError};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use mbconv_data::ImageSize;
 use mbconv_kernels::graph_capture::{CapturedGraph, GraphCapture};
 use mbconv_nets::{Inference, Network};
 use serde::Serialize;
@@ -37,8 +38,8 @@ pub struct BenchConfig {
     pub mode: Mode,
     /// Number of images per batch.
     pub batch_size: usize,
-    /// Image size in pixels.
-    pub input_size: usize,
+    /// Image size.
+    pub input_size: ImageSize,
     /// Duration of the measurement, without the first repetitions, which are not counted.
     pub time: Duration,
     /// Recompute activations in the backward pass of training instead of storing them.
@@ -60,8 +61,8 @@ pub struct BenchReport {
     pub mode: Mode,
     /// Number of images per batch.
     pub batch_size: usize,
-    /// Image size in pixels.
-    pub input_size: usize,
+    /// Image size.
+    pub input_size: ImageSize,
     /// Number of CPU threads.
     pub threads: usize,
     /// Precision of the feature maps.
@@ -116,7 +117,8 @@ const STEPS_PER_SYNC: u32 = 8;
 /// Benchmarks `network`, which must be on `device` without autodiff.
 pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchReport {
     let BenchConfig { mode, batch_size, input_size, precision, .. } = *config;
-    let shape = [batch_size, input_size, input_size, network.architecture().input_channels];
+    let [height, width] = input_size.sides();
+    let shape = [batch_size, height, width, network.architecture().input_channels];
     device.seed(0);
     // Created as a vector, because CUDA would align each pixel separately.
     let images = Tensor::<1>::random([shape.iter().product::<usize>()], Distribution::Normal(0.0, 1.0), device);
@@ -351,7 +353,7 @@ mod tests {
             let config = BenchConfig {
                 mode,
                 batch_size: 2,
-                input_size: 32,
+                input_size: 32.into(),
                 time: Duration::from_millis(1),
                 gradient_checkpointing: false,
                 record_steps: true,

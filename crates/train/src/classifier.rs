@@ -69,11 +69,10 @@ impl Classifier<'_> {
     /// another batch size. With several views, the logits are logarithms of the mean probabilities;
     /// in multi-label classification, the logits whose sigmoid is the mean probability.
     pub fn logits(&self, mut batch: Batch, size: usize) -> Tensor<2> {
-        let (width, count) = (batch.width, batch.height / batch.width.max(1));
-        batch.images.resize(size * batch.height * width * 3, 0);
+        batch.images.resize(size * batch.height * batch.width * 3, 0);
         batch.labels.resize(size, 0);
         let pixels = images(&mut batch, self.preprocess, self.device);
-        let crops = if count == 1 { vec![pixels] } else { split(pixels, count) };
+        let crops = if self.tta.has_crops() { split(pixels, Preprocess::FIVE) } else { vec![pixels] };
         let mut views = Vec::with_capacity(self.tta.views());
         for crop in crops {
             let mirrored = self.tta.has_flips().then(|| crop.clone().flip([2]));
@@ -88,11 +87,12 @@ impl Classifier<'_> {
     }
 }
 
-/// Splits images of `count` squares below each other, `[N, count H, H, C]`, into `count` batches.
+/// Splits images of `count` crops below each other, `[N, count H, W, C]`, into `count` batches.
 fn split(images: Tensor<4>, count: usize) -> Vec<Tensor<4>> {
-    let [n, _, side, channels] = images.dims();
-    let squares = images.reshape([n, count, side, side, channels]);
-    (0..count).map(|crop| squares.clone().narrow(1, crop, 1).reshape([n, side, side, channels])).collect()
+    let [n, height, width, channels] = images.dims();
+    let height = height / count;
+    let crops = images.reshape([n, count, height, width, channels]);
+    (0..count).map(|crop| crops.clone().narrow(1, crop, 1).reshape([n, height, width, channels])).collect()
 }
 
 /// Returns the logarithm of the mean softmax of several logits `[N, C]`, without underflow.

@@ -243,8 +243,12 @@ mod tests {
     }
 
     fn card(name: &str, classes: &[&str]) -> ModelCard {
-        let preprocess =
-            Preprocess { resize: 36, crop: 32, exif_orientation: true, ..InputConfig::of_size(32).preprocess() };
+        let preprocess = Preprocess {
+            resize: 36.into(),
+            crop: 32.into(),
+            exif_orientation: true,
+            ..InputConfig::of_size(32).preprocess()
+        };
         let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
         ModelCard::new(NetworkOptions::new(name, classes.len()), classes, preprocess)
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use mbconv_data::ImageSize;
 use mbconv_nets::{Architecture, Summary};
 
 use crate::config::RecipeFile;
@@ -17,14 +18,14 @@ const CERTAIN: f64 = 0.75;
 /// A training step needs more memory than is available.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "training on batches of {batch_size} images of {size}×{size} pixels needs about {needed:.1} GB of memory, but only \
+    "training on batches of {batch_size} images of {size:#} pixels needs about {needed:.1} GB of memory, but only \
      {available:.1} GB are available"
 )]
 pub struct OutOfMemory {
     /// Number of images per batch.
     pub batch_size: usize,
-    /// Image size in pixels.
-    pub size: usize,
+    /// Image size.
+    pub size: ImageSize,
     /// Estimated memory of a process, in GB.
     pub needed: f64,
     /// Available memory, in GB.
@@ -60,7 +61,7 @@ pub(crate) fn check_training(
         return Ok(());
     }
     let size = recipe.input.size;
-    let (Some(available), Ok(summary)) = (available, Summary::new(architecture, size)) else { return Ok(()) };
+    let (Some(available), Ok(summary)) = (available, Summary::new(architecture, size.sides())) else { return Ok(()) };
     let needed = |batch: usize| training_bytes(recipe, &summary, batch.div_ceil(processes.max(1)));
     if needed(recipe.batch_size) as f64 * CERTAIN <= available as f64 {
         return Ok(());
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn training_that_exceeds_memory_is_refused_with_a_hint() {
         let mut recipe = default_recipe();
-        (recipe.batch_size, recipe.input.size) = (64, 224);
+        (recipe.batch_size, recipe.input.size) = (64, 224.into());
         let architecture = MobileNetV2Config::new(1000).architecture().unwrap();
         let check = |recipe: &_, processes, available| check_training(recipe, &architecture, processes, available);
         // 3.53 GB were measured for this batch with another optimizer.
@@ -178,7 +179,7 @@ mod tests {
         assert!(check(&recipe, 2, Some(2_500_000_000)).is_ok());
         recipe.gradient_checkpointing = true;
         assert!(check(&recipe, 1, Some(2_500_000_000)).is_ok());
-        recipe.input.size = 8192;
+        recipe.input.size = 8192.into();
         let error = check(&recipe, 1, Some(1 << 30)).unwrap_err();
         assert!(error.fits.is_none() && error.hint().contains("input.size"), "{error:?}");
     }

@@ -86,8 +86,13 @@ mod tests {
 
     #[test]
     fn bytes_are_normalized_by_channel() {
-        let preprocess =
-            Preprocess { resize: 1, crop: 1, mean: [0.0, 0.5, 1.0], std: [1.0, 0.5, 0.25], ..Preprocess::default() };
+        let preprocess = Preprocess {
+            resize: 1.into(),
+            crop: 1.into(),
+            mean: [0.0, 0.5, 1.0],
+            std: [1.0, 0.5, 0.25],
+            ..Preprocess::default()
+        };
         let batch =
             Batch { images: vec![255, 0, 51], labels: vec![3], height: 1, width: 1, indices: vec![0], plans: vec![] };
         for device in [Device::default(), Device::default().autodiff()] {

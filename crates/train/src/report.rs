@@ -193,7 +193,7 @@ mod tests {
         device.seed(1);
         let data = open("digits", &OpenOptions::default()).unwrap();
         let source = data.split("val").unwrap();
-        let preprocess = Preprocess { resize: 32, crop: 32, ..Preprocess::default() };
+        let preprocess = Preprocess { resize: 32.into(), crop: 32.into(), ..Preprocess::default() };
         // With random weights, nothing speaks for some of the classes.
         let predicted =
             |chosen| Predicted { index: 3, label: 1, chosen, probability: 0.5, target_probability: 0.1, loss: 2.3 };

@@ -523,11 +523,16 @@ fn augmentation_on_the_device_matches_the_loader() {
         &["augment.policy=ta_wide", "input.crop=centre", "model.input_channels=1"],
         &["augment.policy=augmix-m5-w4-d2", "augment.color_jitter=0.3"],
         &["augment.policy=augmix-m3-b1"],
+        &["input.size=[16, 40]", "augment.policy=ta_wide", "augment.erasing.probability=0.5"],
+        &["input.size=[40, 24]", "input.crop=random_resized", "augment.policy=rand-m9-mstd0.5-inc1"],
     ] {
         let settings: Vec<&str> =
-            settings.iter().copied().chain(["input.size=24", "model.name=mobilenet_v2"]).collect();
+            ["input.size=24", "model.name=mobilenet_v2"].into_iter().chain(settings.iter().copied()).collect();
         let [mut workers, mut deferred] = ["workers", "device"].map(|on| batch(&settings, on));
-        assert_eq!((&workers.indices, workers.height), (&deferred.indices, deferred.height));
+        assert_eq!(
+            (&workers.indices, workers.height, workers.width),
+            (&deferred.indices, deferred.height, deferred.width)
+        );
         assert_ne!(workers.images, deferred.images);
         let preprocess =
             preprocess.clone().with_channels(if settings.contains(&"model.input_channels=1") { 1 } else { 3 });

@@ -167,7 +167,7 @@ fn images() -> Vec<Vec<u8>> {
 fn model() -> (Vec<u8>, Vec<u8>) {
     let options = NetworkOptions::new("mobilenet_v2_0.1", 2);
     let network = options.architecture().unwrap().init(&Device::default());
-    let preprocess = Preprocess { resize: 8, crop: 8, ..Preprocess::default() };
+    let preprocess = Preprocess { resize: 8.into(), crop: 8.into(), ..Preprocess::default() };
     let card = ModelCard::new(options, vec!["a".into(), "b".into()], preprocess);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");

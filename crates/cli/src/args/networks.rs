@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use mbconv_train::data::ImageSize;
 
 use super::device::{DeviceArgs, DtypeArgs};
 use super::json::JsonArgs;
-use super::values::{positive, seconds};
+use super::values::{image_size, positive, seconds};
 
 #[derive(Args)]
 pub struct Info {
@@ -16,9 +17,9 @@ pub struct Info {
     /// Number of classes [default: 1000, or the model's]
     #[arg(long, value_parser = positive)]
     pub classes: Option<usize>,
-    /// Image size in pixels [default: the network's]
-    #[arg(long, value_parser = positive)]
-    pub input_size: Option<usize>,
+    /// Image size in pixels: N for a square, or HxW (height, width) [default: the network's]
+    #[arg(long, value_parser = image_size)]
+    pub input_size: Option<ImageSize>,
     /// Strides of an architecture given by name: imagenet, cifar, or numbers for the stem and each
     /// stage
     #[arg(long)]
@@ -53,9 +54,9 @@ pub struct Draw {
     /// Number of classes [default: 1000, or the model's]
     #[arg(long, value_parser = positive)]
     pub classes: Option<usize>,
-    /// Image size in pixels [default: the network's]
-    #[arg(long, value_parser = positive)]
-    pub input_size: Option<usize>,
+    /// Image size in pixels: N for a square, or HxW (height, width) [default: the network's]
+    #[arg(long, value_parser = image_size)]
+    pub input_size: Option<ImageSize>,
     /// Draw published ImageNet accuracy over multiply-accumulates instead, with one curve per
     /// family
     #[arg(long, conflicts_with = "model_ref")]
@@ -70,9 +71,9 @@ pub struct Bench {
     /// Architecture name, model file, run folder, published weights, recipe or stage table (TOML)
     #[arg(value_name = "MODEL")]
     pub model_ref: String,
-    /// Image size in pixels [default: the network's]
-    #[arg(long, value_parser = positive)]
-    pub input_size: Option<usize>,
+    /// Image size in pixels: N for a square, or HxW (height, width) [default: the network's]
+    #[arg(long, value_parser = image_size)]
+    pub input_size: Option<ImageSize>,
     /// Number of classes of an architecture given by name [default: 1000]
     #[arg(long, value_parser = positive)]
     pub classes: Option<usize>,

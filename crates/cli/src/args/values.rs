@@ -1,5 +1,7 @@
 //! Parsers of argument values.
 
+use mbconv_train::data::ImageSize;
+
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..1e6).contains(&seconds) => Ok(seconds),
@@ -17,9 +19,19 @@ pub(super) fn distance(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
+    match text.trim().parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".into()),
         Ok(number) => Ok(number),
+    }
+}
+
+/// Parses the side of a square, or height and width: `HxW`, `H,W` or, as in a recipe, `[H, W]`.
+pub(super) fn image_size(text: &str) -> Result<ImageSize, String> {
+    let sides: Result<Vec<usize>, _> = text.trim_matches(['[', ']']).split(['x', '×', ',']).map(positive).collect();
+    match sides.as_deref() {
+        Ok([side]) => Ok(ImageSize::square(*side)),
+        Ok([height, width]) => Ok([*height, *width].into()),
+        _ => Err("expected a size in pixels such as 224, or height and width such as 192x320".into()),
     }
 }
 
@@ -80,6 +92,17 @@ fn with_unit(text: &str, units: &[(&str, f64)]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn image_sizes_are_a_side_or_height_and_width() {
+        assert_eq!(image_size("224").unwrap(), ImageSize::square(224));
+        for text in ["192x320", "192,320", "[192, 320]", "192×320"] {
+            assert_eq!(image_size(text).unwrap(), ImageSize::from([192, 320]), "{text}");
+        }
+        assert!(
+            ["", "0", "192x", "x", "0x5", "-1", "1x2x3", "3x192x320", "a"].iter().all(|text| image_size(text).is_err())
+        );
+    }
 
     #[test]
     fn quantities_have_units() {

@@ -22,7 +22,7 @@ pub fn run(args: Bench) -> Result<(), CliError> {
         source => {
             let ModelRef { options, input_size, .. } = ModelRef::read(source, args.classes)?;
             let architecture = options.architecture()?;
-            (Network::new(&architecture, &device), input_size.unwrap_or(architecture.resolution))
+            (Network::new(&architecture, &device), input_size.unwrap_or(architecture.resolution.into()))
         }
     };
     let mode = match args.mode {
@@ -65,7 +65,7 @@ fn table(name: &str, report: &BenchReport) -> String {
         MapPrecision::Bf16 => "bf16",
     };
     let mut text = String::new();
-    let _ = writeln!(text, "{name}, {mode}, {batch_size} images of {input_size}×{input_size} pixels");
+    let _ = writeln!(text, "{name}, {mode}, {batch_size} images of {input_size:#} pixels");
     let _ = match device.as_str() {
         "cpu" => writeln!(text, "on cpu, {threads} threads, {instructions}, {precision}\n"),
         other => writeln!(text, "on {other}, {precision}\n"),

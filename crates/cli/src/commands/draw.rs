@@ -54,8 +54,8 @@ pub fn run(args: Draw) -> Result<(), CliError> {
         Some(model_ref) => {
             let ModelRef { options, input_size, .. } = ModelRef::resolve(model_ref, args.classes)?;
             let architecture = options.architecture()?;
-            let side = args.input_size.or(input_size).unwrap_or(architecture.resolution);
-            stage_diagram(&options.title(), &architecture, &Summary::new(&architecture, side)?)
+            let size = args.input_size.or(input_size).unwrap_or(architecture.resolution.into());
+            stage_diagram(&options.title(), &architecture, &Summary::new(&architecture, size.sides())?)
         }
         None => chart()?,
     };
@@ -75,7 +75,7 @@ fn chart() -> Result<String, CliError> {
             let Some(top1) = row.top1 else { continue };
             let name = architecture_of(row);
             let architecture = NetworkOptions::new(&name, IMAGENET_CLASSES).architecture()?;
-            let macs = Summary::new(&architecture, row.resolution)?.macs;
+            let macs = Summary::new(&architecture, [row.resolution; 2])?.macs;
             let point = (macs as f64 / 1e9, top1 / 100.0);
             labels.push(Label { at: point, text: short_name(&name, architecture.width), below: !series.is_empty() });
             points.push(point);

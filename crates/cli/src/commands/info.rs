@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mbconv_nets::{Architecture, Strides, Summary};
+use mbconv_train::data::ImageSize;
 use mbconv_train::model_file::MultiLabel;
 use mbconv_train::text::visible_name;
 use serde_json::json;
@@ -20,8 +21,8 @@ pub fn run(args: Info) -> Result<(), CliError> {
         model_ref.options.strides = parse_strides(strides)?;
     }
     let architecture = model_ref.options.architecture()?;
-    let input_size = args.input_size.or(model_ref.input_size).unwrap_or(architecture.resolution);
-    let summary = Summary::new(&architecture, input_size)?;
+    let input_size = args.input_size.or(model_ref.input_size).unwrap_or(architecture.resolution.into());
+    let summary = Summary::new(&architecture, input_size.sides())?;
     if args.csv {
         return print_text(&to_csv(&summary));
     }
@@ -79,7 +80,7 @@ fn to_json(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         "parameters": summary.parameters,
         "size_bytes": summary.size_bytes,
         "macs": summary.macs,
-        "input_size": summary.input_size,
+        "input_size": ImageSize::from(summary.input_size),
         "strides": architecture.strides(),
         "activation_bytes": summary.activation_bytes,
         "peak_activation_bytes": summary.peak_activation_bytes,
@@ -118,7 +119,7 @@ fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
     }
     row("parameters", count(summary.parameters));
     row("size", format!("{:.3} MB as f32", summary.size_bytes as f64 / 1e6));
-    row("MACs", format!("{} at {1}×{1} px", thousands(summary.macs), summary.input_size));
+    row("MACs", format!("{} at {:#} px", thousands(summary.macs), ImageSize::from(summary.input_size)));
     row("strides", format!("{} (stem, stages), {} in total", strides.join(" "), architecture.total_stride()));
     let mega = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     row(

@@ -56,7 +56,7 @@ fn architectures(as_json: bool) -> Result<(), CliError> {
             let _ = writeln!(text, "\n{last}");
         }
         let architecture = NetworkOptions::new(name, IMAGENET_CLASSES).architecture()?;
-        let summary = Summary::new(&architecture, architecture.resolution)?;
+        let summary = Summary::new(&architecture, [architecture.resolution; 2])?;
         let (parameters, macs, resolution) = (summary.parameters, summary.macs, architecture.resolution);
         rows.push(json!({ "name": name, "family": family(name), "parameters": parameters, "macs": macs, "resolution": resolution }));
         let (millions, giga) = (parameters as f64 / 1e6, macs as f64 / 1e9);

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::model_file::MULTI_LABEL;
 use mbconv_image::Interpolation;
-use mbconv_image::{CropRounding, Preprocess, ResizeMode};
+use mbconv_image::{CropRounding, ImageSize, Preprocess, ResizeMode};
 
 /// Maximum file size in bytes; class names of ImageNet-21k take 2 MB.
 const MAX_BYTES: u64 = 8 << 20;
@@ -31,8 +31,8 @@ pub struct Hints {
     pub transformers: Option<Transformers>,
     /// The processor's configuration, without `config.json`.
     processor: Option<Value>,
-    resize: Option<usize>,
-    crop: Option<usize>,
+    resize: Option<ImageSize>,
+    crop: Option<ImageSize>,
     fraction: Option<f64>,
     interpolation: Option<Interpolation>,
     resize_mode: Option<ResizeMode>,
@@ -46,8 +46,8 @@ impl Hints {
     /// found.
     pub fn preprocess(&self, published: &Preprocess) -> Option<Preprocess> {
         let crop = self.crop.unwrap_or(published.crop);
-        let fraction = self.fraction.map(|fraction| (crop as f64 / fraction) as usize);
-        let fraction = fraction.filter(|resize| *resize <= Preprocess::MAX_SIDE);
+        let fraction = self.fraction.map(|fraction| crop.map(|side| (side as f64 / fraction) as usize));
+        let fraction = fraction.filter(|resize| resize.longer() <= Preprocess::MAX_SIDE);
         let preprocess = Preprocess {
             resize_mode: self.resize_mode.unwrap_or(published.resize_mode),
             crop_rounding: self.crop_rounding.unwrap_or(published.crop_rounding),
@@ -172,7 +172,7 @@ impl Hints {
         self.epsilon = arguments["bn_eps"].as_f64().filter(|epsilon| (0.0..1.0).contains(epsilon));
         let tag = pretrained["tag"].as_str().unwrap_or_default();
         self.name = Some(format!("{architecture}.{tag}"));
-        self.crop = side(&pretrained["input_size"][2]);
+        self.crop = sides(&pretrained["input_size"][1], &pretrained["input_size"][2]);
         self.fraction = pretrained["crop_pct"].as_f64().filter(|fraction| (0.1..=1.0).contains(fraction));
         self.interpolation = match pretrained["interpolation"].as_str() {
             Some("bilinear") => Some(Interpolation::Bilinear),
@@ -190,8 +190,9 @@ impl Hints {
     }
 
     fn read_transformers(&mut self, processor: &Value) {
-        let edge = side(&processor["size"]["shortest_edge"]).or_else(|| side(&processor["size"]["height"]));
-        let crop = side(&processor["crop_size"]["height"]).or_else(|| side(&processor["crop_size"]));
+        let edge = side(&processor["size"]["shortest_edge"]).map(ImageSize::square);
+        let edge = edge.or_else(|| size(&processor["size"]));
+        let crop = size(&processor["crop_size"]).or_else(|| side(&processor["crop_size"]).map(ImageSize::square));
         let crops = processor["do_center_crop"].as_bool().unwrap_or(true);
         self.resize = edge;
         self.crop = if crops { crop.or(edge) } else { edge };
@@ -239,6 +240,15 @@ fn positive(values: &[f32; 3]) -> bool {
 fn side(value: &Value) -> Option<usize> {
     let side = usize::try_from(value.as_u64()?).ok()?;
     (1..=Preprocess::MAX_SIDE).contains(&side).then_some(side)
+}
+
+fn sides(height: &Value, width: &Value) -> Option<ImageSize> {
+    Some(ImageSize { height: side(height)?, width: side(width)? })
+}
+
+/// Parses a size of the form `{"height": 192, "width": 320}`. A missing width equals the height.
+fn size(value: &Value) -> Option<ImageSize> {
+    sides(&value["height"], value.get("width").unwrap_or(&value["height"]))
 }
 
 fn channels(value: &Value) -> Option<[f32; 3]> {

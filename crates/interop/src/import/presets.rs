@@ -114,6 +114,7 @@ pub fn preprocess(preset: &str, name: &str, resolution: usize) -> Option<Preproc
     let transformers = preset == "hugging_face";
     let resize_mode = if transformers && row != "mobilenet_v2" { ResizeMode::Squash } else { ResizeMode::Shorter };
     let crop_rounding = if transformers { CropRounding::Down } else { CropRounding::Even };
+    let (resize, crop) = (resize.into(), crop.into());
     Some(Preprocess { resize_mode, resize, crop, crop_rounding, interpolation, mean, std, ..Preprocess::default() })
 }
 
@@ -279,8 +280,9 @@ mod tests {
 
     #[test]
     fn presets_match_published_preprocessing() {
-        let sizes =
-            |preset, name, side| preprocess(preset, name, side).map(|p| (p.resize, p.crop, p.interpolation, p.mean[0]));
+        let sizes = |preset, name, side| {
+            preprocess(preset, name, side).map(|p| (p.resize.width, p.crop.width, p.interpolation, p.mean[0]))
+        };
         for (preset, name, side, expected) in [
             ("torchvision", "mobilenet_v2_0.5", 224, (232, 224, Bilinear, 0.485)),
             ("torchvision_v1", "efficientnet_b1", 240, (256, 240, Bicubic, 0.485)),

@@ -55,14 +55,14 @@ fn front_matter(card: &ModelCard, library: Library) -> String {
 fn network(card: &ModelCard) -> String {
     let title = card.architecture.title();
     let Ok(network) = card.architecture.architecture() else { return title };
-    let parameters = Summary::new(&network, card.preprocess.crop).map_or(0, |summary| summary.parameters);
+    let parameters = Summary::new(&network, card.preprocess.crop.sides()).map_or(0, |summary| summary.parameters);
     let padding = match network.layer_options.padding {
         Padding::Same => "TensorFlow's (SAME)",
         Padding::Symmetric => "symmetric",
     };
     format!(
         "An image classifier with {} classes: {title} with {:.2} million parameters, {padding} padding and batch-norm's \
-         epsilon {}, for images of {side}×{side} pixels with {} channel{}.",
+         epsilon {}, for images of {side:#} pixels with {} channel{}.",
         network.num_classes,
         parameters as f64 / 1e6,
         network.layer_options.norm_epsilon,
@@ -91,10 +91,12 @@ fn code(name: &str) -> String {
 
 fn preprocessing(preprocess: &Preprocess, library: Library) -> String {
     let Preprocess { resize, crop, mean, std, .. } = preprocess;
-    let sides = match preprocess.resize_mode {
-        ResizeMode::Shorter => "the shorter side",
-        ResizeMode::Squash => "both sides",
-        ResizeMode::Letterbox => "the longer side",
+    let sides = match (preprocess.resize_mode, resize.is_square()) {
+        (ResizeMode::Shorter, true) => "the shorter side to",
+        (ResizeMode::Shorter, false) => "with the aspect ratio to cover",
+        (ResizeMode::Squash, _) => "both sides to",
+        (ResizeMode::Letterbox, true) => "the longer side to",
+        (ResizeMode::Letterbox, false) => "with the aspect ratio to fit into",
     };
     let padding = match preprocess.resize_mode {
         ResizeMode::Letterbox => format!(", padded with the color {:?}", mean_color(preprocess.mean)),
@@ -111,8 +113,8 @@ fn preprocessing(preprocess: &Preprocess, library: Library) -> String {
         _ => ("RGB", format!("{mean:?}"), format!("{std:?}")),
     };
     format!(
-        "1. Convert to {color}.\n2. Resize {sides} to {resize} pixels ({kernel}, with antialiasing).\n3. Crop the center, \
-         {crop}×{crop} pixels{padding}.\n4. Scale to 0…1, subtract the mean {mean} and divide by the standard deviation \
+        "1. Convert to {color}.\n2. Resize {sides} {resize} pixels ({kernel}, with antialiasing).\n3. Crop the center, \
+         {crop:#} pixels{padding}.\n4. Scale to 0…1, subtract the mean {mean} and divide by the standard deviation \
          {std}.{note}"
     )
 }

@@ -5,7 +5,7 @@ use mbconv_nets::{Layout, Padding};
 use serde_json::{Map, Value, json};
 
 use super::error::FolderError;
-use super::library::per_channel;
+use super::library::{crop_fraction, per_channel};
 use crate::model_file::ModelCard;
 
 /// Returns the configuration.
@@ -43,10 +43,10 @@ pub(super) fn config(card: &ModelCard) -> Result<Value, FolderError> {
         "label_names": card.classes,
         "pretrained_cfg": {
             "custom_load": false,
-            "input_size": [network.input_channels, crop, crop],
+            "input_size": [network.input_channels, crop.height, crop.width],
             "fixed_input_size": false,
             "interpolation": interpolation(card.preprocess.interpolation),
-            "crop_pct": crop_fraction(resize, crop),
+            "crop_pct": crop_fraction(resize, crop).unwrap_or(crop.height as f64 / resize.height as f64),
             "crop_mode": crop_mode(card.preprocess.resize_mode),
             "mean": per_channel(mean, channels),
             "std": per_channel(std, channels),
@@ -74,33 +74,5 @@ fn interpolation(kernel: Interpolation) -> &'static str {
         Interpolation::Bilinear => "bilinear",
         Interpolation::Bicubic => "bicubic",
         Interpolation::Nearest => "nearest",
-    }
-}
-
-/// Returns the fraction of the resized image that the crop covers, such that timm's
-/// `floor(crop / fraction)` is `resize`.
-fn crop_fraction(resize: usize, crop: usize) -> f64 {
-    let exact = crop as f64 / resize as f64;
-    let rounded = (exact * 1000.0).round() / 1000.0;
-    let resized = |fraction: f64| (crop as f64 / fraction) as usize;
-    [rounded, exact]
-        .into_iter()
-        .find(|&fraction| resized(fraction) == resize)
-        .unwrap_or(crop as f64 / (resize as f64 + 0.5))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn crop_fractions_give_the_size() {
-        for crop in [32, 224, 240, 260, 300, 380] {
-            for resize in crop..2 * crop {
-                let fraction = crop_fraction(resize, crop);
-                assert_eq!((crop as f64 / fraction).floor() as usize, resize);
-            }
-        }
-        assert_eq!((crop_fraction(256, 224), crop_fraction(224, 224)), (0.875, 1.0));
     }
 }

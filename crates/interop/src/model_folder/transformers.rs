@@ -4,7 +4,7 @@
 //! `modeling_mobilenet_v2.py` and `modeling_efficientnet.py` are compared block by block with the
 //! network to export.
 
-use mbconv_image::{Interpolation, Preprocess, ResizeMode};
+use mbconv_image::{ImageSize, Interpolation, Preprocess, ResizeMode};
 use mbconv_nets::architecture::Block;
 use mbconv_nets::registry::stage_table;
 use mbconv_nets::scaling::{round_channels_to, round_repeats};
@@ -31,7 +31,7 @@ pub(super) fn config(card: &ModelCard) -> Result<Value, FolderError> {
     let mut config = config.map_err(|reason| FolderError::Inexpressible { library: "transformers", reason })?;
     let labels = || card.classes.iter().enumerate();
     config["num_channels"] = network.input_channels.into();
-    config["image_size"] = card.preprocess.crop.into();
+    config["image_size"] = json!(card.preprocess.crop);
     config["id2label"] = labels().map(|(index, name)| (index.to_string(), json!(name))).collect();
     config["label2id"] = labels().map(|(index, name)| (name.clone(), json!(index))).collect();
     config["problem_type"] =
@@ -71,7 +71,7 @@ fn mobilenet_v2(network: &Architecture) -> Result<Value, String> {
     }))
 }
 
-fn efficientnet(network: &Architecture, side: usize) -> Result<Value, String> {
+fn efficientnet(network: &Architecture, size: ImageSize) -> Result<Value, String> {
     let round = |channels: usize| round_channels_to(channels as f64 * network.width, 8);
     let stages = stages("efficientnet_b0");
     let blocks = blocks(&stages, network.depth, round(32), round, Some(4));
@@ -82,8 +82,14 @@ fn efficientnet(network: &Architecture, side: usize) -> Result<Value, String> {
     if network.layer_options.padding != Padding::Same {
         return Err("its EfficientNets pad like TensorFlow, this network pads symmetrically".into());
     }
-    let padding = square_padding(network, side)
-        .ok_or_else(|| format!("the padding of its stem differs for images of an odd side, {side} pixels"))?;
+    let [padding, across] = size.sides().map(|side| {
+        let odd = || format!("the padding of its stem differs for images of an odd side, {side} pixels");
+        square_padding(network, side).ok_or_else(odd)
+    });
+    let (padding, across) = (padding?, across?);
+    if padding != across {
+        return Err(format!("its blocks pad height and width equally, which differ for images of {size} pixels"));
+    }
     let each = |value: fn(&Stage) -> usize| -> Vec<usize> { stages.iter().map(value).collect() };
     let outputs = each(|stage| stage.channels);
     let inputs: Vec<usize> = std::iter::once(32).chain(outputs[..outputs.len() - 1].iter().copied()).collect();
@@ -175,13 +181,13 @@ fn square_padding(network: &Architecture, side: usize) -> Option<Vec<usize>> {
 }
 
 /// Returns `preprocessor_config.json`. The processor of MobileNetV2 also resizes both sides, and
-/// the one of EfficientNet cannot keep the aspect ratio. None pads: images that are padded before
-/// keep their aspect ratio when they are squashed.
+/// the one of EfficientNet cannot keep the aspect ratio. None pads or covers a rectangle: images
+/// that are padded or cropped before keep their aspect ratio when they are squashed.
 pub(super) fn processor(card: &ModelCard) -> Value {
     let Preprocess { resize, crop, channels, mean, std, .. } = card.preprocess;
     let size = match card.preprocess.resize_mode {
-        ResizeMode::Shorter => json!({ "shortest_edge": resize }),
-        ResizeMode::Squash | ResizeMode::Letterbox => json!({ "height": resize, "width": resize }),
+        ResizeMode::Shorter if resize.is_square() => json!({ "shortest_edge": resize }),
+        _ => json!({ "height": resize.height, "width": resize.width }),
     };
     // Pillow's numbers.
     let resample = match card.preprocess.interpolation {
@@ -195,7 +201,7 @@ pub(super) fn processor(card: &ModelCard) -> Value {
         "size": size,
         "resample": resample,
         "do_center_crop": true,
-        "crop_size": { "height": crop, "width": crop },
+        "crop_size": { "height": crop.height, "width": crop.width },
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
         "do_normalize": true,

@@ -64,7 +64,8 @@ pub fn to_onnx(network: &Network, card: &ModelCard, options: OnnxOptions) -> Res
 fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<proto::Model, OnnxError> {
     let architecture = network.architecture();
     let element = element(options.precision).ok_or(OnnxError::Precision)?;
-    let side = card.preprocess.crop;
+    let size = card.preprocess.crop;
+    let [height, width] = size.sides();
     let mut graph = Graph::new(element);
 
     let input = if options.preprocessing {
@@ -74,17 +75,17 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
             1 => "gray",
             _ => return Err(OnnxError::Channels(channels)),
         };
-        let document = format!("{color} images of {side}×{side} pixels, as decoded, resized and cropped");
-        value("image", UINT8, &[side, side, channels], &document)
+        let document = format!("{color} images of {size:#} pixels, as decoded, resized and cropped");
+        value("image", UINT8, &[height, width, channels], &document)
     } else {
         let document =
             "channels-first images, (pixel / 255 - mean) / std with the mean and std of `preprocess` in the metadata";
-        value("input", FLOAT, &[architecture.input_channels, side, side], document)
+        value("input", FLOAT, &[architecture.input_channels, height, width], document)
     };
     let x =
         if options.preprocessing { normalize(&mut graph, card, architecture.input_channels) } else { "input".into() };
     let x = graph.cast("input.cast", x, FLOAT, element);
-    let x = graph.network(&fold(network), Map { name: x, sides: [side, side] })?;
+    let x = graph.network(&fold(network), Map { name: x, sides: [height, width] })?;
     let mut x = graph.cast("classifier.cast", x, element, FLOAT);
     let (name, document) = match (options.softmax, card.multi_label.is_some()) {
         (true, false) => {

@@ -266,7 +266,7 @@ impl TryFrom<RecipeFile> for Recipe {
         // The number of classes does not affect whether the network can be built.
         let architecture = file.model.with_classes(2).architecture()?;
         if file.model.table.is_some() {
-            architecture.check_side(file.input.size)?;
+            architecture.check_side(file.input.size.shorter())?;
         }
         let stages = architecture.blocks.last().map_or(0, |block| block.stage + 1);
         file.finetune.as_ref().map_or(Ok(()), |finetune| finetune.check(stages))?;
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn defaults_are_filled_in_and_survive_a_round_trip() {
         let recipe = parse(&[]).unwrap();
-        assert_eq!(recipe.preprocess().resize, 32);
+        assert_eq!(recipe.preprocess().resize, 32.into());
         assert_eq!(recipe.train_transform().crop, Crop::PadAndCrop { padding: 4 });
         let again = Recipe::parse(&recipe.to_toml(), &[]).unwrap();
         assert_eq!(recipe, again);
@@ -398,6 +398,15 @@ mod tests {
             ("finetune.freeze=head", "freeze"),
             ("sampling.repeated=0", "sampling.repeated"),
             ("sampling=twice", "sampling"),
+            ("input.size=0", "`input.size` is 0, but must be between 1 and 8192"),
+            ("input.size=[0, 32]", "`input.size` is [0, 32], but must be between 1 and 8192"),
+            ("input.size=[32, 8193]", "`input.size` is [32, 8193], but must be between 1 and 8192"),
+            ("input.size=-1", "expected a size in pixels: a whole number for a square, or [height, width]"),
+            ("input.size=[32, 32, 3]", "invalid length 3, expected a size in pixels"),
+            ("input.size=large", "input.size"),
+            ("input.size=[32, \"x\"]", "input.size"),
+            ("input.eval_size=[9000, 32]", "input.eval_size"),
+            ("input.eval_resize=[1, 2, 3]", "input.eval_resize"),
             ("input.progressive.start=64", "input.progressive.start"),
             ("input.progressive={start=16,stages=9}", "input.progressive.stages"),
             ("augment.on=gpu", "gpu"),

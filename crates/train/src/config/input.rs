@@ -6,17 +6,18 @@ use serde::{Deserialize, Serialize};
 use super::defaults;
 use super::error::{RecipeError, ensure};
 use mbconv_data::{
-    Crop, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform, mean_color,
+    Crop, IMAGENET_MEAN, IMAGENET_STD, ImageSize, Interpolation, Preprocess, Progressive, ResizeMode, TrainTransform,
+    mean_color,
 };
 use mbconv_interop::model_file::MAX_RECIPE_SIDE;
 
-/// `[input]`: sizes in pixels of the square network input, cropping and normalization.
+/// `[input]`: size of the network input in pixels, cropping and normalization.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InputConfig {
     /// Size of training images.
-    #[schemars(range(min = 1, max = MAX_RECIPE_SIDE))]
-    pub size: usize,
+    #[schemars(with = "SizeValue")]
+    pub size: ImageSize,
     /// Use smaller training images in the first epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progressive: Option<ProgressiveConfig>,
@@ -43,13 +44,13 @@ pub struct InputConfig {
     pub interpolation: Interpolation,
     /// Size of the center crop in evaluation; `size` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = MAX_RECIPE_SIDE))]
-    pub eval_size: Option<usize>,
-    /// Length to which the shorter side is resized before the crop in evaluation; `eval_size` by
-    /// default.
+    #[schemars(with = "Option<SizeValue>")]
+    pub eval_size: Option<ImageSize>,
+    /// Size to which images are resized before the crop in evaluation, as `resize_mode` defines;
+    /// `eval_size` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = MAX_RECIPE_SIDE))]
-    pub eval_resize: Option<usize>,
+    #[schemars(with = "Option<SizeValue>")]
+    pub eval_resize: Option<ImageSize>,
     /// Sides that are resized: in evaluation to `eval_resize`. In training, only `"letterbox"`
     /// matters: `crop = "centre"` and `"pad"` then fit the whole image into `size`, and
     /// `"random_resized"` fits the crop instead of stretching it.
@@ -65,11 +66,26 @@ pub struct InputConfig {
     pub std: [f32; 3],
 }
 
+/// The values of sizes.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+// Only the schema is used.
+#[allow(dead_code)]
+enum SizeValue {
+    /// Side of a square.
+    Square(#[schemars(range(min = 1, max = MAX_RECIPE_SIDE))] usize),
+    /// Height and width of a rectangle.
+    Rectangle(
+        #[schemars(extend("items" = { "type": "integer", "minimum": 1, "maximum": MAX_RECIPE_SIDE }))] [usize; 2],
+    ),
+}
+
 /// `[input.progressive]`: training images that grow from `start` to `input.size` (Tan and Le 2021).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProgressiveConfig {
-    /// Size in the first epochs.
+    /// Size in the first epochs: the length of the shorter side if `input.size` is a rectangle. The
+    /// longer side is in proportion.
     #[schemars(range(min = 1))]
     pub start: usize,
     /// Number of sizes, including the first and the full size. Each is used for an equal number of
@@ -125,9 +141,9 @@ fn imagenet_std() -> [f32; 3] {
 
 impl InputConfig {
     /// Returns the default settings for images of `size`.
-    pub fn of_size(size: usize) -> Self {
+    pub fn of_size(size: impl Into<ImageSize>) -> Self {
         Self {
-            size,
+            size: size.into(),
             progressive: None,
             crop: CropKind::default(),
             scale: default_scale(),
@@ -144,24 +160,20 @@ impl InputConfig {
     }
 
     pub(super) fn check(&self, epochs: usize) -> Result<(), RecipeError> {
-        ensure(self.padding <= self.size, "input.padding", self.padding, "at most input.size")?;
+        let shorter = self.size.shorter();
+        ensure(self.padding <= shorter, "input.padding", self.padding, &format!("at most input.size ({shorter})"))?;
         if let Some(ProgressiveConfig { start, stages, .. }) = self.progressive {
-            ensure(
-                start <= self.size,
-                "input.progressive.start",
-                start,
-                &format!("at most input.size ({})", self.size),
-            )?;
+            ensure(start <= shorter, "input.progressive.start", start, &format!("at most input.size ({shorter})"))?;
             ensure(stages <= epochs, "input.progressive.stages", stages, &format!("at most epochs ({epochs})"))?;
         }
         Ok(())
     }
 
-    fn eval_size(&self) -> usize {
+    fn eval_size(&self) -> ImageSize {
         self.eval_size.unwrap_or(self.size)
     }
 
-    fn eval_resize(&self) -> usize {
+    fn eval_resize(&self) -> ImageSize {
         self.eval_resize.unwrap_or(self.eval_size())
     }
 

@@ -93,7 +93,7 @@ mod tests {
         let network = NetworkOptions::new("efficientnet_b0", 3).architecture().unwrap().init(&device);
         let data = open("digits", &OpenOptions::default()).unwrap();
         let few = Arc::new(mbconv_data::Subset::new(data.val.unwrap(), vec![5, 0, 7]));
-        let preprocess = Preprocess { resize: 40, crop: 32, ..Preprocess::default() };
+        let preprocess = Preprocess { resize: 40.into(), crop: 32.into(), ..Preprocess::default() };
         let config = LoaderConfig { batch_size: 2, ..LoaderConfig::default() };
         let loader = Loader::new(few, Transform::Eval(preprocess.clone()), config);
         let embedder = Embedder::new(&network);

@@ -114,13 +114,12 @@ struct Predictor<'a> {
 impl Predictor<'_> {
     /// Starts the computation of a batch.
     fn start(&self, decoded: Vec<Result<Decoded, Unread>>) -> Computing {
-        let width = self.classifier.preprocess.crop.max(1);
+        let (mut width, mut height) = (0, 0);
         let mut images = Vec::new();
-        let mut height = width;
         let mut count = 0;
         let files = decoded.into_iter().map(|outcome| {
             let Decoded { path, pixels } = outcome?;
-            height = pixels.height;
+            (width, height) = (pixels.width, pixels.height);
             images.extend(pixels.data);
             count += 1;
             Ok(path)

@@ -52,11 +52,11 @@ pub fn recipe_file(scaled: &Scaled, template: &RecipeFile, memory: u64) -> Recip
 pub(super) fn with_network(scaled: &Scaled, template: &RecipeFile) -> RecipeFile {
     let mut file = template.clone();
     file.model = scaled.options.for_recipe();
-    let from = template.input.size.max(1) as f64;
+    let from = template.input.size.shorter().max(1) as f64;
     let in_proportion = |side: usize| (side as f64 * scaled.resolution as f64 / from).round().max(1.0) as usize;
-    file.input.size = scaled.resolution;
-    file.input.eval_size = template.input.eval_size.map(in_proportion);
-    file.input.eval_resize = template.input.eval_resize.map(in_proportion);
+    file.input.size = scaled.resolution.into();
+    file.input.eval_size = template.input.eval_size.map(|size| size.map(in_proportion));
+    file.input.eval_resize = template.input.eval_resize.map(|size| size.map(in_proportion));
     if let Some(progressive) = &mut file.input.progressive {
         progressive.start = in_proportion(progressive.start).min(scaled.resolution);
     }
@@ -86,6 +86,8 @@ pub fn recipe_text(scaled: &Scaled, file: &RecipeFile, origin: &str) -> String {
 mod tests {
     use mbconv_nets::NetworkOptions;
 
+    use mbconv_data::ImageSize;
+
     use super::*;
     use crate::Recipe;
     use crate::scale::{Base, Coefficients, SIDE_STEP};
@@ -106,8 +108,9 @@ mod tests {
             assert_eq!(*recipe, file);
             let architecture = recipe.architecture(1000).unwrap();
             assert_eq!(mbconv_nets::summary::trainable_parameters(&architecture), scaled.summary.parameters);
-            assert_eq!((recipe.input.size, recipe.preprocess().crop), (scaled.resolution, scaled.resolution));
-            assert_eq!(recipe.preprocess().resize, (256.0 * scaled.resolution as f64 / 224.0).round() as usize);
+            let side = ImageSize::square(scaled.resolution);
+            assert_eq!((recipe.input.size, recipe.preprocess().crop), (side, side));
+            assert_eq!(recipe.preprocess().resize.width, (256.0 * scaled.resolution as f64 / 224.0).round() as usize);
         }
         assert!(batches.is_sorted_by(|a, b| a >= b) && batches[0] > batches[3], "{batches:?}");
     }

@@ -235,7 +235,7 @@ impl Base {
             ..self.options.clone()
         };
         let architecture = options.architecture().map_err(fail)?;
-        let summary = Summary::new(&architecture, resolution).map_err(fail)?;
+        let summary = Summary::new(&architecture, [resolution; 2]).map_err(fail)?;
         Ok(Scaled { options, factors, resolution, summary })
     }
 

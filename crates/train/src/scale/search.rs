@@ -243,7 +243,7 @@ fn trial(candidate: &Candidate, classes: usize, runs: &[Results]) -> Trial {
     let architecture = options.architecture().ok();
     let parameters = architecture.as_ref().map_or(0, mbconv_nets::summary::trainable_parameters);
     let summary =
-        architecture.and_then(|architecture| mbconv_nets::Summary::new(&architecture, scaled.resolution).ok());
+        architecture.and_then(|architecture| mbconv_nets::Summary::new(&architecture, [scaled.resolution; 2]).ok());
     let macs = summary.map_or(0, |summary| summary.macs);
     let count = runs.len() as f64;
     let top1 = runs.iter().map(|run| run.top1).sum::<f64>() / count;

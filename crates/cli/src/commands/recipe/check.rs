@@ -69,7 +69,7 @@ fn summary(path: &str, recipe: &Recipe, auto: bool) -> Result<String, CliError> 
     let schedule = name(serde_json::json!(recipe.schedule.name));
     let rate = recipe.optimizer.learning_rate_for(recipe.batch_size * recipe.accumulate);
     Ok(format!(
-        "{path}: OK\n  network   {network}, {size}×{size} pixels, total stride {stride}\n  \
+        "{path}: OK\n  network   {network}, {size:#} pixels, total stride {stride}\n  \
          training  {} epochs in {batches}{accumulate}\n  \
          updates   {optimizer}, learning rate {rate}, {schedule}\n  data      {}\n",
         recipe.epochs,

@@ -101,7 +101,7 @@ fn latency(scaled: &Scaled, device: &Device) -> Result<f64, CliError> {
     let config = BenchConfig {
         mode: Mode::Infer,
         batch_size: 1,
-        input_size: scaled.resolution,
+        input_size: scaled.resolution.into(),
         time: LATENCY_TIME,
         gradient_checkpointing: false,
         record_steps: false,

@@ -58,7 +58,7 @@ fn published(plan: &Plan, candidate: &Candidate) -> Result<Option<Scaled>, CliEr
     let resolution = published.resolution;
     let factors =
         Factors { depth: published.depth, width: published.width, resolution: candidate.scaled.factors.resolution };
-    let summary = Summary::new(&options.architecture()?, resolution)?;
+    let summary = Summary::new(&options.architecture()?, [resolution; 2])?;
     Ok(Some(Scaled { factors, resolution, summary, options }))
 }
 

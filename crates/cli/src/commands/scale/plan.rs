@@ -5,6 +5,7 @@ use std::path::Path;
 use mbconv_nets::Summary;
 use mbconv_train::Recipe;
 use mbconv_train::config::RecipeFile;
+use mbconv_train::data::ImageSize;
 use mbconv_train::scale::{
     Base, Factors, Scaled, default_recipe, recipe_file, recipe_text, suggested_batch, training_bytes,
 };
@@ -51,8 +52,10 @@ impl Plan {
         };
         // Reports an invalid template before any work.
         Recipe::try_from(template.clone())?;
+        let side = args.input_size.or(side.map(square).transpose()?);
+        square(template.input.size)?;
         options.num_classes = args.classes.unwrap_or(options.num_classes);
-        Ok(Self { base: Base::new(options, args.input_size.or(side), args.side_step)?, template, args })
+        Ok(Self { base: Base::new(options, side, args.side_step)?, template, args })
     }
 
     /// Returns the line of assumptions below a table.
@@ -127,6 +130,16 @@ impl Plan {
             "training_bytes": self.batch_and_memory(scaled).1,
         })
     }
+}
+
+/// Returns the side of a square.
+///
+/// # Errors
+/// A rectangle, which scaled networks do not have.
+fn square(size: ImageSize) -> Result<usize, CliError> {
+    let hint = "scale with a square input.size, and set the rectangle in the scaled recipe";
+    let error = || CliError::new(format!("scaling needs square images, not {size}"), hint.to_string());
+    if size.is_square() { Ok(size.width) } else { Err(error()) }
 }
 
 /// Returns the table's header.
