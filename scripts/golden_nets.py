@@ -78,8 +78,8 @@ BETWEEN_KINKS = {"weight": [0.36, 0.06], "bias": [3.0, 0.1]}
 
 
 def tf_efficientnet_b0(**options):
-    """Returns torchvision's EfficientNet-B0 with the padding and epsilon of TensorFlow."""
-    model = torchvision.models.efficientnet_b0(norm_layer=lambda channels: nn.BatchNorm2d(channels, eps=1e-3), **options)
+    """Returns torchvision's EfficientNet-B0 with the padding and batch-norm of TensorFlow."""
+    model = torchvision.models.efficientnet_b0(norm_layer=lambda channels: nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01), **options)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Conv2d) and child.kernel_size != (1, 1):

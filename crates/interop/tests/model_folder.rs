@@ -125,8 +125,8 @@ fn rectangles_are_written_or_noted() {
     let mut cropped = squash.clone();
     cropped.preprocess.resize = 128.into();
     assert!(Library::Timm.preprocessing_note(&cropped.preprocess).unwrap().contains("crop_pct"));
-    // transformers pads both sides of a feature map equally: 15 positions are odd, 12 and 24 even.
-    for (size, fits) in [([64, 96], true), ([224, 288], false), ([240, 240], true), ([240, 192], false)] {
+    // transformers pads both sides of a feature map equally: of 240 pixels remain 15 positions, of 224 14.
+    for (size, fits) in [([64, 96], true), ([224, 288], true), ([240, 240], true), ([240, 224], false)] {
         let result = of(Library::Transformers, &rectangle("tf_efficientnet_b0", size, ResizeMode::Squash)).map(drop);
         assert_eq!(result.is_ok(), fits, "{size:?}: {result:?}");
         assert!(result.is_ok() || result.unwrap_err().to_string().contains("pad height and width equally"));

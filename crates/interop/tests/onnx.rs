@@ -155,16 +155,16 @@ fn inputs_and_outputs_match_the_documentation() {
         (value.name().to_string(), tensor.elem_type.unwrap(), sizes.collect::<Vec<_>>().join(" "))
     };
     for (options, input, output, weights) in [
-        (OnnxOptions::default(), ("input", FLOAT, "batch 3 32 32"), "logits", FLOAT),
+        (OnnxOptions::default(), ("input", FLOAT, "batch 3 32 45"), "logits", FLOAT),
         (
             OnnxOptions { precision: Precision::F16, ..OnnxOptions::default() },
-            ("input", FLOAT, "batch 3 32 32"),
+            ("input", FLOAT, "batch 3 32 45"),
             "logits",
             FLOAT16,
         ),
         (
             OnnxOptions { preprocessing: true, softmax: true, ..OnnxOptions::default() },
-            ("image", UINT8, "batch 32 32 3"),
+            ("image", UINT8, "batch 32 45 3"),
             "probabilities",
             FLOAT,
         ),

@@ -7,15 +7,15 @@ use burn::tensor::{Device, TensorData};
 use mbconv_nets::Network;
 use mbconv_nets::weights::{WeightsError, load_state_dict, new_classifier, state_dict};
 
-use mbconv_data::Sampling;
 use mbconv_data::augment::AugmentConfig;
+use mbconv_data::{ImageSize, Sampling};
 
 use crate::config::checkpoint::CheckpointConfig;
 use crate::config::data::DataConfig;
 use crate::config::ema::EmaConfig;
 use crate::config::error::RecipeError;
 use crate::config::finetune::{FinetuneConfig, Freeze};
-use crate::config::input::{CropKind, InputConfig};
+use crate::config::input::{CropKind, InputConfig, MAX_RATIO};
 use crate::config::loss::LossConfig;
 use crate::config::mix::MixConfig;
 use crate::config::optimizer::{OptimizerConfig, OptimizerName};
@@ -142,7 +142,7 @@ fn difference(trained: &Network, network: &Network) -> Option<String> {
 
 /// Returns the recipe for fine-tuning the model with the card `card` and the file `weights` on
 /// `images` training images, with `overrides` of its keys. Settings that depend on the number of
-/// epochs follow an override of that number.
+/// epochs or on the shape of the images follow overrides of these.
 ///
 /// # Errors
 /// Returns an error if an override is invalid.
@@ -152,8 +152,9 @@ pub fn recipe(
     images: usize,
     overrides: &[String],
 ) -> Result<RecipeFile, RecipeError> {
-    let epochs = preset(card, weights, images, None).with(overrides)?.epochs;
-    preset(card, weights, images, Some(epochs)).with(overrides)
+    let size = card.preprocess.crop;
+    let given = preset(card, weights, images, None, size).with(overrides)?;
+    preset(card, weights, images, Some(given.epochs), given.input.size).with(overrides)
 }
 
 /// Returns the recipe for fine-tuning on `images` training images.
@@ -161,14 +162,19 @@ pub fn recipe(
 /// Only the classifier is trained for a tenth of the epochs, and then all layers, the body with a
 /// fiftieth of the classifier's learning rate. Batch-norm keeps the statistics of the pretraining,
 /// because those of small batches are noisy, and running averages over few updates lag behind the
-/// weights. Input and preprocessing are those of the model.
-fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>) -> RecipeFile {
+/// weights. Input and preprocessing are those of the model, but a `size` of another shape than the
+/// model's is also the size in evaluation. Crops have the aspect ratio of `size`, up to 4:3 times
+/// wider or taller.
+fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>, size: ImageSize) -> RecipeFile {
     const BATCH: usize = 32;
     /// Enough for a new classifier and small changes of the body.
     const UPDATES: usize = 160;
     let batch_size = BATCH.min((images / 4).max(2)).min(images.max(1));
     let epochs = epochs.unwrap_or((UPDATES * batch_size / images.max(1)).clamp(6, 30));
     let crop = card.preprocess.crop;
+    let as_model = size.height * crop.width == size.width * crop.height;
+    let shape = size.width.max(1) as f64 / size.height.max(1) as f64;
+    let defaults = InputConfig::of_size(crop);
     let architecture = &card.architecture;
     RecipeFile {
         seed: 0,
@@ -192,14 +198,15 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         input: InputConfig {
             // Milder than ImageNet's 0.08, because small data sets need the whole object.
             scale: [0.35, 1.0],
+            ratio: defaults.ratio.map(|ratio| (ratio * shape).min(MAX_RATIO)),
             crop: CropKind::RandomResized,
             interpolation: card.preprocess.interpolation,
-            eval_size: Some(crop),
-            eval_resize: Some(card.preprocess.resize),
+            eval_size: as_model.then_some(crop),
+            eval_resize: as_model.then_some(card.preprocess.resize),
             resize_mode: card.preprocess.resize_mode,
             mean: card.preprocess.mean,
             std: card.preprocess.std,
-            ..InputConfig::of_size(crop)
+            ..defaults
         },
         augment: AugmentConfig::default(),
         mix: MixConfig::default(),
@@ -294,12 +301,36 @@ mod tests {
     fn preset_is_a_valid_recipe_for_any_number_of_images() {
         let card = card("mobilenet_v2_0.5", &["a", "b"]);
         for images in [1, 2, 30, 480, 5000, 1_000_000] {
-            let recipe = Recipe::try_from(preset(&card, Path::new("m.safetensors"), images, None)).unwrap();
+            let recipe =
+                Recipe::try_from(super::recipe(&card, Path::new("m.safetensors"), images, &[]).unwrap()).unwrap();
             assert_eq!(recipe.preprocess(), card.preprocess);
             assert!(recipe.batch_size <= images && (6..=30).contains(&recipe.epochs), "{images}");
             assert_eq!(Recipe::parse(&recipe.to_toml(), &[]).unwrap(), recipe);
             let short = super::recipe(&card, Path::new("m.safetensors"), images, &["epochs=3".into()]).unwrap();
             assert_eq!((short.epochs, short.finetune.unwrap().head_epochs), (3, 1));
         }
+    }
+
+    #[test]
+    fn images_of_another_shape_are_evaluated_in_it() {
+        let of = |setting: &str| {
+            let card = card("mobilenet_v2_0.1", &["a", "b"]);
+            let file = super::recipe(&card, Path::new("m.safetensors"), 100, &[setting.into()]).unwrap();
+            let Preprocess { resize, crop, .. } = file.input.preprocess();
+            (resize.sides(), crop.sides(), file.input.ratio)
+        };
+        let usual = InputConfig::of_size(32).ratio;
+        assert_eq!(of("input.size=64"), ([36; 2], [32; 2], usual));
+        assert_eq!(of("input.size=[48, 96]"), ([48, 96], [48, 96], usual.map(|ratio| 2.0 * ratio)));
+        assert_eq!(of("input={size=[96, 48],eval_size=40}"), ([40; 2], [40; 2], usual.map(|ratio| ratio / 2.0)));
+        assert_eq!(of("input.size=[1, 8192]").2, [MAX_RATIO; 2]);
+        assert!(
+            Recipe::try_from(
+                super::recipe(&card("mobilenet_v2_0.1", &["a"]), Path::new("m"), 9, &["input.size=0".into()]).unwrap()
+            )
+            .unwrap_err()
+            .to_string()
+            .contains("`input.size` is 0")
+        );
     }
 }

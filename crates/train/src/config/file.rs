@@ -82,7 +82,7 @@ pub struct RecipeFile {
     /// The data set and how to read it.
     #[serde(default)]
     pub data: DataConfig,
-    /// Sizes in pixels of the square network input, cropping and normalization.
+    /// Size of the network input in pixels, cropping and normalization.
     pub input: InputConfig,
     /// Augmentation of training images after cropping and horizontal flipping.
     #[serde(default)]

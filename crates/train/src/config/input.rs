@@ -11,6 +11,9 @@ use mbconv_data::{
 };
 use mbconv_interop::model_file::MAX_RECIPE_SIDE;
 
+/// Largest aspect ratio of crops.
+pub(crate) const MAX_RATIO: f64 = 100.0;
+
 /// `[input]`: size of the network input in pixels, cropping and normalization.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,9 +31,10 @@ pub struct InputConfig {
     #[serde(default = "default_scale")]
     #[schemars(extend("items" = { "type": "number", "exclusiveMinimum": 0, "maximum": 1 }, "x-rising" = true))]
     pub scale: [f64; 2],
-    /// Range of the crop's aspect ratio (width/height) for `crop = "random_resized"`.
+    /// Range of the crop's aspect ratio (width/height) for `crop = "random_resized"`. It does not
+    /// follow the shape of a rectangular `size`, as in torchvision and timm.
     #[serde(default = "default_ratio")]
-    #[schemars(extend("items" = { "type": "number", "exclusiveMinimum": 0, "maximum": 100 }, "x-rising" = true))]
+    #[schemars(extend("items" = { "type": "number", "exclusiveMinimum": 0, "maximum": MAX_RATIO }, "x-rising" = true))]
     pub ratio: [f64; 2],
     /// Zero padding on each side before the random crop for `crop = "pad"`.
     #[serde(default = "default_padding")]
@@ -46,8 +50,9 @@ pub struct InputConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<SizeValue>")]
     pub eval_size: Option<ImageSize>,
-    /// Size to which images are resized before the crop in evaluation, as `resize_mode` defines;
-    /// `eval_size` by default.
+    /// Size to which images are resized before the crop in evaluation: the length of the shorter
+    /// side, or a rectangle that images cover, both for `resize_mode = "shorter"`; `eval_size` by
+    /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<SizeValue>")]
     pub eval_resize: Option<ImageSize>,
