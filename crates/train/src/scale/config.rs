@@ -84,9 +84,8 @@ pub fn recipe_text(scaled: &Scaled, file: &RecipeFile, origin: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mbconv_nets::NetworkOptions;
-
     use mbconv_data::ImageSize;
+    use mbconv_nets::NetworkOptions;
 
     use super::*;
     use crate::Recipe;
