@@ -313,24 +313,23 @@ mod tests {
 
     #[test]
     fn images_of_another_shape_are_evaluated_in_it() {
-        let of = |setting: &str| {
+        let file = |settings: &[&str]| {
             let card = card("mobilenet_v2_0.1", &["a", "b"]);
-            let file = super::recipe(&card, Path::new("m.safetensors"), 100, &[setting.into()]).unwrap();
-            let Preprocess { resize, crop, .. } = file.input.preprocess();
-            (resize.sides(), crop.sides(), file.input.ratio)
+            let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+            super::recipe(&card, Path::new("m.safetensors"), 100, &settings).unwrap()
+        };
+        let of = |settings: &[&str]| {
+            let input = file(settings).input;
+            let Preprocess { resize, crop, .. } = input.preprocess();
+            (resize.sides(), crop.sides(), input.ratio)
         };
         let usual = InputConfig::of_size(32).ratio;
-        assert_eq!(of("input.size=64"), ([36; 2], [32; 2], usual));
-        assert_eq!(of("input.size=[48, 96]"), ([48, 96], [48, 96], usual.map(|ratio| 2.0 * ratio)));
-        assert_eq!(of("input={size=[96, 48],eval_size=40}"), ([40; 2], [40; 2], usual.map(|ratio| ratio / 2.0)));
-        assert_eq!(of("input.size=[1, 8192]").2, [MAX_RATIO; 2]);
-        assert!(
-            Recipe::try_from(
-                super::recipe(&card("mobilenet_v2_0.1", &["a"]), Path::new("m"), 9, &["input.size=0".into()]).unwrap()
-            )
-            .unwrap_err()
-            .to_string()
-            .contains("`input.size` is 0")
-        );
+        assert_eq!(of(&["input.size=64"]), ([36; 2], [32; 2], usual));
+        assert_eq!(of(&["input.size=[48, 96]"]), ([48, 96], [48, 96], usual.map(|ratio| 2.0 * ratio)));
+        let tall = ["input.size=[96, 48]", "input.eval_size=40"];
+        assert_eq!(of(&tall), ([40; 2], [40; 2], usual.map(|ratio| ratio / 2.0)));
+        assert_eq!(of(&["input.size=[1, 8192]"]).2, [MAX_RATIO; 2]);
+        let error = Recipe::try_from(file(&["input.size=0"])).unwrap_err().to_string();
+        assert!(error.contains("`input.size` is 0"), "{error}");
     }
 }
