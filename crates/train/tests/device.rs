@@ -529,10 +529,8 @@ fn augmentation_on_the_device_matches_the_loader() {
         let settings: Vec<&str> =
             ["input.size=24", "model.name=mobilenet_v2"].into_iter().chain(settings.iter().copied()).collect();
         let [mut workers, mut deferred] = ["workers", "device"].map(|on| batch(&settings, on));
-        assert_eq!(
-            (&workers.indices, workers.height, workers.width),
-            (&deferred.indices, deferred.height, deferred.width)
-        );
+        assert_eq!(workers.indices, deferred.indices);
+        assert_eq!([workers.height, workers.width], [deferred.height, deferred.width]);
         assert_ne!(workers.images, deferred.images);
         let preprocess =
             preprocess.clone().with_channels(if settings.contains(&"model.input_channels=1") { 1 } else { 3 });
