@@ -357,7 +357,7 @@ mod x86 {
             // The other functions take a vector, which only those functions create. An array has
             // the size of a vector, and any bits are a valid value.
             #[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
-            impl super::Vector for $name {
+            impl crate::quantized::machine::Vector for $name {
                 const WIDTH: usize = 8;
                 type Quad = $quad;
 
@@ -486,7 +486,7 @@ mod x86 {
 
     // SAFETY: as for eight lanes.
     #[allow(clippy::undocumented_unsafe_blocks)]
-    impl super::Vector for SixteenVnni {
+    impl crate::quantized::machine::Vector for SixteenVnni {
         const WIDTH: usize = 16;
         type Quad = Self;
 
