@@ -61,7 +61,7 @@ impl Preprocess {
     pub const FIVE: usize = 5;
 }
 
-/// How an image is resized to a given size.
+/// The way in which an image is resized to a given size.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeMode {

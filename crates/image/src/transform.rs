@@ -40,8 +40,8 @@ pub struct TrainTransform {
     pub size: ImageSize,
     /// Interpolation kernel.
     pub interpolation: Interpolation,
-    /// Keeps the aspect ratio and pads with this color, instead of covering the output or stretching
-    /// the crop. See [`ResizeMode::Letterbox`](crate::ResizeMode::Letterbox).
+    /// Keeps the aspect ratio and pads with this color, instead of covering the output or
+    /// stretching the crop. See [`ResizeMode::Letterbox`](crate::ResizeMode::Letterbox).
     pub letterbox: Option<[u8; 3]>,
     /// Cropping.
     pub crop: Crop,
@@ -71,8 +71,8 @@ impl Default for TrainTransform {
     }
 }
 
-/// Progressive resizing (Tan and Le 2021): the shorter side grows from `start` to its full length in
-/// equal steps, and the longer one in proportion.
+/// Progressive resizing (Tan and Le 2021): the shorter side grows from `start` to its full length
+/// in equal steps, and the longer one in proportion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progressive {
     /// Shorter side in the first stage, in pixels.

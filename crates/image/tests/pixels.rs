@@ -95,7 +95,8 @@ fn letterbox_matches_pillow() {
     }
 }
 
-/// Sizes of timm's evaluation of rectangles with a `crop_pct` of 0.8 or 1: photograph, resize, crop.
+/// Sizes of timm's evaluation of rectangles with a `crop_pct` of 0.8 or 1: photograph, resize,
+/// crop.
 const RECTANGLES: [(&str, [usize; 2], [usize; 2]); 4] = [
     ("landscape", [50, 90], [40, 72]),
     ("landscape", [61, 33], [61, 33]),

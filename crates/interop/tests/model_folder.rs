@@ -125,7 +125,8 @@ fn rectangles_are_written_or_noted() {
     let mut cropped = squash.clone();
     cropped.preprocess.resize = 128.into();
     assert!(Library::Timm.preprocessing_note(&cropped.preprocess).unwrap().contains("crop_pct"));
-    // transformers pads both sides of a feature map equally: of 240 pixels remain 15 positions, of 224 14.
+    // transformers pads both sides of a feature map equally: 240 pixels leave 15 positions, and 224
+    // leave 14.
     for (size, fits) in [([64, 96], true), ([224, 288], true), ([240, 240], true), ([240, 224], false)] {
         let result = of(Library::Transformers, &rectangle("tf_efficientnet_b0", size, ResizeMode::Squash)).map(drop);
         assert_eq!(result.is_ok(), fits, "{size:?}: {result:?}");

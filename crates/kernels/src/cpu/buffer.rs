@@ -20,8 +20,8 @@ struct Line([u8; LINE]);
 /// A number whose memory may hold any bits; all zeros are the number zero.
 ///
 /// # Safety
-/// Every pattern of bits must be a value, no byte may be padding, and a cache line must hold a whole
-/// number of them.
+/// Every pattern of bits must be a value, no byte may be padding, and a cache line must hold a
+/// whole number of them.
 pub unsafe trait Plain: Copy {}
 
 // SAFETY: numbers of 1 and 4 bytes.

@@ -1,7 +1,7 @@
 //! Inverted residuals in 8 bits, computed band by band.
 //!
-//! As in single precision, a band of the expanded feature map is kept in a ring of lines. Its pixels
-//! are interleaved in groups of four, as the depthwise convolution reads them.
+//! As in single precision, a band of the expanded feature map is kept in a ring of lines. Its
+//! pixels are interleaved in groups of four, as the depthwise convolution reads them.
 
 use std::ops::Range;
 
@@ -375,7 +375,7 @@ fn scale_channels(block: &Block, gate: &Gate, x: &[u8], map: Map, out: &mut [u8]
 struct Scale<'a> {
     x: &'a [u8],
     factors: &'a [i32],
-    /// Of the values and of the products.
+    /// Zero points of the values and of the products.
     zeros: [u8; 2],
     multiplier: f32,
     out: &'a mut [u8],

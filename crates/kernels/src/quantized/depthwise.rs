@@ -1,8 +1,9 @@
 //! Rows of a depthwise convolution, from lines whose pixels are interleaved in groups of four.
 //!
-//! A line is [groups, C, 4]: a lane holds four neighboring pixels of one channel, and an instruction
-//! multiplies them by four weights. The weights of each pixel of a result group are aligned to the
-//! source groups, with zeros outside of the window, so that no pixel is ever shifted.
+//! A line is [groups, C, 4]: a lane holds four neighboring pixels of one channel, and an
+//! instruction multiplies them by four weights. The weights of each pixel of a result group are
+//! aligned to the source groups, with zeros outside of the window, so that no pixel is ever
+//! shifted.
 
 use super::{
     finish::{LANES, Rounding},
@@ -14,8 +15,8 @@ use crate::cpu::buffer::Aligned;
 /// Weights for one geometry.
 #[derive(Debug)]
 pub struct Packed {
-    /// By vector of channels, line of the window, source group and pixel of the result: as packed by
-    /// [`pack_quads`].
+    /// By vector of channels, line of the window, source group and pixel of the result: as packed
+    /// by [`pack_quads`].
     data: Aligned<i8>,
     channels: usize,
     kernel: usize,
@@ -90,8 +91,8 @@ fn touches(kernel: usize, stride: usize, left: usize, group: isize, pixel: usize
     start < first + kernel as isize && start + STEP as isize > first
 }
 
-/// Returns the number of source groups, from the first one without padding, that the windows of four
-/// result pixels read.
+/// Returns the number of source groups, from the first one without padding, that the windows of
+/// four result pixels read.
 #[inline(always)]
 fn spread(kernel: usize, stride: usize, left: usize) -> usize {
     (3 * stride + kernel).saturating_sub(left).div_ceil(STEP).max(1)

@@ -162,13 +162,6 @@ pub fn float_depthwise(
     out: &mut [u8],
     pool: ThreadPool,
 ) {
-    struct Activated<'a>(&'a mut [f32]);
-    impl WithActivation for Activated<'_> {
-        type Output = ();
-        fn with<A: ActivationFn>(self, activation: A) {
-            Activate(self.0).with(activation);
-        }
-    }
     let geometry = layer.geometry(map);
     share_rows(geometry.out.height, &mut out[..geometry.out.len()], pool, |rows: Range<usize>, out| {
         let mut sums = vec![0.0; geometry.out.line()];
@@ -189,7 +182,7 @@ pub fn float_depthwise(
                     }
                 }
             }
-            activation::with(float.activation, Activated(&mut sums));
+            activation::with(float.activation, Activate(&mut sums));
             quantize(&sums, layer.output, out);
         }
     });

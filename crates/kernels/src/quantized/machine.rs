@@ -13,8 +13,8 @@ pub trait Machine: Copy {
     const ROWS: usize;
     /// Number of vectors in a tile.
     const VECTORS: usize;
-    /// Whether sums of four products saturate unless the weights of each pair have a sum within
-    /// ±128.
+    /// True if sums of four products saturate unless the weights of each pair add up to ±128 at
+    /// most.
     const SATURATES: bool;
     /// Number of bytes of one channel's weights for four pixels in a depthwise convolution.
     const QUAD: usize;
@@ -68,8 +68,8 @@ pub trait Vector: Copy {
     /// [`Machine::QUAD`] bytes per lane must exist, as packed by [`pack_quads`].
     unsafe fn dot_quad(self, values: Self::Quad, weights: *const u8) -> Self;
 
-    /// Multiplies by the lane's multiplier, limits the result, rounds it to the nearest integer with
-    /// ties to even, and adds `zero`.
+    /// Multiplies by the lane's multiplier, limits the result, rounds it to the nearest integer
+    /// with ties to even, and adds `zero`.
     ///
     /// # Safety
     /// `WIDTH` multipliers must exist.

@@ -1,8 +1,9 @@
 //! Inference of whole networks in 8 bits on the CPU.
 //!
-//! Activations have 8 bits with a scale and a zero point per tensor, weights 8 bits with a scale per
-//! output channel, and sums are exact 32-bit integers (Jacob et al. 2018). A [`Chain`] is built from
-//! a description ([`Stage`], [`Block`], [`Layer`]); [`reference`](mod@reference) defines the result.
+//! Activations have 8 bits with a scale and a zero point per tensor, weights 8 bits with a scale
+//! per output channel, and sums are exact 32-bit integers (Jacob et al. 2018). A [`Chain`] is built
+//! from a description ([`Stage`], [`Block`], [`Layer`]); [`reference`](mod@reference) defines the
+//! result.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 

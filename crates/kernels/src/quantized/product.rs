@@ -88,8 +88,8 @@ impl Packed {
         Self { data: data[..].into(), panels, sources, runs, length, columns }
     }
 
-    /// Returns the number of columns rounded up to whole vectors of any machine, which is the length
-    /// of the initial sums.
+    /// Returns the number of columns rounded up to whole vectors of any machine, which is the
+    /// length of the initial sums.
     pub fn padded(&self) -> usize {
         self.columns.next_multiple_of(2 * LANES)
     }
@@ -121,8 +121,8 @@ fn unsaturated(weights: &[[i8; STEP]]) -> Vec<Vec<[i8; STEP]>> {
 pub enum Output<'a> {
     /// 8-bit values, row after row, plus the values of another map of the same size, if given.
     Pixels(Option<(&'a [u8], Addition)>),
-    /// 8-bit values of four rows interleaved: [rows / 4, columns, 4], in lines of `width` rows whose
-    /// starts are `line` bytes apart.
+    /// 8-bit values of four rows interleaved: [rows / 4, columns, 4], in lines of `width` rows
+    /// whose starts are `line` bytes apart.
     Quads {
         /// Number of rows in a line, a multiple of 4.
         width: usize,
@@ -259,8 +259,8 @@ impl Loop for Piece<'_> {
                 end += 1;
             }
             let mut row = self.rows[0];
-            // SAFETY: the machine argument proves the instructions, and the panels exist and have as
-            // many vectors.
+            // SAFETY: the machine argument proves the instructions, and the panels exist and have
+            // as many vectors.
             unsafe {
                 match (panels[first].vectors, M::ROWS) {
                     (1, _) => {
@@ -335,8 +335,8 @@ impl Piece<'_> {
             };
             let mut sums = [load(start.as_ptr().add(panel.column).cast()); ROWS];
             let mut weights = b.data.as_ptr().add(panel.start).cast::<u8>();
-            // Hide the constant distance between rows from the compiler, which would recompute their
-            // addresses in each step.
+            // Hide the constant distance between rows from the compiler, which would recompute
+            // their addresses in each step.
             let from = std::hint::black_box(from);
             for offset in offsets {
                 let loaded = load(weights);
