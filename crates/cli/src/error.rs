@@ -22,6 +22,7 @@ use mbconv_train::model_folder::FolderError;
 use mbconv_train::onnx::OnnxError;
 use mbconv_train::precision::NoBf16;
 use mbconv_train::predict::TableError;
+use mbconv_train::quantize::QuantizeError;
 use mbconv_train::report::ReportError;
 use mbconv_train::scale::ScaleError;
 use mbconv_train::scale::search::SearchError;
@@ -137,7 +138,7 @@ macro_rules! interruptible {
     )+};
 }
 
-interruptible!(CurateError, EvaluateError, HubError);
+interruptible!(CurateError, EvaluateError, HubError, QuantizeError);
 
 macro_rules! without_hint {
     ($($error:ty),+) => {$(

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         Command::Finetune(args) => commands::finetune::run(args, stop()),
         Command::Eval(args) => commands::eval::run(args, stop()),
         Command::Calibrate(args) => commands::calibrate::run(args, stop()),
+        Command::Quantize(args) => commands::quantize::run(args, stop()),
         Command::FindLr(args) => commands::find_lr::run(args, stop()),
         Command::Tune(args) => commands::tune::run(args, stop()),
         Command::Compare(args) => commands::compare::run(args),

@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use mbconv_hub::{Spec, similar_weights};
-use mbconv_nets::NetworkOptions;
 use mbconv_nets::registry::{canonical_name, similar_name, stage_table};
+use mbconv_nets::{Inference, Network, NetworkOptions};
 use mbconv_train::config::{EmbeddedRecipe, RecipeFile, is_table, read_table};
 use mbconv_train::data::ImageSize;
 use mbconv_train::device::Device;
 use mbconv_train::import::{ImportError, ImportOptions, NotFound, load_weights};
 use mbconv_train::model_file::{ModelCard, read_card};
 use mbconv_train::pretrained::default_weights;
+use mbconv_train::quantized_model::QuantizedModel;
 use mbconv_train::{Model, Recipe, device};
 
+use crate::args::{DeviceArgs, DtypeArgs};
 use crate::download::download;
 use crate::error::CliError;
 
@@ -204,6 +206,52 @@ fn needs_import_option(error: &ImportError) -> bool {
 /// A model with a single class, whose softmax is 1 for every image.
 pub fn open_classifier(model: &Path, device: &Device, stop: &AtomicBool) -> Result<Model, CliError> {
     open_uncalibrated(model, device, stop).map(Model::calibrated)
+}
+
+/// A classifier that is ready for inference.
+pub struct ReadyModel {
+    /// The metadata.
+    pub card: ModelCard,
+    /// The network. Its logits are divided by the temperature of a calibrated model.
+    pub inference: Inference,
+    /// The network in single precision, if the model does not have 8 bits.
+    pub network: Option<Network>,
+    /// The device.
+    pub device: Device,
+    /// Path of the file.
+    pub path: PathBuf,
+}
+
+/// Opens a model like [`open_uncalibrated`], or an 8-bit model, for inference.
+///
+/// # Errors
+/// A device or precision that the model does not support.
+pub fn open_ready(
+    model: &Path,
+    device: &DeviceArgs,
+    dtype: &DtypeArgs,
+    stop: &AtomicBool,
+) -> Result<ReadyModel, CliError> {
+    let path = locate(model, stop)?;
+    if is_quantized(&path) {
+        dtype.check_8_bits()?;
+        let device = device.open_for_8_bits()?;
+        let model = QuantizedModel::open(&path)?;
+        let card = model.card.clone();
+        let model = model.calibrated();
+        return Ok(ReadyModel { card, inference: model.inference(), network: None, device, path: model.path });
+    }
+    let device = device.open()?;
+    let precision = dtype.check(&device)?;
+    let model = open_uncalibrated(&path, &device, stop)?;
+    let card = model.card.clone();
+    let Model { network, path, .. } = model.calibrated();
+    Ok(ReadyModel { card, inference: precision.inference(&network), network: Some(network), device, path })
+}
+
+/// Returns whether the file or run folder contains an 8-bit model.
+pub fn is_quantized(path: &Path) -> bool {
+    read_card(path).is_ok_and(|card| card.quantization.is_some())
 }
 
 /// Opens a model like [`open_classifier`], without including the temperature in the weights.

@@ -13,6 +13,7 @@ pub mod model_file;
 pub mod model_folder;
 pub mod onnx;
 pub mod pretrained;
+pub mod quantized_model;
 
 pub use model_file::{Model, ModelCard};
 pub use pretrained::{Pretrained, PretrainedError, pretrained, pretrained_from};

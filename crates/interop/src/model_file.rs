@@ -22,8 +22,10 @@ use crate::import::signature::{NAMELESS, is_pytorch};
 pub(crate) const METADATA_KEY: &str = "mbconv";
 /// Version of the format of single-label models' cards.
 const SINGLE_LABEL_FORMAT: u32 = 1;
-/// Version of the format of multi-label models' cards, and the newest that is read.
+/// Version of the format of multi-label models' cards.
 const MULTI_LABEL_FORMAT: u32 = 2;
+/// Version of the format of 8-bit models' cards, and the newest that is read.
+const QUANTIZED_FORMAT: u32 = 3;
 /// Largest image size in a recipe, in pixels.
 pub const MAX_RECIPE_SIDE: usize = 8192;
 /// A run directory's best model.
@@ -59,6 +61,9 @@ pub struct ModelCard {
     /// Present if the classes are independent of each other, each with a sigmoid probability.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_label: Option<MultiLabel>,
+    /// Present in 8-bit models, see [`QuantizedModel`](crate::quantized_model::QuantizedModel).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// True if the weights are a moving average of the trained ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub averaged: bool,
@@ -74,6 +79,18 @@ pub struct MultiLabel {
     /// otherwise 0.5. They apply to calibrated probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Vec<f32>>,
+}
+
+/// Origin of an 8-bit model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Quantization {
+    /// Choice of the ranges of feature maps: `mse`, `percentile` or `minmax`.
+    pub range: String,
+    /// Number of calibration images.
+    pub images: usize,
+    /// Names of the layers in single precision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
 }
 
 /// Accuracy on the validation split when the file was written.
@@ -115,6 +132,7 @@ impl ModelCard {
             results: None,
             temperature: None,
             multi_label: None,
+            quantization: None,
             averaged: false,
         }
     }
@@ -124,6 +142,11 @@ impl ModelCard {
     pub fn with_multi_label(self, multi_label: Option<MultiLabel>) -> Self {
         let format = if multi_label.is_some() { MULTI_LABEL_FORMAT } else { SINGLE_LABEL_FORMAT };
         Self { format, multi_label, ..self }
+    }
+
+    /// Returns the card of an 8-bit model, which programs that do not know them refuse.
+    pub fn with_quantization(self, quantization: Quantization) -> Self {
+        Self { format: QUANTIZED_FORMAT, quantization: Some(quantization), ..self }
     }
 
     /// Returns the threshold of each class of a multi-label model.
@@ -203,6 +226,20 @@ pub enum ModelError {
         /// The reason.
         message: String,
     },
+    /// An 8-bit model where one in single precision is needed.
+    #[error("{path} is an 8-bit model, which can only be used for inference")]
+    EightBits {
+        /// Path of the file.
+        path: String,
+    },
+    /// Invalid tensors of an 8-bit model.
+    #[error("the 8-bit model {path}: {message}")]
+    Quantized {
+        /// Path of the file.
+        path: String,
+        /// The reason.
+        message: String,
+    },
     /// The file could not be written.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -222,6 +259,11 @@ impl ModelError {
                 Some(format!("`mbconv import {path} MODEL.safetensors` converts weights of other libraries"))
             }
             Self::NoModel { inside, .. } => inside.first().map(|inside| format!("use the folder {inside} in it")),
+            Self::EightBits { .. } => Some(
+                "use the model from which it was made; `eval`, `predict`, `bench`, `info` and `export --format onnx` \
+                 accept it"
+                    .into(),
+            ),
             Self::ForeignFolder { advice, .. } => Some(advice.clone()),
             Self::Weights { source: WeightsError::Format(_), .. } => {
                 Some("the file is damaged or incomplete: copy it again from its source".into())
@@ -294,6 +336,9 @@ impl Model {
     /// See [`ModelError`].
     pub fn from_bytes(bytes: &[u8], path: &Path, device: &Device) -> Result<Self, ModelError> {
         let card = card_of(bytes, path)?;
+        if card.quantization.is_some() {
+            return Err(ModelError::EightBits { path: path.display().to_string() });
+        }
         let architecture = card.architecture.architecture().map_err(|error| invalid_architecture(path, error))?;
         // Checks the file before allocating the network, which must not be larger than the file.
         let network = weights::check_safetensors(&architecture, bytes)
@@ -365,11 +410,11 @@ pub fn copy_with_card(from: &Path, card: &ModelCard, to: &Path) -> Result<(), Mo
     write_atomically(to, &copy).map_err(|source| ModelError::Write { path: to.display().to_string(), source })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     read_weights(path).map_err(|source| ModelError::Read { path: path.display().to_string(), source })
 }
 
-fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
+pub(crate) fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     let shown = || path.display().to_string();
     if is_pytorch(bytes) {
         return Err(ModelError::Foreign { path: shown() });
@@ -381,7 +426,7 @@ fn card_of(bytes: &[u8], path: &Path) -> Result<ModelCard, ModelError> {
     let card: ModelCard =
         serde_json::from_str(json).map_err(|error| ModelError::Card { path: shown(), message: error.to_string() })?;
     let architecture = card.architecture.architecture().map_err(|error| invalid_architecture(path, error))?;
-    let message = if card.format > MULTI_LABEL_FORMAT {
+    let message = if card.format > QUANTIZED_FORMAT {
         format!("format {}, written by {}, is newer than this program", card.format, card.program)
     } else if card.classes.len() != architecture.num_classes {
         format!("{} class names for {} classes", card.classes.len(), architecture.num_classes)

@@ -6,8 +6,10 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use mbconv_kernels::inference::{Block, Gate, Kind, Layer, Padding, Precision, Stage};
 use mbconv_kernels::inference::{Chain, has_bf16};
+use mbconv_kernels::quantized;
 use mbconv_kernels::{Activation, Conv2dGeometry};
 
+use crate::architecture::Architecture;
 use crate::inference_gpu::FoldedNetwork;
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, Convolution, Pointwise};
@@ -23,6 +25,7 @@ pub struct Inference(Form);
 #[derive(Debug)]
 enum Form {
     Chain(Chain),
+    Quantized(quantized::Chain),
     /// With the precision of the feature maps.
     Layers(Box<FoldedNetwork>, DType),
     Network(Box<Network>),
@@ -53,6 +56,14 @@ impl Inference {
         Self(Form::Layers(Box::new(FoldedNetwork::new(&network)), maps))
     }
 
+    /// Packs the weights of an 8-bit network, which runs on the CPU.
+    ///
+    /// # Panics
+    /// As [`quantized::Chain::new`].
+    pub fn quantized(stages: &[quantized::Stage]) -> Self {
+        Self(Form::Quantized(quantized::Chain::new(stages)))
+    }
+
     /// Returns whether bf16 is faster than f32 on `device`: on GPUs, and on processors with bf16
     /// instructions.
     pub fn gains_by_bf16(device: &Device) -> bool {
@@ -62,10 +73,13 @@ impl Inference {
     /// Returns the total time of all threads in each part of the network for these images: stem,
     /// every block, head, pooling, classifier. `None` if the network is not a chain.
     pub fn profile(&self, images: Tensor<4>) -> Option<Vec<Duration>> {
-        let Form::Chain(chain) = &self.0 else { return None };
         let size = images.dims();
-        let images: Vec<f32> = images.into_data().iter().collect();
-        Some(chain.profile(&images, size))
+        let images = || -> Vec<f32> { images.into_data().iter().collect() };
+        match &self.0 {
+            Form::Chain(chain) => Some(chain.profile(&images(), size)),
+            Form::Quantized(chain) => Some(chain.profile(&images(), size)),
+            _ => None,
+        }
     }
 
     /// Maps images `[N, H, W, C]` on the network's device to logits `[N, num_classes]`.
@@ -73,15 +87,18 @@ impl Inference {
         match &self.0 {
             Form::Network(network) => network.forward_channels_last(images),
             Form::Layers(network, maps) => network.forward_channels_last(cast_images(images, *maps)),
-            Form::Chain(chain) => {
-                let (size, device) = (images.dims(), images.device());
-                let images = images.into_data().convert::<f32>();
-                let images = images.as_slice::<f32>().expect("just converted");
-                let (logits, [count, _, _, classes]) = chain.run(images, size);
-                Tensor::from_data(TensorData::new(logits, [count, classes]), &device)
-            }
+            Form::Chain(chain) => run(images, |images, size| chain.run(images, size)),
+            Form::Quantized(chain) => run(images, |images, size| chain.run(images, size)),
         }
     }
+}
+
+/// Runs a chain of kernels on images `[N, H, W, C]`.
+fn run(images: Tensor<4>, chain: impl FnOnce(&[f32], [usize; 4]) -> (Vec<f32>, [usize; 4])) -> Tensor<2> {
+    let (size, device) = (images.dims(), images.device());
+    let images = images.into_data().convert::<f32>();
+    let (logits, [count, _, _, classes]) = chain(images.as_slice().expect("just converted"), size);
+    Tensor::from_data(TensorData::new(logits, [count, classes]), &device)
 }
 
 /// Casts images to a precision, as one flat row: CubeCL would pad every pixel in GPU memory.
@@ -91,6 +108,46 @@ pub fn cast_images(images: Tensor<4>, dtype: DType) -> Tensor<4> {
     }
     let shape = images.shape();
     images.flatten::<1>(0, 3).cast(dtype).reshape(shape)
+}
+
+/// Returns the stages of an architecture, with empty weights and biases.
+pub fn stages(architecture: &Architecture) -> Vec<Stage> {
+    let Architecture { stem, head, num_classes, activation, layer_options, .. } = *architecture;
+    let layer = |kind, inputs, outputs, kernel, stride, activation| Layer {
+        kind,
+        kernel,
+        stride,
+        padding: match layer_options.padding {
+            crate::types::Padding::Symmetric => Padding::Even(kernel / 2),
+            crate::types::Padding::Same => Padding::Same,
+        },
+        activation,
+        ..pointwise(inputs, outputs)
+    };
+    let block = |block: &crate::architecture::Block| {
+        let crate::architecture::Block { input, hidden, output, kernel, stride, fused, .. } = *block;
+        let expand = match fused {
+            true => layer(Kind::Dense, input, hidden, kernel, stride, activation),
+            false => layer(Kind::Pointwise, input, hidden, 1, 1, activation),
+        };
+        Block {
+            expand: block.expands().then_some(expand),
+            depthwise: (!fused).then(|| layer(Kind::Depthwise, hidden, hidden, kernel, stride, activation)),
+            gate: block.squeeze.map(|squeezed| Gate {
+                reduce: Layer { activation, ..pointwise(hidden, squeezed) },
+                expand: pointwise(squeezed, hidden),
+            }),
+            project: layer(Kind::Pointwise, hidden, output, 1, 1, Activation::Identity),
+            residual: block.residual,
+        }
+    };
+    let features = architecture.blocks.last().map_or(stem, |block| block.output);
+    let stem = layer(Kind::Dense, architecture.input_channels, stem, 3, architecture.stem_stride, activation);
+    let mut stages = vec![Stage::Layer(stem)];
+    stages.extend(architecture.blocks.iter().map(|row| Stage::Block(Box::new(block(row)))));
+    stages.push(Stage::Layer(layer(Kind::Pointwise, features, head, 1, 1, activation)));
+    stages.extend([Stage::Pool, Stage::Layer(pointwise(head, num_classes))]);
+    stages
 }
 
 /// Returns the layers of the network with batch-norms folded in.
@@ -178,6 +235,18 @@ mod tests {
 
     use super::*;
     use crate::NetworkOptions;
+
+    #[test]
+    fn stages_of_an_architecture_are_those_of_its_network() {
+        for name in ["mobilenet_v2_0.35", "efficientnet_b0", "tf_efficientnet_lite0", "tf_efficientnet_es"] {
+            let architecture = NetworkOptions::new(name, 7).architecture().unwrap();
+            let mut folded = fold(&architecture.init(&Device::default()));
+            for (_, layer) in crate::quantization::layers_mut(&mut folded) {
+                (layer.weight, layer.bias) = (Vec::new(), Vec::new());
+            }
+            assert_eq!(format!("{:?}", stages(&architecture)), format!("{folded:?}"), "{name}");
+        }
+    }
 
     #[test]
     fn folding_preserves_logits() {

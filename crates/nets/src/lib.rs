@@ -8,6 +8,7 @@
 //!    the table scaled ([`scaling`]) and unrolled into blocks;
 //! 2. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
 //! 3. [`inference`]: the network for evaluation; `inference_gpu`: its form on GPUs;
+//!    [`quantization`]: networks in 8 bits;
 //! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without
 //!    allocation;
 //! 5. [`weights`]: state dictionaries in the layouts of torchvision and others;
@@ -45,6 +46,7 @@ pub mod network;
 pub mod norm;
 pub mod options;
 mod padding;
+pub mod quantization;
 pub mod registry;
 pub mod scaling;
 pub mod stage_table;

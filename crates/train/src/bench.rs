@@ -7,7 +7,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use mbconv_data::ImageSize;
 use mbconv_kernels::graph_capture::{CapturedGraph, GraphCapture};
-use mbconv_nets::{Inference, Network};
+use mbconv_kernels::quantized;
+use mbconv_nets::{Architecture, Inference, Network};
 use serde::Serialize;
 
 use crate::config::optimizer::OptimizerConfig;
@@ -65,8 +66,8 @@ pub struct BenchReport {
     pub input_size: ImageSize,
     /// Number of CPU threads.
     pub threads: usize,
-    /// Precision of the feature maps.
-    pub precision: MapPrecision,
+    /// Precision of the feature maps: `f32`, `bf16` or `int8`.
+    pub precision: &'static str,
     /// Vector instruction set used by the CPU kernels.
     pub instructions: &'static str,
     /// Number of repetitions.
@@ -114,18 +115,45 @@ const WARM_UP: usize = 3;
 /// them.
 const STEPS_PER_SYNC: u32 = 8;
 
-/// Benchmarks `network`, which must be on `device` without autodiff.
-pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchReport {
+/// Network to benchmark.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    /// A network on the benchmark's device, without autodiff.
+    Network(&'a Network),
+    /// An 8-bit network with the architecture from which it was made, for inference on the CPU.
+    EightBits(&'a Architecture, &'a [quantized::Stage]),
+}
+
+/// Benchmarks a network on `device`.
+///
+/// # Panics
+/// If an 8-bit network is to be trained.
+pub fn bench(subject: Subject, device: &Device, config: &BenchConfig) -> BenchReport {
     let BenchConfig { mode, batch_size, input_size, precision, .. } = *config;
     let [height, width] = input_size.sides();
-    let shape = [batch_size, height, width, network.architecture().input_channels];
+    let architecture = match subject {
+        Subject::Network(network) => network.architecture(),
+        Subject::EightBits(architecture, _) => architecture,
+    };
+    let shape = [batch_size, height, width, architecture.input_channels];
     device.seed(0);
     // Created as a vector, because CUDA would align each pixel separately.
     let images = Tensor::<1>::random([shape.iter().product::<usize>()], Distribution::Normal(0.0, 1.0), device);
     let images = images.reshape(shape);
-    let Measured { times, peak_memory_bytes, profile, recorded } = match mode {
-        Mode::Infer => measure_inference(&network, images, config),
-        Mode::Train => measure_training(&network, images, device, config),
+    let Measured { times, peak_memory_bytes, profile, recorded } = match (subject, mode) {
+        (Subject::Network(network), Mode::Infer) => {
+            measure_inference(&precision.inference(network), architecture, images, config)
+        }
+        (Subject::Network(network), Mode::Train) => measure_training(network, images, device, config),
+        (Subject::EightBits(_, stages), Mode::Infer) => {
+            measure_inference(&Inference::quantized(stages), architecture, images, config)
+        }
+        (Subject::EightBits(..), Mode::Train) => panic!("8-bit networks are not trained"),
+    };
+    let (precision, instructions) = match (subject, precision) {
+        (Subject::EightBits(..), _) => ("int8", quantized::instructions()),
+        (_, MapPrecision::F32) => ("f32", mbconv_nets::instructions()),
+        (_, MapPrecision::Bf16) => ("bf16", mbconv_nets::instructions()),
     };
     let milliseconds = |share: f64| {
         let rank = (share * times.len() as f64).ceil() as usize;
@@ -139,7 +167,7 @@ pub fn bench(network: Network, device: &Device, config: &BenchConfig) -> BenchRe
         input_size,
         threads: rayon::current_num_threads(),
         precision,
-        instructions: mbconv_nets::instructions(),
+        instructions,
         repetitions: times.len(),
         recorded: recorded == Some(Ok(())),
         not_recorded: recorded.and_then(Result::err),
@@ -163,12 +191,16 @@ struct Measured {
     recorded: Option<Result<(), String>>,
 }
 
-fn measure_inference(network: &Network, images: Tensor<4>, config: &BenchConfig) -> Measured {
-    let inference = config.precision.inference(network);
+fn measure_inference(
+    inference: &Inference,
+    architecture: &Architecture,
+    images: Tensor<4>,
+    config: &BenchConfig,
+) -> Measured {
     let (times, peak_memory_bytes) = repeat(config.time, || {
         wait_for(inference.forward_channels_last(images.clone()));
     });
-    let profile = config.profile.then(|| profile_inference(network, &inference, &images)).flatten();
+    let profile = config.profile.then(|| profile_inference(architecture, inference, &images)).flatten();
     Measured { times, peak_memory_bytes, profile, recorded: None }
 }
 
@@ -212,17 +244,17 @@ fn repeat(time: Duration, mut body: impl FnMut()) -> (Vec<Duration>, Option<u64>
 }
 
 /// Returns the names of stem, blocks, head, pooling and classifier.
-fn part_names(network: &Network) -> impl Iterator<Item = String> + use<> {
-    let blocks = network.architecture().blocks.iter();
+fn part_names(architecture: &Architecture) -> impl Iterator<Item = String> + use<> {
+    let blocks = architecture.blocks.iter();
     let blocks: Vec<_> = blocks.map(|block| format!("stage {} block {}", block.stage + 1, block.index + 1)).collect();
     std::iter::once("stem".to_string()).chain(blocks).chain(["head", "pooling", "classifier"].map(String::from))
 }
 
-fn profile_inference(network: &Network, inference: &Inference, images: &Tensor<4>) -> Option<Vec<Part>> {
+fn profile_inference(architecture: &Architecture, inference: &Inference, images: &Tensor<4>) -> Option<Vec<Part>> {
     let threads = rayon::current_num_threads() as f64;
     let runs: Vec<Vec<Duration>> =
         (0..WARM_UP + 8).map(|_| inference.profile(images.clone())).collect::<Option<_>>()?;
-    let parts = part_names(network).enumerate().map(|(index, name)| {
+    let parts = part_names(architecture).enumerate().map(|(index, name)| {
         let mut times: Vec<Duration> = runs[WARM_UP..].iter().map(|run| run[index]).collect();
         times.sort();
         Part { name, ms: times[times.len() / 2].as_secs_f64() * 1e3 / threads }
@@ -314,7 +346,7 @@ impl TrainingStep {
             parts.push(Part { name, ms: began.elapsed().as_secs_f64() * 1e3 });
             began = Instant::now();
         };
-        let mut names = part_names(network);
+        let mut names = part_names(network.architecture());
         let mut name = || format!("forward, {}", names.next().unwrap_or_default());
         let mut x = network.stem.forward(self.images.clone());
         lap(name());
@@ -360,7 +392,7 @@ mod tests {
                 precision: MapPrecision::F32,
                 profile: true,
             };
-            let report = bench(network, &device, &config);
+            let report = bench(Subject::Network(&network), &device, &config);
             assert!(report.repetitions >= 1 && report.images_per_second > 0.0);
             assert!(report.min_ms <= report.median_ms && report.median_ms <= report.p99_ms);
             assert_eq!(report.profile.map(|parts| parts.len()), Some(parts));

@@ -12,7 +12,7 @@
 //!    [`auto_batch`]: the batch size that fits;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
 //! 5. [`classifier`], [`evaluate`], [`multi_label`], [`predict`], [`explain`], [`embed`],
-//!    [`finetune`] and [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
+//!    [`finetune`], [`quantize`](mod@quantize) and [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
 //! 6. [`scale`]: scaling of networks by formula, by budget or by search; [`tune`]: search of
 //!    hyperparameters;
 //! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.
@@ -56,6 +56,7 @@ mod params;
 pub mod precision;
 pub mod predict;
 pub mod preview;
+pub mod quantize;
 mod recovery;
 pub mod report;
 pub mod run_dir;
@@ -69,7 +70,7 @@ pub mod tune;
 pub mod weight_average;
 
 pub use mbconv_files::{shell, text};
-pub use mbconv_interop::{burnpack, import, model_file, model_folder, onnx, pretrained};
+pub use mbconv_interop::{burnpack, import, model_file, model_folder, onnx, pretrained, quantized_model};
 pub use {mbconv_data as data, mbconv_files as files};
 
 pub use config::Recipe;

@@ -67,9 +67,15 @@ pub struct Pictures<'a> {
 }
 
 impl<'a> Pictures<'a> {
-    /// Creates the images of `source` for `network` on `device`, without autodiff.
-    pub fn new(source: &'a dyn Source, network: &Network, preprocess: &'a Preprocess, device: &'a Device) -> Self {
-        let explainer = Explainer::new(network, Method::GradCam, None).ok();
+    /// Creates the images of `source` for `network` on `device`, without autodiff. Without a network
+    /// they have no heatmaps.
+    pub fn new(
+        source: &'a dyn Source,
+        network: Option<&Network>,
+        preprocess: &'a Preprocess,
+        device: &'a Device,
+    ) -> Self {
+        let explainer = network.and_then(|network| Explainer::new(network, Method::GradCam, None).ok());
         Self { source, preprocess, explainer, device }
     }
 
@@ -156,7 +162,7 @@ pub fn complete(
     }
     let labelled = Labelled::by_name(&loader, data, &card.classes)?;
     let evaluation = evaluate(&classifier, &labelled, &card.classes, stop, progress)?;
-    let pictures = Pictures::new(&*source, &network, &card.preprocess, device);
+    let pictures = Pictures::new(&*source, Some(&network), &card.preprocess, device);
     let evaluated =
         Some(Evaluated { evaluation: &evaluation, image: &|predicted| pictures.of(predicted), name: &name });
     Report { model: Some(model_facts(&card)), evaluated, ..of_run(folder)? }.write(&path)?;
@@ -200,7 +206,7 @@ mod tests {
         let pictures = |strides| {
             let options = NetworkOptions { strides, ..NetworkOptions::new("mobilenet_v2_0.25", 10) };
             let network = options.architecture().unwrap().init(&device);
-            let pictures = Pictures::new(&*source, &network, &preprocess, &device);
+            let pictures = Pictures::new(&*source, Some(&network), &preprocess, &device);
             (0..10).map(|class| pictures.of(&predicted(class))).collect::<Vec<_>>()
         };
         // 4×4 positions, and one.

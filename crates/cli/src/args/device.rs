@@ -7,6 +7,7 @@ use mbconv_train::precision::{MapPrecision, NoBf16};
 use mbconv_train::shell::quoted;
 
 use super::values::positive;
+use crate::error::CliError;
 
 #[derive(Args)]
 pub struct DeviceArgs {
@@ -24,6 +25,21 @@ impl DeviceArgs {
     pub fn open(&self) -> Result<Device, DeviceError> {
         device::set_threads(self.threads);
         device::parse(&self.device)
+    }
+
+    /// Returns the CPU for an 8-bit model, as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    /// Another device was asked for.
+    pub fn open_for_8_bits(&self) -> Result<Device, CliError> {
+        if !["auto", "cpu"].contains(&self.device.as_str()) {
+            return Err(CliError::new(
+                format!("--device {}: 8-bit models run on the CPU", self.device),
+                "use --device cpu, or the model in single precision".to_string(),
+            ));
+        }
+        device::set_threads(self.threads);
+        Ok(device::parse("cpu")?)
     }
 
     /// Returns the options as command-line arguments.
@@ -66,6 +82,22 @@ impl DtypeArgs {
 pub enum MapDtype {
     F32,
     Bf16,
+}
+
+impl DtypeArgs {
+    /// Checks the precision for an 8-bit model.
+    ///
+    /// # Errors
+    /// bf16 was asked for.
+    pub fn check_8_bits(&self) -> Result<(), CliError> {
+        match self.dtype {
+            MapDtype::F32 => Ok(()),
+            MapDtype::Bf16 => Err(CliError::new(
+                "--dtype bf16: an 8-bit model computes in 8 bits",
+                "omit --dtype, or use the model in single precision".to_string(),
+            )),
+        }
+    }
 }
 
 impl From<MapDtype> for MapPrecision {

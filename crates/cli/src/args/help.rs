@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command, Subcommand};
 /// Groups of `mbconv --help`, in their order, and their commands.
 const GROUPS: [(&str, &str); 5] = [
     ("Train", "train finetune recipe find-lr tune compare average"),
-    ("Use models", "eval calibrate predict explain embed export import fetch"),
+    ("Use models", "eval calibrate quantize predict explain embed export import fetch"),
     ("Data", "data"),
     ("Networks", "list info draw scale bench"),
     ("Program", "devices completions man"),
@@ -16,7 +16,7 @@ const GROUPS: [(&str, &str); 5] = [
 
 /// Headings of options, in their order, and the options by field name. An option with a heading of
 /// its own keeps it.
-const HEADINGS: [(&str, &str); 8] = [
+const HEADINGS: [(&str, &str); 9] = [
     ("Model", "weights arch prefix input_channels preprocess classes strides base input_size"),
     ("Data", "data split val test pool near few fix undo seed strict follow_links skip_bad_images workers tta"),
     (
@@ -28,6 +28,7 @@ const HEADINGS: [(&str, &str); 8] = [
         "phi only alpha beta gamma step tolerance target_macs target_params target_size target_latency memory \
          side_step",
     ),
+    ("Quantization", "images range keep no_equalization no_bias_correction"),
     ("Measurement", "mode seconds profile gradient_checkpointing queue_steps"),
     (
         "Output",
@@ -39,7 +40,7 @@ const HEADINGS: [(&str, &str); 8] = [
 ];
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 36] = [
+const EXAMPLES: [(&str, &[&str]); 37] = [
     (
         "train",
         &[
@@ -72,6 +73,13 @@ const EXAMPLES: [(&str, &[&str]); 36] = [
     (
         "calibrate",
         &["calibrate runs/pets --data photos", "calibrate runs/pets --data photos --out calibrated.safetensors"],
+    ),
+    (
+        "quantize",
+        &[
+            "quantize runs/pets --data photos --out pets.int8.safetensors",
+            "quantize runs/pets --data photos --images 1000 --keep stem,classifier --out pets.int8.safetensors",
+        ],
     ),
     ("predict", &["predict runs/pets new.jpg album", "predict runs/pets 'album/**/*.jpg' --top-k 3 --out album.csv"]),
     (

@@ -9,6 +9,7 @@ mod json;
 mod keys;
 mod models;
 mod networks;
+mod quantize;
 mod recipe;
 mod scale;
 mod shell;
@@ -19,11 +20,13 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub use self::data::{Data, DataArgs, Inspect, Pack, Split, Verify};
+pub use self::device::{DeviceArgs, DtypeArgs};
 pub use self::inference::{Calibrate, Eval, LabelledImages, LoaderArgs, Predict};
 pub use self::insight::{Embed, Explain};
 pub use self::json::JsonArgs;
 pub use self::models::{Export, Fetch, Format, Import, Layout};
 pub use self::networks::{Bench, BenchMode, Draw, Info, List};
+pub use self::quantize::Quantize;
 pub use self::recipe::{CheckRecipes, Recipe, RecipeKeys, ShowRecipe};
 pub use self::scale::{
     BudgetArgs, CoefficientArgs, DEFAULT_PHI, FormulaArgs, NetworkArgs, Only, Scale, ScaleCommand, SearchArgs,
@@ -56,6 +59,8 @@ pub enum Command {
     Eval(Eval),
     /// Fit the temperature that calibrates a model's probabilities
     Calibrate(Calibrate),
+    /// Convert a model to 8 bits and measure the difference
+    Quantize(Quantize),
     /// Run a learning-rate range test and draw the loss
     FindLr(FindLr),
     /// Search hyperparameters with many short trainings

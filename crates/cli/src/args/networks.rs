@@ -103,7 +103,7 @@ pub struct Bench {
     pub dtype: DtypeArgs,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BenchMode {
     Infer,
     Train,

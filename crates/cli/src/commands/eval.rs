@@ -19,24 +19,19 @@ use super::eval_report::write_report;
 use super::labelled_data::LabelledData;
 use crate::args::Eval;
 use crate::error::CliError;
-use crate::model_ref::open_uncalibrated;
+use crate::model_ref::{ReadyModel, open_ready};
 use crate::output::print_text;
 use crate::terminal::Progress;
 use crate::units::{count, interval, percent};
 
 pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
-    let device = args.device.open()?;
-    let precision = args.dtype.check(&device)?;
-    let model = open_uncalibrated(&args.model, &device, stop)?;
-    let temperature = model.card.temperature;
-    let model = model.calibrated();
-    let card = &model.card;
+    let model = open_ready(&args.model, &args.device, &args.dtype, stop)?;
+    let ReadyModel { card, inference: network, device, .. } = &model;
     let tta = Tta::from(args.tta.tta);
-    let network = precision.inference(&model.network);
     let multi_label = card.multi_label.is_some();
-    let classifier = Classifier { network: &network, preprocess: &card.preprocess, device: &device, tta, multi_label };
+    let classifier = Classifier { network, preprocess: &card.preprocess, device, tta, multi_label };
     if multi_label {
-        return eval_multi_label::run(args, &model, &classifier, temperature, stop);
+        return eval_multi_label::run(args, &model, &classifier, stop);
     }
     let top_k = args.top_k.clone().unwrap_or_else(|| vec![1, 5]);
     let data = LabelledData::open(&args.images, &args.loader, card, tta, false)?;
@@ -50,12 +45,17 @@ pub fn run(args: Eval, stop: &AtomicBool) -> Result<(), CliError> {
     data.report_skipped();
     if let Some(folder) = &args.report {
         let name = format!("{} · split {}", args.images.data, data.split);
-        let pictures = Pictures::new(data.loader.source().as_ref(), &model.network, &card.preprocess, &device);
+        if model.network.is_none() {
+            eprintln!("note: the report of an 8-bit model has no heatmaps");
+        }
+        let source = data.loader.source().as_ref();
+        let pictures = Pictures::new(source, model.network.as_ref(), &card.preprocess, device);
         let image = |predicted: &Predicted| pictures.of(predicted);
         let evaluated = Some(Evaluated { evaluation: &evaluation, image: &image, name: &name });
         write_report(&args.model, &model, Report { evaluated, ..Report::default() }, folder)?;
     }
-    let circumstances = Circumstances { path: &args.images.data, data: &data, tta, temperature, seconds };
+    let circumstances =
+        Circumstances { path: &args.images.data, data: &data, tta, temperature: card.temperature, seconds };
     if args.json.json {
         return circumstances.print_json(serde_json::to_value(&evaluation).map_err(std::io::Error::from)?);
     }

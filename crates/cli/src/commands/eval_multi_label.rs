@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use mbconv_train::Model;
 use mbconv_train::classifier::Classifier;
 use mbconv_train::data::LabelSets;
 use mbconv_train::evaluate::{Classified, Labelled, classify};
@@ -24,18 +23,13 @@ use super::eval_report::write_report;
 use super::labelled_data::LabelledData;
 use crate::args::{Arguments, Eval};
 use crate::error::CliError;
+use crate::model_ref::ReadyModel;
 use crate::output::print_text;
 use crate::terminal::Progress;
 use crate::units::percent;
 
-/// Evaluates a model whose temperature is included in the weights.
-pub fn run(
-    args: Eval,
-    model: &Model,
-    classifier: &Classifier,
-    temperature: Option<f64>,
-    stop: &AtomicBool,
-) -> Result<(), CliError> {
+/// Evaluates a multi-label model.
+pub fn run(args: Eval, model: &ReadyModel, classifier: &Classifier, stop: &AtomicBool) -> Result<(), CliError> {
     if args.top_k.is_some() {
         let message = "--top-k is for models with one class per image; this model is multi-label";
         Arguments::command().error(ErrorKind::ArgumentConflict, message).exit();
@@ -58,7 +52,8 @@ pub fn run(
         write_report(&args.model, model, Report { multi_label: evaluated, ..Report::default() }, folder)?;
     }
     let path = &args.images.data;
-    let circumstances = Circumstances { path, data: &data, tta: classifier.tta, temperature, seconds };
+    let circumstances =
+        Circumstances { path, data: &data, tta: classifier.tta, temperature: card.temperature, seconds };
     if args.json.json {
         return circumstances.print_json(serde_json::to_value(&evaluation).map_err(std::io::Error::from)?);
     }

@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
-use mbconv_train::Model;
 use mbconv_train::config::RecipeFile;
 use mbconv_train::report::{self, REPORT, Report};
 use mbconv_train::run_dir::RECIPE;
 
 use crate::error::CliError;
+use crate::model_ref::ReadyModel;
 use crate::output::create_folder;
 
 /// Writes the report of an evaluation, with the curves of the run if the model is in a run folder.
-pub(super) fn write_report(given: &Path, model: &Model, evaluation: Report, folder: &Path) -> Result<(), CliError> {
+pub(super) fn write_report(
+    given: &Path,
+    model: &ReadyModel,
+    evaluation: Report,
+    folder: &Path,
+) -> Result<(), CliError> {
     let run = model.path.parent().filter(|run| run.join(RECIPE).is_file());
     let Report { history, recipe, .. } = match run {
         Some(run) => report::of_run(run)?,

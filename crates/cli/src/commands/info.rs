@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use mbconv_nets::{Architecture, Strides, Summary};
 use mbconv_train::data::ImageSize;
-use mbconv_train::model_file::MultiLabel;
+use mbconv_train::model_file::{MultiLabel, Quantization};
 use mbconv_train::text::visible_name;
 use serde_json::json;
 
@@ -101,6 +101,7 @@ fn to_json(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         json["temperature"] = json!(card.temperature);
         json["multi_label"] = json!(card.multi_label.is_some());
         json["thresholds"] = json!(card.thresholds());
+        json["quantization"] = json!(card.quantization);
     }
     json
 }
@@ -153,6 +154,10 @@ fn to_text(model_ref: &ModelRef, architecture: &Architecture, summary: &Summary,
         if let Some(MultiLabel { thresholds }) = &card.multi_label {
             let thresholds = thresholds.as_ref().map_or("0.5", |_| "chosen for each class");
             row("multi-label", format!("sigmoid probabilities, thresholds {thresholds}"));
+        }
+        if let Some(Quantization { range, images, kept }) = &card.quantization {
+            let kept = if kept.is_empty() { String::new() } else { format!("; in f32: {}", kept.join(", ")) };
+            row("quantization", format!("8 bits, ranges by {range} on {} images{kept}", count(*images)));
         }
         row("written by", card.program.clone());
     }

@@ -26,6 +26,7 @@ mod labelled_data;
 pub mod list;
 pub mod man;
 pub mod predict;
+pub mod quantize;
 pub mod recipe;
 pub mod scale;
 pub mod train;

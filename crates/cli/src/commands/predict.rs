@@ -15,7 +15,7 @@ use mbconv_train::text::{visible, visible_name};
 
 use crate::args::{Arguments, Predict};
 use crate::error::CliError;
-use crate::model_ref::open_classifier;
+use crate::model_ref::{ReadyModel, open_ready};
 use crate::terminal::Progress;
 use crate::units::count;
 
@@ -25,11 +25,8 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
         let message = "--logits needs --json or --out FILE.jsonl";
         Arguments::command().error(ErrorKind::MissingRequiredArgument, message).exit();
     }
-    let device = args.device.open()?;
-    let precision = args.dtype.check(&device)?;
-    let model = open_classifier(&args.model, &device, stop)?;
+    let model = open_ready(&args.model, &args.device, &args.dtype, stop)?;
     model.card.preprocess.takes_pictures().map_err(mbconv_train::data::DataError::from)?;
-    let network = precision.inference(&model.network);
     let multi_label = model.card.multi_label.is_some();
     let options = PredictOptions {
         top_k: args.top_k.unwrap_or(5).min(model.card.classes.len()),
@@ -62,9 +59,9 @@ pub fn run(args: Predict, stop: &AtomicBool) -> Result<(), CliError> {
         }
     };
     let files = Inputs::new(args.paths);
-    let card = &model.card;
+    let ReadyModel { card, inference: network, device, .. } = &model;
     let (preprocess, tta) = (&card.preprocess, args.tta.tta.into());
-    let classifier = Classifier { network: &network, preprocess, device: &device, tta, multi_label };
+    let classifier = Classifier { network, preprocess, device, tta, multi_label };
     let predicted = predict(&classifier, &card.classes, files, &options, stop, &mut each);
     // Completes the JSON document also after an error.
     let ended = output.finish(stop.load(Ordering::Relaxed));

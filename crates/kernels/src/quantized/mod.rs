@@ -11,6 +11,7 @@ mod block;
 mod depthwise;
 mod description;
 mod execute;
+pub mod feature_map;
 mod finish;
 mod layer;
 mod machine;

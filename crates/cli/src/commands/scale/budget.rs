@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use mbconv_nets::Network;
-use mbconv_train::bench::{BenchConfig, Mode, bench};
+use mbconv_train::bench::{BenchConfig, Mode, Subject, bench};
 use mbconv_train::device::Device;
 use mbconv_train::precision::MapPrecision;
 use mbconv_train::scale::budget::{Budget, Fit};
@@ -108,5 +108,5 @@ fn latency(scaled: &Scaled, device: &Device) -> Result<f64, CliError> {
         precision: MapPrecision::F32,
         profile: false,
     };
-    Ok(bench(Network::new(&architecture, device), device, &config).median_ms)
+    Ok(bench(Subject::Network(&Network::new(&architecture, device)), device, &config).median_ms)
 }

@@ -1,0 +1,62 @@
+//! Arguments of `quantize`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use mbconv_train::quantize::RangeMethod;
+
+use super::inference::{LabelledImages, LoaderArgs};
+use super::json::JsonArgs;
+use super::values::positive;
+
+#[derive(Args)]
+pub struct Quantize {
+    /// Model file, run folder (its best model), weights of another library, or published weights by
+    /// name
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub data: LabelledImages,
+    /// Model file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Number of calibration images, from the training split if there is one
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = positive)]
+    pub images: usize,
+    /// Choice of the ranges of feature maps: least mean squared error, all but 0.01 % of the values
+    /// on each side, or all values
+    #[arg(long, value_enum, default_value_t = Range::Mse)]
+    pub range: Range,
+    /// Layers whose weights stay in single precision, such as stem,blocks.0.depthwise
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    pub keep: Vec<String>,
+    /// Skip the equalization of channels between layers
+    #[arg(long)]
+    pub no_equalization: bool,
+    /// Skip the correction of biases
+    #[arg(long)]
+    pub no_bias_correction: bool,
+    #[command(flatten)]
+    pub json: JsonArgs,
+    /// Number of CPU threads, at most four per core [default: one per core]
+    #[arg(long, value_parser = positive)]
+    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub loader: LoaderArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Range {
+    Mse,
+    Percentile,
+    Minmax,
+}
+
+impl From<Range> for RangeMethod {
+    fn from(range: Range) -> Self {
+        match range {
+            Range::Mse => Self::Mse,
+            Range::Percentile => Self::Percentile,
+            Range::Minmax => Self::MinMax,
+        }
+    }
+}
