@@ -34,7 +34,8 @@ pub fn stage_names(stages: &[Stage]) -> Vec<String> {
     }))
 }
 
-fn quantized_names(stages: &[quantized::Stage]) -> Vec<String> {
+/// Returns the names of an 8-bit network's stages.
+pub fn quantized_names(stages: &[quantized::Stage]) -> Vec<String> {
     names(stages.iter().map(|stage| match stage {
         quantized::Stage::Layer(_) => Kind::Layer,
         quantized::Stage::Block(_) => Kind::Block,

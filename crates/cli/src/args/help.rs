@@ -28,7 +28,7 @@ const HEADINGS: [(&str, &str); 9] = [
         "phi only alpha beta gamma step tolerance target_macs target_params target_size target_latency memory \
          side_step",
     ),
-    ("Quantization", "images range keep no_equalization no_bias_correction"),
+    ("Quantization", "images range weight_bits keep no_equalization no_bias_correction"),
     ("Measurement", "mode seconds profile gradient_checkpointing queue_steps"),
     (
         "Output",

@@ -26,6 +26,10 @@ pub struct Quantize {
     /// on each side, or all values
     #[arg(long, value_enum, default_value_t = Range::Mse)]
     pub range: Range,
+    /// Bits of the weights: 7 for ONNX Runtime and OpenVINO on processors without VNNI, whose
+    /// 16-bit sums would overflow
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(7..=8))]
+    pub weight_bits: u8,
     /// Layers whose weights stay in single precision, such as stem,blocks.0.depthwise
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     pub keep: Vec<String>,

@@ -7,12 +7,13 @@ use clap::error::ErrorKind;
 use mbconv_nets::Network;
 use mbconv_train::burnpack::to_burnpack;
 use mbconv_train::model_folder::{self, FolderError, Library};
-use mbconv_train::onnx::{OnnxOptions, to_onnx};
+use mbconv_train::onnx::{OnnxOptions, quantized_to_onnx, to_onnx};
+use mbconv_train::quantized_model::QuantizedModel;
 use mbconv_train::{Model, ModelCard, device};
 
 use crate::args::{Arguments, Export, Format, Layout};
 use crate::error::CliError;
-use crate::model_ref::{NEVER, open_uncalibrated};
+use crate::model_ref::{NEVER, is_quantized, locate, open_uncalibrated};
 use crate::output::{check_is_file_name, print_written, write_file};
 
 pub fn run(args: Export) -> Result<(), CliError> {
@@ -31,6 +32,15 @@ pub fn run(args: Export) -> Result<(), CliError> {
     };
     check_options(&args, format);
     let Export { model, out, layout, dtype, with_softmax, with_preprocessing, .. } = args;
+    let model = locate(&model, &NEVER)?;
+    if format == Format::Onnx && is_quantized(&model) {
+        let model = QuantizedModel::open(&model)?;
+        note_temperature(&model.card);
+        let QuantizedModel { card, stages, .. } = model.calibrated();
+        let options = OnnxOptions { precision: dtype.into(), preprocessing: with_preprocessing, softmax: with_softmax };
+        write_file(&out, &quantized_to_onnx(&stages, &card, options)?)?;
+        return print_written(&out);
+    }
     let Model { network, card, .. } = calibrated(&model)?;
     let precision = dtype.into();
     match format {
@@ -57,10 +67,14 @@ pub fn run(args: Export) -> Result<(), CliError> {
 /// Opens a model with its temperature included in the weights.
 fn calibrated(model: &Path) -> Result<Model, CliError> {
     let model = open_uncalibrated(model, &device::parse("cpu")?, &NEVER)?;
-    if let Some(temperature) = model.card.temperature {
+    note_temperature(&model.card);
+    Ok(model.calibrated())
+}
+
+fn note_temperature(card: &ModelCard) {
+    if let Some(temperature) = card.temperature {
         eprintln!("note: logits are divided by the temperature {temperature:.4}, in the classifier's weights and bias");
     }
-    Ok(model.calibrated())
 }
 
 /// Returns the library if the output is a folder for it.

@@ -42,7 +42,8 @@ pub fn run(args: Quantize, stop: &AtomicBool) -> Result<(), CliError> {
     let batches = images.calibration_batches(&args, &model.card)?;
     let used = batches.iter().map(|batch| batch.labels.len()).sum::<usize>();
     if used < FEW_IMAGES {
-        eprintln!("note: only {used} calibration images: use at least 100 that resemble those of the application");
+        let images = if used == 1 { "image" } else { "images" };
+        eprintln!("note: only {used} calibration {images}: use at least 100 that resemble those of the application");
     }
 
     let options = QuantizeOptions {
@@ -50,6 +51,7 @@ pub fn run(args: Quantize, stop: &AtomicBool) -> Result<(), CliError> {
         equalize: !args.no_equalization,
         correct_biases: !args.no_bias_correction,
         keep: args.keep.clone(),
+        largest_weight: if args.weight_bits == 7 { 64 } else { 127 },
     };
     let calibration = Calibration { batches: &batches, preprocess: &model.card.preprocess, device: &device, stop };
     let mut progress = Progress::new();

@@ -6,6 +6,9 @@ pub enum OnnxError {
     /// bfloat16, for which the runtimes have no convolutions.
     #[error("ONNX export supports f32 and f16, not bf16")]
     Precision,
+    /// A precision for an 8-bit model.
+    #[error("an 8-bit model is exported in 8 bits")]
+    EightBits,
     /// Byte input requires RGB or gray images.
     #[error("preprocessing in the graph requires 1 or 3 input channels, not {0}")]
     Channels(usize),
@@ -25,6 +28,7 @@ impl OnnxError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Precision | Self::TooLarge(_) => Some("use --dtype f16".into()),
+            Self::EightBits => Some("omit --dtype".into()),
             Self::Value { .. } => Some("use --dtype f32".into()),
             Self::Channels(_) => Some("omit --with-preprocessing and normalize the images before the model".into()),
         }

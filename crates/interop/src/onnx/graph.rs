@@ -87,16 +87,22 @@ impl Graph {
     ///
     /// Not `GlobalAveragePool`: on its blocked layout ONNX Runtime sums the pixels sequentially in
     /// f32, which costs EfficientNet a decimal digit.
-    fn mean(&mut self, name: &str, x: &Map, keep: bool) -> String {
+    pub fn mean(&mut self, name: &str, x: &Map, keep: bool) -> String {
         let attributes = vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", keep.into())];
         self.node(name, "ReduceMean", &[&x.name], attributes)
     }
 
     /// Adds a convolution with bias and activation.
-    fn layer(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
-        let Layer { kind, inputs, outputs, kernel, stride, .. } = *layer;
+    pub fn layer(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
+        let (weight, bias) = self.weight_and_bias(path, layer, &weight_shape(layer))?;
+        Ok(self.convolution(path, x, layer, [&weight, &bias]))
+    }
+
+    /// Adds a convolution with activation; `layer` describes it, but its weight and bias are
+    /// values.
+    pub fn convolution(&mut self, path: &str, x: Map, layer: &Layer, [weight, bias]: [&str; 2]) -> Map {
+        let Layer { kind, inputs, kernel, stride, .. } = *layer;
         let groups = if kind == Kind::Depthwise { inputs } else { 1 };
-        let (weight, bias) = self.weight_and_bias(path, layer, &[outputs, inputs / groups, kernel, kernel])?;
         let along = x.sides.map(|side| layer.padding.along(side, kernel, stride));
         let [(height, [top, bottom]), (width, [left, right])] = along;
         let attributes = vec![
@@ -106,15 +112,20 @@ impl Graph {
             Attribute::ints("pads", &[top, left, bottom, right].map(|size| size as i64)),
             Attribute::ints("strides", &[stride; 2].map(|size| size as i64)),
         ];
-        let name = self.node(&format!("{path}.conv"), "Conv", &[&x.name, &weight, &bias], attributes);
-        Ok(Map { name: self.activation(path, name, layer.activation), sides: [height, width] })
+        let name = self.node(&format!("{path}.conv"), "Conv", &[&x.name, weight, bias], attributes);
+        Map { name: self.activation(path, name, layer.activation), sides: [height, width] }
     }
 
     /// Adds the classifier: `[N, features]` → `[N, classes]`.
-    fn linear(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
+    pub fn linear(&mut self, path: &str, x: Map, layer: &Layer) -> Result<Map, OnnxError> {
         let (weight, bias) = self.weight_and_bias(path, layer, &[layer.outputs, layer.inputs])?;
-        let name = self.node(path, "Gemm", &[&x.name, &weight, &bias], vec![Attribute::int("transB", 1)]);
-        Ok(Map { name: self.activation(path, name, layer.activation), ..x })
+        Ok(self.gemm(path, x, layer, [&weight, &bias]))
+    }
+
+    /// Adds the classifier; `layer` describes it, but its weight and bias are values.
+    pub fn gemm(&mut self, path: &str, x: Map, layer: &Layer, [weight, bias]: [&str; 2]) -> Map {
+        let name = self.node(path, "Gemm", &[&x.name, weight, bias], vec![Attribute::int("transB", 1)]);
+        Map { name: self.activation(path, name, layer.activation), ..x }
     }
 
     /// Adds an activation from operators that every runtime supports and fuses.
@@ -165,6 +176,11 @@ impl Graph {
             FLOAT16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
             _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         };
+        self.push_bytes(name, shape, bytes, element);
+    }
+
+    /// Adds a constant with these bytes.
+    pub fn push_bytes(&mut self, name: &str, shape: &[usize], bytes: Vec<u8>, element: i32) {
         self.constants.push(proto::Tensor {
             dims: shape.iter().map(|&size| size as i64).collect(),
             data_type: Some(element),
@@ -192,6 +208,12 @@ impl Graph {
         }
         self.node(name, "Cast", &[&x], vec![Attribute::int("to", to.into())])
     }
+}
+
+/// Returns the shape of a convolution's weight.
+pub(crate) fn weight_shape(layer: &Layer) -> [usize; 4] {
+    let depth = if layer.kind == Kind::Depthwise { 1 } else { layer.inputs };
+    [layer.outputs, depth, layer.kernel, layer.kernel]
 }
 
 /// Returns ONNX's element type if the runtimes support computing in it.

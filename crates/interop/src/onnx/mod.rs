@@ -19,7 +19,9 @@
 mod error;
 mod graph;
 pub mod proto;
+mod quantized;
 
+use mbconv_kernels::quantized::Stage;
 use mbconv_nets::Network;
 use mbconv_nets::inference::fold;
 use mbconv_nets::weights::Precision;
@@ -54,22 +56,47 @@ pub struct OnnxOptions {
 /// # Errors
 /// See [`OnnxError`].
 pub fn to_onnx(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<Vec<u8>, OnnxError> {
-    let model = model(network, card, options)?;
+    let element = element(options.precision).ok_or(OnnxError::Precision)?;
+    encode(card, options, element, |graph, images| graph.network(&fold(network), images))
+}
+
+/// Returns an ONNX file that computes an 8-bit network in QDQ form.
+///
+/// # Errors
+/// See [`OnnxError`]. The precision must be f32.
+pub fn quantized_to_onnx(stages: &[Stage], card: &ModelCard, options: OnnxOptions) -> Result<Vec<u8>, OnnxError> {
+    if options.precision != Precision::F32 {
+        return Err(OnnxError::EightBits);
+    }
+    encode(card, options, FLOAT, |graph, images| graph.quantized_network(stages, images))
+}
+
+/// Returns the file of the network that `build` adds to a graph of this element type.
+fn encode(
+    card: &ModelCard,
+    options: OnnxOptions,
+    element: i32,
+    build: impl FnOnce(&mut Graph, Map) -> Result<String, OnnxError>,
+) -> Result<Vec<u8>, OnnxError> {
+    let model = model(card, options, element, build)?;
     match model.encoded_len() {
         bytes if bytes > MAX_BYTES => Err(OnnxError::TooLarge(bytes)),
         _ => Ok(model.encode_to_vec()),
     }
 }
 
-fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<proto::Model, OnnxError> {
-    let architecture = network.architecture();
-    let element = element(options.precision).ok_or(OnnxError::Precision)?;
+fn model(
+    card: &ModelCard,
+    options: OnnxOptions,
+    element: i32,
+    build: impl FnOnce(&mut Graph, Map) -> Result<String, OnnxError>,
+) -> Result<proto::Model, OnnxError> {
+    let channels = card.architecture.input_channels;
     let size = card.preprocess.crop;
     let [height, width] = size.sides();
     let mut graph = Graph::new(element);
 
     let input = if options.preprocessing {
-        let channels = architecture.input_channels;
         let color = match channels {
             3 => "RGB",
             1 => "gray",
@@ -80,12 +107,11 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
     } else {
         let document =
             "channels-first images, (pixel / 255 - mean) / std with the mean and std of `preprocess` in the metadata";
-        value("input", FLOAT, &[architecture.input_channels, height, width], document)
+        value("input", FLOAT, &[channels, height, width], document)
     };
-    let x =
-        if options.preprocessing { normalize(&mut graph, card, architecture.input_channels) } else { "input".into() };
+    let x = if options.preprocessing { normalize(&mut graph, card, channels) } else { "input".into() };
     let x = graph.cast("input.cast", x, FLOAT, element);
-    let x = graph.network(&fold(network), Map { name: x, sides: [height, width] })?;
+    let x = build(&mut graph, Map { name: x, sides: [height, width] })?;
     let mut x = graph.cast("classifier.cast", x, element, FLOAT);
     let (name, document) = match (options.softmax, card.multi_label.is_some()) {
         (true, false) => {
@@ -99,7 +125,7 @@ fn model(network: &Network, card: &ModelCard, options: OnnxOptions) -> Result<pr
         (false, false) => ("logits", "one number per class, before softmax"),
         (false, true) => ("logits", "one number per class, before the sigmoid"),
     };
-    let output = value(name, FLOAT, &[architecture.num_classes], document);
+    let output = value(name, FLOAT, &[card.classes.len()], document);
     // Renames the last operator's output to the documented name.
     for value in graph.nodes.iter_mut().flat_map(|node| &mut node.output).filter(|value| **value == x) {
         *value = name.into();

@@ -8,6 +8,10 @@ use prost::{Message, Oneof};
 pub const FLOAT: i32 = 1;
 /// `TensorProto.DataType`: bytes.
 pub const UINT8: i32 = 2;
+/// `TensorProto.DataType`: signed bytes.
+pub const INT8: i32 = 3;
+/// `TensorProto.DataType`: 32-bit integers.
+pub const INT32: i32 = 6;
 /// `TensorProto.DataType`: IEEE half precision.
 pub const FLOAT16: i32 = 10;
 

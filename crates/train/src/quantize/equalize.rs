@@ -115,3 +115,47 @@ fn input_ranges(layer: &Layer) -> Vec<f32> {
     }
     ranges
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tensor};
+    use mbconv_nets::{NetworkOptions, inference::fold};
+
+    use super::*;
+    use crate::quantize::layerwise::run;
+    use crate::quantize::range::{RangeObserver, whole};
+
+    #[test]
+    fn equalization_preserves_logits_and_widens_ranges() {
+        let device = Device::default();
+        device.seed(5);
+        for name in ["mobilenet_v2_0.35", "tf_efficientnet_lite0", "efficientnet_b0"] {
+            let network = NetworkOptions::new(name, 5).architecture().unwrap().init(&device);
+            let images: Tensor<4> = Tensor::random([4, 40, 40, 3], Distribution::Normal(0.0, 1.0), &device);
+            let mut stages = fold(&network);
+            let mut observer = RangeObserver::default();
+            let logits = |stages: &[Stage], observer: &mut RangeObserver| -> Vec<f32> {
+                run(stages, images.clone(), observer).into_data().iter().collect()
+            };
+            let expected = logits(&stages, &mut observer);
+            let mut ranges = observer.ranges.clone();
+            equalize(&mut stages, &mut ranges);
+            let mut after = RangeObserver::default();
+            let found = logits(&stages, &mut after);
+            let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+            assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4 * scale), "{name}");
+            // The scaled ranges are those of the scaled network.
+            for (map, range) in &ranges {
+                let [low, high] = whole(range);
+                let differs = |(a, b): (&[f32; 2], &[f32; 2])| (a[1] - b[1]).abs() > 1e-3 * (high - low);
+                assert!(!range.iter().zip(&after.ranges[map]).any(differs), "{name} {map}");
+            }
+            let mean = |ranges: &ChannelRanges| {
+                let channels = &ranges["blocks.2.expand"];
+                channels.iter().map(|[_, high]| high).sum::<f32>() / channels.len() as f32
+            };
+            let wider = mean(&ranges) / mean(&observer.ranges);
+            assert!(if name == "efficientnet_b0" { wider == 1.0 } else { wider > 1.2 }, "{name} {wider}");
+        }
+    }
+}

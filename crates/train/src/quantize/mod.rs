@@ -42,11 +42,19 @@ pub struct QuantizeOptions {
     pub correct_biases: bool,
     /// Names of layers whose weights stay in single precision.
     pub keep: Vec<String>,
+    /// Largest weight: 127, or 64, with which sums of two products fit into 16 bits.
+    pub largest_weight: u8,
 }
 
 impl Default for QuantizeOptions {
     fn default() -> Self {
-        Self { range: RangeMethod::default(), equalize: true, correct_biases: true, keep: Vec::new() }
+        Self {
+            range: RangeMethod::default(),
+            equalize: true,
+            correct_biases: true,
+            keep: Vec::new(),
+            largest_weight: 127,
+        }
     }
 }
 
@@ -170,7 +178,7 @@ pub fn quantize(
         if options.keep.iter().any(|kept| kept == name) {
             return Weights::Float { weight: layer.weight.clone(), bias: layer.bias.clone() };
         }
-        weight::quantize(layer, input)
+        weight::quantize(layer, input, options.largest_weight.into())
     };
     let conversion = Conversion { quantizers: &quantizers, weights: &weights };
     if options.correct_biases {

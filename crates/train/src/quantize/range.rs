@@ -178,3 +178,50 @@ impl Visitor for HistogramObserver {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the range of values by a method.
+    fn range(values: &[f32], method: RangeMethod) -> [f32; 2] {
+        let ranges = ChannelRanges::from([("map".to_string(), channel_ranges(values, 1))]);
+        let mut observer = HistogramObserver::new(&ranges);
+        observer.0.get_mut("map").unwrap().extend(values);
+        let quantizer = observer.quantizers(method)["map"];
+        [quantizer.real(0), quantizer.real(255)]
+    }
+
+    #[test]
+    fn even_distributions_are_not_clipped() {
+        let values: Vec<f32> = (0..20_000).map(|index| index as f32 / 4000.0 - 2.0).collect();
+        for method in [RangeMethod::Mse, RangeMethod::Percentile, RangeMethod::MinMax] {
+            let [low, high] = range(&values, method);
+            assert!((low + 2.0).abs() < 0.03 && (high - 3.0).abs() < 0.03, "{method:?} {low} {high}");
+        }
+    }
+
+    #[test]
+    fn single_outliers_are_clipped_unless_all_values_count() {
+        let mut values: Vec<f32> = (0..100_000).map(|index| (index % 1000) as f32 / 1000.0).collect();
+        values.push(50.0);
+        let high = |method| range(&values, method)[1];
+        assert!((high(RangeMethod::MinMax) - 50.0).abs() < 0.2);
+        assert!((high(RangeMethod::Percentile) - 1.0).abs() < 0.1);
+        // The square of the clipped distance outweighs the finer steps here.
+        let of_few = high(RangeMethod::Mse);
+        assert!(of_few > 10.0, "{of_few}");
+        values.extend((0..2_000_000).map(|index| (index % 1000) as f32 / 1000.0));
+        assert!(range(&values, RangeMethod::Mse)[1] < of_few);
+    }
+
+    #[test]
+    fn constant_maps_have_a_valid_quantizer() {
+        for value in [0.0, 2.5, -1.0] {
+            for method in [RangeMethod::Mse, RangeMethod::Percentile, RangeMethod::MinMax] {
+                let [low, high] = range(&[value; 10], method);
+                assert!(low <= value + 1e-2 && value - 1e-2 <= high, "{method:?} {value}: {low} {high}");
+            }
+        }
+    }
+}
