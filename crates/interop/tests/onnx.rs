@@ -252,6 +252,8 @@ fn unsupported_options_and_values_are_rejected() {
     let mut options = NetworkOptions::new("mobilenet_v2_0.1", 5);
     options.input_channels = 4;
     let depth = options.architecture().unwrap().init(&Device::default());
-    assert_eq!(error(&depth, Precision::F32, true), OnnxError::Channels(4));
+    let card = ModelCard { architecture: options, ..card.clone() };
+    let with_preprocessing = OnnxOptions { preprocessing: true, ..OnnxOptions::default() };
+    assert_eq!(to_onnx(&depth, &card, with_preprocessing), Err(OnnxError::Channels(4)));
     assert!(to_onnx(&depth, &card, OnnxOptions::default()).is_ok());
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use half::f16;
-use mbconv_interop::onnx::proto::{FLOAT16, Model, Node, Tensor};
+use mbconv_interop::onnx::proto::{FLOAT, FLOAT16, INT8, INT32, Model, Node, Tensor, UINT8};
 
 /// A tensor. All element types are stored as f32.
 #[derive(Clone, Debug)]
@@ -41,10 +41,14 @@ pub fn run(model: &Model, input: &str, value: Value) -> HashMap<String, Value> {
 
 fn read(constant: &Tensor) -> Value {
     let bytes = constant.raw_data();
-    let data = if constant.data_type == Some(FLOAT16) {
-        bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()
-    } else {
-        bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+    let four = bytes.as_chunks::<4>().0.iter();
+    let data = match constant.data_type() {
+        FLOAT => four.map(|&b| f32::from_le_bytes(b)).collect(),
+        INT32 => four.map(|&b| i32::from_le_bytes(b) as f32).collect(),
+        FLOAT16 => bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+        INT8 => bytes.iter().map(|b| f32::from(b.cast_signed())).collect(),
+        UINT8 => bytes.iter().map(|&b| f32::from(b)).collect(),
+        other => panic!("element type {other}"),
     };
     Value::new(constant.dims.iter().map(|&size| size as usize).collect::<Vec<_>>(), data)
 }
@@ -71,6 +75,17 @@ fn evaluate(node: &Node, inputs: &[&Value]) -> Value {
         "Div" => broadcast(x, inputs[1], |a, b| a / b),
         "Cast" if int(node, "to") == i64::from(FLOAT16) => x.map(|value| f16::from_f32(value).to_f32()),
         "Cast" => x.clone(),
+        "QuantizeLinear" => {
+            let (scale, zero_point) = (inputs[1].data[0], inputs[2].data[0]);
+            x.map(|value| ((value / scale).round_ties_even() + zero_point).clamp(0.0, 255.0))
+        }
+        "DequantizeLinear" => {
+            let (scales, zero_points) = (&inputs[1].data, &inputs[2].data);
+            let length = if inputs[1].shape.is_empty() { x.data.len() } else { x.data.len() / x.shape[0] };
+            let parts = x.data.chunks(length).zip(scales.iter().zip(zero_points));
+            let real = parts.flat_map(|(part, (scale, zero))| part.iter().map(move |value| (value - zero) * scale));
+            Value::new(x.shape.clone(), real.collect())
+        }
         "Transpose" => transpose(x, &ints(node, "perm")),
         "ReduceMean" => {
             assert_eq!(ints(node, "axes"), [2, 3]);
