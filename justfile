@@ -44,3 +44,4 @@ golden PHOTOS:
     python3 scripts/golden_resize.py {{PHOTOS}}
     python3 scripts/golden_augment.py {{PHOTOS}}
     python3 scripts/golden_losses.py
+    python3 scripts/golden_fake_quantization.py

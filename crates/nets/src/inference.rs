@@ -18,7 +18,8 @@ use crate::network::Network;
 /// A network for evaluation only, in the fastest form for its device.
 ///
 /// An f32 network is folded: into a [`Chain`] of kernels on the CPU, into tensor operations
-/// elsewhere. An f64 network is evaluated unchanged. The weights are copied.
+/// elsewhere. An f64 network is evaluated unchanged, and one with fake quantization too. The weights
+/// are copied.
 #[derive(Debug)]
 pub struct Inference(Form);
 
@@ -46,7 +47,7 @@ impl Inference {
     fn of(network: &Network, precision: Precision) -> Self {
         let network = network.valid();
         let weight = network.stem.weight.val();
-        if weight.dtype() != DType::F32 {
+        if weight.dtype() != DType::F32 || network.is_quantized() {
             return Self(Form::Network(Box::new(network)));
         }
         if weight.device() == Device::flex() {

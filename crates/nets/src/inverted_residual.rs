@@ -6,6 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::{Activation, scale_channels};
 
 use crate::architecture::Block;
+use crate::fake_quantization::{FakeQuantizer, quantized};
 use crate::layers::{
     ConvNormActivation, ConvNormActivationConfig, Convolution, SqueezeExcitation, SqueezeExcitationConfig, dropout_mask,
 };
@@ -94,6 +95,9 @@ pub struct InvertedResidual {
     residual: bool,
     #[module(skip)]
     drop_path: f64,
+    /// Quantizer of the sum with the input.
+    #[module(skip)]
+    sum: Option<FakeQuantizer>,
 }
 
 impl InvertedResidual {
@@ -120,6 +124,7 @@ impl InvertedResidual {
             project: layer(Convolution::Pointwise, hidden, output, Activation::Identity).init(device),
             residual: block.residual,
             drop_path: block.drop_path,
+            sum: None,
         }
     }
 
@@ -140,13 +145,27 @@ impl InvertedResidual {
         };
         let x = self.project.forward(x);
         match input {
-            Some(input) => drop_path(x, self.drop_path) + input,
+            Some(input) => quantized(&self.sum, drop_path(x, self.drop_path) + input),
             None => x,
         }
     }
 
     pub(crate) fn is_residual(&self) -> bool {
         self.residual
+    }
+
+    /// Returns the places of quantizers by name, in forward order.
+    pub(crate) fn quantizers_mut(&mut self) -> Vec<(String, &mut Option<FakeQuantizer>)> {
+        let mut places = Vec::new();
+        places.extend(self.expand.as_mut().map(|layer| ("expand".into(), &mut layer.quantizer)));
+        places.extend(self.depthwise.as_mut().map(|layer| ("depthwise".into(), &mut layer.quantizer)));
+        if let Some(layer) = &mut self.squeeze_excitation {
+            let names = [".mean", ".reduce", ".expand", ""].map(|name| format!("squeeze_excitation{name}"));
+            places.extend(names.into_iter().zip(&mut layer.quantizers));
+        }
+        places.push(("project".into(), &mut self.project.quantizer));
+        places.extend(self.residual.then_some(("add".into(), &mut self.sum)));
+        places
     }
 
     pub(crate) fn norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {

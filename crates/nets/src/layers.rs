@@ -10,6 +10,7 @@ use mbconv_kernels::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::fake_quantization::{FakeQuantizer, quantized, quantized_weight};
 use crate::norm::{BatchNorm, BatchNormConfig};
 use crate::padding::pad;
 pub use crate::types::LayerOptions;
@@ -80,6 +81,7 @@ impl ConvNormActivationConfig {
             stride,
             padding: options.padding,
             activation,
+            quantizer: None,
         }
     }
 }
@@ -99,17 +101,20 @@ pub struct ConvNormActivation {
     padding: Padding,
     #[module(skip)]
     activation: Activation,
+    /// Quantizer of the output.
+    #[module(skip)]
+    pub(crate) quantizer: Option<FakeQuantizer>,
 }
 
 impl ConvNormActivation {
     /// Maps `[N, H, W, C_in]` to `[N, ⌈H / stride⌉, ⌈W / stride⌉, C_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.norm.forward(self.convolve(x), self.activation)
+        quantized(&self.quantizer, self.norm.forward(self.convolve(x), self.activation))
     }
 
     /// Applies the convolution without batch-norm and activation.
     pub(crate) fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
-        let weight = self.weight.val();
+        let weight = quantized_weight(&self.quantizer, self.weight.val());
         let (x, Conv2dGeometry { stride, padding, .. }) = pad(x, self.geometry(), self.padding);
         match self.kind {
             Convolution::Dense => conv2d(x, weight, stride, padding),
@@ -172,6 +177,7 @@ impl SqueezeExcitationConfig {
             reduce: pointwise(self.channels, self.squeezed),
             expand: pointwise(self.squeezed, self.channels),
             activation: self.activation,
+            quantizers: Default::default(),
         }
     }
 }
@@ -186,6 +192,9 @@ pub struct SqueezeExcitation {
     pub expand: Pointwise,
     #[module(skip)]
     activation: Activation,
+    /// Quantizers of mean, bottleneck, gate and output.
+    #[module(skip)]
+    pub(crate) quantizers: [Option<FakeQuantizer>; 4],
 }
 
 impl SqueezeExcitation {
@@ -195,9 +204,11 @@ impl SqueezeExcitation {
 
     /// Maps `[N, H, W, C]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let squeezed = global_average(x.clone());
-        let gate = self.expand.forward(self.activation.apply(self.reduce.forward(squeezed)));
-        scale_channels(x, sigmoid(gate))
+        let [mean, bottleneck, gate, output] = &self.quantizers;
+        let squeezed = quantized(mean, global_average(x.clone()));
+        let squeezed = quantized(bottleneck, self.activation.apply(self.reduce.forward(squeezed, bottleneck)));
+        let gate = quantized(gate, sigmoid(self.expand.forward(squeezed, gate)));
+        quantized(output, scale_channels(x, gate))
     }
 }
 
@@ -218,8 +229,9 @@ impl Pointwise {
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        pointwise_conv2d(x, self.weight.val(), Some(self.bias.val()))
+    /// Applies the layer before the activation with this quantizer.
+    fn forward(&self, x: Tensor<4>, quantizer: &Option<FakeQuantizer>) -> Tensor<4> {
+        pointwise_conv2d(x, quantized_weight(quantizer, self.weight.val()), Some(self.bias.val()))
     }
 }
 
@@ -242,8 +254,13 @@ impl Linear {
 
     /// Maps `[N, features]` to logits `[N, num_classes]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let ([batch, features], [classes, _]) = (x.dims(), self.weight.dims());
-        let weight = self.weight.val().reshape([classes, features, 1, 1]);
+        self.forward_with(x, self.weight.val())
+    }
+
+    /// Applies the layer with another weight.
+    pub(crate) fn forward_with(&self, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+        let ([batch, features], [classes, _]) = (x.dims(), weight.dims());
+        let weight = weight.reshape([classes, features, 1, 1]);
         pointwise_conv2d(x.reshape([batch, 1, 1, features]), weight, Some(self.bias.val())).reshape([batch, classes])
     }
 }

@@ -7,6 +7,7 @@
 //!    the two papers' tables; `custom_network`: checks of user-written tables; [`architecture`]:
 //!    the table scaled ([`scaling`]) and unrolled into blocks;
 //! 2. [`norm`], [`layers`], [`inverted_residual`], [`network`]: the Burn modules;
+//!    [`fake_quantization`]: rounding in training for 8-bit networks;
 //! 3. [`inference`]: the network for evaluation; `inference_gpu`: its form on GPUs;
 //!    [`quantization`]: networks in 8 bits;
 //! 4. [`layout`] and [`summary`]: every tensor and layer of an architecture, counted without
@@ -35,6 +36,7 @@ mod custom_network;
 pub mod detect;
 pub mod efficientnet;
 mod error;
+pub mod fake_quantization;
 pub mod inference;
 mod inference_gpu;
 pub mod inverted_residual;
@@ -57,6 +59,7 @@ pub mod weights;
 pub use architecture::Architecture;
 pub use efficientnet::EfficientNetConfig;
 pub use error::ArchitectureError;
+pub use fake_quantization::QuantizationMode;
 pub use inference::{Inference, cast_images};
 pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use layout::Layout;

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::global_average;
 
 use crate::architecture::Architecture;
+use crate::fake_quantization::{FakeQuantizer, QuantizationMode, Range, quantized, quantized_weight};
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, ConvNormActivationConfig, Convolution, Linear, dropout_mask};
 use crate::types::Family;
@@ -32,6 +33,13 @@ pub struct Network {
     pub classifier: Linear,
     #[module(skip)]
     architecture: Architecture,
+    /// Quantizers of the images and of the pooled features.
+    #[module(skip)]
+    ends: [Option<FakeQuantizer>; 2],
+    /// All quantizers by the name of their activation, in forward order; none in an ordinary
+    /// network.
+    #[module(skip)]
+    quantizers: Vec<(String, FakeQuantizer)>,
 }
 
 impl Architecture {
@@ -65,6 +73,8 @@ impl Network {
             dropout: DropoutConfig::new(architecture.dropout).init(),
             classifier: Linear::new(head, num_classes, classifier_weights, device),
             architecture: architecture.clone(),
+            ends: Default::default(),
+            quantizers: Vec::new(),
         }
     }
 
@@ -80,7 +90,8 @@ impl Network {
 
     /// Maps images `[N, H, W, C]`, the decoder's layout, to logits `[N, num_classes]`.
     pub fn forward_channels_last(&self, images: Tensor<4>) -> Tensor<2> {
-        self.classifier.forward(self.drop(self.pooled_features(images)))
+        let weight = quantized_weight(&self.ends[1], self.classifier.weight.val());
+        self.classifier.forward_with(self.drop(self.pooled_features(images)), weight)
     }
 
     /// Maps images `[N, C, H, W]` to pooled features `[N, F]`, the input of dropout and classifier.
@@ -99,8 +110,11 @@ impl Network {
 
     /// Maps images `[N, H, W, C]` to pooled features `[N, F]` in the classifier's precision.
     fn pooled_features(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.blocks.iter().fold(self.stem.forward(images), |x, block| block.forward(x));
-        global_average(self.head.forward(x)).flatten(1, 3).cast(self.classifier.weight.dtype())
+        let [input, pool] = &self.ends;
+        let x = self.stem.forward(quantized(input, images));
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        let pooled = global_average(self.head.forward(x)).flatten(1, 3).cast(self.classifier.weight.dtype());
+        quantized(pool, pooled)
     }
 
     /// Returns the output of every stage, `[N, C, H, W]`, for use of the network as a backbone. The
@@ -139,6 +153,46 @@ impl Network {
         match dropout_mask(&features, n * channels, *prob) {
             Some(mask) => features * mask.reshape(shape),
             None => self.dropout.forward(features),
+        }
+    }
+
+    /// Returns the network with fake quantization in every place where the 8-bit network rounds an
+    /// activation. It is off until [`set_quantization`](Self::set_quantization).
+    pub fn with_fake_quantization(mut self) -> Self {
+        let [input, pool] = &mut self.ends;
+        let mut places = vec![("input".into(), input), ("stem".into(), &mut self.stem.quantizer)];
+        for (index, block) in self.blocks.iter_mut().enumerate() {
+            places.extend(
+                block.quantizers_mut().into_iter().map(|(name, place)| (format!("blocks.{index}.{name}"), place)),
+            );
+        }
+        places.extend([("head".into(), &mut self.head.quantizer), ("pool".into(), pool)]);
+        self.quantizers =
+            places.into_iter().map(|(name, place)| (name, place.insert(FakeQuantizer::default()).clone())).collect();
+        self
+    }
+
+    /// Sets the mode of the fake quantization, also in all copies of the network.
+    pub fn set_quantization(&self, mode: QuantizationMode) {
+        self.quantizers.iter().for_each(|(_, quantizer)| quantizer.set_mode(mode));
+    }
+
+    /// Returns whether weights and activations are rounded.
+    pub fn is_quantized(&self) -> bool {
+        self.quantizers.iter().any(|(_, quantizer)| quantizer.mode() != QuantizationMode::Off)
+    }
+
+    /// Returns the observed ranges of the activations by name, in forward order.
+    pub fn activation_ranges(&self) -> Vec<(String, Range)> {
+        self.quantizers.iter().map(|(name, quantizer)| (name.clone(), quantizer.range())).collect()
+    }
+
+    /// Replaces the observed ranges with those of the same name, also in all copies of the network.
+    pub fn set_activation_ranges(&self, ranges: &[(String, Range)]) {
+        for (name, quantizer) in &self.quantizers {
+            if let Some((_, range)) = ranges.iter().find(|(key, _)| key == name) {
+                quantizer.set_range(*range);
+            }
         }
     }
 
@@ -191,5 +245,42 @@ mod tests {
         config.input_channels = 5;
         let logits = config.init(&device).forward(Tensor::zeros([2, 5, 37, 1], &device));
         assert_eq!(logits.dims(), [2, 4]);
+    }
+
+    #[test]
+    fn fake_quantization_rounds_only_when_it_is_on() {
+        let device = Device::default().autodiff();
+        device.seed(4);
+        let ordinary = EfficientNetConfig::b0(3).with_width(0.2).init(&device);
+        let network = ordinary.clone().with_fake_quantization();
+        let names: Vec<String> = network.activation_ranges().into_iter().map(|(name, _)| name).collect();
+        let block = [
+            "expand",
+            "depthwise",
+            "squeeze_excitation.mean",
+            "squeeze_excitation.reduce",
+            "squeeze_excitation.expand",
+        ];
+        let block = block.into_iter().chain(["squeeze_excitation", "project", "add"]);
+        let block: Vec<String> = block.map(|name| format!("blocks.2.{name}")).collect();
+        assert_eq!((names[0].as_str(), names[1].as_str()), ("input", "stem"));
+        assert!(names.windows(block.len()).any(|window| window == block), "{names:?}");
+        assert_eq!(names[names.len() - 2..], ["head", "pool"]);
+
+        let images = Tensor::<4>::random([2, 32, 32, 3], Distribution::Default, &device);
+        let evaluate = |network: &Network| network.valid().forward_channels_last(images.clone().inner()).into_data();
+        assert_eq!(evaluate(&network), evaluate(&ordinary), "off");
+        let copy = network.valid();
+        network.set_quantization(QuantizationMode::Observe);
+        network.forward_channels_last(images.clone());
+        assert!(copy.activation_ranges().iter().all(|(_, [low, high])| low < high), "copies share the ranges");
+        network.set_quantization(QuantizationMode::Fixed);
+        let rounded = evaluate(&network);
+        assert_ne!(rounded, evaluate(&ordinary), "on");
+
+        let other = ordinary.clone().with_fake_quantization();
+        other.set_activation_ranges(&network.activation_ranges());
+        other.set_quantization(QuantizationMode::Fixed);
+        assert_eq!(evaluate(&other), rounded, "restored ranges");
     }
 }
