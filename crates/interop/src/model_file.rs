@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use mbconv_nets::weights::{self, Precision, WeightsError};
-use mbconv_nets::{ArchitectureError, Layout, Network, NetworkOptions};
+use mbconv_nets::{ArchitectureError, Layout, Network, NetworkOptions, Range};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,10 @@ pub struct ModelCard {
     /// True if the weights are a moving average of the trained ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub averaged: bool,
+    /// Ranges of the activations for 8-bit inference by name, if the network was trained with fake
+    /// quantization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_ranges: Option<Vec<(String, Range)>>,
 }
 
 /// Name of multi-label classification in the configurations of transformers.
@@ -134,6 +138,7 @@ impl ModelCard {
             multi_label: None,
             quantization: None,
             averaged: false,
+            activation_ranges: None,
         }
     }
 

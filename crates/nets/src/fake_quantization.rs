@@ -15,20 +15,10 @@ const MOMENTUM: f32 = 0.01;
 /// Largest magnitude of an 8-bit weight.
 const MOST_STEPS: f64 = 127.0;
 
-/// Lowest and highest value of an activation. Both are 0 until the first batch.
+/// Lowest and highest value of an activation.
 pub type Range = [f32; 2];
-
-/// Operation of the fake quantization in a network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QuantizationMode {
-    /// Nothing is rounded.
-    #[default]
-    Off,
-    /// Weights and activations are rounded, and training batches move the ranges.
-    Observe,
-    /// Weights and activations are rounded, and the ranges are fixed.
-    Fixed,
-}
+/// The range before the first batch.
+const UNOBSERVED: Range = [0.0; 2];
 
 /// Rounds an activation to the 8-bit values of its observed range. Clones share their state: a
 /// network, its copy for validation and its moving average have the same ranges.
@@ -38,17 +28,14 @@ pub struct FakeQuantizer(Arc<Mutex<State>>);
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     range: Range,
-    mode: QuantizationMode,
+    frozen: bool,
 }
 
 impl FakeQuantizer {
-    /// Rounds `x`. On a device with autodiff, `x` may move the range before.
+    /// Rounds `x`. On a device with autodiff, `x` moves the range before, unless it is frozen.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let State { mut range, mode } = *self.state();
-        if mode == QuantizationMode::Off {
-            return x;
-        }
-        if mode == QuantizationMode::Observe && x.device().is_autodiff() {
+        let State { mut range, frozen } = *self.state();
+        if x.device().is_autodiff() && (!frozen || range == UNOBSERVED) {
             range = moved(range, observed(&x));
             self.set_range(range);
         }
@@ -65,14 +52,9 @@ impl FakeQuantizer {
         self.state().range = range;
     }
 
-    /// Returns the mode.
-    pub fn mode(&self) -> QuantizationMode {
-        self.state().mode
-    }
-
-    /// Sets the mode.
-    pub fn set_mode(&self, mode: QuantizationMode) {
-        self.state().mode = mode;
+    /// Sets whether training keeps an observed range as it is.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.state().frozen = frozen;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,8 +73,8 @@ pub(crate) fn quantized<const D: usize>(quantizer: &Option<FakeQuantizer>, x: Te
 /// Rounds the weight of a layer whose activation has `quantizer`.
 pub(crate) fn quantized_weight<const D: usize>(quantizer: &Option<FakeQuantizer>, weight: Tensor<D>) -> Tensor<D> {
     match quantizer {
-        Some(quantizer) if quantizer.mode() != QuantizationMode::Off => fake_quantize_weight(weight),
-        _ => weight,
+        Some(_) => fake_quantize_weight(weight),
+        None => weight,
     }
 }
 
@@ -108,7 +90,7 @@ fn observed<const D: usize>(x: &Tensor<D>) -> Range {
 fn moved(range: Range, batch: Range) -> Range {
     match range {
         _ if !batch.iter().all(|value| value.is_finite()) => range,
-        [0.0, 0.0] => batch,
+        UNOBSERVED => batch,
         [low, high] => [low + MOMENTUM * (batch[0] - low), high + MOMENTUM * (batch[1] - high)],
     }
 }
@@ -202,18 +184,18 @@ mod tests {
         let device = Device::default().autodiff();
         let quantizer = FakeQuantizer::default();
         let batch = |low: f32, high: f32| Tensor::<1>::from_floats([low, high], &device);
-        quantizer.forward(batch(-1.0, 1.0));
-        assert_eq!(quantizer.range(), [0.0; 2], "off");
-        quantizer.set_mode(QuantizationMode::Observe);
+        quantizer.set_frozen(true);
         quantizer.forward(batch(-1.0, 1.0).inner());
-        assert_eq!(quantizer.range(), [0.0; 2], "evaluation");
+        assert_eq!(quantizer.range(), UNOBSERVED, "evaluation");
         quantizer.forward(batch(-1.0, 1.0));
+        assert_eq!(quantizer.range(), [-1.0, 1.0], "the first batch");
+        quantizer.set_frozen(false);
         quantizer.forward(batch(-2.0, 3.0));
         let [low, high] = quantizer.range();
         assert!((low + 1.01).abs() < 1e-6 && (high - 1.02).abs() < 1e-6, "{low} {high}");
         quantizer.forward(batch(f32::NAN, 9.0));
-        quantizer.set_mode(QuantizationMode::Fixed);
+        quantizer.set_frozen(true);
         quantizer.forward(batch(-9.0, 9.0));
-        assert_eq!(quantizer.range(), [low, high], "not finite, then fixed");
+        assert_eq!(quantizer.range(), [low, high], "not finite, then frozen");
     }
 }

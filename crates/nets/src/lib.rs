@@ -59,7 +59,7 @@ pub mod weights;
 pub use architecture::Architecture;
 pub use efficientnet::EfficientNetConfig;
 pub use error::ArchitectureError;
-pub use fake_quantization::QuantizationMode;
+pub use fake_quantization::Range;
 pub use inference::{Inference, cast_images};
 pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use layout::Layout;

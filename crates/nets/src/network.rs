@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use mbconv_kernels::global_average;
 
 use crate::architecture::Architecture;
-use crate::fake_quantization::{FakeQuantizer, QuantizationMode, Range, quantized, quantized_weight};
+use crate::fake_quantization::{FakeQuantizer, Range, quantized, quantized_weight};
 use crate::inverted_residual::InvertedResidual;
 use crate::layers::{ConvNormActivation, ConvNormActivationConfig, Convolution, Linear, dropout_mask};
 use crate::types::Family;
@@ -157,7 +157,7 @@ impl Network {
     }
 
     /// Returns the network with fake quantization in every place where the 8-bit network rounds an
-    /// activation. It is off until [`set_quantization`](Self::set_quantization).
+    /// activation.
     pub fn with_fake_quantization(mut self) -> Self {
         let [input, pool] = &mut self.ends;
         let mut places = vec![("input".into(), input), ("stem".into(), &mut self.stem.quantizer)];
@@ -172,14 +172,15 @@ impl Network {
         self
     }
 
-    /// Sets the mode of the fake quantization, also in all copies of the network.
-    pub fn set_quantization(&self, mode: QuantizationMode) {
-        self.quantizers.iter().for_each(|(_, quantizer)| quantizer.set_mode(mode));
-    }
-
     /// Returns whether weights and activations are rounded.
     pub fn is_quantized(&self) -> bool {
-        self.quantizers.iter().any(|(_, quantizer)| quantizer.mode() != QuantizationMode::Off)
+        !self.quantizers.is_empty()
+    }
+
+    /// Sets whether training keeps the observed ranges of the activations, also in all copies of the
+    /// network.
+    pub fn freeze_ranges(&self, frozen: bool) {
+        self.quantizers.iter().for_each(|(_, quantizer)| quantizer.set_frozen(frozen));
     }
 
     /// Returns the observed ranges of the activations by name, in forward order.
@@ -248,39 +249,32 @@ mod tests {
     }
 
     #[test]
-    fn fake_quantization_rounds_only_when_it_is_on() {
+    fn copies_share_the_ranges_of_fake_quantization() {
         let device = Device::default().autodiff();
         device.seed(4);
         let ordinary = EfficientNetConfig::b0(3).with_width(0.2).init(&device);
         let network = ordinary.clone().with_fake_quantization();
         let names: Vec<String> = network.activation_ranges().into_iter().map(|(name, _)| name).collect();
-        let block = [
-            "expand",
-            "depthwise",
-            "squeeze_excitation.mean",
-            "squeeze_excitation.reduce",
-            "squeeze_excitation.expand",
-        ];
-        let block = block.into_iter().chain(["squeeze_excitation", "project", "add"]);
-        let block: Vec<String> = block.map(|name| format!("blocks.2.{name}")).collect();
+        let gate = ["mean", "reduce", "expand"].map(|name| format!("squeeze_excitation.{name}"));
+        let [before, after] =
+            [["expand", "depthwise"], ["squeeze_excitation", "project"]].map(|pair| pair.map(String::from));
+        let block = before.into_iter().chain(gate).chain(after).chain(["add".into()]);
+        let block: Vec<String> = block.map(|name: String| format!("blocks.2.{name}")).collect();
         assert_eq!((names[0].as_str(), names[1].as_str()), ("input", "stem"));
         assert!(names.windows(block.len()).any(|window| window == block), "{names:?}");
         assert_eq!(names[names.len() - 2..], ["head", "pool"]);
 
         let images = Tensor::<4>::random([2, 32, 32, 3], Distribution::Default, &device);
         let evaluate = |network: &Network| network.valid().forward_channels_last(images.clone().inner()).into_data();
-        assert_eq!(evaluate(&network), evaluate(&ordinary), "off");
         let copy = network.valid();
-        network.set_quantization(QuantizationMode::Observe);
         network.forward_channels_last(images.clone());
-        assert!(copy.activation_ranges().iter().all(|(_, [low, high])| low < high), "copies share the ranges");
-        network.set_quantization(QuantizationMode::Fixed);
-        let rounded = evaluate(&network);
-        assert_ne!(rounded, evaluate(&ordinary), "on");
+        assert!(copy.activation_ranges().iter().all(|(_, [low, high])| low < high));
 
-        let other = ordinary.clone().with_fake_quantization();
+        // A clone also shares the running statistics.
+        let [rounded, exact] = [&network, &ordinary].map(evaluate);
+        assert_ne!(rounded, exact);
+        let other = ordinary.with_fake_quantization();
         other.set_activation_ranges(&network.activation_ranges());
-        other.set_quantization(QuantizationMode::Fixed);
-        assert_eq!(evaluate(&other), rounded, "restored ranges");
+        assert_eq!(evaluate(&other), rounded);
     }
 }

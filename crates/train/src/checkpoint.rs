@@ -22,6 +22,8 @@ use mbconv_interop::model_file::{BEST, Results};
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// File name of the previous checkpoint, which is used if the newest is damaged or lost.
 pub const PREVIOUS: &str = "checkpoint-previous.safetensors";
+/// Key of the ranges of the activations in the metadata of a run with `[quantization]`.
+const RANGES: &str = "activation_ranges";
 const METADATA_KEY: &str = "mbconv_checkpoint";
 const WEIGHTS: &str = "weights";
 const OPTIMIZER: &str = "optimizer";
@@ -196,6 +198,10 @@ pub(crate) fn to_bytes(path: &Path, learner: &Learner, progress: &Progress) -> R
     }
     let mut json = serde_json::to_value(progress).map_err(|error| damaged(error.to_string()))?;
     json["checksum"] = checksum(parts.iter().map(|(_, bytes)| bytes.as_slice())).into();
+    if learner.network.is_quantized() {
+        json[RANGES] =
+            serde_json::to_value(learner.network.activation_ranges()).map_err(|error| damaged(error.to_string()))?;
+    }
     if !progress.data.is_empty() {
         parts.push((DATA, progress.data.clone()));
     }
@@ -217,6 +223,10 @@ pub(crate) fn from_bytes(path: &Path, bytes: &[u8], learner: Learner) -> Result<
         let file = SafeTensors::deserialize(bytes)?;
         let parts = parts(&file, learner.average.is_some())?;
         check(bytes, &parts)?;
+        if learner.network.is_quantized() {
+            let ranges: Vec<_> = serde_json::from_value(metadata(bytes)?[RANGES].take())?;
+            learner.network.set_activation_ranges(&ranges);
+        }
         Ok(Learner {
             network: weights::from_safetensors(learner.network, parts[0])?,
             optimizer: learner.optimizer.from_bytes(Bytes::from_bytes_vec(parts[1].to_vec()))?,

@@ -222,6 +222,7 @@ fn preset(card: &ModelCard, weights: &Path, images: usize, epochs: Option<usize>
         },
         schedule: ScheduleConfig { warmup_epochs: 0.5, ..ScheduleConfig::default() },
         ema: None::<EmaConfig>,
+        quantization: None,
         checkpoint: CheckpointConfig::default(),
         finetune: Some(FinetuneConfig {
             weights: Some(weights.into()),

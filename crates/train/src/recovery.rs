@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use mbconv_nets::Network;
 use mbconv_nets::weights::{self, WeightsError};
+use mbconv_nets::{Network, Range};
 
 use crate::checkpoint::{self, CHECKPOINT, CheckpointError, PREVIOUS, PartialEpoch, Progress};
 use mbconv_data::Position;
@@ -30,8 +30,8 @@ pub(crate) enum State {
     Nothing,
     /// A checkpoint.
     Checkpoint(Vec<u8>),
-    /// The last model and its moving average, if there is one.
-    LastModel(Vec<u8>, Option<Vec<u8>>),
+    /// The last model, its moving average, if there is one, and the ranges of its activations.
+    LastModel(Vec<u8>, Option<Vec<u8>>, Vec<(String, Range)>),
 }
 
 impl Saved {
@@ -64,12 +64,13 @@ impl Saved {
 impl State {
     /// Loads the weights of the last model into `learner`. The optimizer state does not change.
     pub(crate) fn last_model_into(&self, learner: Learner) -> Result<Learner, WeightsError> {
-        let Self::LastModel(network, average) = self else { return Ok(learner) };
+        let Self::LastModel(network, average, ranges) = self else { return Ok(learner) };
         let average = match (learner.average, average) {
             (Some(old), bytes) => Some(weights::from_safetensors(old, bytes.as_ref().unwrap_or(network))?),
             (None, _) => None,
         };
         let network: Network = weights::from_safetensors(learner.network, network)?;
+        network.set_activation_ranges(ranges);
         Ok(Learner { network, optimizer: learner.optimizer, average })
     }
 }
@@ -102,7 +103,8 @@ fn last_model(folder: &Path) -> Result<(State, Progress), ModelError> {
         best,
         rows,
     };
-    Ok((State::LastModel(bytes, read_weights(&folder.join(LAST_EMA)).ok()), progress))
+    let average = read_weights(&folder.join(LAST_EMA)).ok();
+    Ok((State::LastModel(bytes, average, card.activation_ranges.unwrap_or_default()), progress))
 }
 
 /// Returns the rows of `metrics.csv`, up to the epoch of the last model's `results`; none if it

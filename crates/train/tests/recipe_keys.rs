@@ -17,7 +17,8 @@ learning_rate = 0.1
 ";
 
 /// Settings with which every optional table can be parsed.
-const TABLES: [&str; 4] = ["ema={}", "finetune={}", "distillation={teacher='x'}", "input.progressive={start=16}"];
+const TABLES: [&str; 5] =
+    ["ema={}", "finetune={}", "distillation={teacher='x'}", "input.progressive={start=16}", "quantization={}"];
 
 fn parse(settings: &[String]) -> Result<Recipe, RecipeError> {
     Recipe::parse(TEXT, settings)

@@ -17,6 +17,7 @@ use super::finetune::FinetuneConfig;
 use super::input::InputConfig;
 use super::loss::{DistillationConfig, LossConfig};
 use super::mix::MixConfig;
+use super::quantization::QuantizationConfig;
 use super::range::check_ranges;
 use super::schema::schema_of;
 use super::{augment, model, setting, suggest};
@@ -104,6 +105,10 @@ pub struct RecipeFile {
     /// Exponential moving average of the weights; enabled by the section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
+    /// Quantization-aware training: weights and activations are rounded as in 8-bit inference;
+    /// enabled by the section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<QuantizationConfig>,
     /// Frequency of checkpoints, and models to keep.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
@@ -258,6 +263,8 @@ impl TryFrom<RecipeFile> for Recipe {
         file.loss.check()?;
         file.optimizer.check()?;
         file.schedule.check(file.epochs)?;
+        let rounds_maps = file.precision == MapPrecision::Bf16;
+        ensure(!rounds_maps || file.quantization.is_none(), "precision", "\"bf16\"", "\"f32\" with [quantization]")?;
         let named = !file.model.name.is_empty() || file.model.table.is_some();
         ensure(named, "model.name", "missing", "an architecture's name, or model.table a stage table")?;
         let (classes, resolution) = (file.model.num_classes, file.model.resolution);

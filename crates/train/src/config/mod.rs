@@ -23,6 +23,7 @@ pub(crate) mod loss;
 pub(crate) mod mix;
 pub(crate) mod model;
 pub(crate) mod optimizer;
+pub(crate) mod quantization;
 mod range;
 pub(crate) mod resume;
 pub(crate) mod schedule;
@@ -43,6 +44,7 @@ pub use loss::{ClassWeights, DistillationConfig, DistillationKind, LossConfig, L
 pub use mix::{MixConfig, MixMode};
 pub use model::{is_table, read_table};
 pub use optimizer::{OptimizerConfig, OptimizerName};
+pub use quantization::QuantizationConfig;
 pub use resume::RESUMABLE;
 pub use schedule::{Curve, ScheduleConfig};
 pub use suggest::nearest;

@@ -39,6 +39,20 @@ impl Group {
         let mut values = values.as_slice();
         with_untrained(network, statistics.iter().map(|tensor| take(&mut values, tensor)))
     }
+
+    /// Averages the observed ranges of the activations of all processes.
+    pub(crate) fn average_ranges(&self, network: &Network) {
+        let mut ranges = network.activation_ranges();
+        if self.size() == 1 || ranges.is_empty() {
+            return;
+        }
+        let mut values: Vec<f32> = ranges.iter().flat_map(|(_, range)| *range).collect();
+        self.sum(&mut values);
+        let share = 1.0 / self.size() as f32;
+        let averaged = values.chunks_exact(2).map(|range| [range[0] * share, range[1] * share]);
+        ranges.iter_mut().zip(averaged).for_each(|((_, range), averaged)| *range = averaged);
+        network.set_activation_ranges(&ranges);
+    }
 }
 
 /// Collects all gradients in the network's order.

@@ -1,5 +1,5 @@
 //! Optimizer steps whose operations are queued one by one: on the CPU, in several processes, with
-//! gradient accumulation or with skipping of non-finite updates.
+//! gradient accumulation, skipping of non-finite updates or quantization.
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
@@ -100,7 +100,9 @@ impl TrainStep for EagerStep<'_> {
         metrics: &mut RunningMetrics,
     ) -> Result<StepResult, TrainError> {
         let Run { recipe, group, device, .. } = self.run;
-        let before = (recipe.on_nan == OnNan::Skip).then(|| (untrained(&learner.network), metrics.len()));
+        let network = &learner.network;
+        let before =
+            (recipe.on_nan == OnNan::Skip).then(|| (untrained(network), network.activation_ranges(), metrics.len()));
         let mut accumulator = GradientsAccumulator::new();
         let (mut count, mut images) = (0, 0);
         for batch in batches.take(request.batches) {
@@ -122,11 +124,12 @@ impl TrainStep for EagerStep<'_> {
         if images < expected {
             scale(&learner.network, &mut gradients, expected as f64 / images as f64);
         }
-        if let Some((statistics, counted)) = before
+        if let Some((statistics, ranges, counted)) = before
             && (is_bad || !global_norm(&learner.network, &gradients).is_finite())
         {
             metrics.truncate(counted);
             learner.network = with_untrained(learner.network, statistics);
+            learner.network.set_activation_ranges(&ranges);
             return result(learner, StepOutcome::Skipped);
         }
         if is_bad {

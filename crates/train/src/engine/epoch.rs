@@ -93,6 +93,9 @@ impl<'a> Trainer<'a> {
         let mut running = RunningEpoch::resume(setup, &mut folder.progress, position);
         let epoch = running.epoch;
         learner.network = freeze::apply(learner.network, &setup.finetune, epoch);
+        if let Some(config) = &setup.run.recipe.quantization {
+            learner.network = freeze::apply_quantization(learner.network, config, epoch);
+        }
         group.take_traffic();
         let mut batches = setup.train_loader.epoch_from(epoch, position);
         while running.step < steps {

@@ -85,7 +85,7 @@ struct InputBuffers {
 
 impl<'a> GraphStep<'a> {
     /// Creates the steps of a run that can be replayed: on a GPU, in a single process, without
-    /// gradient accumulation and without skipping of non-finite updates. Returns `None` for other
+    /// gradient accumulation, skipping of non-finite updates and quantization. Returns `None` for other
     /// runs. `device` must have autodiff enabled.
     pub(super) fn new(
         run: Run<'a>,
@@ -95,6 +95,8 @@ impl<'a> GraphStep<'a> {
     ) -> Option<Self> {
         let recipe = run.recipe;
         let is_simple = run.group.size() == 1 && recipe.accumulate == 1 && recipe.on_nan == OnNan::Stop;
+        // The CPU computes the ranges of the activations.
+        let is_simple = is_simple && recipe.quantization.is_none();
         if !is_on_gpus(run.device) || !is_simple {
             return None;
         }

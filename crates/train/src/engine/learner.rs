@@ -14,9 +14,10 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Averages the running statistics over all processes.
+    /// Averages the running statistics and the ranges of the activations over all processes.
     pub(crate) fn average_statistics(self, group: &Group) -> Self {
         let Self { network, optimizer, average } = self;
+        group.average_ranges(&network);
         let average = average.map(|average| group.average_statistics(average));
         Self { network: group.average_statistics(network), optimizer, average }
     }

@@ -67,7 +67,7 @@ pub(crate) fn train_until(run: Run, until: usize, observer: &mut dyn FnMut(Event
 
         let row = trained.row(val, ema);
         folder
-            .complete_epoch(row.clone(), &learner, &setup.card(), &recipe.checkpoint)
+            .complete_epoch(row.clone(), &learner, &setup.card(&learner.network), &recipe.checkpoint)
             .map_err(|error| error.at_step(epoch, setup.steps()))?;
         trainer.checkpoint_written();
         observer(Event::Epoch(&row));

@@ -27,6 +27,10 @@ use crate::optimizer::param_ids::fresh_network;
 use crate::precision::MapPrecision;
 use crate::run_dir::RunDir;
 
+/// Line for the user of a run with `[quantization]`.
+const QUANTIZED: &str = "quantization: weights and activations are rounded to 8 bits, in validation too; the model \
+                         files contain the unrounded weights and the ranges of the activations";
+
 /// The parts of a run that do not change.
 pub(super) struct Setup<'a> {
     pub(super) run: Run<'a>,
@@ -110,6 +114,10 @@ impl<'a> Setup<'a> {
         if recipe.sampling == Sampling::Once {
             notes.extend(incomplete_batch_note(self.train_images, recipe.batch_size, folder.begun));
         }
+        if recipe.quantization.is_some() {
+            network = network.with_fake_quantization();
+            notes.push(QUANTIZED.into());
+        }
         let average = recipe.ema.as_ref().map(|_| network.valid());
         let learner = Learner { network, optimizer: recipe.optimizer.init(&self.architecture), average };
         let learner = folder.beginning(learner, group)?;
@@ -160,12 +168,13 @@ impl<'a> Setup<'a> {
         self.steps().div_ceil(self.run.recipe.accumulate)
     }
 
-    /// Returns the model card of the run's models.
-    pub(super) fn card(&self) -> ModelCard {
+    /// Returns the model card of the run's models, with the ranges of `network`.
+    pub(super) fn card(&self, network: &Network) -> ModelCard {
         let Run { recipe, data, .. } = self.run;
         let card = ModelCard::new(self.options.clone(), data.classes.clone(), self.preprocess.clone());
         let multi_label = data.label_sets().map(|_| MultiLabel::default());
-        ModelCard { recipe: Some(recipe.to_json()), ..card }.with_multi_label(multi_label)
+        let activation_ranges = recipe.quantization.as_ref().map(|_| network.activation_ranges());
+        ModelCard { recipe: Some(recipe.to_json()), activation_ranges, ..card }.with_multi_label(multi_label)
     }
 }
 

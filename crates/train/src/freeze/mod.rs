@@ -3,6 +3,7 @@
 use burn::module::Module;
 use mbconv_nets::Network;
 
+use crate::config::QuantizationConfig;
 use crate::config::finetune::{FinetuneConfig, Freeze};
 
 /// Freezes and unfreezes layers as `config` requires in `epoch`, counted from 0. Frozen layers have
@@ -23,6 +24,13 @@ pub fn apply(mut network: Network, config: &FinetuneConfig, epoch: usize) -> Net
     network.stem = set_frozen(network.stem, frozen_blocks > 0);
     network.head = set_frozen(network.head, whole_body);
     network.freeze_norms(config.freeze_norms)
+}
+
+/// Freezes running statistics and the ranges of activations as `config` requires in `epoch`, counted
+/// from 0.
+pub(crate) fn apply_quantization(network: Network, config: &QuantizationConfig, epoch: usize) -> Network {
+    network.freeze_ranges(epoch >= config.range_epochs);
+    if epoch >= config.norm_epochs { network.freeze_norms(true) } else { network }
 }
 
 fn set_frozen<M: Module>(module: M, frozen: bool) -> M {
