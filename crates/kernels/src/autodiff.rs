@@ -25,6 +25,7 @@ use crate::types::convolution::Convolution;
 use crate::types::image::operation::Operation;
 use crate::types::image::sampling::Sampling;
 use crate::types::normalization::Normalization;
+use crate::types::quantizer::Quantizer;
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, convolution: Convolution) -> FloatTensor<Self> {
@@ -79,6 +80,16 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
                 node.finish(state, B::scale_channels(x.into_primitive(), gate.into_primitive()))
             }
             OpsKind::UnTracked(node) => node.finish(B::scale_channels(x.into_primitive(), gate.into_primitive())),
+        }
+    }
+
+    fn fake_quantize(x: FloatTensor<Self>, quantizer: Quantizer) -> FloatTensor<Self> {
+        match FakeQuantizeBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut node) => {
+                let state = (node.checkpoint(&x), quantizer);
+                node.finish(state, B::fake_quantize(x.into_primitive(), quantizer))
+            }
+            OpsKind::UnTracked(node) => node.finish(B::fake_quantize(x.into_primitive(), quantizer)),
         }
     }
 
@@ -156,6 +167,23 @@ impl<B: Kernels> Backward<B, 2> for ScaleChannelsBackward {
             if let (Some(node), Some(gradient)) = (node, gradient) {
                 gradients.register::<B>(node.id, gradient);
             }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FakeQuantizeBackward;
+
+impl<B: Kernels> Backward<B, 1> for FakeQuantizeBackward {
+    /// The tensor to round.
+    type State = (NodeId, Quantizer);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let ([node], (x, quantizer)) = (ops.parents, ops.state);
+        let x: FloatTensor<B> = checkpointer.retrieve_node_output(x);
+        let gradient = gradients.consume::<B>(&ops.node);
+        if let Some(node) = node {
+            gradients.register::<B>(node.id, B::fake_quantize_gradient(x, gradient, quantizer));
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::types::image::operation::Operation;
 use crate::types::image::sampling::Sampling;
 use crate::types::normalization::Normalization;
 use crate::types::optimizer_step::OptimizerStep;
+use crate::types::quantizer::Quantizer;
 use crate::types::tensors::Tensors;
 
 /// Operations on channels-last feature maps [N, H, W, C], on images of bytes, and on all parameters
@@ -131,6 +132,22 @@ pub trait Kernels: Backend {
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         fallback::scale_channels_gradients::<Self>(x, gate, gradient)
+    }
+
+    /// Rounds `x` to the real numbers of `quantizer`.
+    #[fusion(dtype = x, shape = x)]
+    fn fake_quantize(x: FloatTensor<Self>, quantizer: Quantizer) -> FloatTensor<Self> {
+        fallback::fake_quantize::<Self>(x, quantizer)
+    }
+
+    /// Returns the gradient of `x` from the gradient of the rounded `x`.
+    #[fusion(dtype = x, shape = x)]
+    fn fake_quantize_gradient(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        quantizer: Quantizer,
+    ) -> FloatTensor<Self> {
+        fallback::fake_quantize_gradient::<Self>(x, gradient, quantizer)
     }
 
     /// Returns the gradients of `x`, `gamma` and `beta` from the gradient of the output.

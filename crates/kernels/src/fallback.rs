@@ -26,6 +26,7 @@ use crate::types::image::sampling::Sampling;
 use crate::types::normalization::{Normalization, Statistics};
 use crate::types::optimizer_step::OptimizerStep;
 use crate::types::precision::parameter_dtype;
+use crate::types::quantizer::Quantizer;
 use crate::types::tensors::Tensors;
 
 const TO_NCHW: [usize; 4] = [0, 3, 1, 2];
@@ -361,6 +362,33 @@ pub fn scale_channels_gradients<B: Backend>(
     let product = B::float_reshape(product, Shape::new([images, height * width, channels]));
     let sums = B::float_reshape(B::float_sum_dim(product, 1), Shape::new([images, 1, 1, channels]));
     (B::float_mul(gradient, gate), cast::<B>(sums, dtype))
+}
+
+/// Implements [`crate::backend::Kernels::fake_quantize`].
+pub fn fake_quantize<B: Backend>(x: FloatTensor<B>, quantizer: Quantizer) -> FloatTensor<B> {
+    let [_, saturated] = steps::<B>(x, quantizer);
+    B::float_mul_scalar(saturated, quantizer.scale.into())
+}
+
+/// Implements [`crate::backend::Kernels::fake_quantize_gradient`].
+pub fn fake_quantize_gradient<B: Backend>(
+    x: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    quantizer: Quantizer,
+) -> FloatTensor<B> {
+    let [steps, saturated] = steps::<B>(x, quantizer);
+    // At least 1 where rounding saturates, otherwise 0.
+    let excess = B::float_abs(B::float_sub(steps, saturated));
+    let inside = B::float_add_scalar(B::float_neg(B::float_clamp_max(excess, 1.0.into())), 1.0.into());
+    B::float_mul(gradient, inside)
+}
+
+/// Returns the whole steps of a quantizer from zero to `x`, without and with saturation.
+fn steps<B: Backend>(x: FloatTensor<B>, Quantizer { scale, zero_point }: Quantizer) -> [FloatTensor<B>; 2] {
+    let zero = f32::from(zero_point);
+    let steps = B::float_round(B::float_div_scalar(x, scale.into()));
+    let saturated = B::float_clamp(steps.clone(), (-zero).into(), (255.0 - zero).into());
+    [steps, saturated]
 }
 
 fn activated<B: Backend>(z: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {

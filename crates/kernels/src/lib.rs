@@ -44,6 +44,7 @@ mod types;
 pub use gpu::{allocator::Allocator, settings::set_up_gpus};
 pub use ops::{
     convolution::{conv2d, depthwise_conv2d, pointwise_conv2d},
+    fake_quantization::fake_quantize,
     folded::{depthwise_between_activations, shift_activation},
     image_ops,
     normalization::{batch_norm_activation, channel_statistics},

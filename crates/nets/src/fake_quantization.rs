@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Tensor;
+use mbconv_kernels::fake_quantize;
 use mbconv_kernels::quantized::Quantizer;
 
 /// Share of a batch in the moving average of a range, as in PyTorch's
@@ -95,18 +96,6 @@ fn moved(range: Range, batch: Range) -> Range {
     }
 }
 
-/// Rounds `x` to the real numbers of `quantizer`. The gradient is that of the identity for values
-/// in the quantizer's range, up to half a step beyond, and 0 for others, as in PyTorch's
-/// `fake_quantize_per_tensor_affine`.
-pub fn fake_quantize<const D: usize>(x: Tensor<D>, quantizer: Quantizer) -> Tensor<D> {
-    let Quantizer { scale, zero_point } = quantizer;
-    let zero = f64::from(zero_point);
-    let steps = x.clone().detach().div_scalar(scale).round();
-    let saturated = steps.clone().clamp(-zero, 255.0 - zero);
-    let outside = steps.not_equal(saturated.clone());
-    straight_through(x.mask_fill(outside, 0.0), saturated.mul_scalar(scale))
-}
-
 /// Rounds a weight `[C_out, …]` to 255 values that are symmetric around 0, with one scale per
 /// output channel. The gradient is that of the identity.
 pub fn fake_quantize_weight<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
@@ -117,19 +106,14 @@ pub fn fake_quantize_weight<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
     let empty = scale.clone().equal_elem(0.0);
     let scale = scale.mask_fill(empty, 1.0).reshape(shape);
     let rounded = (weight.clone().detach() / scale.clone()).round() * scale;
-    straight_through(weight, rounded)
-}
-
-/// Returns `rounded` with the gradient of `x`. The sum is exact, because each value of `x` is 0 or
-/// differs from the rounded one by at most half a step.
-fn straight_through<const D: usize>(x: Tensor<D>, rounded: Tensor<D>) -> Tensor<D> {
-    let difference = rounded - x.clone().detach();
-    x + difference
+    // The sum is exact, because a value differs from the rounded one by at most half a step.
+    let difference = rounded - weight.clone().detach();
+    weight + difference
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, TensorData};
+    use burn::tensor::{DType, Device, Distribution, TensorData};
 
     use super::*;
 
@@ -158,13 +142,19 @@ mod tests {
         let device = Device::default().autodiff();
         let tensor =
             |values: Vec<f32>, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
-        for case in golden["activations"].as_array().unwrap() {
+        let close = |found: Vec<f32>, expected: Vec<f32>| {
+            let same = |(found, expected): (&f32, &f32)| (found - expected).abs() <= 1e-6 * expected.abs();
+            assert!(found.iter().zip(&expected).all(same), "{found:?} {expected:?}");
+        };
+        let cases = golden["activations"].as_array().unwrap().iter();
+        // Single precision runs the backend's kernels, double precision the default bodies.
+        for (case, dtype) in cases.flat_map(|case| [DType::F32, DType::F64].map(|dtype| (case, dtype))) {
             let zero_point = case["zero_point"].as_u64().unwrap() as u8;
             let quantizer = Quantizer { scale: list(&case["scale"])[0], zero_point };
             let x = list(&case["x"]);
             let x = tensor(x.clone(), [1, x.len()]).require_grad();
-            let y = fake_quantize(x.clone(), quantizer);
-            assert_eq!(values(y.clone().inner()), list(&case["y"]));
+            let y = fake_quantize(x.clone().cast(dtype), quantizer).cast(DType::F32);
+            close(values(y.clone().inner()), list(&case["y"]));
             let gradients = (y * tensor(list(&case["factors"]), x.dims())).sum().backward();
             assert_eq!(values(x.grad(&gradients).unwrap()), list(&case["gradient"]));
         }
@@ -172,9 +162,7 @@ mod tests {
         let weight = list(&case["x"]);
         let weight = tensor(weight.clone(), [3, weight.len() / 3]).require_grad();
         let y = fake_quantize_weight(weight.clone());
-        for (found, expected) in values(y.clone().inner()).into_iter().zip(list(&case["y"])) {
-            assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{found} {expected}");
-        }
+        close(values(y.clone().inner()), list(&case["y"]));
         let gradients = (y * tensor(list(&case["factors"]), weight.dims())).sum().backward();
         assert_eq!(values(weight.grad(&gradients).unwrap()), list(&case["gradient"]));
     }

@@ -8,7 +8,7 @@
 //! - [`depthwise`], [`depthwise_rows`], [`dense`]: the other convolutions; [`activation`]:
 //!   activations and their derivatives;
 //! - [`batch_norm`]: batch-norm with activation; [`pixels`]: the passes of squeeze-and-excitation
-//!   over feature maps.
+//!   over feature maps; [`fake_quantization`].
 //!
 //! All split their work depending only on the shape, so that results are bit-identical for any
 //! number of threads.
@@ -19,6 +19,7 @@ pub(crate) mod buffer;
 mod dense;
 mod depthwise;
 pub(crate) mod depthwise_rows;
+mod fake_quantization;
 pub(crate) mod gemm;
 pub(crate) mod pixels;
 mod pointwise;
@@ -37,7 +38,7 @@ use burn_flex::{Flex, FlexTensor};
 use crate::{
     backend::Kernels,
     fallback,
-    types::{Convolution, Normalization},
+    types::{Convolution, Normalization, Quantizer},
 };
 use batch_norm::{Place, Vectors};
 use depthwise::Size;
@@ -160,13 +161,29 @@ impl Kernels for Flex {
             return fallback::scale_channels_gradients::<Self>(x, gate, gradient);
         };
         drop(gradient);
-        let (mut gradient, [images, _, width, channels]) = (contiguous, size(&x));
-        if gradient.try_storage_mut::<f32>().is_none() {
-            gradient = tensor(gradient.storage().to_vec(), size(&x));
-        }
+        let (mut gradient, [images, _, width, channels]) = (owned(contiguous), size(&x));
         let data = gradient.try_storage_mut().expect("a tensor of its own");
         let gate = pixels::scale_channels_gradients(x.storage(), gate.storage(), data, images, width * channels);
         (gradient, tensor(gate, [images, 1, 1, channels]))
+    }
+
+    fn fake_quantize(x: FlexTensor, quantizer: Quantizer) -> FlexTensor {
+        let Some([contiguous]) = single_precision([&x]) else { return fallback::fake_quantize::<Self>(x, quantizer) };
+        drop(x);
+        let mut x = owned(contiguous);
+        fake_quantization::round(x.try_storage_mut().expect("a tensor of its own"), quantizer);
+        x
+    }
+
+    fn fake_quantize_gradient(x: FlexTensor, gradient: FlexTensor, quantizer: Quantizer) -> FlexTensor {
+        let Some([x, contiguous]) = single_precision([&x, &gradient]) else {
+            return fallback::fake_quantize_gradient::<Self>(x, gradient, quantizer);
+        };
+        drop(gradient);
+        let mut gradient = owned(contiguous);
+        let data = gradient.try_storage_mut().expect("a tensor of its own");
+        fake_quantization::round_gradient(x.storage(), data, quantizer);
+        gradient
     }
 
     fn normalize_gradients(
@@ -202,6 +219,14 @@ impl Kernels for Flex {
 fn single_precision<const N: usize>(tensors: [&FlexTensor; N]) -> Option<[FlexTensor; N]> {
     let single = tensors.iter().all(|tensor| tensor.dtype() == DType::F32);
     single.then(|| tensors.map(FlexTensor::to_contiguous))
+}
+
+/// Returns the tensor, or a copy of it if its memory is shared.
+fn owned(mut x: FlexTensor) -> FlexTensor {
+    if x.try_storage_mut::<f32>().is_some() {
+        return x;
+    }
+    FlexTensor::from_data(TensorData::new(x.storage::<f32>().to_vec(), x.shape().clone()))
 }
 
 fn size(tensor: &FlexTensor) -> Size {

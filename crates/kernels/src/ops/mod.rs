@@ -2,6 +2,7 @@
 
 pub mod convolution;
 pub mod dropout;
+pub mod fake_quantization;
 pub mod folded;
 pub mod image_ops;
 pub mod normalization;

@@ -9,9 +9,11 @@ pub mod image;
 pub mod normalization;
 pub mod optimizer_step;
 pub(crate) mod precision;
+pub mod quantizer;
 pub mod tensors;
 
 pub use activation::Activation;
 pub use conv2d_geometry::Conv2dGeometry;
 pub use convolution::Convolution;
 pub use normalization::{Normalization, Statistics};
+pub use quantizer::Quantizer;
