@@ -97,9 +97,8 @@ fn quantized_runs_resume_bit_identically() {
 #[test]
 fn models_contain_the_ranges_for_their_rounded_network() {
     let folder = tempfile::tempdir().unwrap();
-    let results = run(folder.path(), &["quantization={}", "epochs=1"], false, u64::MAX);
+    run(folder.path(), &["quantization={}", "epochs=1"], false, u64::MAX);
     let Model { network, card, .. } = open(&folder.path().join(LAST));
-    assert_eq!(card.results, results.first().copied());
     let ranges = card.activation_ranges.unwrap();
     assert!(ranges.iter().all(|(_, [low, high])| low < high), "{ranges:?}");
 
