@@ -8,7 +8,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use mbconv_nets::{Inference, Network};
 use mbconv_train::data::{self, OpenOptions};
-use mbconv_train::model_file::{LAST, LAST_EMA, Results};
+use mbconv_train::distributed::in_threads;
+use mbconv_train::model_file::{LAST, LAST_EMA};
 use mbconv_train::{Event, Group, Model, Outcome, Recipe, Run, train};
 
 const RECIPE: &str = r#"
@@ -39,35 +40,38 @@ name = "constant"
 decay = 0.9
 "#;
 
-/// Trains until the end, or until the first report after `stop_after` steps. Returns the results of
-/// the completed epochs.
-fn run(out: &Path, settings: &[&str], resume: bool, stop_after: u64) -> Vec<Results> {
+/// Trains in `processes` threads until the end, or until the first report after `stop_after` steps.
+/// Returns the validation losses of the completed epochs.
+fn run(out: &Path, processes: usize, settings: &[&str], resume: bool, stop_after: u64) -> Vec<f64> {
     // Burn has one random generator for all threads.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
     let recipe = Recipe::parse(RECIPE, &settings).unwrap();
     let data = data::open("digits", &OpenOptions { val_fraction: 0.2, ..OpenOptions::default() }).unwrap();
-    let (device, stop) = (Device::flex(), AtomicBool::new(false));
-    let run = Run {
-        recipe: &recipe,
-        data: &data,
-        out,
-        device: &device,
-        group: &Group::alone(),
-        resume,
-        settings: None,
-        lock: None,
-        stop: &stop,
-    };
-    let mut results = Vec::new();
-    let outcome = train(run, &mut |event| match event {
-        Event::Train { step, .. } => stop.store(step >= stop_after, Ordering::Relaxed),
-        Event::Epoch(row) => results.extend(row.val),
-        _ => {}
+    let mut losses = in_threads(processes, |group: Group| {
+        let (device, stop) = (Device::flex(), AtomicBool::new(false));
+        let run = Run {
+            recipe: &recipe,
+            data: &data,
+            out,
+            device: &device,
+            group: &group,
+            resume,
+            settings: None,
+            lock: None,
+            stop: &stop,
+        };
+        let mut losses = Vec::new();
+        let outcome = train(run, &mut |event| match event {
+            Event::Train { step, .. } => stop.store(step >= stop_after, Ordering::Relaxed),
+            Event::Epoch(row) => losses.extend(row.val.map(|results| results.loss)),
+            _ => {}
+        });
+        assert_eq!(outcome.unwrap() == Outcome::Interrupted, stop_after < u64::MAX);
+        losses
     });
-    assert_eq!(outcome.unwrap() == Outcome::Interrupted, stop_after < u64::MAX);
-    results
+    losses.swap_remove(0)
 }
 
 fn open(path: &Path) -> Model {
@@ -83,10 +87,10 @@ fn quantized_runs_resume_bit_identically() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
     let settings = ["quantization.range_epochs=1", "quantization.norm_epochs=1"];
-    let results = run(&whole, &settings, false, u64::MAX);
-    assert!(results[1].loss < results[0].loss && results[0].loss < 2.3, "{results:?}");
+    let losses = run(&whole, 1, &settings, false, u64::MAX);
+    assert!(losses[1] < losses[0] && losses[0] < 2.3, "{losses:?}");
     for (resume, stop_after) in [(false, 8), (true, 30), (true, u64::MAX)] {
-        run(&parts, &settings, resume, stop_after);
+        run(&parts, 1, &settings, resume, stop_after);
     }
     for file in [LAST, LAST_EMA] {
         let [whole, parts] = [&whole, &parts].map(|folder| std::fs::read(folder.join(file)).unwrap());
@@ -97,7 +101,7 @@ fn quantized_runs_resume_bit_identically() {
 #[test]
 fn models_contain_the_ranges_for_their_rounded_network() {
     let folder = tempfile::tempdir().unwrap();
-    run(folder.path(), &["quantization={}", "epochs=1"], false, u64::MAX);
+    run(folder.path(), 1, &["quantization={}", "epochs=1"], false, u64::MAX);
     let Model { network, card, .. } = open(&folder.path().join(LAST));
     let ranges = card.activation_ranges.unwrap();
     assert!(ranges.iter().all(|(_, [low, high])| low < high), "{ranges:?}");
@@ -117,7 +121,7 @@ fn statistics_and_ranges_freeze_after_their_epochs() {
     let state = |epochs: usize| {
         let out = folder.path().join(epochs.to_string());
         let epochs = format!("epochs={epochs}");
-        run(&out, &[&epochs, "quantization.norm_epochs=1", "quantization.range_epochs=2"], false, u64::MAX);
+        run(&out, 1, &[&epochs, "quantization.norm_epochs=1", "quantization.range_epochs=2"], false, u64::MAX);
         let Model { network, card, .. } = open(&out.join(LAST));
         (values(network.stem.norm.running_mean.value()), card.activation_ranges.unwrap())
     };
@@ -125,6 +129,21 @@ fn statistics_and_ranges_freeze_after_their_epochs() {
     assert_eq!(one.0, two.0);
     assert_ne!(one.1, two.1);
     assert_eq!(two, three);
+}
+
+#[test]
+fn several_processes_average_their_ranges() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = [1, 2].map(|processes| {
+        let out = folder.path().join(processes.to_string());
+        run(&out, processes, &["quantization={}", "epochs=1"], false, u64::MAX);
+        open(&out.join(LAST)).card.activation_ranges.unwrap()
+    });
+    assert_ne!(one, two);
+    for ((name, [low, high]), (_, [other_low, other_high])) in one.iter().zip(two) {
+        let (width, difference) = (high - low, (low - other_low).abs() + (high - other_high).abs());
+        assert!(difference < width, "{name}: {low} to {high} and {other_low} to {other_high}");
+    }
 }
 
 #[test]

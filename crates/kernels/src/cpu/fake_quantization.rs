@@ -1,7 +1,10 @@
 //! Fake quantization and its straight-through gradient.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
+use super::buffer::filled;
 use super::simd::{self, Loop, Machine};
 use crate::types::quantizer::Quantizer;
 
@@ -11,6 +14,16 @@ const CHUNK: usize = 16 << 10;
 /// Rounds `x` to the real numbers of `quantizer`.
 pub fn round(x: &mut [f32], quantizer: Quantizer) {
     x.par_chunks_mut(CHUNK).for_each(|x| simd::run(Round { x, quantizer }));
+}
+
+/// Rounds `x` as [`round`], into new memory.
+pub fn rounded(x: &[f32], quantizer: Quantizer) -> Vec<f32> {
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+        chunks.for_each(|(out, x)| simd::run(Round { x: out.write_copy_of_slice(x), quantizer }));
+    };
+    // SAFETY: every chunk is copied.
+    unsafe { filled(x.len(), fill) }
 }
 
 /// Replaces the gradient of the rounded `x` by that of `x`.

@@ -170,8 +170,14 @@ impl Kernels for Flex {
     fn fake_quantize(x: FlexTensor, quantizer: Quantizer) -> FlexTensor {
         let Some([contiguous]) = single_precision([&x]) else { return fallback::fake_quantize::<Self>(x, quantizer) };
         drop(x);
-        let mut x = owned(contiguous);
-        fake_quantization::round(x.try_storage_mut().expect("a tensor of its own"), quantizer);
+        let mut x = contiguous;
+        match x.try_storage_mut() {
+            Some(data) => fake_quantization::round(data, quantizer),
+            None => {
+                let rounded = TensorData::new(fake_quantization::rounded(x.storage(), quantizer), x.shape().clone());
+                return FlexTensor::from_data(rounded);
+            }
+        }
         x
     }
 
