@@ -88,7 +88,7 @@ pub struct MultiLabel {
 /// Origin of an 8-bit model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quantization {
-    /// Choice of the ranges of feature maps: `mse`, `percentile` or `minmax`.
+    /// Choice of the ranges of feature maps: `mse`, `percentile`, `minmax`, or `trained`.
     pub range: String,
     /// Number of calibration images.
     pub images: usize,

@@ -23,9 +23,9 @@ pub struct Quantize {
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = positive)]
     pub images: usize,
     /// Choice of the ranges of feature maps: least mean squared error, all but 0.01 % of the values
-    /// on each side, or all values
-    #[arg(long, value_enum, default_value_t = Range::Mse)]
-    pub range: Range,
+    /// on each side, or all values [default: those of quantization-aware training, otherwise mse]
+    #[arg(long, value_enum)]
+    pub range: Option<Range>,
     /// Bits of the weights: 7 for ONNX Runtime and OpenVINO on processors without VNNI, whose
     /// 16-bit sums would overflow
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(7..=8))]

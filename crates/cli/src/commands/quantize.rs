@@ -15,7 +15,9 @@ use mbconv_train::device;
 use mbconv_train::evaluate::{EvaluateError, Labelled};
 use mbconv_train::metrics::shows_top5;
 use mbconv_train::model_file::{ModelCard, Quantization};
-use mbconv_train::quantize::{Calibration, Comparison, LayerError, QuantizeOptions, calibration_sample, quantize};
+use mbconv_train::quantize::{
+    Calibration, Comparison, LayerError, QuantizeOptions, RangeMethod, calibration_sample, quantize,
+};
 use mbconv_train::quantized_model::QuantizedModel;
 use serde_json::json;
 
@@ -47,7 +49,8 @@ pub fn run(args: Quantize, stop: &AtomicBool) -> Result<(), CliError> {
     }
 
     let options = QuantizeOptions {
-        range: args.range.into(),
+        range: args.range.map_or_else(RangeMethod::default, RangeMethod::from),
+        trained_ranges: model.card.activation_ranges.clone().filter(|_| args.range.is_none()),
         equalize: !args.no_equalization,
         correct_biases: !args.no_bias_correction,
         keep: args.keep.clone(),
@@ -63,8 +66,10 @@ pub fn run(args: Quantize, stop: &AtomicBool) -> Result<(), CliError> {
 
     let networks = [Inference::new(&model.network), Inference::quantized(&quantized.stages)];
     let comparison = images.compare(&model, &networks, &device, stop)?;
-    let quantization = Quantization { range: options.range.name().into(), images: used, kept: options.keep };
-    let card = ModelCard { results: None, ..model.card.clone() }.with_quantization(quantization);
+    let range = if options.trained_ranges.is_some() { "trained" } else { options.range.name() };
+    let quantization = Quantization { range: range.into(), images: used, kept: options.keep };
+    let card =
+        ModelCard { results: None, activation_ranges: None, ..model.card.clone() }.with_quantization(quantization);
     QuantizedModel::save(&quantized.stages, &card, &args.out)?;
     let report =
         Report { comparison, sizes: sizes(&model, &args.out)?, errors: &quantized.errors, images: &images, used };

@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{Device, Tensor};
 use mbconv_data::{Batch, Preprocess, Source, Subset};
 use mbconv_kernels::quantized::{self, Quantizer, Weights};
-use mbconv_nets::Network;
 use mbconv_nets::inference::{Layer, Stage, fold};
 use mbconv_nets::quantization::{Conversion, INPUT, layers_mut, stage_names};
+use mbconv_nets::{Network, Range};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
@@ -30,12 +30,16 @@ pub use compare::Comparison;
 use layerwise::{Visitor, run_stage};
 pub use range::RangeMethod;
 use range::{HistogramObserver, RangeObserver};
+use weight::WeightScales;
 
 /// Settings of [`quantize`].
 #[derive(Clone, Debug)]
 pub struct QuantizeOptions {
     /// Choice of the ranges of feature maps.
     pub range: RangeMethod,
+    /// Ranges by name that quantization-aware training has found, which replace the choice. The
+    /// network has adapted to them: it is neither equalized nor corrected.
+    pub trained_ranges: Option<Vec<(String, Range)>>,
     /// Equalize the channels between layers first.
     pub equalize: bool,
     /// Correct the biases for the mean error of the weights.
@@ -50,6 +54,7 @@ impl Default for QuantizeOptions {
     fn default() -> Self {
         Self {
             range: RangeMethod::default(),
+            trained_ranges: None,
             equalize: true,
             correct_biases: true,
             keep: Vec::new(),
@@ -159,34 +164,54 @@ pub fn quantize(
     let mut stages = fold(network);
     check_layers(&mut stages, &options.keep)?;
 
-    let mut observer = RangeObserver::default();
-    calibration.run(&stages, &mut observer, &mut |part| progress("observing ranges", part))?;
-    if let Some(name) = observer.overflow {
-        return Err(QuantizeError::Overflow { name });
-    }
-    let mut ranges = observer.ranges;
-    if options.equalize {
-        equalize::equalize(&mut stages, &mut ranges);
-    }
-    let mut histograms = HistogramObserver::new(&ranges);
-    if options.range != RangeMethod::MinMax {
-        calibration.run(&stages, &mut histograms, &mut |part| progress("choosing ranges", part))?;
-    }
-    let mut quantizers = histograms.quantizers(options.range);
-    quantizers.insert(INPUT.into(), of_pixels(calibration.preprocess));
+    let quantizers = match &options.trained_ranges {
+        Some(ranges) => of_ranges(ranges),
+        None => chosen(&mut stages, calibration, options, progress)?,
+    };
     let weights = |layer: &Layer, name: &str, input| {
         if options.keep.iter().any(|kept| kept == name) {
             return Weights::Float { weight: layer.weight.clone(), bias: layer.bias.clone() };
         }
-        weight::quantize(layer, input, options.largest_weight.into())
+        let scales = if options.trained_ranges.is_some() { WeightScales::Largest } else { WeightScales::LeastError };
+        weight::quantize(layer, input, options.largest_weight.into(), scales)
     };
     let conversion = Conversion { quantizers: &quantizers, weights: &weights };
-    if options.correct_biases {
+    if options.correct_biases && options.trained_ranges.is_none() {
         progress("correcting biases", 0.0);
         correct_biases(&mut stages, &conversion, calibration.first(BIAS_IMAGES));
     }
     let errors = layer_errors(&stages, &conversion, calibration, &mut |part| progress("measuring layers", part))?;
     Ok(Quantized { stages: conversion.stages(&stages), errors })
+}
+
+/// Returns the quantizers of ranges by name.
+fn of_ranges(ranges: &[(String, Range)]) -> HashMap<String, Quantizer> {
+    ranges.iter().map(|(name, [low, high])| (name.clone(), Quantizer::of_range(*low, *high))).collect()
+}
+
+/// Chooses the quantizers by the calibration images. Equalizes the channels first if asked for.
+fn chosen(
+    stages: &mut [Stage],
+    calibration: &Calibration,
+    options: &QuantizeOptions,
+    progress: &mut dyn FnMut(&str, f64),
+) -> Result<HashMap<String, Quantizer>, QuantizeError> {
+    let mut observer = RangeObserver::default();
+    calibration.run(stages, &mut observer, &mut |part| progress("observing ranges", part))?;
+    if let Some(name) = observer.overflow {
+        return Err(QuantizeError::Overflow { name });
+    }
+    let mut ranges = observer.ranges;
+    if options.equalize {
+        equalize::equalize(stages, &mut ranges);
+    }
+    let mut histograms = HistogramObserver::new(&ranges);
+    if options.range != RangeMethod::MinMax {
+        calibration.run(stages, &mut histograms, &mut |part| progress("choosing ranges", part))?;
+    }
+    let mut quantizers = histograms.quantizers(options.range);
+    quantizers.insert(INPUT.into(), of_pixels(calibration.preprocess));
+    Ok(quantizers)
 }
 
 impl Calibration<'_> {

@@ -6,12 +6,21 @@ use mbconv_nets::inference::Layer;
 /// Largest bias in steps, far from an overflow of the sum.
 const MOST_BIAS: f32 = (1 << 29) as f32;
 
+/// Choice of the scale of an output channel's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightScales {
+    /// The largest weight is represented, as in quantization-aware training.
+    Largest,
+    /// The scale with the smallest squared error.
+    LeastError,
+}
+
 /// Rounds the weights of a layer to integers up to `most`, with a scale per output channel, and the
 /// bias to steps of that scale times the input's.
-pub fn quantize(layer: &Layer, input: Quantizer, most: f32) -> Weights {
+pub fn quantize(layer: &Layer, input: Quantizer, most: f32, choice: WeightScales) -> Weights {
     let fan_in = layer.weight.len() / layer.outputs;
     let rows = layer.weight.chunks(fan_in).zip(&layer.bias);
-    let scales: Vec<f32> = rows.map(|(row, bias)| scale(row, most).max(least_scale(*bias, input))).collect();
+    let scales: Vec<f32> = rows.map(|(row, bias)| scale(row, most, choice).max(least_scale(*bias, input))).collect();
     let weight = layer.weight.chunks(fan_in).zip(&scales);
     let weight = weight.flat_map(|(row, scale)| row.iter().map(|value| round(*value, *scale, most) as i8)).collect();
     let bias =
@@ -37,13 +46,14 @@ fn least_scale(bias: f32, input: Quantizer) -> f32 {
     if least > 0.0 { least } else { f32::MIN_POSITIVE.sqrt() }
 }
 
-/// Returns the scale with the smallest squared error of an output channel's weights.
-fn scale(row: &[f32], most: f32) -> f32 {
+/// Returns the scale of an output channel's weights.
+fn scale(row: &[f32], most: f32, choice: WeightScales) -> f32 {
     let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let error = |scale: &f32| {
         row.iter().map(|value| f64::from(value - scale * round(*value, *scale, most)).powi(2)).sum::<f64>()
     };
-    let scales = (0..20).map(|part| largest / most * (1.0 - 0.02 * part as f32)).filter(|scale| *scale > 0.0);
+    let candidates = if choice == WeightScales::Largest { 1 } else { 20 };
+    let scales = (0..candidates).map(|part| largest / most * (1.0 - 0.02 * part as f32)).filter(|scale| *scale > 0.0);
     scales.min_by(|a, b| error(a).total_cmp(&error(b))).unwrap_or(0.0)
 }
 
@@ -74,7 +84,7 @@ mod tests {
         let input = Quantizer { scale: 0.02, zero_point: 3 };
         let rows: [&[f32]; 4] = [&[0.0; 3], &[1e-30, 0.0, -1e-30], &[0.0; 3], &[0.5, -0.25, 0.125]];
         let bias = [1.5, -3.0, 0.0, 100.0];
-        let quantized = quantize(&layer(&rows, &bias), input, 127.0);
+        let quantized = quantize(&layer(&rows, &bias), input, 127.0, WeightScales::LeastError);
         let Weights::Int8 { weight, scales, bias: steps } = quantized else { panic!("not quantized") };
         assert!(scales.iter().all(|scale| scale.is_finite() && *scale > 0.0), "{scales:?}");
         assert_eq!(weight[..9], [0; 9]);
@@ -89,7 +99,7 @@ mod tests {
         #[test]
         fn rounding_error_is_at_most_that_of_the_whole_range(row in prop::collection::vec(-3.0f32..3.0, 1..40), most in prop::sample::select(vec![64.0f32, 127.0])) {
             let original = layer(&[&row], &[0.0]);
-            let weights = quantize(&original, Quantizer { scale: 1.0, zero_point: 0 }, most);
+            let weights = quantize(&original, Quantizer { scale: 1.0, zero_point: 0 }, most, WeightScales::LeastError);
             let found = dequantized(&original, &weights).weight;
             let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
             let error: f32 = found.iter().zip(&row).map(|(a, b)| (a - b).powi(2)).sum();
