@@ -119,7 +119,7 @@ fn hidden_map(fused: &Fused, x: &[u8], map: Map, expanded: &mut Aligned<u8>, out
         let inner = fused.expanded(map);
         let lines = Lines::new(fused, inner);
         let memory = expanded.room(lines.length * (inner.height + 1));
-        memory.fill(fused.depthwise.input.zero_point);
+        lines.pad(fused, memory);
         lines.fill(fused, x, map, 0..inner.height, memory, pool);
         &*memory
     });
@@ -184,6 +184,18 @@ impl Lines {
         let groups = weight.groups(geometry.out.width).max(weight.lead() + width / STEP);
         let group = inner.channels * STEP;
         Self { length: groups * group, lead: weight.lead() * group, width }
+    }
+
+    /// Writes the padding of lines, the last of which is only padding.
+    fn pad(self, fused: &Fused, lines: &mut [u8]) {
+        let zero = fused.depthwise.input.zero_point;
+        let end = self.lead + self.width * fused.depthwise.channels;
+        let (inner, last) = lines.split_at_mut(lines.len() - self.length);
+        for line in inner.chunks_exact_mut(self.length.max(1)) {
+            line[..self.lead].fill(zero);
+            line[end..].fill(zero);
+        }
+        last.fill(zero);
     }
 
     /// Computes lines of the expanded map.
@@ -290,7 +302,7 @@ impl<'a> Source<'a> {
             Some(whole) => (whole, &mut [], inner.height),
             None => {
                 let memory = memory.room((capacity + 1) * lines.length);
-                memory.fill(fused.depthwise.input.zero_point);
+                lines.pad(fused, memory);
                 (&[], memory, capacity)
             }
         };

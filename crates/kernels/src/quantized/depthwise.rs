@@ -7,16 +7,20 @@
 
 use super::{
     finish::{LANES, Rounding},
-    machine::{self, Loop, Machine, Vector, pack_quads},
-    product::STEP,
+    machine::{self, Loop, Machine, Vector, pack_lane},
+    product::{LANE, STEP},
 };
 use crate::cpu::buffer::Aligned;
+
+/// Number of channels that pass through all rows before the next do: a cache line of results, which
+/// stay in the L1 cache together with the inputs that windows share.
+const BLOCK: usize = 64;
 
 /// Weights for one geometry.
 #[derive(Debug)]
 pub struct Packed {
-    /// By vector of channels, line of the window, source group and pixel of the result: as packed
-    /// by [`pack_quads`].
+    /// By vector of channels, line of the window, part of a source group and pixel of the result: as
+    /// packed by [`pack_lane`].
     data: Aligned<i8>,
     channels: usize,
     kernel: usize,
@@ -45,18 +49,16 @@ impl Packed {
         let mut data = Vec::new();
         for channel in (0..channels).step_by(width) {
             for line in 0..kernel {
-                for (group, pixel) in terms(kernel, stride, left) {
-                    let weights: Vec<[i8; STEP]> = (channel..channel + width)
-                        .map(|channel| {
-                            std::array::from_fn(|byte| match tap(kernel, stride, left, group, pixel, byte) {
+                for (part, pixel) in terms::<M::Vector>(kernel, stride, left) {
+                    data.extend((channel..channel + width).flat_map(|channel| {
+                        pack_lane::<M::Vector>(|i| {
+                            let source = part * M::Vector::FACTORS as isize + i as isize;
+                            match tap(kernel, stride, left, source, pixel) {
                                 Some(tap) if channel < channels => weight[(channel * kernel + line) * kernel + tap],
                                 _ => 0,
-                            })
+                            }
                         })
-                        .collect();
-                    let start = data.len();
-                    data.resize(start + width * M::QUAD, 0);
-                    pack_quads::<M>(&weights, &mut data[start..]);
+                    }));
                 }
             }
         }
@@ -75,20 +77,20 @@ impl Packed {
     }
 }
 
-/// Returns the tap of a window of result pixel `pixel` that reads the byte of a source group, where
-/// groups are counted from that of the window's first pixel without padding.
-#[inline(always)]
-fn tap(kernel: usize, stride: usize, left: usize, group: isize, pixel: usize, byte: usize) -> Option<usize> {
-    let tap = group * STEP as isize + byte as isize + left as isize - (pixel * stride) as isize;
+/// Returns the tap of a window of result pixel `pixel` that reads a source pixel, where source
+/// pixels are counted from the first one without padding.
+fn tap(kernel: usize, stride: usize, left: usize, source: isize, pixel: usize) -> Option<usize> {
+    let tap = source + left as isize - (pixel * stride) as isize;
     (0..kernel as isize).contains(&tap).then_some(tap as usize)
 }
 
-/// Returns whether a window of result pixel `pixel` reads a source group.
+/// Returns whether a window of result pixel `pixel` reads a part of a source group, where parts are
+/// counted as the pixels of [`tap`].
 #[inline(always)]
-fn touches(kernel: usize, stride: usize, left: usize, group: isize, pixel: usize) -> bool {
+fn touches<V: Vector>(kernel: usize, stride: usize, left: usize, part: isize, pixel: usize) -> bool {
     let first = (pixel * stride) as isize - left as isize;
-    let start = group * STEP as isize;
-    start < first + kernel as isize && start + STEP as isize > first
+    let start = part * V::FACTORS as isize;
+    start < first + kernel as isize && start + V::FACTORS as isize > first
 }
 
 /// Returns the number of source groups, from the first one without padding, that the windows of
@@ -98,11 +100,14 @@ fn spread(kernel: usize, stride: usize, left: usize) -> usize {
     (3 * stride + kernel).saturating_sub(left).div_ceil(STEP).max(1)
 }
 
-/// Returns the source groups and result pixels that belong together, in the order of use.
-fn terms(kernel: usize, stride: usize, left: usize) -> impl Iterator<Item = (isize, usize)> {
-    let groups = -(left.div_ceil(STEP) as isize)..spread(kernel, stride, left) as isize;
-    groups.flat_map(move |group| {
-        (0..STEP).filter(move |pixel| touches(kernel, stride, left, group, *pixel)).map(move |pixel| (group, pixel))
+/// Returns the parts of source groups and the result pixels that belong together, in the order of
+/// use.
+#[inline(always)]
+fn terms<V: Vector>(kernel: usize, stride: usize, left: usize) -> impl Iterator<Item = (isize, usize)> {
+    let parts = (STEP / V::FACTORS) as isize;
+    let all = -(left.div_ceil(STEP) as isize) * parts..spread(kernel, stride, left) as isize * parts;
+    all.flat_map(move |part| {
+        (0..STEP).filter(move |pixel| touches::<V>(kernel, stride, left, part, *pixel)).map(move |pixel| (part, pixel))
     })
 }
 
@@ -159,7 +164,7 @@ impl Rows<'_> {
         fits.then_some(rows)
     }
 
-    /// Computes all rows, a vector of channels after the other: with `K` = 0 for any geometry, else
+    /// Computes all rows, a block of channels after the other: with `K` = 0 for any geometry, else
     /// for that of the parameters.
     ///
     /// # Safety
@@ -168,21 +173,41 @@ impl Rows<'_> {
     #[inline(always)]
     unsafe fn compute<const K: usize, const S: usize, const LEFT: usize, M: Machine>(&mut self, rows: usize) {
         let (channels, lanes) = (self.weight.channels, M::Vector::WIDTH);
-        for channel in (0..channels).step_by(lanes) {
-            let count = lanes.min(channels - channel);
-            // SAFETY: passed on; the channels exist.
+        for block in (0..channels).step_by(BLOCK) {
+            for row in 0..rows {
+                for channel in (block..channels.min(block + BLOCK)).step_by(lanes) {
+                    // SAFETY: passed on; the row and the channels exist.
+                    unsafe { self.row::<K, S, LEFT, M>(row, channel) };
+                }
+            }
+        }
+    }
+
+    /// Computes a row for one vector of channels.
+    ///
+    /// # Safety
+    /// As for `compute`; the row and the channels must exist.
+    #[inline(always)]
+    unsafe fn row<const K: usize, const S: usize, const LEFT: usize, M: Machine>(
+        &mut self,
+        row: usize,
+        channel: usize,
+    ) {
+        let channels = self.weight.channels;
+        let count = M::Vector::WIDTH.min(channels - channel);
+        for group in 0..self.width.div_ceil(STEP) {
+            let pixels = STEP.min(self.width - group * STEP);
+            let at = (row * self.width + group * STEP) * channels + channel;
+            // SAFETY: the caller's promise, and the size that `run` checked.
             unsafe {
-                for row in 0..rows {
-                    for group in 0..self.width.div_ceil(STEP) {
-                        let values = match count == lanes {
-                            true => self.group::<K, S, LEFT, true, M>(row, group, channel, count),
-                            false => self.group::<K, S, LEFT, false, M>(row, group, channel, count),
-                        };
-                        let pixels = STEP.min(self.width - group * STEP);
-                        let at = (row * self.width + group * STEP) * channels + channel;
-                        for (pixel, values) in values.into_iter().enumerate().take(pixels) {
-                            values.store_bytes(self.out.as_mut_ptr().add(at + pixel * channels), count);
-                        }
+                let to = self.out.as_mut_ptr().add(at);
+                if count == M::Vector::WIDTH && pixels == STEP {
+                    let values = self.group::<K, S, LEFT, true, M>(row, group, channel, count);
+                    M::Vector::store_four(values, to, channels);
+                } else {
+                    let values = self.group::<K, S, LEFT, false, M>(row, group, channel, count);
+                    for (pixel, values) in values.iter().enumerate().take(pixels) {
+                        values.store_bytes(to.add(pixel * channels), count);
                     }
                 }
             }
@@ -209,11 +234,9 @@ impl Rows<'_> {
         let groups = spread(kernel, stride, left) as isize;
         // SAFETY: the caller's promise, and the sizes that `run` checked.
         unsafe {
-            let per_line = (-lead..groups)
-                .map(|group| (0..STEP).filter(|pixel| touches(kernel, stride, left, group, *pixel)).count())
-                .sum::<usize>();
-            let mut weight =
-                self.weight.data.as_ptr().add(channel / lanes * kernel * per_line * lanes * M::QUAD).cast::<u8>();
+            let per_line = terms::<M::Vector>(kernel, stride, left).count();
+            let size = lanes * LANE;
+            let mut weight = self.weight.data.as_ptr().add(channel / lanes * kernel * per_line * size).cast::<u8>();
             let mut sums = [M::Vector::load(self.start.as_ptr().add(channel).cast()); STEP];
             for line in 0..kernel {
                 let source = self.sources.get_unchecked(row * stride + line).as_ptr();
@@ -224,16 +247,21 @@ impl Rows<'_> {
                         true => M::Vector::load(at),
                         false => M::Vector::load_first(at, count),
                     };
-                    let values = loaded.quad();
-                    for (pixel, sum) in sums.iter_mut().enumerate() {
-                        if touches(kernel, stride, left, delta, pixel) {
-                            *sum = sum.dot_quad(values, weight);
-                            weight = weight.add(lanes * M::QUAD);
+                    for part in 0..STEP / M::Vector::FACTORS {
+                        let values = loaded.part(part);
+                        let part = delta * (STEP / M::Vector::FACTORS) as isize + part as isize;
+                        for (pixel, sum) in sums.iter_mut().enumerate() {
+                            if touches::<M::Vector>(kernel, stride, left, part, pixel) {
+                                *sum = sum.dot(values, M::Vector::load(weight));
+                                weight = weight.add(size);
+                            }
                         }
                     }
                 }
             }
-            sums.map(|sums| self.rounding.apply::<M>(sums, channel))
+            let mut sums = sums.map(|sums| [sums]);
+            self.rounding.apply::<STEP, 1, M>(&mut sums, channel);
+            sums.map(|[sums]| sums)
         }
     }
 }

@@ -60,31 +60,44 @@ impl Rounding {
         channels.next_multiple_of(LANES) <= self.multipliers.len()
     }
 
-    /// Rounds the sums of the channels from `channel` on.
+    /// Rounds the sums of several pixels, each of the channels from `channel` on.
     ///
     /// # Safety
     /// [`Self::covers`] must hold for the last of the channels.
     #[inline(always)]
-    pub unsafe fn apply<M: Machine>(&self, sums: M::Vector, channel: usize) -> M::Vector {
-        let zero = i32::from(self.output.zero_point);
+    pub unsafe fn apply<const N: usize, const VECTORS: usize, M: Machine>(
+        &self,
+        sums: &mut [[M::Vector; VECTORS]; N],
+        channel: usize,
+    ) {
+        let (zero, [low, high]) = (i32::from(self.output.zero_point), self.limits);
+        let width = M::Vector::WIDTH;
         // SAFETY: the caller's promise.
         let multipliers = unsafe { self.multipliers.as_ptr().add(channel) };
         let Some(smooth) = self.smooth else {
-            // SAFETY: as above.
-            return unsafe { sums.requantize(multipliers, self.limits, zero) };
+            for sums in sums {
+                for (vector, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: as above.
+                    *sums = unsafe { sums.requantize(multipliers.add(vector * width), self.limits, zero) };
+                }
+            }
+            return;
         };
-        let [low, high] = self.limits;
         // SAFETY: as above.
         let real = |lane: usize, sum: i32| sum as f32 * unsafe { *multipliers.add(lane) };
-        let scale = self.output.scale;
-        match smooth {
-            Smooth::Silu => {
-                sums.map(|lane, sum| round((Silu.value::<M::Real>(real(lane, sum)) / scale).clamp(low, high)) + zero)
-            }
-            Smooth::Sigmoid => {
-                sums.map(|lane, sum| round((Sigmoid.value::<M::Real>(real(lane, sum)) / scale).clamp(low, high)) + zero)
+        let steps = |value: f32| round((value / self.output.scale).clamp(low, high)) + zero;
+        // The array of this loop stays in memory: a copy, not the caller's.
+        let mut copy = *sums;
+        for sums in &mut copy {
+            for (vector, sums) in sums.iter_mut().enumerate() {
+                let first = vector * width;
+                *sums = match smooth {
+                    Smooth::Silu => sums.map(|lane, sum| steps(Silu.value::<M::Real>(real(first + lane, sum)))),
+                    Smooth::Sigmoid => sums.map(|lane, sum| steps(Sigmoid.value::<M::Real>(real(first + lane, sum)))),
+                };
             }
         }
+        *sums = copy;
     }
 }
 

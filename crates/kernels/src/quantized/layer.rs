@@ -21,6 +21,7 @@ use crate::{
         map::Map,
         plan,
     },
+    multiversion::{self, Work},
 };
 
 /// Number of bytes in a band of a feature map that is to stay in the L2 cache together with its
@@ -123,7 +124,15 @@ fn float_results(layer: &Product, float: &plan::Product, x: &[u8], map: Map, poo
 
 /// Rounds real numbers to 8 bits.
 pub fn quantize(real: &[f32], quantizer: Quantizer, out: &mut [u8]) {
-    out.iter_mut().zip(real).for_each(|(to, real)| *to = quantizer.quantize(*real));
+    struct Quantize<'a>(&'a [f32], Quantizer, &'a mut [u8]);
+    impl Work for Quantize<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            self.2.iter_mut().zip(self.0).for_each(|(to, real)| *to = self.1.quantize(*real));
+        }
+    }
+    multiversion::run(Quantize(real, quantizer, out));
 }
 
 /// Runs a pointwise layer with real results, after its activation.

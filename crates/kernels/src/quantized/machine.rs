@@ -13,11 +13,6 @@ pub trait Machine: Copy {
     const ROWS: usize;
     /// Number of vectors in a tile.
     const VECTORS: usize;
-    /// True if sums of four products saturate unless the weights of each pair add up to ±128 at
-    /// most.
-    const SATURATES: bool;
-    /// Number of bytes of one channel's weights for four pixels in a depthwise convolution.
-    const QUAD: usize;
 }
 
 /// A vector register of 32-bit integers.
@@ -27,8 +22,9 @@ pub trait Machine: Copy {
 pub trait Vector: Copy {
     /// Number of integers.
     const WIDTH: usize;
-    /// Four values per lane, prepared for [`dot_quad`](Self::dot_quad).
-    type Quad: Copy;
+    /// Number of values that [`dot`](Self::dot) multiplies in each lane: four of 8 bits, or two of
+    /// 16 bits.
+    const FACTORS: usize;
 
     /// Returns a vector with the same integer in all lanes.
     ///
@@ -56,17 +52,37 @@ pub trait Vector: Copy {
     /// There must be room for `count` bytes, at most `WIDTH`.
     unsafe fn store_bytes(self, to: *mut u8, count: usize);
 
-    /// Adds the products of four values without sign and four weights with sign in each lane.
-    fn dot(self, values: Self, weights: Self) -> Self;
-
-    /// Prepares values for [`dot_quad`](Self::dot_quad).
-    fn quad(self) -> Self::Quad;
-
-    /// Adds the products of four values and four weights in each lane, exactly for any weights.
+    /// Stores the low bytes of four vectors, `apart` bytes from each other. The integers must be
+    /// from 0 to 255.
     ///
     /// # Safety
-    /// [`Machine::QUAD`] bytes per lane must exist, as packed by [`pack_quads`].
-    unsafe fn dot_quad(self, values: Self::Quad, weights: *const u8) -> Self;
+    /// There must be room for `WIDTH` bytes at each place.
+    #[inline(always)]
+    unsafe fn store_four(vectors: [Self; 4], to: *mut u8, apart: usize) {
+        for (i, vector) in vectors.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { vector.store_bytes(to.add(i * apart), Self::WIDTH) };
+        }
+    }
+
+    /// Extends 16 values to 16 bits.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions, 16 bytes must exist, and room for as many numbers.
+    #[inline(always)]
+    unsafe fn extend(from: *const u8, to: *mut u16) {
+        for i in 0..16 {
+            // SAFETY: the caller's promise.
+            unsafe { to.add(i).write_unaligned(u16::from(*from.add(i))) };
+        }
+    }
+
+    /// Adds the products of [`FACTORS`](Self::FACTORS) values without sign and weights with sign in
+    /// each lane.
+    fn dot(self, values: Self, weights: Self) -> Self;
+
+    /// Returns a part of four 8-bit values per lane, as [`dot`](Self::dot) takes them.
+    fn part(self, index: usize) -> Self;
 
     /// Multiplies by the lane's multiplier, limits the result, rounds it to the nearest integer
     /// with ties to even, and adds `zero`.
@@ -82,21 +98,12 @@ pub trait Vector: Copy {
     fn map(self, function: impl Fn(usize, i32) -> i32) -> Self;
 }
 
-/// Packs the weights of four pixels for one lane into [`Machine::QUAD`] bytes per lane: either as
-/// they are, or as 16-bit numbers, those of the even pixels of all lanes before those of the odd.
-pub fn pack_quads<M: Machine>(weights: &[[i8; 4]], to: &mut [i8]) {
-    let width = M::Vector::WIDTH;
-    for (lane, quad) in weights.iter().enumerate() {
-        if M::QUAD == 4 {
-            to[4 * lane..][..4].copy_from_slice(quad);
-            continue;
-        }
-        for (half, pair) in [[quad[0], quad[2]], [quad[1], quad[3]]].into_iter().enumerate() {
-            let bytes = pair.map(|weight| i16::from(weight).to_ne_bytes());
-            let bytes = [bytes[0][0], bytes[0][1], bytes[1][0], bytes[1][1]].map(|byte| byte as i8);
-            to[4 * (half * width + lane)..][..4].copy_from_slice(&bytes);
-        }
-    }
+/// Returns the bytes of one lane's weights for [`Vector::dot`].
+pub fn pack_lane<V: Vector>(weight: impl Fn(usize) -> i8) -> [i8; 4] {
+    std::array::from_fn(|byte| match V::FACTORS {
+        4 => weight(byte),
+        _ => i16::from(weight(byte / 2)).to_ne_bytes()[byte % 2] as i8,
+    })
 }
 
 /// The baseline instructions of the architecture.
@@ -120,8 +127,6 @@ impl Machine for Portable {
     type Real = simd::Portable;
     const ROWS: usize = 4;
     const VECTORS: usize = 2;
-    const SATURATES: bool = false;
-    const QUAD: usize = 4;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -130,8 +135,6 @@ impl Machine for Avx2 {
     type Real = simd::Avx2;
     const ROWS: usize = 4;
     const VECTORS: usize = 2;
-    const SATURATES: bool = true;
-    const QUAD: usize = 8;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -140,8 +143,6 @@ impl Machine for AvxVnni {
     type Real = simd::Avx2;
     const ROWS: usize = 4;
     const VECTORS: usize = 2;
-    const SATURATES: bool = false;
-    const QUAD: usize = 4;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -150,8 +151,6 @@ impl Machine for Avx512Vnni {
     type Real = simd::Avx512;
     const ROWS: usize = 8;
     const VECTORS: usize = 2;
-    const SATURATES: bool = false;
-    const QUAD: usize = 4;
 }
 
 /// A loop over 8-bit numbers that is compiled for several instruction sets.
@@ -253,7 +252,7 @@ pub fn round(number: f32) -> i32 {
 
 impl Vector for [i32; 4] {
     const WIDTH: usize = 4;
-    type Quad = Self;
+    const FACTORS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(value: i32) -> Self {
@@ -296,14 +295,8 @@ impl Vector for [i32; 4] {
     }
 
     #[inline(always)]
-    fn quad(self) -> Self {
+    fn part(self, _: usize) -> Self {
         self
-    }
-
-    #[inline(always)]
-    unsafe fn dot_quad(self, values: Self, weights: *const u8) -> Self {
-        // SAFETY: the caller's promise.
-        self.dot(values, unsafe { Self::load(weights) })
     }
 
     #[inline(always)]
@@ -347,7 +340,7 @@ mod x86 {
 
     /// Defines a vector of eight lanes by its instructions for products.
     macro_rules! eight {
-        ($(#[$doc:meta])* $name:ident, $quad:ty, dot: $dot:expr, quad: $prepare:expr, dot_quad: $dot_quad:expr) => {
+        ($(#[$doc:meta])* $name:ident, $factors:literal, dot: $dot:expr, part: $part:expr) => {
             $(#[$doc])*
             #[derive(Clone, Copy)]
             #[repr(transparent)]
@@ -359,7 +352,7 @@ mod x86 {
             #[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
             impl crate::quantized::machine::Vector for $name {
                 const WIDTH: usize = 8;
-                type Quad = $quad;
+                const FACTORS: usize = $factors;
 
                 #[inline(always)]
                 unsafe fn splat(value: i32) -> Self {
@@ -407,18 +400,32 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn store_four([a, b, c, d]: [Self; 4], to: *mut u8, apart: usize) {
+                    unsafe {
+                        let pairs = [_mm256_packs_epi32(a.0, b.0), _mm256_packs_epi32(c.0, d.0)];
+                        // Four bytes of each vector in the first half, the others in the second.
+                        let halves = _mm256_packus_epi16(pairs[0], pairs[1]);
+                        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                        let bytes: [u64; 4] = transmute(_mm256_permutevar8x32_epi32(halves, order));
+                        for (i, bytes) in bytes.iter().enumerate() {
+                            to.add(i * apart).cast::<u64>().write_unaligned(*bytes);
+                        }
+                    }
+                }
+
+                #[inline(always)]
+                unsafe fn extend(from: *const u8, to: *mut u16) {
+                    unsafe { _mm256_storeu_si256(to.cast(), _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()))) };
+                }
+
+                #[inline(always)]
                 fn dot(self, values: Self, weights: Self) -> Self {
                     Self(unsafe { $dot(self.0, values.0, weights.0) })
                 }
 
                 #[inline(always)]
-                fn quad(self) -> $quad {
-                    unsafe { $prepare(self.0) }
-                }
-
-                #[inline(always)]
-                unsafe fn dot_quad(self, values: $quad, weights: *const u8) -> Self {
-                    Self(unsafe { $dot_quad(self.0, values, weights) })
+                fn part(self, index: usize) -> Self {
+                    Self(unsafe { $part(self.0, index) })
                 }
 
                 #[inline(always)]
@@ -450,27 +457,21 @@ mod x86 {
     }
 
     eight!(
-        /// AVX2. Products of 8-bit numbers are added in pairs with 16 bits.
-        Eight, [__m256i; 2],
-        dot: |sums, values, weights| {
-            let pairs = _mm256_maddubs_epi16(values, weights);
-            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        },
-        quad: |values| [_mm256_and_si256(values, _mm256_set1_epi16(0xFF)), _mm256_srli_epi16::<8>(values)],
-        dot_quad: |sums, [even, odd]: [__m256i; 2], weights: *const u8| {
-            let [even_weights, odd_weights] = [0, 32].map(|at| _mm256_loadu_si256(weights.add(at).cast()));
-            let sums = _mm256_add_epi32(sums, _mm256_madd_epi16(even, even_weights));
-            _mm256_add_epi32(sums, _mm256_madd_epi16(odd, odd_weights))
+        /// AVX2, which adds products of 8-bit numbers only with saturation to 16 bits.
+        Eight, 2,
+        dot: |sums, values, weights| _mm256_add_epi32(sums, _mm256_madd_epi16(values, weights)),
+        part: |values, index: usize| {
+            // Two bytes of each lane, each followed by a zero.
+            let two = if index == 0 { 0x8001_8000_u32 } else { 0x8003_8002 } as i32;
+            let lanes = _mm_add_epi32(_mm_set1_epi32(two), _mm_setr_epi32(0, 0x4_0004, 0x8_0008, 0xC_000C));
+            _mm256_shuffle_epi8(values, _mm256_broadcastsi128_si256(lanes))
         }
     );
     eight!(
         /// AVX2 with AVX-VNNI.
-        EightVnni, __m256i,
+        EightVnni, 4,
         dot: |sums, values, weights| _mm256_dpbusd_avx_epi32(sums, values, weights),
-        quad: |values| values,
-        dot_quad: |sums, values, weights: *const u8| {
-            _mm256_dpbusd_avx_epi32(sums, values, _mm256_loadu_si256(weights.cast()))
-        }
+        part: |values, _| values
     );
 
     /// AVX-512 with AVX512-VNNI.
@@ -488,7 +489,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl crate::quantized::machine::Vector for SixteenVnni {
         const WIDTH: usize = 16;
-        type Quad = Self;
+        const FACTORS: usize = 4;
 
         #[inline(always)]
         unsafe fn splat(value: i32) -> Self {
@@ -526,13 +527,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn quad(self) -> Self {
+        fn part(self, _: usize) -> Self {
             self
-        }
-
-        #[inline(always)]
-        unsafe fn dot_quad(self, values: Self, weights: *const u8) -> Self {
-            self.dot(values, unsafe { Self::load(weights) })
         }
 
         #[inline(always)]

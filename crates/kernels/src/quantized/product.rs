@@ -1,19 +1,22 @@
 //! Multiplication of a tall matrix of 8-bit values by a weight that was packed for it.
 //!
 //! As in single precision, a tile of the product stays in registers over the whole depth. Each step
-//! broadcasts four neighboring values of every row and multiplies them by four weights of each
-//! column.
+//! broadcasts neighboring values of every row and multiplies them by as many weights of each column:
+//! four values of 8 bits, or on machines without exact sums of their products, two of 16 bits, to
+//! which the rows of a tile are extended first.
 
 use std::ops::Range;
 
 use super::{
     finish::{Addition, LANES, Rounding},
-    machine::{self, Loop, Machine, Vector},
+    machine::{self, Loop, Machine, Vector, pack_lane},
 };
 use crate::cpu::{buffer::Aligned, gemm::Rows, thread_pool::ThreadPool};
 
-/// Number of values that a step multiplies.
+/// Number of neighboring values of a row that a step multiplies, and of pixels that are interleaved.
 pub const STEP: usize = 4;
+/// Number of bytes of a lane.
+pub const LANE: usize = 4;
 /// Products with fewer multiply-adds do not use a second thread.
 const SMALL: usize = 1 << 18;
 /// Number of rows that is a multiple of every machine's tile height.
@@ -26,8 +29,6 @@ const GROUP: usize = 192 << 10;
 pub struct Packed {
     data: Aligned<i8>,
     panels: Vec<Panel>,
-    /// Position of each step's values in a row whose runs are padded to whole steps.
-    sources: Vec<u32>,
     /// Number of contiguous runs that form a row.
     runs: usize,
     /// Number of values of a run, without padding.
@@ -39,8 +40,6 @@ pub struct Packed {
 struct Panel {
     column: usize,
     vectors: usize,
-    /// Its part of `sources`.
-    steps: Range<usize>,
     /// Start of its weights.
     start: usize,
 }
@@ -61,31 +60,25 @@ impl Packed {
 
     fn for_machine<M: Machine>(matrix: &[i8], [columns, runs, length]: [usize; 3]) -> Self {
         let width = M::Vector::WIDTH;
-        let steps = length.div_ceil(STEP);
-        let (mut panels, mut sources, mut data) = (Vec::new(), Vec::new(), Vec::new());
+        let factors = M::Vector::FACTORS;
+        let padded = length.next_multiple_of(STEP);
+        let (mut panels, mut data) = (Vec::new(), Vec::new());
         let mut column = 0;
         while column < columns {
             let vectors = if columns - column > width { M::VECTORS } else { 1 };
-            let (first, start) = (sources.len(), data.len());
-            for (run, step) in (0..runs).flat_map(|run| (0..steps).map(move |step| (run, step))) {
-                let weights: Vec<[i8; STEP]> = (column..column + vectors * width)
-                    .map(|column| {
-                        std::array::from_fn(|i| match column < columns && step * STEP + i < length {
-                            true => matrix[(column * runs + run) * length + step * STEP + i],
-                            false => 0,
-                        })
+            let end = column + vectors * width;
+            panels.push(Panel { column, vectors, start: data.len() });
+            for (run, at) in (0..runs).flat_map(|run| (0..padded).step_by(factors).map(move |at| (run, at))) {
+                data.extend((column..end).flat_map(|column| {
+                    pack_lane::<M::Vector>(|i| match column < columns && at + i < length {
+                        true => matrix[(column * runs + run) * length + at + i],
+                        false => 0,
                     })
-                    .collect();
-                let source = ((run * steps + step) * STEP) as u32;
-                for part in if M::SATURATES { unsaturated(&weights) } else { vec![weights] } {
-                    sources.push(source);
-                    data.extend(part.into_iter().flatten());
-                }
+                }));
             }
-            panels.push(Panel { column, vectors, steps: first..sources.len(), start });
-            column += vectors * width;
+            column = end;
         }
-        Self { data: data[..].into(), panels, sources, runs, length, columns }
+        Self { data: data[..].into(), panels, runs, length, columns }
     }
 
     /// Returns the number of columns rounded up to whole vectors of any machine, which is the
@@ -98,22 +91,6 @@ impl Packed {
     pub fn slack(&self) -> usize {
         self.length.next_multiple_of(STEP) - self.length
     }
-}
-
-/// Splits weights into parts whose pairs have sums within ±128: products with them fit 16 bits.
-fn unsaturated(weights: &[[i8; STEP]]) -> Vec<Vec<[i8; STEP]>> {
-    let mut rest = vec![[0i8; STEP]; weights.len()];
-    let mut limited = weights.to_vec();
-    for (limited, rest) in limited.iter_mut().zip(&mut rest) {
-        for (pair, rest) in limited.chunks_exact_mut(2).zip(rest.chunks_exact_mut(2)) {
-            let sum = i16::from(pair[0]) + i16::from(pair[1]);
-            let excess = sum - sum.clamp(-128, 128);
-            // Both weights have the sign of the excess, which is less than either.
-            rest[0] = excess as i8;
-            pair[0] -= excess as i8;
-        }
-    }
-    if rest.iter().flatten().all(|weight| *weight == 0) { vec![limited] } else { vec![limited, rest] }
 }
 
 /// The destination of a product.
@@ -231,21 +208,24 @@ struct Piece<'a> {
     panels: [usize; 2],
 }
 
+/// The parts of a row that a tile reads.
+#[derive(Clone, Copy)]
+struct Runs {
+    count: usize,
+    /// Number of steps of each run.
+    steps: usize,
+    /// Distance of the runs in bytes.
+    apart: usize,
+}
+
 impl Loop for Piece<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<M: Machine>(self, _: M) {
-        let Packed { sources, runs, length, panels, .. } = self.product.b;
-        let steps = length.next_multiple_of(STEP);
-        // Offsets of the steps from the start of a row.
-        let offsets: Vec<usize> = match runs {
-            1 => sources.iter().map(|source| *source as usize).collect(),
-            _ => sources
-                .iter()
-                .map(|source| *source as usize / steps * self.product.apart + *source as usize % steps)
-                .collect(),
-        };
+        let Packed { runs, length, panels, .. } = self.product.b;
+        let padded = runs * length.next_multiple_of(STEP);
+        let mut memory = if M::Vector::FACTORS == 2 { vec![0; TILE * padded] } else { vec![] };
         let mut first = self.panels[0];
         while first < self.panels[1] {
             // As many panels as fit the cache, of one width.
@@ -255,7 +235,7 @@ impl Loop for Piece<'_> {
                 && panels[end].vectors == panels[first].vectors
                 && (end == first || bytes < GROUP)
             {
-                bytes += panels[end].steps.len() * panels[end].vectors * M::Vector::WIDTH * STEP;
+                bytes += padded / M::Vector::FACTORS * panels[end].vectors * M::Vector::WIDTH * LANE;
                 end += 1;
             }
             let mut row = self.rows[0];
@@ -264,23 +244,42 @@ impl Loop for Piece<'_> {
             unsafe {
                 match (panels[first].vectors, M::ROWS) {
                     (1, _) => {
-                        self.tiles::<8, 1, M>(&mut row, first..end, &offsets);
-                        self.tiles::<4, 1, M>(&mut row, first..end, &offsets);
-                        self.tiles::<1, 1, M>(&mut row, first..end, &offsets);
+                        self.tiles::<8, 1, M>(&mut row, first..end, &mut memory);
+                        self.tiles::<4, 1, M>(&mut row, first..end, &mut memory);
+                        self.tiles::<1, 1, M>(&mut row, first..end, &mut memory);
                     }
                     (_, 8) => {
-                        self.tiles::<8, 2, M>(&mut row, first..end, &offsets);
-                        self.tiles::<4, 2, M>(&mut row, first..end, &offsets);
-                        self.tiles::<1, 2, M>(&mut row, first..end, &offsets);
+                        self.tiles::<8, 2, M>(&mut row, first..end, &mut memory);
+                        self.tiles::<4, 2, M>(&mut row, first..end, &mut memory);
+                        self.tiles::<1, 2, M>(&mut row, first..end, &mut memory);
                     }
                     _ => {
-                        self.tiles::<4, 2, M>(&mut row, first..end, &offsets);
-                        self.tiles::<1, 2, M>(&mut row, first..end, &offsets);
+                        self.tiles::<4, 2, M>(&mut row, first..end, &mut memory);
+                        self.tiles::<1, 2, M>(&mut row, first..end, &mut memory);
                     }
                 }
             }
             first = end;
         }
+    }
+}
+
+/// Copies values as numbers of 16 bits.
+///
+/// # Safety
+/// The CPU must have V's instructions.
+#[inline(always)]
+unsafe fn extend<V: Vector>(from: &[u8], to: &mut [u16]) {
+    let count = from.len().min(to.len());
+    if count < 16 {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = u16::from(*from));
+        return;
+    }
+    // The last block overlaps the one before.
+    for block in 0..count.div_ceil(16) {
+        let at = (16 * block).min(count - 16);
+        // SAFETY: the block is inside of both slices, and the caller's promise.
+        unsafe { V::extend(from.as_ptr().add(at), to.as_mut_ptr().add(at)) };
     }
 }
 
@@ -294,9 +293,9 @@ impl Piece<'_> {
         &self,
         row: &mut usize,
         panels: Range<usize>,
-        offsets: &[usize],
+        memory: &mut [u16],
     ) {
-        let Product { a, a_rows, b, .. } = self.product;
+        let Product { a, a_rows, b, apart, output, .. } = self.product;
         if *row + ROWS > self.rows[1] {
             return;
         }
@@ -304,80 +303,147 @@ impl Piece<'_> {
         while *row + ROWS <= self.rows[1] {
             // SAFETY: `check` found all rows inside the operand.
             let from = sources.next::<ROWS>().map(|at| unsafe { a.as_ptr().add(at) });
+            let steps = b.length.div_ceil(STEP);
+            let (from, runs) = match M::Vector::FACTORS {
+                // SAFETY: as above, and `run` made room for them.
+                2 => (
+                    unsafe { self.extend::<ROWS, M>(from, memory) },
+                    Runs { count: 1, steps: b.runs * steps, apart: 0 },
+                ),
+                _ => (from, Runs { count: b.runs, steps, apart: *apart }),
+            };
+            // Hide the constant distance between rows from the compiler, which would recompute
+            // their addresses in each step.
+            let from = std::hint::black_box(from);
+            let places = std::array::from_fn(|quad| match output {
+                Output::Quads { width, line } => {
+                    let row = *row + quad * STEP;
+                    row / width * line + row % width * b.columns
+                }
+                _ => 0,
+            });
             for panel in &b.panels[panels.clone()] {
                 // SAFETY: as above, and the caller's promise.
-                unsafe { self.tile::<ROWS, VECTORS, M>(*row, panel, from, &offsets[panel.steps.clone()]) };
+                unsafe { self.tile::<ROWS, VECTORS, M>(*row, places, panel, from, runs) };
             }
             *row += ROWS;
         }
     }
 
-    /// Computes one tile.
+    /// Copies rows as numbers of 16 bits, run after run, each padded to whole steps.
     ///
     /// # Safety
-    /// The CPU must have M's instructions. `from` must point to rows of the operand, and the panel
-    /// have `VECTORS` vectors and steps at `offsets`.
+    /// The CPU must have M's instructions, and `from` must point to rows of the operand.
+    #[inline(always)]
+    unsafe fn extend<const ROWS: usize, M: Machine>(
+        &self,
+        from: [*const u8; ROWS],
+        memory: &mut [u16],
+    ) -> [*const u8; ROWS] {
+        let Product { b, apart, .. } = self.product;
+        let padded = b.length.next_multiple_of(STEP);
+        let mut rows = memory.chunks_exact_mut((b.runs * padded).max(1));
+        let mut extended = from;
+        for from in &mut extended {
+            let row = rows.next().expect("room for the rows of a tile");
+            for (run, to) in row.chunks_exact_mut(padded).enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let from = std::slice::from_raw_parts(from.add(run * apart), b.length);
+                    extend::<M::Vector>(from, &mut to[..b.length]);
+                }
+            }
+            *from = row.as_ptr().cast();
+        }
+        extended
+    }
+
+    /// Computes one tile. `places` are the positions of its interleaved rows.
+    ///
+    /// # Safety
+    /// The CPU must have M's instructions. `from` must point to rows with `runs`, and the panel have
+    /// `VECTORS` vectors and as many steps.
     #[inline(always)]
     unsafe fn tile<const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
         row: usize,
+        places: [usize; TILE / STEP],
         panel: &Panel,
         from: [*const u8; ROWS],
-        offsets: &[usize],
+        runs: Runs,
     ) {
-        let Product { b, start, rounding, output, .. } = *self.product;
+        let Product { b, start, rounding, .. } = self.product;
         let width = M::Vector::WIDTH;
-        // SAFETY: a row has four values at each offset, a panel four weights of each lane for each
-        // step, and there are initial sums for all its lanes.
+        // SAFETY: a row has values for all steps, a panel four bytes of each lane for each step, and
+        // there are initial sums and multipliers for all its lanes, of which at least one of each
+        // vector is a column.
         unsafe {
             let load = |from: *const u8| -> [M::Vector; VECTORS] {
-                std::array::from_fn(|vector| M::Vector::load(from.add(vector * width * STEP)))
+                std::array::from_fn(|vector| M::Vector::load(from.add(vector * width * LANE)))
             };
             let mut sums = [load(start.as_ptr().add(panel.column).cast()); ROWS];
             let mut weights = b.data.as_ptr().add(panel.start).cast::<u8>();
-            // Hide the constant distance between rows from the compiler, which would recompute
-            // their addresses in each step.
-            let from = std::hint::black_box(from);
-            for offset in offsets {
-                let loaded = load(weights);
-                for (from, sums) in from.iter().zip(&mut sums) {
-                    let values = M::Vector::splat(from.add(*offset).cast::<i32>().read_unaligned());
-                    for (sum, weights) in sums.iter_mut().zip(loaded) {
-                        *sum = sum.dot(values, weights);
+            let parts = STEP / M::Vector::FACTORS;
+            for run in 0..runs.count {
+                for step in 0..runs.steps {
+                    for part in 0..parts {
+                        let loaded = load(weights);
+                        let at = run * runs.apart + (step * parts + part) * LANE;
+                        for (from, sums) in from.iter().zip(&mut sums) {
+                            let values = M::Vector::splat(from.add(at).cast::<i32>().read_unaligned());
+                            for (sum, weights) in sums.iter_mut().zip(loaded) {
+                                *sum = sum.dot(values, weights);
+                            }
+                        }
+                        weights = weights.add(VECTORS * width * LANE);
                     }
                 }
-                weights = weights.add(VECTORS * width * STEP);
             }
-            // Arrays that loops index stay in memory: only this copy, not the sums above.
-            let sums = std::hint::black_box(sums);
-            let columns = (panel.column..b.columns).step_by(width).take(VECTORS);
-            for (vector, column) in columns.enumerate() {
-                let count = width.min(b.columns - column);
-                match output {
-                    Output::Pixels(residual) => {
-                        for (i, sums) in sums.iter().enumerate() {
-                            let at = (row + i) * b.columns + column;
-                            let mut values = rounding.apply::<M>(sums[vector], column);
-                            if let Some((residual, addition)) = residual {
-                                let mut others = [0; LANES];
-                                others.as_mut_ptr().copy_from_nonoverlapping(residual.as_ptr().add(at), count);
-                                values = values.map(|lane, value| addition.sum(i32::from(others[lane]), value));
-                            }
-                            values.store_bytes(self.out.0.add(at), count);
+            let column = |vector: usize| panel.column + vector * width;
+            let count = |vector: usize| width.min(b.columns - column(vector));
+            let place = |i: usize, vector: usize| (row + i) * b.columns + column(vector);
+            let out = self.out.0;
+            if !matches!(self.product.output, Output::Sums) {
+                rounding.apply::<ROWS, VECTORS, M>(&mut sums, panel.column);
+            }
+            match &self.product.output {
+                Output::Quads { .. } => {
+                    for quad in 0..ROWS / STEP {
+                        for vector in 0..VECTORS {
+                            let parts = std::array::from_fn(|i| {
+                                let sums: [M::Vector; VECTORS] = sums[quad * STEP + i];
+                                sums[vector]
+                            });
+                            let to = out.add(places[quad] + column(vector) * STEP);
+                            M::Vector::join(parts).store_first(to, count(vector));
                         }
                     }
-                    Output::Sums => {
-                        for (i, sums) in sums.iter().enumerate() {
-                            let at = (row + i) * b.columns + column;
-                            sums[vector].store_first(self.out.0.add(at * size_of::<i32>()), count);
+                }
+                Output::Pixels(None) => {
+                    for (i, values) in sums.iter().enumerate() {
+                        for (vector, values) in values.iter().enumerate() {
+                            values.store_bytes(out.add(place(i, vector)), count(vector));
                         }
                     }
-                    Output::Quads { width, line } => {
-                        for (quad, sums) in sums.chunks_exact(STEP).enumerate() {
-                            let row = row + quad * STEP;
-                            let at = row / width * line + (row % width * b.columns) + column * STEP;
-                            let parts = std::array::from_fn(|i| rounding.apply::<M>(sums[i][vector], column));
-                            M::Vector::join(parts).store_first(self.out.0.add(at), count);
+                }
+                Output::Pixels(Some((residual, addition))) => {
+                    // Arrays that loops index stay in memory: only a copy.
+                    for (i, values) in { sums }.into_iter().enumerate() {
+                        for (vector, values) in values.into_iter().enumerate() {
+                            let mut others = [0; LANES];
+                            let from = residual.as_ptr().add(place(i, vector));
+                            others.as_mut_ptr().copy_from_nonoverlapping(from, count(vector));
+                            values
+                                .map(|lane, value| addition.sum(i32::from(others[lane]), value))
+                                .store_bytes(out.add(place(i, vector)), count(vector));
+                        }
+                    }
+                }
+                Output::Sums => {
+                    for (i, sums) in sums.iter().enumerate() {
+                        for (vector, sums) in sums.iter().enumerate() {
+                            let to = out.add(place(i, vector) * size_of::<i32>());
+                            sums.store_first(to, count(vector));
                         }
                     }
                 }

@@ -1,6 +1,6 @@
 //! Working memory that is reused between calls.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use crate::cpu::buffer::Aligned;
 
@@ -17,11 +17,12 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn with<R>(body: impl FnOnce(&mut Self) -> R) -> R {
-        thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
-        // Taken, not borrowed: a thread that waits inside `body` may start another piece of work.
-        let mut scratch = SCRATCH.take();
+        thread_local!(static IDLE: RefCell<Vec<Scratch>> = const { RefCell::new(Vec::new()) });
+        // Taken, not borrowed: `body` may need more memory, as may other work that the thread
+        // starts while it waits.
+        let mut scratch = IDLE.with_borrow_mut(Vec::pop).unwrap_or_default();
         let result = body(&mut scratch);
-        SCRATCH.set(scratch);
+        IDLE.with_borrow_mut(|idle| idle.push(scratch));
         result
     }
 }

@@ -22,6 +22,7 @@ impl Quantizer {
     }
 
     /// Rounds to the nearest value, with ties to even, and saturates. NaN becomes real zero.
+    #[inline(always)]
     pub fn quantize(self, real: f32) -> u8 {
         let zero = f32::from(self.zero_point);
         let steps = (real / self.scale).clamp(-zero, 255.0 - zero);
@@ -29,6 +30,7 @@ impl Quantizer {
     }
 
     /// Returns the real number of a value.
+    #[inline(always)]
     pub fn real(self, value: u8) -> f32 {
         self.scale * (f32::from(value) - f32::from(self.zero_point))
     }
