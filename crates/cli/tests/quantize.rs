@@ -82,6 +82,10 @@ fn inference_commands_accept_8_bit_models() {
     let bench = json(&["bench", path(model()), "--seconds", "0.01", "--profile", "--json"]);
     assert_eq!(bench["precision"], "int8");
     assert_eq!(bench["profile"].as_array().unwrap().len(), 17 + 4);
+    let onnx = folder.path().join("model.onnx");
+    let (_, note) = run(0, &["export", path(model()), path(&onnx), "--with-softmax", "--with-preprocessing"]);
+    assert!(note.contains("--weight-bits 7") && fs::metadata(&onnx).unwrap().len() > 100_000, "{note}");
+    assert!(error(&["export", path(model()), path(&onnx), "--dtype", "f16"]).contains("exported in 8 bits"));
     let report = folder.path().join("report");
     let (_, notes) = run(0, &["eval", path(model()), "--data", "digits", "--report", path(&report)]);
     assert!(notes.contains("no heatmaps") && report.join("report.html").is_file(), "{notes}");

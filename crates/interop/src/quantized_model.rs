@@ -19,7 +19,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use mbconv_files::write_atomically;
-use mbconv_kernels::quantized::{Quantizer, Stage, Weights};
+pub use mbconv_kernels::quantized::Weights;
+use mbconv_kernels::quantized::{Quantizer, Stage};
 use mbconv_nets::Inference;
 use mbconv_nets::inference::{Kind, Layer, stages};
 use mbconv_nets::quantization::{CLASSIFIER, Conversion, layers_mut, quantized_layers, quantizers};

@@ -16,9 +16,6 @@ pub struct Quantize {
     pub model: PathBuf,
     #[command(flatten)]
     pub data: LabelledImages,
-    /// Model file to write
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
     /// Number of calibration images, from the training split if there is one
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = positive)]
     pub images: usize,
@@ -39,6 +36,9 @@ pub struct Quantize {
     /// Skip the correction of biases
     #[arg(long)]
     pub no_bias_correction: bool,
+    /// Model file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
     #[command(flatten)]
     pub json: JsonArgs,
     /// Number of CPU threads, at most four per core [default: one per core]

@@ -5,10 +5,11 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use mbconv_nets::Network;
+use mbconv_nets::quantization::quantized_layers;
 use mbconv_train::burnpack::to_burnpack;
 use mbconv_train::model_folder::{self, FolderError, Library};
 use mbconv_train::onnx::{OnnxOptions, quantized_to_onnx, to_onnx};
-use mbconv_train::quantized_model::QuantizedModel;
+use mbconv_train::quantized_model::{QuantizedModel, Weights};
 use mbconv_train::{Model, ModelCard, device};
 
 use crate::args::{Arguments, Export, Format, Layout};
@@ -33,13 +34,9 @@ pub fn run(args: Export) -> Result<(), CliError> {
     check_options(&args, format);
     let Export { model, out, layout, dtype, with_softmax, with_preprocessing, .. } = args;
     let model = locate(&model, &NEVER)?;
+    let onnx = OnnxOptions { precision: dtype.into(), preprocessing: with_preprocessing, softmax: with_softmax };
     if format == Format::Onnx && is_quantized(&model) {
-        let model = QuantizedModel::open(&model)?;
-        note_temperature(&model.card);
-        let QuantizedModel { card, stages, .. } = model.calibrated();
-        let options = OnnxOptions { precision: dtype.into(), preprocessing: with_preprocessing, softmax: with_softmax };
-        write_file(&out, &quantized_to_onnx(&stages, &card, options)?)?;
-        return print_written(&out);
+        return write_quantized(&model, onnx, &out);
     }
     let Model { network, card, .. } = calibrated(&model)?;
     let precision = dtype.into();
@@ -55,13 +52,26 @@ pub fn run(args: Export) -> Result<(), CliError> {
             Model::save_in(&network, &card, target, precision, &out)?;
             notes.iter().for_each(|note| eprintln!("note: {note}"));
         }
-        Format::Onnx => {
-            let options = OnnxOptions { precision, preprocessing: with_preprocessing, softmax: with_softmax };
-            write_file(&out, &to_onnx(&network, &card, options)?)?;
-        }
+        Format::Onnx => write_file(&out, &to_onnx(&network, &card, onnx)?)?,
         Format::Burnpack => write_file(&out, &to_burnpack(&network, &card, precision)?)?,
     }
     print_written(&out)
+}
+
+/// Writes the ONNX file of an 8-bit model.
+fn write_quantized(model: &Path, options: OnnxOptions, out: &Path) -> Result<(), CliError> {
+    let model = QuantizedModel::open(model)?;
+    note_temperature(&model.card);
+    let QuantizedModel { card, stages, .. } = model.calibrated();
+    write_file(out, &quantized_to_onnx(&stages, &card, options)?)?;
+    let exceeds_7_bits = |weights: &Weights| matches!(weights, Weights::Int8 { weight, .. } if weight.iter().any(|value| value.unsigned_abs() > 64));
+    if quantized_layers(&stages).iter().any(|(_, layer)| exceeds_7_bits(&layer.weights)) {
+        eprintln!(
+            "note: on x86 processors without VNNI, ONNX Runtime and OpenVINO overflow with 8-bit weights; for them, \
+             use `mbconv quantize --weight-bits 7`"
+        );
+    }
+    print_written(out)
 }
 
 /// Opens a model with its temperature included in the weights.

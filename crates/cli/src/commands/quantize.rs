@@ -159,8 +159,9 @@ impl Images {
                 return Err(CliError::Interrupted);
             }
             let batch = batch?;
-            let labels = self.labels.as_ref().map(|labels| batch.labels.iter().map(|label| labels[*label]).collect());
-            comparison.add(classifiers.each_ref(), batch, labels.as_ref().map(Vec::as_slice));
+            let labels =
+                self.labels.as_ref().map(|labels| batch.labels.iter().map(|label| labels[*label]).collect::<Vec<_>>());
+            comparison.add(classifiers.each_ref(), batch, labels.as_deref());
             progress.advance("comparing", comparison.images, self.loader.len(), String::new());
         }
         progress.finish();

@@ -1,8 +1,7 @@
-//! Statistics and rounding of feature maps [N, H, W, C], for calibration.
+//! Statistics of feature maps [N, H, W, C], for calibration.
 
 use rayon::prelude::*;
 
-use super::description::Quantizer;
 use crate::{
     multiversion::{self, Work},
     types::activation::{Activation, RELU6_MAX},
@@ -67,11 +66,6 @@ pub fn activate(values: &mut [f32], activation: Activation) {
     });
 }
 
-/// Rounds values to those that a quantizer has.
-pub fn round_to(values: &mut [f32], quantizer: Quantizer) {
-    change(values, 1, |part| part.iter_mut().for_each(|value| *value = quantizer.real(quantizer.quantize(*value))));
-}
-
 /// Returns the lowest and the highest value of each channel. NaN is ignored.
 pub fn channel_ranges(values: &[f32], channels: usize) -> Vec<[f32; 2]> {
     let compute = |part: &[f32]| {
@@ -114,4 +108,33 @@ pub fn histogram(values: &[f32], low: f32, width: f32, bins: usize) -> Vec<u64> 
         counts
     };
     combine(values, 1, compute, |a, b| merged(a, b, |a, b| a + b)).unwrap_or_else(|| vec![0; bins])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_those_of_all_pixels() {
+        // More than one part, with an incomplete last one.
+        let channels = 3;
+        let mut values: Vec<f32> = (0..channels * 70_000).map(|i| (i % 2000) as f32 - 500.0).collect();
+        values[150_001] = 1e6;
+        let ranges = channel_ranges(&values, channels);
+        let means = channel_means(&values, channels);
+        for channel in 0..channels {
+            let own: Vec<f32> = values.iter().skip(channel).step_by(channels).copied().collect();
+            let [low, high] = [own.iter().copied().fold(0.0, f32::min), own.iter().copied().fold(0.0, f32::max)];
+            assert_eq!(ranges[channel], [low, high]);
+            let mean = own.iter().map(|value| f64::from(*value)).sum::<f64>() / own.len() as f64;
+            assert!((f64::from(means[channel]) - mean).abs() < 1e-3);
+        }
+        let counts = histogram(&values, -500.0, 1.0, 2000);
+        let zeros = values.iter().filter(|value| **value == 0.0).count();
+        assert_eq!(counts.iter().sum::<u64>() as usize, values.len() - zeros);
+        assert_eq!((counts[500], counts[1999]), (0, 106));
+        shift(&mut values, &[1.0, 0.0, -1.0]);
+        activate(&mut values, Activation::Relu6);
+        assert_eq!((&values[501..505], values[507]), (&[2.0, 2.0, 2.0, 5.0][..], 6.0));
+    }
 }

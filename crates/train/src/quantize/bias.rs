@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use burn::tensor::Tensor;
+use mbconv_kernels::fake_quantize;
 use mbconv_kernels::quantized::Quantizer;
-use mbconv_kernels::quantized::feature_map::{channel_means, round_to, shift};
+use mbconv_kernels::quantized::feature_map::{channel_means, shift};
 
 use super::layerwise::{Visitor, change, observe};
 
@@ -52,7 +53,7 @@ impl Visitor for BiasCorrection<'_> {
 /// Rounds a feature map to the values of its quantizer.
 pub fn quantize(quantizers: &HashMap<String, Quantizer>, name: &str, x: Tensor<4>) -> Tensor<4> {
     match quantizers.get(name) {
-        Some(quantizer) => change(x, |values| round_to(values, *quantizer)),
+        Some(quantizer) => fake_quantize(x, *quantizer),
         None => x,
     }
 }

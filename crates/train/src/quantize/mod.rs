@@ -362,3 +362,84 @@ fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
     let spread = squares(&mut expected.iter().map(|value| f64::from(*value) - mean));
     (error / spread.max(f64::MIN_POSITIVE)).sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use mbconv_nets::{Inference, NetworkOptions};
+
+    use super::*;
+
+    fn batches() -> Vec<Batch> {
+        let byte = |index: usize| (index * 37 % 251) as u8;
+        let images = (0..4 * 32 * 32 * 3).map(byte).collect();
+        vec![Batch { images, labels: vec![0; 4], height: 32, width: 32, indices: (0..4).collect(), plans: Vec::new() }]
+    }
+
+    /// Quantizes with the options, on images of noise.
+    fn quantized(network: &Network, options: &QuantizeOptions) -> Result<Quantized, QuantizeError> {
+        let (batches, preprocess, device) = (batches(), Preprocess::default(), Device::default());
+        let stop = AtomicBool::new(false);
+        let calibration = Calibration { batches: &batches, preprocess: &preprocess, device: &device, stop: &stop };
+        quantize(network, &calibration, options, &mut |_, _| {})
+    }
+
+    fn network(name: &str, device: &Device) -> Network {
+        device.seed(8);
+        NetworkOptions::new(name, 6).architecture().unwrap().init(device)
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().iter().collect()
+    }
+
+    #[test]
+    fn trained_ranges_reproduce_the_rounded_network() {
+        let device = Device::default();
+        // Sums in another order round some values to the neighbor, which later layers amplify.
+        for (name, most) in [("mobilenet_v2_0.35", 0.05), ("efficientnet_b0", 0.2)] {
+            let training = network(name, &device.clone().autodiff()).with_fake_quantization();
+            let pixels = |device: &Device| images(&mut batches()[0].clone(), &Preprocess::default(), device);
+            for _ in 0..3 {
+                training.forward_channels_last(pixels(&device.clone().autodiff()));
+            }
+            let rounded = training.valid();
+            let expected = values(rounded.forward_channels_last(pixels(&device)));
+            let trained_ranges = Some(rounded.activation_ranges());
+            let options = QuantizeOptions { trained_ranges, ..QuantizeOptions::default() };
+            let stages = quantized(&rounded, &options).unwrap().stages;
+            let found = values(Inference::quantized(&stages).forward_channels_last(pixels(&device)));
+            assert!(relative_error(&found, &expected) < most, "{name}: {found:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn corrected_biases_preserve_the_mean_logits() {
+        let network = network("mobilenet_v2_0.35", &Device::default());
+        let mean_error = |correct_biases| {
+            let options = QuantizeOptions { correct_biases, ..QuantizeOptions::default() };
+            let stages = quantized(&network, &options).unwrap().stages;
+            let pixels = images(&mut batches()[0].clone(), &Preprocess::default(), &Device::default());
+            let [expected, found] = [Inference::new(&network), Inference::quantized(&stages)]
+                .map(|network| values(network.forward_channels_last(pixels.clone()).mean_dim(0)));
+            relative_error(&found, &expected)
+        };
+        let (without, with) = (mean_error(false), mean_error(true));
+        assert!(with < 0.5 * without, "{with} {without}");
+    }
+
+    #[test]
+    fn unusable_networks_and_images_are_named() {
+        let options = QuantizeOptions::default();
+        let mut broken = network("mobilenet_v2_0.35", &Device::default());
+        broken.head.weight = broken.head.weight.map(|weight| weight * f32::NAN);
+        assert_eq!(quantized(&broken, &options).unwrap_err(), QuantizeError::NotFinite { layer: "head".into() });
+        let mut huge = network("mobilenet_v2_0.35", &Device::default());
+        huge.blocks[0].project.weight = huge.blocks[0].project.weight.clone().map(|weight| weight * 3e38);
+        let error = quantized(&huge, &options).unwrap_err();
+        assert!(matches!(error, QuantizeError::Overflow { .. } | QuantizeError::NotFinite { .. }), "{error}");
+        let keep = QuantizeOptions { keep: vec!["tail".into()], ..options };
+        let error = quantized(&network("mobilenet_v2_0.35", &Device::default()), &keep).unwrap_err();
+        assert!(error.to_string().contains("no layer `tail`; the layers are stem, blocks.0.depthwise,"), "{error}");
+    }
+}
