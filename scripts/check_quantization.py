@@ -3,10 +3,11 @@
 
     python scripts/check_quantization.py MODEL.int8.safetensors IMAGES [--mbconv target/release/mbconv]
 
-IMAGES is a folder of images, which Pillow resizes and crops. Prints for each runtime the part of the
+IMAGES is a folder of images, which Pillow resizes (shorter side) and crops (center). Prints for each runtime the part of the
 images with the same top-1 class and the root mean square difference of the logits, relative to their
 standard deviation. ONNX Runtime runs without graph optimization, with it, and with it and
-`session.x64quantprecision`. Requires the packages of check_onnx.py; OpenVINO is optional.
+`session.x64quantprecision`. Requires numpy, Pillow, onnx and onnxruntime;
+OpenVINO is optional.
 """
 import argparse
 import json
@@ -16,10 +17,21 @@ import tempfile
 import numpy
 import onnx
 import onnxruntime
-
-from check_onnx import prepare
+from PIL import Image
 
 BATCH = 50
+
+
+def prepare(path, preprocess):
+    """Resizes the shorter side and crops the center; returns bytes [H, W, 3]."""
+    image = Image.open(path).convert("RGB")
+    resize, crop = preprocess["resize"], preprocess["crop"]
+    shorter = min(image.size)
+    if shorter != resize:
+        size = [resize if side == shorter else int(resize * side / shorter) for side in image.size]
+        image = image.resize(size, {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}[preprocess["interpolation"]])
+    left, top = [round((side - crop) / 2) for side in image.size]
+    return numpy.asarray(image.crop((left, top, left + crop, top + crop)))
 
 
 def runtimes(path):
