@@ -3,11 +3,11 @@
 
     python scripts/check_quantization.py MODEL.int8.safetensors IMAGES [--mbconv target/release/mbconv]
 
-IMAGES is a folder of images, which Pillow resizes (shorter side) and crops (center). Prints for each runtime the part of the
-images with the same top-1 class and the root mean square difference of the logits, relative to their
-standard deviation. ONNX Runtime runs without graph optimization, with it, and with it and
-`session.x64quantprecision`. Requires numpy, Pillow, onnx and onnxruntime;
-OpenVINO is optional.
+IMAGES is a folder of images, which Pillow resizes (shorter side) and crops (center). Prints for each
+runtime the part of the images with the same top-1 class and the root mean square difference of the
+logits, relative to their standard deviation. ONNX Runtime runs without graph optimization, with it,
+and with it and `session.x64quantprecision`. Requires numpy, Pillow, onnx and onnxruntime; OpenVINO
+is optional.
 """
 import argparse
 import json

@@ -18,8 +18,8 @@ use crate::network::Network;
 /// A network for evaluation only, in the fastest form for its device.
 ///
 /// An f32 network is folded: into a [`Chain`] of kernels on the CPU, into tensor operations
-/// elsewhere. An f64 network is evaluated unchanged, and one with fake quantization too. The weights
-/// are copied.
+/// elsewhere. An f64 network is evaluated unchanged, and one with fake quantization too. The
+/// weights are copied.
 #[derive(Debug)]
 pub struct Inference(Form);
 

@@ -177,8 +177,8 @@ impl Network {
         !self.quantizers.is_empty()
     }
 
-    /// Sets whether training keeps the observed ranges of the activations, also in all copies of the
-    /// network.
+    /// Sets whether training keeps the observed ranges of the activations, also in all copies of
+    /// the network.
     pub fn freeze_ranges(&self, frozen: bool) {
         self.quantizers.iter().for_each(|(_, quantizer)| quantizer.set_frozen(frozen));
     }

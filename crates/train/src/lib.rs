@@ -12,7 +12,8 @@
 //!    [`auto_batch`]: the batch size that fits;
 //! 4. [`model_file`]: a file with weights, architecture, classes and preprocessing;
 //! 5. [`classifier`], [`evaluate`], [`multi_label`], [`predict`], [`explain`], [`embed`],
-//!    [`finetune`], [`quantize`](mod@quantize) and [`weight_average`]: use of model files; [`onnx`] and [`burnpack`]: export;
+//!    [`finetune`], [`quantize`](mod@quantize) and [`weight_average`]: use of model files; [`onnx`]
+//!    and [`burnpack`]: export;
 //! 6. [`scale`]: scaling of networks by formula, by budget or by search; [`tune`]: search of
 //!    hyperparameters;
 //! 7. [`device`]: CPUs and GPUs; [`distributed`]: several processes; [`mod@bench`]: benchmarks.

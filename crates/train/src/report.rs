@@ -67,8 +67,8 @@ pub struct Pictures<'a> {
 }
 
 impl<'a> Pictures<'a> {
-    /// Creates the images of `source` for `network` on `device`, without autodiff. Without a network
-    /// they have no heatmaps.
+    /// Creates the images of `source` for `network` on `device`, without autodiff. Without a
+    /// network they have no heatmaps.
     pub fn new(
         source: &'a dyn Source,
         network: Option<&Network>,

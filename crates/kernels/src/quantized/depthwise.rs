@@ -19,8 +19,8 @@ const BLOCK: usize = 64;
 /// Weights for one geometry.
 #[derive(Debug)]
 pub struct Packed {
-    /// By vector of channels, line of the window, part of a source group and pixel of the result: as
-    /// packed by [`pack_lane`].
+    /// By vector of channels, line of the window, part of a source group and pixel of the result:
+    /// as packed by [`pack_lane`].
     data: Aligned<i8>,
     channels: usize,
     kernel: usize,

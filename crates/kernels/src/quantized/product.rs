@@ -1,9 +1,9 @@
 //! Multiplication of a tall matrix of 8-bit values by a weight that was packed for it.
 //!
 //! As in single precision, a tile of the product stays in registers over the whole depth. Each step
-//! broadcasts neighboring values of every row and multiplies them by as many weights of each column:
-//! four values of 8 bits, or on machines without exact sums of their products, two of 16 bits, to
-//! which the rows of a tile are extended first.
+//! broadcasts neighboring values of every row and multiplies them by as many weights of each
+//! column: four values of 8 bits, or on machines without exact sums of their products, two of 16
+//! bits, to which the rows of a tile are extended first.
 
 use std::ops::Range;
 
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::cpu::{buffer::Aligned, gemm::Rows, thread_pool::ThreadPool};
 
-/// Number of neighboring values of a row that a step multiplies, and of pixels that are interleaved.
+/// Number of neighboring values of a row that a step multiplies, and of pixels that are
+/// interleaved.
 pub const STEP: usize = 4;
 /// Number of bytes of a lane.
 pub const LANE: usize = 4;
@@ -361,8 +362,8 @@ impl Piece<'_> {
     /// Computes one tile. `places` are the positions of its interleaved rows.
     ///
     /// # Safety
-    /// The CPU must have M's instructions. `from` must point to rows with `runs`, and the panel have
-    /// `VECTORS` vectors and as many steps.
+    /// The CPU must have M's instructions. `from` must point to rows with `runs`, and the panel
+    /// have `VECTORS` vectors and as many steps.
     #[inline(always)]
     unsafe fn tile<const ROWS: usize, const VECTORS: usize, M: Machine>(
         &self,
@@ -374,9 +375,9 @@ impl Piece<'_> {
     ) {
         let Product { b, start, rounding, .. } = self.product;
         let width = M::Vector::WIDTH;
-        // SAFETY: a row has values for all steps, a panel four bytes of each lane for each step, and
-        // there are initial sums and multipliers for all its lanes, of which at least one of each
-        // vector is a column.
+        // SAFETY: a row has values for all steps, a panel four bytes of each lane for each step,
+        // and there are initial sums and multipliers for all its lanes, of which at least one of
+        // each vector is a column.
         unsafe {
             let load = |from: *const u8| -> [M::Vector; VECTORS] {
                 std::array::from_fn(|vector| M::Vector::load(from.add(vector * width * LANE)))

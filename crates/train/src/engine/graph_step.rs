@@ -85,8 +85,8 @@ struct InputBuffers {
 
 impl<'a> GraphStep<'a> {
     /// Creates the steps of a run that can be replayed: on a GPU, in a single process, without
-    /// gradient accumulation, skipping of non-finite updates and quantization. Returns `None` for other
-    /// runs. `device` must have autodiff enabled.
+    /// gradient accumulation, skipping of non-finite updates and quantization. Returns `None` for
+    /// other runs. `device` must have autodiff enabled.
     pub(super) fn new(
         run: Run<'a>,
         criterion: &'a Criterion<'a>,

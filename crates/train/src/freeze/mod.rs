@@ -26,8 +26,8 @@ pub fn apply(mut network: Network, config: &FinetuneConfig, epoch: usize) -> Net
     network.freeze_norms(config.freeze_norms)
 }
 
-/// Freezes running statistics and the ranges of activations as `config` requires in `epoch`, counted
-/// from 0.
+/// Freezes running statistics and the ranges of activations as `config` requires in `epoch`,
+/// counted from 0.
 pub(crate) fn apply_quantization(network: Network, config: &QuantizationConfig, epoch: usize) -> Network {
     network.freeze_ranges(epoch >= config.range_epochs);
     if epoch >= config.norm_epochs { network.freeze_norms(true) } else { network }

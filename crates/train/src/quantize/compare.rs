@@ -14,8 +14,8 @@ pub struct Comparison {
     pub images: usize,
     /// Number of images for which both choose the same class.
     pub agreeing: usize,
-    /// Sums of the squares of the differences of the logits, and of the original logits' differences
-    /// from the mean of each image.
+    /// Sums of the squares of the differences of the logits, and of the original logits'
+    /// differences from the mean of each image.
     squares: [f64; 2],
     /// Number of images whose label is first.
     pub top1: [usize; 2],

@@ -1,7 +1,8 @@
 //! Post-training quantization to 8 bits.
 //!
 //! Weights have 8 bits with a scale per output channel, feature maps 8 bits with a scale and a zero
-//! point each, chosen from calibration images (Nagel et al. 2021, <https://arxiv.org/abs/2106.08295>).
+//! point each, chosen from calibration images (Nagel et al. 2021,
+//! <https://arxiv.org/abs/2106.08295>).
 
 mod bias;
 mod compare;
