@@ -65,7 +65,7 @@ pub struct LabelledImages {
     #[arg(long)]
     pub data: String,
     /// Split: val, test, train or all [default: val, otherwise test; for data without splits, eval
-    /// takes all images, calibrate those held out in training]
+    /// takes all images, calibrate and quantize those held out in training]
     #[arg(long)]
     pub split: Option<String>,
 }

@@ -1,12 +1,11 @@
-//! Images with labels for `eval` and `calibrate`.
+//! Images with labels for `eval`, `calibrate` and `quantize`.
 
 use mbconv_train::classifier::Tta;
 use mbconv_train::config::RecipeFile;
-use mbconv_train::data::{self, DataSet, Loader, MOST_UNREADABLE, NO_SPLITS, OpenOptions};
+use mbconv_train::data::{self, DataError, DataSet, Loader, MOST_UNREADABLE, NO_SPLITS, OpenOptions};
 use mbconv_train::model_file::ModelCard;
 
 use crate::args::{LabelledImages, LoaderArgs};
-use crate::error::CliError;
 
 /// A split of a data set, ready to be classified by a model.
 pub struct LabelledData {
@@ -26,7 +25,7 @@ impl LabelledData {
         card: &ModelCard,
         tta: Tta,
         held_out: bool,
-    ) -> Result<Self, CliError> {
+    ) -> Result<Self, DataError> {
         let recipe = RecipeFile::of_model(card);
         let options = recipe.map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
         // Classes are matched by name: a split may have a subset of them.

@@ -9,18 +9,18 @@ use mbconv_nets::Inference;
 use mbconv_nets::weights::state_dict;
 use mbconv_train::Model;
 use mbconv_train::classifier::{Classifier, Tta};
-use mbconv_train::config::RecipeFile;
-use mbconv_train::data::{self, Batch, DataError, DataSet, ImageFiles, Loader, OpenOptions, Source, Transform};
+use mbconv_train::data::{self, Batch, DataError, DataSet, ImageFiles, Loader, LoaderConfig, Source, Transform};
 use mbconv_train::device;
 use mbconv_train::evaluate::{EvaluateError, Labelled};
 use mbconv_train::metrics::shows_top5;
 use mbconv_train::model_file::{ModelCard, Quantization};
 use mbconv_train::quantize::{
-    Calibration, Comparison, LayerError, QuantizeOptions, RangeMethod, calibration_sample, quantize,
+    Calibration, Comparison, LayerError, QuantizeOptions, RangeMethod, calibration_sample, images_at_once, quantize,
 };
 use mbconv_train::quantized_model::QuantizedModel;
 use serde_json::json;
 
+use super::labelled_data::LabelledData;
 use crate::args::Quantize;
 use crate::error::CliError;
 use crate::model_ref::open_uncalibrated;
@@ -100,26 +100,21 @@ struct Images {
 impl Images {
     /// Opens the data set, or a folder of images without classes.
     fn open(args: &Quantize, card: &ModelCard) -> Result<Self, CliError> {
-        let recipe = RecipeFile::of_model(card);
-        let options = recipe.map(|recipe| recipe.data.open_options(recipe.seed)).unwrap_or_default();
         let path = &args.data.data;
-        let transform = Tta::None.transform(&card.preprocess);
-        let loader = |source: &Arc<dyn Source>| Loader::new(source.clone(), transform.clone(), args.loader.config());
-        match data::open(path, &OpenOptions { classes_may_differ: true, ..options }) {
-            Ok(data) => {
-                let (split, source) = data.select(args.data.split.as_deref())?;
+        match LabelledData::open(&args.data, &args.loader, card, Tta::None, true) {
+            Ok(LabelledData { data, loader, split }) => {
                 let (calibration_split, calibration) = match &data.train {
-                    Some(train) if !data.divided => ("train", train.clone()),
-                    _ => (split, source.clone()),
+                    Some(train) => ("train", train.clone()),
+                    None => (split, loader.source().clone()),
                 };
-                let loader = loader(&source);
                 let labels = labels(&loader, &data, card)?;
                 Ok(Self { calibration, calibration_split, loader, split, labels })
             }
             Err(DataError::NoClassFolders { .. }) if args.data.split.is_none() => {
                 let files = data::list_images(Path::new(data::path_of(path)))?;
                 let calibration: Arc<dyn Source> = Arc::new(ImageFiles(files));
-                let loader = loader(&calibration);
+                let transform = Tta::None.transform(&card.preprocess);
+                let loader = Loader::new(calibration.clone(), transform, args.loader.config());
                 Ok(Self { calibration, calibration_split: "all", loader, split: "all", labels: None })
             }
             Err(error) => Err(error.into()),
@@ -129,9 +124,12 @@ impl Images {
     /// Reads the calibration images.
     fn calibration_batches(&self, args: &Quantize, card: &ModelCard) -> Result<Vec<Batch>, CliError> {
         let sample = calibration_sample(&self.calibration, args.images);
-        let loader = Loader::new(sample, Transform::Eval(card.preprocess.clone()), args.loader.config());
+        let config = args.loader.config();
+        let batch_size = config.batch_size.min(images_at_once(&card.preprocess));
+        let config = LoaderConfig { batch_size, ..config };
+        let loader = Loader::new(sample, Transform::Eval(card.preprocess.clone()), config);
         let batches = loader.epoch(0).collect::<Result<Vec<_>, _>>()?;
-        loader.skipped().iter().for_each(|(name, why)| eprintln!("skipped {name}: {why}"));
+        report_skipped(&loader);
         Ok(batches)
     }
 
@@ -165,8 +163,13 @@ impl Images {
             progress.advance("comparing", comparison.images, self.loader.len(), String::new());
         }
         progress.finish();
+        report_skipped(&self.loader);
         Ok(comparison)
     }
+}
+
+fn report_skipped(loader: &Loader) {
+    loader.skipped().iter().for_each(|(name, why)| eprintln!("skipped {name}: {why}"));
 }
 
 /// Returns the model's class of each label, or prints why the accuracy cannot be measured.

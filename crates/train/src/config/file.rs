@@ -105,8 +105,8 @@ pub struct RecipeFile {
     /// Exponential moving average of the weights; enabled by the section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
-    /// Quantization-aware training: weights and activations are rounded as in 8-bit inference;
-    /// enabled by the section.
+    /// Quantization-aware training: rounds weights and activations to 8 bits; enabled by the
+    /// section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<QuantizationConfig>,
     /// Frequency of checkpoints, and models to keep.

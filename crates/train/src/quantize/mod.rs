@@ -146,8 +146,16 @@ pub fn calibration_sample(source: &Arc<dyn Source>, count: usize) -> Arc<dyn Sou
     Arc::new(Subset::new(source.clone(), members.into_vec()))
 }
 
-/// Number of images whose means correct the biases.
-const BIAS_IMAGES: usize = 64;
+/// Largest number of images that are processed at once.
+const IMAGES: usize = 64;
+
+/// Returns the number of images to process at once: fewer large ones, whose feature maps take
+/// gigabytes.
+pub fn images_at_once(preprocess: &Preprocess) -> usize {
+    let [height, width] = preprocess.crop.sides();
+    (IMAGES * 224 * 224 / (height * width).max(1)).clamp(1, IMAGES)
+}
+
 /// Number of images that measure the errors of single layers.
 const ERROR_IMAGES: usize = 16;
 
@@ -179,7 +187,7 @@ pub fn quantize(
     let conversion = Conversion { quantizers: &quantizers, weights: &weights };
     if options.correct_biases && options.trained_ranges.is_none() {
         progress("correcting biases", 0.0);
-        correct_biases(&mut stages, &conversion, calibration.first(BIAS_IMAGES));
+        correct_biases(&mut stages, &conversion, calibration.first(IMAGES));
     }
     let errors = layer_errors(&stages, &conversion, calibration, &mut |part| progress("measuring layers", part))?;
     Ok(Quantized { stages: conversion.stages(&stages), errors })
@@ -233,8 +241,9 @@ impl Calibration<'_> {
         images(&mut batch.clone(), self.preprocess, self.device)
     }
 
-    /// Returns the first images.
+    /// Returns the first images, at most `count` and as many as are processed at once.
     fn first(&self, count: usize) -> Tensor<4> {
+        let count = count.min(images_at_once(self.preprocess));
         let mut taken = 0;
         let batches = self.batches.iter().take_while(|batch| {
             let enough = taken >= count;
